@@ -1,0 +1,1 @@
+"""Runnable algorithms: ``python -m agents.pref_grpo``."""

@@ -1,0 +1,272 @@
+"""Groups of samples in the making: the state and the rules that the single and the vector environment share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from envs.prompts import PromptSource, PromptSpace, as_prompt, load_prompts
+from envs.render import render_group
+from flexgym.errors import ActionError, ConfigError, GeneratorError, unknown_name
+from flexgym.flow import predicted_clean
+from flexgym.generators.base import FlowGenerator
+from flexgym.generators.loader import load_generator
+from flexgym.generators.sampling import SETTINGS
+from flexgym.types import Prompt
+
+RENDER_MODES = ["rgb_array"]
+_NOT_STARTED = -1
+
+
+def open_generator(
+    name: str, modality: str, generator: str | Path | FlowGenerator | None, settings: Mapping[str, Any]
+) -> FlowGenerator:
+    """The generator of an environment.
+
+    Args:
+        name: of the environment, for messages.
+        modality: ``"image"`` or ``"video"``.
+        generator: to share, or where to load it from; None for the embedded one.
+        settings: sampling settings among the environment's arguments; anything else is refused.
+
+    Raises:
+        UnknownNameError: for an unknown argument, with the nearest valid one.
+        GeneratorError: when the generator makes the other modality.
+        CheckpointError: when it cannot be loaded.
+        ConfigError: for a setting that cannot work.
+    """
+    sampling = [setting for setting in SETTINGS if modality == "video" or setting != "num_frames"]
+    for argument in settings:
+        if argument not in sampling:
+            known = ["generator", "group_size", "prompts", "preview", "render_mode", *sampling]
+            raise unknown_name(f"argument of {name}", argument, known)
+    if not isinstance(generator, FlowGenerator):
+        return load_generator(generator, modality=modality, **settings)
+    if generator.modality != modality:
+        raise GeneratorError(f"{name} needs a generator for modality {modality!r}, got one for {generator.modality!r}")
+    return generator.with_settings(**settings)
+
+
+class GroupBatch:
+    """P groups side by side, each at its own step.
+
+    Args:
+        generator: that makes them.
+        prompts: what for, see `load_prompts`.
+        group_size: samples G of a group, at least 2.
+        num_groups: P.
+        preview: whether the info of each step holds samples.
+
+    Raises:
+        ConfigError: for a group of fewer than 2.
+        PromptSourceError: when the prompts cannot be used.
+    """
+
+    def __init__(
+        self, generator: FlowGenerator, prompts: Any, *, group_size: int, num_groups: int, preview: bool
+    ) -> None:
+        if isinstance(group_size, bool) or not isinstance(group_size, int | np.integer) or group_size < 2:
+            raise ConfigError(
+                f"group_size must be a whole number of at least 2 (samples are compared), got {group_size!r}"
+            )
+        self.generator = generator
+        self.source: PromptSource = load_prompts(prompts, generator.modality)
+        self.group_size = int(group_size)
+        self.num_groups = num_groups
+        self.preview = preview
+        self.sigmas: NDArray[np.float32] = generator.sigmas().numpy()
+        self.sigmas.flags.writeable = False
+        self.num_steps = len(self.sigmas) - 1
+        self.prompts: list[Prompt | None] = [None] * num_groups
+        self.steps = np.full(num_groups, _NOT_STARTED)
+        self.latents = np.zeros((num_groups, self.group_size, *generator.latent_shape), np.float32)
+        self._samples: list[NDArray[np.uint8] | None] = [None] * num_groups
+        self._rewards: list[NDArray[np.float32] | None] = [None] * num_groups
+        self._frame = 0
+
+    def observation_space(self) -> gymnasium.spaces.Dict:
+        """Of one group."""
+        spaces = {"prompt": PromptSpace(), "latents": self.action_space(), "sigma": _box(0.0, 1.0, (1,))}
+        return gymnasium.spaces.Dict(spaces)
+
+    def action_space(self) -> gymnasium.spaces.Box:
+        """Of one group: its next latents."""
+        return _box(-np.inf, np.inf, self.latents.shape[1:])
+
+    @property
+    def finished(self) -> NDArray[np.bool_]:
+        """Which groups have taken their last step, ``[P]``."""
+        return self.steps == self.num_steps
+
+    def begin(self, slots: Sequence[int], rngs: Sequence[np.random.Generator], prompts: Sequence[Any]) -> None:
+        """Start groups anew.
+
+        Args:
+            slots: which of the P.
+            rngs: one for each of the P; a starting group's latents, then its prompt are drawn from its own.
+            prompts: one for each of the P; None to draw it.
+
+        Raises:
+            PromptSourceError: when a given prompt cannot be used; nothing has changed then.
+        """
+        chosen = {slot: None if prompts[slot] is None else as_prompt(prompts[slot]) for slot in slots}
+        # observations handed out share this memory: it is replaced, never written to
+        self.latents = self.latents.copy()
+        for slot in slots:
+            seed = int(rngs[slot].integers(2**63))
+            self.latents[slot] = self.generator.initial_latents(self.group_size, seed).cpu().numpy()
+            self.prompts[slot] = chosen[slot] or self.source.draw(rngs[slot])
+            self.steps[slot] = 0
+            self._forget(slot)
+        self._frame = 0
+
+    def advance(self, actions: Any, active: NDArray[np.bool_]) -> None:
+        """Take a step.
+
+        Args:
+            actions: the next latents, ``[P, G, ...]``.
+            active: groups that take it, ``[P]``; the actions of others are ignored.
+
+        Raises:
+            ActionError: when the latents have another shape or are not all finite, or an active group is finished;
+                nothing has changed then.
+        """
+        if (self.steps[active] == _NOT_STARTED).any() or self.finished[active].any():
+            raise ActionError("expected reset() before this step: the episode has ended or has not begun")
+        latents = self._checked(actions, active)
+        if not active.all():
+            latents[~active] = self.latents[~active]
+        self.latents = latents
+        self.steps = self.steps + active
+        for slot in np.flatnonzero(active):
+            self._forget(slot)
+
+    def _checked(self, actions: Any, active: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """A copy of the actions, which stay the caller's."""
+        try:
+            with np.errstate(over="ignore"):
+                latents = np.array(actions, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise ActionError(
+                f"expected the next latents as a float32 array, got {type(actions).__name__}: {error}"
+            ) from error
+        if latents.shape != self.latents.shape:
+            raise ActionError(f"expected the next latents of shape {self.latents.shape}, got {latents.shape}")
+        if not np.isfinite(latents[active]).all():
+            bad = int((~np.isfinite(latents[active])).sum())
+            raise ActionError(f"the next latents must be finite, got {bad} values that are NaN or infinite in float32")
+        return latents
+
+    def _forget(self, slot: int) -> None:
+        self._samples[slot] = None
+        self._rewards[slot] = None
+
+    def observation(self) -> dict[str, Any]:
+        """Of all groups, in the form of Gymnasium's batched spaces."""
+        texts = tuple(prompt.text if prompt else "" for prompt in self.prompts)
+        return {"prompt": texts, "latents": self.latents, "sigma": self.sigmas[self.steps][:, None]}
+
+    def observation_of(self, slot: int) -> dict[str, Any]:
+        """Of one group."""
+        batch = self.observation()
+        return {name: value[slot] for name, value in batch.items()}
+
+    def info(self, slot: int) -> dict[str, Any]:
+        """What goes with the observation of a group after a step: its prompt, and its samples once there are any."""
+        info: dict[str, Any] = {"prompt": self.prompts[slot]}
+        if self.steps[slot] and (self.preview or self.finished[slot]):
+            info["samples"] = self.samples(slot)
+        return info
+
+    def samples(self, slot: int) -> NDArray[np.uint8]:
+        """A group as pictures or videos: as they are at the end, before that as the generator expects them to become.
+
+        Returns:
+            uint8 ``[G, H, W, 3]`` or ``[G, F, H, W, 3]``.
+        """
+        kept = self._samples[slot]
+        if kept is None:
+            kept = self._samples[slot] = self.generator.decode(self._clean(slot))
+        return kept
+
+    @torch.no_grad()
+    def _clean(self, slot: int) -> torch.Tensor:
+        latents = torch.from_numpy(self.latents[slot]).to(self.generator.device)
+        prompt = self.prompts[slot]
+        if self.finished[slot] or prompt is None:
+            return latents
+        sigma = torch.full((self.group_size,), float(self.sigmas[self.steps[slot]]), device=latents.device)
+        conditioning = self.generator.condition([prompt.text]).repeat(self.group_size)
+        return predicted_clean(latents, self.generator.velocity(latents, sigma, conditioning), sigma)
+
+    def show_rewards(self, slot: int, rewards: Any) -> None:
+        """Let `picture` write rewards ``[G]`` under the samples of a finished group, until it takes another step."""
+        if self.finished[slot]:
+            self._rewards[slot] = np.asarray(rewards, np.float32)
+
+    def next_frame(self) -> int:
+        """Count the frames that were shown: every call is the next, so videos play."""
+        self._frame += 1
+        return self._frame - 1
+
+    def picture(self, slot: int, frame: int) -> NDArray[np.uint8]:
+        """A labelled grid of a group, uint8 ``[height, width, 3]``; of videos the given frame, counted in a circle."""
+        prompt = self.prompts[slot]
+        if prompt is None:
+            raise ConfigError("expected reset() before render(): there is no group yet")
+        samples = self.samples(slot)
+        pictures = samples[:, frame % samples.shape[1]] if samples.ndim == 5 else samples
+        return render_group(pictures, prompt.text, self._rewards[slot])
+
+
+class GroupAccess:
+    """What both kinds of environment show of their groups."""
+
+    _groups: GroupBatch
+
+    @property
+    def group_size(self) -> int:
+        """Samples G of a group."""
+        return self._groups.group_size
+
+    @property
+    def sigmas(self) -> NDArray[np.float32]:
+        """Noise levels of an episode, ``[T + 1]``, read-only."""
+        return self._groups.sigmas
+
+    @property
+    def prompts(self) -> PromptSource:
+        """What `reset` draws from."""
+        return self._groups.source
+
+
+def check_render_mode(mode: str | None) -> None:
+    """Refuse a way of rendering that is not offered.
+
+    Raises:
+        UnknownNameError: naming the ones that are.
+    """
+    if mode is not None and mode not in RENDER_MODES:
+        raise unknown_name("render_mode", mode, RENDER_MODES)
+
+
+def check_options(options: Mapping[str, Any] | None, known: Sequence[str]) -> dict[str, Any]:
+    """The options of a reset.
+
+    Raises:
+        UnknownNameError: for an unknown option, with the nearest valid one.
+    """
+    for name in options or {}:
+        if name not in known:
+            raise unknown_name("option of reset", name, known)
+    return dict(options or {})
+
+
+def _box(low: float, high: float, shape: tuple[int, ...]) -> gymnasium.spaces.Box:
+    return gymnasium.spaces.Box(low, high, shape, np.float32)

@@ -1,0 +1,166 @@
+"""Prompts: their Gymnasium space, and where they come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import gymnasium
+import numpy as np
+
+from flexgym.errors import PromptSourceError
+from flexgym.types import Prompt
+
+MAX_PROMPT_LENGTH = 2048
+"""Characters of a prompt at most; the text encoders in use read at most 512 tokens."""
+
+Prompts = str | Path | Sequence[str | Prompt | Mapping[str, Any]] | None
+"""None for the built-in set, the path of a .txt or .jsonl file, or any sequence."""
+
+
+class PromptSpace(gymnasium.spaces.Text):
+    """Any text up to a length. Gymnasium's own `Text` holds a fixed set of characters, by default without the space.
+
+    Args:
+        max_length: characters at most.
+        seed: of `sample`.
+    """
+
+    def __init__(self, max_length: int = MAX_PROMPT_LENGTH, *, seed: int | np.random.Generator | None = None) -> None:
+        super().__init__(max_length, min_length=1, seed=seed)
+
+    def contains(self, x: Any) -> bool:
+        """Whether this is a text of a fitting length, in any script."""
+        return isinstance(x, str) and self.min_length <= len(x) <= self.max_length
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PromptSpace) and self.max_length == other.max_length
+
+    def __repr__(self) -> str:
+        return f"PromptSpace({self.max_length})"
+
+
+class PromptSource(Sequence[Prompt]):
+    """Prompts to draw from.
+
+    Args:
+        prompts: at least one text, `Prompt`, or mapping with the key ``"prompt"`` (its other keys become metadata).
+        name: what they are called in messages.
+
+    Raises:
+        PromptSourceError: without any prompt, or for an entry that is empty, too long or not of these types.
+    """
+
+    def __init__(self, prompts: Iterable[str | Prompt | Mapping[str, Any]], *, name: str = "the prompts") -> None:
+        self._prompts = tuple(as_prompt(entry, f"entry {at} of {name}") for at, entry in enumerate(prompts))
+        if not self._prompts:
+            raise PromptSourceError(f"{name} must hold at least one prompt, got none")
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Prompt]: ...
+    def __getitem__(self, index: int | slice) -> Prompt | Sequence[Prompt]:
+        return self._prompts[index]
+
+    def draw(self, rng: np.random.Generator) -> Prompt:
+        """One prompt, each with equal chance."""
+        return self._prompts[int(rng.integers(len(self._prompts)))]
+
+
+def as_prompt(entry: str | Prompt | Mapping[str, Any], where: str = "the prompt") -> Prompt:
+    """A checked prompt.
+
+    Args:
+        entry: text, `Prompt`, or mapping with the key ``"prompt"``.
+        where: it stands, for messages.
+
+    Raises:
+        PromptSourceError: when it is empty, too long or of another type.
+    """
+    text: Any
+    metadata: Mapping[str, Any]
+    if isinstance(entry, Prompt):
+        text, metadata = entry.text, entry.metadata
+    elif isinstance(entry, Mapping):
+        text, metadata = entry.get("prompt"), {key: value for key, value in entry.items() if key != "prompt"}
+    else:
+        text, metadata = entry, {}
+    if not isinstance(text, str):
+        raise PromptSourceError(f"{where} must be a text, or have a text under the key 'prompt'; got {entry!r}")
+    if not text.strip():
+        raise PromptSourceError(f"{where} is empty; expected a caption")
+    if len(text) > MAX_PROMPT_LENGTH:
+        raise PromptSourceError(f"{where} has {len(text)} characters, at most {MAX_PROMPT_LENGTH} are possible")
+    return Prompt(text, dict(metadata))
+
+
+def load_prompts(prompts: Prompts, kind: str) -> PromptSource:
+    """Open a source of prompts.
+
+    Args:
+        prompts: None for the built-in set of the small world; the path of a ``.txt`` file with a prompt on each line or
+            of a ``.jsonl`` file with objects such as ``{"prompt": "a red cube", "category": "colours"}``; a sequence.
+        kind: ``"image"`` or ``"video"``, for the built-in set.
+
+    Raises:
+        PromptSourceError: when a file is missing, empty, not UTF-8 or holds a bad line (named by its number), or an
+            entry is no usable text.
+    """
+    if prompts is None:
+        from flexgym.shapes.captions import training_prompts
+
+        return PromptSource(training_prompts(kind), name="the built-in set")
+    if isinstance(prompts, PromptSource):
+        return prompts
+    if isinstance(prompts, str | Path):
+        return _read(Path(prompts).expanduser())
+    if isinstance(prompts, Sequence):
+        return PromptSource(prompts)
+    raise PromptSourceError(f"expected a path or a sequence of prompts, got {type(prompts).__name__}")
+
+
+def _read(path: Path) -> PromptSource:
+    readers = {".txt": _text_entries, ".jsonl": _json_entries}
+    if not path.is_file():
+        raise PromptSourceError(
+            f"expected a prompt file, got {str(path)!r}, which does not exist (a single prompt goes in a list)"
+        )
+    if path.suffix not in readers:
+        raise PromptSourceError(f"expected a .txt or .jsonl file, got {str(path)!r}")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PromptSourceError(f"{path} is not UTF-8 (byte {error.start} cannot be read); save it as UTF-8") from error
+    if not text.strip():
+        raise PromptSourceError(f"{path} is empty; expected at least one prompt")
+    return PromptSource(readers[path.suffix](text, path), name=str(path))
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    # not str.splitlines, which also splits at characters that may stand within a JSON string
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
+        if line.strip():
+            yield number, line.strip()
+
+
+def _text_entries(text: str, path: Path) -> Iterator[Prompt]:
+    for number, line in _lines(text):
+        yield as_prompt(line, f"line {number} of {path}")
+
+
+def _json_entries(text: str, path: Path) -> Iterator[Prompt]:
+    for number, line in _lines(text):
+        where = f"line {number} of {path}"
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise PromptSourceError(f"{where} is not valid JSON: {error}") from error
+        if not isinstance(entry, dict):
+            raise PromptSourceError(f"{where} must be an object with the key 'prompt', got {line[:80]!r}")
+        yield as_prompt(entry, where)

@@ -1,0 +1,117 @@
+"""The single environment: one group for one prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.groups import RENDER_MODES, GroupAccess, GroupBatch, check_options, check_render_mode, open_generator
+from envs.prompts import Prompts
+from flexgym.generators.base import FlowGenerator
+
+_ONLY = np.ones(1, dtype=np.bool_)
+
+
+class GroupEnv(GroupAccess, gymnasium.Env):
+    """The denoising decision process of DDPO (arXiv 2305.13301) over a group of G samples for one prompt.
+
+    The observation is the prompt, the latents of the group and their noise level; the action is the group's next
+    latents. After T steps the episode terminates and ``info["samples"]`` holds the decoded group: uint8
+    ``[G, H, W, 3]`` or ``[G, F, H, W, 3]``. ``info["prompt"]`` is always the `flexgym.types.Prompt`. The reward is 0;
+    reward wrappers say how good a group is.
+
+    Args:
+        generator: to share, or a folder or hub id to load; None for the embedded one.
+        group_size: samples G, at least 2.
+        prompts: None for the built-in set, a ``.txt`` or ``.jsonl`` file, or a sequence.
+        preview: let ``info["samples"]`` of each step show the group as it is expected to become.
+        render_mode: ``"rgb_array"`` or None.
+        settings: of sampling (num_steps, guidance_scale, height, width, for videos num_frames, ...); they override
+            those of the generator.
+
+    Attributes:
+        generator: whose latents these are.
+
+    Raises:
+        UnknownNameError: for an unknown argument, with the nearest valid one.
+        ConfigError: for a group of fewer than 2, or a setting that cannot work.
+        PromptSourceError: when the prompts cannot be used.
+        CheckpointError: when the generator cannot be loaded.
+        GeneratorError: when it is not of the right kind.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 8}
+    name: ClassVar[str]
+    modality: ClassVar[str]
+
+    def __init__(
+        self,
+        generator: str | Path | FlowGenerator | None = None,
+        *,
+        group_size: int = 8,
+        prompts: Prompts = None,
+        preview: bool = False,
+        render_mode: str | None = None,
+        **settings: Any,
+    ) -> None:
+        check_render_mode(render_mode)
+        self.render_mode = render_mode
+        # a vector of single environments writes into it
+        self.metadata = dict(type(self).metadata)
+        self.generator = open_generator(self.name, self.modality, generator, settings)
+        self._groups = GroupBatch(self.generator, prompts, group_size=group_size, num_groups=1, preview=preview)
+        self.observation_space = self._groups.observation_space()
+        self.action_space = self._groups.action_space()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin a group of noise for a prompt.
+
+        Args:
+            seed: of the latents and the drawn prompt.
+            options: ``{"prompt": ...}`` picks the prompt: a text or a `flexgym.types.Prompt`.
+
+        Returns:
+            Observation and info.
+
+        Raises:
+            UnknownNameError: for an unknown option.
+            PromptSourceError: when the prompt cannot be used.
+        """
+        chosen = check_options(options, ["prompt"])
+        super().reset(seed=seed)
+        self._groups.begin([0], [self.np_random], [chosen.get("prompt")])
+        return self._groups.observation_of(0), self._groups.info(0)
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Move the group to its next latents.
+
+        Args:
+            action: float32 ``[G, *latent_shape]``.
+
+        Returns:
+            Observation, 0, whether this was the last step, False, and info.
+
+        Raises:
+            ActionError: for latents of another shape or not finite, or after the end; the group is unchanged then.
+        """
+        self._groups.advance(np.asarray(action)[None], _ONLY)
+        return self._groups.observation_of(0), 0.0, bool(self._groups.finished[0]), False, self._groups.info(0)
+
+    def show_rewards(self, rewards: NDArray[np.float32]) -> None:
+        """Let `render` write rewards ``[G]`` under the samples of the finished group (NaN: not scored)."""
+        self._groups.show_rewards(0, rewards)
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """The group as a labelled grid, uint8 ``[height, width, 3]``; of videos the next frame at each call.
+
+        Returns:
+            The picture; None without ``render_mode="rgb_array"``.
+        """
+        if self.render_mode is None:
+            gymnasium.logger.warn(f"make {self.name} with render_mode='rgb_array' to render it")
+            return None
+        return self._groups.picture(0, self._groups.next_frame())

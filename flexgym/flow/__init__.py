@@ -1,0 +1,45 @@
+"""The mathematics of flow-matching RL as pure functions in fp32: steps, noise levels, windows, advantages, losses."""
+
+from flexgym.flow.advantage import blended_advantages, group_advantages
+from flexgym.flow.loss import Surrogate, clipped_surrogate, guarded_log_ratio, kl_penalty
+from flexgym.flow.sigmas import dynamic_shift_mu, linear_sigmas, shift_sigmas, sigma_grid
+from flexgym.flow.transition import (
+    CPS,
+    ODE,
+    DanceSDE,
+    FlowSDE,
+    Gaussian,
+    NoiseScale,
+    noise_scale,
+    per_row,
+    predicted_clean,
+    transition,
+)
+from flexgym.flow.window import Window, WindowSchedule, deterministic_steps, require_stochastic
+
+__all__ = [
+    "CPS",
+    "ODE",
+    "DanceSDE",
+    "FlowSDE",
+    "Gaussian",
+    "NoiseScale",
+    "Surrogate",
+    "Window",
+    "WindowSchedule",
+    "blended_advantages",
+    "clipped_surrogate",
+    "deterministic_steps",
+    "dynamic_shift_mu",
+    "group_advantages",
+    "guarded_log_ratio",
+    "kl_penalty",
+    "linear_sigmas",
+    "noise_scale",
+    "per_row",
+    "predicted_clean",
+    "require_stochastic",
+    "shift_sigmas",
+    "sigma_grid",
+    "transition",
+]

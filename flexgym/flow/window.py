@@ -1,0 +1,176 @@
+"""Which denoising steps are stochastic and trained; all others are plain ODE steps.
+
+The window of an iteration must be one and the same for every group and every rank: windows drawn per request make the
+rewards of a group incomparable. So it is a pure function of (seed, iteration).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+from flexgym.errors import ConfigError, unknown_name
+from flexgym.flow.transition import NoiseScale
+
+Strategy = Literal["random", "progressive", "all"]
+_STRATEGIES = ("random", "progressive", "all")
+_STREAM = 0x77696E  # keeps these draws apart from others made from the same seed and iteration
+
+
+@dataclass(frozen=True)
+class Window:
+    """A run of neighbouring denoising steps.
+
+    Attributes:
+        start: first step, from 0 (pure noise).
+        size: number of steps, W.
+    """
+
+    start: int
+    size: int
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or self.size < 1:
+            raise ConfigError(f"a window needs start >= 0 and size >= 1, got start={self.start}, size={self.size}")
+
+    @property
+    def stop(self) -> int:
+        """The first step after the window."""
+        return self.start + self.size
+
+    @property
+    def steps(self) -> range:
+        """The steps, in order."""
+        return range(self.start, self.stop)
+
+    def __contains__(self, step: int) -> bool:
+        return step in self.steps
+
+    def __len__(self) -> int:
+        return self.size
+
+
+@dataclass(frozen=True)
+class WindowSchedule:
+    """The window of every iteration.
+
+    - ``"random"`` draws the first step anew in each iteration (Flow-GRPO-Fast, whose range
+      (a, b) is ``first=(a, b - size)`` here).
+    - ``"progressive"`` moves on by ``stride`` after ``every`` iterations, and past the end rolls back to the beginning
+      (MixGRPO, arXiv 2507.21802).
+    - ``"all"`` trains every step but the last, whose density is too sharp to be of use (Flow-GRPO). For really all
+      steps take ``size=num_steps``.
+
+    Attributes:
+        num_steps: denoising steps of a run, T.
+        size: steps in the window, W; left out with ``"all"``.
+        strategy: see above.
+        first: lowest and highest first step, both included; None allows all that fit.
+        every: iterations at each place (``"progressive"``).
+        stride: steps between places (``"progressive"``).
+    """
+
+    num_steps: int
+    size: int | None = None
+    strategy: Strategy = "random"
+    first: tuple[int, int] | None = None
+    every: int = 25
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        if self.strategy not in _STRATEGIES:
+            raise unknown_name("window strategy", self.strategy, _STRATEGIES)
+        for name in ("num_steps", "every", "stride"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} of a window schedule must be at least 1, got {getattr(self, name)}")
+        if self.strategy == "all":
+            if self.size is not None or self.first is not None:
+                raise ConfigError("strategy 'all' takes neither size nor first; leave them out, or choose 'random'")
+            return
+        if self.size is None or not 1 <= self.size <= self.num_steps:
+            raise ConfigError(f"size must be between 1 and num_steps={self.num_steps}, got {self.size}")
+        low, high = self._first
+        if not 0 <= low <= high <= self.num_steps - self.size:
+            raise ConfigError(
+                f"first={self.first} puts a window of {self.size} steps outside of the {self.num_steps} steps; "
+                f"expected 0 <= low <= high <= {self.num_steps - self.size}"
+            )
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """Every window that can occur, in order, for checks before training (see `require_stochastic`)."""
+        if self.size is None:
+            return (Window(0, max(self.num_steps - 1, 1)),)
+        low, high = self._first
+        stride = self.stride if self.strategy == "progressive" else 1
+        return tuple(Window(start, self.size) for start in range(low, high + 1, stride))
+
+    def at(self, iteration: int, seed: int) -> Window:
+        """The window of one iteration, the same wherever and whenever it is asked for.
+
+        Args:
+            iteration: number of the training iteration, from 0.
+            seed: seed of the run, at least 0.
+
+        Returns:
+            The window.
+
+        Raises:
+            ConfigError: a negative iteration or seed.
+        """
+        if iteration < 0 or seed < 0:
+            raise ConfigError(f"iteration and seed must be at least 0, got iteration={iteration}, seed={seed}")
+        windows = self.windows
+        if self.strategy == "progressive":
+            return windows[iteration // self.every % len(windows)]
+        draw = np.random.default_rng((_STREAM, seed, iteration)).integers(len(windows))
+        return windows[int(draw)]
+
+    @property
+    def _first(self) -> tuple[int, int]:
+        return self.first if self.first is not None else (0, self.num_steps - (self.size or 0))
+
+
+def deterministic_steps(sigmas: Tensor, noise: NoiseScale) -> tuple[int, ...]:
+    """The steps of a grid that add no noise, and so have no density to train on.
+
+    Args:
+        sigmas: noise levels, ``[T + 1]``.
+        noise: the noise scale.
+
+    Returns:
+        Their indices: all for `ODE`, the last one for `CPS` on a grid that ends at 0, none for the SDEs.
+    """
+    _, std = noise.coefficients(sigmas[:-1].float(), sigmas[1:].float(), float(sigmas[1]))
+    return tuple((std <= 0).nonzero().flatten().tolist())
+
+
+def require_stochastic(windows: Window | Iterable[Window], sigmas: Tensor, noise: NoiseScale) -> None:
+    """Refuses windows that cannot be trained on a grid.
+
+    Args:
+        windows: one, or all of a schedule (``schedule.windows``).
+        sigmas: noise levels, ``[T + 1]``.
+        noise: the noise scale.
+
+    Raises:
+        ConfigError: a window leaves the steps of the grid or contains a step without noise.
+    """
+    num_steps = len(sigmas) - 1
+    silent = set(deterministic_steps(sigmas, noise))
+    for window in (windows,) if isinstance(windows, Window) else windows:
+        if window.stop > num_steps:
+            raise ConfigError(
+                f"the window of steps {window.start} to {window.stop - 1} leaves the grid of {num_steps} steps"
+            )
+        found = sorted(silent.intersection(window.steps))
+        if found:
+            raise ConfigError(
+                f"the window of steps {window.start} to {window.stop - 1} holds steps {found}, "
+                f"where noise scale {noise.name!r} (eta={noise.eta}) adds no noise; end the window before them, "
+                "or choose another noise scale"
+            )

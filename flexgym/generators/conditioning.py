@@ -1,0 +1,82 @@
+"""What the transformer is told about the prompts, and the cache of it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+Embedding = Mapping[str, Tensor]
+"""Encoded text of one prompt: tensors with a leading dimension of 1, named as the transformer's arguments."""
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Encoded prompts, one row each.
+
+    Attributes:
+        prompts: transformer arguments by name, each ``[rows, ...]``.
+        empty: the same for the unconditional branch of guidance, each ``[1, ...]``; empty without guidance.
+    """
+
+    prompts: Mapping[str, Tensor]
+    empty: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.prompts.values())))
+
+    def repeat(self, count: int) -> Conditioning:
+        """Every row ``count`` times in a row: from P prompts to the P*G rows of their groups."""
+        repeated = {name: tensor.repeat_interleave(count, dim=0) for name, tensor in self.prompts.items()}
+        return Conditioning(repeated, self.empty)
+
+    def index(self, rows: slice | Tensor | Sequence[int]) -> Conditioning:
+        """The given rows, in that order; a slice is taken without a copy."""
+        where = rows if isinstance(rows, slice | Tensor) else torch.as_tensor(rows, dtype=torch.long)
+        return Conditioning({name: tensor[where] for name, tensor in self.prompts.items()}, self.empty)
+
+    def unconditional(self) -> dict[str, Tensor]:
+        """The unconditional arguments with as many rows as there are prompts."""
+        count = len(self)
+        return {name: tensor.repeat_interleave(count, dim=0) for name, tensor in self.empty.items()}
+
+
+class EmbeddingCache:
+    """The most recently used embeddings, by text.
+
+    Args:
+        max_bytes: memory for the embeddings; the least recently used go first. The newest is always kept.
+    """
+
+    def __init__(self, max_bytes: int = 1 << 30) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._entries: OrderedDict[str, Embedding] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, text: str, encode: Callable[[str], Embedding]) -> Embedding:
+        """The embedding of ``text``, by ``encode`` when it is not held."""
+        if text in self._entries:
+            self._entries.move_to_end(text)
+            return self._entries[text]
+        entry = encode(text)
+        self._entries[text] = entry
+        self._bytes += _size(entry)
+        while self._bytes > self._max_bytes and len(self._entries) > 1:
+            _, dropped = self._entries.popitem(last=False)
+            self._bytes -= _size(dropped)
+        return entry
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self._bytes = 0
+
+
+def _size(entry: Embedding) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in entry.values())

@@ -1,0 +1,180 @@
+"""Loading generators from a folder, a hub id or the package itself."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from flexgym.errors import CheckpointError, GeneratorError, nearest_name, unknown_name
+from flexgym.generators.base import FlowGenerator, check_scheduler
+from flexgym.generators.families import families
+from flexgym.generators.folder import MODEL_INDEX, check_folder, component_classes, read_json
+from flexgym.generators.sampling import read_generation_config
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+EMBEDDED = {"shapes-t2i": "t2i", "shapes-t2v": "t2v"}
+DEFAULTS = {"image": "shapes-t2i", "video": "shapes-t2v"}
+_CHECKPOINTS = Path(__file__).parents[1] / "shapes" / "checkpoints"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def load_generator(
+    source: str | Path | None = None,
+    *,
+    modality: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    **settings: Any,
+) -> FlowGenerator:
+    """Load a text-to-image or text-to-video pipeline as a flow policy.
+
+    Weights are read from safetensors files only, and code that a checkpoint carries is never run.
+
+    Args:
+        source: a diffusers pipeline folder, a hub id, ``"shapes-t2i"`` or ``"shapes-t2v"``; None takes the embedded
+            checkpoint of ``modality``.
+        modality: ``"image"`` or ``"video"``: refuse a pipeline of the other kind.
+        device: for all modules; by default the first GPU where there is one.
+        dtype: of the weights, such as ``"bfloat16"``; float32 by default.
+        settings: sampling settings that override the checkpoint's, see `Sampling`.
+
+    Returns:
+        The generator, frozen.
+
+    Raises:
+        CheckpointError: when the folder is missing, half written or not in the standard format.
+        GeneratorError: when the pipeline is not flow matching, of another modality or of a family not supported.
+        UnknownNameError: for an unknown setting or modality.
+        ConfigError: for a value that cannot work.
+    """
+    if modality is not None and modality not in DEFAULTS:
+        raise unknown_name("modality", modality, DEFAULTS)
+    folder = _locate(DEFAULTS[modality or "image"] if source is None else source)
+    check_folder(folder)
+    family = _family(folder)
+    if modality not in (None, family.modality):
+        kind = {"image": "FlexT2I-v0", "video": "FlexT2V-v0"}[family.modality]
+        raise GeneratorError(
+            f"expected a pipeline for modality {modality!r}, got one for {family.modality!r}: use {kind} for {folder}"
+        )
+    checkpoint = read_generation_config(folder)
+    pipe = _load(folder, _dtype(dtype)).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return family(pipe, checkpoint=checkpoint, settings=settings)
+
+
+def wrap_pipeline(pipe: DiffusionPipeline, **settings: Any) -> FlowGenerator:
+    """A generator over a pipeline that is loaded already.
+
+    Args:
+        pipe: of a supported family; it is frozen.
+        settings: sampling settings that override the pipeline's.
+
+    Raises:
+        GeneratorError: when the pipeline cannot serve.
+        UnknownNameError: for an unknown setting.
+        ConfigError: for a value that cannot work.
+    """
+    return _family_of(type(pipe).__name__)(pipe, settings=settings)
+
+
+def _locate(source: str | Path) -> Path:
+    """The folder behind a source, downloaded when it is a hub id."""
+    text = str(source)
+    if text in EMBEDDED:
+        return _CHECKPOINTS / EMBEDDED[text]
+    folder = Path(source).expanduser()
+    if folder.exists() or isinstance(source, Path) or not _HUB_ID.fullmatch(text):
+        return folder
+    from diffusers import DiffusionPipeline
+
+    try:
+        with _quiet():
+            return Path(DiffusionPipeline.download(text, use_safetensors=True, trust_remote_code=False))
+    except (OSError, ValueError) as error:
+        hint = nearest_name(text, EMBEDDED)
+        raise CheckpointError(
+            f"{text!r} is no folder here, and as a hub id it could not be fetched ({type(error).__name__}: {error})."
+            f" Embedded checkpoints: {hint}"
+        ) from error
+
+
+def _family(folder: Path) -> type[FlowGenerator]:
+    index = read_json(folder / MODEL_INDEX)
+    family = _family_of(str(index.get("_class_name")))
+    scheduler = component_classes(index).get("scheduler")
+    if scheduler is None:
+        raise GeneratorError(
+            f"{folder} has no scheduler: expected one of flow matching, such as FlowMatchEulerDiscreteScheduler"
+        )
+    check_scheduler(scheduler, read_json(folder / "scheduler" / "scheduler_config.json"))
+    return family
+
+
+def _family_of(name: str) -> type[FlowGenerator]:
+    if name not in families():
+        raise GeneratorError(f"no adapter for the pipeline class {name!r}. {nearest_name(name, families())}")
+    return families()[name]
+
+
+def _dtype(name: str | torch.dtype | None) -> torch.dtype:
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name is None:
+        return torch.float32
+    if isinstance(name, torch.dtype):
+        return name
+    if name not in known:
+        raise unknown_name("dtype", name, known)
+    return known[name]
+
+
+def _load(folder: Path, dtype: torch.dtype) -> DiffusionPipeline:
+    from diffusers import DiffusionPipeline
+
+    try:
+        with _quiet():
+            return DiffusionPipeline.from_pretrained(
+                folder,
+                torch_dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                **_absent_components(folder),
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, ImportError) as error:
+        raise CheckpointError(f"{folder} could not be loaded as a diffusers pipeline: {error}") from error
+
+
+def _absent_components(folder: Path) -> dict[str, None]:
+    """What a pipeline was saved without, such as Stable Diffusion 3's third encoder: diffusers wants it said again."""
+    import diffusers
+
+    index = read_json(folder / MODEL_INDEX)
+    parameters = inspect.signature(getattr(diffusers, index["_class_name"]).__init__).parameters.values()
+    required = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+    return dict.fromkeys(name for name in required[1:] if name not in component_classes(index))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bars of diffusers and transformers."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    loggings = (diffusers_logging, transformers_logging)
+    shown = [logging.is_progress_bar_enabled() for logging in loggings]
+    try:
+        for logging in loggings:
+            logging.disable_progress_bar()
+        yield
+    finally:
+        for logging, on in zip(loggings, shown, strict=True):
+            if on:
+                logging.enable_progress_bar()

@@ -1,0 +1,132 @@
+"""How a generator samples by default, and where each of those settings comes from."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from flexgym.errors import CheckpointError, ConfigError, unknown_name
+
+CONFIG_NAME = "generation_config.json"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The settings of sampling.
+
+    Attributes:
+        num_steps: denoising steps T.
+        guidance_scale: weight of classifier-free guidance; at most 1 means one forward without the unconditional
+            branch, as in diffusers.
+        height: of a sample, in pixels.
+        width: of a sample, in pixels.
+        num_frames: frames of a video; None for images.
+        max_sequence_length: text tokens, for pipelines that take this number; None for the others.
+
+    Raises:
+        ConfigError: when a value cannot work.
+    """
+
+    num_steps: int
+    guidance_scale: float
+    height: int
+    width: int
+    num_frames: int | None = None
+    max_sequence_length: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "height", "width"):
+            _check_count(name, getattr(self, name))
+        for name in ("num_frames", "max_sequence_length"):
+            if getattr(self, name) is not None:
+                _check_count(name, getattr(self, name))
+        scale = self.guidance_scale
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale) or scale < 0:
+            raise ConfigError(f"guidance_scale must be a finite number of at least 0, got {scale!r}")
+
+
+SETTINGS = tuple(setting.name for setting in fields(Sampling))
+_CALL_NAMES = {"num_steps": "num_inference_steps"}
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def check_settings(settings: Mapping[str, Any], source: str) -> None:
+    """Refuse names that are no setting of sampling.
+
+    Args:
+        settings: by name.
+        source: what they are called in the message.
+
+    Raises:
+        UnknownNameError: for the first unknown name, with the nearest valid one.
+    """
+    for name in settings:
+        if name not in SETTINGS:
+            raise unknown_name(source, name, SETTINGS)
+
+
+def call_defaults(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among the default arguments of a pipeline's ``__call__``.
+
+    Args:
+        parameters: default values by argument name.
+
+    Returns:
+        Values by the names of `Sampling`, without those that have no default.
+    """
+    named = {name: parameters.get(_CALL_NAMES.get(name, name)) for name in SETTINGS}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def read_generation_config(folder: Path) -> dict[str, Any]:
+    """The sampling defaults that a checkpoint folder carries.
+
+    Args:
+        folder: of the checkpoint.
+
+    Returns:
+        The settings in its ``generation_config.json``; empty without that file.
+
+    Raises:
+        CheckpointError: when the file is no JSON object.
+        UnknownNameError: when it holds an unknown setting.
+    """
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        return {}
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); write it again or remove it") from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{path} must hold a JSON object such as {{'num_steps': 10}}, got {settings!r}")
+    check_settings(settings, f"setting in {path}")
+    return settings
+
+
+def resolve_sampling(*layers: Mapping[str, Any]) -> Sampling:
+    """Settle the settings: a later layer overrides an earlier one, and None leaves a setting alone.
+
+    Args:
+        layers: settings by name, such as the pipeline's defaults, the checkpoint's and the user's.
+
+    Raises:
+        UnknownNameError: for an unknown setting, with the nearest valid one.
+        ConfigError: when a value cannot work, or a needed one is missing from every layer.
+    """
+    settled: dict[str, Any] = {}
+    for layer in layers:
+        check_settings(layer, "sampling setting")
+        settled.update({name: value for name, value in layer.items() if value is not None})
+    missing = [name for name in ("num_steps", "guidance_scale", "height", "width") if name not in settled]
+    if missing:
+        raise ConfigError(f"the pipeline has no default for {', '.join(missing)}: pass it, or put it in {CONFIG_NAME}")
+    return Sampling(**settled)

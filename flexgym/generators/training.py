@@ -1,0 +1,236 @@
+"""What trains in a generator, its state, and the policy before training."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from flexgym.errors import CheckpointError, ConfigError, GeneratorError, unknown_name
+from flexgym.generators.sampling import CONFIG_NAME
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+_ADAPTABLE = (nn.Linear, nn.Conv2d, nn.Conv3d)
+
+
+@dataclass
+class _Progress:
+    """What trains; one object, shared by all views of a generator."""
+
+    mode: str = "frozen"
+    before: dict[str, Tensor] = field(default_factory=dict)
+    in_reference: bool = False
+
+
+class Trainable:
+    """Training of a pipeline's transformer, by an adapter or in full.
+
+    Args:
+        pipe: the pipeline whose transformer trains.
+    """
+
+    lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
+    """Layers that get an adapter when the caller names none."""
+
+    def __init__(self, pipe: DiffusionPipeline) -> None:
+        self.pipe = pipe
+        self._progress = _Progress()
+
+    @property
+    def transformer(self) -> nn.Module:
+        """The module that predicts the velocity."""
+        return self.pipe.transformer
+
+    @property
+    def mode(self) -> str:
+        """What trains: ``"frozen"`` (nothing), ``"lora"`` or ``"full"``."""
+        return self._progress.mode
+
+    def add_lora(
+        self, rank: int = 32, alpha: float | None = None, targets: Sequence[str] | None = None, *, seed: int = 0
+    ) -> None:
+        """Train a low-rank adapter (arXiv 2106.09685) on a frozen transformer.
+
+        The adapter starts as zero, so the policy is unchanged to the bit. It is kept in float32.
+
+        Args:
+            rank: of the adapter.
+            alpha: its scale is ``alpha / rank``; twice the rank by default, as in Flow-GRPO.
+            targets: ends of the names of layers, such as ``"to_q"``; `lora_targets` by default.
+            seed: of the adapter's first weights.
+
+        Raises:
+            UnknownNameError: when a target matches no layer; the message lists what exists.
+            ConfigError: for a rank below 1.
+            GeneratorError: when something trains already.
+        """
+        from peft import LoraConfig
+
+        if rank < 1:
+            raise ConfigError(f"the rank of an adapter must be at least 1, got {rank}")
+        chosen = list(self.lora_targets if targets is None else targets)
+        check_targets(self.transformer, chosen)
+        self._start("lora")
+        config = LoraConfig(r=rank, lora_alpha=alpha or 2 * rank, target_modules=chosen, init_lora_weights="gaussian")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.transformer.add_adapter(config)
+        for parameter in self.trainable_parameters():
+            parameter.data = parameter.data.float()
+
+    def train_full(self, *, keep_reference: bool = False) -> None:
+        """Train every parameter of the transformer.
+
+        Args:
+            keep_reference: keep a copy of the weights as they are now, which `reference` then serves.
+
+        Raises:
+            GeneratorError: when something trains already.
+        """
+        self._start("full")
+        self.transformer.requires_grad_(True)
+        if keep_reference:
+            self._progress.before = {name: tensor.detach().clone() for name, tensor in self._trained().items()}
+
+    def _start(self, mode: str) -> None:
+        if self.mode != "frozen":
+            raise GeneratorError(
+                f"expected a generator of which nothing trains yet, got mode {self.mode!r}: load a fresh one"
+            )
+        self._progress.mode = mode
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Within this context the velocity is that of the policy before training, to the bit.
+
+        With an adapter it is switched off (its parameters then count as frozen); with full training the kept weights
+        are swapped in. May be nested.
+
+        Raises:
+            GeneratorError: after `train_full` without ``keep_reference``.
+        """
+        if self.mode == "full" and not self._progress.before:
+            raise GeneratorError(
+                "full training kept no reference: call train_full(keep_reference=True), or use add_lora"
+            )
+        if self.mode == "frozen" or self._progress.in_reference:
+            yield
+            return
+        self._progress.in_reference = True
+        swap = self._adapter_off if self.mode == "lora" else self._weights_before
+        try:
+            with swap():
+                yield
+        finally:
+            self._progress.in_reference = False
+
+    @contextmanager
+    def _adapter_off(self) -> Iterator[None]:
+        self.transformer.disable_adapters()
+        try:
+            yield
+        finally:
+            self.transformer.enable_adapters()
+
+    @contextmanager
+    def _weights_before(self) -> Iterator[None]:
+        trained = self._trained()
+        now = {name: parameter.data for name, parameter in trained.items()}
+        try:
+            for name, parameter in trained.items():
+                parameter.data = self._progress.before[name]
+            yield
+        finally:
+            for name, parameter in trained.items():
+                parameter.data = now[name]
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        return {name: value for name, value in self.transformer.named_parameters() if value.requires_grad}
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """The parameters that train, in a fixed order; empty while frozen."""
+        return list(self._trained().values())
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """A copy on the CPU of what trains, and of nothing else, by name."""
+        return {name: value.detach().to("cpu", copy=True) for name, value in self._trained().items()}
+
+    @torch.no_grad()
+    def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put a state of `trainable_state` back, in place.
+
+        Args:
+            state: tensors by name.
+
+        Raises:
+            CheckpointError: when names or shapes are not those of what trains; nothing is changed then.
+        """
+        trained = self._trained()
+        differing = sorted(set(state) ^ set(trained))
+        if differing:
+            where = "the state" if differing[0] in trained else "this generator"
+            raise CheckpointError(
+                f"the state does not fit: {len(differing)} names differ; {differing[0]!r} is missing from {where}"
+                f" (expected {len(trained)} parameters of mode {self.mode!r}, got {len(state)})"
+            )
+        for name, value in trained.items():
+            if state[name].shape != value.shape:
+                raise CheckpointError(f"{name} must have shape {tuple(value.shape)}, got {tuple(state[name].shape)}")
+        for name, value in trained.items():
+            value.copy_(state[name])
+
+    def _save(self, target: Path, generation: Mapping[str, Any]) -> Path:
+        """Write to a hidden folder beside the target, then rename it."""
+        if target.exists():
+            raise CheckpointError(f"{target} exists already, and nothing saved is overwritten: choose another folder")
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+        partial.mkdir(parents=True)
+        if self.mode == "lora":
+            from peft import get_peft_model_state_dict
+
+            # without the metadata a reader would take the scale to be 1
+            self.pipe.save_lora_weights(
+                partial,
+                transformer_lora_layers=get_peft_model_state_dict(self.transformer),
+                transformer_lora_adapter_metadata=self.transformer.peft_config["default"].to_dict(),
+            )
+        else:
+            self.pipe.save_pretrained(partial, safe_serialization=True)
+            (partial / CONFIG_NAME).write_text(json.dumps(dict(generation), indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, target)
+        return target
+
+
+def check_targets(transformer: nn.Module, targets: Sequence[str]) -> None:
+    """Refuse targets of an adapter that match no layer.
+
+    Args:
+        transformer: that gets the adapter.
+        targets: ends of the names of layers.
+
+    Raises:
+        UnknownNameError: for the first target without a layer; the message lists what exists.
+        ConfigError: without any target.
+    """
+    if not targets:
+        raise ConfigError("an adapter needs at least one target, such as 'to_q'")
+    names = [name for name, module in transformer.named_modules() if isinstance(module, _ADAPTABLE)]
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            raise unknown_name("adapter target", target, {_ending(name) for name in names})
+
+
+def _ending(name: str) -> str:
+    """The last part of a layer's name, with the one before it when it is a number: ``to_out.0``."""
+    parts = name.split(".")
+    return ".".join(parts[-2:]) if parts[-1].isdigit() else parts[-1]

@@ -1,0 +1,85 @@
+"""What a judge is: pairs in, one assessment or one typed failure per pair out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flexgym.judge.assessment import Assessment
+from flexgym.types import Prompt, SampleGroup
+
+FailureKind = Literal[
+    "empty",
+    "oversized",
+    "no_json",
+    "ambiguous",
+    "echoed_label",
+    "two_winners",
+    "no_winner",
+    "score_sum",
+    "schema",
+    "refused",
+]
+
+
+@dataclass(frozen=True)
+class JudgeFailure:
+    """A judgement that cannot be trusted; it is counted by kind and takes part in no win rate.
+
+    Attributes:
+        kind: ``empty`` no text; ``oversized`` longer than any honest reply; ``no_json`` nothing readable as an object;
+            ``ambiguous`` more than one overall verdict; ``echoed_label`` the template's ``Image 1/2``; ``two_winners``
+            both named; ``no_winner`` none named; ``score_sum`` scores that do not share ten points; ``schema`` any
+            other departure from the format; ``refused`` the judge declined, as for a prompt that it cannot know.
+        detail: one line for the log, with the place in the reply.
+    """
+
+    kind: FailureKind
+    detail: str
+
+
+Outcome = Assessment | JudgeFailure
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two samples of a group in the order in which the judge sees them.
+
+    Attributes:
+        group: where both come from; shared by all pairs of the group, so a judge may prepare each sample once.
+        first: index of the sample shown as number 1.
+        second: index of the sample shown as number 2.
+    """
+
+    group: SampleGroup
+    first: int
+    second: int
+
+    @property
+    def prompt(self) -> Prompt:
+        """What both samples were generated for."""
+        return self.group.prompt
+
+    @property
+    def samples(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Both samples, uint8 ``[H, W, 3]`` or ``[F, H, W, 3]`` each."""
+        return self.group.samples[self.first], self.group.samples[self.second]
+
+
+class Judge(Protocol):
+    """Anything that can compare two samples of one prompt."""
+
+    def assess(self, pairs: Sequence[Pair]) -> list[Outcome]:
+        """Judge every pair.
+
+        Args:
+            pairs: what to compare, of any number of groups.
+
+        Returns:
+            One outcome per pair, in order. A reply that cannot be trusted is a `JudgeFailure`, not an exception.
+        """
+        ...

@@ -1,0 +1,214 @@
+"""The loop of every flow algorithm: roll out, score, weigh, update."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.utils.checkpoints import Checkpointable
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
+
+from flexgym.errors import RewardError
+from flexgym.flow import Window, WindowSchedule, require_stochastic
+from flexgym.rllib.config import FlowAlgorithmConfig
+from flexgym.rllib.runner import Scored, mean_score
+from flexgym.rollout import Rollout, concatenate
+from flexgym.types import GroupScores, Prompt, SampleGroup
+
+METRICS = "flexgym"
+"""Where the metrics of an iteration stand in RLlib's result."""
+
+
+@dataclass(frozen=True, eq=False)
+class Verification:
+    """What a verifier says about held-out prompts.
+
+    Attributes:
+        prompts: N of them.
+        samples: one for each, uint8 ``[N, ...]``.
+        scores: of each, float32 ``[N]``.
+    """
+
+    prompts: Sequence[str]
+    samples: NDArray[np.uint8]
+    scores: NDArray[np.float32]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Share of samples without fault, and mean score."""
+        return {
+            "eval/verifier_accuracy": float(np.mean(self.scores >= 1.0 - 1e-6)),
+            "eval/verifier_score": float(np.nanmean(self.scores)),
+        }
+
+
+class FlowAlgorithm(Algorithm):
+    """Base of the algorithms that train a flow-matching generator on groups of samples."""
+
+    config: FlowAlgorithmConfig
+
+    def setup(self, config: FlowAlgorithmConfig) -> None:
+        """Build learners (and runners, when they are separate), then check what needs the generator."""
+        super().setup(config)
+        self.samples_so_far = 0
+        self.last_verification: Verification | None = None
+        sigmas = self.on_first_learner(lambda learner: learner.generator.sigmas())
+        self.windows: WindowSchedule = self.config.windows(len(sigmas) - 1)
+        require_stochastic(self.windows.windows, sigmas, self.config.noise)
+
+    # --- one iteration -----------------------------------------------------------------------------------------------
+
+    def training_step(self) -> None:
+        """One iteration; its metrics stand in the result under `METRICS`."""
+        started = time.perf_counter()
+        window = self.windows.at(self.iteration, self.config.seed or 0)
+        seeds = self.config.group_seeds(self.iteration)
+        rollout, scored = self._sample(seeds, window)
+        scores = [group for part in scored for group in part.scores]
+        advantages = self.config.advantages(scores)
+        self.samples_so_far += advantages.size
+        sampled = time.perf_counter()
+        stats = self._update(advantages, rollout)
+        updated = time.perf_counter()
+        metrics = {**reward_metrics(scores, advantages), **monitor_metrics(scored), **stats}
+        metrics["time/rollout_s"] = max(part.rollout_seconds for part in scored)
+        metrics["time/reward_s"] = max(part.reward_seconds for part in scored)
+        metrics["time/update_s"] = updated - sampled
+        self.last_verification = self.verify() if self._is_due() else None
+        if self.last_verification is not None:
+            metrics.update(self.last_verification.metrics)
+            metrics["time/eval_s"] = time.perf_counter() - updated
+        metrics["time/iteration_s"] = time.perf_counter() - started
+        metrics["samples"] = self.samples_so_far
+        for name, value in metrics.items():
+            self.metrics.log_value((METRICS, name), value, window=1)
+        self.metrics.log_value(
+            (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), advantages.size, reduce="lifetime_sum"
+        )
+
+    def _is_due(self) -> bool:
+        interval = self.config.verification_interval
+        return bool(self.config.verification_reward and interval and (self.iteration + 1) % interval == 0)
+
+    def _sample(self, seeds: list[int], window: Window) -> tuple[Rollout | None, list[Scored]]:
+        """Scores of all groups, in order; the rollout itself only when separate env runners made it."""
+        if self.env_runner_group is None:
+            return None, self._on_learners(lambda learner: learner.rollout(seeds=seeds, window=window))
+        parts = self._on_runners(seeds, window)
+        return concatenate([rollout for rollout, _ in parts]), [scored for _, scored in parts]
+
+    def _on_runners(self, seeds: list[int], window: Window) -> list[tuple[Rollout, Scored]]:
+        """Every healthy runner takes a part; the part of a runner that is lost goes to the others."""
+        size = self.config.prompts_per_iteration // self.config.num_env_runners
+        waiting = {start: seeds[start : start + size] for start in range(0, len(seeds), size)}
+        done: dict[int, tuple[Rollout, Scored]] = {}
+        while waiting:
+            runners = self.env_runner_group.healthy_env_runner_ids()[: len(waiting)]
+            if not runners:
+                raise RewardError("expected a healthy env runner, got none: see Ray's log for what ended them")
+            calls = [partial(_sample_part, start=start, seeds=waiting[start], window=window) for start in waiting]
+            for start, part in self.env_runner_group.foreach_env_runner(
+                calls[: len(runners)], local_env_runner=False, remote_worker_ids=runners
+            ):
+                done[start] = part
+                del waiting[start]
+        return [done[start] for start in sorted(done)]
+
+    def _update(self, advantages: NDArray[np.float32], rollout: Rollout | None) -> dict[str, float]:
+        arguments = {"advantages": advantages, "samples_so_far": self.samples_so_far}
+        if rollout is None:
+            results = self._on_learners(lambda learner: learner.update_groups(**arguments))
+        else:
+            shared = ray.put(rollout) if self.config.num_learners else rollout
+            results = self._on_learners(lambda learner: learner.update_groups(rollout=_fetch(shared), **arguments))
+            self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+        largest = "policy/max_abs_log_ratio"
+        merged = {name: float(np.mean([result[name] for result in results])) for name in results[0]}
+        return {**merged, largest: max(result[largest] for result in results)}
+
+    def _on_learners(self, call: Callable[[Any], Any]) -> list[Any]:
+        results = list(self.learner_group.foreach_learner(call))
+        return [result.get() for result in sorted(results, key=lambda result: result.actor_id or 0)]
+
+    def on_first_learner(self, call: Callable[[Any], Any]) -> Any:
+        """What a call gives on the first learner; the others are called as well, since some calls are collective."""
+        return self._on_learners(call)[0]
+
+    # --- verification ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def held_out(self) -> list[str]:
+        """The prompts of `verify`."""
+        return list(self.config.held_out_prompts())
+
+    def verify(self) -> Verification:
+        """Sample the held-out prompts with fixed seeds and let the verifier judge them."""
+        verifier = self.config.make_verifier()
+        prompts = self.held_out
+        seeds = [int(seed) for seed in np.random.SeedSequence(self.config.verification_seed).generate_state(len(prompts))]
+        samples = self.on_first_learner(lambda learner: learner.evaluate(prompts=prompts, seeds=seeds))
+        groups = [SampleGroup(Prompt(prompt), row[None]) for prompt, row in zip(prompts, samples, strict=True)]
+        scores = np.concatenate([group.rewards for group in verifier.score(groups)])
+        return Verification(prompts, samples, scores)
+
+    def save_generator(self, folder: str | Path) -> None:
+        """Write what trains in the format of diffusers."""
+        target = str(folder)
+        self._on_learners(lambda learner: learner.save_generator(target))
+
+    # --- checkpoints -------------------------------------------------------------------------------------------------
+
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """RLlib's state and how many samples were seen."""
+        return {**super().get_state(*args, **kwargs), "samples_so_far": self.samples_so_far}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Put a state of `get_state` back."""
+        super().set_state(state)
+        self.samples_so_far = state.get("samples_so_far", 0)
+
+    def restore_from_path(self, path: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Restore a checkpoint; RLlib's own method wants an env runner group, which colocated learners do not have."""
+        if self.env_runner_group is None:
+            Checkpointable.restore_from_path(self, path, *args, **kwargs)
+        else:
+            super().restore_from_path(path, *args, **kwargs)
+
+
+def _sample_part(runner: Any, *, start: int, seeds: list[int], window: Window) -> tuple[int, tuple[Rollout, Scored]]:
+    return start, runner.sample(seeds=seeds, window=window)
+
+
+def _fetch(shared: Any) -> Rollout:
+    return ray.get(shared) if isinstance(shared, ray.ObjectRef) else shared
+
+
+def reward_metrics(scores: Sequence[GroupScores], advantages: NDArray[np.float32]) -> dict[str, float]:
+    """Mean, spread and failures of the rewards of an iteration."""
+    rewards = np.stack([group.rewards for group in scores])
+    with np.errstate(invalid="ignore"):
+        spread = np.nanstd(rewards, axis=1)
+    metrics = {
+        "reward/mean": mean_score(scores),
+        "reward/std_within_group": float(np.nanmean(spread)),
+        "reward/dead_groups": float(np.mean(np.abs(advantages).max(axis=1) == 0.0)),
+        "reward/unscored_share": float(np.isnan(rewards).mean()),
+        "reward/failures": float(sum(sum(group.failures.values()) for group in scores)),
+    }
+    for name in scores[0].terms:
+        metrics[f"reward/{name}"] = float(np.nanmean(np.stack([group.terms[name] for group in scores])))
+    return metrics
+
+
+def monitor_metrics(scored: Sequence[Scored]) -> dict[str, float]:
+    """Means of the monitored rewards over all shards."""
+    names = scored[0].monitors
+    return {f"monitor/{name}": float(np.mean([part.monitors[name] for part in scored])) for name in names}

@@ -1,0 +1,320 @@
+"""The settings of every flow algorithm, as fluent methods of an RLlib config."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from flexgym.errors import ConfigError
+from flexgym.flow import NoiseScale, WindowSchedule, blended_advantages, group_advantages, noise_scale
+from flexgym.rllib.module import FlowModule
+from flexgym.shapes.sampling import sample_prompts
+from flexgym.types import GroupScores
+
+if TYPE_CHECKING:
+    from rewards import Reward
+
+MODALITIES = {"FlexT2I-v0": "image", "FlexT2V-v0": "video"}
+
+
+class FlowAlgorithmConfig(AlgorithmConfig):
+    """What a generator, a rollout, a reward and an update need to know.
+
+    The sections `generator`, `rollout`, `reward` and `verification` are FlexGym's own; `training`, `learners`,
+    `env_runners`, `debugging` and the others are RLlib's.
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        super().__init__(algo_class=algo_class)
+        self.source: str | None = None
+        self.mode = "lora"
+        self.lora: dict[str, Any] = {"rank": 32}
+        self.settings: dict[str, Any] = {}
+        self.group_size = 16
+        self.prompts: Any = None
+        self.prompts_per_iteration = 16
+        self.groups_per_forward = 1
+        self.rollout_noise, self.eta = "cps", 0.8
+        self.window: dict[str, Any] = {"size": 3, "strategy": "random", "first": (0, 3)}
+        self.reward_name, self.reward_settings = "", {}
+        self.monitors: tuple[str, ...] = ()
+        self.clip_range: float | tuple[float, float] = 1e-3
+        self.kl_coeff = 0.0
+        self.ema_decay = 0.0
+        self.num_updates = 1
+        self.weight_decay = 0.0
+        self.betas = (0.9, 0.999)
+        self.advantage_std, self.advantage_clip = "group", 5.0
+        self.verification_reward: str | None = None
+        self.verification_prompts: Any = None
+        self.verification_num_prompts, self.verification_interval, self.verification_seed = 400, 20, 7
+        self.lr, self.grad_clip, self.grad_clip_by, self.seed = 3e-4, 1.0, "global_norm", 0
+        self.environment(env="FlexT2I-v0", disable_env_checking=True)
+        self.env_runners(create_local_env_runner=False, num_env_runners=0)
+        # spaces are the environment's own business here: module and learner never look at them
+        self.observation_space = self.action_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+
+    # --- sections ----------------------------------------------------------------------------------------------------
+
+    def generator(
+        self,
+        *,
+        source: str | None = NotProvided,
+        mode: str = NotProvided,
+        lora: Mapping[str, Any] = NotProvided,
+        settings: Mapping[str, Any] = NotProvided,
+    ) -> Self:
+        """The generator and what of it trains.
+
+        Args:
+            source: a folder or hub id; None is the embedded one.
+            mode: ``"lora"`` or ``"full"``.
+            lora: arguments of `FlowGenerator.add_lora`.
+            settings: of sampling, see `flexgym.generators.Sampling`.
+        """
+        return self._set(source=source, mode=mode, lora=lora, settings=settings)
+
+    def rollout(
+        self,
+        *,
+        group_size: int = NotProvided,
+        prompts: str | Sequence[str] | None = NotProvided,
+        prompts_per_iteration: int = NotProvided,
+        groups_per_forward: int = NotProvided,
+        noise: str = NotProvided,
+        eta: float = NotProvided,
+        window: Mapping[str, Any] = NotProvided,
+    ) -> Self:
+        """What is generated in an iteration.
+
+        Args:
+            group_size: samples G for each prompt.
+            prompts: what to generate for: None (built in), a file, or a sequence.
+            prompts_per_iteration: groups P of an iteration over all learners.
+            groups_per_forward: groups in one forward of the transformer, in rollout and replay alike.
+            noise: ``"flow"``, ``"dance"`` or ``"cps"``.
+            eta: amount of noise.
+            window: arguments of `flexgym.flow.WindowSchedule`.
+        """
+        return self._set(
+            group_size=group_size,
+            prompts=prompts,
+            prompts_per_iteration=prompts_per_iteration,
+            groups_per_forward=groups_per_forward,
+            rollout_noise=noise,
+            eta=eta,
+            window=window,
+        )
+
+    def reward(
+        self,
+        *,
+        name: str = NotProvided,
+        settings: Mapping[str, Any] = NotProvided,
+        monitors: Sequence[str] = NotProvided,
+    ) -> Self:
+        """What is optimised, and what is only watched.
+
+        Args:
+            name: of the reward.
+            settings: its arguments.
+            monitors: names of rewards whose mean over each rollout is logged as ``monitor/<name>``.
+        """
+        return self._set(reward_name=name, reward_settings=settings, monitors=monitors)
+
+    def verification(
+        self,
+        *,
+        reward: str | None = NotProvided,
+        prompts: str | Sequence[str] | None = NotProvided,
+        num_prompts: int = NotProvided,
+        interval: int = NotProvided,
+        seed: int = NotProvided,
+    ) -> Self:
+        """How progress is judged: on held-out prompts, by a verifier that is not optimised.
+
+        Args:
+            reward: name of a pointwise reward that gives 1.0 to a sample without fault.
+            prompts: held-out prompts: None (built in) or a sequence.
+            num_prompts: how many are used.
+            interval: iterations between two verifications; 0 is never.
+            seed: of the prompts drawn and of the first latents.
+        """
+        return self._set(
+            verification_reward=reward,
+            verification_prompts=prompts,
+            verification_num_prompts=num_prompts,
+            verification_interval=interval,
+            verification_seed=seed,
+        )
+
+    def training(
+        self,
+        *,
+        clip_range: float | tuple[float, float] = NotProvided,
+        kl_coeff: float = NotProvided,
+        ema_decay: float = NotProvided,
+        num_updates: int = NotProvided,
+        weight_decay: float = NotProvided,
+        betas: tuple[float, float] = NotProvided,
+        advantage_std: str = NotProvided,
+        advantage_clip: float = NotProvided,
+        **kwargs: Any,
+    ) -> Self:
+        """The update.
+
+        Args:
+            clip_range: of the ratio, see `flexgym.flow.clipped_surrogate`.
+            kl_coeff: weight of the divergence from the policy before training.
+            ema_decay: of the moving average of the weights, which is evaluated and saved; 0 keeps none.
+            num_updates: optimiser steps in an iteration, each on its own part of the groups.
+            weight_decay: of AdamW.
+            betas: of AdamW.
+            advantage_std: ``"group"`` or ``"global"``.
+            advantage_clip: bound of the advantages.
+            **kwargs: RLlib's own, such as ``lr`` (a number or a schedule) and ``grad_clip``.
+        """
+        super().training(**kwargs)
+        return self._set(
+            clip_range=clip_range,
+            kl_coeff=kl_coeff,
+            ema_decay=ema_decay,
+            num_updates=num_updates,
+            weight_decay=weight_decay,
+            betas=betas,
+            advantage_std=advantage_std,
+            advantage_clip=advantage_clip,
+        )
+
+    def _set(self, **values: Any) -> Self:
+        for name, value in values.items():
+            if value is not NotProvided:
+                setattr(self, name, value)
+        return self
+
+    # --- what follows from the settings ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def make_reward(self) -> Reward:
+        """The reward that is optimised."""
+
+    @abstractmethod
+    def make_monitors(self) -> dict[str, Reward]:
+        """The rewards that are only watched, by name."""
+
+    @abstractmethod
+    def make_verifier(self) -> Reward | None:
+        """The reward that verifies."""
+
+    def held_out_prompts(self) -> list[str]:
+        """The prompts that progress is judged on; those of the small world, balanced over its categories, by default."""
+        if self.verification_prompts is not None:
+            return list(self.verification_prompts)[: self.verification_num_prompts]
+        return sample_prompts(self.modality, "held_out", self.verification_num_prompts, seed=self.verification_seed)
+
+    @property
+    def is_online(self) -> bool:
+        """Whether separate env runners sample; else the learners do."""
+        return self.num_env_runners > 0
+
+    @property
+    def num_shards(self) -> int:
+        """Learners that share the groups of an iteration."""
+        return max(1, self.num_learners)
+
+    @property
+    def modality(self) -> str:
+        """``"image"`` or ``"video"``."""
+        return MODALITIES.get(str(self.env), "image")
+
+    @property
+    def env_arguments(self) -> dict[str, Any]:
+        """What the environment is made with, besides the generator."""
+        return {**self.env_config, "group_size": self.group_size, "prompts": self.prompts}
+
+    @property
+    def noise(self) -> NoiseScale:
+        """The noise of the trained steps."""
+        return noise_scale(self.rollout_noise, eta=self.eta)
+
+    def windows(self, num_steps: int) -> WindowSchedule:
+        """When which steps are trained.
+
+        Raises:
+            ConfigError: when a window would not lie within the steps.
+        """
+        return WindowSchedule(num_steps=num_steps, **self.window)
+
+    def group_seeds(self, iteration: int) -> list[int]:
+        """One seed for each group of an iteration, whatever the number of learners or runners.
+
+        Everything random in a rollout follows from these, so a resumed run continues bit for bit.
+        """
+        sequence = np.random.SeedSequence([self.seed or 0, iteration])
+        return [int(seed) for seed in sequence.generate_state(self.prompts_per_iteration)]
+
+    def advantages(self, scores: Sequence[GroupScores]) -> NDArray[np.float32]:
+        """Advantages of all groups of an iteration, float32 ``[P, G]``.
+
+        Terms with weights are normalised one by one and then blended, as in Pref-GRPO; else the reward itself is.
+        """
+        options = {"std": self.advantage_std, "clip": self.advantage_clip}
+        weights = scores[0].weights
+        if not weights:
+            return group_advantages(np.stack([group.rewards for group in scores]), **options)
+        terms = {name: np.stack([group.terms[name] for group in scores]) for name in weights}
+        return blended_advantages(terms, weights, **options)
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """The module of the generator."""
+        model_config = {
+            "source": self.source,
+            "modality": self.modality,
+            "settings": dict(self.settings),
+            "mode": self.mode,
+            "lora": dict(self.lora),
+            "keep_reference": self.kl_coeff > 0,
+            "noise": self.noise,
+        }
+        return RLModuleSpec(module_class=FlowModule, model_config=model_config)
+
+    def get_default_learner_class(self) -> type:
+        """The learner that hosts the rollout."""
+        from flexgym.rllib.learner import FlowLearner
+
+        return FlowLearner
+
+    def validate(self) -> None:
+        """Refuse settings that cannot work, before anything is loaded.
+
+        Raises:
+            ConfigError: naming the setting, what was expected and what came.
+        """
+        super().validate()
+        if self.group_size < 2:
+            raise ConfigError(f"rollout.group_size must be at least 2 (advantages compare), got {self.group_size}")
+        self._check_divides("the learners (learners.num_learners)", self.num_shards)
+        self._check_divides("learners times training.num_updates", self.num_shards * self.num_updates)
+        per_forward = self.num_shards * self.num_updates * self.groups_per_forward
+        self._check_divides("learners times num_updates times rollout.groups_per_forward", per_forward)
+        if self.num_env_runners:
+            runners = self.num_env_runners * self.groups_per_forward
+            self._check_divides("the env runners times rollout.groups_per_forward", runners)
+        if self.noise.name == "ode":
+            raise ConfigError("rollout.noise must be 'flow', 'dance' or 'cps': without noise there is no policy to train")
+
+    def _check_divides(self, what: str, count: int) -> None:
+        groups = self.prompts_per_iteration
+        if groups < count or groups % count:
+            fitting = max(count, groups - groups % count)
+            raise ConfigError(
+                f"rollout.prompts_per_iteration must be a multiple of {what}, {count}, so that groups stay whole;"
+                f" got {groups}, the nearest is {fitting}"
+            )

@@ -1,0 +1,98 @@
+"""A generator as an RLlib module: what trains is registered with it, the rest of the pipeline rides along."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Self
+
+import torch
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+from torch import Tensor
+
+from flexgym.errors import ConfigError
+from flexgym.flow import NoiseScale
+from flexgym.generators import FlowGenerator, load_generator
+from flexgym.policy import FlowPolicy
+
+
+class FlowModule(TorchRLModule):
+    """The policy of every flow algorithm.
+
+    ``model_config`` holds ``modality``, ``source``, ``settings`` (see `load_generator`), ``mode`` (``"lora"`` or
+    ``"full"``), ``lora`` (arguments of `FlowGenerator.add_lora`), ``keep_reference`` and ``noise``.
+    """
+
+    framework = "torch"
+
+    def setup(self) -> None:
+        """Load the generator and say what trains."""
+        config = self.model_config
+        generator = load_generator(config["source"], modality=config["modality"], **config["settings"])
+        if config["mode"] == "lora":
+            generator.add_lora(**config["lora"])
+        elif config["mode"] == "full":
+            generator.train_full(keep_reference=config["keep_reference"])
+        else:
+            raise ConfigError(f"mode must be 'lora' or 'full', got {config['mode']!r}")
+        self.noise: NoiseScale = config["noise"]
+        # not a submodule: text encoders and autoencoder neither train nor belong into any state
+        object.__setattr__(self, "generator", generator)
+        self.transformer = generator.transformer
+
+    generator: FlowGenerator
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move the whole pipeline, so that text encoders and autoencoder stay with the transformer."""
+        self.generator.pipe.to(*args, **kwargs)
+        return super().to(*args, **kwargs)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode: replay must compute what the rollout computed, so nothing may drop out."""
+        return super().train(False)
+
+    def policy(self, *, groups_per_forward: int = 1) -> FlowPolicy:
+        """The policy that acts with these weights."""
+        return FlowPolicy(self.generator, self.noise, groups_per_forward=groups_per_forward)
+
+    def _forward_train(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        """Replay one denoising step of some groups.
+
+        Args:
+            batch: ``latents`` and ``next_latents`` ``[P, G, ...]``, ``prompts`` (P texts), ``step``, and ``reference``
+                (whether the mean of the policy before training is wanted, too).
+            **kwargs: unused.
+
+        Returns:
+            ``log_prob`` ``[P, G]``, ``mean`` and ``std`` of the step, and ``reference_mean``.
+        """
+        policy = self.policy()
+        gaussian = policy.transition(batch["latents"], batch["prompts"], batch["step"])
+        rows = batch["next_latents"].flatten(0, 1).to(gaussian.mean.device)
+        out = {
+            "log_prob": gaussian.log_prob(rows).view(batch["latents"].shape[:2]),
+            "mean": gaussian.mean,
+            "std": gaussian.std,
+        }
+        if batch["reference"]:
+            with torch.no_grad(), self.generator.reference():
+                out["reference_mean"] = policy.transition(batch["latents"], batch["prompts"], batch["step"]).mean
+        return out
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        inference_only: bool = False,
+        **kwargs: Any,
+    ) -> dict[str, Tensor]:
+        """What trains, as copies on the CPU: this is what is checkpointed and what is sent to env runners."""
+        return self.generator.trainable_state()
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Put a state of `get_state` back.
+
+        Raises:
+            CheckpointError: when it is not of this generator.
+        """
+        self.generator.load_trainable_state({name: torch.as_tensor(value) for name, value in state.items()})

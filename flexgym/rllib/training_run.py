@@ -1,0 +1,219 @@
+"""One run of an agent: progress, metrics, sample grids, checkpoints, and the way back after a stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from flexgym.errors import ConfigError, unknown_name
+from flexgym.rllib.algorithm import METRICS, FlowAlgorithm, Verification
+from flexgym.rllib.config import FlowAlgorithmConfig
+from flexgym.rllib.recipe import Recipe, describe, load_recipe
+from flexgym.runs import (
+    GracefulInterrupt,
+    GridRow,
+    RunFolder,
+    TensorboardLog,
+    TrainingDisplay,
+    draw_grid,
+    read_metrics,
+    resolve_checkpoint,
+    resume_message,
+    save_gif,
+    save_png,
+)
+
+_GRID_ROWS, _GRID_COLUMNS = 4, 6
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Section ``run`` of a recipe.
+
+    Attributes:
+        name: of the folder.
+        root: where run folders stand.
+        iterations: how many there are in all.
+        minutes: wall time after which the run ends, whatever the iterations; None is no limit.
+        checkpoint_interval: iterations between two checkpoints.
+        keep: number of newest checkpoints that are kept.
+    """
+
+    name: str = "run"
+    root: str = "runs"
+    iterations: int = 100
+    minutes: float | None = None
+    checkpoint_interval: int = 20
+    keep: int = 3
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> RunSettings:
+        """From the section of a recipe.
+
+        Raises:
+            UnknownNameError: for an unknown key, with the nearest valid one.
+            ConfigError: for a count below 1.
+        """
+        known = {setting.name for setting in fields(cls)}
+        for name in values:
+            if name not in known:
+                raise unknown_name("key of section 'run'", name, known)
+        settings = cls(**values)
+        for name in ("iterations", "checkpoint_interval", "keep"):
+            if getattr(settings, name) < 1:
+                raise ConfigError(f"run.{name} must be at least 1, got {getattr(settings, name)}")
+        return settings
+
+
+def saved_recipe(run: Path) -> Recipe:
+    """The recipe that a run was started with.
+
+    Args:
+        run: a run folder, or one checkpoint in it.
+
+    Raises:
+        CheckpointError: when there is no whole checkpoint to go on from.
+    """
+    return load_recipe(resolve_checkpoint(run).resolve().parents[1] / "config.yaml")
+
+
+class TrainingRun:
+    """Trains one algorithm in one run folder.
+
+    Args:
+        config: of the algorithm.
+        settings: of the run.
+        resume: a run folder or checkpoint to go on from; None starts afresh.
+        command: the words that start the program, for the message on how to resume.
+    """
+
+    def __init__(
+        self, config: FlowAlgorithmConfig, settings: RunSettings, *, resume: Path | None, command: Sequence[str]
+    ) -> None:
+        self.config, self.settings, self.command = config, settings, command
+        if resume:
+            self.folder = RunFolder.resume(resume, keep=settings.keep)
+        else:
+            self.folder = RunFolder.create(settings.root, settings.name, keep=settings.keep)
+        self.folder.write_config({"run": asdict(settings), **describe(config)})
+        self._tensorboard = TensorboardLog(self.folder.tensorboard, start_iteration=self.folder.start_iteration)
+
+    def train(self) -> Path:
+        """Train to the end, or until Ctrl-C; either way what was learnt is saved.
+
+        Returns:
+            The run folder.
+        """
+        started = time.monotonic()
+        if not ray.is_initialized():
+            ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+        algorithm: FlowAlgorithm = self.config.build_algo()
+        if self.folder.resumed_from:
+            algorithm.restore_from_path(str(self.folder.resumed_from / "algorithm"))
+        history = read_metrics(self.folder.path / "metrics.jsonl")
+        title = f"{type(algorithm).__name__}, {self.folder.shown}"
+        display = TrainingDisplay(self.settings.iterations, title=title, history=history)
+        try:
+            with display, GracefulInterrupt(display.announce) as interrupt:
+                if not self.folder.resumed_from:
+                    self._record(algorithm, display, {"iteration": 0}, verification=self._verify(algorithm))
+                finished = self._iterate(algorithm, display, interrupt, deadline=self._deadline(started))
+                self._finish(algorithm, display, finished=finished)
+        finally:
+            algorithm.stop()
+            self._tensorboard.close()
+            self.folder.close()
+        return self.folder.path
+
+    def _deadline(self, started: float) -> float:
+        return started + 60.0 * self.settings.minutes if self.settings.minutes else float("inf")
+
+    def _iterate(
+        self, algorithm: FlowAlgorithm, display: TrainingDisplay, interrupt: GracefulInterrupt, *, deadline: float
+    ) -> bool:
+        """Train until the end; False when a person asked for a stop."""
+        longest = 0.0
+        while algorithm.iteration < self.settings.iterations:
+            began = time.monotonic()
+            if interrupt.requested:
+                return False
+            if began + longest > deadline:
+                break
+            display.phase("training")
+            metrics = algorithm.train()[METRICS]
+            row = {"iteration": algorithm.iteration, **metrics}
+            self._record(algorithm, display, row, verification=algorithm.last_verification)
+            if algorithm.iteration % self.settings.checkpoint_interval == 0:
+                self._checkpoint(algorithm)
+            longest = max(longest, time.monotonic() - began)
+        return True
+
+    def _verify(self, algorithm: FlowAlgorithm) -> Verification | None:
+        return algorithm.verify() if self.config.verification_reward else None
+
+    def _record(
+        self,
+        algorithm: FlowAlgorithm,
+        display: TrainingDisplay,
+        row: dict[str, Any],
+        *,
+        verification: Verification | None,
+    ) -> None:
+        """Metrics to the file, TensorBoard and the display; a grid where samples were verified."""
+        if verification is not None:
+            row = {**row, **verification.metrics}
+            self._draw(verification, row["iteration"])
+        self.folder.metrics.append(row)
+        self._tensorboard.scalars(row, row["iteration"])
+        display.update(row)
+
+    def _draw(self, verification: Verification, iteration: int) -> None:
+        """Held-out samples with fixed seeds, so that grids of two iterations differ by what was learnt alone."""
+        accuracy = verification.metrics["eval/verifier_accuracy"]
+        grid = draw_grid(_grid_rows(verification), title=f"iteration {iteration}: {accuracy:.3f} of held-out prompts")
+        name = f"iteration_{iteration:06d}"
+        if grid.ndim == 4:
+            save_gif(self.folder.samples / f"{name}.gif", grid)
+            self._tensorboard.video("held_out", grid, iteration)
+        else:
+            save_png(self.folder.samples / f"{name}.png", grid)
+            self._tensorboard.image("held_out", grid, iteration)
+
+    def _checkpoint(self, algorithm: FlowAlgorithm) -> Path:
+        def write(folder: Path) -> None:
+            algorithm.save_to_path(str(folder / "algorithm"))
+            algorithm.save_generator(folder / "generator")
+
+        return self.folder.checkpoints.publish(algorithm.iteration, write)
+
+    def _finish(self, algorithm: FlowAlgorithm, display: TrainingDisplay, *, finished: bool) -> None:
+        latest = self.folder.checkpoints.latest()
+        if latest is None or algorithm.iteration and not latest.name.endswith(f"{algorithm.iteration:06d}"):
+            latest = self._checkpoint(algorithm)
+        if not finished:
+            display.note(resume_message(self.folder.shown, latest, command=self.command))
+            return
+        rows = [row for row in read_metrics(self.folder.path / "metrics.jsonl") if row.get("eval/verifier_accuracy")]
+        if len(rows) > 1:
+            first, last = rows[0]["eval/verifier_accuracy"], rows[-1]["eval/verifier_accuracy"]
+            display.note(f"Held-out prompts met: {first:.3f} before, {last:.3f} after (iteration {rows[-1]['iteration']}).")
+        display.note(f"Metrics, samples and checkpoints: {self.folder.shown}")
+
+
+def _grid_rows(verification: Verification) -> list[GridRow]:
+    """The first held-out samples, one tile each under its own caption."""
+    count = min(_GRID_ROWS * _GRID_COLUMNS, len(verification.prompts))
+    return [
+        GridRow(
+            caption=verification.prompts[index],
+            samples=verification.samples[index : index + 1],
+            marks=(bool(verification.scores[index] >= 1.0 - 1e-6),),
+        )
+        for index in np.arange(count)
+    ]

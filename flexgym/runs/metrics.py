@@ -1,0 +1,140 @@
+"""``metrics.jsonl``: one JSON object per iteration, on the disk before the next iteration starts."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from flexgym.errors import ConfigError
+from flexgym.runs.atomic import write_atomic
+
+_log = logging.getLogger(__name__)
+
+
+class MetricsLog:
+    """Appends the metrics of each iteration to a file and survives a kill at any point.
+
+    Opening an existing file repairs it: a line that a kill left half written goes, and with ``through`` the rows of
+    iterations that will be run again.
+    """
+
+    def __init__(self, path: str | Path, *, through: int | None = None) -> None:
+        """Open ``path`` for appending.
+
+        Args:
+            path: the file; made when missing.
+            through: last iteration to keep, the checkpoint's when resuming; None keeps all rows.
+        """
+        self.path = Path(path)
+        kept, broken = _kept_lines(self.path, through)
+        if broken:
+            _log.warning("%s: dropped %d line(s) that were not whole rows", self.path, broken)
+        data = b"".join(line + b"\n" for line in kept)
+        if not self.path.exists() or data != self.path.read_bytes():
+            write_atomic(self.path, data)
+        self._last = json.loads(kept[-1])["iteration"] if kept else -1
+        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Write one row and force it to the disk.
+
+        Args:
+            row: plain values, NumPy or Torch scalars and arrays by name; NaN and infinity become null. It holds
+                ``iteration``, larger than that of the row before.
+
+        Raises:
+            ConfigError: no such iteration, or a value that JSON cannot hold.
+            OSError: the disk refused; the file is then as it was before.
+        """
+        plain = {str(key): _plain(value, key) for key, value in row.items()}
+        iteration = plain.get("iteration")
+        if not isinstance(iteration, int) or isinstance(iteration, bool) or iteration <= self._last:
+            raise ConfigError(
+                f"{self.path}: expected a row with an integer 'iteration' above {self._last} "
+                f"(one row per iteration), got {iteration!r}."
+            )
+        data = json.dumps(plain, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+        size = os.fstat(self._descriptor).st_size
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+            os.fsync(self._descriptor)
+        except OSError:
+            os.ftruncate(self._descriptor, size)
+            raise
+        self._last = iteration
+
+    def close(self) -> None:
+        """Close the file; further calls do nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """All whole rows of a ``metrics.jsonl``, in order; an empty list when there is no such file.
+
+    Args:
+        path: the file, which may be in use by a running job.
+
+    Returns:
+        One dict per iteration; null is None.
+    """
+    return [json.loads(line) for line in _kept_lines(Path(path), None)[0]]
+
+
+def _kept_lines(path: Path, through: int | None) -> tuple[list[bytes], int]:
+    if not path.exists():
+        return [], 0
+    kept: list[bytes] = []
+    broken = 0
+    for line in path.read_bytes().split(b"\n"):
+        if not line.strip():
+            continue
+        iteration = _row_iteration(line)
+        if iteration is None:
+            broken += 1
+        elif through is None or iteration <= through:
+            kept.append(line)
+    return kept, broken
+
+
+def _row_iteration(line: bytes) -> int | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    iteration = row.get("iteration") if isinstance(row, dict) else None
+    return iteration if isinstance(iteration, int) else None
+
+
+def _plain(value: Any, key: str) -> Any:
+    # NumPy and Torch scalars and arrays both have tolist(), which needs neither library here.
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner, key) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner, key) for inner in value]
+    raise ConfigError(f"metric {key!r}: expected a number, text or a list of them, got {type(value).__name__}.")

@@ -1,0 +1,216 @@
+"""The language of the small world: what a caption demands, how it is said, and which compositions are held out.
+
+The categories for images are those of GenEval (arXiv 2310.11513): one object, two objects, counting, colours, position
+and colour attribution. Those for videos are motions. A caption is parsed by the same grammar that writes it, so a
+verifier needs nothing but the text.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+
+from flexgym.shapes.scenes import COLOURS, SHAPES, SYMMETRY
+
+IMAGE_CATEGORIES = ("object", "two_objects", "counting", "colours", "position", "attribution")
+VIDEO_CATEGORIES = ("direction", "bouncing", "growing", "rotating", "passing", "order")
+SIZES = ("small", "large")
+NUMBERS = {"two": 2, "three": 3, "four": 4}
+RELATIONS = ("left of", "right of", "above", "below")
+DIRECTIONS = ("left", "right", "up", "down")
+RESIZES = ("growing", "shrinking")
+
+HELD_OUT_COLOURS = {("red", "cross"), ("green", "circle"), ("yellow", "square")}
+HELD_OUT_PAIRS = {frozenset(("circle", "cross")), frozenset(("square", "triangle"))}
+HELD_OUT_COUNTS = {(2, "triangle"), (3, "square"), (4, "circle")}
+HELD_OUT_SIZES = {("large", "triangle"), ("small", "cross")}
+
+
+@dataclass(frozen=True)
+class Noun:
+    """Things that a caption asks for: ``count`` of one shape, with colour and size where it names them."""
+
+    shape: str
+    colour: str | None = None
+    size: str | None = None
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a caption demands.
+
+    Attributes:
+        category: one of `IMAGE_CATEGORIES` or `VIDEO_CATEGORIES`.
+        nouns: the things asked for; a relation or motion is between or of them in this order.
+        relation: one of `RELATIONS` for category ``position``.
+        motion: for videos: a direction, ``bouncing``, ``growing``, ``shrinking``, ``rotating``, ``passing`` or
+            ``before``.
+    """
+
+    category: str
+    nouns: tuple[Noun, ...]
+    relation: str | None = None
+    motion: str | None = None
+
+    @property
+    def total(self) -> int:
+        """How many things the caption asks for in all."""
+        return sum(noun.count for noun in self.nouns)
+
+    @property
+    def kind(self) -> str:
+        """``"video"`` or ``"image"``."""
+        return "video" if self.motion else "image"
+
+
+def held_out(spec: Spec) -> bool:
+    """Whether any composition in a spec is kept from every training caption."""
+    shapes = frozenset(noun.shape for noun in spec.nouns)
+    return (
+        any((noun.colour, noun.shape) in HELD_OUT_COLOURS for noun in spec.nouns)
+        or any((noun.count, noun.shape) in HELD_OUT_COUNTS for noun in spec.nouns)
+        or any((noun.size, noun.shape) in HELD_OUT_SIZES for noun in spec.nouns)
+        or (len(spec.nouns) == 2 and shapes in HELD_OUT_PAIRS)
+    )
+
+
+def _image_specs() -> Iterator[Spec]:
+    for size, shape in itertools.product(SIZES, SHAPES):
+        yield Spec("object", (Noun(shape, size=size),))
+    for count, shape in itertools.product(NUMBERS.values(), SHAPES):
+        yield Spec("counting", (Noun(shape, count=count),))
+    for colour, shape in itertools.product(COLOURS, SHAPES):
+        yield Spec("colours", (Noun(shape, colour),))
+    for first, second in itertools.permutations(SHAPES, 2):
+        yield Spec("two_objects", (Noun(first), Noun(second)))
+        for relation in RELATIONS:
+            yield Spec("position", (Noun(first), Noun(second)), relation)
+        for colours in itertools.permutations(COLOURS, 2):
+            yield Spec("attribution", (Noun(first, colours[0]), Noun(second, colours[1])))
+
+
+def _video_specs() -> Iterator[Spec]:
+    for colour, shape in itertools.product(COLOURS, SHAPES):
+        noun = (Noun(shape, colour),)
+        for direction in DIRECTIONS:
+            yield Spec("direction", noun, motion=direction)
+        yield Spec("bouncing", noun, motion="bouncing")
+        for resize in RESIZES:
+            yield Spec("growing", noun, motion=resize)
+        if SYMMETRY[shape]:
+            yield Spec("rotating", noun, motion="rotating")
+    for shapes, colours in itertools.product(itertools.permutations(SHAPES, 2), itertools.permutations(COLOURS, 2)):
+        nouns = (Noun(shapes[0], colours[0]), Noun(shapes[1], colours[1]))
+        yield Spec("passing", nouns, motion="passing")
+        yield Spec("order", nouns, motion="before")
+
+
+@cache
+def specs(kind: str, split: str) -> dict[str, tuple[Spec, ...]]:
+    """All specs of a split by category.
+
+    Args:
+        kind: ``"image"`` or ``"video"``.
+        split: ``"training"`` or ``"held_out"``; no composition of the second is part of any caption of the first.
+    """
+    found: dict[str, list[Spec]] = {}
+    for spec in _image_specs() if kind == "image" else _video_specs():
+        if held_out(spec) == (split == "held_out"):
+            found.setdefault(spec.category, []).append(spec)
+    return {category: tuple(members) for category, members in found.items()}
+
+
+def _noun_phrases(noun: Noun, article: str) -> list[str]:
+    if noun.count > 1:
+        number = next(word for word, value in NUMBERS.items() if value == noun.count)
+        return [f"{number} {plural(noun.shape)}"]
+    words = [word for word in (article, noun.size, noun.colour, noun.shape) if word]
+    return [" ".join(words)]
+
+
+def plural(shape: str) -> str:
+    """``"circles"`` for ``"circle"``."""
+    return shape + ("es" if shape.endswith("s") else "s")
+
+
+def _bodies(spec: Spec) -> list[str]:
+    for_article = [[_noun_phrases(noun, article)[0] for noun in spec.nouns] for article in ("a", "one")]
+    a, one = for_article
+    if spec.category == "position":
+        places = [spec.relation] + ([f"to the {spec.relation}"] if spec.relation in RELATIONS[:2] else [])
+        return [f"{a[0]} {place} {a[1]}" for place in places]
+    if spec.category == "direction":
+        return [f"{a[0]} moving {spec.motion}", f"{a[0]} that moves {spec.motion}"]
+    if spec.category in ("bouncing", "growing", "rotating"):
+        return [f"{a[0]} {spec.motion}", f"{one[0]} {spec.motion}"]
+    if spec.category == "passing":
+        return [f"{a[0]} passing {a[1]}", f"{a[0]} moving past {a[1]}"]
+    if spec.category == "order":
+        return [f"{a[0]} appears before {a[1]}", f"first {a[0]} then {a[1]}"]
+    if spec.category == "counting":
+        return [a[0], f"exactly {a[0]}"]
+    bodies = [" and ".join(a), " and ".join(one)]
+    if spec.category in ("colours", "attribution"):
+        bodies.append(" and ".join(f"a {noun.shape} that is {noun.colour}" for noun in spec.nouns))
+    return bodies
+
+
+@cache
+def phrasings(spec: Spec) -> tuple[str, ...]:
+    """Every caption that says a spec."""
+    bodies = _bodies(spec)
+    lead = "a picture of " if spec.kind == "image" else "a video of "
+    led = [] if spec.category == "order" else [lead + bodies[0]]
+    return tuple(bodies + led)
+
+
+@cache
+def _grammar() -> dict[str, Spec]:
+    every = itertools.chain(_image_specs(), _video_specs())
+    return {caption: spec for spec in every for caption in phrasings(spec)}
+
+
+def normalise(text: str) -> str:
+    """A caption in lower case, with single spaces and without a closing full stop."""
+    return re.sub(r"\s+", " ", text).strip().rstrip(".").lower()
+
+
+def parse_caption(text: str) -> Spec:
+    """What a caption demands.
+
+    Args:
+        text: a caption in one of the phrasings; letter case, extra spaces and a closing full stop do not matter.
+
+    Raises:
+        ValueError: when the caption is not of this world.
+    """
+    spec = _grammar().get(normalise(text))
+    if spec is None:
+        raise ValueError(
+            f"expected a caption of the small world, such as {'a red circle'!r} or {'a blue square moving left'!r}, got {text[:200]!r}"
+        )
+    return spec
+
+
+def _prompts(kind: str, split: str) -> list[str]:
+    by_category = specs(kind, split)
+    return [caption for members in by_category.values() for spec in members for caption in phrasings(spec)]
+
+
+def training_prompts(kind: str) -> list[str]:
+    """Every caption of the training compositions, in a fixed order."""
+    return _prompts(kind, "training")
+
+
+def heldout_prompts(kind: str) -> list[str]:
+    """Every caption of the held-out compositions, in a fixed order."""
+    return _prompts(kind, "held_out")
+
+
+def swap_nouns(spec: Spec) -> Spec:
+    """The same spec with its nouns in the other order."""
+    return replace(spec, nouns=spec.nouns[::-1])

@@ -1,0 +1,55 @@
+"""Muon in float32, for training the small checkpoints on a CPU.
+
+`torch.optim.Muon` orthogonalises in bfloat16, which costs more than the model itself on processors without bfloat16
+arithmetic; here matrices of one shape are orthogonalised together, in float32.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """The nearest semi-orthogonal matrices, by the quintic Newton-Schulz iteration of Muon (Jordan et al., 2024).
+
+    Args:
+        matrices: ``[B, rows, columns]``.
+        steps: iterations; after five all singular values lie near 1.
+    """
+    flat = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
+    x = flat / (flat.flatten(1).norm(dim=1) + 1e-7)[:, None, None]
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x.mT if flat is not matrices else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum whose update is orthogonalised, scaled to the root mean square of an AdamW update."""
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of every matrix that has a gradient."""
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape[parameter.shape].append(parameter)
+            for shape, parameters in by_shape.items():
+                updates = orthogonalise(torch.stack([self._momentum(p, group["momentum"]) for p in parameters]))
+                rate = group["lr"] * 0.2 * max(shape) ** 0.5
+                torch._foreach_add_(parameters, list(updates.unbind()), alpha=-rate)
+
+    def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
+        buffer = state.setdefault("momentum", torch.zeros_like(parameter))
+        buffer.lerp_(gradient, 1.0 - momentum)
+        return gradient.lerp(buffer, momentum)

@@ -1,0 +1,92 @@
+"""Scenes of coloured shapes and their pictures.
+
+Lengths are pixels of a square canvas of `SIZE`; angles are degrees. A thing's radius is that of the circle of about the
+same area, so that every shape of one radius covers about the same number of pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIZE = 32
+FRAMES = 9
+BACKGROUND = 240
+SHAPES = ("circle", "square", "triangle", "cross")
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (222, 48, 48),
+    "green": (44, 168, 72),
+    "blue": (48, 88, 224),
+    "yellow": (240, 196, 32),
+}
+SYMMETRY = {"circle": 0, "square": 4, "triangle": 3, "cross": 4}
+"""Order of rotational symmetry of each shape; 0 where a turn cannot be seen."""
+
+_PIXELS = np.arange(SIZE, dtype=np.float32) + 0.5
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One shape on the canvas: centre ``(x, y)`` in pixels from the top left, radius in pixels, angle in degrees."""
+
+    shape: str
+    colour: str
+    x: float
+    y: float
+    radius: float
+    angle: float = 0.0
+
+
+Scene = tuple[Thing, ...]
+
+
+def coverage(shape: str, dx: NDArray[np.float32], dy: NDArray[np.float32], radius: float) -> NDArray[np.float32]:
+    """How much of each pixel a shape covers.
+
+    Args:
+        shape: one of `SHAPES`.
+        dx: pixel centres right of the shape's centre, any form that broadcasts with ``dy``.
+        dy: pixel centres below the shape's centre.
+        radius: size of the shape in pixels.
+
+    Returns:
+        Coverage in ``[0, 1]`` from the signed distance to the outline, so that edges are one pixel wide.
+    """
+    if shape == "circle":
+        distance = np.hypot(dx, dy) - radius
+    elif shape == "square":
+        distance = np.maximum(np.abs(dx), np.abs(dy)) - 0.89 * radius
+    elif shape == "triangle":
+        distance = np.maximum(dy, np.abs(dx) * 0.866 - dy * 0.5) - 0.78 * radius
+    else:
+        arm, half_width = 1.16 * radius, 0.41 * radius
+        upright = np.maximum(np.abs(dx) - half_width, np.abs(dy) - arm)
+        lying = np.maximum(np.abs(dx) - arm, np.abs(dy) - half_width)
+        distance = np.minimum(upright, lying)
+    return np.clip(0.5 - distance, 0.0, 1.0)
+
+
+def thing_mask(thing: Thing) -> NDArray[np.float32]:
+    """Coverage of the canvas by one thing, float32 ``[SIZE, SIZE]`` in ``[0, 1]``."""
+    dx, dy = _PIXELS[None, :] - np.float32(thing.x), _PIXELS[:, None] - np.float32(thing.y)
+    if thing.angle:
+        c, s = np.cos(np.deg2rad(thing.angle)), np.sin(np.deg2rad(thing.angle))
+        dx, dy = c * dx + s * dy, c * dy - s * dx
+    return coverage(thing.shape, dx, dy, thing.radius)
+
+
+def render(scene: Scene) -> NDArray[np.uint8]:
+    """The picture of a scene, uint8 ``[SIZE, SIZE, 3]``; later things cover earlier ones."""
+    image = np.full((SIZE, SIZE, 3), BACKGROUND, np.float32)
+    for thing in scene:
+        mask = thing_mask(thing)[..., None]
+        image += mask * (np.asarray(COLOURS[thing.colour], np.float32) - image)
+    return (image + 0.5).astype(np.uint8)
+
+
+def render_video(scenes: Sequence[Scene]) -> NDArray[np.uint8]:
+    """The frames of a clip, uint8 ``[F, SIZE, SIZE, 3]``."""
+    return np.stack([render(scene) for scene in scenes])

@@ -1,0 +1,156 @@
+"""Gymnasium wrappers that put a reward on an environment of sample groups, one environment or a batch of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import RecordConstructorArgs
+from gymnasium.vector import VectorEnv, VectorWrapper
+from numpy.typing import NDArray
+
+from flexgym.errors import ConfigError
+from flexgym.types import GroupScores, Prompt, SampleGroup
+from rewards.base import Reward
+
+INFO_KEYS = ("group_rewards", "reward_terms", "reward_weights", "reward_failures", "assessments")
+"""What a reward wrapper adds to the info of the last step of an episode."""
+
+
+class RewardWrapper(gym.Wrapper, RecordConstructorArgs):
+    """Scores the finished group at the end of an episode.
+
+    At the step that ends the episode, the scalar reward becomes the mean of the valid group rewards, and info gains:
+
+    - ``group_rewards``: float32 ``[G]``, NaN where a sample could not be scored;
+    - ``reward_terms``: the named parts behind it, float32 ``[G]`` each;
+    - ``reward_weights``: weight of each term, empty for rewards without;
+    - ``reward_failures``: number of failed judgements by kind;
+    - ``assessments``: what a judge wrote, one per pair; empty for pointwise rewards.
+
+    When no sample of a group could be scored, the scalar reward is NaN, since zero would be learnt from like any other
+    score. An agent that cannot skip such an episode must look at ``np.isnan(reward)``. Previews of earlier steps are
+    not scored, so watching a group form does not change what it earns.
+
+    Args:
+        env: an environment whose last info holds ``samples`` (uint8 ``[G, ...]``) and ``prompt``.
+        reward: what scores the groups; closed together with the environment.
+    """
+
+    def __init__(self, env: gym.Env, reward: Reward) -> None:
+        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, reward=reward)
+        gym.Wrapper.__init__(self, env)
+        self.scorer = reward
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Step the environment and score the group where the episode ends."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if (terminated or truncated) and "samples" in info:
+            scores = self.scorer.score([SampleGroup(_checked_prompt(info.get("prompt")), info["samples"])])[0]
+            reward, info = scores.mean, {**info, **group_info(scores)}
+            # Environments that draw their group write the rewards under the samples.
+            if self.env.has_wrapper_attr("show_rewards"):
+                self.env.get_wrapper_attr("show_rewards")(scores.rewards)
+        return observation, reward, terminated, truncated, info
+
+    def close(self) -> None:
+        """Close the reward and the environment."""
+        self.scorer.close()
+        self.env.close()
+
+
+class VectorRewardWrapper(VectorWrapper):
+    """The same for a batch of environments: all groups that end at a step are scored in one call.
+
+    Rewards and info are what `RewardWrapper` around each of the environments would give: info holds arrays with
+    boolean ``_key`` masks, in ``final_info`` when the environment resets within the same step.
+
+    Args:
+        env: a vector environment of P groups.
+        reward: what scores the groups; closed together with the environment.
+    """
+
+    def __init__(self, env: VectorEnv, reward: Reward) -> None:
+        super().__init__(env)
+        self.scorer = reward
+
+    def step(  # type: ignore[override]
+        self, actions: Any
+    ) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+        """Step the environments and score the groups whose episode ends."""
+        observations, rewards, terminations, truncations, infos = self.env.step(actions)
+        final = infos.get("final_info", infos)
+        ended = np.logical_or(terminations, truncations) & final.get("_samples", False)
+        if ended.any():
+            rewards = np.array(rewards, dtype=np.float64)
+            final = self._score_rows(np.flatnonzero(ended), rewards, final)
+            infos = {**infos, "final_info": final} if "final_info" in infos else final
+            if hasattr(self.env.unwrapped, "show_rewards"):
+                shown = np.where(ended[:, None], final["group_rewards"], np.float32(np.nan))
+                self.env.unwrapped.show_rewards(shown)
+        return observations, rewards, terminations, truncations, infos
+
+    def close(self, **kwargs: Any) -> None:
+        """Close the reward and the environments."""
+        self.scorer.close()
+        self.env.close(**kwargs)
+
+    def _score_rows(
+        self, rows: NDArray[np.intp], rewards: NDArray[np.float64], infos: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Write the scalar rewards of the given rows and return infos with what was found."""
+        prompts = infos.get("prompt", np.full(self.num_envs, None))
+        groups = [SampleGroup(_checked_prompt(prompts[row]), infos["samples"][row]) for row in rows]
+        # An inner reward wrapper has used the same keys; its values must not be mixed with ours.
+        found = {key: value for key, value in infos.items() if key.removeprefix("_") not in INFO_KEYS}
+        for row, scores in zip(rows, self.scorer.score(groups), strict=True):
+            rewards[row] = scores.mean
+            found = self._add_info(found, group_info(scores), int(row))
+        return found
+
+
+def group_info(scores: GroupScores) -> dict[str, Any]:
+    """The scores of a group as info entries, named as in `INFO_KEYS`, in types that Gymnasium can batch."""
+    return {
+        "group_rewards": scores.rewards,
+        "reward_terms": dict(scores.terms),
+        "reward_weights": dict(scores.weights),
+        "reward_failures": dict(scores.failures),
+        "assessments": scores.assessments,
+    }
+
+
+def single_twin(cls: type[Reward]) -> type[RewardWrapper]:
+    """Make the wrapper class of a reward, called ``Wrapper(env, **settings of the reward)``."""
+
+    def __init__(self: RewardWrapper, env: gym.Env, **settings: Any) -> None:
+        # Recorded first, so that the spec of the wrapped environment holds plain settings in place of a built reward.
+        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **settings)
+        RewardWrapper.__init__(self, env, cls(**settings))
+
+    return type(cls.__name__, (RewardWrapper,), _twin_body(cls, __init__, "rewards"))
+
+
+def vector_twin(cls: type[Reward]) -> type[VectorRewardWrapper]:
+    """Make the vector wrapper class of a reward, called ``Wrapper(envs, **settings of the reward)``."""
+
+    def __init__(self: VectorRewardWrapper, env: VectorEnv, **settings: Any) -> None:
+        VectorRewardWrapper.__init__(self, env, cls(**settings))
+
+    return type(cls.__name__, (VectorRewardWrapper,), _twin_body(cls, __init__, "rewards.vector"))
+
+
+def _twin_body(cls: type[Reward], init: Any, module: str) -> dict[str, Any]:
+    # The module is where attribute access finds the class again, as pickle and environment specs do.
+    return {"__init__": init, "__module__": module, "__qualname__": cls.__name__, "__doc__": cls.__doc__}
+
+
+def _checked_prompt(prompt: Any) -> Prompt:
+    if not isinstance(prompt, Prompt):
+        raise ConfigError(
+            "a reward needs the prompt of each group: expected a flexgym.types.Prompt under info['prompt'], "
+            f"got {type(prompt).__name__}"
+        )
+    return prompt

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from flexgym.errors import ConfigError, RewardError, UnknownNameError
+from flexgym.flow import blended_advantages, group_advantages
+
+NAN = math.nan
+tables = arrays(
+    np.float64, st.tuples(st.integers(1, 4), st.integers(1, 6)), elements=st.floats(-10, 10).map(lambda x: round(x, 2))
+)
+
+
+@pytest.fixture(autouse=True)
+def no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def test_group_std_by_hand():
+    # means 2 and 20, population standard deviations 1 and 10
+    result = group_advantages([[1.0, 3.0], [10.0, 30.0]], eps=0.0)
+    assert result.tolist() == [[-1.0, 1.0], [-1.0, 1.0]]
+    assert result.dtype == np.float32
+
+
+def test_global_std_by_hand():
+    # the standard deviation of (0, 4, 2, 2) is sqrt(2)
+    result = group_advantages([[0.0, 4.0], [2.0, 2.0]], std="global", eps=0.0)
+    np.testing.assert_allclose(result, [[-math.sqrt(2), math.sqrt(2)], [0.0, 0.0]], rtol=1e-6)
+
+
+def test_global_std_keeps_a_nearly_equal_group_quiet():
+    rewards = [[0.0, 1.0], [0.50, 0.51]]
+    loud, quiet = group_advantages(rewards, eps=0.0)[1], group_advantages(rewards, std="global", eps=0.0)[1]
+    assert loud[1] == pytest.approx(1.0)
+    assert 0 < quiet[1] < 0.02
+
+
+def test_eps_is_added_to_the_standard_deviation():
+    assert group_advantages([[0.0, 2.0]], eps=1.0).tolist() == [[-0.5, 0.5]]
+
+
+def test_unscored_samples_take_no_part():
+    result = group_advantages([[1.0, NAN, 3.0], [NAN, NAN, NAN]], eps=0.0)
+    assert result.tolist() == [[-1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
+    glob = group_advantages([[1.0, NAN, 3.0], [NAN, 2.0, 2.0]], std="global", eps=0.0)
+    np.testing.assert_allclose(glob, np.array([[-1, 0, 1], [0, 0, 0]]) * math.sqrt(2), rtol=1e-6)  # std of 1, 3, 2, 2
+
+
+@pytest.mark.parametrize("std", ["group", "global"])
+def test_groups_that_tell_nothing_have_exactly_zero_advantage(std):
+    rewards = [[0.7, NAN, NAN], [0.1, 0.1, 0.1], [1e6 + 0.1, 1e6 + 0.1, 1e6 + 0.1], [0.0, 1.0, 2.0]]
+    result = group_advantages(rewards, std=std, eps=0.0)
+    assert not result[:3].any()
+    assert result[3].any()
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (2, 0), (1, 1)])
+def test_tiny_tables(shape):
+    result = group_advantages(np.ones(shape))
+    assert result.shape == shape
+    assert not result.any()
+
+
+def test_clip_by_hand():
+    rewards = [[0.0] * 99 + [1.0]]  # the odd one stands sqrt(99) = 9.95 standard deviations out
+    assert group_advantages(rewards, eps=0.0)[0, -1] == 5.0
+    assert group_advantages(rewards, eps=0.0, clip=2.0)[0, -1] == 2.0
+    assert group_advantages(rewards, eps=0.0, clip=None)[0, -1] == pytest.approx(math.sqrt(99))
+
+
+@settings(max_examples=60, deadline=None)
+@given(rewards=tables, seed=st.integers(0, 99), std=st.sampled_from(["group", "global"]))
+def test_properties(rewards, seed, std):
+    holes = np.random.default_rng(seed).random(rewards.shape) < 0.3
+    rewards = np.where(holes, NAN, rewards)
+    result = group_advantages(rewards, std=std, clip=None).astype(np.float64)
+    assert np.isfinite(result).all()
+    assert not result[holes].any()
+    np.testing.assert_allclose(result.sum(axis=1), 0.0, atol=1e-3)
+    np.testing.assert_allclose(group_advantages(rewards + 3.0, std=std, clip=None), result, atol=1e-4)
+    dense = group_advantages(rewards[:, ~holes.all(axis=0)], std=std, clip=None)
+    np.testing.assert_allclose(dense, result[:, ~holes.all(axis=0)], atol=1e-5)
+
+
+def test_blend_by_hand():
+    terms = {"dim": [[0.0, 1.0]], "overall": [[100.0, 0.0]]}  # z = (-1, 1) and (1, -1), whatever their scale
+    result = blended_advantages(terms, {"overall": 0.3, "dim": 0.7}, eps=0.0)
+    np.testing.assert_allclose(result, [[-0.4, 0.4]], rtol=1e-6)
+
+
+def test_blend_of_one_term_is_its_advantage():
+    rewards = [[0.0, 0.3, 1.0], [0.2, NAN, 0.9]]
+    np.testing.assert_array_equal(blended_advantages({"win": rewards}, {"win": 1.0}), group_advantages(rewards))
+
+
+def test_blend_uses_what_is_scored():
+    terms = {"a": [[0.0, 2.0, NAN]], "b": [[NAN, 0.0, 2.0]]}
+    assert blended_advantages(terms, {"a": 1.0, "b": 0.5}, eps=0.0).tolist() == [[-1.0, 0.5, 0.5]]
+
+
+def test_blend_clips_the_sum_and_not_the_terms():
+    odd_one = [[0.0] * 99 + [1.0]]
+    terms = {"a": odd_one, "b": odd_one}
+    assert blended_advantages(terms, {"a": 0.2, "b": 0.2}, eps=0.0)[0, -1] == pytest.approx(0.4 * math.sqrt(99))
+    assert blended_advantages(terms, {"a": 1.0, "b": 1.0}, eps=0.0)[0, -1] == 5.0
+
+
+def test_batch_norm_by_hand():
+    # sums (-2, 2) and (0, 0), one sample unscored: standard deviation of (-2, 2, 0, 0) is sqrt(2)
+    terms = {"a": [[0.0, 1.0, NAN], [1.0, 1.0, NAN]], "b": [[0.0, 1.0, NAN], [1.0, 1.0, NAN]]}
+    result = blended_advantages(terms, {"a": 1.0, "b": 1.0}, eps=0.0, batch_norm=True)
+    np.testing.assert_allclose(result, np.array([[-1, 1, 0], [0, 0, 0]]) * math.sqrt(2), rtol=1e-6)
+
+
+def test_refusals():
+    with pytest.raises(ConfigError, match=r"must be \[P, G\].*\(3,\)"):
+        group_advantages([1.0, 2.0, 3.0])
+    with pytest.raises(RewardError, match="1 infinite rewards"):
+        group_advantages([[1.0, math.inf]])
+    with pytest.raises(UnknownNameError, match="Did you mean 'global'"):
+        group_advantages([[1.0]], std="globl")
+    with pytest.raises(ConfigError, match="eps must be at least 0"):
+        group_advantages([[1.0]], eps=-1.0)
+    with pytest.raises(ConfigError, match="clip must be positive"):
+        group_advantages([[1.0]], clip=0.0)
+
+
+@pytest.mark.parametrize(
+    ("terms", "weights", "error", "message"),
+    [
+        ({}, {}, ConfigError, "at least one term"),
+        ({"dim": [[1.0]]}, {"dim": 1.0, "dims": 1.0}, UnknownNameError, "Did you mean 'dim'"),
+        ({"dim": [[1.0]], "overall": [[1.0]]}, {"dim": 1.0}, ConfigError, r"\['overall'\] have no weight"),
+        ({"dim": [[1.0]]}, {"dim": 0.0}, ConfigError, "not all 0"),
+        ({"dim": [[1.0]]}, {"dim": NAN}, ConfigError, "finite"),
+        ({"a": [[1.0]], "b": [[1.0, 2.0]]}, {"a": 1.0, "b": 1.0}, ConfigError, "same shape"),
+    ],
+)
+def test_blend_refusals(terms, weights, error, message):
+    with pytest.raises(error, match=message):
+        blended_advantages(terms, weights)

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+
+import pytest
+import torch
+
+from flexgym.errors import CheckpointError, ConfigError, GeneratorError, UnknownNameError
+from flexgym.generators import load_generator, wrap_pipeline
+from flexgym.generators.families import families
+from tests.generators.tiny import SETTINGS, not_flow, sd3, shared, wan
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoints") / "sd3"
+    sd3().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+def test_families_are_found_by_themselves():
+    assert {"StableDiffusion3Pipeline", "WanPipeline"} <= set(families())
+
+
+def test_settings_come_from_call_then_checkpoint_then_user(folder):
+    generator = load_generator(folder)
+    settings = generator.settings
+    assert (settings.num_steps, settings.guidance_scale, settings.height, settings.max_sequence_length) == (
+        28,
+        7.0,
+        32,
+        256,
+    )
+    config = {"num_steps": 6, "guidance_scale": 2.0, "max_sequence_length": 4}
+    (folder / "generation_config.json").write_text(json.dumps(config))
+    settings = load_generator(folder, num_steps=3, guidance_scale=None).settings
+    assert (settings.num_steps, settings.guidance_scale, settings.height, settings.max_sequence_length) == (
+        3,
+        2.0,
+        32,
+        4,
+    )
+
+
+def test_loaded_modules_are_frozen_in_the_asked_precision(folder):
+    generator = load_generator(folder, dtype="bfloat16", num_steps=2, max_sequence_length=4)
+    modules = [part for part in generator.pipe.components.values() if isinstance(part, torch.nn.Module)]
+    assert len(modules) == 4
+    assert not any(module.training or value.requires_grad for module in modules for value in module.parameters())
+    assert generator.transformer.dtype == torch.bfloat16
+    velocity = generator.velocity(generator.initial_latents(1, 0), torch.ones(1), generator.condition(["a red cube"]))
+    assert velocity.dtype == torch.float32
+
+
+def test_unknown_settings_name_the_nearest(folder):
+    with pytest.raises(UnknownNameError, match="Did you mean 'num_steps'"):
+        load_generator(folder, num_step=3)
+    (folder / "generation_config.json").write_text('{"guidance": 2.0}')
+    with pytest.raises(UnknownNameError, match="guidance_scale"):
+        load_generator(folder)
+    (folder / "generation_config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="not valid JSON"):
+        load_generator(folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"height": 33}, "height must be a multiple of 4, got 33; the nearest are 32 and 36"),
+        ({"num_steps": 0}, "num_steps must be a whole number of at least 1, got 0"),
+        ({"num_steps": True}, "num_steps"),
+        ({"guidance_scale": float("nan")}, "guidance_scale"),
+        ({"num_frames": 5}, "makes pictures"),
+    ],
+)
+def test_pictures_of_impossible_settings(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        shared("sd3").with_settings(**settings)
+
+
+def test_frames_that_the_autoencoder_cannot_make():
+    with pytest.raises(ConfigError, match="got 7; the nearest are 5 and 9"):
+        shared("wan").with_settings(num_frames=7)
+    assert shared("wan").with_settings(num_frames=9).sample_shape == (9, 32, 32, 3)
+
+
+def test_a_view_shares_the_modules():
+    generator = shared("sd3")
+    view = generator.with_settings(num_steps=5)
+    assert view.transformer is generator.transformer
+    assert (len(view.sigmas()), len(generator.sigmas())) == (6, 4)
+    assert generator.with_settings(num_steps=3) is generator
+
+
+def test_missing_and_foreign_folders(tmp_path):
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_generator(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="holds no model_index.json"):
+        load_generator(tmp_path)
+    with pytest.raises(CheckpointError, match="shapes-t2i"):
+        load_generator("shapes/t2i")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def drop_shard(folder):
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    index = {"weight_map": {"a": weights.name, "b": "diffusion_pytorch_model-00002-of-00002.safetensors"}}
+    (weights.parent / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+
+
+BREAKAGES = {
+    "no weights": (
+        lambda f: (f / "vae" / "diffusion_pytorch_model.safetensors").unlink(),
+        "safetensors format in .*vae",
+    ),
+    "cut weights": (lambda f: cut(f / "transformer" / "diffusion_pytorch_model.safetensors"), "should have .* bytes"),
+    "cut header": (
+        lambda f: (f / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(struct.pack("<Q", 99) + b"{"),
+        "ends within its header",
+    ),
+    "missing shard": (drop_shard, "00002-of-00002.*missing"),
+    "no component": (lambda f: shutil.rmtree(f / "text_encoder_2"), "'text_encoder_2'.*its folder is missing"),
+    "no component config": (lambda f: (f / "transformer" / "config.json").unlink(), "config.json.*missing"),
+    "no scheduler config": (lambda f: (f / "scheduler" / "scheduler_config.json").unlink(), "scheduler_config.json"),
+    "no tokenizer config": (lambda f: (f / "tokenizer" / "tokenizer_config.json").unlink(), "tokenizer_config.json"),
+    "cut index": (lambda f: cut(f / "model_index.json"), "model_index.json is not valid JSON"),
+    "pickled weights": (
+        lambda f: (f / "vae" / "diffusion_pytorch_model.safetensors").rename(f / "vae" / "diffusion_pytorch_model.bin"),
+        r"found only diffusion_pytorch_model\.bin",
+    ),
+}
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+def test_half_written_folders_are_refused(breakage, folder):
+    destroy, message = BREAKAGES[breakage]
+    destroy(folder)
+    with pytest.raises(CheckpointError, match=message):
+        load_generator(folder)
+
+
+def test_what_is_not_flow_matching_is_refused(tmp_path):
+    with pytest.raises(GeneratorError, match="got DDPMScheduler"):
+        wrap_pipeline(not_flow())
+    not_flow().save_pretrained(tmp_path / "ddpm")
+    with pytest.raises(GeneratorError, match="got DDPMScheduler"):
+        load_generator(tmp_path / "ddpm")
+
+
+def test_other_modalities_families_and_kinds_are_refused(folder):
+    with pytest.raises(GeneratorError, match="use FlexT2I-v0"):
+        load_generator(folder, modality="video")
+    with pytest.raises(UnknownNameError, match="Did you mean 'video'"):
+        load_generator(modality="vidio")
+    with pytest.raises(UnknownNameError, match="Did you mean 'bfloat16'"):
+        load_generator(folder, dtype="bf16loat")
+    with pytest.raises(GeneratorError, match=r"Wan 2\.1"):
+        wrap_pipeline(wan(boundary_ratio=0.9), **SETTINGS["wan"])
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": "WanPipelin"}))
+    with pytest.raises(GeneratorError, match="Did you mean 'WanPipeline'"):
+        load_generator(folder)
+
+
+def test_reading_a_spec_copies_no_weights():
+    import copy
+
+    generator = shared("sd3")
+    assert copy.deepcopy({"generator": generator})["generator"] is generator

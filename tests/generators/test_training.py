@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from flexgym.errors import CheckpointError, ConfigError, GeneratorError, UnknownNameError
+from flexgym.generators import load_generator
+from tests.generators.tiny import FAMILIES, fresh, shared
+
+
+def velocity(generator):
+    latents = generator.initial_latents(2, 0)
+    return generator.velocity(latents, torch.tensor([0.9, 0.3]), generator.condition(["a red cube"]).repeat(2))
+
+
+def disturb(generator):
+    with torch.no_grad():
+        for parameter in generator.trainable_parameters():
+            parameter.add_(0.05)
+
+
+def test_nothing_trains_at_first():
+    assert shared("sd3").trainable_parameters() == []
+    assert shared("sd3").mode == "frozen"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adapter_starts_as_nothing_and_switches_off_exactly(family):
+    generator = fresh(family)
+    base = velocity(generator)
+    generator.add_lora(rank=2, seed=1)
+    assert torch.equal(velocity(generator), base)
+    disturb(generator)
+    assert not torch.allclose(velocity(generator), base)
+    with generator.reference(), generator.with_settings(num_steps=2).reference():
+        assert torch.equal(velocity(generator), base)
+    assert not torch.allclose(velocity(generator), base)
+    assert len(generator.trainable_parameters()) > 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_reach_the_adapter_and_nothing_else(family):
+    generator = fresh(family, guidance=3.0)
+    generator.add_lora(rank=2)
+    disturb(generator)
+    velocity(generator).square().mean().backward()
+    with_gradient = {name for name, value in generator.transformer.named_parameters() if value.grad is not None}
+    assert with_gradient == set(generator.trainable_state())
+    assert all("lora_" in name for name in with_gradient)
+    assert all(float(value.grad.abs().sum()) > 0 for value in generator.trainable_parameters())
+
+
+def test_adapter_weights_depend_on_the_seed_alone():
+    states = []
+    for seed, noise in ((1, 5), (1, 6), (2, 5)):
+        generator = fresh("sd3")
+        torch.manual_seed(noise)
+        generator.add_lora(rank=2, seed=seed)
+        states.append(torch.cat([value.flatten() for value in generator.trainable_state().values()]))
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
+
+
+def test_full_training_trains_the_transformer_alone():
+    generator = fresh("wan")
+    generator.train_full()
+    assert set(generator.trainable_state()) == {name for name, _ in generator.transformer.named_parameters()}
+    others = (generator.pipe.vae, generator.pipe.text_encoder)
+    assert not any(value.requires_grad for module in others for value in module.parameters())
+    with pytest.raises(GeneratorError, match="keep_reference"), generator.reference():
+        pass
+
+
+def test_full_training_can_keep_its_reference():
+    generator = fresh("sd3")
+    base = velocity(generator)
+    generator.train_full(keep_reference=True)
+    disturb(generator)
+    changed = velocity(generator)
+    with generator.reference():
+        assert torch.equal(velocity(generator), base)
+    assert torch.equal(velocity(generator), changed)
+
+
+def test_training_is_chosen_once():
+    generator = fresh("sd3")
+    generator.train_full()
+    with pytest.raises(GeneratorError, match="full"):
+        generator.add_lora()
+
+
+def test_target_without_a_layer_names_what_exists():
+    generator = fresh("sd3")
+    with pytest.raises(UnknownNameError, match=r"'to_query'.*to_q.*add_k_proj.*to_out\.0"):
+        generator.add_lora(targets=["to_k", "to_query"])
+    with pytest.raises(ConfigError, match="at least one target"):
+        generator.add_lora(targets=[])
+    with pytest.raises(ConfigError, match="rank"):
+        generator.add_lora(rank=0)
+    assert generator.mode == "frozen", "a refused adapter leaves the generator as it was"
+
+
+def test_state_round_trip_and_independence():
+    generator = fresh("sd3")
+    generator.add_lora(rank=2)
+    state = generator.trainable_state()
+    kept = {name: value.clone() for name, value in state.items()}
+    disturb(generator)
+    assert all(torch.equal(state[name], kept[name]) for name in state), "the state does not follow the training"
+    generator.load_trainable_state(state)
+    assert all(torch.equal(value, kept[name]) for name, value in generator.trainable_state().items())
+
+
+def test_state_that_does_not_fit_changes_nothing():
+    generator = fresh("sd3")
+    generator.add_lora(rank=2)
+    state = generator.trainable_state()
+    last = list(state)[-1]
+    bad = {name: value + 1 for name, value in state.items()} | {last: torch.zeros(1)}
+    with pytest.raises(CheckpointError, match="must have shape"):
+        generator.load_trainable_state(bad)
+    with pytest.raises(CheckpointError, match="missing from the state"):
+        generator.load_trainable_state({name: value for name, value in state.items() if name != last})
+    assert all(torch.equal(value, state[name]) for name, value in generator.trainable_state().items())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_saved_adapter_loads_in_the_stock_pipeline(family, tmp_path):
+    generator = fresh(family)
+    generator.add_lora(rank=2)
+    disturb(generator)
+    generator.save(tmp_path / "adapter")
+    assert [path.name for path in (tmp_path / "adapter").iterdir()] == ["pytorch_lora_weights.safetensors"]
+    stock = fresh(family)
+    stock.pipe.load_lora_weights(tmp_path / "adapter")
+    assert torch.equal(velocity(stock), velocity(generator))
+    with pytest.raises(CheckpointError, match="exists already"):
+        generator.save(tmp_path / "adapter")
+
+
+def test_saved_pipeline_loads_everywhere(tmp_path):
+    generator = fresh("sd3", guidance=2.0)
+    generator.train_full()
+    disturb(generator)
+    folder = generator.save(tmp_path / "full")
+    again = load_generator(folder)
+    assert again.settings == generator.settings
+    assert torch.equal(velocity(again), velocity(generator))
+    stock = DiffusionPipeline.from_pretrained(folder, text_encoder_3=None, tokenizer_3=None)
+    assert isinstance(stock, type(generator.pipe))
+    np.testing.assert_array_equal(
+        again.decode(again.initial_latents(1, 0)), generator.decode(again.initial_latents(1, 0))
+    )

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from flexgym.errors import ConfigError
+from flexgym.flow import FlowSDE, transition
+from tests.generators.tiny import FAMILIES, PROMPTS, fresh, shared
+
+
+def count_calls(module):
+    calls = []
+    module.register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+@pytest.mark.parametrize("training", ["lora", "full"])
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_replay_equals_rollout_exactly(family, guidance, training):
+    """One step of two groups as the rollout takes it, then two steps of both replayed in one call with gradients."""
+    generator = fresh(family, guidance=guidance)
+    if training == "lora":
+        generator.add_lora(rank=2)
+        for parameter in generator.trainable_parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    else:
+        generator.train_full()
+    group, grid, noise = 2, generator.sigmas(), FlowSDE()
+    conditioning = generator.condition(PROMPTS[:2]).repeat(group)
+    latents, taken = generator.initial_latents(2 * group, 3), []
+    for step in range(2):
+        sigma, after = grid[step].expand(2 * group), grid[step + 1].expand(2 * group)
+        with torch.no_grad():
+            velocity = generator.velocity(latents, sigma, conditioning, micro_batch=group)
+            gaussian = transition(latents, velocity, sigma, after, noise=noise, sigma_max=float(grid[1]))
+            nexts = gaussian.sample(torch.randn_like(latents))
+        taken.append((latents, sigma, after, nexts, velocity, gaussian.log_prob(nexts)))
+        latents = nexts
+    before, sigma, after, nexts, velocity, log_prob = (torch.cat(parts) for parts in zip(*taken, strict=True))
+    replayed = generator.velocity(before, sigma, conditioning.index(list(range(4)) * 2), micro_batch=group)
+    again = transition(before, replayed, sigma, after, noise=noise, sigma_max=float(grid[1])).log_prob(nexts)
+    assert float((replayed - velocity).detach().abs().max()) == 0.0
+    assert float((again - log_prob).detach().abs().max()) == 0.0
+    again.mean().backward()
+    assert all(parameter.grad is not None for parameter in generator.trainable_parameters())
+
+
+@pytest.mark.parametrize(
+    ("family", "guidance", "calls"), [("sd3", 1.0, 1), ("sd3", 4.0, 1), ("wan", 1.0, 1), ("wan", 4.0, 2)]
+)
+def test_forwards_of_one_velocity(family, guidance, calls):
+    generator = fresh(family, guidance=guidance)
+    counted = count_calls(generator.transformer)
+    generator.velocity(generator.initial_latents(2, 0), torch.full((2,), 0.5), generator.condition(PROMPTS[:2]))
+    assert len(counted) == calls
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_text_is_encoded_once_per_prompt(family):
+    generator = fresh(family, guidance=4.0)
+    counted = count_calls(generator.pipe.text_encoder)
+    first = generator.condition(["a red cube", "a blue ball", "a red cube"])
+    assert len(counted) == 3, "two prompts and the empty one of the unconditional branch"
+    again = generator.with_settings(num_steps=2).condition(["a blue ball"])
+    assert len(counted) == 3
+    assert torch.equal(again.prompts["encoder_hidden_states"], first.prompts["encoder_hidden_states"][1:2])
+    generator.with_settings(max_sequence_length=5).condition(["a blue ball"])
+    assert len(counted) == 5, "another length is another embedding"
+
+
+def test_rows_that_do_not_fit_are_refused():
+    generator = shared("sd3")
+    latents, conditioning = generator.initial_latents(4, 0), generator.condition(PROMPTS[:2])
+    with pytest.raises(ConfigError, match="repeat"):
+        generator.velocity(latents, torch.full((4,), 0.5), conditioning)
+    with pytest.raises(ConfigError, match="multiple of 3"):
+        generator.velocity(latents, torch.full((4,), 0.5), conditioning.repeat(2), micro_batch=3)
+    with pytest.raises(ConfigError, match="without guidance"):
+        shared("sd3", guidance=2.0).velocity(latents, torch.full((4,), 0.5), conditioning.repeat(2))
+    with pytest.raises(ConfigError, match="at least one prompt"):
+        generator.condition("a red cube")
+
+
+def test_latents_depend_on_the_seed_alone():
+    generator = shared("sd3")
+    assert torch.equal(generator.initial_latents(3, 5), generator.initial_latents(3, 5))
+    assert not torch.equal(generator.initial_latents(3, 5), generator.initial_latents(3, 6))
+    assert generator.latent_shape == (4, 16, 16)
+    assert shared("wan").latent_shape == (8, 2, 4, 4)
+
+
+def test_decoding_is_exact_for_the_same_chunks_and_close_for_others():
+    generator = shared("wan")
+    latents = generator.initial_latents(4, 0)
+    whole, pairs = generator.decode(latents), generator.decode(latents, chunk=2)
+    np.testing.assert_array_equal(pairs[2:], generator.decode(latents[2:]))
+    assert np.abs(whole.astype(int) - pairs).max() <= 1

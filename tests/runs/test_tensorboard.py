@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from flexgym.runs.tensorboard import TensorboardLog
+
+
+def read(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0}).Reload()
+
+
+def test_curves_grids_and_videos_read_back(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    frames = np.stack([np.full((6, 8, 3), level, np.uint8) for level in (0, 90, 250)])
+    with TensorboardLog(tmp_path) as log:
+        log.scalars({"iteration": 3, "reward/mean": np.float32(0.5), "bad": float("nan"), "text": "x", "none": None}, 3)
+        log.image("samples/grid", image, 3)
+        log.video("samples/video", frames, 3, fps=4)
+    events = read(tmp_path)
+    assert events.Tags()["scalars"] == ["reward/mean"]
+    assert [(event.step, event.value) for event in events.Scalars("reward/mean")] == [(3, 0.5)]
+    stored = events.Images("samples/grid")[0]
+    assert (stored.step, stored.height, stored.width) == (3, 6, 8)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(stored.encoded_image_string))), image)
+    film = Image.open(io.BytesIO(events.Images("samples/video")[0].encoded_image_string))
+    assert (film.format, film.n_frames) == ("GIF", 3)
+
+
+def test_a_resumed_run_hides_the_curve_that_it_replaces(tmp_path: Path) -> None:
+    with TensorboardLog(tmp_path) as log:
+        for iteration in range(5):
+            log.scalars({"reward/mean": 1.0}, iteration)
+    with TensorboardLog(tmp_path, start_iteration=2) as log:
+        log.scalars({"reward/mean": 2.0}, 3)
+    values = [(event.step, event.value) for event in read(tmp_path).Scalars("reward/mean")]
+    assert values == [(0, 1.0), (1, 1.0), (2, 1.0), (3, 2.0)]

@@ -1,0 +1,47 @@
+"""The one check command: ``python -m tools.check`` runs every step, ``python -m tools.check lint types`` only two."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.tables import table
+
+ROOT = Path(__file__).resolve().parent.parent
+STEPS: dict[str, tuple[str, ...]] = {
+    "format": ("ruff", "format", "--check", "."),
+    "lint": ("ruff", "check", "."),
+    "types": ("mypy",),
+    "budget": ("tools.budget",),
+    "tests": ("pytest", "-n", "2", "--dist", "loadfile"),
+}
+
+
+def main(names: Sequence[str]) -> int:
+    """Run the named steps, all when none is named, and go on after a failure so that one run shows everything.
+
+    Args:
+        names: keys of `STEPS`.
+
+    Returns:
+        0 when every step passed, 1 when one failed, 2 when a name is unknown.
+    """
+    unknown = [name for name in names if name not in STEPS]
+    if unknown:
+        print(f"unknown step {unknown[0]!r}. Known: {', '.join(STEPS)}.", file=sys.stderr)
+        return 2
+    rows = []
+    for name in names or STEPS:
+        print(f"== {name}: {' '.join(STEPS[name])}", flush=True)
+        start = time.perf_counter()
+        status = subprocess.run([sys.executable, "-m", *STEPS[name]], cwd=ROOT).returncode
+        rows.append((name, "passed" if status == 0 else "FAILED", f"{time.perf_counter() - start:.1f} s"))
+    print(table(("step", "result", "time"), rows))
+    return int(any(result == "FAILED" for _, result, _ in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
