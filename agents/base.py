@@ -5,6 +5,7 @@ from __future__ import annotations
 import rewards
 from flexgym.rllib.config import FlowAlgorithmConfig
 from rewards.base import Reward
+from rewards.registry import reward_class
 
 
 class AgentConfig(FlowAlgorithmConfig):
@@ -30,4 +31,4 @@ class AgentConfig(FlowAlgorithmConfig):
         """Check the names of rewards besides what `FlowAlgorithmConfig.validate` checks."""
         super().validate()
         for name in (self.reward_name, *self.monitors, *([self.verification_reward] if self.verification_reward else [])):
-            rewards.reward_class(name)
+            reward_class(name)

@@ -144,7 +144,7 @@ class GroupBatch:
             latents[~active] = self.latents[~active]
         self.latents = latents
         self.steps = self.steps + active
-        for slot in np.flatnonzero(active):
+        for slot in np.flatnonzero(active).tolist():
             self._forget(slot)
 
     def _checked(self, actions: Any, active: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -105,7 +105,7 @@ class GroupEnv(GroupAccess, gymnasium.Env):
         """Let `render` write rewards ``[G]`` under the samples of the finished group (NaN: not scored)."""
         self._groups.show_rewards(0, rewards)
 
-    def render(self) -> NDArray[np.uint8] | None:
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
         """The group as a labelled grid, uint8 ``[height, width, 3]``; of videos the next frame at each call.
 
         Returns:

@@ -73,7 +73,7 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
         self._seeds: list[int] = []
         self._ended = np.zeros(num_envs, dtype=np.bool_)
 
-    @property
+    @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """The random generator of each group."""
         self._seed([None] * self.num_envs)
@@ -118,7 +118,7 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
         prompts = self._each(chosen.get("prompt"), "prompts")
         mask = self._mask(chosen.get("reset_mask"))
         every = self._each(seeds, "seeds")
-        slots = [int(slot) for slot in np.flatnonzero(mask)]
+        slots = np.flatnonzero(mask).tolist()
         self._seed([every[slot] if mask[slot] else None for slot in range(self.num_envs)])
         self._groups.begin(slots, self._rngs, prompts)
         self._ended = self._ended & ~mask
@@ -167,8 +167,8 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
             infos = self._add_info(infos, self._after_step(slot), slot)
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             self._begin(terminated)
-            for slot in np.flatnonzero(terminated):
-                infos = self._add_info(infos, self._groups.info(slot), int(slot))
+            for slot in np.flatnonzero(terminated).tolist():
+                infos = self._add_info(infos, self._groups.info(slot), slot)
         else:
             self._ended = terminated
         no = np.zeros(self.num_envs, dtype=np.bool_)
@@ -176,7 +176,7 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
 
     def _begin(self, mask: NDArray[np.bool_]) -> None:
         if mask.any():
-            self._groups.begin([int(slot) for slot in np.flatnonzero(mask)], self._rngs, [None] * self.num_envs)
+            self._groups.begin(np.flatnonzero(mask).tolist(), self._rngs, [None] * self.num_envs)
 
     def _after_step(self, slot: int) -> Infos:
         """The infos of a group before it may begin anew within the same step."""
@@ -190,7 +190,7 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
         for slot, row in enumerate(rewards):
             self._groups.show_rewards(slot, row)
 
-    def render(self) -> tuple[NDArray[np.uint8], ...] | None:
+    def render(self) -> tuple[NDArray[np.uint8], ...] | None:  # type: ignore[override]
         """Each group as a labelled grid, uint8 ``[height, width, 3]``; of videos the next frame at each call.
 
         Returns:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class Prompt:
     """
 
     text: str
-    metadata: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,9 +57,9 @@ class GroupScores:
     """
 
     rewards: NDArray[np.float32]
-    terms: Mapping[str, NDArray[np.float32]] = field(default_factory=lambda: EMPTY)
-    weights: Mapping[str, float] = field(default_factory=lambda: EMPTY)
-    failures: Mapping[str, int] = field(default_factory=lambda: EMPTY)
+    terms: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    failures: Mapping[str, int] = field(default_factory=dict)
     assessments: tuple[Any, ...] = ()
 
     @property

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from flexgym.errors import ConfigError
 from flexgym.judge import Judge, Tournament, judge_groups
-from flexgym.types import EMPTY, GroupScores, Prompt, SampleGroup
+from flexgym.types import GroupScores, Prompt, SampleGroup
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class PointwiseReward(Reward):
         return GroupScores(
             rewards=rewards,
             terms={self.name: rewards},
-            failures={self.name: failed} if failed else EMPTY,
+            failures={self.name: failed} if failed else {},
         )
 
     def _guarded_scores(self, group: SampleGroup) -> NDArray[np.float32]:

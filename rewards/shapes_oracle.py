@@ -124,7 +124,7 @@ def write_assessment(caption: str, first: Facts, second: Facts) -> str:
     """
     media = first.spec.kind.capitalize()
     keys = tuple(key for key in first.findings if not key.startswith("thing"))
-    judged = [_judge_category(name, plan, first, second) for name, plan in criteria(first.spec, keys)]
+    judged = [(name, *_judge_category(plan, first, second)) for name, plan in criteria(first.spec, keys)]
     lead = first.share - second.share or sum(margin for _, _, margin in judged)
     categories = []
     for name, dims, margin in judged:
@@ -222,10 +222,8 @@ def _phrase(noun: Noun) -> str:
     return " ".join(word for word in (noun.size, noun.colour, shape) if word)
 
 
-def _judge_category(
-    name: str, plan: Sequence[Criterion], first: Facts, second: Facts
-) -> tuple[str, list[dict[str, Any]], float]:
-    """Name and sub-dimensions of a category, and by how many points the first is ahead."""
+def _judge_category(plan: Sequence[Criterion], first: Facts, second: Facts) -> tuple[list[dict[str, Any]], float]:
+    """The sub-dimensions of a category, and by how many points the first is ahead."""
     dims, margin, fine = [], 0.0, 0.0
     for criterion in plan:
         one, two = first.findings[criterion.key], second.findings[criterion.key]
@@ -242,7 +240,7 @@ def _judge_category(
             }
         )
     # The winner follows the scores as they are written; what rounding hid decides where they are even.
-    return name, dims, round(margin, 2) or fine
+    return dims, round(margin, 2) or fine
 
 
 def _count_finding(spec: Spec, constraints: Mapping[str, bool], reading: Reading) -> dict[str, Finding]:

@@ -142,7 +142,7 @@ def _load(folder: Path, dtype: torch.dtype) -> DiffusionPipeline:
         with _quiet():
             return DiffusionPipeline.from_pretrained(
                 folder,
-                torch_dtype=dtype,
+                dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,

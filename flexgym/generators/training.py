@@ -47,8 +47,8 @@ class Trainable:
         self._progress = _Progress()
 
     @property
-    def transformer(self) -> nn.Module:
-        """The module that predicts the velocity."""
+    def transformer(self) -> Any:
+        """The diffusers module that predicts the velocity."""
         return self.pipe.transformer
 
     @property

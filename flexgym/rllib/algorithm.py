@@ -194,11 +194,10 @@ def _fetch(shared: Any) -> Rollout:
 def reward_metrics(scores: Sequence[GroupScores], advantages: NDArray[np.float32]) -> dict[str, float]:
     """Mean, spread and failures of the rewards of an iteration."""
     rewards = np.stack([group.rewards for group in scores])
-    with np.errstate(invalid="ignore"):
-        spread = np.nanstd(rewards, axis=1)
+    scored = rewards[~np.isnan(rewards).all(axis=1)]
     metrics = {
         "reward/mean": mean_score(scores),
-        "reward/std_within_group": float(np.nanmean(spread)),
+        "reward/std_within_group": float(np.nanstd(scored, axis=1).mean()) if len(scored) else float("nan"),
         "reward/dead_groups": float(np.mean(np.abs(advantages).max(axis=1) == 0.0)),
         "reward/unscored_share": float(np.isnan(rewards).mean()),
         "reward/failures": float(sum(sum(group.failures.values()) for group in scores)),

@@ -307,8 +307,9 @@ class FlowAlgorithmConfig(AlgorithmConfig):
         if self.num_env_runners:
             runners = self.num_env_runners * self.groups_per_forward
             self._check_divides("the env runners times rollout.groups_per_forward", runners)
-        if self.noise.name == "ode":
+        if self.rollout_noise == "ode":
             raise ConfigError("rollout.noise must be 'flow', 'dance' or 'cps': without noise there is no policy to train")
+        noise_scale(self.rollout_noise, eta=self.eta)
 
     def _check_divides(self, what: str, count: int) -> None:
         groups = self.prompts_per_iteration

@@ -112,7 +112,7 @@ class FlowLearner(TorchLearner):
         """
         if self._runner is None:
             self._runner = GroupEnvRunner(config=self.config, module=self.flow_module, worker_index=0)
-        self._rollout, scored = self._runner.sample(seeds=list(np.array(seeds)[self._share(len(seeds))]), window=window)
+        self._rollout, scored = self._runner.sample(seeds=seeds[self._share(len(seeds))], window=window)
         return scored
 
     def _share(self, groups: int) -> slice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -15,19 +16,13 @@ from flexgym.errors import ConfigError, unknown_name
 from flexgym.rllib.algorithm import METRICS, FlowAlgorithm, Verification
 from flexgym.rllib.config import FlowAlgorithmConfig
 from flexgym.rllib.recipe import Recipe, describe, load_recipe
-from flexgym.runs import (
-    GracefulInterrupt,
-    GridRow,
-    RunFolder,
-    TensorboardLog,
-    TrainingDisplay,
-    draw_grid,
-    read_metrics,
-    resolve_checkpoint,
-    resume_message,
-    save_gif,
-    save_png,
-)
+from flexgym.runs.checkpoints import resolve_checkpoint
+from flexgym.runs.display import TrainingDisplay
+from flexgym.runs.folder import RunFolder
+from flexgym.runs.interrupt import GracefulInterrupt, resume_message
+from flexgym.runs.media import GridRow, draw_grid, save_gif, save_png
+from flexgym.runs.metrics import read_metrics
+from flexgym.runs.tensorboard import TensorboardLog
 
 _GRID_ROWS, _GRID_COLUMNS = 4, 6
 
@@ -111,8 +106,9 @@ class TrainingRun:
             The run folder.
         """
         started = time.monotonic()
+        _quiet_libraries()
         if not ray.is_initialized():
-            ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         algorithm: FlowAlgorithm = self.config.build_algo()
         if self.folder.resumed_from:
             algorithm.restore_from_path(str(self.folder.resumed_from / "algorithm"))
@@ -176,7 +172,7 @@ class TrainingRun:
     def _draw(self, verification: Verification, iteration: int) -> None:
         """Held-out samples with fixed seeds, so that grids of two iterations differ by what was learnt alone."""
         accuracy = verification.metrics["eval/verifier_accuracy"]
-        grid = draw_grid(_grid_rows(verification), title=f"iteration {iteration}: {accuracy:.3f} of held-out prompts")
+        grid = draw_grid(_grid_rows(verification), title=f"iteration {iteration}: {accuracy:.1%} of the held-out prompts met", columns=_GRID_COLUMNS, tile=96)
         name = f"iteration_{iteration:06d}"
         if grid.ndim == 4:
             save_gif(self.folder.samples / f"{name}.gif", grid)
@@ -204,6 +200,17 @@ class TrainingRun:
             first, last = rows[0]["eval/verifier_accuracy"], rows[-1]["eval/verifier_accuracy"]
             display.note(f"Held-out prompts met: {first:.3f} before, {last:.3f} after (iteration {rows[-1]['iteration']}).")
         display.note(f"Metrics, samples and checkpoints: {self.folder.shown}")
+
+
+def _quiet_libraries() -> None:
+    """Keep notices of the libraries below from breaking into the progress display; their errors still show."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    logging.getLogger("ray").setLevel(logging.ERROR)
 
 
 def _grid_rows(verification: Verification) -> list[GridRow]:

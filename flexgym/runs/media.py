@@ -24,6 +24,7 @@ _MUTED = (96, 104, 118)
 _FRAME = {None: (206, 211, 219), True: (22, 150, 84), False: (208, 58, 52)}
 _MARGIN = 14
 _GAP = 10
+_COLUMN_GAP = 18
 _BORDER = 3
 _CAPTION = 15
 _LABEL = 13
@@ -58,7 +59,7 @@ class _Tile:
     top: int
 
 
-def draw_grid(rows: Sequence[GridRow], *, title: str = "", tile: int = 128) -> Pixels:
+def draw_grid(rows: Sequence[GridRow], *, title: str = "", tile: int = 128, columns: int = 1) -> Pixels:
     """One row of samples per prompt, its caption above it.
 
     Small samples are enlarged by a whole factor without smoothing, so that their pixels show as they are; samples above
@@ -68,16 +69,19 @@ def draw_grid(rows: Sequence[GridRow], *, title: str = "", tile: int = 128) -> P
         rows: at least one; all images or all videos, and all of one height and width.
         title: a line at the top.
         tile: edge in pixels up to which a smaller sample is enlarged.
+        columns: how many rows stand side by side, such as 6 where each prompt has one sample.
 
     Returns:
         uint8 ``[H, W, 3]``, for videos ``[F, H, W, 3]``; a shorter video rests on its last frame.
 
     Raises:
-        ConfigError: no rows, wrong types or shapes, or a number of labels or marks other than of samples.
+        ConfigError: no rows, wrong types or shapes, a number of labels or marks other than of samples, or no columns.
     """
+    if columns < 1:
+        raise ConfigError(f"grid: expected at least 1 column, got {columns}.")
     height, width, frames = _check_rows(rows)
     size = _tile_size(height, width, tile)
-    page, tiles = _layout(rows, size, title)
+    page, tiles = _layout(rows, size, title, columns=columns)
     if frames is None:
         return _paste(page, tiles, size=size, frame=None)
     return np.stack([_paste(page, tiles, size=size, frame=frame) for frame in range(frames)])
@@ -207,22 +211,33 @@ def _tile_size(height: int, width: int, tile: int) -> tuple[int, int]:
     return width * factor, height * factor
 
 
-def _layout(rows: Sequence[GridRow], size: tuple[int, int], title: str) -> tuple[Image.Image, list[_Tile]]:
+def _layout(
+    rows: Sequence[GridRow], size: tuple[int, int], title: str, *, columns: int
+) -> tuple[Image.Image, list[_Tile]]:
     """The page with everything but the samples, and where those stand."""
-    columns = max(len(row.samples) for row in rows)
-    inner = columns * (size[0] + 2 * _BORDER) + (columns - 1) * _GAP
-    captions = [_wrap(row.caption, _CAPTION, inner) for row in rows]
+    widest = max(len(row.samples) for row in rows)
+    block = widest * (size[0] + 2 * _BORDER) + (widest - 1) * _GAP
+    columns = min(columns, len(rows))
+    inner = columns * block + (columns - 1) * _COLUMN_GAP
     heading = _wrap(title, _TITLE, inner) if title else []
-    height = _MARGIN + len(heading) * _line(_TITLE) + (_GAP if heading else 0)
-    height += sum(len(lines) * _line(_CAPTION) + _strip(size, row) for lines, row in zip(captions, rows, strict=True))
-    page = Image.new("RGB", (inner + 2 * _MARGIN, height + _MARGIN - _GAP), _PAPER)
+    bands = [rows[start : start + columns] for start in range(0, len(rows), columns)]
+    captions = [[_wrap(row.caption, _CAPTION, block) for row in band] for band in bands]
+    texts = [max(map(len, lines)) * _line(_CAPTION) for lines in captions]
+    strips = [max(_strip(size, row) for row in band) for band in bands]
+    head = len(heading) * _line(_TITLE) + (_GAP if heading else 0)
+    height = 2 * _MARGIN + head + sum(texts) + sum(strips) - _GAP
+    page = Image.new("RGB", (inner + 2 * _MARGIN, height), _PAPER)
     draw = ImageDraw.Draw(page)
-    top = _write(draw, heading, (_MARGIN, _MARGIN), size=_TITLE) + (_GAP if heading else 0)
+    _write(draw, heading, (_MARGIN, _MARGIN), size=_TITLE)
+    top = _MARGIN + head
     tiles: list[_Tile] = []
-    for lines, row in zip(captions, rows, strict=True):
-        top = _write(draw, lines, (_MARGIN, top), size=_CAPTION)
-        tiles += _frame_row(draw, row, top=top, size=size)
-        top += _strip(size, row)
+    for band, lines, text, strip in zip(bands, captions, texts, strips, strict=True):
+        for column, row in enumerate(band):
+            left = _MARGIN + column * (block + _COLUMN_GAP)
+            # Captions of unlike length end on one line, next to their samples.
+            _write(draw, lines[column], (left, top + text - len(lines[column]) * _line(_CAPTION)), size=_CAPTION)
+            tiles += _frame_row(draw, row, (left, top + text), size=size)
+        top += text + strip
     return page, tiles
 
 
@@ -231,11 +246,14 @@ def _strip(size: tuple[int, int], row: GridRow) -> int:
     return size[1] + 2 * _BORDER + (_line(_LABEL) if row.labels else 0) + _GAP
 
 
-def _frame_row(draw: ImageDraw.ImageDraw, row: GridRow, *, top: int, size: tuple[int, int]) -> list[_Tile]:
+def _frame_row(
+    draw: ImageDraw.ImageDraw, row: GridRow, place: tuple[int, int], *, size: tuple[int, int]
+) -> list[_Tile]:
+    """Draw the frames and labels of one row, whose first frame's corner is ``place``; the samples come later."""
     tiles = []
-    width, height = size
+    (start, top), (width, height) = place, size
     for index, sample in enumerate(row.samples):
-        left = _MARGIN + index * (width + 2 * _BORDER + _GAP)
+        left = start + index * (width + 2 * _BORDER + _GAP)
         colour = _FRAME[row.marks[index] if row.marks else None]
         box = (left, top, left + width + 2 * _BORDER - 1, top + height + 2 * _BORDER - 1)
         draw.rectangle(box, outline=colour, width=_BORDER)
@@ -243,8 +261,8 @@ def _frame_row(draw: ImageDraw.ImageDraw, row: GridRow, *, top: int, size: tuple
         if row.labels:
             text = _shorten(row.labels[index], _LABEL, width + 2 * _BORDER)
             offset = (width + 2 * _BORDER - _length(text, _LABEL)) / 2
-            place = (left + max(0.0, offset), top + height + 2 * _BORDER + 1)
-            draw.text(place, text, font=_font(_LABEL), fill=_MUTED)
+            corner = (left + max(0.0, offset), top + height + 2 * _BORDER + 1)
+            draw.text(corner, text, font=_font(_LABEL), fill=_MUTED)
     return tiles
 
 
@@ -272,13 +290,12 @@ def _palette(frames: Pixels) -> Image.Image:
     return Image.fromarray(colours[order][None]).quantize(256, method=Image.Quantize.MEDIANCUT)
 
 
-def _write(draw: ImageDraw.ImageDraw, lines: Sequence[str], place: tuple[int, int], *, size: int) -> int:
-    """Draw lines of text and give the height where they end."""
+def _write(draw: ImageDraw.ImageDraw, lines: Sequence[str], place: tuple[int, int], *, size: int) -> None:
+    """Draw lines of text from ``place`` downwards."""
     left, top = place
     for line in lines:
         draw.text((left, top), line, font=_font(size), fill=_INK)
         top += _line(size)
-    return top
 
 
 def _wrap(text: str, size: int, width: int) -> list[str]:

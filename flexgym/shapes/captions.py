@@ -191,24 +191,38 @@ def parse_caption(text: str) -> Spec:
     spec = _grammar().get(normalise(text))
     if spec is None:
         raise ValueError(
-            f"expected a caption of the small world, such as {'a red circle'!r} or {'a blue square moving left'!r}, got {text[:200]!r}"
+            "expected a caption of the small world, such as 'a red circle' or 'a blue square moving left', "
+            f"got {text[:200]!r}{_suggestion(text)}"
         )
     return spec
 
 
-def _prompts(kind: str, split: str) -> list[str]:
-    by_category = specs(kind, split)
-    return [caption for members in by_category.values() for spec in members for caption in phrasings(spec)]
+def _captions(kind: str, split: str) -> list[list[str]]:
+    """Every caption of a split, one list for each category."""
+    return [[text for spec in members for text in phrasings(spec)] for members in specs(kind, split).values()]
 
 
 def training_prompts(kind: str) -> list[str]:
-    """Every caption of the training compositions, in a fixed order."""
-    return _prompts(kind, "training")
+    """The captions of the training compositions, balanced over the categories, in a fixed order.
+
+    Every caption is there. A category with fewer captions repeats them from the first on until it has as many as the
+    largest, so that each category is as likely when a prompt is drawn.
+
+    Args:
+        kind: ``"image"`` or ``"video"``.
+    """
+    by_category = _captions(kind, "training")
+    most = max(map(len, by_category))
+    return [text for captions in by_category for text in itertools.islice(itertools.cycle(captions), most)]
 
 
 def heldout_prompts(kind: str) -> list[str]:
-    """Every caption of the held-out compositions, in a fixed order."""
-    return _prompts(kind, "held_out")
+    """Every caption of the held-out compositions once, in a fixed order.
+
+    Args:
+        kind: ``"image"`` or ``"video"``.
+    """
+    return list(itertools.chain.from_iterable(_captions(kind, "held_out")))
 
 
 def swap_nouns(spec: Spec) -> Spec:

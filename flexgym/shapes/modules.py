@@ -53,7 +53,8 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer with one token for each word of the small world's captions."""
     captions = [caption for kind in ("image", "video") for caption in training_prompts(kind) + heldout_prompts(kind)]
     words = sorted({word for caption in captions for word in caption.split()})
-    vocabulary = {word: index for index, word in enumerate(["<pad>", "<s>", "</s>", "<unk>", *words])}
+    # transformers takes the end of text to be the largest id when that of "</s>" is 2, as in old CLIP checkpoints
+    vocabulary = {word: index for index, word in enumerate(["<pad>", "<unk>", *words, "<s>", "</s>"])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -50,8 +50,8 @@ class Recipe:
 
 
 RECIPES = {
-    "t2i": Recipe("image", Stage(1000, 32, 2e-3), Stage(14000, 64, 2e-3), 40000, 0.30),
-    "t2v": Recipe("video", Stage(900, 6, 2e-3), Stage(14000, 32, 2e-3), 12000, 0.30),
+    "t2i": Recipe("image", Stage(1000, 32, 2e-3), Stage(10000, 64, 2e-3), 40000, 0.25),
+    "t2v": Recipe("video", Stage(900, 6, 2e-3), Stage(10000, 32, 2e-3), 12000, 0.25),
 }
 BUILDERS: dict[str, Callable[[], Any]] = {"t2i": modules.build_t2i, "t2v": modules.build_t2v}
 
@@ -209,6 +209,7 @@ def main(
     name: Annotated[str, typer.Argument(help="t2i or t2v")],
     out: Annotated[Path, typer.Option(help="where the pipeline folder goes")] = Path("runs/pretrain"),
     seed: int = 0,
+    autoencoder: Annotated[Path | None, typer.Option(help="a trained one, to leave out the first stage")] = None,
     threads: int = 1,
     speed: Annotated[float, typer.Option(help="divide all lengths by this, to try the script out")] = 1.0,
 ) -> None:
@@ -216,10 +217,15 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    rng, recipe, pipe = np.random.default_rng(seed), RECIPES[name], BUILDERS[name]()
+    recipe, pipe = RECIPES[name], BUILDERS[name]()
     shorter = lambda stage: Stage(max(2, int(stage.steps / speed)), stage.batch_size, stage.learning_rate)  # noqa: E731
-    train_autoencoder(pipe.vae, recipe.kind, shorter(recipe.autoencoder), rng)
+    if autoencoder:
+        pipe.register_modules(vae=type(pipe.vae).from_pretrained(autoencoder))
+    else:
+        train_autoencoder(pipe.vae, recipe.kind, shorter(recipe.autoencoder), np.random.default_rng(seed))
     pipe.vae.eval().requires_grad_(False)
+    torch.manual_seed(seed + 1)
+    rng = np.random.default_rng(seed + 1)
     specs, pixels = draw(rng, recipe.kind, int(recipe.scenes / speed))
     data = FlowData(set_latent_scale(pipe.vae, encode_all(pipe.vae, pixels)), specs, recipe.wrong_share)
     save(pipe, name, out / name)

@@ -1,15 +1,22 @@
-"""Drawing scenes and clips that satisfy a spec, and prompts balanced over the categories."""
+"""Drawing scenes and clips that satisfy a spec, and prompts balanced over the categories.
+
+Things stand on a coarse board with a little jitter, so that a small model can learn where they go.
+"""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 
 from flexgym.shapes.captions import Noun, Spec, phrasings, specs
 from flexgym.shapes.scenes import COLOURS, FRAMES, SIZE, SYMMETRY, Scene, Thing
 
-RADII = {"small": (3.6, 4.6), "large": (7.4, 9.0)}
-GAP = 3.0
-"""Least number of background pixels between two things."""
+CENTRE = SIZE / 2
+RADII = {"small": (4.2, 4.8), "large": (7.4, 8.4), "alone": (5.2, 7.0), "pair": (4.6, 5.4), "several": (3.4, 3.7)}
+"""Radius in pixels by size word, or by how many things share the canvas."""
+PAIR_BOARD = tuple(itertools.product((8.0, 16.0, 24.0), repeat=2))
+BOARD = tuple(itertools.product((5.5, 16.0, 26.5), repeat=2))
 
 
 def sample_spec(rng: np.random.Generator, kind: str, split: str = "training") -> Spec:
@@ -43,61 +50,44 @@ def _colour(rng: np.random.Generator, noun: Noun) -> str:
 
 
 def _radius(rng: np.random.Generator, spec: Spec, noun: Noun) -> float:
-    if noun.size:
-        low, high = RADII[noun.size]
-    elif spec.total == 1:
-        low, high = 4.2, 8.0
-    elif spec.total == 2:
-        low, high = 4.2, 6.0
-    else:
-        low, high = 3.6, 4.4
-    return float(rng.uniform(low, high))
+    crowd = {1: "alone", 2: "pair"}.get(spec.total, "several")
+    return float(rng.uniform(*RADII[noun.size or crowd]))
 
 
-def _reach(shape: str, radius: float) -> float:
-    return radius * {"circle": 1.0, "square": 0.95, "triangle": 1.4, "cross": 1.16}[shape]
-
-
-def _apart(a: Thing, b: Thing) -> bool:
-    distance = max(abs(a.x - b.x), abs(a.y - b.y))
-    return distance >= _reach(a.shape, a.radius) + _reach(b.shape, b.radius) + GAP - 2.0
-
-
-def _holds_relation(things: Scene, relation: str) -> bool:
-    dx, dy = things[1].x - things[0].x, things[1].y - things[0].y
+def _related(a: tuple[float, float], b: tuple[float, float], relation: str) -> bool:
+    dx, dy = b[0] - a[0], b[1] - a[1]
     along = {"left of": dx, "right of": -dx, "above": dy, "below": -dy}[relation]
-    across = abs(dy) if relation in ("left of", "right of") else abs(dx)
-    return along >= 8.0 and along >= across
+    return along == max(abs(dx), abs(dy))
 
 
-def _place(rng: np.random.Generator, noun: Noun, radius: float) -> Thing:
-    margin = min(_reach(noun.shape, radius) + 1.0, SIZE / 2)
-    x, y = rng.uniform(margin, SIZE - margin, 2)
-    return Thing(noun.shape, _colour(rng, noun), float(x), float(y), radius)
+def _places(rng: np.random.Generator, spec: Spec) -> list[tuple[float, float]]:
+    """Where the things stand: alone near the centre, two at opposite sides, several anywhere on the board."""
+    if spec.total == 1:
+        return [(float(x), float(y)) for x, y in rng.uniform(CENTRE - 3.0, CENTRE + 3.0, (1, 2))]
+    if spec.total == 2:
+        pairs = [(a, b) for a, b in itertools.permutations(PAIR_BOARD, 2) if max(abs(a[0] - b[0]), abs(a[1] - b[1])) > 8]
+        if spec.relation:
+            pairs = [(a, b) for a, b in pairs if _related(a, b, spec.relation)]
+        cells: tuple[tuple[float, float], ...] = pairs[rng.integers(len(pairs))]
+    else:
+        cells = tuple(BOARD[index] for index in rng.permutation(len(BOARD))[: spec.total])
+    return [(x + float(rng.uniform(-0.3, 0.3)), y + float(rng.uniform(-0.3, 0.3))) for x, y in cells]
 
 
-def _attempt(rng: np.random.Generator, spec: Spec, nouns: list[Noun]) -> list[Thing]:
-    """As many things as find room one after the other; fewer than asked when the canvas fills up badly."""
-    things: list[Thing] = []
-    for noun in nouns:
-        radius = _radius(rng, spec, noun)
-        candidates = (_place(rng, noun, radius) for _ in range(8))
-        free = next((thing for thing in candidates if all(_apart(thing, other) for other in things)), None)
-        if free is None:
-            return things
-        things.append(free)
-    return things
+def _stand(noun: Noun, colour: str, place: tuple[float, float], *, radius: float) -> Thing:
+    """A thing whose outline is centred on a place; a triangle's centroid lies below the middle of its height."""
+    drop = 0.39 * radius if noun.shape == "triangle" else 0.0
+    return Thing(noun.shape, colour, place[0], place[1] + drop, radius)
 
 
 def sample_scene(rng: np.random.Generator, spec: Spec) -> Scene:
-    """A scene that satisfies a spec for images, by rejection."""
+    """A scene that satisfies a spec for images."""
     nouns = [noun for noun in spec.nouns for _ in range(noun.count)]
+    colours = [_colour(rng, noun) for noun in spec.nouns for _ in range(noun.count)]
     if spec.category == "counting":
-        nouns = [Noun(noun.shape, _colour(rng, noun)) for noun in nouns[:1]] * len(nouns)
-    while True:
-        things = tuple(_attempt(rng, spec, nouns))
-        if len(things) == len(nouns) and (spec.relation is None or _holds_relation(things, spec.relation)):
-            return things
+        colours = colours[:1] * len(colours)
+    things = zip(nouns, colours, _places(rng, spec), strict=True)
+    return tuple(_stand(noun, colour, place, radius=_radius(rng, spec, noun)) for noun, colour, place in things)
 
 
 def _track(
@@ -112,39 +102,36 @@ def sample_clip(rng: np.random.Generator, spec: Spec) -> list[Scene]:
     """A clip of `FRAMES` scenes that satisfies a spec for videos."""
     if spec.category in ("passing", "order"):
         return _clip_of_two(rng, spec)
-    time = np.linspace(0.0, 1.0, FRAMES)
+    time, jitter = np.linspace(0.0, 1.0, FRAMES), rng.uniform(-1.0, 1.0, 3)
     noun, still = spec.nouns[0], np.zeros(FRAMES)
-    radius = float(rng.uniform(4.4, 6.0))
-    x, y = rng.uniform(9.0, SIZE - 9.0, 2)
+    radius = float(rng.uniform(*RADII["pair"]))
+    lane = (8.0, 16.0, 24.0)[rng.integers(3)] + jitter[0] + still
     if spec.category == "direction":
-        start, stop = rng.uniform(7.5, 10.0), rng.uniform(SIZE - 10.0, SIZE - 7.5)
+        start, stop = 8.0 + jitter[1], 24.0 + jitter[2]
         sweep = start + (stop - start) * (time if spec.motion in ("right", "down") else 1.0 - time)
-        along_x = spec.motion in ("left", "right")
-        return [
-            (thing,) for thing in _track(sweep if along_x else x + still, y + still if along_x else sweep, noun, radius)
-        ]
+        x, y = (sweep, lane) if spec.motion in ("left", "right") else (lane, sweep)
+        return [(thing,) for thing in _track(x, y, noun, radius)]
     if spec.category == "bouncing":
-        high, low = rng.uniform(7.0, 9.5), rng.uniform(SIZE - 9.5, SIZE - 7.5)
-        return [(thing,) for thing in _track(x + still, low - (low - high) * (2.0 * time - 1.0) ** 2, noun, radius)]
-    x, y = rng.uniform(12.0, SIZE - 12.0, 2)
+        high, low = 8.0 + jitter[1], 24.0 + jitter[2]
+        return [(thing,) for thing in _track(lane, low - (low - high) * (2.0 * time - 1.0) ** 2, noun, radius)]
+    x, y = CENTRE + jitter[1] + still, CENTRE + jitter[2] + still
     if spec.category == "growing":
-        small, large = rng.uniform(3.4, 4.4), rng.uniform(7.0, 8.4)
+        small, large = rng.uniform(3.6, 4.2), rng.uniform(7.2, 8.2)
         share = time if spec.motion == "growing" else 1.0 - time
-        return [(thing,) for thing in _track(x + still, y + still, noun, small + (large - small) * share)]
+        return [(thing,) for thing in _track(x, y, noun, small + (large - small) * share)]
     turn = rng.choice([-1.0, 1.0]) * 0.8 * 360.0 / SYMMETRY[noun.shape]
-    return [(thing,) for thing in _track(x + still, y + still, noun, float(rng.uniform(6.2, 7.6)), turn * time)]
+    return [(thing,) for thing in _track(x, y, noun, float(rng.uniform(6.6, 7.4)), turn * time)]
 
 
 def _clip_of_two(rng: np.random.Generator, spec: Spec) -> list[Scene]:
+    if spec.category == "order":
+        scene = sample_scene(rng, Spec("attribution", spec.nouns))
+        return [scene[:1] if frame < 5 else scene for frame in range(FRAMES)]
     first, second = spec.nouns
-    time, still = np.linspace(0.0, 1.0, FRAMES), np.zeros(FRAMES)
-    if spec.category == "passing":
-        lane, other = (8.0, SIZE - 9.0) if rng.random() < 0.5 else (SIZE - 8.0, 9.0)
-        sweep = 6.5 + (SIZE - 13.0) * (time if rng.random() < 0.5 else 1.0 - time)
-        radii = rng.uniform(4.0, 5.0, 2)
-        moving = _track(sweep, lane + still, first, radii[0])
-        standing = _track(rng.uniform(12.0, SIZE - 12.0) + still, other + still, second, radii[1])
-        return list(zip(moving, standing, strict=True))
-    scene = sample_scene(rng, Spec("attribution", spec.nouns))
-    appears = int(rng.integers(4, 6))
-    return [scene[:1] if frame < appears else scene for frame in range(FRAMES)]
+    time, still, jitter = np.linspace(0.0, 1.0, FRAMES), np.zeros(FRAMES), rng.uniform(-0.8, 0.8, 3)
+    lane, other = (8.0, 24.0) if rng.random() < 0.5 else (24.0, 8.0)
+    sweep = 7.0 + (SIZE - 14.0) * (time if rng.random() < 0.5 else 1.0 - time)
+    radii = rng.uniform(4.6, 5.2, 2)
+    moving = _track(sweep, lane + jitter[0] + still, first, radii[0])
+    standing = _track(CENTRE + jitter[1] + still, other + jitter[2] + still, second, radii[1])
+    return list(zip(moving, standing, strict=True))

@@ -43,14 +43,16 @@ class Thing:
 Scene = tuple[Thing, ...]
 
 
-def coverage(shape: str, dx: NDArray[np.float32], dy: NDArray[np.float32], radius: float) -> NDArray[np.float32]:
+def coverage(
+    shape: str, dx: NDArray[np.float32], dy: NDArray[np.float32], *, radius: float | NDArray[np.float32]
+) -> NDArray[np.float32]:
     """How much of each pixel a shape covers.
 
     Args:
         shape: one of `SHAPES`.
         dx: pixel centres right of the shape's centre, any form that broadcasts with ``dy``.
         dy: pixel centres below the shape's centre.
-        radius: size of the shape in pixels.
+        radius: size of the shape in pixels, one number or one for each of many shapes.
 
     Returns:
         Coverage in ``[0, 1]`` from the signed distance to the outline, so that edges are one pixel wide.
@@ -75,7 +77,7 @@ def thing_mask(thing: Thing) -> NDArray[np.float32]:
     if thing.angle:
         c, s = np.cos(np.deg2rad(thing.angle)), np.sin(np.deg2rad(thing.angle))
         dx, dy = c * dx + s * dy, c * dy - s * dx
-    return coverage(thing.shape, dx, dy, thing.radius)
+    return coverage(thing.shape, dx, dy, radius=thing.radius)
 
 
 def render(scene: Scene) -> NDArray[np.uint8]:

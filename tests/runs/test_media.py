@@ -49,6 +49,16 @@ def test_captions_and_labels_take_room_and_ink() -> None:
     assert (labelled < 100).all(-1).sum() > 50
 
 
+def test_rows_can_stand_side_by_side() -> None:
+    rows = [GridRow("one" if index else "a caption of two lines", solid(RED, edge=64)) for index in range(5)]
+    grid = draw_grid(rows, columns=3)
+    block, frame = 128 + 6, 128 + 6
+    # two bands of three and two; captions of two lines and of one; between the bands one gap
+    assert grid.shape == (28 + (2 + 1) * 22 + 2 * frame + 10, 28 + 3 * block + 2 * 18, 3)
+    assert count(grid, RED) == 5 * 128 * 128
+    assert count(grid[:, : 14 + block], RED) == 2 * 128 * 128
+
+
 def test_a_long_caption_wraps_and_ends_in_dots_within_the_page() -> None:
     samples = solid((9, 9, 200), edge=64)
     short = draw_grid([GridRow("word", samples)])
@@ -88,6 +98,11 @@ def test_videos_become_frames_and_a_short_one_rests() -> None:
 def test_bad_grids_are_refused(rows: list[GridRow], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         draw_grid(rows)
+
+
+def test_no_columns_are_refused() -> None:
+    with pytest.raises(ConfigError, match="at least 1 column, got 0"):
+        draw_grid([GridRow("a", solid(RED))], columns=0)
 
 
 def test_png_keeps_every_pixel(tmp_path: Path) -> None:

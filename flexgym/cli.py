@@ -1,0 +1,45 @@
+"""The ``flexgym`` command."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        Console().print(f"flexgym {version('flexgym')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Reinforcement learning on image and video generators."""
+
+
+@app.command()
+def recipes() -> None:
+    """List the shipped recipes, which every agent takes by name after --config."""
+    from flexgym.rllib.recipe import load_recipe, shipped_recipes
+
+    table = Table("recipe", "environment", "reward", "what trains")
+    for name, path in shipped_recipes().items():
+        recipe = load_recipe(path)
+        environment, reward = recipe.get("environment", {}), recipe.get("reward", {})
+        table.add_row(name, environment.get("env", ""), reward.get("name", ""), recipe.get("generator", {}).get("mode", ""))
+    Console().print(table)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,154 @@
+"""Pref-GRPO on the embedded checkpoints: one process, a handful of samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import torch
+
+from agents.pref_grpo import PrefGRPO, PrefGRPOConfig
+from flexgym.errors import ConfigError, UnknownNameError
+from flexgym.rllib.algorithm import METRICS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def small_config(**training) -> PrefGRPOConfig:
+    config = PrefGRPOConfig()
+    config.generator(mode="full", settings={"num_steps": 4})
+    config.rollout(group_size=3, prompts_per_iteration=2, window={"size": 2, "strategy": "random", "first": (0, 1)})
+    config.training(**{"lr": 1e-3, **training})
+    return config
+
+
+def train(config: PrefGRPOConfig, iterations: int = 1) -> tuple[PrefGRPO, dict]:
+    algorithm = config.build_algo()
+    for _ in range(iterations):
+        metrics = algorithm.train()[METRICS]
+    return algorithm, metrics
+
+
+def weights(algorithm: PrefGRPO) -> dict[str, torch.Tensor]:
+    return algorithm.on_first_learner(lambda learner: learner.flow_module.get_state())
+
+
+def largest_difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+@pytest.mark.parametrize("env", ["FlexT2I-v0", "FlexT2V-v0"])
+@pytest.mark.parametrize("mode", ["lora", "full"])
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+def test_with_unchanged_weights_every_ratio_is_exactly_one(env, mode, guidance_scale):
+    config = small_config(lr=0.0, num_updates=2)
+    config.environment(env=env)
+    config.generator(mode=mode, lora={"rank": 4}, settings={"num_steps": 4, "guidance_scale": guidance_scale})
+    algorithm, metrics = train(config, 2)
+    algorithm.stop()
+    assert metrics["policy/max_abs_log_ratio"] == 0.0
+    assert metrics["policy/ratio_mean"] == 1.0
+
+
+def test_metrics_of_an_iteration():
+    config = small_config()
+    config.reward(monitors=["ShapesVerifier"])
+    config.verification(reward="ShapesVerifier", num_prompts=6, interval=1)
+    algorithm, metrics = train(config)
+    algorithm.stop()
+    expected = {"reward/mean", "eval/verifier_accuracy", "policy/max_abs_log_ratio", "monitor/ShapesVerifier"}
+    expected |= {f"time/{phase}_s" for phase in ("rollout", "reward", "update", "iteration")}
+    assert expected <= metrics.keys()
+    assert metrics["reward/mean"] == pytest.approx(0.5)
+    assert metrics["samples"] == 6
+
+
+def test_training_moves_the_policy_and_the_second_update_sees_it():
+    algorithm, metrics = train(small_config(num_updates=2))
+    algorithm.stop()
+    assert metrics["policy/max_abs_log_ratio"] > 0.0
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_resume_continues_bit_for_bit(mode, tmp_path: Path):
+    config = small_config(ema_decay=0.9, kl_coeff=0.01)
+    config.generator(mode=mode, lora={"rank": 4})
+    algorithm, _ = train(config, 2)
+    algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    expected_metrics = algorithm.train()[METRICS]
+    expected = weights(algorithm)
+    algorithm.stop()
+    resumed = config.copy(copy_frozen=False).build_algo()
+    resumed.restore_from_path(str(tmp_path / "checkpoint"))
+    metrics = resumed.train()[METRICS]
+    assert largest_difference(weights(resumed), expected) == 0.0
+    for name in ("loss/policy", "loss/kl", "policy/gradient_norm", "samples"):
+        assert metrics[name] == expected_metrics[name]
+    resumed.stop()
+
+
+def test_from_checkpoint_restores_the_weights(tmp_path: Path):
+    algorithm, _ = train(small_config())
+    algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    again = PrefGRPO.from_checkpoint(str(tmp_path / "checkpoint"))
+    assert largest_difference(weights(algorithm), weights(again)) == 0.0
+    assert again.iteration == 1
+    for each in (algorithm, again):
+        each.stop()
+
+
+def test_checkpoint_holds_what_trains_and_nothing_else(tmp_path: Path):
+    config = small_config()
+    config.generator(mode="lora", lora={"rank": 2})
+    algorithm, _ = train(config)
+    algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    trained = sum(tensor.numel() * 4 for tensor in weights(algorithm).values())
+    algorithm.stop()
+    size = sum(path.stat().st_size for path in (tmp_path / "checkpoint").rglob("*") if path.is_file())
+    assert size < 3 * trained + 200_000  # weights and two moments of AdamW, beside RLlib's own bookkeeping
+
+
+def test_unscored_samples_are_masked_not_zero():
+    config = small_config()
+    config.rollout(prompts=["a red circle", "a caption of another world"])
+    algorithm, metrics = train(config, 2)
+    algorithm.stop()
+    assert np.isfinite(metrics["loss/policy"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: config.rollout(group_size=1), "group_size must be at least 2"),
+        (lambda config: config.rollout(prompts_per_iteration=3, groups_per_forward=2), "multiple of"),
+        (lambda config: config.training(num_updates=4), "multiple of"),
+        (lambda config: config.rollout(noise="ode"), "without noise"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_loading(change, message):
+    config = small_config()
+    change(config)
+    with pytest.raises(ConfigError, match=message):
+        config.validate()
+
+
+def test_window_outside_the_steps_is_refused():
+    config = small_config()
+    config.rollout(window={"size": 6, "strategy": "random", "first": (0, 1)})
+    with pytest.raises(ConfigError, match="steps"):
+        config.build_algo()
+
+
+def test_unknown_reward_names_the_nearest():
+    config = small_config()
+    config.reward(name="ShapesOracel")
+    with pytest.raises(UnknownNameError, match="shapes_oracle"):
+        config.validate()
