@@ -30,5 +30,9 @@ class AgentConfig(FlowAlgorithmConfig):
     def validate(self) -> None:
         """Check the names of rewards besides what `FlowAlgorithmConfig.validate` checks."""
         super().validate()
-        for name in (self.reward_name, *self.monitors, *([self.verification_reward] if self.verification_reward else [])):
+        for name in (
+            self.reward_name,
+            *self.monitors,
+            *([self.verification_reward] if self.verification_reward else []),
+        ):
             reward_class(name)

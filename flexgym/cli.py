@@ -36,7 +36,9 @@ def recipes() -> None:
     for name, path in shipped_recipes().items():
         recipe = load_recipe(path)
         environment, reward = recipe.get("environment", {}), recipe.get("reward", {})
-        table.add_row(name, environment.get("env", ""), reward.get("name", ""), recipe.get("generator", {}).get("mode", ""))
+        table.add_row(
+            name, environment.get("env", ""), reward.get("name", ""), recipe.get("generator", {}).get("mode", "")
+        )
     Console().print(table)
 
 

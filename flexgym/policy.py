@@ -114,7 +114,11 @@ class FlowPolicy:
         """
         if not isinstance(observation["prompt"], str):
             return self.act(observation).latents.numpy()
-        batch = {"prompt": (observation["prompt"],), "latents": observation["latents"][None], "sigma": observation["sigma"]}
+        batch = {
+            "prompt": (observation["prompt"],),
+            "latents": observation["latents"][None],
+            "sigma": observation["sigma"],
+        }
         return self.act(batch).latents[0].numpy()
 
     @torch.no_grad()
@@ -141,7 +145,9 @@ class FlowPolicy:
                 self._move(move, rows, [prompts[group] for group in chunk], groups=chunk, step=step)
         return move
 
-    def _move(self, move: Move, rows: slice | list[int], prompts: Sequence[str], *, groups: Sequence[int], step: int) -> None:
+    def _move(
+        self, move: Move, rows: slice | list[int], prompts: Sequence[str], *, groups: Sequence[int], step: int
+    ) -> None:
         """Take one step of the given groups in place."""
         before = move.latents[rows]
         gaussian = self.transition(before, prompts, step)

@@ -10,10 +10,11 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from flexgym.errors import ConfigError
 from flexgym.judge import Judge, Tournament, judge_groups
@@ -100,10 +101,16 @@ class PointwiseReward(Reward):
 
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
         """Score every group; samples that fail are NaN and counted under the reward's name."""
-        return [self._score_group(group) for group in groups]
+        return [self.score_group(group, partial(self.score_samples, group.prompt, group.samples)) for group in groups]
 
-    def _score_group(self, group: SampleGroup) -> GroupScores:
-        rewards = self._guarded_scores(group)
+    def score_group(self, group: SampleGroup, scorer: Callable[[], ArrayLike]) -> GroupScores:
+        """The scores of one group by a scorer that may fail, for rewards that prepare many groups together.
+
+        Args:
+            group: what is scored.
+            scorer: gives what `score_samples` gives. When it raises, all samples of this group are NaN and counted.
+        """
+        rewards = self._guarded_scores(group, scorer)
         failed = int(np.isnan(rewards).sum())
         return GroupScores(
             rewards=rewards,
@@ -111,11 +118,11 @@ class PointwiseReward(Reward):
             failures={self.name: failed} if failed else {},
         )
 
-    def _guarded_scores(self, group: SampleGroup) -> NDArray[np.float32]:
+    def _guarded_scores(self, group: SampleGroup, scorer: Callable[[], ArrayLike]) -> NDArray[np.float32]:
         """Scores of a group, float32 ``[G]``, with NaN for every one that is not a finite number."""
         unscored = np.full(len(group), np.nan, dtype=np.float32)
         try:
-            scores = np.asarray(self.score_samples(group.prompt, group.samples), dtype=np.float64)
+            scores = np.asarray(scorer(), dtype=np.float64)
         except SCORER_ERRORS as error:
             logger.warning("%s failed on %r: %s: %s", self.name, group.prompt.text, type(error).__name__, error)
             return unscored

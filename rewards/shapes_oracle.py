@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from flexgym.judge import JudgeFailure, Outcome, Pair, Tournament, parse_assessment
 from flexgym.shapes.captions import Noun, Spec, parse_caption, plural
+from flexgym.shapes.reading import Reading, Seen, read_groups, read_sample
 from flexgym.shapes.scenes import BACKGROUND, COLOURS, SYMMETRY
-from flexgym.shapes.verifier import Reading, Seen, check, read_sample
+from flexgym.shapes.verifier import check
 from flexgym.types import SampleGroup
 from rewards.base import JudgeReward, register
 
@@ -85,18 +86,19 @@ class Facts:
     findings: Mapping[str, Finding]
 
 
-def read_facts(caption: str, sample: NDArray[np.uint8]) -> Facts:
+def read_facts(caption: str, sample: NDArray[np.uint8], reading: Reading | None = None) -> Facts:
     """Read a sample with the caption in mind.
 
     Args:
         caption: a caption of the small world.
         sample: uint8 ``[H, W, 3]`` or ``[F, H, W, 3]``.
+        reading: what the sample shows where that is known already.
 
     Raises:
         ValueError: if the caption is foreign, or the sample is not of the kind it asks for.
     """
     spec = parse_caption(caption)
-    reading = read_sample(sample)
+    reading = read_sample(sample) if reading is None else reading
     verdict = check(spec, reading)
     constraints = dict(verdict.constraints)
     findings = {key: Finding(float(met), f"{key}: {'met' if met else 'missed'}") for key, met in constraints.items()}
@@ -143,26 +145,34 @@ class OracleJudge:
     """Judges pairs by rules; foreign captions and samples of the wrong kind are refused, not guessed at."""
 
     def assess(self, pairs: Sequence[Pair]) -> list[Outcome]:
-        """Judge every pair; each sample of a group is read once however often it is compared."""
+        """Judge every pair; each sample is read once however often it is compared, and all in one batch."""
+        groups = {id(pair.group): pair.group for pair in pairs}
+        compared: dict[int, set[int]] = {key: set() for key in groups}
+        for pair in pairs:
+            compared[id(pair.group)] |= {pair.first, pair.second}
+        readings = read_groups([groups[key].samples[list(indices)] for key, indices in compared.items()])
         known: dict[tuple[int, int], Facts | JudgeFailure] = {}
-        return [self._assess(pair, known) for pair in pairs]
-
-    def _assess(self, pair: Pair, known: dict[tuple[int, int], Facts | JudgeFailure]) -> Outcome:
-        facts = []
-        for index in (pair.first, pair.second):
-            key = (id(pair.group), index)
-            if key not in known:
-                known[key] = self._read(pair.group, index)
-            found = known[key]
-            if isinstance(found, JudgeFailure):
-                return found
-            facts.append(found)
-        return parse_assessment(write_assessment(pair.prompt.text, *facts))
+        for (key, indices), read in zip(compared.items(), readings, strict=True):
+            # Without a reading, the attempt to read each sample alone says what is wrong with it.
+            found: Sequence[Reading | None] = read or [None] * len(indices)
+            for index, reading in zip(indices, found, strict=True):
+                known[key, index] = self._facts(groups[key], index, reading)
+        return [
+            self._assess(pair, known[id(pair.group), pair.first], known[id(pair.group), pair.second]) for pair in pairs
+        ]
 
     @staticmethod
-    def _read(group: SampleGroup, index: int) -> Facts | JudgeFailure:
+    def _assess(pair: Pair, first: Facts | JudgeFailure, second: Facts | JudgeFailure) -> Outcome:
+        if isinstance(first, JudgeFailure):
+            return first
+        if isinstance(second, JudgeFailure):
+            return second
+        return parse_assessment(write_assessment(pair.prompt.text, first, second))
+
+    @staticmethod
+    def _facts(group: SampleGroup, index: int, reading: Reading | None) -> Facts | JudgeFailure:
         try:
-            return read_facts(group.prompt.text, group.samples[index])
+            return read_facts(group.prompt.text, group.samples[index], reading)
         except ValueError as error:
             return JudgeFailure("refused", str(error))
 
@@ -257,12 +267,7 @@ def _thing_findings(spec: Spec, constraints: Mapping[str, bool]) -> dict[str, Fi
     """For each thing of the caption, the share of its own constraints that is met."""
     findings = {}
     for number in range(1, len(spec.nouns) + 1):
-        # A caption of one noun may leave its number out.
-        own = {
-            key: met
-            for key, met in constraints.items()
-            if key.startswith(f"{number} ") or (number == 1 and key.startswith("shape"))
-        }
+        own = {key: met for key, met in constraints.items() if key.startswith(f"{number} ")}
         missed = [key.removeprefix(f"{number} ") for key, met in own.items() if not met]
         evidence = f"wrong in {', '.join(missed)}" if missed else "as asked for"
         findings[f"thing {number}"] = Finding(sum(own.values()) / max(len(own), 1), evidence)

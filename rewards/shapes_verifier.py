@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
 from flexgym.shapes.captions import parse_caption
-from flexgym.shapes.verifier import verify
-from flexgym.types import Prompt
+from flexgym.shapes.reading import Reading, read_groups, read_samples
+from flexgym.shapes.verifier import check
+from flexgym.types import GroupScores, Prompt, SampleGroup
 from rewards.base import PointwiseReward, register
 
 
@@ -17,6 +21,20 @@ class ShapesVerifier(PointwiseReward):
 
     A caption that is not of the small world demands nothing that could be checked: its samples are failures.
     """
+
+    def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
+        """Score every group; the samples of all of them are read in one batch where their sizes agree."""
+        readings = read_groups([group.samples for group in groups])
+        return [
+            # What cannot be read fails in its own group.
+            self.score_group(
+                group,
+                partial(self.score_samples, group.prompt, group.samples)
+                if found is None
+                else partial(_shares, group.prompt, found),
+            )
+            for group, found in zip(groups, readings, strict=True)
+        ]
 
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Share of the constraints met by each sample.
@@ -29,7 +47,12 @@ class ShapesVerifier(PointwiseReward):
             float32 ``[n]`` in 0..1.
 
         Raises:
-            ValueError: if the caption is foreign; `score` turns that into counted failures.
+            ValueError: if the caption is foreign or the samples are of another kind; `score` turns that into counted
+                failures.
         """
-        spec = parse_caption(prompt.text)
-        return np.array([verify(spec, sample).score for sample in samples], dtype=np.float32)
+        return _shares(prompt, read_samples(samples))
+
+
+def _shares(prompt: Prompt, readings: Sequence[Reading]) -> NDArray[np.float32]:
+    spec = parse_caption(prompt.text)
+    return np.array([check(spec, reading).score for reading in readings], dtype=np.float32)

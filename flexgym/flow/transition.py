@@ -272,8 +272,8 @@ def transition(
     if not 0.0 <= sigma_max < 1.0:
         raise ConfigError(f"sigma_max must be in [0, 1), got {float(sigma_max)}; take sigmas[1] of the grid")
     dtype = torch.promote_types(torch.promote_types(latents.dtype, velocity.dtype), torch.float32)
-    before = _levels("sigma", sigma, latents, dtype)
-    after = _levels("sigma_next", sigma_next, latents, dtype)
+    before = _levels("sigma", sigma, latents, dtype=dtype)
+    after = _levels("sigma_next", sigma_next, latents, dtype=dtype)
     drift, std = noise.coefficients(before, after, float(sigma_max))
     # x + dt*v - drift*(x + (1-sigma)*v), gathered by x and v: two products, and bit-equal to x + dt*v without drift.
     on_latents = 1.0 - drift
@@ -297,7 +297,7 @@ def predicted_clean(latents: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
     """
     _check_shape("velocity", velocity, latents)
     dtype = torch.promote_types(torch.promote_types(latents.dtype, velocity.dtype), torch.float32)
-    return latents.to(dtype) - per_row(_levels("sigma", sigma, latents, dtype), latents) * velocity.to(dtype)
+    return latents.to(dtype) - per_row(_levels("sigma", sigma, latents, dtype=dtype), latents) * velocity.to(dtype)
 
 
 def per_row(values: Tensor, like: Tensor) -> Tensor:
@@ -313,7 +313,7 @@ def per_row(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *(1,) * (like.ndim - 1))
 
 
-def _levels(name: str, value: Tensor | float, latents: Tensor, dtype: torch.dtype) -> Tensor:
+def _levels(name: str, value: Tensor | float, latents: Tensor, *, dtype: torch.dtype) -> Tensor:
     """Noise levels as ``[B]`` beside the latents, outside of the graph."""
     levels = torch.as_tensor(value).detach().to(device=latents.device, dtype=dtype)
     if levels.ndim == 0:

@@ -153,7 +153,9 @@ class FlowAlgorithm(Algorithm):
         """Sample the held-out prompts with fixed seeds and let the verifier judge them."""
         verifier = self.config.make_verifier()
         prompts = self.held_out
-        seeds = [int(seed) for seed in np.random.SeedSequence(self.config.verification_seed).generate_state(len(prompts))]
+        seeds = [
+            int(seed) for seed in np.random.SeedSequence(self.config.verification_seed).generate_state(len(prompts))
+        ]
         samples = self.on_first_learner(lambda learner: learner.evaluate(prompts=prompts, seeds=seeds))
         groups = [SampleGroup(Prompt(prompt), row[None]) for prompt, row in zip(prompts, samples, strict=True)]
         scores = np.concatenate([group.rewards for group in verifier.score(groups)])

@@ -15,6 +15,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from flexgym.errors import ConfigError
 from flexgym.flow import NoiseScale, WindowSchedule, blended_advantages, group_advantages, noise_scale
 from flexgym.rllib.module import FlowModule
+from flexgym.rllib.runner import GroupEnvRunner
 from flexgym.shapes.sampling import sample_prompts
 from flexgym.types import GroupScores
 
@@ -57,7 +58,7 @@ class FlowAlgorithmConfig(AlgorithmConfig):
         self.verification_num_prompts, self.verification_interval, self.verification_seed = 400, 20, 7
         self.lr, self.grad_clip, self.grad_clip_by, self.seed = 3e-4, 1.0, "global_norm", 0
         self.environment(env="FlexT2I-v0", disable_env_checking=True)
-        self.env_runners(create_local_env_runner=False, num_env_runners=0)
+        self.env_runners(env_runner_cls=GroupEnvRunner, create_local_env_runner=False, num_env_runners=0)
         # spaces are the environment's own business here: module and learner never look at them
         self.observation_space = self.action_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
 
@@ -214,7 +215,7 @@ class FlowAlgorithmConfig(AlgorithmConfig):
         """The reward that verifies."""
 
     def held_out_prompts(self) -> list[str]:
-        """The prompts that progress is judged on; those of the small world, balanced over its categories, by default."""
+        """The prompts that progress is judged on; by default of the small world, balanced over its categories."""
         if self.verification_prompts is not None:
             return list(self.verification_prompts)[: self.verification_num_prompts]
         return sample_prompts(self.modality, "held_out", self.verification_num_prompts, seed=self.verification_seed)
@@ -297,7 +298,11 @@ class FlowAlgorithmConfig(AlgorithmConfig):
         Raises:
             ConfigError: naming the setting, what was expected and what came.
         """
-        super().validate()
+        if self.rollout_noise == "ode":
+            raise ConfigError(
+                "rollout.noise must be 'flow', 'dance' or 'cps': without noise there is no policy to train"
+            )
+        noise_scale(self.rollout_noise, eta=self.eta)
         if self.group_size < 2:
             raise ConfigError(f"rollout.group_size must be at least 2 (advantages compare), got {self.group_size}")
         self._check_divides("the learners (learners.num_learners)", self.num_shards)
@@ -307,9 +312,7 @@ class FlowAlgorithmConfig(AlgorithmConfig):
         if self.num_env_runners:
             runners = self.num_env_runners * self.groups_per_forward
             self._check_divides("the env runners times rollout.groups_per_forward", runners)
-        if self.rollout_noise == "ode":
-            raise ConfigError("rollout.noise must be 'flow', 'dance' or 'cps': without noise there is no policy to train")
-        noise_scale(self.rollout_noise, eta=self.eta)
+        super().validate()
 
     def _check_divides(self, what: str, count: int) -> None:
         groups = self.prompts_per_iteration

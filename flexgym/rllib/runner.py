@@ -63,7 +63,9 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         self._reward = config.make_reward()
         self._monitors = config.make_monitors()
         if self.module is None:
+            # a separate runner: RLlib asks it for its spaces before anything is sampled
             self.make_module()
+            self.make_env(config.prompts_per_iteration // max(1, config.num_env_runners))
 
     def make_module(self) -> None:
         """Load the generator on the runner's device."""

@@ -172,7 +172,12 @@ class TrainingRun:
     def _draw(self, verification: Verification, iteration: int) -> None:
         """Held-out samples with fixed seeds, so that grids of two iterations differ by what was learnt alone."""
         accuracy = verification.metrics["eval/verifier_accuracy"]
-        grid = draw_grid(_grid_rows(verification), title=f"iteration {iteration}: {accuracy:.1%} of the held-out prompts met", columns=_GRID_COLUMNS, tile=96)
+        grid = draw_grid(
+            _grid_rows(verification),
+            title=f"iteration {iteration}: {accuracy:.1%} of the held-out prompts met",
+            columns=_GRID_COLUMNS,
+            tile=96,
+        )
         name = f"iteration_{iteration:06d}"
         if grid.ndim == 4:
             save_gif(self.folder.samples / f"{name}.gif", grid)
@@ -198,7 +203,9 @@ class TrainingRun:
         rows = [row for row in read_metrics(self.folder.path / "metrics.jsonl") if row.get("eval/verifier_accuracy")]
         if len(rows) > 1:
             first, last = rows[0]["eval/verifier_accuracy"], rows[-1]["eval/verifier_accuracy"]
-            display.note(f"Held-out prompts met: {first:.3f} before, {last:.3f} after (iteration {rows[-1]['iteration']}).")
+            display.note(
+                f"Held-out prompts met: {first:.3f} before, {last:.3f} after (iteration {rows[-1]['iteration']})."
+            )
         display.note(f"Metrics, samples and checkpoints: {self.folder.shown}")
 
 

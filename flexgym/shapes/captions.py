@@ -7,12 +7,14 @@ verifier needs nothing but the text.
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
+from flexgym.errors import unknown_name
 from flexgym.shapes.scenes import COLOURS, SHAPES, SYMMETRY
 
 IMAGE_CATEGORIES = ("object", "two_objects", "counting", "colours", "position", "attribution")
@@ -23,10 +25,16 @@ RELATIONS = ("left of", "right of", "above", "below")
 DIRECTIONS = ("left", "right", "up", "down")
 RESIZES = ("growing", "shrinking")
 
-HELD_OUT_COLOURS = {("red", "cross"), ("green", "circle"), ("yellow", "square")}
-HELD_OUT_PAIRS = {frozenset(("circle", "cross")), frozenset(("square", "triangle"))}
-HELD_OUT_COUNTS = {(2, "triangle"), (3, "square"), (4, "circle")}
-HELD_OUT_SIZES = {("large", "triangle"), ("small", "cross")}
+HELD_OUT_COLOURS = {("red", "cross"), ("green", "circle")}
+HELD_OUT_PAIRS = {frozenset(("circle", "cross"))}
+HELD_OUT_COUNTS = {(2, "triangle"), (3, "square")}
+HELD_OUT_SIZES = {("large", "triangle")}
+HELD_OUT_RELATIONS = {
+    ("square", "left of", "triangle"),
+    ("triangle", "above", "circle"),
+    ("cross", "left of", "square"),
+}
+"""With relations said as ``left of`` or ``above``; that a triangle is right of a square is held out, too."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +77,16 @@ class Spec:
 
 def held_out(spec: Spec) -> bool:
     """Whether any composition in a spec is kept from every training caption."""
-    shapes = frozenset(noun.shape for noun in spec.nouns)
+    shapes = tuple(noun.shape for noun in spec.nouns)
+    relation = spec.relation
+    if relation in ("right of", "below"):
+        shapes, relation = shapes[::-1], {"right of": "left of", "below": "above"}[relation]
     return (
         any((noun.colour, noun.shape) in HELD_OUT_COLOURS for noun in spec.nouns)
         or any((noun.count, noun.shape) in HELD_OUT_COUNTS for noun in spec.nouns)
         or any((noun.size, noun.shape) in HELD_OUT_SIZES for noun in spec.nouns)
-        or (len(spec.nouns) == 2 and shapes in HELD_OUT_PAIRS)
+        or frozenset(shapes) in HELD_OUT_PAIRS
+        or (relation is not None and (shapes[0], relation, shapes[1]) in HELD_OUT_RELATIONS)
     )
 
 
@@ -93,20 +105,57 @@ def _image_specs() -> Iterator[Spec]:
             yield Spec("attribution", (Noun(first, colours[0]), Noun(second, colours[1])))
 
 
+def _rich_image_specs() -> Iterator[Spec]:
+    for shape in SHAPES:
+        yield Spec("object", (Noun(shape),))
+        for colour in COLOURS:
+            for size in SIZES:
+                yield Spec("colours", (Noun(shape, colour, size),))
+            for count in NUMBERS.values():
+                yield Spec("counting", (Noun(shape, colour, count=count),))
+    for shapes in itertools.permutations(SHAPES, 2):
+        for colours in itertools.product((None, *COLOURS), repeat=2):
+            if colours == (None, None):
+                continue
+            nouns = (Noun(shapes[0], colours[0]), Noun(shapes[1], colours[1]))
+            if None in colours:
+                yield Spec("two_objects", nouns)
+            for relation in RELATIONS:
+                yield Spec("position", nouns, relation)
+
+
 def _video_specs() -> Iterator[Spec]:
     for colour, shape in itertools.product(COLOURS, SHAPES):
-        noun = (Noun(shape, colour),)
-        for direction in DIRECTIONS:
-            yield Spec("direction", noun, motion=direction)
-        yield Spec("bouncing", noun, motion="bouncing")
-        for resize in RESIZES:
-            yield Spec("growing", noun, motion=resize)
-        if SYMMETRY[shape]:
-            yield Spec("rotating", noun, motion="rotating")
+        yield from _motions_of(Noun(shape, colour))
     for shapes, colours in itertools.product(itertools.permutations(SHAPES, 2), itertools.permutations(COLOURS, 2)):
-        nouns = (Noun(shapes[0], colours[0]), Noun(shapes[1], colours[1]))
-        yield Spec("passing", nouns, motion="passing")
-        yield Spec("order", nouns, motion="before")
+        yield from _events_of(Noun(shapes[0], colours[0]), Noun(shapes[1], colours[1]))
+
+
+def _rich_video_specs() -> Iterator[Spec]:
+    for shape in SHAPES:
+        yield from _motions_of(Noun(shape))
+    for shapes, colour in itertools.product(itertools.permutations(SHAPES, 2), (None, *COLOURS)):
+        yield from _events_of(Noun(shapes[0], colour), Noun(shapes[1]))
+        if colour:
+            yield from _events_of(Noun(shapes[0]), Noun(shapes[1], colour))
+
+
+def _motions_of(noun: Noun) -> Iterator[Spec]:
+    for direction in DIRECTIONS:
+        yield Spec("direction", (noun,), motion=direction)
+    yield Spec("bouncing", (noun,), motion="bouncing")
+    for resize in RESIZES:
+        yield Spec("growing", (noun,), motion=resize)
+    if SYMMETRY[noun.shape]:
+        yield Spec("rotating", (noun,), motion="rotating")
+
+
+def _events_of(first: Noun, second: Noun) -> Iterator[Spec]:
+    yield Spec("passing", (first, second), motion="passing")
+    yield Spec("order", (first, second), motion="before")
+
+
+SPLITS = ("training", "rich", "held_out")
 
 
 @cache
@@ -115,10 +164,24 @@ def specs(kind: str, split: str) -> dict[str, tuple[Spec, ...]]:
 
     Args:
         kind: ``"image"`` or ``"video"``.
-        split: ``"training"`` or ``"held_out"``; no composition of the second is part of any caption of the first.
+        split: ``"training"`` or ``"held_out"``, or ``"rich"``: training captions that say more or less than the plain
+            form of their category, from which a generator learns to read word by word. No composition of the held-out
+            captions is part of any other caption.
+
+    Raises:
+        UnknownNameError: for another kind or split.
     """
+    for what, name, known in (("kind", kind, ("image", "video")), ("split", split, SPLITS)):
+        if name not in known:
+            raise unknown_name(what, name, known)
+    every = {
+        ("image", False): _image_specs,
+        ("image", True): _rich_image_specs,
+        ("video", False): _video_specs,
+        ("video", True): _rich_video_specs,
+    }[kind, split == "rich"]()
     found: dict[str, list[Spec]] = {}
-    for spec in _image_specs() if kind == "image" else _video_specs():
+    for spec in every:
         if held_out(spec) == (split == "held_out"):
             found.setdefault(spec.category, []).append(spec)
     return {category: tuple(members) for category, members in found.items()}
@@ -127,7 +190,7 @@ def specs(kind: str, split: str) -> dict[str, tuple[Spec, ...]]:
 def _noun_phrases(noun: Noun, article: str) -> list[str]:
     if noun.count > 1:
         number = next(word for word, value in NUMBERS.items() if value == noun.count)
-        return [f"{number} {plural(noun.shape)}"]
+        return [" ".join(word for word in (number, noun.colour, plural(noun.shape)) if word)]
     words = [word for word in (article, noun.size, noun.colour, noun.shape) if word]
     return [" ".join(words)]
 
@@ -154,7 +217,7 @@ def _bodies(spec: Spec) -> list[str]:
     if spec.category == "counting":
         return [a[0], f"exactly {a[0]}"]
     bodies = [" and ".join(a), " and ".join(one)]
-    if spec.category in ("colours", "attribution"):
+    if spec.category in ("colours", "attribution") and not any(noun.size for noun in spec.nouns):
         bodies.append(" and ".join(f"a {noun.shape} that is {noun.colour}" for noun in spec.nouns))
     return bodies
 
@@ -170,13 +233,13 @@ def phrasings(spec: Spec) -> tuple[str, ...]:
 
 @cache
 def _grammar() -> dict[str, Spec]:
-    every = itertools.chain(_image_specs(), _video_specs())
+    every = itertools.chain(_image_specs(), _rich_image_specs(), _video_specs(), _rich_video_specs())
     return {caption: spec for spec in every for caption in phrasings(spec)}
 
 
 def normalise(text: str) -> str:
     """A caption in lower case, with single spaces and without a closing full stop."""
-    return re.sub(r"\s+", " ", text).strip().rstrip(".").lower()
+    return re.sub(r"\s+", " ", text).strip().rstrip(". ").lower()
 
 
 def parse_caption(text: str) -> Spec:
@@ -192,9 +255,21 @@ def parse_caption(text: str) -> Spec:
     if spec is None:
         raise ValueError(
             "expected a caption of the small world, such as 'a red circle' or 'a blue square moving left', "
-            f"got {text[:200]!r}{_suggestion(text)}"
+            f"got {text[:200]!r}{_suggestion(text[:200])}"
         )
     return spec
+
+
+@cache
+def _vocabulary() -> list[str]:
+    return sorted({word for caption in _grammar() for word in caption.split()})
+
+
+def _suggestion(text: str) -> str:
+    """The caption that is left when each word becomes the nearest known one, as the end of a message."""
+    words = normalise(text).split()
+    near = " ".join((difflib.get_close_matches(word, _vocabulary(), n=1) or [word])[0] for word in words)
+    return f". Did you mean {near!r}?" if near in _grammar() else ""
 
 
 def _captions(kind: str, split: str) -> list[list[str]]:
@@ -223,8 +298,3 @@ def heldout_prompts(kind: str) -> list[str]:
         kind: ``"image"`` or ``"video"``.
     """
     return list(itertools.chain.from_iterable(_captions(kind, "held_out")))
-
-
-def swap_nouns(spec: Spec) -> Spec:
-    """The same spec with its nouns in the other order."""
-    return replace(spec, nouns=spec.nouns[::-1])

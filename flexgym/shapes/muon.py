@@ -45,7 +45,7 @@ class Muon(torch.optim.Optimizer):
             for shape, parameters in by_shape.items():
                 updates = orthogonalise(torch.stack([self._momentum(p, group["momentum"]) for p in parameters]))
                 rate = group["lr"] * 0.2 * max(shape) ** 0.5
-                torch._foreach_add_(parameters, list(updates.unbind()), alpha=-rate)
+                torch._foreach_add_(tuple(parameters), updates.unbind(), alpha=-rate)
 
     def _momentum(self, parameter: nn.Parameter, momentum: float) -> Tensor:
         state, gradient = self.state[parameter], parameter.grad

@@ -24,7 +24,7 @@ from flexgym.shapes import modules
 from flexgym.shapes.captions import Spec
 from flexgym.shapes.muon import Muon
 from flexgym.shapes.sampling import sample_caption, sample_clip, sample_scene, sample_spec, wrong_spec
-from flexgym.shapes.scenes import render, render_video
+from flexgym.shapes.scenes import BACKGROUND, render, render_video
 
 logger = logging.getLogger(__name__)
 
@@ -50,15 +50,15 @@ class Recipe:
 
 
 RECIPES = {
-    "t2i": Recipe("image", Stage(1000, 32, 2e-3), Stage(10000, 64, 2e-3), 40000, 0.25),
-    "t2v": Recipe("video", Stage(900, 6, 2e-3), Stage(10000, 32, 2e-3), 12000, 0.25),
+    "t2i": Recipe("image", Stage(1200, 32, 2e-3), Stage(8000, 64, 2e-3), 40000, 0.2),
+    "t2v": Recipe("video", Stage(2500, 4, 2e-3), Stage(10000, 32, 2e-3), 12000, 0.2),
 }
 BUILDERS: dict[str, Callable[[], Any]] = {"t2i": modules.build_t2i, "t2v": modules.build_t2v}
 
 
 def draw(rng: np.random.Generator, kind: str, count: int) -> tuple[list[Spec], Tensor]:
-    """``count`` specs of training compositions and their pictures, uint8 ``[B, 3, H, W]`` or ``[B, 3, F, H, W]``."""
-    specs = [sample_spec(rng, kind) for _ in range(count)]
+    """``count`` training specs, every other one rich, and pictures, uint8 ``[B, 3, H, W]`` or ``[B, 3, F, H, W]``."""
+    specs = [sample_spec(rng, kind, "rich" if index % 2 else "training") for index in range(count)]
     if kind == "image":
         pixels = np.stack([render(sample_scene(rng, spec)) for spec in specs]).transpose(0, 3, 1, 2)
     else:
@@ -71,7 +71,14 @@ def to_unit(pixels: Tensor) -> Tensor:
     return pixels.float() / 127.5 - 1.0
 
 
-def train_autoencoder(autoencoder: nn.Module, kind: str, stage: Stage, rng: np.random.Generator) -> None:
+def reconstruction_loss(decoded: Tensor, pixels: Tensor) -> Tensor:
+    """Absolute and squared error, five times as much on things as on the background that covers most of a picture."""
+    is_thing = (pixels - (BACKGROUND / 127.5 - 1.0)).abs().amax(1, keepdim=True) > 0.05
+    error = decoded - pixels
+    return ((error.abs() + error.square()) * (1.0 + 4.0 * is_thing)).mean()
+
+
+def train_autoencoder(autoencoder: Any, kind: str, stage: Stage, *, rng: np.random.Generator) -> None:
     """Train on fresh scenes, with noise on the latents so that the decoder draws sharp shapes from inexact ones."""
     optimizer = torch.optim.AdamW(autoencoder.parameters(), stage.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, stage.learning_rate, total_steps=stage.steps)
@@ -79,9 +86,9 @@ def train_autoencoder(autoencoder: nn.Module, kind: str, stage: Stage, rng: np.r
     for step in range(stage.steps):
         pixels = to_unit(draw(rng, kind, stage.batch_size)[1])
         latents = autoencoder.encode(pixels).latent_dist.mean
-        level = torch.rand(len(latents), *[1] * (latents.ndim - 1)) * 0.3 * latents.detach().std()
+        level = torch.rand(len(latents), *[1] * (latents.ndim - 1)) * 0.6 * latents.detach().std()
         decoded = autoencoder.decode(latents + level * torch.randn_like(latents)).sample
-        loss = (decoded - pixels).abs().mean() + (decoded - pixels).square().mean() + 1e-3 * latents.square().mean()
+        loss = reconstruction_loss(decoded, pixels) + 1e-3 * latents.square().mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(autoencoder.parameters(), 1.0)
@@ -92,12 +99,12 @@ def train_autoencoder(autoencoder: nn.Module, kind: str, stage: Stage, rng: np.r
 
 
 @torch.no_grad()
-def encode_all(autoencoder: nn.Module, pixels: Tensor) -> Tensor:
+def encode_all(autoencoder: Any, pixels: Tensor) -> Tensor:
     """Latents of every picture, before any scaling."""
     return torch.cat([autoencoder.encode(to_unit(chunk)).latent_dist.mean for chunk in pixels.split(64)])
 
 
-def set_latent_scale(autoencoder: nn.Module, latents: Tensor) -> Tensor:
+def set_latent_scale(autoencoder: Any, latents: Tensor) -> Tensor:
     """Write the latents' mean and deviation into the autoencoder's config and return the normalised latents."""
     if latents.ndim == 4:
         shift, scale = latents.mean(), latents.std()
@@ -109,7 +116,7 @@ def set_latent_scale(autoencoder: nn.Module, latents: Tensor) -> Tensor:
     return (latents - mean.view(1, -1, 1, 1, 1)) / std.view(1, -1, 1, 1, 1)
 
 
-def velocity(pipe: Any, latents: Tensor, sigma: Tensor, captions: list[str]) -> Tensor:
+def velocity(pipe: Any, latents: Tensor, sigma: Tensor, *, captions: list[str]) -> Tensor:
     """The transformer's velocity with gradients through the text encoders; each caption is encoded once."""
     unique = {caption: index for index, caption in enumerate(dict.fromkeys(captions))}
     rows = torch.tensor([unique[caption] for caption in captions])
@@ -133,7 +140,8 @@ def flow_parts(pipe: Any) -> nn.ModuleDict:
 
 def make_optimizers(parts: nn.ModuleDict, stage: Stage) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside transformer blocks, AdamW for everything else."""
-    hidden, rest = [], []
+    hidden: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in parts.named_parameters():
         inside = "transformer_blocks" in name or "blocks" in name
         (hidden if inside and parameter.ndim == 2 and "norm" not in name else rest).append(parameter)
@@ -152,7 +160,9 @@ class FlowData:
         """Latents and captions, a share of which say another composition of the same category."""
         rows = rng.integers(len(self.specs), size=size)
         wrong = rng.random(size) < self.wrong_share
-        said = [wrong_spec(rng, self.specs[row]) if bad else self.specs[row] for row, bad in zip(rows, wrong, strict=True)]
+        said = [
+            wrong_spec(rng, self.specs[row]) if bad else self.specs[row] for row, bad in zip(rows, wrong, strict=True)
+        ]
         return self.latents[torch.from_numpy(rows)], [sample_caption(rng, spec) for spec in said]
 
 
@@ -181,7 +191,7 @@ def train_flow(
         sigma = torch.sigmoid(torch.randn(len(clean)))
         sigma = modules.SHIFT * sigma / (1.0 + (modules.SHIFT - 1.0) * sigma)
         noise, level = torch.randn_like(clean), sigma.view(-1, *[1] * (clean.ndim - 1))
-        predicted = velocity(pipe, (1.0 - level) * clean + level * noise, sigma, captions)
+        predicted = velocity(pipe, (1.0 - level) * clean + level * noise, sigma, captions=captions)
         loss = (predicted - (noise - clean)).square().mean()
         parts.zero_grad()
         loss.backward()
@@ -207,6 +217,7 @@ def save(pipe: Any, name: str, folder: Path) -> None:
 
 def main(
     name: Annotated[str, typer.Argument(help="t2i or t2v")],
+    *,
     out: Annotated[Path, typer.Option(help="where the pipeline folder goes")] = Path("runs/pretrain"),
     seed: int = 0,
     autoencoder: Annotated[Path | None, typer.Option(help="a trained one, to leave out the first stage")] = None,
@@ -222,7 +233,7 @@ def main(
     if autoencoder:
         pipe.register_modules(vae=type(pipe.vae).from_pretrained(autoencoder))
     else:
-        train_autoencoder(pipe.vae, recipe.kind, shorter(recipe.autoencoder), np.random.default_rng(seed))
+        train_autoencoder(pipe.vae, recipe.kind, shorter(recipe.autoencoder), rng=np.random.default_rng(seed))
     pipe.vae.eval().requires_grad_(False)
     torch.manual_seed(seed + 1)
     rng = np.random.default_rng(seed + 1)

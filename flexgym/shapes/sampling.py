@@ -6,6 +6,7 @@ Things stand on a coarse board with a little jitter, so that a small model can l
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,8 +16,10 @@ from flexgym.shapes.scenes import COLOURS, FRAMES, SIZE, SYMMETRY, Scene, Thing
 CENTRE = SIZE / 2
 RADII = {"small": (4.2, 4.8), "large": (7.4, 8.4), "alone": (5.2, 7.0), "pair": (4.6, 5.4), "several": (3.4, 3.7)}
 """Radius in pixels by size word, or by how many things share the canvas."""
-PAIR_BOARD = tuple(itertools.product((8.0, 16.0, 24.0), repeat=2))
-BOARD = tuple(itertools.product((5.5, 16.0, 26.5), repeat=2))
+_LANES = (8.0, CENTRE, 24.0)
+_OUTER_LANES = (5.5, CENTRE, 26.5)
+PAIR_BOARD = tuple(itertools.product(_LANES, _LANES))
+BOARD = tuple(itertools.product(_OUTER_LANES, _OUTER_LANES))
 
 
 def sample_spec(rng: np.random.Generator, kind: str, split: str = "training") -> Spec:
@@ -40,9 +43,11 @@ def sample_prompts(kind: str, split: str, count: int, *, seed: int) -> list[str]
 
 def wrong_spec(rng: np.random.Generator, spec: Spec) -> Spec:
     """Another training spec of the same category: a caption that is wrong as real captions are wrong."""
-    members = specs(spec.kind, "training")[spec.category]
-    others = [other for other in members if other != spec]
-    return others[rng.integers(len(others))]
+    rich = specs(spec.kind, "rich").get(spec.category, ())
+    members = rich if spec in rich else specs(spec.kind, "training")[spec.category]
+    while (other := members[rng.integers(len(members))]) == spec:
+        pass
+    return other
 
 
 def _colour(rng: np.random.Generator, noun: Noun) -> str:
@@ -65,7 +70,9 @@ def _places(rng: np.random.Generator, spec: Spec) -> list[tuple[float, float]]:
     if spec.total == 1:
         return [(float(x), float(y)) for x, y in rng.uniform(CENTRE - 3.0, CENTRE + 3.0, (1, 2))]
     if spec.total == 2:
-        pairs = [(a, b) for a, b in itertools.permutations(PAIR_BOARD, 2) if max(abs(a[0] - b[0]), abs(a[1] - b[1])) > 8]
+        pairs = [
+            (a, b) for a, b in itertools.permutations(PAIR_BOARD, 2) if max(abs(a[0] - b[0]), abs(a[1] - b[1])) > 8
+        ]
         if spec.relation:
             pairs = [(a, b) for a, b in pairs if _related(a, b, spec.relation)]
         cells: tuple[tuple[float, float], ...] = pairs[rng.integers(len(pairs))]
@@ -91,7 +98,7 @@ def sample_scene(rng: np.random.Generator, spec: Spec) -> Scene:
 
 
 def _track(
-    x: np.ndarray, y: np.ndarray, noun: Noun, radius: np.ndarray | float, angle: np.ndarray | float = 0.0
+    x: np.ndarray, y: np.ndarray, noun: Noun, *, radius: np.ndarray | float, angle: np.ndarray | float = 0.0
 ) -> list[Thing]:
     columns = np.broadcast_arrays(x, y, radius, angle)
     assert noun.colour
@@ -100,27 +107,30 @@ def _track(
 
 def sample_clip(rng: np.random.Generator, spec: Spec) -> list[Scene]:
     """A clip of `FRAMES` scenes that satisfies a spec for videos."""
+    spec = replace(spec, nouns=tuple(replace(noun, colour=_colour(rng, noun)) for noun in spec.nouns))
     if spec.category in ("passing", "order"):
         return _clip_of_two(rng, spec)
     time, jitter = np.linspace(0.0, 1.0, FRAMES), rng.uniform(-1.0, 1.0, 3)
     noun, still = spec.nouns[0], np.zeros(FRAMES)
     radius = float(rng.uniform(*RADII["pair"]))
-    lane = (8.0, 16.0, 24.0)[rng.integers(3)] + jitter[0] + still
+    lane = _LANES[rng.integers(3)] + jitter[0] + still
     if spec.category == "direction":
         start, stop = 8.0 + jitter[1], 24.0 + jitter[2]
         sweep = start + (stop - start) * (time if spec.motion in ("right", "down") else 1.0 - time)
         x, y = (sweep, lane) if spec.motion in ("left", "right") else (lane, sweep)
-        return [(thing,) for thing in _track(x, y, noun, radius)]
+        return [(thing,) for thing in _track(x, y, noun, radius=radius)]
     if spec.category == "bouncing":
         high, low = 8.0 + jitter[1], 24.0 + jitter[2]
-        return [(thing,) for thing in _track(lane, low - (low - high) * (2.0 * time - 1.0) ** 2, noun, radius)]
+        heights = low - (low - high) * (2.0 * time - 1.0) ** 2
+        return [(thing,) for thing in _track(lane, heights, noun, radius=radius)]
     x, y = CENTRE + jitter[1] + still, CENTRE + jitter[2] + still
     if spec.category == "growing":
         small, large = rng.uniform(3.6, 4.2), rng.uniform(7.2, 8.2)
         share = time if spec.motion == "growing" else 1.0 - time
-        return [(thing,) for thing in _track(x, y, noun, small + (large - small) * share)]
+        return [(thing,) for thing in _track(x, y, noun, radius=small + (large - small) * share)]
     turn = rng.choice([-1.0, 1.0]) * 0.8 * 360.0 / SYMMETRY[noun.shape]
-    return [(thing,) for thing in _track(x, y, noun, float(rng.uniform(6.6, 7.4)), turn * time)]
+    radius = float(rng.uniform(6.6, 7.4))
+    return [(thing,) for thing in _track(x, y, noun, radius=radius, angle=turn * time)]
 
 
 def _clip_of_two(rng: np.random.Generator, spec: Spec) -> list[Scene]:
@@ -132,6 +142,6 @@ def _clip_of_two(rng: np.random.Generator, spec: Spec) -> list[Scene]:
     lane, other = (8.0, 24.0) if rng.random() < 0.5 else (24.0, 8.0)
     sweep = 7.0 + (SIZE - 14.0) * (time if rng.random() < 0.5 else 1.0 - time)
     radii = rng.uniform(4.6, 5.2, 2)
-    moving = _track(sweep, lane + jitter[0] + still, first, radii[0])
-    standing = _track(CENTRE + jitter[1] + still, other + jitter[2] + still, second, radii[1])
+    moving = _track(sweep, lane + jitter[0] + still, first, radius=radii[0])
+    standing = _track(CENTRE + jitter[1] + still, other + jitter[2] + still, second, radius=radii[1])
     return list(zip(moving, standing, strict=True))

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
-import torch
 
-from agents.pref_grpo import PrefGRPO, PrefGRPOConfig
+from agents.pref_grpo import PrefGRPO
 from flexgym.errors import ConfigError, UnknownNameError
 from flexgym.rllib.algorithm import METRICS
+from tests.agents.small import largest_difference, small_config, train, weights
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -19,30 +19,6 @@ def cluster():
     ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
-
-
-def small_config(**training) -> PrefGRPOConfig:
-    config = PrefGRPOConfig()
-    config.generator(mode="full", settings={"num_steps": 4})
-    config.rollout(group_size=3, prompts_per_iteration=2, window={"size": 2, "strategy": "random", "first": (0, 1)})
-    config.training(**{"lr": 1e-3, **training})
-    return config
-
-
-def train(config: PrefGRPOConfig, iterations: int = 1) -> tuple[PrefGRPO, dict]:
-    algorithm = config.build_algo()
-    for _ in range(iterations):
-        metrics = algorithm.train()[METRICS]
-    return algorithm, metrics
-
-
-def weights(algorithm: PrefGRPO) -> dict[str, torch.Tensor]:
-    return algorithm.on_first_learner(lambda learner: learner.flow_module.get_state())
-
-
-def largest_difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
-    assert first.keys() == second.keys()
-    return max(float((first[name] - second[name]).abs().max()) for name in first)
 
 
 @pytest.mark.parametrize("env", ["FlexT2I-v0", "FlexT2V-v0"])

@@ -153,13 +153,56 @@ def test_what_the_judge_cannot_know_is_refused(caption):
     assert all(isinstance(outcome, JudgeFailure) and outcome.detail for outcome in scores.assessments)
 
 
-def test_each_sample_is_read_once(monkeypatch):
+def test_each_sample_is_read_once_and_all_in_one_batch(monkeypatch):
     reads = []
-    original = shapes_oracle.read_facts
-    monkeypatch.setattr(shapes_oracle, "read_facts", lambda *args: reads.append(1) or original(*args))
+    original = shapes_oracle.read_groups
+    monkeypatch.setattr(
+        shapes_oracle, "read_groups", lambda many: reads.append([len(s) for s in many]) or original(many)
+    )
+    monkeypatch.setattr(shapes_oracle, "read_sample", None)
     samples = [circles(1 + number % 4) for number in range(6)]
-    rewards.make("shapes_oracle").score([group("two circles", *samples), group("three circles", *samples)])
-    assert len(reads) == 12
+    rewards.make("shapes_oracle").score([group("two circles", *samples), group("three circles", *samples[:4])])
+    assert reads == [[6, 4]]
+
+
+def test_pairs_may_leave_samples_out():
+    three = group("two circles", *(circles(number) for number in (1, 2, 3)))
+    there, back = OracleJudge().assess([Pair(three, 2, 1), Pair(three, 1, 2)])
+    assert (there.side, back.side) == (1, 0)
+    assert OracleJudge().assess([]) == []
+
+
+def test_groups_judged_together_get_what_they_get_alone():
+    groups = [
+        group("two circles", *(circles(number) for number in (1, 2, 3, 4))),
+        group("a red circle", RED_CIRCLE, BLUE_CIRCLE, CORNERED_CIRCLE),
+        group("a red circle moving right", moving("right"), moving("left"), moving("right")[:, ::-1]),
+        group(
+            "a red circle",
+            *(np.pad(picture, ((4, 4), (4, 4), (0, 0)), "edge") for picture in (BLUE_CIRCLE, RED_CIRCLE)),
+        ),
+    ]
+    for together, members in zip(rewards.make("shapes_oracle").score(groups), groups, strict=True):
+        alone = rewards.make("shapes_oracle").score([members])[0]
+        assert together.assessments == alone.assessments
+        np.testing.assert_array_equal(together.rewards, alone.rewards)
+
+
+def test_a_group_that_cannot_be_judged_leaves_the_others():
+    bad = [
+        group("a dog", RED_CIRCLE, BLUE_CIRCLE, RED_CIRCLE),
+        group("a red circle", moving("right"), moving("left"), moving("left")),
+        group("a red circle", *[RED_CIRCLE.astype(np.float32)] * 3),
+        group("a red circle", *[RED_CIRCLE[..., :1]] * 3),
+    ]
+    good = group("a red circle", RED_CIRCLE, BLUE_CIRCLE, CORNERED_CIRCLE)
+    *failed, scored = rewards.make("shapes_oracle").score([*bad, good])
+    for scores, reason in zip(failed, ("small world", "kind 'image'", "got float32", r"[32, 32, 1]"), strict=True):
+        assert np.isnan(scores.rewards).all()
+        assert scores.failures == {"refused": 3}
+        assert all(reason in outcome.detail for outcome in scores.assessments)
+    assert scored.failures == {}
+    np.testing.assert_array_equal(np.argsort(-scored.rewards), [0, 2, 1])
 
 
 @pytest.mark.benchmark

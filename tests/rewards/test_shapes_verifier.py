@@ -36,3 +36,39 @@ def test_what_cannot_be_checked_is_a_counted_failure(caption):
     scores = score(caption, RED_CIRCLE, EMPTY)
     assert np.isnan(scores.rewards).all()
     assert scores.failures == {"shapes_verifier": 2}
+
+
+def moving(xs):
+    return render_video([(Thing("circle", "red", x, 16, 5),) for x in xs])
+
+
+def test_groups_of_all_kinds_are_scored_in_one_call(caplog):
+    wide = np.pad(RED_CIRCLE, ((0, 0), (4, 4), (0, 0)), "edge")
+    right = moving(range(8, 26, 2))
+    groups = [
+        ("a red circle", [RED_CIRCLE, BLUE_CIRCLE]),
+        ("a red circle moving right", [right, right[::-1], right]),
+        ("a dog", [RED_CIRCLE]),
+        ("a red circle", [right]),
+        ("a red circle", [RED_CIRCLE.astype(np.float32), RED_CIRCLE.astype(np.float32)]),
+        ("a red circle", [wide]),
+        ("a blue square", [BLUE_SQUARE, EMPTY, RED_CIRCLE]),
+    ]
+    found = rewards.make("shapes_verifier").score(
+        [SampleGroup(Prompt(text), np.stack(samples)) for text, samples in groups]
+    )
+    expected = [[1, 2 / 3], [1, 3 / 4, 1], [np.nan], [np.nan], [np.nan, np.nan], [1], [1, 0, 1 / 3]]
+    for scores, values in zip(found, expected, strict=True):
+        np.testing.assert_allclose(scores.rewards, values, rtol=1e-6)
+        failed = int(np.isnan(values).sum())
+        assert scores.failures == ({"shapes_verifier": failed} if failed else {})
+    for reason in ("got 'a dog'", "kind 'image'", "got float32 [2, 32, 32, 3]"):
+        assert reason in caplog.text
+
+
+def test_score_samples_is_what_score_gives():
+    reward, samples = rewards.make("shapes_verifier"), np.stack([RED_CIRCLE, BLUE_CIRCLE, EMPTY])
+    scores = reward.score([SampleGroup(Prompt("a red circle"), samples)])[0]
+    np.testing.assert_array_equal(reward.score_samples(Prompt("a red circle"), samples), scores.rewards)
+    with pytest.raises(ValueError, match="small world"):
+        reward.score_samples(Prompt("a dog"), samples)

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+
+from flexgym.errors import UnknownNameError
+from flexgym.shapes.captions import (
+    HELD_OUT_COLOURS,
+    HELD_OUT_COUNTS,
+    HELD_OUT_PAIRS,
+    HELD_OUT_RELATIONS,
+    HELD_OUT_SIZES,
+    IMAGE_CATEGORIES,
+    VIDEO_CATEGORIES,
+    Noun,
+    Spec,
+    heldout_prompts,
+    parse_caption,
+    phrasings,
+    specs,
+    training_prompts,
+)
+
+CATEGORIES = {"image": IMAGE_CATEGORIES, "video": VIDEO_CATEGORIES}
+SPLITS = [(kind, split) for kind in CATEGORIES for split in ("training", "rich", "held_out")]
+CROSS_AND_CIRCLE = (Noun("cross", "blue"), Noun("circle", "red"))
+NOUN = re.compile(
+    r"(?:(two|three|four) )?(?:(small|large) )?(?:(red|green|blue|yellow) )?"
+    r"(circle|square|triangle|cross)(?:es|s)?(?: that is (red|green|blue|yellow))?"
+)
+
+
+def facts(caption):
+    """Compositions that the words of a caption name, found without the grammar."""
+    found = [match.groups() for match in NOUN.finditer(caption)]
+    assert found, caption
+    yield from ((colour or after, shape) for _, _, colour, shape, after in found)
+    yield from (({"two": 2, "three": 3, "four": 4}.get(number), shape) for number, _, _, shape, _ in found)
+    yield from ((size, shape) for _, size, _, shape, _ in found)
+    yield frozenset(shape for *_, shape, _ in found)
+    for said, meant in {"left of": "left of", "right of": "left of", "above": "above", "below": "above"}.items():
+        if said in caption:
+            first, second = (shape for *_, shape, _ in found)
+            yield (first, meant, second) if said == meant else (second, meant, first)
+
+
+def names_held_out(caption):
+    return not {*HELD_OUT_COLOURS, *HELD_OUT_PAIRS, *HELD_OUT_COUNTS, *HELD_OUT_SIZES, *HELD_OUT_RELATIONS}.isdisjoint(
+        facts(caption)
+    )
+
+
+@pytest.mark.parametrize(("kind", "split"), SPLITS)
+def test_every_phrasing_parses_back(kind, split):
+    for category, members in specs(kind, split).items():
+        for spec in members:
+            assert (spec.category, spec.kind) == (category, kind)
+            assert len(set(phrasings(spec))) >= 2
+            assert [parse_caption(caption) for caption in phrasings(spec)] == [spec] * len(phrasings(spec))
+
+
+@pytest.mark.parametrize(("kind", "split"), SPLITS)
+def test_every_category_exists(kind, split):
+    expected = set(CATEGORIES[kind])
+    assert set(specs(kind, split)) == (expected - {"attribution"} if split == "rich" else expected)
+
+
+def captions_of(kind, split):
+    return [text for members in specs(kind, split).values() for spec in members for text in phrasings(spec)]
+
+
+@pytest.mark.parametrize("kind", CATEGORIES)
+def test_no_training_caption_names_a_held_out_composition(kind):
+    for captions in (training_prompts(kind), captions_of(kind, "rich")):
+        assert not [caption for caption in captions if names_held_out(caption)]
+
+
+@pytest.mark.parametrize("kind", CATEGORIES)
+def test_no_caption_is_in_two_splits(kind):
+    captions = [text for split in ("training", "rich", "held_out") for text in captions_of(kind, split)]
+    assert len(set(captions)) == len(captions)
+
+
+@pytest.mark.parametrize("kind", CATEGORIES)
+def test_every_held_out_caption_names_a_held_out_composition(kind):
+    assert all(names_held_out(caption) for caption in heldout_prompts(kind))
+
+
+@pytest.mark.parametrize("kind", CATEGORIES)
+def test_training_prompts_are_balanced_and_complete(kind):
+    prompts = training_prompts(kind)
+    by_category = {category: [] for category in CATEGORIES[kind]}
+    for prompt in prompts:
+        by_category[parse_caption(prompt).category].append(prompt)
+    assert len({len(captions) for captions in by_category.values()}) == 1
+    for category, captions in by_category.items():
+        often = Counter(captions)
+        assert set(often) == {text for spec in specs(kind, "training")[category] for text in phrasings(spec)}
+        assert max(often.values()) - min(often.values()) <= 1
+    assert training_prompts(kind) == prompts
+
+
+@pytest.mark.parametrize("kind", CATEGORIES)
+def test_held_out_prompts_come_once_each(kind):
+    prompts = heldout_prompts(kind)
+    assert (
+        len(set(prompts)) == len(prompts) == sum(len(phrasings(s)) for m in specs(kind, "held_out").values() for s in m)
+    )
+
+
+@pytest.mark.parametrize(
+    ("caption", "spec"),
+    [
+        ("exactly three triangles", Spec("counting", (Noun("triangle", count=3),))),
+        ("two crosses", Spec("counting", (Noun("cross", count=2),))),
+        ("a small circle", Spec("object", (Noun("circle", size="small"),))),
+        ("a square to the left of a cross", Spec("position", (Noun("square"), Noun("cross")), "left of")),
+        (
+            "a square that is red and a cross that is blue",
+            Spec("attribution", (Noun("square", "red"), Noun("cross", "blue"))),
+        ),
+        ("a blue cross moving past a red circle", Spec("passing", CROSS_AND_CIRCLE, motion="passing")),
+        ("first a blue cross then a red circle", Spec("order", CROSS_AND_CIRCLE, motion="before")),
+    ],
+)
+def test_captions_by_hand(caption, spec):
+    assert parse_caption(caption) == spec
+
+
+@pytest.mark.parametrize("caption", ["A RED Circle.", "  a red   circle ", "a red\tcircle\n", "a Red circle ."])
+def test_case_space_and_full_stop_do_not_matter(caption):
+    assert parse_caption(caption) == Spec("colours", (Noun("circle", "red"),))
+
+
+@pytest.mark.parametrize(
+    "caption", ["", "a dog on a beach", "red circle circle", "a video of a red circle that moves up"]
+)
+def test_foreign_captions_are_refused_with_an_example(caption):
+    with pytest.raises(ValueError, match=r"expected a caption of the small world, such as 'a red circle'.*got "):
+        parse_caption(caption)
+
+
+def test_a_near_miss_is_told_the_nearest_caption():
+    with pytest.raises(ValueError, match="Did you mean 'a red circle'"):
+        parse_caption("a red circel")
+    with pytest.raises(ValueError, match="got 'a dog on the moon'$"):
+        parse_caption("a dog on the moon")
+
+
+def test_unknown_kind_and_split_name_the_nearest():
+    with pytest.raises(UnknownNameError, match="Did you mean 'video'"):
+        specs("videos", "training")
+    with pytest.raises(UnknownNameError, match="Did you mean 'held_out'"):
+        specs("image", "heldout")

@@ -1,0 +1,37 @@
+"""Everything but the distributed parts works where Ray is not installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+SCRIPT = """
+import importlib, pkgutil, sys
+
+class NoRay:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "ray":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NoRay())
+import flexgym, envs, rewards
+
+for package in (flexgym, envs, rewards):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not module.name.startswith(("flexgym.rllib", "flexgym.rm")):
+            importlib.import_module(module.name)
+
+import gymnasium as gym
+env = rewards.ShapesOracle(gym.make("FlexT2I-v0", group_size=2, num_steps=2))
+policy = flexgym.FlowPolicy.from_env(env)
+observation, info = env.reset(seed=0)
+terminated = False
+while not terminated:
+    observation, reward, terminated, truncated, info = env.step(policy(observation))
+assert info["group_rewards"].shape == (2,)
+assert not any(name.split(".")[0] == "ray" for name in sys.modules)
+"""
+
+
+def test_the_library_works_without_ray():
+    subprocess.run([sys.executable, "-c", SCRIPT], check=True, timeout=120)
