@@ -25,7 +25,7 @@ _NOT_STARTED = -1
 
 
 def open_generator(
-    name: str, modality: str, generator: str | Path | FlowGenerator | None, settings: Mapping[str, Any]
+    name: str, modality: str, generator: str | Path | FlowGenerator | None, *, settings: Mapping[str, Any]
 ) -> FlowGenerator:
     """The generator of an environment.
 

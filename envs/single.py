@@ -62,7 +62,7 @@ class GroupEnv(GroupAccess, gymnasium.Env):
         self.render_mode = render_mode
         # a vector of single environments writes into it
         self.metadata = dict(type(self).metadata)
-        self.generator = open_generator(self.name, self.modality, generator, settings)
+        self.generator = open_generator(self.name, self.modality, generator, settings=settings)
         self._groups = GroupBatch(self.generator, prompts, group_size=group_size, num_groups=1, preview=preview)
         self.observation_space = self._groups.observation_space()
         self.action_space = self._groups.action_space()

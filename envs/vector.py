@@ -63,7 +63,7 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
         self.num_envs, self.render_mode = num_envs, render_mode
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
-        self.generator = open_generator(self.name, self.modality, generator, settings)
+        self.generator = open_generator(self.name, self.modality, generator, settings=settings)
         self._groups = GroupBatch(self.generator, prompts, group_size=group_size, num_groups=num_envs, preview=preview)
         self.single_observation_space = self._groups.observation_space()
         self.single_action_space = self._groups.action_space()

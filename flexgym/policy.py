@@ -176,7 +176,7 @@ class FlowPolicy:
         conditioning = self.generator.condition(prompts).repeat(latents_PG.shape[1])
         velocity = self.generator.velocity(latents, sigma, conditioning)
         noise = self.noise if self._is_noisy(step) else ODE()
-        return transition(latents, velocity, sigma, sigma_next, noise=noise, sigma_max=float(self._grid[1]))
+        return transition(latents, velocity, sigma, sigma_next=sigma_next, noise=noise, sigma_max=float(self._grid[1]))
 
     def _is_noisy(self, step: int) -> bool:
         inside = self._window is None or step in self._window

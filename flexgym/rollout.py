@@ -99,7 +99,7 @@ def collect(envs: VectorEnv, policy: FlowPolicy, window: Window, *, seeds: Seque
     """
     started = time.perf_counter()
     acting = policy.within(window, seeds=seeds)
-    observation, infos = envs.reset(seed=list(seeds))
+    observation, infos = envs.reset(seed=list(seeds))  # type: ignore[arg-type]  # one for each, as SyncVectorEnv
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
     for step in range(policy.num_steps):
         move = acting.act(observation)
@@ -144,7 +144,7 @@ def sample(
 def _denoise(generator: FlowGenerator, latents: Tensor, prompts: Sequence[str]) -> Tensor:
     sigmas, conditioning = generator.sigmas().to(latents.device), generator.condition(prompts)
     for sigma, sigma_next in pairwise(sigmas):
-        levels = sigma.expand(len(latents)), sigma_next.expand(len(latents))
-        velocity = generator.velocity(latents, levels[0], conditioning)
-        latents = transition(latents, velocity, *levels, noise=ODE()).mean
+        level, after = sigma.expand(len(latents)), sigma_next.expand(len(latents))
+        velocity = generator.velocity(latents, level, conditioning)
+        latents = transition(latents, velocity, level, sigma_next=after, noise=ODE()).mean
     return latents

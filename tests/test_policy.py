@@ -45,7 +45,9 @@ def test_a_step_is_the_transition_of_the_kernel(env):
     conditioning = generator.condition([observation["prompt"]]).repeat(2)
     before, after = sigmas[0].expand(2), sigmas[1].expand(2)
     velocity = generator.velocity(latents, before, conditioning)
-    gaussian = transition(latents, velocity, before, after, noise=FlowSDE(eta=0.5), sigma_max=float(sigmas[1]))
+    gaussian = transition(
+        latents, velocity, before, sigma_next=after, noise=FlowSDE(eta=0.5), sigma_max=float(sigmas[1])
+    )
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(3))
     np.testing.assert_array_equal(ours, gaussian.sample(noise).numpy())
 

@@ -244,8 +244,8 @@ def transition(
     latents: Tensor,
     velocity: Tensor,
     sigma: Tensor,
-    sigma_next: Tensor,
     *,
+    sigma_next: Tensor,
     noise: NoiseScale,
     sigma_max: float = 0.99,
 ) -> Gaussian:

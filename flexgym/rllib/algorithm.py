@@ -16,7 +16,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
-from flexgym.errors import RewardError
+from flexgym.errors import ConfigError, RewardError
 from flexgym.flow import Window, WindowSchedule, require_stochastic
 from flexgym.rllib.config import FlowAlgorithmConfig
 from flexgym.rllib.runner import Scored, mean_score
@@ -150,8 +150,14 @@ class FlowAlgorithm(Algorithm):
         return list(self.config.held_out_prompts())
 
     def verify(self) -> Verification:
-        """Sample the held-out prompts with fixed seeds and let the verifier judge them."""
+        """Sample the held-out prompts with fixed seeds and let the verifier judge them.
+
+        Raises:
+            ConfigError: when the config names no verifier.
+        """
         verifier = self.config.make_verifier()
+        if verifier is None:
+            raise ConfigError("verification.reward must name a pointwise reward, such as ShapesVerifier, got None")
         prompts = self.held_out
         seeds = [
             int(seed) for seed in np.random.SeedSequence(self.config.verification_seed).generate_state(len(prompts))

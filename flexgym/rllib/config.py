@@ -44,7 +44,8 @@ class FlowAlgorithmConfig(AlgorithmConfig):
         self.groups_per_forward = 1
         self.rollout_noise, self.eta = "cps", 0.8
         self.window: dict[str, Any] = {"size": 3, "strategy": "random", "first": (0, 3)}
-        self.reward_name, self.reward_settings = "", {}
+        self.reward_name = ""
+        self.reward_settings: dict[str, Any] = {}
         self.monitors: tuple[str, ...] = ()
         self.clip_range: float | tuple[float, float] = 1e-3
         self.kl_coeff = 0.0
@@ -266,7 +267,7 @@ class FlowAlgorithmConfig(AlgorithmConfig):
 
         Terms with weights are normalised one by one and then blended, as in Pref-GRPO; else the reward itself is.
         """
-        options = {"std": self.advantage_std, "clip": self.advantage_clip}
+        options: dict[str, Any] = {"std": self.advantage_std, "clip": self.advantage_clip}
         weights = scores[0].weights
         if not weights:
             return group_advantages(np.stack([group.rewards for group in scores]), **options)

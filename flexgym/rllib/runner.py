@@ -72,7 +72,7 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         spec = self.config.get_rl_module_spec(env=None, spaces=None, inference_only=True)
         self.module = spec.build().to(get_device(self.config, self.config.num_gpus_per_env_runner))
 
-    def make_env(self, num_groups: int) -> None:
+    def make_env(self, num_groups: int) -> gym.vector.VectorEnv:
         """Vectorised groups over the module's own generator."""
         assert self.module is not None
         self.env = gym.make_vec(
@@ -83,6 +83,7 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
             autoreset_mode=AutoresetMode.DISABLED,
             **self.config.env_arguments,
         )
+        return self.env
 
     def sample(self, *, seeds: Sequence[int], window: Window, **kwargs: Any) -> tuple[Rollout, Scored]:
         """Roll out one group per seed and score them all.
@@ -93,10 +94,11 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
             **kwargs: unused.
         """
         assert self.module is not None
-        if self.env is None or self.env.num_envs != len(seeds):
-            self.make_env(len(seeds))
+        envs = self.env
+        if envs is None or envs.num_envs != len(seeds):
+            envs = self.make_env(len(seeds))
         policy = self.module.policy(groups_per_forward=self.config.groups_per_forward)
-        rollout = collect(self.env, policy, window, seeds=seeds)
+        rollout = collect(envs, policy, window, seeds=seeds)
         started = time.perf_counter()
         scores = self._reward.score(rollout.groups)
         monitors = {name: mean_score(reward.score(rollout.groups)) for name, reward in self._monitors.items()}

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 
 from flexgym.errors import ConfigError, unknown_name
@@ -229,5 +228,5 @@ def _grid_rows(verification: Verification) -> list[GridRow]:
             samples=verification.samples[index : index + 1],
             marks=(bool(verification.scores[index] >= 1.0 - 1e-6),),
         )
-        for index in np.arange(count)
+        for index in range(count)
     ]

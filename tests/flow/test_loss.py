@@ -51,8 +51,8 @@ def moved_step(scale: float = 0.01, dim: int = 16) -> tuple[Gaussian, Gaussian, 
     generator = torch.Generator().manual_seed(0)
     x, v, dv, z = (torch.randn(4, dim, generator=generator, dtype=torch.float64) for _ in range(4))
     sigma = torch.tensor([0.95, 0.7, 0.4, 0.1], dtype=torch.float64)
-    old = transition(x, v, sigma, sigma - 0.05, noise=FlowSDE())
-    new = transition(x, v + scale * dv, sigma, sigma - 0.05, noise=FlowSDE())
+    old = transition(x, v, sigma, sigma_next=sigma - 0.05, noise=FlowSDE())
+    new = transition(x, v + scale * dv, sigma, sigma_next=sigma - 0.05, noise=FlowSDE())
     return new, old, old.sample(z)
 
 

@@ -32,7 +32,11 @@ def column(values: torch.Tensor) -> torch.Tensor:
 def test_flow_sde_by_hand():
     # sigma 0.5 -> 0.25: s_t = sqrt(.5/.5) = 1, drift = 1*.25/(2*.5) = .25, std = sqrt(.25) = .5, x1hat = 2 + .5*4 = 4
     step = transition(
-        torch.tensor([2.0]), torch.tensor([4.0]), torch.tensor([0.5]), torch.tensor([0.25]), noise=FlowSDE(1.0)
+        torch.tensor([2.0]),
+        torch.tensor([4.0]),
+        torch.tensor([0.5]),
+        sigma_next=torch.tensor([0.25]),
+        noise=FlowSDE(1.0),
     )
     assert step.mean.item() == pytest.approx(2.0 - 0.25 * 4.0 - 0.25 * 4.0)
     assert step.std.item() == pytest.approx(0.5)
@@ -41,7 +45,11 @@ def test_flow_sde_by_hand():
 def test_dance_sde_by_hand():
     # s_t = .5: drift = .25*.25/(2*.5) = .0625, std = .5*.5 = .25
     step = transition(
-        torch.tensor([2.0]), torch.tensor([4.0]), torch.tensor([0.5]), torch.tensor([0.25]), noise=DanceSDE(0.5)
+        torch.tensor([2.0]),
+        torch.tensor([4.0]),
+        torch.tensor([0.5]),
+        sigma_next=torch.tensor([0.25]),
+        noise=DanceSDE(0.5),
     )
     assert step.mean.item() == pytest.approx(2.0 - 1.0 - 0.0625 * 4.0)
     assert step.std.item() == pytest.approx(0.25)
@@ -50,7 +58,7 @@ def test_dance_sde_by_hand():
 def test_cps_by_hand():
     # eta 1/3 is an angle of 30 degrees: std = sigma'/2, x0hat = 2 - .5*4 = 0, mean = sigma' * cos(30) * x1hat
     step = transition(
-        torch.tensor([2.0]), torch.tensor([4.0]), torch.tensor([0.5]), torch.tensor([0.25]), noise=CPS(1 / 3)
+        torch.tensor([2.0]), torch.tensor([4.0]), torch.tensor([0.5]), sigma_next=torch.tensor([0.25]), noise=CPS(1 / 3)
     )
     assert step.mean.item() == pytest.approx(0.25 * math.sqrt(3) / 2 * 4.0)
     assert step.std.item() == pytest.approx(0.125)
@@ -110,7 +118,7 @@ def cps_textbook(x, v, sigma, sigma_next, eta):
 def test_kernel_equals_the_textbook(noise: NoiseScale, textbook, level, seed):
     x, v = draws(3, 7, seed=seed)
     sigma, sigma_next = (torch.full((3,), value, dtype=torch.float64) for value in level)
-    step = transition(x, v, sigma, sigma_next, noise=noise)
+    step = transition(x, v, sigma, sigma_next=sigma_next, noise=noise)
     mean, std = textbook(x, v, sigma, sigma_next, noise.eta)
     torch.testing.assert_close(step.mean, mean, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(step.std, std, rtol=1e-12, atol=0)
@@ -123,7 +131,7 @@ def test_dance_formula_is_the_flow_kernel_with_constant_scale():
 
     x, v = draws(4, 9)
     sigma, sigma_next = torch.tensor([[1.0, 0.8, 0.5, 0.1], [0.9, 0.6, 0.2, 0.0]], dtype=torch.float64)
-    step = transition(x, v, sigma, sigma_next, noise=ConstantFlow())
+    step = transition(x, v, sigma, sigma_next=sigma_next, noise=ConstantFlow())
     mean, std = dance_textbook(x, v, sigma, sigma_next, 0.3)
     torch.testing.assert_close(step.mean, mean, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(step.std, std, rtol=1e-12, atol=0)
@@ -158,7 +166,7 @@ def test_ode_equals_the_euler_step_of_diffusers_to_the_bit(shift: float):
         velocity = draws(2, 4, 8, 8, seed=index + 1, dtype=torch.float32)[0]
         theirs = scheduler.step(velocity, timestep, theirs).prev_sample
         sigma, sigma_next = scheduler.sigmas[index].repeat(2), scheduler.sigmas[index + 1].repeat(2)
-        step = transition(ours, velocity, sigma, sigma_next, noise=ODE())
+        step = transition(ours, velocity, sigma, sigma_next=sigma_next, noise=ODE())
         ours = step.sample(torch.randn_like(ours))
         assert torch.equal(ours, theirs)
 
@@ -204,13 +212,13 @@ def test_rows_are_independent_of_their_batch(noise: NoiseScale, shape):
     x, v = draws(*shape, dtype=torch.float32)
     z, _ = draws(*shape, seed=5, dtype=torch.float32)
     sigma, sigma_next = torch.tensor([1.0, 0.6, 0.3]), torch.tensor([0.8, 0.5, 0.1])
-    batch = transition(x, v, sigma, sigma_next, noise=noise, sigma_max=0.8)
+    batch = transition(x, v, sigma, sigma_next=sigma_next, noise=noise, sigma_max=0.8)
     assert batch.mean.shape == shape
     assert batch.std.shape == (3,)
     latents = batch.sample(z)
     for row in range(3):
         cut = slice(row, row + 1)
-        alone = transition(x[cut], v[cut], sigma[row], sigma_next[row], noise=noise, sigma_max=0.8)
+        alone = transition(x[cut], v[cut], sigma[row], sigma_next=sigma_next[row], noise=noise, sigma_max=0.8)
         assert torch.equal(alone.sample(z[cut]), latents[cut])
         torch.testing.assert_close(alone.log_prob(latents[cut]), batch.log_prob(latents)[cut])
 
@@ -220,16 +228,16 @@ def test_replay_of_a_rollout_has_log_ratio_exactly_zero(noise: NoiseScale):
     x, v = draws(4, 3, 8, 8, dtype=torch.float32)
     sigma = torch.tensor([1.0, 0.7, 0.4, 0.2])
     with torch.no_grad():
-        rollout = transition(x, v, sigma, sigma * 0.8, noise=noise, sigma_max=0.8)
+        rollout = transition(x, v, sigma, sigma_next=sigma * 0.8, noise=noise, sigma_max=0.8)
         latents = rollout.sample(draws(4, 3, 8, 8, seed=1, dtype=torch.float32)[0])
         old = rollout.log_prob(latents)
-    replay = transition(x, v.requires_grad_(), sigma, sigma * 0.8, noise=noise, sigma_max=0.8)
+    replay = transition(x, v.requires_grad_(), sigma, sigma_next=sigma * 0.8, noise=noise, sigma_max=0.8)
     assert (replay.log_prob(latents) - old).tolist() == [0.0] * 4
 
 
 def test_sampled_latents_have_the_stated_mean_and_std():
     x, v = torch.full((50_000,), 0.4), torch.full((50_000,), -1.2)
-    step = transition(x, v, torch.tensor(0.6), torch.tensor(0.5), noise=FlowSDE(0.7))
+    step = transition(x, v, torch.tensor(0.6), sigma_next=torch.tensor(0.5), noise=FlowSDE(0.7))
     sample = step.sample(torch.randn(50_000, generator=torch.Generator().manual_seed(0)))
     std = step.std[0].item()
     assert sample.mean().item() == pytest.approx(step.mean[0].item(), abs=5 * std / math.sqrt(50_000))
@@ -244,10 +252,10 @@ def test_gradients_of_log_prob_and_kl(noise: NoiseScale):
     x, v = draws(2, 3)
     target, other = draws(2, 3, seed=2)
     sigma, sigma_next = torch.tensor([[0.9, 0.5], [0.7, 0.4]], dtype=torch.float64)
-    reference = Gaussian(other, transition(x, v, sigma, sigma_next, noise=noise).std)
+    reference = Gaussian(other, transition(x, v, sigma, sigma_next=sigma_next, noise=noise).std)
 
     def outputs(velocity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        step = transition(x, velocity, sigma, sigma_next, noise=noise)
+        step = transition(x, velocity, sigma, sigma_next=sigma_next, noise=noise)
         return step.log_prob(target), step.kl(reference)
 
     assert torch.autograd.gradcheck(outputs, v.requires_grad_())
@@ -257,7 +265,7 @@ def test_gradients_flow_into_the_velocity_only():
     x, v = (tensor.requires_grad_() for tensor in draws(2, 3))
     target = draws(2, 3, seed=2)[0].requires_grad_()
     sigma = torch.tensor([0.9, 0.5], dtype=torch.float64, requires_grad=True)
-    transition(x, v, sigma, sigma * 0.7, noise=FlowSDE()).log_prob(target).sum().backward()
+    transition(x, v, sigma, sigma_next=sigma * 0.7, noise=FlowSDE()).log_prob(target).sum().backward()
     assert v.grad is not None
     assert v.grad.abs().min() > 0
     assert x.grad is None
@@ -269,9 +277,9 @@ def test_gradients_flow_into_the_velocity_only():
 def test_half_precision_inputs_are_computed_in_float32(dtype):
     x, v = (tensor.to(dtype) for tensor in draws(2, 6, dtype=torch.float32))
     sigma, sigma_next = torch.tensor([0.9, 0.5]), torch.tensor([0.8, 0.4])
-    step = transition(x, v, sigma, sigma_next, noise=FlowSDE())
+    step = transition(x, v, sigma, sigma_next=sigma_next, noise=FlowSDE())
     assert step.mean.dtype == step.std.dtype == predicted_clean(x, v, sigma).dtype == torch.float32
-    assert torch.equal(step.mean, transition(x.float(), v.float(), sigma, sigma_next, noise=FlowSDE()).mean)
+    assert torch.equal(step.mean, transition(x.float(), v.float(), sigma, sigma_next=sigma_next, noise=FlowSDE()).mean)
 
 
 # ------------------------------------------------------------------------------------------------------- refusals
@@ -280,7 +288,7 @@ def test_half_precision_inputs_are_computed_in_float32(dtype):
 @pytest.mark.parametrize("noise", [ODE(), CPS(0.8)])
 def test_no_density_without_noise(noise: NoiseScale):
     x, v = draws(2, 3)
-    step = transition(x, v, torch.tensor([0.5, 0.3]), torch.tensor([0.2, 0.0]), noise=noise)
+    step = transition(x, v, torch.tensor([0.5, 0.3]), sigma_next=torch.tensor([0.2, 0.0]), noise=noise)
     with pytest.raises(ConfigError, match=r"log_prob needs a positive std, got 0 in rows \[.*1\]"):
         step.log_prob(x)
     with pytest.raises(ConfigError, match="kl needs a positive std"):
@@ -314,8 +322,8 @@ def test_cps_eta_above_one_is_refused():
 def test_eta_zero_is_the_euler_step(noise: NoiseScale):
     x, v = draws(2, 3)
     sigma, sigma_next = torch.tensor([0.9, 0.5]), torch.tensor([0.8, 0.4])
-    step = transition(x, v, sigma, sigma_next, noise=noise)
-    assert torch.equal(step.mean, transition(x, v, sigma, sigma_next, noise=ODE()).mean)
+    step = transition(x, v, sigma, sigma_next=sigma_next, noise=noise)
+    assert torch.equal(step.mean, transition(x, v, sigma, sigma_next=sigma_next, noise=ODE()).mean)
     assert step.std.tolist() == [0.0, 0.0]
 
 
@@ -323,12 +331,12 @@ def test_shapes_that_do_not_fit_are_refused():
     x, v = draws(2, 3)
     half = torch.tensor([0.5, 0.5])
     with pytest.raises(ConfigError, match=r"velocity must have the shape of the latents, \[2, 3\]"):
-        transition(x, v[:, :2], half, half * 0.5, noise=ODE())
+        transition(x, v[:, :2], half, sigma_next=half * 0.5, noise=ODE())
     with pytest.raises(ConfigError, match=r"sigma_next must be a scalar or \[2\]"):
-        transition(x, v, half, torch.ones(3), noise=ODE())
+        transition(x, v, half, sigma_next=torch.ones(3), noise=ODE())
     with pytest.raises(ConfigError, match="sigma_max"):
-        transition(x, v, half, half * 0.5, noise=FlowSDE(), sigma_max=1.0)
-    step = transition(x, v, half, half * 0.5, noise=FlowSDE())
+        transition(x, v, half, sigma_next=half * 0.5, noise=FlowSDE(), sigma_max=1.0)
+    step = transition(x, v, half, sigma_next=half * 0.5, noise=FlowSDE())
     with pytest.raises(ConfigError, match="noise must have the shape"):
         step.sample(v[:1])
     with pytest.raises(ConfigError, match="x must have the shape"):

@@ -16,7 +16,7 @@ def euler(generator, latents, conditioning):
         for before, after in zip(sigmas[:-1], sigmas[1:], strict=True):
             level = before.expand(len(latents))
             velocity = generator.velocity(latents, level, conditioning)
-            latents = transition(latents, velocity, level, after.expand(len(latents)), noise=ODE()).mean
+            latents = transition(latents, velocity, level, sigma_next=after.expand(len(latents)), noise=ODE()).mean
     return latents
 
 

@@ -34,13 +34,13 @@ def test_replay_equals_rollout_exactly(family, guidance, training):
         sigma, after = grid[step].expand(2 * group), grid[step + 1].expand(2 * group)
         with torch.no_grad():
             velocity = generator.velocity(latents, sigma, conditioning, micro_batch=group)
-            gaussian = transition(latents, velocity, sigma, after, noise=noise, sigma_max=float(grid[1]))
+            gaussian = transition(latents, velocity, sigma, sigma_next=after, noise=noise, sigma_max=float(grid[1]))
             nexts = gaussian.sample(torch.randn_like(latents))
         taken.append((latents, sigma, after, nexts, velocity, gaussian.log_prob(nexts)))
         latents = nexts
     before, sigma, after, nexts, velocity, log_prob = (torch.cat(parts) for parts in zip(*taken, strict=True))
     replayed = generator.velocity(before, sigma, conditioning.index(list(range(4)) * 2), micro_batch=group)
-    again = transition(before, replayed, sigma, after, noise=noise, sigma_max=float(grid[1])).log_prob(nexts)
+    again = transition(before, replayed, sigma, sigma_next=after, noise=noise, sigma_max=float(grid[1])).log_prob(nexts)
     assert float((replayed - velocity).detach().abs().max()) == 0.0
     assert float((again - log_prob).detach().abs().max()) == 0.0
     again.mean().backward()
