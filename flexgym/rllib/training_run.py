@@ -134,20 +134,20 @@ class TrainingRun:
     ) -> bool:
         """Train until the end; False when a person asked for a stop."""
         longest = 0.0
-        while algorithm.iteration < self.settings.iterations:
+        while algorithm.iteration < self.settings.iterations and not interrupt.requested:
             began = time.monotonic()
-            if interrupt.requested:
-                return False
-            if began + longest > deadline:
-                break
             display.phase("training")
             metrics = algorithm.train()[METRICS]
-            row = {"iteration": algorithm.iteration, **metrics}
-            self._record(algorithm, display, row, verification=algorithm.last_verification)
+            done = algorithm.iteration == self.settings.iterations or interrupt.requested
+            late = time.monotonic() + max(longest, time.monotonic() - began) > deadline
+            verification = algorithm.last_verification or (self._verify(algorithm) if done or late else None)
+            self._record(algorithm, display, {"iteration": algorithm.iteration, **metrics}, verification=verification)
             if algorithm.iteration % self.settings.checkpoint_interval == 0:
                 self._checkpoint(algorithm)
+            if late:
+                break
             longest = max(longest, time.monotonic() - began)
-        return True
+        return not interrupt.requested
 
     def _verify(self, algorithm: FlowAlgorithm) -> Verification | None:
         return algorithm.verify() if self.config.verification_reward else None
