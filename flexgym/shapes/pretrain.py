@@ -49,6 +49,8 @@ class Recipe:
     wrong_share: float
 
 
+TRAINING_SHIFT = 5.0
+"""What a caption decides, it decides at high noise levels: the latents are so plain that at 0.9 all is settled."""
 RECIPES = {
     "t2i": Recipe("image", Stage(1200, 32, 2e-3), Stage(8000, 64, 2e-3), 40000, 0.2),
     "t2v": Recipe("video", Stage(2500, 4, 2e-3), Stage(10000, 32, 2e-3), 12000, 0.2),
@@ -189,7 +191,7 @@ def train_flow(
             optimizer.param_groups[0]["lr"] = base * rate
         clean, captions = data.batch(rng, stage.batch_size)
         sigma = torch.sigmoid(torch.randn(len(clean)))
-        sigma = modules.SHIFT * sigma / (1.0 + (modules.SHIFT - 1.0) * sigma)
+        sigma = TRAINING_SHIFT * sigma / (1.0 + (TRAINING_SHIFT - 1.0) * sigma)
         noise, level = torch.randn_like(clean), sigma.view(-1, *[1] * (clean.ndim - 1))
         predicted = velocity(pipe, (1.0 - level) * clean + level * noise, sigma, captions=captions)
         loss = (predicted - (noise - clean)).square().mean()
@@ -220,7 +222,7 @@ def main(
     *,
     out: Annotated[Path, typer.Option(help="where the pipeline folder goes")] = Path("runs/pretrain"),
     seed: int = 0,
-    autoencoder: Annotated[Path | None, typer.Option(help="a trained one, to leave out the first stage")] = None,
+    start: Annotated[Path | None, typer.Option(help="a pipeline folder to go on from, with its autoencoder")] = None,
     threads: int = 1,
     speed: Annotated[float, typer.Option(help="divide all lengths by this, to try the script out")] = 1.0,
 ) -> None:
@@ -230,8 +232,9 @@ def main(
     torch.manual_seed(seed)
     recipe, pipe = RECIPES[name], BUILDERS[name]()
     shorter = lambda stage: Stage(max(2, int(stage.steps / speed)), stage.batch_size, stage.learning_rate)  # noqa: E731
-    if autoencoder:
-        pipe.register_modules(vae=type(pipe.vae).from_pretrained(autoencoder))
+    if start:
+        kept = {name: part for name, part in pipe.components.items() if part is None}
+        pipe = type(pipe).from_pretrained(start, **kept)
     else:
         train_autoencoder(pipe.vae, recipe.kind, shorter(recipe.autoencoder), rng=np.random.default_rng(seed))
     pipe.vae.eval().requires_grad_(False)
