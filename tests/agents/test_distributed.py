@@ -30,7 +30,7 @@ def cluster():
 def test_one_and_two_learners_give_the_same_weights(cluster, mode):
     found = []
     for num_learners in (0, 2):
-        config = small_config(lr=1e-3)
+        config = small_config(lr=3e-4)  # that of the recipes: rounding differs between the two, and the rate scales it
         config.generator(mode=mode, lora={"rank": 4})
         config.rollout(prompts_per_iteration=4)
         config.learners(num_learners=num_learners)

@@ -181,15 +181,15 @@ def test_a_saved_folder_is_the_same_generator(name, pipe, tmp_path):
     assert sample.shape == (2, *([FRAMES] if name == "t2v" else []), SIZE, SIZE, 3)
 
 
-def test_the_script_makes_a_folder_around_a_given_autoencoder(tmp_path, monkeypatch):
+def test_the_script_goes_on_from_a_given_pipeline(tmp_path, monkeypatch):
     pipe = modules.build_t2i(width=32, layers=1)
-    pipe.vae.save_pretrained(tmp_path / "vae")
+    pretrain.save(pipe, "t2i", tmp_path / "start")
     monkeypatch.setitem(pretrain.BUILDERS, "t2i", lambda: modules.build_t2i(width=32, layers=1))
     recipe = pretrain.Recipe("image", Stage(40, 4, 1e-3), Stage(40, 4, 1e-3), 200, 0.3)
     monkeypatch.setitem(pretrain.RECIPES, "t2i", recipe)
     app = typer.Typer()
     app.command()(pretrain.main)
-    options = ["--out", str(tmp_path), "--speed", "20", "--autoencoder", str(tmp_path / "vae")]
+    options = ["--out", str(tmp_path), "--speed", "20", "--start", str(tmp_path / "start")]
     result = CliRunner().invoke(app, ["t2i", *options])
     assert result.exit_code == 0, result.output
     made = load_generator(tmp_path / "t2i")
