@@ -10,7 +10,7 @@ from flexgym.shapes.captions import IMAGE_CATEGORIES, VIDEO_CATEGORIES, Noun, Sp
 from flexgym.shapes.reading import read_samples
 from flexgym.shapes.sampling import sample_clip, sample_scene, wrong_spec
 from flexgym.shapes.scenes import COLOURS, FRAMES, SHAPES, Thing, render, render_video
-from flexgym.shapes.verifier import check, verify
+from flexgym.shapes.verifier import SIZE_BORDER, check, verify
 
 DRAWN = {"image": 50, "video": 12}
 DRAWINGS = [
@@ -63,7 +63,12 @@ def test_what_was_drawn_is_accepted(kind, category, split, spoil):
 
 
 def also_true(spec, scene):
-    """Whether another caption of two things is true of a scene too: the nouns the other way round, or a diagonal."""
+    """Whether another caption is true of a scene too: one that says less, nouns the other way round, or a diagonal."""
+    if spec.category in ("object", "colours", "counting"):
+        noun = spec.nouns[0]
+        sizes = ["large" if thing.radius > SIZE_BORDER else "small" for thing in scene]
+        looks = all(thing.shape == noun.shape and noun.colour in (None, thing.colour) for thing in scene)
+        return looks and len(scene) == noun.count and all(noun.size in (None, size) for size in sizes)
     if spec.category not in ("two_objects", "attribution", "position"):
         return False
     things = {thing.shape: thing for thing in scene}
