@@ -216,7 +216,7 @@ def save(pipe: Any, name: str, folder: Path) -> None:
     pipe.save_pretrained(folder, safe_serialization=True)
     (folder / "generation_config.json").write_text(json.dumps(modules.GENERATION[name], indent=2) + "\n")
     for path in (folder / "model_index.json", *folder.glob("*/config.json")):
-        # where a part was loaded from is nobody's business
+        # a path of the machine that made the checkpoint says nothing to anyone else
         values = json.loads(path.read_text())
         values.pop("_name_or_path", None)
         path.write_text(json.dumps(values, indent=2) + "\n")
