@@ -26,7 +26,14 @@ RELATIONS = ("left of", "right of", "above", "below")
 DIRECTIONS = ("left", "right", "up", "down")
 RESIZES = ("growing", "shrinking")
 
-HELD_OUT_COLOURS = {("red", "cross"), ("green", "circle")}
+UNTAUGHT_COLOURS = {("red", "cross"), ("green", "circle")}
+"""Shapes in colours that no caption of the base models' own training names: reinforcement learning may teach them."""
+HELD_OUT_THINGS = {
+    ("large", "red", "cross"),
+    ("small", "green", "circle"),
+    ("bouncing", "red", "cross"),
+    ("bouncing", "green", "circle"),
+}
 HELD_OUT_RELATIONS = {("square", "left of", "triangle"), ("triangle", "above", "circle")}
 """With relations said as ``left of`` or ``above``; that a triangle is right of a square is held out, too."""
 HELD_OUT_SHARE = 8
@@ -81,7 +88,7 @@ def _noun_is_held_out(spec: Spec, noun: Noun) -> bool:
         return False
     partners = [other.shape for other in spec.nouns if other is not noun]
     return (
-        (noun.colour, noun.shape) in HELD_OUT_COLOURS
+        not HELD_OUT_THINGS.isdisjoint((what, noun.colour, noun.shape) for what in (noun.size, spec.motion))
         or (noun.size is not None and _is_drawn(noun.size, noun.colour, noun.shape))
         or (noun.count > 1 and _is_drawn(noun.count, noun.colour, noun.shape))
         or (spec.motion is not None and not partners and _is_drawn(spec.motion, noun.colour, noun.shape))
@@ -97,6 +104,11 @@ def held_out(spec: Spec) -> bool:
         shapes, relation = shapes[::-1], {"right of": "left of", "below": "above"}[relation]
     placed = relation is not None and (shapes[0], relation, shapes[1]) in HELD_OUT_RELATIONS
     return placed or any(_noun_is_held_out(spec, noun) for noun in spec.nouns)
+
+
+def taught(spec: Spec) -> bool:
+    """Whether the base models were trained on captions that say this."""
+    return not any((noun.colour, noun.shape) in UNTAUGHT_COLOURS for noun in spec.nouns)
 
 
 def _image_specs() -> Iterator[Spec]:
@@ -168,7 +180,7 @@ SPLITS = ("training", "rich", "held_out")
 
 
 @cache
-def specs(kind: str, split: str) -> dict[str, tuple[Spec, ...]]:
+def specs(kind: str, split: str, *, only_taught: bool = False) -> dict[str, tuple[Spec, ...]]:
     """All specs of a split by category.
 
     Args:
@@ -176,6 +188,7 @@ def specs(kind: str, split: str) -> dict[str, tuple[Spec, ...]]:
         split: ``"training"`` or ``"held_out"``, or ``"rich"``: training captions that say more or less than the plain
             form of their category, from which a generator learns to read word by word. No composition of the held-out
             captions is part of any other caption; they are plain where a plain form is held out, else rich.
+        only_taught: leave out what the base models' own training left out.
 
     Raises:
         UnknownNameError: for another kind or split.
@@ -188,9 +201,9 @@ def specs(kind: str, split: str) -> dict[str, tuple[Spec, ...]]:
         "video": (_video_specs, _rich_video_specs),
     }[kind]
     if split == "rich":
-        return _by_category(spec for spec in rich() if not held_out(spec))
+        return _by_category(spec for spec in rich() if not held_out(spec) and (taught(spec) or not only_taught))
     if split == "training":
-        return _by_category(spec for spec in plain() if not held_out(spec))
+        return _by_category(spec for spec in plain() if not held_out(spec) and (taught(spec) or not only_taught))
     return {
         **_by_category(spec for spec in rich() if held_out(spec)),
         **_by_category(spec for spec in plain() if held_out(spec)),
@@ -289,13 +302,14 @@ def _suggestion(text: str) -> str:
     return f". Did you mean {near!r}?" if near in _grammar() else ""
 
 
-def _captions(kind: str, split: str) -> list[list[str]]:
-    """Every caption of a split, one list for each category."""
-    return [[text for spec in members for text in phrasings(spec)] for members in specs(kind, split).values()]
+def _captions(kind: str, split: str) -> dict[str, list[str]]:
+    """Every caption of a split by category."""
+    members = specs(kind, split).items()
+    return {category: [text for spec in found for text in phrasings(spec)] for category, found in members}
 
 
 def training_prompts(kind: str) -> list[str]:
-    """The captions of the training compositions, balanced over the categories, in a fixed order.
+    """The captions of the training compositions, plain and rich, balanced over the categories, in a fixed order.
 
     Every caption is there. A category with fewer captions repeats them from the first on until it has as many as the
     largest, so that each category is as likely when a prompt is drawn.
@@ -303,9 +317,12 @@ def training_prompts(kind: str) -> list[str]:
     Args:
         kind: ``"image"`` or ``"video"``.
     """
-    by_category = _captions(kind, "training")
-    most = max(map(len, by_category))
-    return [text for captions in by_category for text in itertools.islice(itertools.cycle(captions), most)]
+    by_category: dict[str, list[str]] = {}
+    for split in ("training", "rich"):
+        for category, captions in _captions(kind, split).items():
+            by_category.setdefault(category, []).extend(captions)
+    most = max(map(len, by_category.values()))
+    return [text for captions in by_category.values() for text in itertools.islice(itertools.cycle(captions), most)]
 
 
 def heldout_prompts(kind: str) -> list[str]:
@@ -314,4 +331,4 @@ def heldout_prompts(kind: str) -> list[str]:
     Args:
         kind: ``"image"`` or ``"video"``.
     """
-    return list(itertools.chain.from_iterable(_captions(kind, "held_out")))
+    return list(itertools.chain.from_iterable(_captions(kind, "held_out").values()))

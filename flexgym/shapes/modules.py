@@ -163,16 +163,17 @@ def build_t2v(*, width: int = 96, layers: int = 4) -> WanPipeline:
     )
     channels = 16
     autoencoder = AutoencoderKLWan(
-        base_dim=8,
+        base_dim=12,
         z_dim=channels,
-        dim_mult=[1, 2, 4, 4],
+        dim_mult=[1, 2, 4],
         num_res_blocks=1,
-        temperal_downsample=[False, True, True],
+        temperal_downsample=[True, True],
+        scale_factor_spatial=4,
         latents_mean=[0.0] * channels,
         latents_std=[1.0] * channels,
     )
     transformer = WanTransformer3DModel(
-        patch_size=(1, 1, 1),
+        patch_size=(1, 2, 2),
         num_attention_heads=width // 32,
         attention_head_dim=32,
         in_channels=channels,

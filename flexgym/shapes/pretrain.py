@@ -6,12 +6,13 @@ web are wrong, so the base is mediocre on purpose: it draws sharp shapes, and of
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,19 +32,33 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Stage:
-    """Length and step size of one stage of training."""
+    """Length and step size of one stage of training.
+
+    Attributes:
+        steps: how many there are.
+        batch_size: of each.
+        learning_rate: the highest.
+        schedule: steps in which the learning rate would come down to zero; None is ``steps``. A flow that stops earlier
+            has learnt to draw, but not yet all that captions say.
+    """
 
     steps: int
     batch_size: int
     learning_rate: float
+    schedule: int | None = None
+
+    def shorter(self, speed: float) -> Stage:
+        """The same, ``speed`` times as short."""
+        schedule = self.schedule and int(self.schedule / speed)
+        return replace(self, steps=max(2, int(self.steps / speed)), schedule=schedule)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one checkpoint is made."""
+    """How one checkpoint is made: the stages of its autoencoder one after the other, then the flow."""
 
     kind: str
-    autoencoder: Stage
+    autoencoder: tuple[Stage, ...]
     flow: Stage
     scenes: int
     wrong_share: float
@@ -52,15 +67,16 @@ class Recipe:
 TRAINING_SHIFT = 5.0
 """What a caption decides, it decides at high noise levels: the latents are so plain that at 0.9 all is settled."""
 RECIPES = {
-    "t2i": Recipe("image", Stage(1200, 32, 2e-3), Stage(15000, 64, 2e-3), 40000, 0.1),
-    "t2v": Recipe("video", Stage(2500, 4, 2e-3), Stage(10000, 32, 2e-3), 12000, 0.1),
+    "t2i": Recipe("image", (Stage(1200, 32, 2e-3),), Stage(6000, 64, 2e-3, schedule=15000), 40000, 0.1),
+    "t2v": Recipe("video", (Stage(2200, 4, 2e-3), Stage(2400, 4, 2e-3)), Stage(10000, 32, 2e-3), 12000, 0.1),
 }
 BUILDERS: dict[str, Callable[[], Any]] = {"t2i": modules.build_t2i, "t2v": modules.build_t2v}
 
 
 def draw(rng: np.random.Generator, kind: str, count: int) -> tuple[list[Spec], Tensor]:
     """``count`` training specs, every other one rich, and pictures, uint8 ``[B, 3, H, W]`` or ``[B, 3, F, H, W]``."""
-    specs = [sample_spec(rng, kind, "rich" if index % 2 else "training") for index in range(count)]
+    splits = itertools.islice(itertools.cycle(("training", "rich")), count)
+    specs = [sample_spec(rng, kind, split, only_taught=True) for split in splits]
     if kind == "image":
         pixels = np.stack([render(sample_scene(rng, spec)) for spec in specs]).transpose(0, 3, 1, 2)
     else:
@@ -163,7 +179,8 @@ class FlowData:
         rows = rng.integers(len(self.specs), size=size)
         wrong = rng.random(size) < self.wrong_share
         said = [
-            wrong_spec(rng, self.specs[row]) if bad else self.specs[row] for row, bad in zip(rows, wrong, strict=True)
+            wrong_spec(rng, self.specs[row], only_taught=True) if bad else self.specs[row]
+            for row, bad in zip(rows, wrong, strict=True)
         ]
         return self.latents[torch.from_numpy(rows)], [sample_caption(rng, spec) for spec in said]
 
@@ -184,9 +201,10 @@ def train_flow(
     average = deepcopy(parts).requires_grad_(False)
     optimizers = make_optimizers(parts, stage)
     base_rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+    schedule = stage.schedule or stage.steps
     started, smooth = time.monotonic(), 1.0
     for step in range(stage.steps):
-        rate = min(1.0, (step + 1) / 300, 1.05 * (stage.steps - step) / stage.steps)
+        rate = min(1.0, (step + 1) / 300, 1.05 * (schedule - step) / schedule)
         for optimizer, base in zip(optimizers, base_rates, strict=True):
             optimizer.param_groups[0]["lr"] = base * rate
         clean, captions = data.batch(rng, stage.batch_size)
@@ -236,12 +254,14 @@ def main(
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     recipe, pipe = RECIPES[name], BUILDERS[name]()
-    shorter = lambda stage: Stage(max(2, int(stage.steps / speed)), stage.batch_size, stage.learning_rate)  # noqa: E731
     if start:
         kept = {name: part for name, part in pipe.components.items() if part is None}
         pipe = type(pipe).from_pretrained(start, **kept)
     else:
-        train_autoencoder(pipe.vae, recipe.kind, shorter(recipe.autoencoder), rng=np.random.default_rng(seed))
+        for number, stage in enumerate(recipe.autoencoder):
+            rng = np.random.default_rng(seed + 1000 * number)
+            train_autoencoder(pipe.vae, recipe.kind, stage.shorter(speed), rng=rng)
+            torch.manual_seed(seed + 1000 * (number + 1))  # each stage draws its own, so it can be made again alone
     pipe.vae.eval().requires_grad_(False)
     torch.manual_seed(seed + 1)
     rng = np.random.default_rng(seed + 1)
@@ -254,7 +274,7 @@ def main(
         save(snapshot, name, out / name)
         logger.info("saved after %d steps", step)
 
-    train_flow(pipe, data, shorter(recipe.flow), rng=rng, watch=watch)
+    train_flow(pipe, data, recipe.flow.shorter(speed), rng=rng, watch=watch)
     save(pipe, name, out / name)
 
 

@@ -22,9 +22,9 @@ PAIR_BOARD = tuple(itertools.product(_LANES, _LANES))
 BOARD = tuple(itertools.product(_OUTER_LANES, _OUTER_LANES))
 
 
-def sample_spec(rng: np.random.Generator, kind: str, split: str = "training") -> Spec:
-    """A spec drawn with equal weight for each category, then for each composition in it."""
-    by_category = specs(kind, split)
+def sample_spec(rng: np.random.Generator, kind: str, split: str = "training", *, only_taught: bool = False) -> Spec:
+    """A spec drawn with equal weight for each category, then for each composition in it; see `specs` for the splits."""
+    by_category = specs(kind, split, only_taught=only_taught)
     members = by_category[list(by_category)[rng.integers(len(by_category))]]
     return members[rng.integers(len(members))]
 
@@ -41,10 +41,10 @@ def sample_prompts(kind: str, split: str, count: int, *, seed: int) -> list[str]
     return [sample_caption(rng, sample_spec(rng, kind, split)) for _ in range(count)]
 
 
-def wrong_spec(rng: np.random.Generator, spec: Spec) -> Spec:
+def wrong_spec(rng: np.random.Generator, spec: Spec, *, only_taught: bool = False) -> Spec:
     """Another training spec of the same category: a caption that is wrong as real captions are wrong."""
-    rich = specs(spec.kind, "rich").get(spec.category, ())
-    members = rich if spec in rich else specs(spec.kind, "training")[spec.category]
+    rich = specs(spec.kind, "rich", only_taught=only_taught).get(spec.category, ())
+    members = rich if spec in rich else specs(spec.kind, "training", only_taught=only_taught)[spec.category]
     while (other := members[rng.integers(len(members))]) == spec:
         pass
     return other
