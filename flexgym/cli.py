@@ -9,7 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flexgym.judge.commands import app as judge_app
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(judge_app, name="judge")
 
 
 def _print_version(wanted: bool) -> None:

@@ -41,6 +41,14 @@ class RewardError(FlexGymError, RuntimeError):
     """Too many samples could not be scored for training to go on."""
 
 
+class JudgeFailureShareError(RewardError):
+    """More of a judge's answers than allowed cannot be trusted; the message counts them by kind and shows one."""
+
+
+class JudgeUnavailableError(FlexGymError, ConnectionError):
+    """No judge server could be reached for as long as the run was told to wait."""
+
+
 def nearest_name(name: str, known: Iterable[str]) -> str:
     """The hint that ends an error about an unknown name.
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flexgym.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -34,13 +36,29 @@ class SampleGroup:
     Attributes:
         prompt: what they were generated for.
         samples: uint8 ``[G, H, W, 3]`` for images, ``[G, F, H, W, 3]`` for videos.
+        references: what the frozen reference policy makes of the same prompt and seeds, shaped like ``samples``; a
+            judge's tournament then says how often each sample beats its reference. None without.
     """
 
     prompt: Prompt
     samples: NDArray[np.uint8]
+    references: NDArray[np.uint8] | None = None
+
+    def __post_init__(self) -> None:
+        if self.references is not None and self.references.shape != self.samples.shape:
+            raise ConfigError(
+                f"every sample needs one reference of its own size: expected references of shape {self.samples.shape},"
+                f" got {self.references.shape}"
+            )
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def joined(self) -> SampleGroup:
+        """The group in which references are samples like the others: sample i has the index i, its reference G + i."""
+        if self.references is None:
+            return self
+        return SampleGroup(self.prompt, np.concatenate([self.samples, self.references]))
 
 
 @dataclass(frozen=True)
@@ -54,6 +72,10 @@ class GroupScores:
             empty when the advantage is taken from ``rewards`` alone.
         failures: number of failed judgements by kind, such as ``{"unparsable": 2}``.
         assessments: what a judge wrote, one per judged pair; empty for pointwise rewards.
+        pairs: int ``[M, 2]``, which samples each assessment is about, the one shown first in front; indices from G on
+            are references, as in `SampleGroup.joined`. None for pointwise rewards.
+        win_rate_vs_reference: float32 ``[G]``, share of the comparisons with its reference that a sample wins, NaN
+            where none is valid. Unlike win rates within the group it rises with the policy. None without references.
     """
 
     rewards: NDArray[np.float32]
@@ -61,9 +83,15 @@ class GroupScores:
     weights: Mapping[str, float] = field(default_factory=dict)
     failures: Mapping[str, int] = field(default_factory=dict)
     assessments: tuple[Any, ...] = ()
+    pairs: NDArray[np.intp] | None = None
+    win_rate_vs_reference: NDArray[np.float32] | None = None
 
     @property
     def mean(self) -> float:
-        """Mean of the valid rewards; NaN when no sample was scored."""
-        valid = self.rewards[~np.isnan(self.rewards)]
+        """The group in one number: mean win rate against the references where there are any, else mean reward.
+
+        Only valid entries count; NaN when there is none.
+        """
+        values = self.rewards if self.win_rate_vs_reference is None else self.win_rate_vs_reference
+        valid = values[~np.isnan(values)]
         return float(valid.mean()) if len(valid) else float("nan")

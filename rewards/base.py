@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, ClassVar, TypeVar
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flexgym.errors import ConfigError
-from flexgym.judge import Judge, Tournament, judge_groups
+from flexgym.judge import Judge, Tournament, judge_groups, make_tournament
 from flexgym.types import GroupScores, Prompt, SampleGroup
 
 logger = logging.getLogger(__name__)
@@ -76,6 +76,10 @@ class Reward(ABC):
         if self._worker is None:
             self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"reward-{self.name}")
         return self._worker.submit(self.score, groups)
+
+    def metrics(self) -> dict[str, float]:
+        """What the reward says of its own work, such as tokens and latency; logged under ``judge/``."""
+        return {}
 
     def close(self) -> None:
         """Wait for submitted work and let go of the worker thread; a later `submit` starts a new one."""
@@ -139,15 +143,16 @@ class JudgeReward(Reward):
 
     Args:
         judge: who compares the pairs.
-        tournament: how verdicts become rewards; the paper's settings when None.
+        tournament: who meets whom and how verdicts become rewards, or the fields of such a `Tournament` by name; the
+            paper's settings when None.
     """
 
-    def __init__(self, judge: Judge, tournament: Tournament | None = None) -> None:
+    def __init__(self, judge: Judge, tournament: Tournament | Mapping[str, Any] | None = None) -> None:
         self.judge = judge
-        self.tournament = tournament or Tournament()
+        self.tournament = make_tournament(tournament)
 
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
-        """Judge the pairs of all groups in one call; see `flexgym.judge.tournament_scores` for the terms."""
+        """Judge the pairs of all groups together; see `flexgym.judge.tournament_scores` for the terms."""
         return judge_groups(self.judge, groups, tournament=self.tournament)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from flexgym.judge.aggregation import pair_shares, pair_wins, win_rates
 from flexgym.judge.assessment import Assessment, Category, Dimension
 from flexgym.judge.parser import parse_assessment
 from flexgym.judge.protocol import Judge, JudgeFailure, Outcome, Pair
-from flexgym.judge.tournament import Tournament, all_pairs, judge_groups, pair_wins, tournament_scores, win_rates
+from flexgym.judge.schedule import all_pairs
+from flexgym.judge.tournament import Tournament, judge_groups, make_tournament, tournament_scores
 
 __all__ = [
     "Assessment",
@@ -18,6 +20,8 @@ __all__ = [
     "Tournament",
     "all_pairs",
     "judge_groups",
+    "make_tournament",
+    "pair_shares",
     "pair_wins",
     "parse_assessment",
     "tournament_scores",

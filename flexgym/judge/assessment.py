@@ -1,14 +1,18 @@
 """The hierarchical assessment of a pair: overall winner, categories with their winners, scored sub-dimensions.
 
 The field names are the JSON keys that UnifiedReward-Flex writes (arXiv 2602.02380), so a dumped model is again a reply.
+What decides (winners, scores, the names of categories) is held to the format. What explains (reasons, the repeated
+prompt) is not: where it is no text, it is taken as empty.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 SCORE_SUM = 10.0
@@ -20,16 +24,20 @@ ANCHOR_KEYWORDS = ("semantic", "quality", "aesthetic")
 Label = Literal["Image 1", "Image 2", "Video 1", "Video 2"]
 
 _LABELS = frozenset({"Image 1", "Image 2", "Video 1", "Video 2"})
-_ONE_LABEL = re.compile(r"[\W_]*(?:the\s+)?(image|video)[\s_#-]*([12])[\W_]*", re.IGNORECASE)
-_ECHOED_LABEL = re.compile(r"(?:image|video)\s*(?:1\s*[/|]\s*2|2\s*[/|]\s*1)", re.IGNORECASE)
+_DECORATION = r"[\s*_`\"'\u2018\u2019\u201c\u201d()\[\]<>.,:;]*"
+_ONE_LABEL = re.compile(rf"{_DECORATION}(?:the\s+)?(image|video)[\s_#:-]*([12]){_DECORATION}", re.IGNORECASE)
+_ECHOED_LABEL = re.compile(r"1\s*[/|]\s*(?:image|video)?\s*2|2\s*[/|]\s*(?:image|video)?\s*1", re.IGNORECASE)
+_LONE_NUMBER = re.compile(r"(?<!\d)[12](?!\d)")
 _SUM_TOLERANCE = 1e-3
 
 
 def normalise_label(value: Any) -> str:
     """The canonical label behind what a model wrote as a winner.
 
-    Only a label on its own counts, with any punctuation, case and spacing around it. A bare ``1`` is refused, since
-    it may as well be a position counted from zero, and so is a sentence, since it may say that ``Image 1`` lost.
+    Only a label on its own counts, whatever its case, spacing, quotes and brackets. A bare ``1`` is refused, since it
+    may as well be a position counted from zero, and so is a sentence, since it may say that ``Image 1`` lost.
+    Whether the label says image or video is left open: models mix the two, as the frames of videos reach them as
+    images, and the number alone says which candidate is meant.
 
     Args:
         value: the JSON value under ``winner`` or ``cat_winner``.
@@ -38,7 +46,7 @@ def normalise_label(value: Any) -> str:
         ``"Image 1"``, ``"Image 2"``, ``"Video 1"`` or ``"Video 2"``.
 
     Raises:
-        PydanticCustomError: of type ``echoed_label``, ``two_winners`` or ``no_winner``.
+        PydanticCustomError: of type ``echoed_template``, ``contradictory`` or ``no_winner``.
     """
     if isinstance(value, str):
         if value in _LABELS:
@@ -46,20 +54,62 @@ def normalise_label(value: Any) -> str:
         if match := _ONE_LABEL.fullmatch(value):
             return f"{match[1].capitalize()} {match[2]}"
         if _ECHOED_LABEL.search(value):
-            raise PydanticCustomError("echoed_label", "the template was echoed in place of a choice")
-        if {"1", "2"} <= set(re.findall(r"(?<!\d)[12](?!\d)", value)):
-            raise PydanticCustomError("two_winners", "both candidates are named as the winner")
+            raise PydanticCustomError("echoed_template", "the template was echoed in place of a choice")
+        if {"1", "2"} <= set(_LONE_NUMBER.findall(value)):
+            raise PydanticCustomError("contradictory", "both candidates are named as the winner")
     elif isinstance(value, list | tuple) and len(value) > 1:
-        raise PydanticCustomError("two_winners", "several winners are listed")
+        raise PydanticCustomError("contradictory", "several winners are listed")
     raise PydanticCustomError("no_winner", "expected one of 'Image 1', 'Image 2', 'Video 1', 'Video 2'")
 
 
+def anchor_places(names: Sequence[str]) -> tuple[int, ...]:
+    """Where the three mandatory categories stand.
+
+    They are found by what their names contain, since models drop the letter or put a personalised category first; of
+    several candidates the one with the right letter is preferred. Where a name is not recognised, the first three
+    are taken.
+
+    Args:
+        names: of all categories, in the order of the reply.
+
+    Returns:
+        Their places in ``names`` in the order A, B, C.
+    """
+    rest = list(range(len(names)))
+    found = []
+    for letter, keyword in zip("abc", ANCHOR_KEYWORDS, strict=True):
+        likely = [place for place in rest if keyword in names[place].lower()]
+        lettered = [place for place in likely if names[place].lower().startswith(f"{letter}.")]
+        if not likely:
+            return tuple(range(len(ANCHOR_KEYWORDS)))
+        found.append((lettered or likely)[0])
+        rest.remove(found[-1])
+    return tuple(found)
+
+
+def _score(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("score", "expected a number from 0 to 10, got a truth value")
+    return value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _encodable(value: str) -> str:
+    # JSON can hold half of a surrogate pair, which no file can.
+    return value.encode("utf-8", "replace").decode()
+
+
 Winner = Annotated[Label, BeforeValidator(normalise_label)]
-Score = Annotated[float, Field(ge=0.0, le=SCORE_SUM)]
+Score = Annotated[float, BeforeValidator(_score), Field(ge=0.0, le=SCORE_SUM)]
+Name = Annotated[str, AfterValidator(_encodable)]
+Explanation = Annotated[Name, BeforeValidator(_text)]
 
 
 class _Part(BaseModel):
-    """What all levels share: frozen, unknown keys dropped, surplus text allowed."""
+    """What all levels share: frozen, unknown keys dropped."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -75,9 +125,9 @@ class Dimension(_Part):
         score_2: points of the second candidate; both add up to 10.
     """
 
-    name: str
-    reason_1: str = ""
-    reason_2: str = ""
+    name: Name
+    reason_1: Explanation = ""
+    reason_2: Explanation = ""
     score_1: Score
     score_2: Score
 
@@ -102,9 +152,9 @@ class Category(_Part):
         cat_winner: label of the winner.
     """
 
-    name: str
+    name: Name
     dims: tuple[Dimension, ...] = Field(min_length=1)
-    cat_reason: str = ""
+    cat_reason: Explanation = ""
     cat_winner: Winner
 
     @property
@@ -139,12 +189,15 @@ class Assessment(_Part):
         categories: the three mandatory categories and, where the prompt asks for them, personalised ones.
         reason: why the winner wins.
         winner: label of the overall winner.
+        left_out: number of personalised categories that broke the rules and are not among ``categories``. It is no
+            part of a reply, so neither dumps nor the JSON schema show it.
     """
 
-    prompt: str = ""
+    prompt: Explanation = ""
     categories: tuple[Category, ...] = Field(min_length=len(ANCHOR_KEYWORDS))
-    reason: str = ""
+    reason: Explanation = ""
     winner: Winner
+    left_out: SkipJsonSchema[int] = Field(default=0, ge=0, exclude=True)
 
     @property
     def side(self) -> int:
@@ -153,26 +206,18 @@ class Assessment(_Part):
 
     @property
     def anchors(self) -> tuple[Category, ...]:
-        """The three mandatory categories in the order A, B, C.
-
-        They are found by what their names contain, since models drop the letter or put a personalised category first;
-        when a name is not recognised, the first three in the reply are taken.
-        """
-        rest = list(self.categories)
-        found = []
-        for keyword in ANCHOR_KEYWORDS:
-            match = next((category for category in rest if keyword in category.name.lower()), None)
-            if match is None:
-                return self.categories[: len(ANCHOR_KEYWORDS)]
-            rest.remove(match)
-            found.append(match)
-        return tuple(found)
+        """The three mandatory categories in the order A, B, C, as `anchor_places` finds them."""
+        return tuple(self.categories[place] for place in self._anchor_places)
 
     @property
     def personalised(self) -> tuple[Category, ...]:
         """The categories that the judge added for this prompt; they count through the overall winner alone."""
-        anchors = {id(category) for category in self.anchors}
-        return tuple(category for category in self.categories if id(category) not in anchors)
+        anchors = self._anchor_places
+        return tuple(category for place, category in enumerate(self.categories) if place not in anchors)
+
+    @property
+    def _anchor_places(self) -> tuple[int, ...]:
+        return anchor_places([category.name for category in self.categories])
 
     @property
     def agreement(self) -> float:

@@ -1,128 +1,239 @@
-"""Reading a judge's reply: tolerant of form, strict about content."""
+"""Reading a judge's reply: tolerant of form, strict about content.
+
+Where the line is drawn:
+
+- Thoughts, fences, prose around the object, wrappers, the case of keys and labels, and broken syntax are form.
+- The overall winner and the three mandatory categories are content; where one of them breaks the rules, the reply is
+  refused as a whole. A personalised category counts through the overall winner alone, so a broken one is left out and
+  counted in `Assessment.left_out`.
+- A verdict is never guessed: not from prose, not from a reply that was cut off, not from one of two verdicts, and not
+  by a repair, which must leave every winner as it stands in the text.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-from typing import Any, get_args
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import json_repair
 from pydantic import ValidationError
 
-from flexgym.judge.assessment import Assessment
+from flexgym.judge.assessment import Assessment, Category, anchor_places
 from flexgym.judge.protocol import FailureKind, JudgeFailure, Outcome
 
 MAX_CHARACTERS = 65_536
 """Replies end at 4,096 tokens, some 20,000 characters; three times that is no honest reply and costs time to repair."""
 
-_END_OF_THOUGHT = "</think>"
-_WINNER_KEY = re.compile(r"""["']winner["']\s*:""", re.IGNORECASE)
-_NEEDED_KEYS = ("winner", "categories")
-_OBJECT_START = re.compile(r"""\{\s*["'\u201c]""")
-_MAX_STARTS = 8
-# Repair takes time that grows with the square of the broken marks: minutes for a reply that fell into a loop. An honest
-# one has some 25 objects and 500 quotation marks.
-_MAX_BRACKETS = 200
-_MAX_QUOTES = 1500
-_DECODER = json.JSONDecoder()
+_THOUGHT = re.compile(r"\s*<think(?:ing)?>", re.IGNORECASE)
+_END_OF_THOUGHT = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+# Without an opening tag, one in a repeated caption must not count: there, no line break or bracket follows.
+_LONE_END_OF_THOUGHT = re.compile(_END_OF_THOUGHT.pattern + r"(?=\s*(?:\n|[{\[`]|\Z))", re.IGNORECASE)
+_OPENINGS = ("{", "[", "```")
+# A quotation mark, the end, or a comment must follow, since captions and prose hold braces too.
+_OBJECT_START = re.compile(r"""\{\s*(?:["'\u201c\u201d}/#]|\Z)""")
+_REFUSAL = re.compile(
+    r"[^\d]{0,60}?(?:\b(?:sorry|apolog\w+|as an ai|(?:unable|not able|not possible) to"
+    r"|(?:i|we) (?:can ?not|can['\u2019]t|won['\u2019]t|will not|(?:must |have to )?decline))\b|抱歉|对不起|无法)",
+    re.IGNORECASE,
+)
+# A winner as it stands in broken text: its key, and all up to the next key, comment or closing bracket.
+_QUOTE = "[\"'\u2018\u2019\u201c\u201d]"
+_STATED_WINNER = re.compile(
+    rf"\b(cat[\s_-]?winner|winner)\s*{_QUOTE}\s*:(.{{0,80}}?)(?=[}}\]]|{_QUOTE}[\w\s-]{{1,40}}{_QUOTE}\s*:|//|/\*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_DECISIVE_KEYS = {"categories", "name", "dims", "score_1", "score_2", "cat_winner", "winner"}
+_VERDICT_KEYS = {"categories", "winner"}
+# Repair may look from every mark to the end of the text, and anew at every level of brackets: minutes for a reply that
+# fell into a loop. An honest one has some 25 objects, and 1,000 marks in 10,000 characters. Parentheses count as
+# brackets, since they are read as tuples.
+_MARK = re.compile(r"[^\w\s]")
+_MAX_BRACKETS = 400
+_MAX_REPAIR_STEPS = 20_000_000
+_MAX_DETAIL = 200
 # Where one reply breaks several rules, the first of these names it.
-_PRIORITY: tuple[FailureKind, ...] = ("echoed_label", "two_winners", "no_winner", "score_sum", "schema")
+_PRIORITY: tuple[FailureKind, ...] = ("echoed_template", "contradictory", "invalid")
 
 
-def parse_assessment(text: str | None) -> Outcome:
+class _UntrustedError(Exception):
+    """Why a reply is refused; never leaves this module."""
+
+    def __init__(self, kind: FailureKind, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+
+
+def parse_assessment(text: str | None, finish_reason: str = "stop") -> Outcome:
     """Read the assessment out of a judge's reply.
-
-    Clean JSON is read as it is. Otherwise thoughts, fences and prose around the object are cut off, broken syntax
-    is repaired and the case of keys and labels is ignored. A repair never supplies a verdict: the text is cut at its
-    last closing brace first, so a reply that was cut off before its winner stays without one.
 
     Args:
         text: the reply; None stands for an empty one.
+        finish_reason: ``"length"`` for a reply that was cut off. An assessment that was whole by then is kept; nothing
+            else is, and nothing is repaired.
 
     Returns:
         The assessment, or a `JudgeFailure` that says why the reply cannot be trusted. Nothing is raised.
     """
-    if text is None or not text.strip():
-        return JudgeFailure("empty", "the reply holds no text")
-    if len(text) > MAX_CHARACTERS:
-        return JudgeFailure("oversized", f"expected at most {MAX_CHARACTERS} characters, got {len(text)}")
-    answer = text.rpartition(_END_OF_THOUGHT)[2]
-    if answer.count('"winner"') == 1:
-        # What fails here is looked at again below, which repairs it or finds out what is wrong.
-        with contextlib.suppress(ValueError, RecursionError):
-            return Assessment.model_validate(json.loads(answer))
-    return _parse_tolerantly(answer)
-
-
-def _parse_tolerantly(text: str) -> Outcome:
-    # Of a repeated key the last would silently win, and of two objects the first.
-    verdicts = len(_WINNER_KEY.findall(text))
-    if verdicts > 1:
-        return JudgeFailure("ambiguous", f"expected one overall winner, got {verdicts}")
     try:
-        data = _find_object(text)
-    except (ValueError, RecursionError) as error:
-        return JudgeFailure("no_json", f"the reply cannot be read as JSON: {type(error).__name__}")
-    if not isinstance(data, dict):
-        return JudgeFailure("no_json", f"expected a JSON object in the reply, got {type(data).__name__}")
-    try:
-        return Assessment.model_validate(_with_plain_keys(data))
-    except ValidationError as error:
-        return _failure(error)
+        return _read(text or "", cut_off=finish_reason == "length")
+    except _UntrustedError as failure:
+        kind, detail = failure.kind, str(failure)
     except RecursionError:
-        return JudgeFailure("schema", "the reply is nested too deeply")
+        kind, detail = "unparsable", "the reply is nested too deeply"
+    line = " ".join(detail.split())
+    return JudgeFailure(kind, line if len(line) <= _MAX_DETAIL else line[: _MAX_DETAIL - 3] + "...")
 
 
-def _find_object(text: str) -> Any:
-    """The first JSON object in ``text`` that looks like an assessment, repaired if need be; None without an object."""
-    end = text.rfind("}") + 1
-    starts = [match.start() for match in _OBJECT_START.finditer(text, 0, end)][:_MAX_STARTS]
-    if not starts:
-        return None
-    for start in starts:
-        try:
-            data, _ = _DECODER.raw_decode(text, start)
-        except ValueError:
-            continue
-        if isinstance(data, dict) and not set(_NEEDED_KEYS).isdisjoint(map(_plain_key, data)):
-            return data
-    excerpt = text[starts[0] : end]
-    return json_repair.loads(excerpt, skip_json_loads=True) if _worth_repair(excerpt) else None
+def _read(text: str, *, cut_off: bool) -> Assessment:
+    if len(text) > MAX_CHARACTERS:
+        raise _UntrustedError("unparsable", f"expected at most {MAX_CHARACTERS} characters, got {len(text)}")
+    answer = _without_thoughts(text)
+    start = _OBJECT_START.search(answer)
+    if start is None:
+        raise _no_object(answer, cut_off=cut_off)
+    try:
+        return _validated(_verdict(_objects(answer)))
+    except json.JSONDecodeError as error:
+        rest = answer[start.start() :]
+        if cut_off or rest.count("{") > rest.count("}") or rest.count("[") > rest.count("]"):
+            raise _UntrustedError("truncated", f"the reply ends before its JSON does: {_quoted(rest[-40:])}") from error
+        return _repaired(rest[: rest.rindex("}") + 1])
 
 
-def _worth_repair(excerpt: str) -> bool:
-    lower = excerpt.lower()
-    return (
-        all(key in lower for key in _NEEDED_KEYS)
-        and sum(map(lower.count, "{[")) <= _MAX_BRACKETS
-        and sum(map(lower.count, "\"'\u201c\u201d")) <= _MAX_QUOTES
-    )
+def _without_thoughts(text: str) -> str:
+    """What follows the thoughts; their closing tag may stand alone, as the opening one can be part of the prompt."""
+    opened = _THOUGHT.match(text)
+    end = (_END_OF_THOUGHT if opened else _LONE_END_OF_THOUGHT).search(text)
+    if opened and not end:
+        raise _UntrustedError("truncated", "the thoughts never end")
+    if not end or text.lstrip("\ufeff \t\r\n").startswith(_OPENINGS):
+        return text
+    return text[end.end() :]
 
 
-def _with_plain_keys(data: Any) -> Any:
-    if isinstance(data, dict):
-        return {_plain_key(key): _with_plain_keys(value) for key, value in data.items()}
-    if isinstance(data, list):
-        return [_with_plain_keys(value) for value in data]
-    return data
+def _no_object(answer: str, *, cut_off: bool) -> _UntrustedError:
+    if _REFUSAL.match(answer):
+        return _UntrustedError("refused", f"the judge declined: {_quoted(answer)}")
+    if cut_off:
+        return _UntrustedError("truncated", f"the reply ends before its JSON begins: {_quoted(answer)}")
+    if not answer.strip():
+        return _UntrustedError("unparsable", "the reply holds no text")
+    return _UntrustedError("unparsable", f"expected a JSON object, got {_quoted(answer)}")
+
+
+def _quoted(text: str) -> str:
+    return repr(text.strip()[: _MAX_DETAIL // 2])
 
 
 def _plain_key(key: str) -> str:
-    return re.sub(r"[\s-]+", "_", key.strip().lower())
+    return key.strip().lower().replace(" ", "_").replace("-", "_")
 
 
-def _failure(error: ValidationError) -> JudgeFailure:
-    """The failure that names the gravest of the broken rules."""
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object with its keys in plain form; of a repeated key the last would silently win."""
+    data = {_plain_key(key): value for key, value in pairs}
+    if len(data) < len(pairs):
+        counts = Counter(_plain_key(key) for key, _ in pairs)
+        if repeated := [key for key in _DECISIVE_KEYS if counts[key] > 1]:
+            raise _UntrustedError("contradictory", f"the key {min(repeated)!r} stands twice in one object")
+    return data
+
+
+# Line breaks in strings are form; whole numbers of any length are read without the limit of int.
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=float, strict=False)
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """All JSON objects in a text, wherever they begin; raises JSONDecodeError at the first that is broken."""
+    position = 0
+    while start := _OBJECT_START.search(text, position):
+        data, position = _DECODER.raw_decode(text, start.start())
+        yield data
+
+
+def _verdict(objects: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    """The only object that bears a verdict, on its own or wrapped in others."""
+    found = [data for outermost in objects for data in _bearers(outermost)]
+    if len(found) > 1:
+        raise _UntrustedError("contradictory", f"expected one overall verdict, got {len(found)}")
+    if not found:
+        raise _UntrustedError("invalid", "expected an object with 'categories' and 'winner', got neither key")
+    return found[0]
+
+
+def _bearers(data: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(data, dict):
+        if not _VERDICT_KEYS.isdisjoint(data):
+            yield data
+            return
+        data = list(data.values())
+    if isinstance(data, list):
+        for value in data:
+            yield from _bearers(value)
+
+
+def _repaired(excerpt: str) -> Assessment:
+    steps = len(_MARK.findall(excerpt)) * len(excerpt)
+    if sum(map(excerpt.count, "{[(")) > _MAX_BRACKETS or steps > _MAX_REPAIR_STEPS:
+        raise _UntrustedError("unparsable", "broken JSON that is too long or has too many brackets to be repaired")
+    try:
+        repaired = json_repair.repair_json(excerpt, skip_json_loads=True)
+        data = _verdict(_objects(repaired))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _UntrustedError("unparsable", f"broken JSON that cannot be repaired: {type(error).__name__}") from error
+    assessment = _validated(data)
+    stated = Counter((_plain_key(key), _bare(value)) for key, value in _STATED_WINNER.findall(excerpt))
+    if stated != Counter(_winners(data)):
+        raise _UntrustedError("contradictory", "broken JSON in which the winners can be read in more than one way")
+    return assessment
+
+
+def _winners(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "winner", _bare(data["winner"])
+    for category in data["categories"]:
+        if isinstance(category, dict) and "cat_winner" in category:
+            yield "cat_winner", _bare(category["cat_winner"])
+
+
+def _bare(value: Any) -> str:
+    return str(value).strip(" \t\r\n,\"'\u2018\u2019\u201c\u201d").lower()
+
+
+def _validated(data: dict[str, Any]) -> Assessment:
+    categories, left_out = _without_broken_extras(data.get("categories"))
+    try:
+        return Assessment.model_validate(data | {"categories": categories, "left_out": left_out})
+    except ValidationError as error:
+        raise _broken_rule(error) from error
+
+
+def _without_broken_extras(categories: Any) -> tuple[Any, int]:
+    """The categories without the personalised ones that break the rules, and the number of those."""
+    if not isinstance(categories, list):
+        return categories, 0
+    names = [str(category.get("name", "")) if isinstance(category, dict) else "" for category in categories]
+    anchors = anchor_places(names)
+    kept = [category for place, category in enumerate(categories) if place in anchors or _is_category(category)]
+    return kept, len(categories) - len(kept)
+
+
+def _is_category(data: Any) -> bool:
+    try:
+        Category.model_validate(data)
+    except ValidationError:
+        return False
+    return True
+
+
+def _broken_rule(error: ValidationError) -> _UntrustedError:
+    """The gravest of the broken rules."""
     broken: dict[FailureKind, str] = {}
-    for item in error.errors(include_url=False, include_context=False):
-        place = ".".join(map(str, item["loc"])) or "reply"
-        broken.setdefault(_kind(item["type"], item["loc"]), f"{place}: {item['msg']}")
-    kind = next(kind for kind in _PRIORITY if kind in broken)
-    return JudgeFailure(kind, broken[kind])
-
-
-def _kind(error_type: str, place: tuple[int | str, ...]) -> FailureKind:
-    if error_type == "missing" and place and place[-1] in ("winner", "cat_winner"):
-        return "no_winner"
-    return error_type if error_type in get_args(FailureKind) else "schema"  # type: ignore[return-value]
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        place = ".".join(map(str, item["loc"]))
+        kind: FailureKind = next((known for known in _PRIORITY if known == item["type"]), "invalid")
+        broken.setdefault(kind, f"{place}: {item['msg']}")
+    gravest = next(kind for kind in _PRIORITY if kind in broken)
+    return _UntrustedError(gravest, broken[gravest])

@@ -13,16 +13,14 @@ from flexgym.judge.assessment import Assessment
 from flexgym.types import Prompt, SampleGroup
 
 FailureKind = Literal[
-    "empty",
-    "oversized",
-    "no_json",
-    "ambiguous",
-    "echoed_label",
-    "two_winners",
-    "no_winner",
-    "score_sum",
-    "schema",
+    "unparsable",
+    "truncated",
+    "echoed_template",
+    "contradictory",
+    "invalid",
     "refused",
+    "timed_out",
+    "server_error",
 ]
 
 
@@ -31,10 +29,11 @@ class JudgeFailure:
     """A judgement that cannot be trusted; it is counted by kind and takes part in no win rate.
 
     Attributes:
-        kind: ``empty`` no text; ``oversized`` longer than any honest reply; ``no_json`` nothing readable as an object;
-            ``ambiguous`` more than one overall verdict; ``echoed_label`` the template's ``Image 1/2``; ``two_winners``
-            both named; ``no_winner`` none named; ``score_sum`` scores that do not share ten points; ``schema`` any
-            other departure from the format; ``refused`` the judge declined, as for a prompt that it cannot know.
+        kind: ``unparsable`` empty, longer than any honest reply, or without a JSON object; ``truncated`` cut off
+            before it was whole; ``echoed_template`` the template's ``Image 1/2`` in place of a choice;
+            ``contradictory`` both named as the winner, or more than one overall verdict; ``invalid`` any other
+            departure from the format, such as no winner or scores that do not share ten points; ``refused`` the judge
+            declined, or cannot know the prompt; ``timed_out`` no reply in time; ``server_error`` no reply at all.
         detail: one line for the log, with the place in the reply.
     """
 

@@ -1,4 +1,4 @@
-"""Tournaments: which samples of a group meet, and how verdicts become win rates.
+"""Tournaments: a schedule of comparisons in every group, and how their verdicts become its rewards.
 
 The group reward of Pref-GRPO with UnifiedReward-Flex (arXiv 2602.02380, section 3.3.2, Eq. 9-11)::
 
@@ -7,116 +7,139 @@ The group reward of Pref-GRPO with UnifiedReward-Flex (arXiv 2602.02380, section
     R_overall(i) = share of the comparisons of i that i wins overall
 
 The paper divides by G - 1; here the shares are taken over the comparisons whose judgement is valid, which is the same
-when none failed. Personalised categories count through the overall winner, as in the paper.
+when all pairs meet and none failed. Personalised categories count through the overall winner, as in the paper.
 """
 
 from __future__ import annotations
 
+import itertools
+import zlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.errors import ConfigError, RewardError
+from flexgym.errors import ConfigError, JudgeFailureShareError, RewardError, unknown_name
+from flexgym.judge.aggregation import WinRate, make_aggregation, pair_wins, win_rates
 from flexgym.judge.assessment import ANCHOR_KEYWORDS
+from flexgym.judge.choice import describe
 from flexgym.judge.protocol import Judge, JudgeFailure, Outcome, Pair
+from flexgym.judge.schedule import Schedule, check_group_size, make_schedule, reference_pairs
 from flexgym.types import GroupScores, SampleGroup
 
-_NUM_VERDICTS = 1 + len(ANCHOR_KEYWORDS)
+FEWEST_FOR_SHARE = 16
+"""With fewer pairs in a call, one unlucky reply would already be a large share of failures."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What the paper and its authors' code do differently with verdicts.
+
+    Attributes:
+        category_weights: of the anchors A, B and C in R_dim.
+        failures_tie: whether a failed judgement is half an overall win for both, in place of no comparison.
+        decimals: to which R_dim and R_overall are rounded; None leaves them exact.
+    """
+
+    category_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    failures_tie: bool = False
+    decimals: int | None = None
+
+
+VARIANTS: Mapping[str, Variant] = {
+    "paper": Variant(),
+    "authors_code": Variant(category_weights=(1.0, 0.7, 0.7), failures_tie=True, decimals=3),
+}
+"""By name. The authors' code (Pref-GRPO, fastvideo/rewards/unifiedreward_flex.py) tells categories apart by the words
+that the judge chose for them and weighs them by first appearance; here they are the recognised anchors. The weights are
+those for images; for videos it takes 1, 1, 1. To do all as it does, take the schedule ``"all_unbalanced"`` as well, and
+the advantages of the same name in `flexgym.flow.advantage.ADVANTAGES`."""
 
 
 @dataclass(frozen=True)
 class Tournament:
-    """How verdicts become the rewards of a group.
+    """Who meets whom, and how verdicts become the rewards of a group.
 
     Attributes:
+        schedule: ``"all"``, ``"regular(k)"``, ``"swiss(rounds)"`` or ``"anchor(m)"``, see `flexgym.judge.schedule`.
+        both_orders: judge every pair a second time with the sides exchanged. Twice the price: for the same number of
+            calls, more opponents with balanced sides give a better advantage. Meant for evaluation and calibration.
+        aggregation: ``"win_rate"``, ``"bradley_terry"`` or ``"margin"``, see `flexgym.judge.aggregation`.
+        variant: ``"paper"`` or ``"authors_code"``, see `VARIANTS`.
         alpha: weight of R_dim; R_overall has the rest. 0.7 is the paper's choice.
-        min_comparisons: a sample with fewer valid comparisons is left unscored (NaN); in a group too small for that
-            many opponents, all of them are asked for.
+        category_weights: of the anchors A, B and C in R_dim; the variant's when None.
+        min_comparisons: a sample with fewer valid comparisons is left unscored (NaN); where the schedule has not so
+            many for it, all of them are asked for.
+        max_failure_share: above this share of failed judgements in a call, `judge_groups` raises; 1.0 never does.
+        seed: of schedules that draw. The same group gets the same pairs, wherever and however often it is judged.
     """
 
+    schedule: Schedule | str | Mapping[str, Any] = "all"
+    both_orders: bool = False
+    aggregation: WinRate | str | Mapping[str, Any] = "win_rate"
+    variant: str = "paper"
     alpha: float = 0.7
+    category_weights: Sequence[float] | None = None
     min_comparisons: int = 2
+    max_failure_share: float = 0.5
+    seed: int = 0
 
     def __post_init__(self) -> None:
+        make_schedule(self.schedule)
+        make_aggregation(self.aggregation)
+        if self.variant not in VARIANTS:
+            raise unknown_name("variant of the tournament", self.variant, VARIANTS)
         if not 0.0 <= self.alpha <= 1.0:
             raise ConfigError(
                 f"alpha must lie between 0 (overall winner only) and 1 (categories only), got {self.alpha}"
             )
         if self.min_comparisons < 1:
             raise ConfigError(f"min_comparisons must be at least 1, got {self.min_comparisons}")
+        if not 0.0 <= self.max_failure_share <= 1.0:
+            raise ConfigError(f"max_failure_share must lie between 0 and 1, got {self.max_failure_share}")
+        weights = self.anchor_weights
+        if len(weights) != len(ANCHOR_KEYWORDS) or not (weights >= 0.0).all() or not 0.0 < weights.sum() < np.inf:
+            raise ConfigError(
+                "category_weights must be three numbers of at least 0, not all 0, for the categories A, B and C; got"
+                f" {self.category_weights}"
+            )
+
+    @property
+    def label(self) -> str:
+        """What differs from the defaults in a few words, schedule first, such as ``"regular(6), both orders"``."""
+        parts = [describe(self.schedule)]
+        parts += ["both orders"] if self.both_orders else []
+        parts += [describe(self.aggregation)] if self.aggregation != "win_rate" else []
+        parts += [self.variant] if self.variant != "paper" else []
+        return ", ".join(parts)
+
+    @property
+    def anchor_weights(self) -> NDArray[np.float64]:
+        """Weights of the anchor categories, as set or by the variant, float64 ``[3]``."""
+        weights = VARIANTS[self.variant].category_weights if self.category_weights is None else self.category_weights
+        return np.asarray(weights, dtype=np.float64)
 
 
-def all_pairs(group_size: int) -> NDArray[np.intp]:
-    """Every pair of a group once, with balanced sides.
-
-    Sample i stands first against the next (G-1)//2 samples around the circle. With an odd G each stands first exactly
-    as often as second; with an even G everyone has an odd number of comparisons, and both counts differ by one.
+def make_tournament(settings: Tournament | Mapping[str, Any] | None) -> Tournament:
+    """A tournament from a recipe.
 
     Args:
-        group_size: G, at least 2.
-
-    Returns:
-        int ``[G*(G-1)/2, 2]``: index of the sample shown first, index of the one shown second.
+        settings: the fields of `Tournament` by name; None is the paper's.
 
     Raises:
-        ConfigError: if the group is too small to compare anything.
+        ConfigError: a value that cannot work.
+        UnknownNameError: no such setting; the message holds the nearest one.
     """
-    if group_size < 2:
-        raise ConfigError(f"a tournament needs group_size >= 2, got {group_size}")
-    samples = np.arange(group_size)
-    steps = np.arange(1, (group_size - 1) // 2 + 1)
-    pairs = [np.stack([np.repeat(samples, len(steps)), np.add.outer(samples, steps).ravel() % group_size], axis=1)]
-    if group_size % 2 == 0:
-        near = samples[: group_size // 2]
-        far = near + group_size // 2
-        opposite = np.stack([near, far], axis=1)
-        # Those who face each other across the circle take turns in standing first.
-        pairs.append(np.where((near % 2 == 0)[:, None], opposite, opposite[:, ::-1]))
-    return np.concatenate(pairs)
-
-
-def pair_wins(outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
-    """The verdicts as numbers.
-
-    Args:
-        outcomes: one per pair, M in all.
-
-    Returns:
-        float64 ``[M, 4]``: 1.0 where the first of the pair wins, 0.0 where the second does, all NaN where the
-        judgement failed. Column 0 is the overall winner, columns 1-3 are the anchor categories A, B and C.
-    """
-    wins = np.full((len(outcomes), _NUM_VERDICTS), np.nan)
-    for row, outcome in enumerate(outcomes):
-        if not isinstance(outcome, JudgeFailure):
-            wins[row] = [1.0 - outcome.side, *(1.0 - anchor.side for anchor in outcome.anchors)]
-    return wins
-
-
-def win_rates(
-    pairs: NDArray[np.intp], first_wins: NDArray[np.float64], group_size: int, *, min_comparisons: int = 1
-) -> NDArray[np.float64]:
-    """Win rate of each sample over its valid comparisons.
-
-    Args:
-        pairs: int ``[M, 2]``, who stood first and who second.
-        first_wins: ``[M, K]`` in 0..1, NaN where the comparison is not valid, for K kinds of verdict.
-        group_size: G.
-        min_comparisons: a sample with fewer valid comparisons gets NaN.
-
-    Returns:
-        float64 ``[G, K]``.
-    """
-    valid = ~np.isnan(first_wins)
-    points = np.where(valid, first_wins, 0.0)
-    wins = np.zeros((group_size, first_wins.shape[1]))
-    played = np.zeros_like(wins)
-    np.add.at(wins, pairs[:, 0], points)
-    np.add.at(wins, pairs[:, 1], valid - points)
-    np.add.at(played, pairs, valid[:, None])
-    return np.divide(wins, played, out=np.full_like(wins, np.nan), where=played >= max(min_comparisons, 1))
+    if isinstance(settings, Tournament):
+        return settings
+    known = [field.name for field in fields(Tournament)]
+    for key in settings or {}:
+        if key not in known:
+            raise unknown_name("setting of the tournament", key, known)
+    return Tournament(**(settings or {}))
 
 
 def tournament_scores(
@@ -125,7 +148,7 @@ def tournament_scores(
     """The rewards of a group from the judgements of its pairs.
 
     Args:
-        pairs: int ``[M, 2]``, who stood first and who second.
+        pairs: int ``[M, 2]``, who stood first and who second; indices from G on are references.
         outcomes: the M judgements, in the order of ``pairs``.
         group_size: G.
         tournament: the settings; the paper's when None.
@@ -133,6 +156,7 @@ def tournament_scores(
     Returns:
         Terms ``dim`` and ``overall`` (R_dim and R_overall) with weights alpha and 1 - alpha, their weighted sum as the
         rewards, failures by kind, and all outcomes as assessments. A sample with too few valid comparisons is NaN.
+        Comparisons with references take no part in these; they make the win rate against the reference.
 
     Raises:
         RewardError: if there is not one judgement per pair.
@@ -140,47 +164,122 @@ def tournament_scores(
     settings = tournament or Tournament()
     if len(outcomes) != len(pairs):
         raise RewardError(f"expected one judgement per pair ({len(pairs)}), got {len(outcomes)}")
-    needed = min(settings.min_comparisons, group_size - 1)
-    rates = win_rates(pairs, pair_wins(outcomes), group_size, min_comparisons=needed)
-    overall, dim = rates[:, 0], rates[:, 1:].mean(axis=1)
+    within: NDArray[np.bool_] = pairs.max(axis=1) < group_size
+    own = [outcome for outcome, is_own in zip(outcomes, within, strict=True) if is_own]
+    overall, dim = _group_terms(pairs[within], own, group_size, settings=settings)
+    blend = settings.alpha * dim + (1.0 - settings.alpha) * overall
     return GroupScores(
-        rewards=(settings.alpha * dim + (1.0 - settings.alpha) * overall).astype(np.float32),
+        rewards=np.where(np.isnan(dim), overall, blend).astype(np.float32),
         terms={"dim": dim.astype(np.float32), "overall": overall.astype(np.float32)},
         weights={"dim": settings.alpha, "overall": 1.0 - settings.alpha},
         failures=dict(Counter(outcome.kind for outcome in outcomes if isinstance(outcome, JudgeFailure))),
         assessments=tuple(outcomes),
+        pairs=pairs,
+        win_rate_vs_reference=None if within.all() else _reference_rates(pairs, outcomes, group_size),
     )
+
+
+def _group_terms(
+    pairs: NDArray[np.intp], outcomes: Sequence[Outcome], group_size: int, *, settings: Tournament
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """R_overall and R_dim, ``[G]`` each."""
+    aggregation, variant = make_aggregation(settings.aggregation), VARIANTS[settings.variant]
+    verdicts = aggregation.verdicts(outcomes)
+    if variant.failures_tie:
+        verdicts[:, 0] = np.nan_to_num(verdicts[:, 0], nan=0.5)
+    rates = aggregation.rates(pairs, verdicts, group_size)
+    scheduled = np.bincount(pairs.ravel(), minlength=group_size)
+    valid = np.bincount(pairs[~np.isnan(verdicts[:, 0])].ravel(), minlength=group_size)
+    rates[valid < np.minimum(settings.min_comparisons, scheduled)] = np.nan
+    weights = settings.anchor_weights
+    overall, dim = rates[:, 0], rates[:, 1:] @ weights / weights.sum()
+    if variant.decimals is None:
+        return overall, dim
+    return np.round(overall, variant.decimals), np.round(dim, variant.decimals)
+
+
+def _reference_rates(pairs: NDArray[np.intp], outcomes: Sequence[Outcome], group_size: int) -> NDArray[np.float32]:
+    """Win rate of each sample over its comparisons with its reference, ``[G]``."""
+    against = pairs.max(axis=1) >= group_size
+    rates = win_rates(pairs[against], pair_wins(outcomes)[against, :1], 2 * group_size)
+    return rates[:group_size, 0].astype(np.float32)
+
+
+class _Bracket:
+    """The tournament of one group while it is played."""
+
+    def __init__(self, group: SampleGroup, tournament: Tournament) -> None:
+        check_group_size(len(group))
+        self.size, self.tournament = len(group), tournament
+        self.group = group.joined()
+        # From the content and not from the place among the groups, which changes with the number of learners.
+        content = (group.prompt.text.encode(errors="surrogatepass"), group.samples[0].tobytes())
+        self.rng = np.random.default_rng([tournament.seed, *map(zlib.crc32, content)])
+        self.pairs = np.empty((0, 2), dtype=np.intp)
+        self.outcomes: list[Outcome] = []
+
+    def draw(self) -> list[Pair]:
+        """The pairs of the next round, those with the same first sample together, so that a prefix cache helps."""
+        own = self.pairs.max(axis=1) < self.size
+        wins = pair_wins(self.outcomes)[:, 0]
+        drawn = make_schedule(self.tournament.schedule).draw(
+            self.size, self.rng, played=self.pairs[own], wins=wins[own]
+        )
+        if len(self.group) > self.size and not self.outcomes:
+            drawn = np.concatenate([drawn, reference_pairs(self.size, self.rng)])
+        if self.tournament.both_orders:
+            drawn = np.concatenate([drawn, drawn[:, ::-1]])
+        drawn = drawn[np.argsort(drawn[:, 0], kind="stable")]
+        self.pairs = np.concatenate([self.pairs, drawn])
+        return [Pair(self.group, int(first), int(second)) for first, second in drawn]
 
 
 def judge_groups(
     judge: Judge, groups: Sequence[SampleGroup], *, tournament: Tournament | None = None
 ) -> list[GroupScores]:
-    """Hold a tournament in every group, with one call to the judge for all of them.
+    """Hold a tournament in every group, with one call to the judge for each round of all of them.
 
     Args:
         judge: who compares.
-        groups: finished samples, G >= 2 each; sizes may differ.
+        groups: finished samples, G >= 2 each; sizes may differ. With references, each sample also meets its own.
         tournament: the settings; the paper's when None.
 
     Returns:
-        One `GroupScores` per group; its k-th assessment belongs to the k-th row of `all_pairs`.
+        One `GroupScores` per group; its k-th assessment belongs to the k-th row of its ``pairs``.
 
     Raises:
         ConfigError: if a group holds a single sample.
+        JudgeFailureShareError: if too many judgements failed; calls of fewer than `FEWEST_FOR_SHARE` pairs never raise.
         RewardError: if the judge does not answer once per pair.
     """
-    schedule = [all_pairs(len(group)) for group in groups]
-    pairs = [
-        Pair(group, int(first), int(second))
-        for group, rows in zip(groups, schedule, strict=True)
-        for first, second in rows
+    settings = tournament or Tournament()
+    brackets = [_Bracket(group, settings) for group in groups]
+    for _ in range(make_schedule(settings.schedule).num_rounds):
+        drawn = [bracket.draw() for bracket in brackets]
+        outcomes = _assess(judge, [pair for part in drawn for pair in part])
+        for bracket, part in zip(brackets, drawn, strict=True):
+            bracket.outcomes += itertools.islice(outcomes, len(part))
+    _check_failures([outcome for bracket in brackets for outcome in bracket.outcomes], settings.max_failure_share)
+    return [
+        tournament_scores(bracket.pairs, bracket.outcomes, bracket.size, tournament=settings) for bracket in brackets
     ]
+
+
+def _assess(judge: Judge, pairs: list[Pair]) -> Iterator[Outcome]:
     outcomes = judge.assess(pairs)
     if len(outcomes) != len(pairs):
         raise RewardError(f"the judge must answer once per pair: expected {len(pairs)} outcomes, got {len(outcomes)}")
-    scores, start = [], 0
-    for group, rows in zip(groups, schedule, strict=True):
-        mine = outcomes[start : start + len(rows)]
-        scores.append(tournament_scores(rows, mine, len(group), tournament=tournament))
-        start += len(rows)
-    return scores
+    return iter(outcomes)
+
+
+def _check_failures(outcomes: Sequence[Outcome], limit: float) -> None:
+    failures = [outcome for outcome in outcomes if isinstance(outcome, JudgeFailure)]
+    if len(outcomes) < FEWEST_FOR_SHARE or len(failures) <= limit * len(outcomes):
+        return
+    kinds = Counter(failure.kind for failure in failures).most_common()
+    example = next(failure for failure in failures if failure.kind == kinds[0][0])
+    raise JudgeFailureShareError(
+        f"{len(failures)} of {len(outcomes)} judgements failed, more than max_failure_share {limit:.0%} allows:"
+        f" {', '.join(f'{count} {kind}' for kind, count in kinds)}. One that is {example.kind}: {example.detail}."
+        " Mend the judge before going on; a tournament takes a higher max_failure_share where so many are expected."
+    )

@@ -17,7 +17,8 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from flexgym.errors import ConfigError, RewardError
-from flexgym.flow import Window, WindowSchedule, require_stochastic
+from flexgym.flow import WindowSchedule, require_stochastic
+from flexgym.judge.agreement import agreement_summary
 from flexgym.rllib.config import FlowAlgorithmConfig
 from flexgym.rllib.runner import Scored, mean_score
 from flexgym.rollout import Rollout, concatenate
@@ -25,6 +26,8 @@ from flexgym.types import GroupScores, Prompt, SampleGroup
 
 METRICS = "flexgym"
 """Where the metrics of an iteration stand in RLlib's result."""
+OF_LARGEST = frozenset({"policy/max_abs_log_ratio", "time/update_s", "time/reward_wait_s"})
+"""Of several learners' metrics the largest counts here, elsewhere the mean."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,17 +74,16 @@ class FlowAlgorithm(Algorithm):
         started = time.perf_counter()
         window = self.windows.at(self.iteration, self.config.seed or 0)
         seeds = self.config.group_seeds(self.iteration)
-        rollout, scored = self._sample(seeds, window)
+        interval = self.config.reference_interval
+        work = {"seeds": seeds, "window": window, "references": bool(interval) and self.iteration % interval == 0}
+        scored, stats = self._separate(work) if self.config.is_online else self._colocated(work)
         scores = [group for part in scored for group in part.scores]
         advantages = self.config.advantages(scores)
         self.samples_so_far += advantages.size
-        sampled = time.perf_counter()
-        stats = self._update(advantages, rollout)
         updated = time.perf_counter()
-        metrics = {**reward_metrics(scores, advantages), **monitor_metrics(scored), **stats}
+        metrics = {**reward_metrics(scores, advantages), **scorer_metrics(scored), **stats}
         metrics["time/rollout_s"] = max(part.rollout_seconds for part in scored)
         metrics["time/reward_s"] = max(part.reward_seconds for part in scored)
-        metrics["time/update_s"] = updated - sampled
         self.last_verification = self.verify() if self._is_due() else None
         if self.last_verification is not None:
             metrics.update(self.last_verification.metrics)
@@ -98,14 +100,28 @@ class FlowAlgorithm(Algorithm):
         interval = self.config.verification_interval
         return bool(self.config.verification_reward and interval and (self.iteration + 1) % interval == 0)
 
-    def _sample(self, seeds: list[int], window: Window) -> tuple[Rollout | None, list[Scored]]:
-        """Scores of all groups, in order; the rollout itself only when separate env runners made it."""
-        if self.env_runner_group is None:
-            return None, self._on_learners(lambda learner: learner.rollout(seeds=seeds, window=window))
-        parts = self._on_runners(seeds, window)
-        return concatenate([rollout for rollout, _ in parts]), [scored for _, scored in parts]
+    def _colocated(self, work: dict[str, Any]) -> tuple[list[Scored], dict[str, float]]:
+        """The learners roll out; while a part is judged, the next is rolled out or one that is judged is replayed."""
+        self._on_learners(lambda learner: learner.roll_out(**work))
+        if self.config.advantages_stay_in_group:
+            stats = self._update()
+            return self._on_learners(lambda learner: learner.scored()), stats
+        scored = self._on_learners(lambda learner: learner.scored())
+        return scored, self._update(advantages=self._advantages(scored))
 
-    def _on_runners(self, seeds: list[int], window: Window) -> list[tuple[Rollout, Scored]]:
+    def _separate(self, work: dict[str, Any]) -> tuple[list[Scored], dict[str, float]]:
+        """The env runners roll out; the learners get everything."""
+        parts = self._on_runners(**work)
+        rollout, scored = concatenate([rollout for rollout, _ in parts]), [scored for _, scored in parts]
+        shared = ray.put(rollout) if self.config.num_learners else rollout
+        stats = self._update(advantages=self._advantages(scored), rollout=shared)
+        self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+        return scored, stats
+
+    def _advantages(self, scored: Sequence[Scored]) -> NDArray[np.float32]:
+        return self.config.advantages([group for part in scored for group in part.scores])
+
+    def _on_runners(self, seeds: list[int], **work: Any) -> list[tuple[Rollout, Scored]]:
         """Every healthy runner takes a part; the part of a runner that is lost goes to the others."""
         size = self.config.prompts_per_iteration // self.config.num_env_runners
         waiting = {start: seeds[start : start + size] for start in range(0, len(seeds), size)}
@@ -114,7 +130,7 @@ class FlowAlgorithm(Algorithm):
             runners = self.env_runner_group.healthy_env_runner_ids()[: len(waiting)]
             if not runners:
                 raise RewardError("expected a healthy env runner, got none: see Ray's log for what ended them")
-            calls = [partial(_sample_part, start=start, seeds=waiting[start], window=window) for start in waiting]
+            calls = [partial(_sample_part, start=start, seeds=waiting[start], **work) for start in waiting]
             for start, part in self.env_runner_group.foreach_env_runner(
                 calls[: len(runners)], local_env_runner=False, remote_worker_ids=runners
             ):
@@ -122,17 +138,19 @@ class FlowAlgorithm(Algorithm):
                 del waiting[start]
         return [done[start] for start in sorted(done)]
 
-    def _update(self, advantages: NDArray[np.float32], rollout: Rollout | None) -> dict[str, float]:
-        arguments = {"advantages": advantages, "samples_so_far": self.samples_so_far}
-        if rollout is None:
-            results = self._on_learners(lambda learner: learner.update_groups(**arguments))
-        else:
-            shared = ray.put(rollout) if self.config.num_learners else rollout
-            results = self._on_learners(lambda learner: learner.update_groups(rollout=_fetch(shared), **arguments))
-            self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
-        largest = "policy/max_abs_log_ratio"
-        merged = {name: float(np.mean([result[name] for result in results])) for name in results[0]}
-        return {**merged, largest: max(result[largest] for result in results)}
+    def _update(
+        self, *, advantages: NDArray[np.float32] | None = None, rollout: Rollout | ray.ObjectRef | None = None
+    ) -> dict[str, float]:
+        """One update in two calls: a reward that fails on one learner must not leave the others waiting for it."""
+        samples = self.samples_so_far + self.config.prompts_per_iteration * self.config.group_size
+        self._on_learners(
+            lambda learner: learner.begin_update(samples_so_far=samples, advantages=advantages, rollout=_fetch(rollout))
+        )
+        results = self._on_learners(lambda learner: learner.finish_update())
+        return {
+            name: float((np.max if name in OF_LARGEST else np.mean)([result[name] for result in results]))
+            for name in results[0]
+        }
 
     def _on_learners(self, call: Callable[[Any], Any]) -> list[Any]:
         results = list(self.learner_group.foreach_learner(call))
@@ -191,11 +209,11 @@ class FlowAlgorithm(Algorithm):
             super().restore_from_path(path, *args, **kwargs)
 
 
-def _sample_part(runner: Any, *, start: int, seeds: list[int], window: Window) -> tuple[int, tuple[Rollout, Scored]]:
-    return start, runner.sample(seeds=seeds, window=window)
+def _sample_part(runner: Any, *, start: int, **work: Any) -> tuple[int, tuple[Rollout, Scored]]:
+    return start, runner.sample(**work)
 
 
-def _fetch(shared: Any) -> Rollout:
+def _fetch(shared: Any) -> Rollout | None:
     return ray.get(shared) if isinstance(shared, ray.ObjectRef) else shared
 
 
@@ -212,10 +230,16 @@ def reward_metrics(scores: Sequence[GroupScores], advantages: NDArray[np.float32
     }
     for name in scores[0].terms:
         metrics[f"reward/{name}"] = float(np.nanmean(np.stack([group.terms[name] for group in scores])))
-    return metrics
+    against = [group.win_rate_vs_reference for group in scores if group.win_rate_vs_reference is not None]
+    if against:
+        metrics["reward/win_rate_vs_reference"] = float(np.nanmean(np.stack(against)))
+    outcomes = [outcome for group in scores for outcome in group.assessments]
+    agreement = agreement_summary(outcomes) if outcomes else {}
+    return {**metrics, **{f"judge/{name}": value for name, value in agreement.items()}}
 
 
-def monitor_metrics(scored: Sequence[Scored]) -> dict[str, float]:
-    """Means of the monitored rewards over all shards."""
-    names = scored[0].monitors
-    return {f"monitor/{name}": float(np.mean([part.monitors[name] for part in scored])) for name in names}
+def scorer_metrics(scored: Sequence[Scored]) -> dict[str, float]:
+    """Means over all shards of the monitored rewards and of what the reward says of its own work."""
+    monitors = {f"monitor/{name}": [part.monitors[name] for part in scored] for name in scored[0].monitors}
+    usage = {f"judge/{name}": [part.usage[name] for part in scored] for name in scored[0].usage}
+    return {name: float(np.mean(values)) for name, values in {**monitors, **usage}.items()}

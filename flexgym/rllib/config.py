@@ -13,7 +13,8 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from flexgym.errors import ConfigError
-from flexgym.flow import NoiseScale, WindowSchedule, blended_advantages, group_advantages, noise_scale
+from flexgym.flow import NoiseScale, WindowSchedule, blended_advantages, noise_scale
+from flexgym.flow.advantage import advantage_options
 from flexgym.rllib.module import FlowModule
 from flexgym.rllib.runner import GroupEnvRunner
 from flexgym.shapes.sampling import sample_prompts
@@ -42,6 +43,7 @@ class FlowAlgorithmConfig(AlgorithmConfig):
         self.prompts: Any = None
         self.prompts_per_iteration = 16
         self.groups_per_forward = 1
+        self.reference_interval = 0
         self.rollout_noise, self.eta = "cps", 0.8
         self.window: dict[str, Any] = {"size": 3, "strategy": "random", "first": (0, 3)}
         self.reward_name = ""
@@ -53,7 +55,7 @@ class FlowAlgorithmConfig(AlgorithmConfig):
         self.num_updates = 1
         self.weight_decay = 0.0
         self.betas = (0.9, 0.999)
-        self.advantage_std, self.advantage_clip = "group", 5.0
+        self.advantage: str | Mapping[str, Any] = "paper"
         self.verification_reward: str | None = None
         self.verification_prompts: Any = None
         self.verification_num_prompts, self.verification_interval, self.verification_seed = 400, 20, 7
@@ -90,6 +92,7 @@ class FlowAlgorithmConfig(AlgorithmConfig):
         prompts: str | Sequence[str] | None = NotProvided,
         prompts_per_iteration: int = NotProvided,
         groups_per_forward: int = NotProvided,
+        reference_interval: int = NotProvided,
         noise: str = NotProvided,
         eta: float = NotProvided,
         window: Mapping[str, Any] = NotProvided,
@@ -101,6 +104,8 @@ class FlowAlgorithmConfig(AlgorithmConfig):
             prompts: what to generate for: None (built in), a file, or a sequence.
             prompts_per_iteration: groups P of an iteration over all learners.
             groups_per_forward: groups in one forward of the transformer, in rollout and replay alike.
+            reference_interval: iterations between two rollouts beside which the policy before training is rolled out
+                with the same seeds, so that a judge says how often it is beaten; 0 is never.
             noise: ``"flow"``, ``"dance"`` or ``"cps"``.
             eta: amount of noise.
             window: arguments of `flexgym.flow.WindowSchedule`.
@@ -110,6 +115,7 @@ class FlowAlgorithmConfig(AlgorithmConfig):
             prompts=prompts,
             prompts_per_iteration=prompts_per_iteration,
             groups_per_forward=groups_per_forward,
+            reference_interval=reference_interval,
             rollout_noise=noise,
             eta=eta,
             window=window,
@@ -166,8 +172,7 @@ class FlowAlgorithmConfig(AlgorithmConfig):
         num_updates: int = NotProvided,
         weight_decay: float = NotProvided,
         betas: tuple[float, float] = NotProvided,
-        advantage_std: str = NotProvided,
-        advantage_clip: float = NotProvided,
+        advantage: str | Mapping[str, Any] = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """The update.
@@ -179,8 +184,8 @@ class FlowAlgorithmConfig(AlgorithmConfig):
             num_updates: optimiser steps in an iteration, each on its own part of the groups.
             weight_decay: of AdamW.
             betas: of AdamW.
-            advantage_std: ``"group"`` or ``"global"``.
-            advantage_clip: bound of the advantages.
+            advantage: options of `flexgym.flow.blended_advantages`, or a name in `flexgym.flow.advantage.ADVANTAGES`:
+                ``"paper"`` or ``"authors_code"``.
             **kwargs: RLlib's own, such as ``lr`` (a number or a schedule) and ``grad_clip``.
         """
         super().training(**kwargs)
@@ -191,8 +196,7 @@ class FlowAlgorithmConfig(AlgorithmConfig):
             num_updates=num_updates,
             weight_decay=weight_decay,
             betas=betas,
-            advantage_std=advantage_std,
-            advantage_clip=advantage_clip,
+            advantage=advantage,
         )
 
     def _set(self, **values: Any) -> Self:
@@ -267,12 +271,19 @@ class FlowAlgorithmConfig(AlgorithmConfig):
 
         Terms with weights are normalised one by one and then blended, as in Pref-GRPO; else the reward itself is.
         """
-        options: dict[str, Any] = {"std": self.advantage_std, "clip": self.advantage_clip}
+        options = advantage_options(self.advantage)
         weights = scores[0].weights
         if not weights:
-            return group_advantages(np.stack([group.rewards for group in scores]), **options)
+            rewards = np.stack([group.rewards for group in scores])
+            return blended_advantages({"reward": rewards}, {"reward": 1.0}, **options)
         terms = {name: np.stack([group.terms[name] for group in scores]) for name in weights}
         return blended_advantages(terms, weights, **options)
+
+    @property
+    def advantages_stay_in_group(self) -> bool:
+        """Whether the advantages of a group follow from its own scores, so that its replay need not wait for others."""
+        options = advantage_options(self.advantage)
+        return options.get("std", "group") == "group" and not options.get("batch_norm", False)
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """The module of the generator."""
@@ -282,7 +293,7 @@ class FlowAlgorithmConfig(AlgorithmConfig):
             "settings": dict(self.settings),
             "mode": self.mode,
             "lora": dict(self.lora),
-            "keep_reference": self.kl_coeff > 0,
+            "keep_reference": self.kl_coeff > 0 or self.reference_interval > 0,
             "noise": self.noise,
         }
         return RLModuleSpec(module_class=FlowModule, model_config=model_config)
@@ -304,6 +315,7 @@ class FlowAlgorithmConfig(AlgorithmConfig):
                 "rollout.noise must be 'flow', 'dance' or 'cps': without noise there is no policy to train"
             )
         noise_scale(self.rollout_noise, eta=self.eta)
+        advantage_options(self.advantage)
         if self.group_size < 2:
             raise ConfigError(f"rollout.group_size must be at least 2 (advantages compare), got {self.group_size}")
         self._check_divides("the learners (learners.num_learners)", self.num_shards)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 
 from flexgym.flow import Gaussian, Window, clipped_surrogate, kl_penalty
-from flexgym.rllib.runner import GroupEnvRunner, Scored
+from flexgym.rllib.runner import GroupEnvRunner, Part, Scored
 from flexgym.rollout import Rollout, sample
 
 if TYPE_CHECKING:
@@ -28,9 +30,37 @@ if TYPE_CHECKING:
 COMPONENT_EMA = "ema"
 
 
+@dataclass(frozen=True, eq=False)
+class ReplayJob:
+    """One trained step of some groups, as it is replayed.
+
+    Attributes:
+        rollout: the groups, as many as one forward of the rollout took.
+        step: index into the window.
+        advantages_PG: of the groups, ``[P, G]``.
+        share: weight of its mean loss among the jobs of the update.
+        is_last: whether the optimiser steps next.
+    """
+
+    rollout: Rollout
+    step: int
+    advantages_PG: Tensor
+    share: float
+    is_last: bool
+
+
+def _jobs(weighted: Iterator[tuple[Rollout, NDArray[np.float32]]], count: int) -> Iterator[ReplayJob]:
+    """The jobs of one update over ``count`` parts, which are taken one by one as their advantages are there."""
+    for number, (rollout, advantages) in enumerate(weighted, start=1):
+        steps = len(rollout.window)
+        for step in range(steps):
+            is_last = (number, step) == (count, steps - 1)
+            yield ReplayJob(rollout, step, torch.from_numpy(advantages), share=1.0 / (count * steps), is_last=is_last)
+
+
 @dataclass
 class UpdateStats:
-    """What is logged of the replayed steps of one iteration.
+    """What is logged of the replayed steps of one iteration; tensors stay on their device until `summary`.
 
     Attributes:
         log_ratios: of every replayed step of every sample, new against old policy.
@@ -41,24 +71,24 @@ class UpdateStats:
     """
 
     log_ratios: list[Tensor] = field(default_factory=list)
-    clipped: list[float] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    kls: list[float] = field(default_factory=list)
-    gradient_norms: list[float] = field(default_factory=list)
+    clipped: list[Tensor] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+    kls: list[Tensor] = field(default_factory=list)
+    gradient_norms: list[Tensor] = field(default_factory=list)
 
     def summary(self) -> dict[str, float]:
         """The metrics ``policy/...`` and ``loss/...``."""
         log_ratios = torch.cat(self.log_ratios).flatten()
         metrics = {
-            "policy/max_abs_log_ratio": float(log_ratios.abs().max()),
-            "policy/ratio_mean": float(log_ratios.exp().mean()),
-            "policy/clip_share": float(np.mean(self.clipped)),
-            "policy/gradient_norm": float(np.mean(self.gradient_norms)),
-            "loss/policy": float(np.mean(self.losses)),
+            "policy/max_abs_log_ratio": log_ratios.abs().max(),
+            "policy/ratio_mean": log_ratios.exp().mean(),
+            "policy/clip_share": torch.stack(self.clipped).mean(),
+            "policy/gradient_norm": torch.stack(self.gradient_norms).mean(),
+            "loss/policy": torch.stack(self.losses).mean(),
         }
         if self.kls:
-            metrics["loss/kl"] = float(np.mean(self.kls))
-        return metrics
+            metrics["loss/kl"] = torch.stack(self.kls).mean()
+        return {name: float(value) for name, value in metrics.items()}
 
 
 class FlowLearner(TorchLearner):
@@ -74,7 +104,7 @@ class FlowLearner(TorchLearner):
         """Make module and optimiser, then start the moving average at the weights."""
         super().build()
         self._runner: GroupEnvRunner | None = None
-        self._rollout: Rollout | None = None
+        self._parts: list[Part] = []
         self._ema: dict[str, Tensor] = self.flow_module.get_state() if self.config.ema_decay else {}
 
     @property
@@ -99,21 +129,27 @@ class FlowLearner(TorchLearner):
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: Any) -> Tensor:
         """Not used: the update loops over denoising steps itself, see `replay_loss`."""
-        raise NotImplementedError("FlowLearner.update_groups computes its losses step by step")
+        raise NotImplementedError("FlowLearner.begin_update computes its losses step by step")
 
     # --- rollout -----------------------------------------------------------------------------------------------------
 
-    def rollout(self, *, seeds: Sequence[int], window: Window) -> Scored:
-        """Roll out and score this learner's share of the groups; the trajectory stays here.
+    def roll_out(self, *, seeds: Sequence[int], window: Window, references: bool = False) -> None:
+        """Roll out this learner's share of the groups; the trajectory stays here, and the reward is at work.
 
         Args:
             seeds: of all groups of the iteration; each learner takes its own equal part.
             window: the trained steps.
+            references: see `GroupEnvRunner.roll_out`.
         """
         if self._runner is None:
             self._runner = GroupEnvRunner(config=self.config, module=self.flow_module, worker_index=0)
-        self._rollout, scored = self._runner.sample(seeds=seeds[self._share(len(seeds))], window=window)
-        return scored
+        mine = seeds[self._share(len(seeds))]
+        self._parts = self._runner.roll_out(seeds=mine, window=window, references=references)
+
+    def scored(self) -> Scored:
+        """What the reward says about the last rollout; waits for it."""
+        assert self._runner is not None, "roll_out() comes before scored()"
+        return self._runner.scored(self._parts)
 
     def _share(self, groups: int) -> slice:
         part = groups // self.config.num_shards
@@ -121,49 +157,97 @@ class FlowLearner(TorchLearner):
 
     # --- update ------------------------------------------------------------------------------------------------------
 
-    def update_groups(
-        self, *, advantages: NDArray[np.float32], samples_so_far: int, rollout: Rollout | None = None
-    ) -> dict[str, float]:
-        """Train on the last rollout.
+    def begin_update(
+        self,
+        *,
+        samples_so_far: int,
+        advantages: NDArray[np.float32] | None = None,
+        rollout: Rollout | None = None,
+    ) -> None:
+        """Replay what can be replayed before the first optimiser step, each part as soon as it is scored.
+
+        All that a reward can raise is raised here, when weights and optimiser are still those of before.
 
         Args:
-            advantages: of all groups of the iteration, float32 ``[P, G]``; each learner takes its own part.
             samples_so_far: samples of all iterations, which learning-rate schedules count in.
+            advantages: of all groups of the iteration, float32 ``[P, G]``; each learner takes its own part. Without
+                them, those of each part follow from its own scores.
             rollout: all groups, when they come from separate env runners; else each learner's own is used.
+        """
+        if rollout is None:
+            rollouts = [part.rollout for part in self._parts]
+        else:
+            rollouts = self._cut(rollout.select(self._share(len(rollout))))
+        weighted = self._own_advantages()
+        if advantages is not None:
+            share = advantages[self._share(len(advantages))]
+            weighted = zip(rollouts, np.split(share, len(rollouts)), strict=True)
+        self._waited = self._worked = 0.0
+        self._update = self._updates(weighted, len(rollouts), samples_so_far)
+        self._go_on()
+
+    def finish_update(self) -> dict[str, float]:
+        """Take the optimiser steps that `begin_update` has prepared.
 
         Returns:
             The metrics of the update.
         """
-        share = self._share(len(advantages))
-        mine = rollout.select(share) if rollout is not None else self._rollout
-        assert mine is not None, "rollout() comes before update_groups()"
-        self._rollout = None
+        stats = self._go_on()
+        assert stats is not None
+        self._weights_seq_no += 1
+        times = {"time/update_s": self._worked - self._waited, "time/reward_wait_s": self._waited}
+        return {**stats.summary(), **times}
+
+    def _go_on(self) -> UpdateStats | None:
+        started = time.perf_counter()
+        try:
+            return next(self._update)
+        finally:
+            self._worked += time.perf_counter() - started
+
+    def _own_advantages(self) -> Iterator[tuple[Rollout, NDArray[np.float32]]]:
+        """Every part with its advantages, as soon as it is scored."""
+        for part in self._parts:
+            started = time.perf_counter()
+            scores = part.scores
+            self._waited += time.perf_counter() - started
+            yield part.rollout, self.config.advantages(scores)
+
+    def _cut(self, rollout: Rollout) -> list[Rollout]:
+        size = self.config.groups_per_forward
+        return [rollout.select(slice(start, start + size)) for start in range(0, len(rollout), size)]
+
+    def _updates(
+        self, weighted: Iterator[tuple[Rollout, NDArray[np.float32]]], count: int, samples_so_far: int
+    ) -> Iterator[UpdateStats | None]:
+        """All optimiser steps of an iteration; pauses once before the first of them, then gives the statistics."""
         timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: samples_so_far}
         self.before_gradient_based_update(timesteps=timesteps)
-        stats, own = UpdateStats(), torch.from_numpy(advantages[share])
-        size = len(mine) // self.config.num_updates
-        for start in range(0, len(mine), size):
-            groups = slice(start, start + size)
-            self._optimise(mine.select(groups), own[groups], stats)
+        stats, size = UpdateStats(), count // self.config.num_updates
+        for update in range(self.config.num_updates):
+            for optimizer in self._optimizer_parameters:
+                optimizer.zero_grad(set_to_none=True)
+            for job in _jobs(itertools.islice(weighted, size), size):
+                if job.is_last and update == 0:
+                    weighted = iter(list(weighted))  # waits for the scores of all later updates, too
+                    yield None
+                self._accumulate(job, stats)
+            self._optimise(stats)
         self.after_gradient_based_update(timesteps=timesteps)
-        self._weights_seq_no += 1
-        return stats.summary()
+        yield stats
 
-    def _optimise(self, rollout: Rollout, advantages_PG: Tensor, stats: UpdateStats) -> None:
-        """One optimiser step from the given groups."""
-        for optimizer in self._optimizer_parameters:
-            optimizer.zero_grad(set_to_none=True)
-        chunk = self.config.groups_per_forward
-        jobs = [(slice(s, s + chunk), w) for w in range(len(rollout.window)) for s in range(0, len(rollout), chunk)]
+    def _accumulate(self, job: ReplayJob, stats: UpdateStats) -> None:
+        """Add the gradients of one replayed step; learners exchange theirs with the last of an update."""
         module = self.module[DEFAULT_MODULE_ID]
-        for number, (groups, step) in enumerate(jobs, start=1):
-            waits = isinstance(module, TorchDDPRLModule) and number < len(jobs)
-            with module.no_sync() if waits else contextlib.nullcontext():
-                share = (groups.stop - groups.start) / (len(rollout) * len(rollout.window))
-                (share * self.replay_loss(rollout.select(groups), step, advantages_PG[groups], stats=stats)).backward()
+        waits = isinstance(module, TorchDDPRLModule) and not job.is_last
+        with module.no_sync() if waits else contextlib.nullcontext():
+            (job.share * self.replay_loss(job.rollout, job.step, job.advantages_PG, stats=stats)).backward()
+
+    def _optimise(self, stats: UpdateStats) -> None:
+        """One optimiser step from the gradients that were added up."""
         gradients = {reference: parameter.grad for reference, parameter in self._params.items()}
         norms = torch._foreach_norm([gradient for gradient in gradients.values() if gradient is not None])
-        stats.gradient_norms.append(float(torch.stack(norms).norm()))
+        stats.gradient_norms.append(torch.stack(norms).norm())
         self.apply_gradients(self.postprocess_gradients(gradients))
         self._update_ema()
 
@@ -189,12 +273,12 @@ class FlowLearner(TorchLearner):
         surrogate = clipped_surrogate(log_ratio, advantages, clip_range=self.config.clip_range)
         loss = surrogate.loss.mean()
         stats.log_ratios.append(log_ratio.detach())
-        stats.clipped.append(float(surrogate.clipped.float().mean()))
-        stats.losses.append(float(loss.detach()))
+        stats.clipped.append(surrogate.clipped.float().mean())
+        stats.losses.append(loss.detach())
         if batch["reference"]:
             policy, reference = Gaussian(out["mean"], out["std"]), Gaussian(out["reference_mean"], out["std"])
             penalty = kl_penalty(policy, reference, beta=self.config.kl_coeff).mean()
-            stats.kls.append(float(penalty.detach()) / self.config.kl_coeff)
+            stats.kls.append(penalty.detach() / self.config.kl_coeff)
             loss = loss + penalty
         return loss
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -20,11 +22,37 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from flexgym.flow import Window
 from flexgym.rllib.module import FlowModule
-from flexgym.rollout import Rollout, collect
-from flexgym.types import GroupScores
+from flexgym.rollout import Rollout, collect, concatenate
+from flexgym.types import GroupScores, SampleGroup
 
 if TYPE_CHECKING:
     from flexgym.rllib.config import FlowAlgorithmConfig
+    from rewards import Reward
+
+Scoring = Future[tuple[list[GroupScores], float]]
+"""Scores that are being made, and when they were there (`time.perf_counter`)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some groups of an iteration: rolled out, and scored in the background while the next part is rolled out.
+
+    Attributes:
+        rollout: of as many groups as one forward takes.
+        submitted: when the groups went to the reward (`time.perf_counter`).
+        scoring: by the reward that is optimised.
+        monitoring: by each monitored reward.
+    """
+
+    rollout: Rollout
+    submitted: float
+    scoring: Scoring
+    monitoring: Mapping[str, Scoring]
+
+    @cached_property
+    def scores(self) -> list[GroupScores]:
+        """One per group; waits for them and raises what the reward raised."""
+        return self.scoring.result()[0]
 
 
 @dataclass(frozen=True)
@@ -35,13 +63,52 @@ class Scored:
         scores: one per group.
         monitors: mean score of each monitored reward, which is logged and never optimised.
         rollout_seconds: wall time of denoising and decoding.
-        reward_seconds: wall time of scoring.
+        reward_seconds: wall time in which the reward was at work, alone or beside other phases.
+        usage: what the reward says of its own work, see `Reward.metrics`.
     """
 
     scores: tuple[GroupScores, ...]
     monitors: Mapping[str, float]
     rollout_seconds: float
     reward_seconds: float
+    usage: Mapping[str, float]
+
+    @classmethod
+    def of(cls, parts: Sequence[Part], reward: Reward) -> Scored:
+        """All parts together; waits for their scores."""
+        return cls(
+            scores=tuple(group for part in parts for group in part.scores),
+            monitors={
+                name: mean_score([group for part in parts for group in part.monitoring[name].result()[0]])
+                for name in parts[0].monitoring
+            },
+            rollout_seconds=sum(part.rollout.seconds for part in parts),
+            reward_seconds=_busy_seconds(parts),
+            usage=reward.metrics(),
+        )
+
+
+def _busy_seconds(parts: Sequence[Part]) -> float:
+    """How long the reward worked: it takes the parts one after the other, each as soon as it is there."""
+    busy = free = 0.0
+    for part in parts:
+        finished = part.scoring.result()[1]
+        busy += finished - max(part.submitted, free)
+        free = finished
+    return busy
+
+
+def _stamped(scores: Future[list[GroupScores]]) -> Scoring:
+    stamped: Scoring = Future()
+
+    def pass_on(done: Future[list[GroupScores]]) -> None:
+        if error := done.exception():
+            stamped.set_exception(error)
+        else:
+            stamped.set_result((done.result(), time.perf_counter()))
+
+    scores.add_done_callback(pass_on)
+    return stamped
 
 
 class GroupEnvRunner(EnvRunner, Checkpointable):
@@ -65,19 +132,19 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         if self.module is None:
             # a separate runner: RLlib asks it for its spaces before anything is sampled
             self.make_module()
-            self.make_env(config.prompts_per_iteration // max(1, config.num_env_runners))
+            self.make_env()
 
     def make_module(self) -> None:
         """Load the generator on the runner's device."""
         spec = self.config.get_rl_module_spec(env=None, spaces=None, inference_only=True)
         self.module = spec.build().to(get_device(self.config, self.config.num_gpus_per_env_runner))
 
-    def make_env(self, num_groups: int) -> gym.vector.VectorEnv:
-        """Vectorised groups over the module's own generator."""
+    def make_env(self) -> gym.vector.VectorEnv:
+        """Vectorised groups over the module's own generator, as many as one forward takes."""
         assert self.module is not None
         self.env = gym.make_vec(
             self.config.env,
-            num_envs=num_groups,
+            num_envs=self.config.groups_per_forward,
             vectorization_mode="vector_entry_point",
             generator=self.module.generator,
             autoreset_mode=AutoresetMode.DISABLED,
@@ -85,24 +152,56 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         )
         return self.env
 
-    def sample(self, *, seeds: Sequence[int], window: Window, **kwargs: Any) -> tuple[Rollout, Scored]:
+    def roll_out(self, *, seeds: Sequence[int], window: Window, references: bool = False) -> list[Part]:
+        """Roll out one group per seed, part by part; each part is scored while the next is rolled out.
+
+        Args:
+            seeds: of the groups, see `collect`; a multiple of the groups of one forward.
+            window: the trained steps.
+            references: roll out the policy before training as well, with the same seeds, for the reward to compare.
+        """
+        assert self.module is not None
+        envs = self.env or self.make_env()
+        policy = self.module.policy(groups_per_forward=self.config.groups_per_forward)
+        parts = []
+        for start in range(0, len(seeds), envs.num_envs):
+            mine = seeds[start : start + envs.num_envs]
+            rollout = collect(envs, policy, window, seeds=mine)
+            groups = self._with_references(rollout, mine) if references else rollout.groups
+            submitted = time.perf_counter()
+            scoring = _stamped(self._reward.submit(groups))
+            monitoring = {name: _stamped(reward.submit(groups)) for name, reward in self._monitors.items()}
+            parts.append(Part(rollout, submitted, scoring, monitoring=monitoring))
+        return parts
+
+    def _with_references(self, rollout: Rollout, seeds: Sequence[int]) -> list[SampleGroup]:
+        assert self.module is not None
+        assert self.env is not None
+        policy = self.module.policy(groups_per_forward=self.config.groups_per_forward)
+        with self.module.generator.reference():
+            before = collect(self.env, policy, rollout.window, seeds=seeds)
+        return [
+            replace(group, references=references)
+            for group, references in zip(rollout.groups, before.samples, strict=True)
+        ]
+
+    def sample(
+        self, *, seeds: Sequence[int], window: Window, references: bool = False, **kwargs: Any
+    ) -> tuple[Rollout, Scored]:
         """Roll out one group per seed and score them all.
 
         Args:
-            seeds: of the groups, see `collect`.
+            seeds: of the groups.
             window: the trained steps.
+            references: see `roll_out`.
             **kwargs: unused.
         """
-        assert self.module is not None
-        envs = self.env
-        if envs is None or envs.num_envs != len(seeds):
-            envs = self.make_env(len(seeds))
-        policy = self.module.policy(groups_per_forward=self.config.groups_per_forward)
-        rollout = collect(envs, policy, window, seeds=seeds)
-        started = time.perf_counter()
-        scores = self._reward.score(rollout.groups)
-        monitors = {name: mean_score(reward.score(rollout.groups)) for name, reward in self._monitors.items()}
-        return rollout, Scored(tuple(scores), monitors, rollout.seconds, time.perf_counter() - started)
+        parts = self.roll_out(seeds=seeds, window=window, references=references)
+        return concatenate([part.rollout for part in parts]), self.scored(parts)
+
+    def scored(self, parts: Sequence[Part]) -> Scored:
+        """What the reward says about parts of `roll_out`; waits for it."""
+        return Scored.of(parts, self._reward)
 
     def get_metrics(self) -> Any:
         """RLlib's own counters since the last call."""

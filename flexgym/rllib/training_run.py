@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -137,7 +138,7 @@ class TrainingRun:
         while algorithm.iteration < self.settings.iterations and not interrupt.requested:
             began = time.monotonic()
             display.phase("training")
-            metrics = algorithm.train()[METRICS]
+            metrics = _measured(algorithm.train()[METRICS])
             done = algorithm.iteration == self.settings.iterations or interrupt.requested
             late = time.monotonic() + max(longest, time.monotonic() - began) > deadline
             verification = algorithm.last_verification or (self._verify(algorithm) if done or late else None)
@@ -206,6 +207,12 @@ class TrainingRun:
                 f"Held-out prompts met: {first:.3f} before, {last:.3f} after (iteration {rows[-1]['iteration']})."
             )
         display.note(f"Metrics, samples and checkpoints: {self.folder.shown}")
+
+
+def _measured(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Without what this iteration did not evaluate: RLlib goes on to report every name it once logged, as NaN."""
+    absent = ("eval/", "time/eval")
+    return {name: value for name, value in metrics.items() if not (name.startswith(absent) and math.isnan(value))}
 
 
 def _quiet_libraries() -> None:

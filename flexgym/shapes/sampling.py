@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from flexgym.shapes.captions import Noun, Spec, phrasings, specs
-from flexgym.shapes.scenes import COLOURS, FRAMES, SIZE, SYMMETRY, Scene, Thing
+from flexgym.shapes.scenes import COLOURS, FRAMES, SIZE, SYMMETRY, Scene, Thing, render
+from flexgym.types import Prompt, SampleGroup
 
 CENTRE = SIZE / 2
 RADII = {"small": (4.2, 4.8), "large": (7.4, 8.4), "alone": (5.2, 7.0), "pair": (4.6, 5.4), "several": (3.4, 3.7)}
@@ -48,6 +49,13 @@ def wrong_spec(rng: np.random.Generator, spec: Spec, *, only_taught: bool = Fals
     while (other := members[rng.integers(len(members))]) == spec:
         pass
     return other
+
+
+def sample_group(rng: np.random.Generator, size: int) -> SampleGroup:
+    """A caption with ``size`` rendered scenes, about half of which belong to another caption of its category."""
+    spec = sample_spec(rng, "image")
+    shown = [spec if rng.random() < 0.5 else wrong_spec(rng, spec) for _ in range(size)]
+    return SampleGroup(Prompt(sample_caption(rng, spec)), np.stack([render(sample_scene(rng, each)) for each in shown]))
 
 
 def _colour(rng: np.random.Generator, noun: Noun) -> str:

@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from flexgym.errors import ConfigError, RewardError, UnknownNameError
 from flexgym.flow import blended_advantages, group_advantages
+from flexgym.flow.advantage import ADVANTAGES, advantage_options
 
 NAN = math.nan
 tables = arrays(
@@ -122,7 +123,40 @@ def test_batch_norm_by_hand():
     np.testing.assert_allclose(result, np.array([[-1, 1, 0], [0, 0, 0]]) * math.sqrt(2), rtol=1e-6)
 
 
+def test_standard_deviation_of_a_sample_by_hand():
+    # deviations -1 and 1: population 1, sample sqrt(2); over (1, 3, 2, 2): sqrt(2 / 3)
+    group = group_advantages([[1.0, 3.0], [NAN, 2.0]], ddof=1, eps=0.0)
+    np.testing.assert_allclose(group, [[-math.sqrt(0.5), math.sqrt(0.5)], [0.0, 0.0]], rtol=1e-6)
+    glob = group_advantages([[1.0, 3.0], [2.0, 2.0]], std="global", ddof=1, eps=0.0)
+    np.testing.assert_allclose(glob, [[-math.sqrt(1.5), math.sqrt(1.5)], [0.0, 0.0]], rtol=1e-6)
+
+
+def test_one_sample_has_no_deviation():
+    for std in ("group", "global"):
+        assert group_advantages([[1.0, NAN]], std=std, ddof=1, eps=0.0).tolist() == [[0.0, 0.0]]
+
+
+def test_batch_norm_with_the_deviation_of_a_sample_by_hand():
+    # z with sample deviations: (-1, 1) / sqrt(2) in both groups; the four have sample std sqrt(4 * 0.5 / 3)
+    result = blended_advantages({"a": [[0.0, 1.0], [0.0, 5.0]]}, {"a": 1.0}, eps=0.0, ddof=1, batch_norm=True)
+    np.testing.assert_allclose(np.abs(result), math.sqrt(0.5) / math.sqrt(2 / 3), rtol=1e-6)
+
+
+def test_options_by_name():
+    assert advantage_options("paper") == {}
+    assert advantage_options("authors_code") == {"ddof": 1, "eps": 1e-8, "batch_norm": True}
+    assert advantage_options({"std": "global", "clip": None}) == {"std": "global", "clip": None}
+    for options in map(advantage_options, ADVANTAGES):
+        assert np.isfinite(blended_advantages({"a": [[0.0, 1.0]]}, {"a": 1.0}, **options)).all()
+    with pytest.raises(UnknownNameError, match="unknown advantage 'author_code'. Did you mean 'authors_code'"):
+        advantage_options("author_code")
+    with pytest.raises(UnknownNameError, match="option of the advantage 'batchnorm'. Did you mean 'batch_norm'"):
+        advantage_options({"batchnorm": True})
+
+
 def test_refusals():
+    with pytest.raises(ConfigError, match=r"ddof must be 0 \(population\) or 1 \(sample\), got 2"):
+        group_advantages([[1.0, 2.0]], ddof=2)
     with pytest.raises(ConfigError, match=r"must be \[P, G\].*\(3,\)"):
         group_advantages([1.0, 2.0, 3.0])
     with pytest.raises(RewardError, match="1 infinite rewards"):

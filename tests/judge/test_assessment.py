@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from flexgym.judge import Assessment, Category, Dimension
+from flexgym.judge.assessment import anchor_places, normalise_label
 
 
 def category(name="A. Semantic Alignment & Accuracy", winner="Image 1", scores=(7, 6, 8)):
@@ -11,8 +12,8 @@ def category(name="A. Semantic Alignment & Accuracy", winner="Image 1", scores=(
     return Category(name=name, dims=dims, cat_winner=winner)
 
 
-def assessment(*categories, winner="Image 1"):
-    return Assessment(categories=categories, winner=winner)
+def assessment(*categories, winner="Image 1", **rest):
+    return Assessment(categories=categories, winner=winner, **rest)
 
 
 def test_dump_has_the_published_keys():
@@ -22,6 +23,67 @@ def test_dump_has_the_published_keys():
     assert list(dumped["categories"][0]) == ["name", "dims", "cat_reason", "cat_winner"]
     assert list(dumped["categories"][0]["dims"][0]) == ["name", "reason_1", "reason_2", "score_1", "score_2"]
     assert Assessment.model_validate(dumped) == made
+
+
+def test_what_was_left_out_is_no_part_of_a_reply():
+    made = assessment(category(), category("B. Quality"), category("C. Aesthetics"), left_out=2)
+    assert made.left_out == 2
+    assert "left_out" not in made.model_dump()
+    assert list(Assessment.model_json_schema()["properties"]) == ["prompt", "categories", "reason", "winner"]
+
+
+def test_an_explanation_that_is_no_text_is_empty():
+    made = assessment(category(), category("B. Quality"), category("C. Aesthetics"), prompt=None, reason=["round"])
+    assert (made.prompt, made.reason) == ("", "")
+
+
+def test_half_a_surrogate_pair_can_still_be_written():
+    made = Dimension(name="a \ud83d b", reason_1="\udc00", score_1=5, score_2=5)
+    assert (made.name, made.reason_1) == ("a ? b", "?")
+    assert Dimension.model_validate_json(made.model_dump_json()) == made
+
+
+@pytest.mark.parametrize(
+    ("written", "label"),
+    [
+        ("Image 1", "Image 1"),
+        ("VIDEO 2", "Video 2"),
+        ("image2", "Image 2"),
+        (" **Image_1.** ", "Image 1"),
+        ("the Video #2", "Video 2"),
+        ("[Image: 1]", "Image 1"),
+        ("\u201cImage 1\u201d", "Image 1"),
+        ("Image\u00a02", "Image 2"),
+    ],
+)
+def test_a_label_on_its_own_is_read(written, label):
+    assert normalise_label(written) == label
+
+
+@pytest.mark.parametrize(
+    ("written", "error"),
+    [
+        ("Image 1/2", "echoed_template"),
+        ("Image 2 / Image 1", "echoed_template"),
+        ("Image 1|2", "echoed_template"),
+        ("Image 1 or 2", "contradictory"),
+        ("Image 1 beats Image 2", "contradictory"),
+        (("Image 1", "Image 1"), "contradictory"),
+        (["Image 1"], "no_winner"),
+        ("Image 11", "no_winner"),
+        ("Image 0", "no_winner"),
+        ("!Image 1", "no_winner"),
+        ("Image 1 wins", "no_winner"),
+        ("1", "no_winner"),
+        (1, "no_winner"),
+        (None, "no_winner"),
+        ("", "no_winner"),
+    ],
+)
+def test_anything_else_is_no_label(written, error):
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        normalise_label(written)
+    assert caught.value.type == error
 
 
 def test_models_are_frozen():
@@ -49,6 +111,12 @@ def test_scores_must_share_ten_points():
     assert Dimension(name="d", score_1=6.5, score_2=3.5).score_1 == 6.5
 
 
+@pytest.mark.parametrize("score", [True, "nan", float("nan"), float("inf"), -0.5, 10.5, None, "7/10"])
+def test_a_score_is_a_number_from_0_to_10(score):
+    with pytest.raises(ValidationError, match="score_1"):
+        Dimension(name="d", score_1=score, score_2=5)
+
+
 def test_anchors_are_found_by_name_in_any_order_and_place():
     personal = category("D. Counting accuracy", winner="Image 2")
     quality = category("Video Quality & Dynamic Realism", winner="Video 2")
@@ -69,6 +137,22 @@ def test_a_personalised_quality_category_does_not_displace_the_anchor():
     names = ("A. Semantic Alignment", "B. Image Quality", "C. Aesthetics", "D. Quality of motion")
     made = assessment(*map(category, names))
     assert [extra.name for extra in made.personalised] == ["D. Quality of motion"]
+
+
+@pytest.mark.parametrize(
+    ("names", "places"),
+    [
+        (("A. Semantic", "B. Quality", "C. Aesthetics"), (0, 1, 2)),
+        (("aesthetics", "quality", "semantics"), (2, 1, 0)),
+        (("D. Quality of text", "A. Semantic", "B. Image Quality", "C. Aesthetics"), (1, 2, 3)),
+        (("D. Aesthetic quality", "A. Semantic", "B. Quality", "C. Aesthetics"), (1, 2, 3)),
+        (("", "Semantic", "Quality", "Aesthetics"), (1, 2, 3)),
+        (("A. Semantic", "B. Realism", "C. Aesthetics"), (0, 1, 2)),
+        (("D. Counting", "A. Fidelity", "B. Realism", "C. Beauty"), (0, 1, 2)),
+    ],
+)
+def test_places_of_the_anchors(names, places):
+    assert anchor_places(names) == places
 
 
 def test_agreement_and_majority():

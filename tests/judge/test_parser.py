@@ -1,186 +1,212 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+import yaml
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flexgym.judge import Assessment, JudgeFailure, parse_assessment
-from flexgym.judge.parser import MAX_CHARACTERS
 
-NAMES = ("A. Semantic Alignment & Accuracy", "B. Image Quality & Realism", "C. Aesthetics & Artistry")
-
-
-def reply(**changes):
-    """A clean reply as a dict; ``changes`` replace top-level entries."""
-    dims = [
-        {"name": name, "reason_1": "round", "reason_2": "not round", "score_1": 7, "score_2": 3}
-        for name in ("Shape", "Colour", "Count")
-    ]
-    categories = [{"name": name, "dims": dims, "cat_reason": "rounder", "cat_winner": "Image 1"} for name in NAMES]
-    return {"prompt": "a circle", "categories": categories, "reason": "rounder", "winner": "Image 1"} | changes
+TABLE = yaml.safe_load(Path(__file__).with_name("malformed_replies.yaml").read_text(encoding="utf-8"))
+ROWS = {row["name"]: row for row in TABLE["rows"]}
+EDITS = {"first", "more", "winner", "replace", "everywhere", "until", "text", "loop", "finish_reason"}
+ANSWERS = {"expect", "left_out", "detail"}
+# Generous, as it guards against minutes, not against milliseconds.
+IN_TIME = settings(deadline=timedelta(seconds=5))
 
 
-def without(key):
-    return {name: value for name, value in reply().items() if name != key}
+def written(row):
+    """The reply that a row of the table describes."""
+    text = TABLE["reply"].replace("<<first>>", row.get("first", "")).replace("<<more>>", row.get("more", ""))
+    text = text.replace("<<winner>>", row.get("winner", '"Image 1"'))
+    for old, new in row.get("replace", {}).items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    for old, new in row.get("everywhere", {}).items():
+        assert old in text
+        text = text.replace(old, new)
+    if "until" in row:
+        text = text[: text.index(row["until"]) + len(row["until"])]
+    piece, times = row.get("loop", ("", 0))
+    return row.get("text", "<<reply>>").replace("<<reply>>", text).replace("<<loop>>", piece * times)
 
 
-def with_category(**changes):
-    categories = reply()["categories"]
-    categories[1] = categories[1] | changes
-    return reply(categories=categories)
+def sides(outcome):
+    """The numbers of the winners in the order overall, A, B, C; None for a failure."""
+    if isinstance(outcome, JudgeFailure):
+        return None
+    return "".join(str(1 + part.side) for part in (outcome, *outcome.anchors))
 
 
-def with_dim(**changes):
-    dims = reply()["categories"][0]["dims"]
-    return with_category(dims=[dims[0] | changes, *dims[1:]])
+def swapped(digits):
+    return digits.translate(str.maketrans("12", "21"))
 
 
-CLEAN = json.dumps(reply())
-PRETTY = json.dumps(reply(), indent=2)
-
-TOLERATED = {
-    "clean": CLEAN,
-    "indented": PRETTY,
-    "fenced": f"```json\n{PRETTY}\n```",
-    "fence never closed": f"```json\n{CLEAN}",
-    "prose before": f"Here is my assessment: {CLEAN}",
-    "prose after": f"{CLEAN}\nI hope that this helps.",
-    "braces in the prose": f"For {{prompt}} I find: {CLEAN} {{end}}",
-    "thoughts with a draft": f'<think>{{"winner": "Image 2"}} or not?</think>{CLEAN}',
-    "trailing commas": CLEAN.replace("}]", "},]").replace('"winner": "Image 1"}', '"winner": "Image 1",}'),
-    "single quotes": CLEAN.replace('"', "'"),
-    "missing comma": PRETTY.replace('"rounder",', '"rounder"'),
-    "comment": PRETTY.replace('"reason_1"', '// evidence\n"reason_1"', 1),
-    "line break in a string": CLEAN.replace("not round", "not\nround"),
-    "unquoted winner": CLEAN.replace('"winner": "Image 1"}', '"winner": Image 1}'),
-    "upper case": CLEAN.upper(),
-    "capitalised keys": CLEAN.replace('"winner"', '"Winner"').replace('"cat_winner"', '"Cat Winner"'),
-    "lower-case label": CLEAN.replace("Image 1", "image 1"),
-    "label without space": CLEAN.replace("Image 1", "Image1"),
-    "label with punctuation": CLEAN.replace("Image 1", "**Image 1.**"),
-    "label with article": CLEAN.replace("Image 1", "the image #1"),
-    "scores as text": CLEAN.replace(": 7", ': "7"').replace(": 3", ': "3"'),
-    "half points": CLEAN.replace(": 7", ": 7.5").replace(": 3", ": 2.5"),
-    "list of one": f"[{CLEAN}]",
-    "wrapped in an object": f'{{"assessment": {CLEAN}}}',
-    "unknown keys": json.dumps(reply(confidence=0.9)),
-    "no reasons": json.dumps(without("reason")),
-    "byte order mark": f"\ufeff{CLEAN}",
-    "personalised category": json.dumps(reply(categories=[*reply()["categories"], reply()["categories"][0]])),
-}
-
-REFUSED = {
-    "nothing": ("", "empty"),
-    "no reply": (None, "empty"),
-    "white space": (" \n\t ", "empty"),
-    "prose only": ("Image 1 is better.", "no_json"),
-    "open brace": ("{", "no_json"),
-    "null": ("null", "no_json"),
-    "number": ("1", "no_json"),
-    "text": ('"Image 1"', "no_json"),
-    "empty list": ("[]", "no_json"),
-    "list of labels": ('["Image 1", "Image 1"]', "no_json"),
-    "deep nesting": ("[" * 50_000, "no_json"),
-    "deep nesting of objects": ('{"a":' * 10_000 + "1" + "}" * 10_000, "no_json"),
-    "loop of open objects": ('{"winner": "Image 1", "categories": [' + '{" ' * 10_000 + "}", "no_json"),
-    "loop of quotation marks": (CLEAN[:-1] + ', "note": ' + '"b" "c' * 8_000 + "}", "no_json"),
-    "too long": (CLEAN + " " * MAX_CHARACTERS, "oversized"),
-    "empty object": ("{}", "no_json"),
-    "winner echoed": (json.dumps(reply(winner="Image 1/2")), "echoed_label"),
-    "winner echoed the other way": (json.dumps(reply(winner="Image 2/1")), "echoed_label"),
-    "winner echoed with a bar": (json.dumps(reply(winner="video 1 | 2")), "echoed_label"),
-    "category winner echoed": (json.dumps(with_category(cat_winner="Image 1/2")), "echoed_label"),
-    "both": (json.dumps(reply(winner="Image 1 and Image 2")), "two_winners"),
-    "both in a remark": (json.dumps(reply(winner="Image 1 (clearly better than image 2)")), "two_winners"),
-    "both in short": (json.dumps(reply(winner="Image 1, 2")), "two_winners"),
-    "both in a list": (json.dumps(reply(winner=["Image 1", "Image 2"])), "two_winners"),
-    "both in a category": (json.dumps(with_category(cat_winner="Image 1 or 2")), "two_winners"),
-    "tie": (json.dumps(reply(winner="Tie")), "no_winner"),
-    "null winner": (json.dumps(reply(winner=None)), "no_winner"),
-    "blank winner": (json.dumps(reply(winner="")), "no_winner"),
-    "bare number": (json.dumps(reply(winner=1)), "no_winner"),
-    "bare digit": (json.dumps(reply(winner="2")), "no_winner"),
-    "third candidate": (json.dumps(reply(winner="Image 3")), "no_winner"),
-    "twelfth candidate": (json.dumps(reply(winner="Image 12")), "no_winner"),
-    "negated": (json.dumps(reply(winner="not Image 1")), "no_winner"),
-    "winner as object": (json.dumps(reply(winner={"label": "Image 1"})), "no_winner"),
-    "winner missing": (json.dumps(without("winner")), "no_winner"),
-    "category winner missing": (CLEAN.replace('"cat_winner"', '"cat_champion"', 1), "no_winner"),
-    "category tie": (json.dumps(with_category(cat_winner="draw")), "no_winner"),
-    "cut before the winner": (CLEAN[: CLEAN.rindex('"winner"')], "no_winner"),
-    "cut inside the winner": (CLEAN[:-2], "no_winner"),
-    "cut in a fence": ("```json\n" + PRETTY[:1200], "no_winner"),
-    "sum too low": (json.dumps(with_dim(score_1=5)), "score_sum"),
-    "sum too high": (json.dumps(with_dim(score_2=9)), "score_sum"),
-    "score missing": (CLEAN.replace('"score_2"', '"points"', 1), "schema"),
-    "score too high": (json.dumps(with_dim(score_1=11, score_2=-1)), "schema"),
-    "score as words": (json.dumps(with_dim(score_1="seven")), "schema"),
-    "score as share": (json.dumps(with_dim(score_1="7/10")), "schema"),
-    "score not a number": (CLEAN.replace(": 7", ": NaN"), "schema"),
-    "endless digits": (CLEAN.replace(": 7", ": " + "7" * 5_000, 1), "schema"),
-    "categories null": (json.dumps(reply(categories=None)), "schema"),
-    "categories missing": (json.dumps(without("categories")), "schema"),
-    "categories as words": (json.dumps(reply(categories=["A", "B", "C"])), "schema"),
-    "categories as object": (json.dumps(reply(categories={"A": 1})), "schema"),
-    "two categories": (json.dumps(reply(categories=reply()["categories"][:2])), "schema"),
-    "category without criteria": (json.dumps(with_category(dims=[])), "schema"),
-    "winner twice": (CLEAN.replace('"winner": "Image 1"', '"winner": "Image 1", "winner": "Image 2"'), "ambiguous"),
-    "two objects": (f"{CLEAN}\n{CLEAN.replace('Image 1', 'Image 2')}", "ambiguous"),
-    "list of two": (f"[{CLEAN}, {CLEAN}]", "ambiguous"),
-    "template first": ('{"winner": "Image 1/2"} ' + CLEAN, "ambiguous"),
-}
+CLEAN = written({})
 
 
-@pytest.mark.parametrize("text", TOLERATED.values(), ids=TOLERATED)
-def test_form_is_tolerated(text):
-    parsed = parse_assessment(text)
-    assert isinstance(parsed, Assessment), parsed
-    assert parsed.side == 0
-    assert [anchor.side for anchor in parsed.anchors] == [0, 0, 0]
-    assert parsed.categories[0].dims[0].score_1 in (7, 7.5)
+def test_the_table_is_well_formed():
+    assert len(ROWS) == len(TABLE["rows"])
+    assert all(set(row) <= EDITS | ANSWERS | {"name", "authors"} for row in TABLE["rows"])
 
 
-@pytest.mark.parametrize(("text", "kind"), REFUSED.values(), ids=REFUSED)
-def test_content_is_refused(text, kind):
-    parsed = parse_assessment(text)
-    assert isinstance(parsed, JudgeFailure), parsed
-    assert parsed.kind == kind, parsed.detail
-    assert parsed.detail
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_table(row):
+    outcome = parse_assessment(written(row), row.get("finish_reason", "stop"))
+    if isinstance(outcome, JudgeFailure):
+        assert outcome.kind == row["expect"], outcome
+        assert row.get("detail", "") in outcome.detail
+        assert 0 < len(outcome.detail) <= 200
+        assert outcome.detail.isprintable()
+    else:
+        assert sides(outcome) == row["expect"], outcome
+        assert outcome.left_out == row.get("left_out", 0)
+        assert parse_assessment(outcome.model_dump_json()) == outcome.model_copy(update={"left_out": 0})
 
 
-def test_failure_names_the_place():
-    failure = parse_assessment(json.dumps(with_category(cat_winner="Image 1/2")))
-    assert failure.detail.startswith("categories.1.cat_winner: ")
+def test_no_reply_is_an_empty_one():
+    assert parse_assessment(None) == parse_assessment("") == JudgeFailure("unparsable", "the reply holds no text")
 
 
-def test_the_gravest_of_several_rules_is_named():
-    broken = with_dim(score_1=5) | {"winner": "Image 1/2"}
-    assert parse_assessment(json.dumps(broken)).kind == "echoed_label"
+@pytest.mark.parametrize("finish_reason", ["stop", "length"])
+def test_cut_anywhere_a_reply_is_truncated(finish_reason):
+    object_end = CLEAN.rindex("}")
+    for length in range(1, object_end + 1):
+        outcome = parse_assessment(CLEAN[:length], finish_reason)
+        assert isinstance(outcome, JudgeFailure), length
+        assert outcome.kind == "truncated", length
 
 
-def test_video_labels_and_second_side():
-    parsed = parse_assessment(CLEAN.replace("Image 1", "video 2"))
-    assert parsed.winner == "Video 2"
-    assert parsed.side == 1
+# What a judge may put in its strings, and what must not matter there.
+WORDS = st.text(st.characters(codec="utf-8"), max_size=20) | st.sampled_from(
+    ['{"winner": "Image 2"}', "'winner': 'Image 1'", "</think>", "```", "{}", "Image 1/2", 'a "5" circle', "\\", "//"]
+)
+PLAIN_WORDS = st.text(st.sampled_from("abcxyz ,.é红"), max_size=20)
+ANCHORS = ("A. Semantic Alignment & Accuracy", "B. Image Quality & Realism", "C. Aesthetics & Artistry")
 
 
-def test_quoted_winner_in_a_reason_is_not_a_second_winner():
-    text = json.dumps(reply(reason='the key "winner": follows'))
-    assert isinstance(parse_assessment(text), Assessment)
+@st.composite
+def replies(draw, words=WORDS):
+    """A valid reply as a dict, with the digits of its winners."""
+    media = draw(st.sampled_from(["Image", "Video"]))
+    label = st.sampled_from([f"{media} 1", f"{media} 2"])
+
+    def category(name):
+        scores = draw(st.lists(st.integers(0, 10), min_size=1, max_size=2))
+        dims = [
+            {"name": draw(words), "reason_1": draw(words), "reason_2": draw(words), "score_1": s, "score_2": 10 - s}
+            for s in scores
+        ]
+        return {"name": name, "dims": dims, "cat_reason": draw(words), "cat_winner": draw(label)}
+
+    categories = [category(name) for name in ANCHORS]
+    digits = [entry["cat_winner"][-1] for entry in categories]
+    if draw(st.booleans()):
+        categories.insert(draw(st.integers(0, 3)), category("D. Counting"))
+    winner = draw(label)
+    data = {"prompt": draw(words), "categories": categories, "reason": draw(words), "winner": winner}
+    return data, "".join([winner[-1], *digits])
 
 
-def test_dump_is_a_clean_reply():
-    parsed = parse_assessment(CLEAN)
-    assert parse_assessment(parsed.model_dump_json()) == parsed
+LAYOUTS = st.fixed_dictionaries({"indent": st.sampled_from([None, 2]), "ensure_ascii": st.booleans()})
+BEFORE = st.sampled_from(
+    ["", "```json\n", "Here it is: ", "<think>Image 2? {no}</think>\n", "\ufeff", "[", "For {x}: "]
+)
+AFTER = st.sampled_from(["", "\n```", "\nI hope that this helps.", "<|im_end|>", "  \n"])
 
 
-@given(st.integers(0, len(CLEAN) - 1))
-def test_a_truncated_reply_never_becomes_an_assessment(length):
-    assert isinstance(parse_assessment(CLEAN[:length]), JudgeFailure)
+def in_case(data, case):
+    """The reply with its keys and labels in another case."""
+    if isinstance(data, list):
+        return [in_case(value, case) for value in data]
+    if isinstance(data, dict):
+        return {
+            case(key): case(value) if key in ("winner", "cat_winner") else in_case(value, case)
+            for key, value in data.items()
+        }
+    return data
 
 
-@given(st.text(alphabet='{}[]":,\\ winerImage12\n', max_size=200))
-def test_noise_never_raises(text):
-    assert isinstance(parse_assessment(text), JudgeFailure)
+@IN_TIME
+@given(replies(), LAYOUTS, BEFORE, AFTER, st.sampled_from([str.upper, str.lower, str.title]))
+def test_surroundings_and_case_change_nothing(reply, layout, before, after, case):
+    data, expected = reply
+    outcome = parse_assessment(before + json.dumps(in_case(data, case), **layout) + after)
+    assert sides(outcome) == expected, outcome
+    assert outcome.prompt == data["prompt"]
+    assert outcome.reason == data["reason"]
+
+
+@IN_TIME
+@given(replies(PLAIN_WORDS), BEFORE, AFTER)
+def test_trailing_commas_change_nothing(reply, before, after):
+    data, expected = reply
+    text = re.sub(r"(?<=[^,{\[])\n( *[}\]])", r",\n\1", json.dumps(data, indent=2))
+    assert sides(parse_assessment(before + text + after)) == expected
+
+
+@IN_TIME
+@given(replies())
+def test_a_repair_never_changes_a_winner(reply):
+    data, expected = reply
+    text = re.sub(r"(?<=[^,{\[])\n( *[}\]])", r",\n\1", json.dumps(data, indent=2))
+    assert sides(parse_assessment(text)) in (expected, None)
+
+
+@given(replies(), LAYOUTS)
+def test_swapping_labels_swaps_sides(reply, layout):
+    data, expected = reply
+    outcome = parse_assessment(json.dumps(data, **layout))
+    data["winner"] = swapped(data["winner"])
+    for category in data["categories"]:
+        category["cat_winner"] = swapped(category["cat_winner"])
+        for dim in category["dims"]:
+            dim["score_1"], dim["score_2"] = dim["score_2"], dim["score_1"]
+    other = parse_assessment(json.dumps(data, **layout))
+    assert sides(outcome) == expected
+    assert sides(other) == swapped(expected)
+    margins = [category.score_margin for category in outcome.categories]
+    assert [category.score_margin for category in other.categories] == [-margin for margin in margins]
+    assert other.agreement == outcome.agreement
+
+
+@IN_TIME
+@given(st.data(), replies(), LAYOUTS, BEFORE, AFTER, st.sampled_from(["stop", "length"]))
+def test_cut_off_a_reply_keeps_its_verdict_or_has_none(data, reply, layout, before, after, finish_reason):
+    content, expected = reply
+    keys = data.draw(st.permutations(list(content)))
+    text = before + json.dumps({key: content[key] for key in keys}, **layout) + after
+    cut = text[: data.draw(st.integers(0, len(text)))]
+    assert sides(parse_assessment(cut, finish_reason)) in (expected, None)
+
+
+@IN_TIME
+@given(st.data(), replies(PLAIN_WORDS))
+def test_a_missing_piece_never_changes_the_winner(data, reply):
+    content, expected = reply
+    text = json.dumps(content)
+    start = data.draw(st.integers(0, len(text) - 1))
+    rest = text[:start] + text[start + data.draw(st.integers(1, 40)) :]
+    assert (sides(parse_assessment(rest)) or expected)[0] == expected[0]
+
+
+PIECES = ('{"', "}", "[", "]", '"', "'", ":", ",", "\\", "winner", "categories", "Image 1", "//", "<think>", "\u201c")
+NOISE = st.text() | st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=60).map("".join)
+
+
+@IN_TIME
+@given(NOISE, st.sampled_from(["stop", "length", "content_filter", ""]))
+def test_noise_never_raises(text, finish_reason):
+    assert isinstance(parse_assessment(text, finish_reason), JudgeFailure)
+
+
+@IN_TIME
+@given(NOISE, st.integers(0, len(CLEAN)), st.integers(1, 2000))
+def test_noise_within_a_reply_never_raises(noise, place, times):
+    outcome = parse_assessment(CLEAN[:place] + noise * times + CLEAN[place:])
+    assert isinstance(outcome, Assessment | JudgeFailure)

@@ -71,8 +71,8 @@ class Rich(Reward):
             rewards=values,
             terms={"dim": values / 2, "overall": values * 2},
             weights={"dim": 0.7, "overall": 0.3},
-            failures={"empty": 2} if odd else {},
-            assessments=(JudgeFailure("empty", group.prompt.text), JudgeFailure("schema", "x")),
+            failures={"unparsable": 2} if odd else {},
+            assessments=(JudgeFailure("unparsable", group.prompt.text), JudgeFailure("invalid", "x")),
         )
 
 

@@ -16,7 +16,7 @@ class Picture:
     Attributes:
         data: the encoded file.
         media_type: ``"image/jpeg"`` or ``"image/png"``.
-        id: hash of the pixels; pictures of one id are the same, so a backend may encode and send each once.
+        id: hash of ``data``; pictures of one id are the same, so a backend may encode and send each once.
     """
 
     data: bytes = field(repr=False)

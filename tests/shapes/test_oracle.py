@@ -8,13 +8,13 @@ import pytest
 
 import rewards
 from flexgym.judge import Assessment, JudgeFailure, Pair, all_pairs, parse_assessment
+from flexgym.shapes import oracle
 from flexgym.shapes.captions import IMAGE_CATEGORIES, VIDEO_CATEGORIES, phrasings, specs
+from flexgym.shapes.oracle import OracleJudge, read_facts, write_assessment
 from flexgym.shapes.sampling import sample_clip, sample_scene, wrong_spec
 from flexgym.shapes.scenes import Thing, render, render_video
 from flexgym.shapes.verifier import verify
 from flexgym.types import Prompt, SampleGroup
-from rewards import shapes_oracle
-from rewards.shapes_oracle import OracleJudge, read_facts, write_assessment
 
 RED_CIRCLE = render((Thing("circle", "red", 16, 16, 6),))
 BLUE_CIRCLE = render((Thing("circle", "blue", 16, 16, 6),))
@@ -155,11 +155,11 @@ def test_what_the_judge_cannot_know_is_refused(caption):
 
 def test_each_sample_is_read_once_and_all_in_one_batch(monkeypatch):
     reads = []
-    original = shapes_oracle.read_groups
+    original = oracle.read_groups
     monkeypatch.setattr(
-        shapes_oracle, "read_groups", lambda many: reads.append([len(s) for s in many]) or original(many)
+        oracle, "read_groups", lambda many: reads.append([len(s) for s in many]) or original(many)
     )
-    monkeypatch.setattr(shapes_oracle, "read_sample", None)
+    monkeypatch.setattr(oracle, "read_sample", None)
     samples = [circles(1 + number % 4) for number in range(6)]
     rewards.make("shapes_oracle").score([group("two circles", *samples), group("three circles", *samples[:4])])
     assert reads == [[6, 4]]

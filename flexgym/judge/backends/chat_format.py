@@ -1,0 +1,155 @@
+"""The chat completion of OpenAI's HTTP interface, as bytes: the body of a request, and what a body says in reply.
+
+Beyond OpenAI's own fields only one of vLLM is used, and only where asked for: the ``uuid`` of a picture
+(https://docs.vllm.ai, features/multimodal_inputs). A picture that was sent under a uuid may be null in later requests;
+where the server has dropped it meanwhile, it refuses the request with status 400.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Container
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
+from flexgym.judge.protocol import JudgeFailure
+
+_EXCERPT = 200
+
+
+_Count = Annotated[int, Field(ge=0)] | None
+
+
+class _Details(BaseModel):
+    cached_tokens: _Count = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: _Count = None
+    completion_tokens: _Count = None
+    prompt_tokens_details: _Details | None = None
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Completion(BaseModel):
+    choices: list[_Choice] = Field(min_length=1)
+    usage: _Usage | None = None
+
+
+class _Model(BaseModel):
+    id: str
+
+
+class _Models(BaseModel):
+    data: list[_Model]
+
+
+def chat_body(
+    request: ChatRequest,
+    decoding: Decoding,
+    *,
+    model: str,
+    with_ids: bool = False,
+    held: Container[str] = (),
+) -> bytes:
+    """The JSON body of a request.
+
+    The base64 of a picture is joined in as bytes: passing it through a JSON encoder would cost more than all else.
+
+    Args:
+        request: pictures, then text.
+        decoding: always sent in full, since servers fill gaps from the checkpoint's own settings.
+        model: the name under which the server knows the model.
+        with_ids: send the ids of pictures, which vLLM alone understands.
+        held: ids of pictures that the server has, and whose bytes are left out.
+    """
+    settings: dict[str, Any] = {
+        "model": model,
+        "max_tokens": decoding.max_tokens,
+        "temperature": decoding.temperature,
+        "seed": decoding.seed,
+    }
+    if decoding.json_schema is not None:
+        schema = {"name": "assessment", "schema": decoding.json_schema, "strict": True}
+        settings["response_format"] = {"type": "json_schema", "json_schema": schema}
+    parts = [_picture_part(picture, with_id=with_ids, held=picture.id in held) for picture in request.pictures]
+    parts.append(_json({"type": "text", "text": request.text}))
+    head = _json(settings)[:-1]
+    return b"".join((head, b', "messages": [{"role": "user", "content": [', b", ".join(parts), b"]}]}"))
+
+
+def read_completion(body: bytes, seconds: float) -> Reply | JudgeFailure:
+    """The reply in the body of a successful response.
+
+    Args:
+        body: untrusted bytes.
+        seconds: from sending to the last byte.
+
+    Returns:
+        The reply; ``refused`` where the model declined, ``server_error`` where the body is not a chat completion.
+    """
+    try:
+        completion = _Completion.model_validate_json(body)
+    except ValidationError as error:
+        return JudgeFailure("server_error", f"the server's reply is no chat completion: {_first_error(error)}")
+    choice = completion.choices[0]
+    if choice.message.refusal or choice.finish_reason == "content_filter":
+        return JudgeFailure("refused", one_line(choice.message.refusal or "the server's content filter stopped it"))
+    if choice.message.content is None:
+        return JudgeFailure("server_error", "the server's reply holds no text (message.content is null)")
+    usage = completion.usage or _Usage()
+    return Reply(
+        text=choice.message.content,
+        finish_reason=choice.finish_reason or "stop",
+        prompt_tokens=usage.prompt_tokens or 0,
+        completion_tokens=usage.completion_tokens or 0,
+        cached_tokens=(usage.prompt_tokens_details or _Details()).cached_tokens or 0,
+        seconds=seconds,
+    )
+
+
+def read_models(body: bytes) -> list[str]:
+    """The names in the body of ``/v1/models``.
+
+    Raises:
+        ValueError: the body, untrusted bytes, is no list of models.
+    """
+    try:
+        return [model.id for model in _Models.model_validate_json(body).data]
+    except ValidationError as error:
+        raise ValueError(f"/models is no list of models: {_first_error(error)}") from None
+
+
+def one_line(text: str) -> str:
+    """The first 200 characters of ``text`` without line breaks, for a log or an error."""
+    return " ".join(text[: 2 * _EXCERPT].split())[:_EXCERPT]
+
+
+def _picture_part(picture: Picture, *, with_id: bool, held: bool) -> bytes:
+    uuid = b', "uuid": ' + _json(picture.id) if with_id else b""
+    if held:
+        return b'{"type": "image_url", "image_url": null%b}' % uuid
+    url = b'"data:%b;base64,%b"' % (picture.media_type.encode(), b64encode(picture.data))
+    return b'{"type": "image_url", "image_url": {"url": %b}%b}' % (url, uuid)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return one_line(f"{place}: {first['msg']}" if place else first["msg"])

@@ -1,0 +1,88 @@
+"""An event loop in a thread of its own, so that code without ``await`` can have many requests under way."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import CancelledError
+from typing import Any, TypeVar
+
+from flexgym.errors import JudgeUnavailableError
+
+_T = TypeVar("_T")
+_PATIENCE_S = 5.0
+
+
+class LoopThread:
+    """Runs coroutines for callers in other threads.
+
+    The thread starts with the first of them and never keeps a process alive.
+
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._guard = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def run(self, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Wait for a coroutine; an interruption of the wait, such as Ctrl-C, cancels it.
+
+        Args:
+            make: makes the coroutine.
+
+        Returns:
+            What it returns.
+
+        Raises:
+            JudgeUnavailableError: closed before or meanwhile.
+        """
+        loop = self._running_loop()
+        future = asyncio.run_coroutine_threadsafe(make(), loop)
+        try:
+            return future.result()
+        except CancelledError:
+            raise JudgeUnavailableError("the backend was closed while its replies were awaited.") from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self, clean_up: Callable[[], Awaitable[None]]) -> None:
+        """Cancel what is under way, run ``clean_up`` in the loop and end the thread; a second call does nothing."""
+        with self._guard:
+            closed, self._closed = self._closed, True
+        if self._loop is None or self._thread is None:
+            return
+        if not closed:
+            asyncio.run_coroutine_threadsafe(_end(clean_up), self._loop)
+        self._thread.join(_PATIENCE_S)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._guard:
+            if self._closed:
+                raise JudgeUnavailableError("the backend is closed; make a new one.")
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True)
+                self._thread.start()
+            return self._loop
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+    loop.close()
+
+
+async def _end(clean_up: Callable[[], Awaitable[None]]) -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await clean_up()
+    asyncio.get_running_loop().stop()

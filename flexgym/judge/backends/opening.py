@@ -1,0 +1,68 @@
+"""Which backend runs a judge that is named by an address, a folder or a hub id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flexgym.errors import ConfigError, unknown_name
+from flexgym.judge.backends.base import Backend
+
+BACKENDS = ("server", "transformers", "vllm")
+"""The names of the backends."""
+
+
+def open_backend(
+    judge: str | Path | Sequence[str] | Backend,
+    backend: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Backend:
+    """The backend of a judge.
+
+    Args:
+        judge: one or several addresses of OpenAI-compatible servers (``"http://..."``), a checkpoint folder, a hub id,
+            or a backend, which is returned as it is.
+        backend: one of `BACKENDS`; None is ``"server"`` for addresses and ``"transformers"`` for everything else.
+        settings: keyword arguments of the backend's class.
+
+    Raises:
+        ConfigError: the judge is missing, or an address where a checkpoint is needed, or the other way round.
+        UnknownNameError: no such backend.
+    """
+    if not isinstance(judge, str | Path | Sequence):
+        return judge
+    if not judge:
+        raise ConfigError(
+            "a judge is needed: the address of a server such as 'http://localhost:8080/v1' (`flexgym judge serve`"
+            " starts one), a checkpoint folder, or a hub id; got none"
+        )
+    name = backend or ("server" if _is_address(judge) else "transformers")
+    if name not in BACKENDS:
+        raise unknown_name("judge backend", name, BACKENDS)
+    if _is_address(judge) != (name == "server"):
+        expected = (
+            "addresses such as 'http://localhost:8080/v1'" if name == "server" else "a checkpoint folder or hub id"
+        )
+        raise ConfigError(f"judge backend {name!r} expects {expected}, got {judge!r}")
+    return _class(name)(judge, **(settings or {}))
+
+
+def _is_address(judge: str | Path | Sequence[str]) -> bool:
+    addresses = [judge] if isinstance(judge, str | Path) else judge
+    return all(str(address).startswith(("http://", "https://")) for address in addresses)
+
+
+def _class(name: str) -> Any:
+    # imported late: each brings a library that the others do without
+    if name == "server":
+        from flexgym.judge.backends.server import ServerBackend
+
+        return ServerBackend
+    if name == "vllm":
+        from flexgym.judge.backends.vllm_engine import VLLMBackend
+
+        return VLLMBackend
+    from flexgym.judge.backends.transformers_model import TransformersBackend
+
+    return TransformersBackend

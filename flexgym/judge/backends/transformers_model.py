@@ -1,0 +1,246 @@
+"""A judge model in this process, run by transformers: the small default, with nothing to install or to start.
+
+For the Qwen-VL kinds (Qwen2-VL to Qwen3.5, and with them UnifiedReward-Flex). Tokenizer and image processor are loaded
+by themselves, since the checkpoint's joint processor also wants a video processor, and that one needs torchvision.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+)
+
+from flexgym.errors import CheckpointError, ConfigError, unknown_name
+from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
+from flexgym.judge.backends.local import TEMPLATE_SETTINGS, check_source, open_picture, user_message
+from flexgym.judge.backends.usage import Usage
+from flexgym.judge.protocol import JudgeFailure
+
+_DTYPES = ("auto", "bfloat16", "float16", "float32")
+_PICTURES_KEPT = 64
+
+
+class TransformersBackend:
+    """Chat with a vision-language model of the Qwen-VL kind, in batches, in this process.
+
+    Weights are read from safetensors files only, and code that a checkpoint carries is never run. Sampling settings of
+    the checkpoint are ignored; its stop tokens count.
+
+    Args:
+        source: a checkpoint folder or a hub id.
+        device: by default the first GPU where there is one.
+        dtype: of the weights, such as ``"float32"``; ``"auto"`` is what the checkpoint was saved in.
+        batch_size: requests answered at once.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, half written, or of another kind.
+        UnknownNameError: no such dtype.
+        ConfigError: a batch size below 1.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype = "auto",
+        batch_size: int = 8,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+        self._tokenizer, self._images, model = _load(source, dtype)
+        self._model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+        self._stops = _stop_tokens(self._model, self._tokenizer)
+        # The whole of it, not only what is None: the checkpoint's sampling settings would fill every gap.
+        self._model.generation_config = GenerationConfig(
+            eos_token_id=sorted(self._stops), pad_token_id=self._tokenizer.pad_token_id
+        )
+        self._batch_size = batch_size
+        # Pairs of one group show the same pictures again and again.
+        self._features = functools.lru_cache(maxsize=_PICTURES_KEPT)(self._preprocess)
+        self._usage = Usage()
+        self._lock = Lock()  # the model keeps the positions of the batch that it is writing
+
+    def complete(self, requests: Sequence[ChatRequest], decoding: Decoding) -> list[Reply | JudgeFailure]:
+        """Answer every request, see `Backend.complete`.
+
+        Raises:
+            ConfigError: for a JSON schema, which only vLLM and the servers can enforce.
+        """
+        if decoding.json_schema is not None:
+            raise ConfigError(
+                "the transformers backend cannot enforce a json_schema: leave it out, or use the vllm or server backend"
+            )
+        outcomes: list[Reply | JudgeFailure] = []
+        with self._lock:
+            for start in range(0, len(requests), self._batch_size):
+                outcomes += self._answer(requests[start : start + self._batch_size], decoding)
+        return outcomes
+
+    def metrics(self) -> dict[str, float]:
+        """Counters of `Usage`, and ``pictures_encoded``: how often a picture was opened and cut into patches."""
+        return {**self._usage.metrics(), "pictures_encoded": self._features.cache_info().misses}
+
+    def close(self) -> None:
+        """Let go of the weights; nothing can be asked afterwards."""
+        self._features.cache_clear()
+        del self._model
+
+    def _answer(self, requests: Sequence[ChatRequest], decoding: Decoding) -> list[Reply | JudgeFailure]:
+        start = time.perf_counter()
+        prompts = [self._prompt(request, decoding) for request in requests]
+        asked = {index: prompt for index, prompt in enumerate(prompts) if not isinstance(prompt, JudgeFailure)}
+        pictures = [picture for index in asked for picture in requests[index].pictures]
+        written = iter(self._generate(list(asked.values()), pictures, decoding) if asked else [])
+        seconds = time.perf_counter() - start
+        outcomes = [
+            prompt if isinstance(prompt, JudgeFailure) else self._reply(next(written), len(prompt), seconds)
+            for prompt in prompts
+        ]
+        self._usage.count(outcomes)
+        return outcomes
+
+    def _prompt(self, request: ChatRequest, decoding: Decoding) -> list[int] | JudgeFailure:
+        """The tokens of a request, or why it cannot be asked."""
+        message = user_message(request, [{"type": "image"}] * len(request.pictures))
+        tokens = self._tokenizer.apply_chat_template(
+            message, add_generation_prompt=True, return_dict=False, **TEMPLATE_SETTINGS
+        )
+        config = self._model.config
+        if tokens.count(config.image_token_id) != len(request.pictures):
+            return JudgeFailure("server_error", "the text of the request holds the model's own mark of a picture")
+        grids = [self._features(picture)[1] for picture in request.pictures]
+        merged = self._images.merge_size**2
+        prompt = _expand(tokens, config.image_token_id, [int(grid.prod()) // merged for grid in grids])
+        context = config.get_text_config().max_position_embeddings
+        if len(prompt) + decoding.max_tokens > context:
+            return JudgeFailure(
+                "server_error",
+                f"a prompt of {len(prompt)} tokens and max_tokens={decoding.max_tokens} exceed the model's context of"
+                f" {context}: send smaller pictures or ask for a shorter reply",
+            )
+        return prompt
+
+    def _preprocess(self, picture: Picture) -> tuple[torch.Tensor, torch.Tensor]:
+        """Patches ``[N, D]`` of a picture, and how many there are over time, height and width ``[3]``."""
+        batch = self._images(images=[open_picture(picture)], return_tensors="pt")
+        return batch["pixel_values"], batch["image_grid_thw"][0]
+
+    @torch.no_grad()
+    def _generate(self, prompts: list[list[int]], pictures: Sequence[Picture], decoding: Decoding) -> list[list[int]]:
+        """What the model writes after each prompt, up to and with the first stop token."""
+        inputs = dict(self._tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt"))
+        inputs["mm_token_type_ids"] = (inputs["input_ids"] == self._model.config.image_token_id).int()
+        if pictures:
+            patches, grids = zip(*map(self._features, pictures), strict=True)
+            inputs |= {"pixel_values": torch.cat(patches), "image_grid_thw": torch.stack(grids)}
+        device = self._model.device
+        processors = LogitsProcessorList()
+        if decoding.temperature > 0:
+            processors.append(SeededSampling(len(prompts), decoding, device))
+        output = self._model.generate(
+            **{name: value.to(device) for name, value in inputs.items()},
+            do_sample=False,
+            max_new_tokens=decoding.max_tokens,
+            logits_processor=processors,
+        )
+        return [self._until_stop(row) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
+
+    def _until_stop(self, tokens: list[int]) -> list[int]:
+        """Without the padding behind the first stop token."""
+        end = next((index for index, token in enumerate(tokens) if token in self._stops), len(tokens))
+        return tokens[: end + 1]
+
+    def _reply(self, tokens: list[int], prompt_tokens: int, seconds: float) -> Reply:
+        return Reply(
+            text=self._tokenizer.decode(tokens, skip_special_tokens=True),
+            finish_reason="stop" if tokens[-1] in self._stops else "length",
+            prompt_tokens=prompt_tokens,
+            completion_tokens=len(tokens),
+            seconds=seconds,
+        )
+
+
+class SeededSampling(LogitsProcessor):
+    """Turns greedy decoding into sampling: the largest of logits plus Gumbel noise is a draw from their softmax.
+
+    Each row has a random generator of its own, so a reply depends neither on the requests beside it nor on the state
+    that the rest of the program draws from, and leaves that state alone.
+
+    Args:
+        rows: B, replies written at once.
+        decoding: temperature above 0, and the seed of every row.
+        device: where the logits are.
+    """
+
+    def __init__(self, rows: int, decoding: Decoding, device: torch.device) -> None:
+        self._temperature = decoding.temperature
+        self._generators = [torch.Generator(device).manual_seed(decoding.seed) for _ in range(rows)]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Noisy logits.
+
+        Args:
+            input_ids: not read.
+            scores: logits ``[B, V]``.
+
+        Returns:
+            Logits over the temperature, plus noise: ``[B, V]``.
+        """
+        noise = torch.stack([torch.empty_like(scores[0]).exponential_(generator=random) for random in self._generators])
+        return scores / self._temperature - noise.log()
+
+
+def _load(source: str | Path, dtype: str | torch.dtype) -> tuple[Any, Any, Any]:
+    """Tokenizer, image processor and model."""
+    if isinstance(dtype, str) and dtype not in _DTYPES:
+        raise unknown_name("dtype", dtype, _DTYPES)
+    check_source(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        images = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
+        model = AutoModelForImageTextToText.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{str(source)!r} could not be loaded as a vision-language checkpoint in safetensors format"
+            f" (a folder or a hub id): {error}"
+        ) from error
+    if not hasattr(model.config, "image_token_id") or "image_grid_thw" not in images.model_input_names:
+        raise CheckpointError(
+            f"expected a checkpoint of the Qwen-VL kind, such as qwen3_vl, got {model.config.model_type!r} in {source}:"
+            " serve it with vLLM and use the server backend"
+        )
+    if tokenizer.chat_template is None:
+        raise CheckpointError(f"{source} has no chat template: expected chat_template.jinja beside its tokenizer")
+    return tokenizer, images, model
+
+
+def _stop_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """The tokens that end a reply, by the checkpoint's generation settings and by its tokenizer."""
+    stops = model.generation_config.eos_token_id
+    return {tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [stops])} - {None}
+
+
+def _expand(tokens: Sequence[int], place_holder: int, lengths: Sequence[int]) -> list[int]:
+    """Repeat the n-th place holder ``lengths[n]`` times."""
+    remaining = iter(lengths)
+    expanded: list[int] = []
+    for token in tokens:
+        expanded += [token] * (next(remaining) if token == place_holder else 1)
+    return expanded

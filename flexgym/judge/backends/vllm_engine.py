@@ -1,0 +1,184 @@
+"""A judge model in this process, run by vLLM's offline engine."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from flexgym.errors import ConfigError
+from flexgym.judge.backends.base import ChatRequest, Decoding, Reply
+from flexgym.judge.backends.chat_format import one_line
+from flexgym.judge.backends.local import TEMPLATE_SETTINGS, check_source, open_picture, user_message
+from flexgym.judge.backends.usage import Usage
+from flexgym.judge.protocol import JudgeFailure
+
+_PICTURES_KEPT = 64
+_COUNTERS = ("prefix_cache_queries", "prefix_cache_hits", "mm_cache_queries", "mm_cache_hits")
+
+
+class VLLMBackend:
+    """Chat with a vision-language model through vLLM, all requests of a call at once.
+
+    Prompts that begin alike are read once (prefix cache), and a picture is known by its id: however many requests show
+    it, it is preprocessed once as long as it stays in the cache. Sampling settings of the checkpoint are ignored.
+
+    Args:
+        source: a checkpoint folder or a hub id.
+        gpu_memory_utilization: share of the GPU that vLLM takes.
+        max_model_len: longest prompt and reply together, in tokens; the checkpoint's own by default. Lower needs less
+            memory.
+        enforce_eager: start sooner and run slower.
+        share_gpu: sleep between calls, so that a policy on the same GPU has its memory meanwhile: the weights move to
+            main memory, and what was cached is forgotten.
+        max_pictures: most pictures in one request: 2 for images, twice the frames for videos.
+        dtype: of the weights; ``"auto"`` is what the checkpoint was saved in (float16 where that is float32).
+        engine: further arguments of `vllm.LLM`, such as ``tensor_parallel_size``. Pictures are encoded once per group
+            where the tokens of all of them fit into ``max_num_batched_tokens``.
+
+    Raises:
+        ConfigError: vLLM is not installed.
+        CheckpointError: there is no such checkpoint.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        *,
+        gpu_memory_utilization: float = 0.9,
+        max_model_len: int | None = None,
+        enforce_eager: bool = False,
+        share_gpu: bool = False,
+        max_pictures: int = 16,
+        dtype: str = "auto",
+        **engine: Any,
+    ) -> None:
+        self._vllm = _import_vllm()
+        check_source(source)
+        self._llm = self._vllm.LLM(
+            str(source),
+            gpu_memory_utilization=gpu_memory_utilization,
+            max_model_len=max_model_len,
+            enforce_eager=enforce_eager,
+            enable_sleep_mode=share_gpu,
+            limit_mm_per_prompt={"image": max_pictures, "video": 0},
+            dtype=dtype,
+            generation_config="vllm",
+            enable_prefix_caching=True,
+            disable_log_stats=False,
+            **engine,
+        )
+        self._share_gpu = share_gpu
+        self._open = functools.lru_cache(maxsize=_PICTURES_KEPT)(open_picture)
+        self._usage = Usage()
+        self._lock = Lock()  # the engine serves one caller at a time
+        if share_gpu:
+            self._llm.sleep(level=1)
+
+    def complete(self, requests: Sequence[ChatRequest], decoding: Decoding) -> list[Reply | JudgeFailure]:
+        """Answer every request, see `Backend.complete`."""
+        with self._lock, self._awake():
+            outcomes = self._answer(requests, self._sampling(decoding))
+        self._usage.count(outcomes)
+        return outcomes
+
+    def metrics(self) -> dict[str, float]:
+        """Counters of `Usage`; ``prefix_cache_queries`` and ``prefix_cache_hits`` (tokens); ``pictures_encoded``."""
+        counters = dict.fromkeys(_COUNTERS, 0)
+        for metric in self._llm.get_metrics():
+            name = metric.name.removeprefix("vllm:")
+            if name in counters:
+                counters[name] += metric.value
+        pictures_encoded = counters.pop("mm_cache_queries") - counters.pop("mm_cache_hits")
+        return {**self._usage.metrics(), **counters, "pictures_encoded": pictures_encoded}
+
+    def close(self) -> None:
+        """End the engine and give its memory back; nothing can be asked afterwards."""
+        self._llm.llm_engine.engine_core.shutdown()
+        self._open.cache_clear()
+
+    @contextmanager
+    def _awake(self) -> Iterator[None]:
+        if not self._share_gpu:
+            yield
+            return
+        # What the policy's allocator holds without using it would not be there for the weights.
+        torch.cuda.empty_cache()
+        self._llm.wake_up()
+        try:
+            yield
+        finally:
+            self._llm.sleep(level=1)
+
+    def _sampling(self, decoding: Decoding) -> Any:
+        schema = decoding.json_schema
+        return self._vllm.SamplingParams(
+            temperature=decoding.temperature,
+            seed=decoding.seed,
+            max_tokens=decoding.max_tokens,
+            structured_outputs=schema and self._vllm.sampling_params.StructuredOutputsParams(json=dict(schema)),
+        )
+
+    def _answer(self, requests: Sequence[ChatRequest], sampling: Any) -> list[Reply | JudgeFailure]:
+        asked: list[str | JudgeFailure] = []
+        try:
+            for request in requests:
+                asked.append(self._ask(request, sampling))
+            outputs = iter(self._llm.wait_for_completion(use_tqdm=False))
+        except BaseException:
+            # What is left in the queue would be taken for the replies of the next call.
+            names = [name for name in asked if isinstance(name, str)]
+            self._llm.llm_engine.abort_request(names, internal=True)
+            raise
+        return [name if isinstance(name, JudgeFailure) else _outcome(next(outputs)) for name in asked]
+
+    def _ask(self, request: ChatRequest, sampling: Any) -> str | JudgeFailure:
+        """Queue a request; the engine's name for it, or why it cannot be asked."""
+        pictures = [
+            {"type": "image_pil", "image_pil": self._open(picture), "uuid": picture.id} for picture in request.pictures
+        ]
+        try:
+            (name,) = self._llm.enqueue_chat(
+                user_message(request, pictures), sampling, use_tqdm=False, chat_template_kwargs=TEMPLATE_SETTINGS
+            )
+        except (ValueError, self._vllm.exceptions.VLLMClientError) as error:
+            return JudgeFailure("server_error", one_line(str(error)))
+        return name
+
+
+def _outcome(output: Any) -> Reply | JudgeFailure:
+    written, times = output.outputs[0], output.metrics
+    if written.finish_reason not in ("stop", "length"):
+        return JudgeFailure("server_error", f"vLLM ended the request without a reply: {written.finish_reason}")
+    return Reply(
+        text=written.text,
+        finish_reason=written.finish_reason,
+        prompt_tokens=len(output.prompt_token_ids),
+        completion_tokens=len(written.token_ids),
+        cached_tokens=output.num_cached_tokens or 0,
+        seconds=times.last_token_ts - times.queued_ts,
+    )
+
+
+def _import_vllm() -> ModuleType:
+    """The library, imported late: it is an extra, and importing it takes seconds."""
+    # vLLM reports its use to its makers unless it is asked not to.
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    try:
+        import vllm
+        import vllm.exceptions
+        import vllm.sampling_params
+    except ImportError as error:
+        raise ConfigError(
+            f"the vllm backend needs vLLM, which cannot be imported here ({error}): pip install 'flexgym[vllm]'. Where"
+            " its versions of torch and transformers do not suit, serve the judge from an environment of its own"
+            " (flexgym judge serve) and give the server's address instead"
+        ) from error
+    return vllm

@@ -1,0 +1,218 @@
+"""``flexgym judge``: compare two samples, rank folders of them, calibrate a judge, serve one."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from flexgym.errors import ConfigError, FlexGymError
+from flexgym.judge import Judge, make_tournament
+from flexgym.judge.assessment import Assessment
+from flexgym.judge.backends.opening import open_backend
+from flexgym.judge.calibration import calibrate as calibrate_judge
+from flexgym.judge.calibration import draw_calibration, full_advantages
+from flexgym.judge.inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_sample
+from flexgym.judge.noise import NoisyJudge
+from flexgym.judge.protocol import Outcome, Pair
+from flexgym.judge.report import calibration_report, outcome_report, ranking_report
+from flexgym.judge.serve import ServeOptions
+from flexgym.judge.serve import serve as serve_judge
+from flexgym.judge.template import read_template
+from flexgym.judge.tournament import judge_groups
+from flexgym.judge.vision_judge import VisionJudge
+from flexgym.types import Prompt, SampleGroup
+
+app = typer.Typer(no_args_is_help=True, help="Compare, rank and calibrate with a judge, or serve one.")
+
+ORACLE = "oracle"
+"""Name of the rule-based judge of the small world where a judge is asked for."""
+
+JudgeOption = Annotated[list[str], typer.Option("--judge", help="server addresses, a folder, a hub id or oracle")]
+BackendOption = Annotated[str | None, typer.Option(help="server, vllm or transformers; by default what fits")]
+TemplateOption = Annotated[Path | None, typer.Option(help="a text file with {prompt} in place of the built-in wording")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+@contextlib.contextmanager
+def _teaching() -> Iterator[None]:
+    """Show an error of ours as a message, and any other as what it is."""
+    try:
+        yield
+    except FlexGymError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from error
+
+
+@contextlib.contextmanager
+def _open(judge: list[str], backend: str | None, template: Path | None) -> Iterator[Judge]:
+    if judge == [ORACLE]:
+        from flexgym.shapes.oracle import OracleJudge
+
+        yield OracleJudge()
+        return
+    wording = read_template(template) if template else None
+    opened = open_backend(judge if len(judge) > 1 else judge[0], backend)
+    try:
+        yield VisionJudge(opened, template=wording)
+    finally:
+        opened.close()
+
+
+@app.command()
+def compare(
+    first: Path,
+    second: Path,
+    *,
+    prompt: Annotated[str, typer.Option(help="what both were generated for")],
+    judge: JudgeOption,
+    backend: BackendOption = None,
+    prompt_template: TemplateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge two image or video files."""
+    with _teaching(), _open(judge, backend, prompt_template) as opened:
+        both = read_sample(first), read_sample(second)
+        if both[0].shape != both[1].shape and not isinstance(opened, VisionJudge):
+            raise ConfigError(f"this judge compares samples of one size, got {both[0].shape} and {both[1].shape}")
+        if isinstance(opened, VisionJudge):
+            outcome = opened.compare(prompt, *both)
+        else:
+            outcome = opened.assess([Pair(SampleGroup(Prompt(prompt), np.stack(both)), 0, 1)])[0]
+    if as_json:
+        typer.echo(json.dumps(_as_json(outcome), indent=2))
+    else:
+        Console().print(outcome_report(prompt, outcome))
+    if not isinstance(outcome, Assessment):
+        raise typer.Exit(1)
+
+
+@app.command()
+def rank(
+    folder: Path,
+    *,
+    judge: JudgeOption,
+    tournament: Annotated[str, typer.Option(help="all, regular(k), swiss(rounds) or anchor(m)")] = "all",
+    backend: BackendOption = None,
+    prompt_template: TemplateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Rank the samples in each sub-folder; its prompt is the text in prompt.txt, else the folder's name."""
+    with _teaching(), _open(judge, backend, prompt_template) as opened:
+        named = _read_groups(folder)
+        settings = make_tournament({"schedule": tournament})
+        scores = judge_groups(opened, [group for _, group in named], tournament=settings)
+    if as_json:
+        rows = [
+            {"prompt": group.prompt.text, "rewards": dict(zip(names, score.rewards.tolist(), strict=True))}
+            for (names, group), score in zip(named, scores, strict=True)
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for (names, group), score in zip(named, scores, strict=True):
+        Console().print(ranking_report(group.prompt.text, names, score))
+
+
+@app.command()
+def calibrate(
+    folder: Annotated[Path | None, typer.Argument(help="as for rank; groups of the small world without it")] = None,
+    *,
+    judge: JudgeOption,
+    backend: BackendOption = None,
+    prompt_template: TemplateOption = None,
+    accuracy: Annotated[float | None, typer.Option(help="make the judge err, so that it is right this often")] = None,
+    first_position_rate: Annotated[float, typer.Option(help="with --accuracy: how often it prefers the first")] = 0.5,
+    groups: Annotated[int, typer.Option(help="of the small world")] = 40,
+    group_size: Annotated[int, typer.Option(help="of the small world")] = 8,
+    plot: Annotated[Path | None, typer.Option(help="write the figure here")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge all pairs in both orders, and tell what each cheaper tournament makes of it."""
+    with _teaching(), _open(judge, backend, prompt_template) as opened:
+        if folder:
+            members, truth = [group for _, group in _read_groups(folder)], None
+        else:
+            members, truth = _small_world(groups, group_size)
+        tried = NoisyJudge(opened, accuracy=accuracy, first_position_rate=first_position_rate) if accuracy else opened
+        report = calibrate_judge(tried, members, truth=truth)
+        if plot:
+            draw_calibration(report, plot)
+    if as_json:
+        typer.echo(json.dumps({"judge": report.to_figures(), "tournaments": report.to_rows()}, indent=2))
+        return
+    cheapest = report.cheapest()
+    Console().print(calibration_report(report))
+    Console().print(f"Cheapest within 0.03 of 'all': {cheapest.tournament}, {cheapest.calls:g} calls per group.")
+
+
+@app.command()
+def serve(
+    source: Annotated[str, typer.Argument(help="a checkpoint folder or hub id")],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    name: Annotated[str | None, typer.Option(help="what requests call the model")] = None,
+    max_model_len: int | None = None,
+    data_parallel_size: int = 1,
+    gpu_memory_utilization: float = 0.9,
+    log: Annotated[Path, typer.Option(help="where the server's output goes")] = Path("runs/judge_server.log"),
+) -> None:
+    """Start vLLM for a judge and wait until it is ready; Ctrl-C ends it."""
+    with _teaching():
+        options = ServeOptions(
+            source,
+            name=name,
+            host=host,
+            port=port,
+            max_model_len=max_model_len,
+            data_parallel_size=data_parallel_size,
+            gpu_memory_utilization=gpu_memory_utilization,
+        )
+        log.parent.mkdir(parents=True, exist_ok=True)
+        Console().print(f"Starting {source} at {options.url}; its output goes to {log}.")
+        raise typer.Exit(serve_judge(options, log=log))
+
+
+def _as_json(outcome: Outcome) -> dict[str, Any]:
+    return outcome.model_dump() if isinstance(outcome, Assessment) else {"failure": dataclasses.asdict(outcome)}
+
+
+def _read_groups(folder: Path) -> list[tuple[list[str], SampleGroup]]:
+    """Names and samples of every sub-folder with at least two image or video files."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder: expected one with a sub-folder of samples for each prompt")
+    found = [_read_group(each) for each in sorted(folder.iterdir()) if each.is_dir()]
+    if not found:
+        raise ConfigError(f"{folder} has no sub-folders: expected one for each prompt, with its samples in it")
+    return found
+
+
+def _read_group(folder: Path) -> tuple[list[str], SampleGroup]:
+    suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    if len(files) < 2:
+        raise ConfigError(f"{folder} has {len(files)} samples: expected at least two image or video files to compare")
+    samples = [read_sample(path) for path in files]
+    sizes = {sample.shape for sample in samples}
+    if len(sizes) > 1:
+        raise ConfigError(f"{folder}: the samples of a prompt must have one size, got {sorted(sizes)}")
+    written = folder / "prompt.txt"
+    text = written.read_text(encoding="utf-8").strip() if written.is_file() else folder.name
+    return [path.name for path in files], SampleGroup(Prompt(text), np.stack(samples))
+
+
+def _small_world(count: int, size: int) -> tuple[list[SampleGroup], list[Any]]:
+    """Groups of rendered scenes, half of them of another caption, with their worth by the rule-based judge."""
+    from flexgym.shapes.oracle import OracleJudge
+    from flexgym.shapes.sampling import sample_group
+
+    rng = np.random.default_rng(0)
+    groups = [sample_group(rng, size) for _ in range(count)]
+    return groups, list(full_advantages(OracleJudge(), groups))

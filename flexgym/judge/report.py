@@ -1,0 +1,90 @@
+"""Assessments, rankings and calibrations as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from flexgym.judge.assessment import Category
+from flexgym.judge.calibration import CalibrationReport
+from flexgym.judge.protocol import JudgeFailure, Outcome
+from flexgym.types import GroupScores
+
+_MARKS = ("green", "blue")
+_REPORTED = ("first_position_rate", "majority_agrees", "consistent_categories", "failure_share")
+
+
+def outcome_report(caption: str, outcome: Outcome) -> RenderableType:
+    """An assessment as a person reads it: winner, then category by category; a failure as what it is.
+
+    Args:
+        caption: what both candidates were judged against.
+        outcome: what became of the judgement.
+    """
+    title = plain(f"{caption}")
+    if isinstance(outcome, JudgeFailure):
+        return Panel(plain(f"{outcome.kind}: {outcome.detail}"), title=title, border_style="red")
+    winner = Text.assemble("Winner: ", plain(outcome.winner, f"bold {_MARKS[outcome.side]}"))
+    parts = [_category_table(category) for category in outcome.categories]
+    return Panel(Group(winner, plain(outcome.reason, "dim"), *parts), title=title)
+
+
+def _category_table(category: Category) -> Table:
+    title = Text.assemble(plain(category.name), "  ", plain(category.cat_winner, f"bold {_MARKS[category.side]}"))
+    if not category.consistent:
+        title.append("  its scores say otherwise", "yellow")
+    table = Table(title=title, title_justify="left", caption=plain(category.cat_reason), caption_justify="left")
+    table.add_column("criterion", ratio=2)
+    table.add_column("1", justify="right", style=_MARKS[0])
+    table.add_column("2", justify="right", style=_MARKS[1])
+    table.add_column("what the first shows", ratio=3)
+    table.add_column("what the second shows", ratio=3)
+    for dim in category.dims:
+        scores = plain(f"{dim.score_1:g}"), plain(f"{dim.score_2:g}")
+        table.add_row(plain(dim.name), *scores, plain(dim.reason_1), plain(dim.reason_2))
+    return table
+
+
+def ranking_report(caption: str, names: Sequence[str], scores: GroupScores) -> Table:
+    """The samples of a prompt from the best to the worst.
+
+    Args:
+        caption: the prompt.
+        names: of the G samples.
+        scores: of the tournament.
+    """
+    table = Table("", "sample", "reward", *scores.terms, title=plain(caption), title_justify="left")
+    order = np.argsort(-np.nan_to_num(scores.rewards, nan=-np.inf), kind="stable")
+    for rank, index in enumerate(order, start=1):
+        values = (scores.rewards[index], *(term[index] for term in scores.terms.values()))
+        table.add_row(str(rank), plain(names[index]), *(f"{value:.3f}" for value in values))
+    if scores.failures:
+        failures = ", ".join(f"{count} {kind}" for kind, count in sorted(scores.failures.items()))
+        table.caption = f"{sum(scores.failures.values())} of {len(scores.assessments)} judgements failed: {failures}"
+    return table
+
+
+def calibration_report(report: CalibrationReport) -> RenderableType:
+    """What a judge is like, and what every tournament makes of it."""
+    judge = Table(
+        "the judge", "", title=f"{report.groups} groups, {report.comparisons} judgements", title_justify="left"
+    )
+    judge.add_row("flip rate", f"{report.flip_rate:.3f}")
+    judge.add_row("cyclic triads", f"{report.cyclic_triads:.3f}")
+    for name in _REPORTED:
+        judge.add_row(name.replace("_", " "), f"{report.agreement[name]:.3f}")
+    table = Table("tournament", "calls per group", "cosine", "true cosine", "Kendall tau", "unscored")
+    for row in report.rows:
+        figures = (row.cosine, row.true_cosine, row.kendall_tau, row.unscored)
+        table.add_row(row.tournament, f"{row.calls:g}", *(f"{figure:.3f}" for figure in figures))
+    return Group(judge, table)
+
+
+def plain(text: str, style: str = "") -> Text:
+    """Text of a stranger for a terminal: no markup, and no character that steers the terminal."""
+    return Text("".join(each if each.isprintable() else " " for each in text), style=style)

@@ -1,0 +1,114 @@
+"""Judging overlaps with rollout and replay: an iteration costs hardly more than the longer of the two."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+
+import numpy as np
+import pytest
+import ray
+
+from agents.pref_grpo import PrefGRPOConfig
+from flexgym.errors import JudgeUnavailableError
+from flexgym.rllib.algorithm import METRICS
+from flexgym.types import GroupScores
+from rewards.base import Reward
+from tests.agents.small import largest_difference, train, weights
+
+
+class Slow(Reward):
+    """Takes its time for every group; scores follow from the pixels."""
+
+    seconds = 0.0
+    fails_at = None
+
+    def score(self, groups):
+        time.sleep(self.seconds * len(groups))
+        if self.fails_at is not None:
+            type(self).fails_at -= 1
+            if self.fails_at < 0:
+                raise JudgeUnavailableError("the judge is gone")
+        return [
+            GroupScores(np.array([sample.mean() for sample in group.samples], dtype=np.float32)) for group in groups
+        ]
+
+
+class SlowConfig(PrefGRPOConfig):
+    def make_reward(self):
+        return Slow()
+
+
+def slow_config(groups_per_forward: int = 2, **training) -> SlowConfig:
+    config = SlowConfig()
+    config.generator(mode="full")
+    config.rollout(
+        group_size=8,
+        prompts_per_iteration=16,
+        groups_per_forward=groups_per_forward,
+        window={"size": 2, "strategy": "random", "first": (0, 3)},
+    )
+    config.training(**training)
+    return config
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(Slow, "seconds", 0.0)
+    monkeypatch.setattr(Slow, "fails_at", None)
+
+
+@pytest.mark.slow
+def test_an_iteration_takes_as_long_as_its_longer_half(monkeypatch, capsys):
+    algorithm, metrics = train(slow_config(), 3)
+    monkeypatch.setattr(Slow, "seconds", metrics["time/rollout_s"] / 16)
+    rows = [algorithm.train()[METRICS] for _ in range(5)]
+    algorithm.stop()
+    ratios = [
+        row["time/iteration_s"] / max(row["time/rollout_s"] + row["time/update_s"], row["time/reward_s"])
+        for row in rows
+    ]
+    middle = {name: median(row[f"time/{name}_s"] for row in rows) for name in ("rollout", "reward", "update", "iteration")}
+    with capsys.disabled():
+        print(f"\n{ {name: round(value, 2) for name, value in middle.items()} }, ratio {median(ratios):.3f}")
+    assert middle["reward"] >= 0.9 * middle["rollout"]
+    assert median(ratios) <= 1.15
+
+
+@pytest.mark.parametrize("num_updates", [1, 2])
+def test_overlap_changes_nothing_but_the_time(num_updates, monkeypatch):
+    config = slow_config(num_updates=num_updates)
+    config.rollout(group_size=3, prompts_per_iteration=4)
+    quick, _ = train(config.copy(copy_frozen=False), 2)
+    monkeypatch.setattr(Slow, "seconds", 0.1)
+    slow, metrics = train(config, 2)
+    assert metrics["time/reward_wait_s"] > 0.0
+    assert largest_difference(weights(quick), weights(slow)) == 0.0
+    for algorithm in (quick, slow):
+        algorithm.stop()
+
+
+@pytest.mark.parametrize("num_updates", [1, 2])
+def test_a_lost_judge_leaves_the_weights_as_they_were(num_updates, monkeypatch):
+    config = slow_config(num_updates=num_updates)
+    config.rollout(group_size=3, prompts_per_iteration=4)
+    algorithm, _ = train(config, 1)
+    before = weights(algorithm)
+    monkeypatch.setattr(Slow, "fails_at", 1)
+    with pytest.raises(JudgeUnavailableError, match="gone"):
+        algorithm.train()
+    assert largest_difference(weights(algorithm), before) == 0.0
+    assert algorithm.iteration == 1
+    monkeypatch.setattr(Slow, "fails_at", None)
+    undisturbed, _ = train(config.copy(copy_frozen=False), 2)
+    algorithm.train()
+    assert largest_difference(weights(algorithm), weights(undisturbed)) == 0.0
+    for each in (algorithm, undisturbed):
+        each.stop()

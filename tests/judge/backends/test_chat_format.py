@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flexgym.judge import JudgeFailure
+from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
+from flexgym.judge.backends.chat_format import chat_body, one_line, read_completion, read_models
+
+PAIR = Picture(b"one", "image/png", "first"), Picture(b"two", "image/jpeg", 'sec"ond')
+
+
+def content(**settings):
+    body = chat_body(ChatRequest(PAIR, 'a "text" \ud83d'), Decoding(), model="m", **settings)
+    (message,) = json.loads(body)["messages"]
+    assert message["role"] == "user"
+    return message["content"]
+
+
+def test_pictures_stand_before_the_text():
+    assert content() == [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,b25l"}},
+        {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,dHdv"}},
+        {"type": "text", "text": 'a "text" \ud83d'},
+    ]
+
+
+def test_pictures_that_the_server_holds_are_left_out():
+    assert content(with_ids=True, held={"first"})[:2] == [
+        {"type": "image_url", "image_url": None, "uuid": "first"},
+        {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,dHdv"}, "uuid": 'sec"ond'},
+    ]
+
+
+def test_decoding_is_always_sent_in_full():
+    body = json.loads(chat_body(ChatRequest((), ""), Decoding(), model="m"))
+    del body["messages"]
+    assert body == {"model": "m", "max_tokens": 2048, "temperature": 0.0, "seed": 0}
+
+
+def completion(message=None, usage=None, **choice):
+    choices = [{"message": {"content": "text"} if message is None else message, **choice}]
+    return json.dumps({"choices": choices, "usage": usage}).encode()
+
+
+def test_replies():
+    usage = {"prompt_tokens": 5, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}}
+    full = read_completion(completion(usage=usage, finish_reason="length"), 1.5)
+    assert full == Reply("text", "length", 5, 3, 2, 1.5)
+    assert read_completion(completion(), 0.0) == Reply("text")
+    assert read_completion(completion(usage={"prompt_tokens_details": None}), 0.0) == Reply("text")
+    assert read_completion(completion({"content": ""}), 0.0) == Reply("")
+
+
+def test_refusals():
+    refusal = read_completion(completion({"content": None, "refusal": "I will\nnot."}), 0.0)
+    assert refusal == JudgeFailure("refused", "I will not.")
+    assert read_completion(completion(finish_reason="content_filter"), 0.0).kind == "refused"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b"\xff\xfe",
+        b'{"choices": []}',
+        b'{"choices": [{}]}',
+        b'{"choices": [{"message": null}]}',
+        b'{"choices": [{"message": {"content": null}}]}',
+        b'{"choices": [{"message": {"content": 3}}]}',
+        b'{"choices": [{"message": {"content": "a"}}], "usage": {"prompt_tokens": -1}}',
+        b'{"choices": [{"message": {"content": "a"}}], "usage": {"prompt_tokens": 1e400}}',
+        b"[" * 100_000,
+        b'{"a": ' * 100_000,
+        completion()[:-5],
+    ],
+)
+def test_what_is_no_completion(body):
+    failure = read_completion(body, 0.0)
+    assert failure.kind == "server_error"
+    assert len(failure.detail) < 300
+    assert "\n" not in failure.detail
+
+
+@given(st.binary() | st.recursive(st.none() | st.integers() | st.text(), lambda it: st.lists(it) | st.dictionaries(
+    st.sampled_from(["choices", "message", "content", "usage", "prompt_tokens", "data", "id"]), it)))  # fmt: skip
+def test_no_body_raises_what_is_not_expected(value):
+    body = value if isinstance(value, bytes) else json.dumps(value).encode()
+    assert isinstance(read_completion(body, 0.0), Reply | JudgeFailure)
+    try:
+        names = read_models(body)
+    except ValueError:
+        return
+    assert all(isinstance(name, str) for name in names)
+
+
+def test_models():
+    assert read_models(b'{"object": "list", "data": [{"id": "a", "x": 1}, {"id": "b"}]}') == ["a", "b"]
+    with pytest.raises(ValueError, match="no list of models"):
+        read_models(b'{"data": [{}]}')
+
+
+def test_one_line_is_short():
+    assert one_line("a\n  b\tc") == "a b c"
+    assert len(one_line("x" * 10**6)) == 200
