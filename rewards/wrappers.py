@@ -15,7 +15,7 @@ from flexgym.errors import ConfigError
 from flexgym.types import GroupScores, Prompt, SampleGroup
 from rewards.base import Reward
 
-INFO_KEYS = ("group_rewards", "reward_terms", "reward_weights", "reward_failures", "assessments")
+INFO_KEYS = ("group_rewards", "reward_terms", "reward_weights", "reward_failures", "assessments", "assessed_pairs")
 """What a reward wrapper adds to the info of the last step of an episode."""
 
 
@@ -28,7 +28,8 @@ class RewardWrapper(gym.Wrapper, RecordConstructorArgs):
     - ``reward_terms``: the named parts behind it, float32 ``[G]`` each;
     - ``reward_weights``: weight of each term, empty for rewards without;
     - ``reward_failures``: number of failed judgements by kind;
-    - ``assessments``: what a judge wrote, one per pair; empty for pointwise rewards.
+    - ``assessments``: what a judge wrote, one per pair; empty for pointwise rewards;
+    - ``assessed_pairs``: which samples each of them is about, the one shown first in front.
 
     When no sample of a group could be scored, the scalar reward is NaN, since zero would be learnt from like any other
     score. An agent that cannot skip such an episode must look at ``np.isnan(reward)``. Previews of earlier steps are
@@ -119,6 +120,7 @@ def group_info(scores: GroupScores) -> dict[str, Any]:
         "reward_weights": dict(scores.weights),
         "reward_failures": dict(scores.failures),
         "assessments": scores.assessments,
+        "assessed_pairs": () if scores.pairs is None else tuple(map(tuple, scores.pairs.tolist())),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flexgym.judge.aggregation import pair_shares, pair_wins, win_rates
+from flexgym.judge.agreement import agreement_summary
 from flexgym.judge.assessment import Assessment, Category, Dimension
 from flexgym.judge.parser import parse_assessment
 from flexgym.judge.protocol import Judge, JudgeFailure, Outcome, Pair
@@ -18,6 +19,7 @@ __all__ = [
     "Outcome",
     "Pair",
     "Tournament",
+    "agreement_summary",
     "all_pairs",
     "judge_groups",
     "make_tournament",

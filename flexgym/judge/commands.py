@@ -127,10 +127,11 @@ def calibrate(
     judge: JudgeOption,
     backend: BackendOption = None,
     prompt_template: TemplateOption = None,
-    accuracy: Annotated[float | None, typer.Option(help="make the judge err, so that it is right this often")] = None,
-    first_position_rate: Annotated[float, typer.Option(help="with --accuracy: how often it prefers the first")] = 0.5,
-    groups: Annotated[int, typer.Option(help="of the small world")] = 40,
-    group_size: Annotated[int, typer.Option(help="of the small world")] = 8,
+    noise: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="make the judge err: how often it is right, and how often it takes the first of two equals"),
+    ] = None,
+    small_world: Annotated[tuple[int, int], typer.Option(help="groups and their size, without a folder")] = (40, 8),
     plot: Annotated[Path | None, typer.Option(help="write the figure here")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -139,8 +140,8 @@ def calibrate(
         if folder:
             members, truth = [group for _, group in _read_groups(folder)], None
         else:
-            members, truth = _small_world(groups, group_size)
-        tried = NoisyJudge(opened, accuracy=accuracy, first_position_rate=first_position_rate) if accuracy else opened
+            members, truth = _small_world(*small_world)
+        tried = NoisyJudge(opened, accuracy=noise[0], first_position_rate=noise[1]) if noise else opened
         report = calibrate_judge(tried, members, truth=truth)
         if plot:
             draw_calibration(report, plot)

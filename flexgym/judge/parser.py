@@ -16,7 +16,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import json_repair
 from pydantic import ValidationError
@@ -25,7 +25,7 @@ from flexgym.judge.assessment import Assessment, Category, anchor_places
 from flexgym.judge.protocol import FailureKind, JudgeFailure, Outcome
 
 MAX_CHARACTERS = 65_536
-"""Replies end at 4,096 tokens, some 20,000 characters; three times that is no honest reply and costs time to repair."""
+"""Replies end at 4,096 tokens, some 20,000 characters; three times that is no honest reply."""
 
 _THOUGHT = re.compile(r"\s*<think(?:ing)?>", re.IGNORECASE)
 _END_OF_THOUGHT = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
@@ -39,20 +39,17 @@ _REFUSAL = re.compile(
     r"|(?:i|we) (?:can ?not|can['\u2019]t|won['\u2019]t|will not|(?:must |have to )?decline))\b|抱歉|对不起|无法)",
     re.IGNORECASE,
 )
-# A winner as it stands in broken text: its key, and all up to the next key, comment or closing bracket.
+# A winner as it stands in broken text: its key, and what ends its value (a bracket, a comment or the next key).
 _QUOTE = "[\"'\u2018\u2019\u201c\u201d]"
-_STATED_WINNER = re.compile(
-    rf"\b(cat[\s_-]?winner|winner)\s*{_QUOTE}\s*:(.{{0,80}}?)(?=[}}\]]|{_QUOTE}[\w\s-]{{1,40}}{_QUOTE}\s*:|//|/\*)",
-    re.IGNORECASE | re.DOTALL,
-)
+_WINNER_KEY = re.compile(rf"\b(cat[\s_-]?winner|winner)\s{{0,9}}{_QUOTE}\s{{0,9}}:", re.IGNORECASE)
+_WINNER_END = re.compile(rf"[}}\]]|//|/\*|{_QUOTE}[\w\s-]{{1,40}}{_QUOTE}\s{{0,9}}:")
+_MAX_WINNER = 80
 _DECISIVE_KEYS = {"categories", "name", "dims", "score_1", "score_2", "cat_winner", "winner"}
 _VERDICT_KEYS = {"categories", "winner"}
-# Repair may look from every mark to the end of the text, and anew at every level of brackets: minutes for a reply that
-# fell into a loop. An honest one has some 25 objects, and 1,000 marks in 10,000 characters. Parentheses count as
-# brackets, since they are read as tuples.
-_MARK = re.compile(r"[^\w\s]")
-_MAX_BRACKETS = 400
-_MAX_REPAIR_STEPS = 20_000_000
+# Repair has no limit of its own: on a reply that fell into a loop it takes minutes. An honest one needs three looks per
+# character. The length is held down too, since some rules of the repair replace the metered text.
+_MAX_REPAIR = 20_000
+_MAX_LOOKS = 200_000
 _MAX_DETAIL = 200
 # Where one reply breaks several rules, the first of these names it.
 _PRIORITY: tuple[FailureKind, ...] = ("echoed_template", "contradictory", "invalid")
@@ -64,6 +61,19 @@ class _UntrustedError(Exception):
     def __init__(self, kind: FailureKind, detail: str) -> None:
         super().__init__(detail)
         self.kind = kind
+
+
+class _Metered(str):
+    """A text that can be looked at a limited number of times."""
+
+    looks = 0
+
+    def __getitem__(self, place: SupportsIndex | slice) -> str:
+        found = super().__getitem__(place)
+        self.looks += len(found)
+        if self.looks > _MAX_LOOKS:
+            raise _UntrustedError("unparsable", "broken JSON that would take too long to repair")
+        return found
 
 
 def parse_assessment(text: str | None, finish_reason: str = "stop") -> Outcome:
@@ -176,22 +186,28 @@ def _bearers(data: Any) -> Iterator[dict[str, Any]]:
 
 
 def _repaired(excerpt: str) -> Assessment:
-    steps = len(_MARK.findall(excerpt)) * len(excerpt)
-    if sum(map(excerpt.count, "{[(")) > _MAX_BRACKETS or steps > _MAX_REPAIR_STEPS:
-        raise _UntrustedError("unparsable", "broken JSON that is too long or has too many brackets to be repaired")
+    if len(excerpt) > _MAX_REPAIR:
+        raise _UntrustedError("unparsable", f"expected at most {_MAX_REPAIR} characters of broken JSON")
     try:
-        repaired = json_repair.repair_json(excerpt, skip_json_loads=True)
+        repaired = json_repair.repair_json(_Metered(excerpt), skip_json_loads=True)
         data = _verdict(_objects(repaired))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise _UntrustedError("unparsable", f"broken JSON that cannot be repaired: {type(error).__name__}") from error
     assessment = _validated(data)
-    stated = Counter((_plain_key(key), _bare(value)) for key, value in _STATED_WINNER.findall(excerpt))
-    if stated != Counter(_winners(data)):
+    if Counter(_stated_winners(excerpt)) != Counter(_winners(data)):
         raise _UntrustedError("contradictory", "broken JSON in which the winners can be read in more than one way")
     return assessment
 
 
+def _stated_winners(text: str) -> Iterator[tuple[str, str]]:
+    """All winners as they stand in broken text, with their keys."""
+    for key in _WINNER_KEY.finditer(text):
+        value = _WINNER_END.split(text[key.end() : key.end() + _MAX_WINNER], maxsplit=1)[0]
+        yield _plain_key(key[1]), _bare(value)
+
+
 def _winners(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The same for what was read from it."""
     yield "winner", _bare(data["winner"])
     for category in data["categories"]:
         if isinstance(category, dict) and "cat_winner" in category:

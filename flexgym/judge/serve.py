@@ -144,7 +144,7 @@ def running_server(options: ServeOptions, *, log: Path, limit: float = 900.0) ->
             command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
     try:
-        _wait_until_healthy(process, options, log, limit)
+        _wait_until_healthy(process, options, log=log, limit=limit)
         yield process
     finally:
         _stop(process)
@@ -188,7 +188,7 @@ def _check_port(options: ServeOptions) -> None:
             raise ConfigError(f"something listens on {options.host}:{options.port} already: choose another port")
 
 
-def _wait_until_healthy(process: subprocess.Popen[bytes], options: ServeOptions, log: Path, limit: float) -> None:
+def _wait_until_healthy(process: subprocess.Popen[bytes], options: ServeOptions, *, log: Path, limit: float) -> None:
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
         if process.poll() is not None:

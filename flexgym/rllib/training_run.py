@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 
-from flexgym.errors import ConfigError, unknown_name
+from flexgym.errors import ConfigError, JudgeUnavailableError, RewardError, unknown_name
 from flexgym.rllib.algorithm import METRICS, FlowAlgorithm, Verification
 from flexgym.rllib.config import FlowAlgorithmConfig
 from flexgym.rllib.recipe import Recipe, describe, load_recipe
@@ -119,7 +119,11 @@ class TrainingRun:
             with display, GracefulInterrupt(display.announce) as interrupt:
                 if not self.folder.resumed_from:
                     self._record(algorithm, display, {"iteration": 0}, verification=self._verify(algorithm))
-                finished = self._iterate(algorithm, display, interrupt, deadline=self._deadline(started))
+                try:
+                    finished = self._iterate(algorithm, display, interrupt, deadline=self._deadline(started))
+                except (JudgeUnavailableError, RewardError):
+                    self._finish(algorithm, display, finished=False)
+                    raise
                 self._finish(algorithm, display, finished=finished)
         finally:
             algorithm.stop()
@@ -193,10 +197,15 @@ class TrainingRun:
 
         return self.folder.checkpoints.publish(algorithm.iteration, write)
 
-    def _finish(self, algorithm: FlowAlgorithm, display: TrainingDisplay, *, finished: bool) -> None:
+    def _last_checkpoint(self, algorithm: FlowAlgorithm) -> Path:
+        """That of the last finished iteration, written now if need be; one that was broken off has changed nothing."""
         latest = self.folder.checkpoints.latest()
         if latest is None or algorithm.iteration and not latest.name.endswith(f"{algorithm.iteration:06d}"):
             latest = self._checkpoint(algorithm)
+        return latest
+
+    def _finish(self, algorithm: FlowAlgorithm, display: TrainingDisplay, *, finished: bool) -> None:
+        latest = self._last_checkpoint(algorithm)
         if not finished:
             display.note(resume_message(self.folder.shown, latest, command=self.command))
             return

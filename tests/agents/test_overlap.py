@@ -75,7 +75,8 @@ def test_an_iteration_takes_as_long_as_its_longer_half(monkeypatch, capsys):
         row["time/iteration_s"] / max(row["time/rollout_s"] + row["time/update_s"], row["time/reward_s"])
         for row in rows
     ]
-    middle = {name: median(row[f"time/{name}_s"] for row in rows) for name in ("rollout", "reward", "update", "iteration")}
+    phases = ("rollout", "reward", "update", "iteration")
+    middle = {name: median(row[f"time/{name}_s"] for row in rows) for name in phases}
     with capsys.disabled():
         print(f"\n{ {name: round(value, 2) for name, value in middle.items()} }, ratio {median(ratios):.3f}")
     assert middle["reward"] >= 0.9 * middle["rollout"]

@@ -5,8 +5,7 @@ from typing import get_args
 
 import pytest
 
-from flexgym.judge import Assessment, Category, Dimension, JudgeFailure
-from flexgym.judge.agreement import agreement_summary
+from flexgym.judge import Assessment, Category, Dimension, JudgeFailure, agreement_summary
 from flexgym.judge.protocol import FailureKind
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import timedelta
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ ROWS = {row["name"]: row for row in TABLE["rows"]}
 EDITS = {"first", "more", "winner", "replace", "everywhere", "until", "text", "loop", "finish_reason"}
 ANSWERS = {"expect", "left_out", "detail"}
 # Generous, as it guards against minutes, not against milliseconds.
-IN_TIME = settings(deadline=timedelta(seconds=5))
+IN_TIME = settings(deadline=timedelta(seconds=20))
 
 
 def written(row):
@@ -67,6 +68,14 @@ def test_table(row):
         assert sides(outcome) == row["expect"], outcome
         assert outcome.left_out == row.get("left_out", 0)
         assert parse_assessment(outcome.model_dump_json()) == outcome.model_copy(update={"left_out": 0})
+
+
+@pytest.mark.parametrize("media", ["image", "video"])
+def test_our_own_template_is_known_when_it_comes_back(media):
+    template = resources.files("flexgym.judge").joinpath("templates", f"{media}.txt").read_text(encoding="utf-8")
+    outcome = parse_assessment(template)
+    assert isinstance(outcome, JudgeFailure)
+    assert outcome.kind == "echoed_template"
 
 
 def test_no_reply_is_an_empty_one():

@@ -156,9 +156,7 @@ def test_what_the_judge_cannot_know_is_refused(caption):
 def test_each_sample_is_read_once_and_all_in_one_batch(monkeypatch):
     reads = []
     original = oracle.read_groups
-    monkeypatch.setattr(
-        oracle, "read_groups", lambda many: reads.append([len(s) for s in many]) or original(many)
-    )
+    monkeypatch.setattr(oracle, "read_groups", lambda many: reads.append([len(s) for s in many]) or original(many))
     monkeypatch.setattr(oracle, "read_sample", None)
     samples = [circles(1 + number % 4) for number in range(6)]
     rewards.make("shapes_oracle").score([group("two circles", *samples), group("three circles", *samples[:4])])

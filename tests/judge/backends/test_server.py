@@ -102,7 +102,7 @@ def test_what_is_sent(make):
 def test_chaos_of_300_requests(make):
     script = Script(**{**CHAOS.__dict__, "die_every": 120, "down_s": 0.2})
     with ScriptedServer(script) as server:
-        backend = make(server.url, deadline_s=5.0, max_attempts=30)
+        backend = make(server.url, deadline_s=3.0, max_attempts=30)
         summaries = [summary(outcome) for outcome in backend.complete(requests(300), Decoding())]
         good = check_chaos(summaries, server.fates, backend.metrics())
     assert good <= server.good  # an answer may be lost with its connection, and is then given again

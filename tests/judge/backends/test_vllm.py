@@ -48,8 +48,8 @@ def engine(folder):
             max_num_batched_tokens=2 * CONTEXT,
             structured_outputs_config={"disable_any_whitespace": True, "backend": "xgrammar"},
         )
-    yield backend
-    backend.close()
+        yield backend
+        backend.close()
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def url(folder, tmp_path_factory):
             f"--max-num-batched-tokens={2 * CONTEXT}",
         ),
     )
-    with running_server(options, log=tmp_path_factory.mktemp("server") / "vllm.log", limit=300.0):
+    with running_server(options, log=tmp_path_factory.mktemp("server") / "vllm.log", limit=600.0):
         yield options.url
 
 

@@ -1,4 +1,4 @@
-"""What the vLLM backend asks of the engine, told by a stand-in: sleeping needs a GPU. The real one is in test_vllm.py."""
+"""What the vLLM backend asks of the engine, told by a stand-in: sleep needs a GPU. The real one is in test_vllm.py."""
 
 import sys
 from types import ModuleType, SimpleNamespace
