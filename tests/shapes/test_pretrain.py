@@ -31,9 +31,9 @@ def pipe(name):
 
 
 def latent_shape(pipe):
-    """Images shrink four times; videos eight times, and four times in time after the first frame."""
+    """Images and videos shrink four times, videos also in time after the first frame."""
     config = pipe.vae.config
-    return (config.latent_channels, 8, 8) if "latent_channels" in config else (config.z_dim, 3, 4, 4)
+    return (config.latent_channels, 8, 8) if "latent_channels" in config else (config.z_dim, 3, 8, 8)
 
 
 def data(name, pipe, *, count=8):

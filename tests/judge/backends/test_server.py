@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +146,8 @@ def test_load_is_spread_and_bounded(make):
 
 
 def test_another_server_takes_over(make):
-    with ScriptedServer(Script(delay_s=0.01, die_every=30, down_s=1e6)) as one, ScriptedServer(Script()) as two:
+    slow = Script(delay_s=0.01)  # both alike, so that both are asked
+    with ScriptedServer(replace(slow, die_every=30, down_s=1e6)) as one, ScriptedServer(slow) as two:
         backend = make([one.url, two.url], max_concurrency=4)
         outcomes = backend.complete(requests(150), Decoding())
         more = backend.complete(requests(20), Decoding())
