@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import rewards
+from flexgym.errors import CheckpointError, ConfigError
+from flexgym.types import Prompt, SampleGroup
+from tests.judge.backends.scripted_server import Script, ScriptedServer
+
+
+def group(size=3, caption="a {red} circle", seed=0):
+    samples = np.random.default_rng(seed).integers(0, 255, (size, 32, 32, 3), dtype=np.uint8)
+    return SampleGroup(Prompt(caption), samples)
+
+
+def test_a_server_judges_all_pairs_of_all_groups():
+    with ScriptedServer(Script()) as server:
+        reward = rewards.make("UnifiedRewardFlex", judge=server.url)
+        scores = reward.score([group(3), group(4, seed=1)])
+        metrics = reward.metrics()
+        reward.close()
+    assert [len(each.assessments) for each in scores] == [3, 6]
+    assert [each.rewards.shape for each in scores] == [(3,), (4,)]
+    assert metrics["requests"] == 9
+    assert metrics["completion_tokens"] > 0
+
+
+def test_settings_of_the_tournament_and_a_template_of_ones_own(tmp_path):
+    path = tmp_path / "template.txt"
+    path.write_text("Which is better for {prompt}?")
+    with ScriptedServer(Script()) as server:
+        reward = rewards.make(
+            "UnifiedRewardFlex",
+            judge=[server.url],
+            prompt_template=path,
+            decoding={"max_tokens": 64},
+            inputs={"format": "png"},
+            tournament={"schedule": "regular(2)", "alpha": 0.5},
+        )
+        [scores] = reward.score([group(6)])
+        reward.close()
+    assert len(scores.assessments) == 6
+    assert scores.weights == {"dim": 0.5, "overall": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({}, ConfigError, "flexgym judge serve"),
+        ({"judge": "http://localhost:1", "decoding": {"max_token": 3}}, ConfigError, "max_tokens"),
+        ({"judge": "http://localhost:1", "prompt_template": "nowhere.txt"}, ConfigError, "nowhere.txt"),
+        ({"judge": "nowhere/at-all"}, CheckpointError, "nowhere"),
+    ],
+)
+def test_what_cannot_work_is_refused_when_it_is_built(settings, error, message):
+    with pytest.raises(error, match=message):
+        rewards.make("UnifiedRewardFlex", **settings)
