@@ -43,8 +43,8 @@ class UnifiedRewardFlex(JudgeReward):
     ) -> None:
         template = read_template(prompt_template) if prompt_template else None
         sampling, pictures = _built("decoding", Decoding, decoding), _built("inputs", Inputs, inputs)
-        self._opened_here = isinstance(judge, str | Path | Sequence)
         self._backend = open_backend(judge, backend, backend_settings)
+        self._opened_here = self._backend is not judge
         super().__init__(VisionJudge(self._backend, template=template, decoding=sampling, inputs=pictures), tournament)
 
     def metrics(self) -> dict[str, float]:

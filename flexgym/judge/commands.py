@@ -13,12 +13,10 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from flexgym.errors import ConfigError, FlexGymError
+from flexgym.errors import ConfigError
 from flexgym.judge import Judge, make_tournament
 from flexgym.judge.assessment import Assessment
 from flexgym.judge.backends.opening import open_backend
-from flexgym.judge.calibration import calibrate as calibrate_judge
-from flexgym.judge.calibration import draw_calibration, full_advantages
 from flexgym.judge.inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_sample
 from flexgym.judge.noise import NoisyJudge
 from flexgym.judge.protocol import Outcome, Pair
@@ -28,6 +26,7 @@ from flexgym.judge.serve import serve as serve_judge
 from flexgym.judge.template import read_template
 from flexgym.judge.tournament import judge_groups
 from flexgym.judge.vision_judge import VisionJudge
+from flexgym.terminal import teaching_errors
 from flexgym.types import Prompt, SampleGroup
 
 app = typer.Typer(no_args_is_help=True, help="Compare, rank and calibrate with a judge, or serve one.")
@@ -39,16 +38,6 @@ JudgeOption = Annotated[list[str], typer.Option("--judge", help="server addresse
 BackendOption = Annotated[str | None, typer.Option(help="server, vllm or transformers; by default what fits")]
 TemplateOption = Annotated[Path | None, typer.Option(help="a text file with {prompt} in place of the built-in wording")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
-
-
-@contextlib.contextmanager
-def _teaching() -> Iterator[None]:
-    """Show an error of ours as a message, and any other as what it is."""
-    try:
-        yield
-    except FlexGymError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(2) from error
 
 
 @contextlib.contextmanager
@@ -78,12 +67,12 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Judge two image or video files."""
-    with _teaching(), _open(judge, backend, prompt_template) as opened:
+    with teaching_errors(), _open(judge, backend, prompt_template) as opened:
         both = read_sample(first), read_sample(second)
-        if both[0].shape != both[1].shape and not isinstance(opened, VisionJudge):
-            raise ConfigError(f"this judge compares samples of one size, got {both[0].shape} and {both[1].shape}")
         if isinstance(opened, VisionJudge):
             outcome = opened.compare(prompt, *both)
+        elif both[0].shape != both[1].shape:
+            raise ConfigError(f"this judge compares samples of one size, got {both[0].shape} and {both[1].shape}")
         else:
             outcome = opened.assess([Pair(SampleGroup(Prompt(prompt), np.stack(both)), 0, 1)])[0]
     if as_json:
@@ -105,7 +94,7 @@ def rank(
     as_json: JsonOption = False,
 ) -> None:
     """Rank the samples in each sub-folder; its prompt is the text in prompt.txt, else the folder's name."""
-    with _teaching(), _open(judge, backend, prompt_template) as opened:
+    with teaching_errors(), _open(judge, backend, prompt_template) as opened:
         named = _read_groups(folder)
         settings = make_tournament({"schedule": tournament})
         scores = judge_groups(opened, [group for _, group in named], tournament=settings)
@@ -136,7 +125,11 @@ def calibrate(
     as_json: JsonOption = False,
 ) -> None:
     """Judge all pairs in both orders, and tell what each cheaper tournament makes of it."""
-    with _teaching(), _open(judge, backend, prompt_template) as opened:
+    # brings torch, which the other commands do without
+    from flexgym.judge.calibration import calibrate as calibrate_judge
+    from flexgym.judge.calibration import draw_calibration
+
+    with teaching_errors(), _open(judge, backend, prompt_template) as opened:
         if folder:
             members, truth = [group for _, group in _read_groups(folder)], None
         else:
@@ -166,7 +159,7 @@ def serve(
     log: Annotated[Path, typer.Option(help="where the server's output goes")] = Path("runs/judge_server.log"),
 ) -> None:
     """Start vLLM for a judge and wait until it is ready; Ctrl-C ends it."""
-    with _teaching():
+    with teaching_errors():
         options = ServeOptions(
             source,
             name=name,
@@ -211,6 +204,7 @@ def _read_group(folder: Path) -> tuple[list[str], SampleGroup]:
 
 def _small_world(count: int, size: int) -> tuple[list[SampleGroup], list[Any]]:
     """Groups of rendered scenes, half of them of another caption, with their worth by the rule-based judge."""
+    from flexgym.judge.calibration import full_advantages
     from flexgym.shapes.oracle import OracleJudge
     from flexgym.shapes.sampling import sample_group
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -11,9 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from flexgym.judge.assessment import Category
-from flexgym.judge.calibration import CalibrationReport
 from flexgym.judge.protocol import JudgeFailure, Outcome
 from flexgym.types import GroupScores
+
+if TYPE_CHECKING:
+    from flexgym.judge.calibration import CalibrationReport
 
 _MARKS = ("green", "blue")
 _REPORTED = ("first_position_rate", "majority_agrees", "consistent_categories", "failure_share")

@@ -76,9 +76,8 @@ class FlowAlgorithm(Algorithm):
         seeds = self.config.group_seeds(self.iteration)
         interval = self.config.reference_interval
         work = {"seeds": seeds, "window": window, "references": bool(interval) and self.iteration % interval == 0}
-        scored, stats = self._separate(work) if self.config.is_online else self._colocated(work)
-        scores = [group for part in scored for group in part.scores]
-        advantages = self.config.advantages(scores)
+        scored, advantages, stats = self._separate(work) if self.config.is_online else self._colocated(work)
+        scores = _groups(scored)
         self.samples_so_far += advantages.size
         updated = time.perf_counter()
         metrics = {**reward_metrics(scores, advantages), **scorer_metrics(scored), **stats}
@@ -100,26 +99,26 @@ class FlowAlgorithm(Algorithm):
         interval = self.config.verification_interval
         return bool(self.config.verification_reward and interval and (self.iteration + 1) % interval == 0)
 
-    def _colocated(self, work: dict[str, Any]) -> tuple[list[Scored], dict[str, float]]:
+    def _colocated(self, work: dict[str, Any]) -> tuple[list[Scored], NDArray[np.float32], dict[str, float]]:
         """The learners roll out; while a part is judged, the next is rolled out or one that is judged is replayed."""
         self._on_learners(lambda learner: learner.roll_out(**work))
         if self.config.advantages_stay_in_group:
             stats = self._update()
-            return self._on_learners(lambda learner: learner.scored()), stats
+            scored = self._on_learners(lambda learner: learner.scored())
+            return scored, self.config.advantages(_groups(scored)), stats
         scored = self._on_learners(lambda learner: learner.scored())
-        return scored, self._update(advantages=self._advantages(scored))
+        advantages = self.config.advantages(_groups(scored))
+        return scored, advantages, self._update(advantages=advantages)
 
-    def _separate(self, work: dict[str, Any]) -> tuple[list[Scored], dict[str, float]]:
+    def _separate(self, work: dict[str, Any]) -> tuple[list[Scored], NDArray[np.float32], dict[str, float]]:
         """The env runners roll out; the learners get everything."""
         parts = self._on_runners(**work)
         rollout, scored = concatenate([rollout for rollout, _ in parts]), [scored for _, scored in parts]
         shared = ray.put(rollout) if self.config.num_learners else rollout
-        stats = self._update(advantages=self._advantages(scored), rollout=shared)
+        advantages = self.config.advantages(_groups(scored))
+        stats = self._update(advantages=advantages, rollout=shared)
         self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
-        return scored, stats
-
-    def _advantages(self, scored: Sequence[Scored]) -> NDArray[np.float32]:
-        return self.config.advantages([group for part in scored for group in part.scores])
+        return scored, advantages, stats
 
     def _on_runners(self, seeds: list[int], **work: Any) -> list[tuple[Rollout, Scored]]:
         """Every healthy runner takes a part; the part of a runner that is lost goes to the others."""
@@ -211,6 +210,10 @@ class FlowAlgorithm(Algorithm):
 
 def _sample_part(runner: Any, *, start: int, **work: Any) -> tuple[int, tuple[Rollout, Scored]]:
     return start, runner.sample(**work)
+
+
+def _groups(scored: Sequence[Scored]) -> list[GroupScores]:
+    return [group for part in scored for group in part.scores]
 
 
 def _fetch(shared: Any) -> Rollout | None:

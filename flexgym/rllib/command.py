@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from flexgym.errors import FlexGymError
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.recipe import Recipe, apply_overrides, apply_recipe, load_recipe
 from flexgym.rllib.training_run import RunSettings, TrainingRun, saved_recipe
+from flexgym.terminal import teaching_errors
 
 
 def run_command(algorithm: type[FlowAlgorithm], *, default_recipe: str, program: str) -> None:
@@ -28,12 +27,9 @@ def run_command(algorithm: type[FlowAlgorithm], *, default_recipe: str, program:
         config: Annotated[str | None, typer.Option(help="a recipe: a file, or the name of a shipped one")] = None,
         resume: Annotated[Path | None, typer.Option(help="a run folder, or one checkpoint in it")] = None,
     ) -> None:
-        try:
+        with teaching_errors():
             recipe = saved_recipe(resume) if resume and not config else load_recipe(config or default_recipe)
             _train(algorithm, apply_overrides(recipe, overrides or []), resume=resume, program=program)
-        except FlexGymError as error:
-            Console(stderr=True).print(f"[bold red]error:[/] {error}", markup=True, highlight=False)
-            raise typer.Exit(2) from error
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(help=algorithm.__doc__)(command)

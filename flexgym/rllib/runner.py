@@ -23,7 +23,7 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from flexgym.flow import Window
 from flexgym.rllib.module import FlowModule
 from flexgym.rollout import Rollout, collect, concatenate
-from flexgym.types import GroupScores, SampleGroup
+from flexgym.types import GroupScores
 
 if TYPE_CHECKING:
     from flexgym.rllib.config import FlowAlgorithmConfig
@@ -167,23 +167,18 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         for start in range(0, len(seeds), envs.num_envs):
             mine = seeds[start : start + envs.num_envs]
             rollout = collect(envs, policy, window, seeds=mine)
-            groups = self._with_references(rollout, mine) if references else rollout.groups
+            groups = rollout.groups
+            if references:
+                with self.module.generator.reference():
+                    before = collect(envs, policy, window, seeds=mine)
+                groups = [
+                    replace(group, references=samples) for group, samples in zip(groups, before.samples, strict=True)
+                ]
             submitted = time.perf_counter()
             scoring = _stamped(self._reward.submit(groups))
             monitoring = {name: _stamped(reward.submit(groups)) for name, reward in self._monitors.items()}
             parts.append(Part(rollout, submitted, scoring, monitoring=monitoring))
         return parts
-
-    def _with_references(self, rollout: Rollout, seeds: Sequence[int]) -> list[SampleGroup]:
-        assert self.module is not None
-        assert self.env is not None
-        policy = self.module.policy(groups_per_forward=self.config.groups_per_forward)
-        with self.module.generator.reference():
-            before = collect(self.env, policy, rollout.window, seeds=seeds)
-        return [
-            replace(group, references=references)
-            for group, references in zip(rollout.groups, before.samples, strict=True)
-        ]
 
     def sample(
         self, *, seeds: Sequence[int], window: Window, references: bool = False, **kwargs: Any

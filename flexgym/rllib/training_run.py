@@ -219,8 +219,8 @@ class TrainingRun:
 
 
 def _measured(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Without what this iteration did not evaluate: RLlib goes on to report every name it once logged, as NaN."""
-    absent = ("eval/", "time/eval")
+    """Without what was not due in this iteration: RLlib goes on to report every name it once logged, as NaN."""
+    absent = ("eval/", "time/eval", "reward/win_rate_vs_reference")
     return {name: value for name, value in metrics.items() if not (name.startswith(absent) and math.isnan(value))}
 
 

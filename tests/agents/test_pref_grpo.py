@@ -47,6 +47,18 @@ def test_metrics_of_an_iteration():
     assert metrics["samples"] == 6
 
 
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_an_unchanged_policy_wins_half_of_the_time_against_the_one_before(mode):
+    config = small_config(lr=0.0)
+    config.generator(mode=mode, lora={"rank": 4})
+    config.rollout(group_size=4, reference_interval=2)
+    algorithm, metrics = train(config)
+    # samples and references are the same, so the judge names whoever stands first, and sides take turns
+    assert metrics["reward/win_rate_vs_reference"] == 0.5
+    assert np.isnan(algorithm.train()[METRICS]["reward/win_rate_vs_reference"])  # not due in the second iteration
+    algorithm.stop()
+
+
 def test_training_moves_the_policy_and_the_second_update_sees_it():
     algorithm, metrics = train(small_config(num_updates=2))
     algorithm.stop()

@@ -1,0 +1,25 @@
+"""What all commands share at the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from flexgym.errors import FlexGymError
+
+
+@contextlib.contextmanager
+def teaching_errors() -> Iterator[None]:
+    """Show an error of FlexGym as a message and end with status 2; any other passes through.
+
+    The message may quote a stranger, so nothing in it is taken for markup.
+    """
+    try:
+        yield
+    except FlexGymError as error:
+        Console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {error}"))
+        raise typer.Exit(2) from error
