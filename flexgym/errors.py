@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
+
+_Settings = TypeVar("_Settings")
 
 
 class FlexGymError(Exception):
@@ -68,3 +72,36 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """An `UnknownNameError` for ``name`` that names the nearest valid one."""
     return UnknownNameError(f"unknown {kind} {name!r}. {nearest_name(name, known)}")
+
+
+def check_names(what: str, names: Iterable[Any], known: Iterable[str]) -> None:
+    """Refuse the first of ``names`` that is not among the known ones.
+
+    Raises:
+        UnknownNameError: naming the nearest valid one of ``what``.
+    """
+    valid = list(known)
+    for name in names:
+        if name not in valid:
+            raise unknown_name(what, str(name), valid)
+
+
+def built_settings(what: str, kind: Callable[..., _Settings], values: Mapping[str, Any] | None) -> _Settings:
+    """A dataclass from settings by name, as they stand in a recipe.
+
+    Args:
+        what: whose settings they are, such as ``"inputs"``.
+        kind: the dataclass; what is wrong with a value, its own errors say.
+        values: its fields by name; None leaves all of them as they are by default.
+
+    Raises:
+        ConfigError: no mapping, a missing field, or a value of a type that cannot work.
+        UnknownNameError: no such field; the message holds the nearest one.
+    """
+    if values is not None and not isinstance(values, Mapping):
+        raise ConfigError(f"{what}: expected settings by name, got {values!r}")
+    check_names(f"setting of {what}", values or (), [field.name for field in fields(kind)])  # type: ignore[arg-type]
+    try:
+        return kind(**(values or {}))
+    except TypeError as error:
+        raise ConfigError(f"{what}: {error}") from error

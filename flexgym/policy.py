@@ -150,17 +150,39 @@ class FlowPolicy:
     ) -> None:
         """Take one step of the given groups in place."""
         before = move.latents[rows]
-        gaussian = self.transition(before, prompts, step)
-        if not self._is_noisy(step):
+        noise = ODE() if self.noise.to_clean else self._noise_at(step)
+        gaussian = self._gaussian(before, prompts, step, noise=noise)
+        if isinstance(noise, ODE):
             move.latents[rows] = gaussian.mean.cpu().view(before.shape)
             return
-        noise = torch.stack([torch.randn(before.shape[1:], generator=self._source(group)) for group in groups])
-        after = gaussian.sample(noise.flatten(0, 1).to(gaussian.mean.device))
+        draws = torch.stack([torch.randn(before.shape[1:], generator=self._source(group)) for group in groups])
+        after = gaussian.sample(draws.flatten(0, 1).to(gaussian.mean.device))
         move.latents[rows] = after.cpu().view(before.shape)
         move.log_prob[rows] = gaussian.log_prob(after).cpu().view(before.shape[:2])
 
+    @torch.no_grad()
+    def noised(self, clean_PG: Tensor, prompts: Sequence[str], step: int) -> Move:
+        """Finished latents with fresh noise on them, at the level of one step; see `flexgym.flow.Matching`.
+
+        Args:
+            clean_PG: finished latents, float32 ``[P, G, ...]``.
+            prompts: P texts.
+            step: whose noise level, 0 is the first.
+
+        Returns:
+            The noised latents, with the log density of the finished ones given them.
+        """
+        noise = torch.stack([torch.randn(clean.shape, generator=self._source(at)) for at, clean in enumerate(clean_PG)])
+        sigma = self._grid[step]
+        latents = (1.0 - sigma) * clean_PG + sigma * noise
+        log_prob = [
+            self.transition(latents[rows], prompts[rows], step).log_prob(clean_PG[rows].flatten(0, 1).to(self._device))
+            for rows in _chunks(len(prompts), self.groups_per_forward)
+        ]
+        return Move(latents, torch.cat(log_prob).cpu().view(clean_PG.shape[:2]))
+
     def transition(self, latents_PG: Tensor, prompts: Sequence[str], step: int) -> Gaussian:
-        """The distribution of the latents after one step; rollout and replay both call this.
+        """The distribution that is trained at one step; rollout and replay both call this.
 
         Args:
             latents_PG: before the step, ``[P, G, ...]``.
@@ -168,19 +190,27 @@ class FlowPolicy:
             step: which one, 0 is the first.
 
         Returns:
-            Mean ``[P * G, ...]`` on the generator's device, with gradients to what trains, and deviation.
+            Mean ``[P * G, ...]`` on the generator's device, with gradients to what trains, and deviation: of the
+            latents after the step, or of the clean ones with `flexgym.flow.Matching`.
         """
-        device, rows = self.generator.device, latents_PG.shape[0] * latents_PG.shape[1]
-        latents = latents_PG.flatten(0, 1).to(device)
-        sigma, sigma_next = (self._grid[at].to(device).expand(rows) for at in (step, step + 1))
+        return self._gaussian(latents_PG, prompts, step, noise=self._noise_at(step))
+
+    def _gaussian(self, latents_PG: Tensor, prompts: Sequence[str], step: int, *, noise: NoiseScale) -> Gaussian:
+        rows = latents_PG.shape[0] * latents_PG.shape[1]
+        latents = latents_PG.flatten(0, 1).to(self._device)
+        sigma, sigma_next = (self._grid[at].to(self._device).expand(rows) for at in (step, step + 1))
+        after = torch.zeros_like(sigma) if noise.to_clean else sigma_next
         conditioning = self.generator.condition(prompts).repeat(latents_PG.shape[1])
         velocity = self.generator.velocity(latents, sigma, conditioning)
-        noise = self.noise if self._is_noisy(step) else ODE()
-        return transition(latents, velocity, sigma, sigma_next=sigma_next, noise=noise, sigma_max=float(self._grid[1]))
+        return transition(latents, velocity, sigma, sigma_next=after, noise=noise, sigma_max=float(self._grid[1]))
 
-    def _is_noisy(self, step: int) -> bool:
+    @property
+    def _device(self) -> torch.device:
+        return self.generator.device
+
+    def _noise_at(self, step: int) -> NoiseScale:
         inside = self._window is None or step in self._window
-        return inside and step < self.num_steps - 1 and not isinstance(self.noise, ODE)
+        return self.noise if inside and (step < self.num_steps - 1 or self.noise.to_clean) else ODE()
 
     def _steps(self, sigma: NDArray[np.float32]) -> list[int]:
         found = sigma[:, None] == self._grid.numpy()[None]
@@ -195,6 +225,10 @@ class FlowPolicy:
         while len(self._sources) <= group:
             self._sources.append(torch.Generator().manual_seed(self._seed + len(self._sources)))
         return self._sources[group]
+
+
+def _chunks(count: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def _generator_of(env: gymnasium.Env | gymnasium.vector.VectorEnv) -> FlowGenerator:

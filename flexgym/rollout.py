@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 class Rollout:
     """P finished groups and, for the trained steps of the window, what the policy did.
 
+    With `flexgym.flow.Matching` the trained steps are made from the finished samples: from noised to clean latents.
+
     Attributes:
         prompts: P of them.
         samples: uint8 ``[P, G, H, W, 3]`` or ``[P, G, F, H, W, 3]``.
         window: the W trained steps.
         latents: before each trained step, float32 ``[W, P, G, ...]``.
-        next_latents: after it.
+        next_latents: after it, of the same shape.
         log_prob: log density of the step under the policy that took it, float32 ``[W, P, G]``.
         seconds: wall time of the denoising steps and decoding.
     """
@@ -90,7 +92,7 @@ def collect(envs: VectorEnv, policy: FlowPolicy, window: Window, *, seeds: Seque
 
     Args:
         envs: a FlexGym vector environment of P groups, all of the same number of steps.
-        policy: acts with noise inside the window and without outside.
+        policy: acts with noise inside the window and without outside; never with any, if trained by matching.
         window: the steps that are trained.
         seeds: P seeds; each decides the prompt, the first latents and the noise of its group, whatever the others are.
 
@@ -103,9 +105,13 @@ def collect(envs: VectorEnv, policy: FlowPolicy, window: Window, *, seeds: Seque
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
     for step in range(policy.num_steps):
         move = acting.act(observation)
-        if step in window:
+        if step in window and not policy.noise.to_clean:
             kept.append((torch.from_numpy(observation["latents"]), move.latents, move.log_prob))
         observation, _, _, _, infos = envs.step(move.latents.numpy())
+    if policy.noise.to_clean:
+        clean, prompts = move.latents, [prompt.text for prompt in infos["prompt"]]
+        for noised in (acting.noised(clean, prompts, step) for step in window.steps):
+            kept.append((noised.latents, clean, noised.log_prob))
     latents, next_latents, log_prob = (torch.stack(parts) for parts in zip(*kept, strict=True))
     return Rollout(
         prompts=tuple(infos["prompt"]),

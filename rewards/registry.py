@@ -16,7 +16,7 @@ from rewards.base import Reward, name_key, registered
 from rewards.wrappers import RewardWrapper, VectorRewardWrapper, single_twin, vector_twin
 
 _FOLDER = Path(__file__).parent
-_MACHINERY = frozenset({"base", "registry", "vector", "wrappers"})
+_MACHINERY = frozenset({"base", "registry", "vector", "vision", "wrappers"})
 
 
 def names() -> list[str]:

@@ -8,7 +8,8 @@ import torch
 import flexgym
 from flexgym import FlowPolicy
 from flexgym.errors import ConfigError, GeneratorError, UnknownNameError
-from flexgym.flow import FlowSDE, transition
+from flexgym.flow import FlowSDE, Window, transition
+from flexgym.rollout import collect
 from tests.generators.tiny import PROMPTS, shared
 
 
@@ -61,6 +62,30 @@ def test_the_last_step_adds_no_noise(env):
     for _ in range(2):
         observation, *_ = env.step(observation["latents"])
     np.testing.assert_array_equal(*(FlowPolicy.from_env(env, seed=seed)(observation) for seed in (1, 2)))
+
+
+def test_matching_samples_without_noise_and_trains_the_finished_sample():
+    envs = gym.make_vec("FlexT2I-v0", num_envs=2, generator=shared("sd3"), group_size=2, prompts=PROMPTS)
+    by_matching, by_ode = (FlowPolicy.from_env(envs, noise=name) for name in ("matching", "ode"))
+    seeds, window = [3, 4], Window(0, 3)  # the last step as well
+    rollout = collect(envs, by_matching, window, seeds=seeds)
+    observation, _ = envs.reset(seed=seeds)
+    for _ in range(3):
+        observation, *_ = envs.step(by_ode(observation))
+    clean = torch.from_numpy(observation["latents"])
+    prompts, sigmas = [prompt.text for prompt in rollout.prompts], shared("sd3").sigmas()
+    for at, step in enumerate(window.steps):
+        assert torch.equal(rollout.next_latents[at], clean)
+        noise = (rollout.latents[at] - (1.0 - sigmas[step]) * clean) / sigmas[step]
+        assert noise.mean().item() == pytest.approx(0.0, abs=0.2)
+        assert noise.std().item() == pytest.approx(1.0, abs=0.2)
+        replayed = [
+            by_matching.transition(rollout.latents[at, [row]], prompts[row : row + 1], step).log_prob(clean[row])
+            for row in range(2)
+        ]
+        assert torch.equal(torch.stack(replayed), rollout.log_prob[at])
+    again = collect(envs, by_matching, window, seeds=seeds)
+    assert torch.equal(again.latents, rollout.latents)
 
 
 def test_finished_groups_come_back_unchanged(env):

@@ -36,9 +36,11 @@ class NoiseScale(ABC):
 
     Attributes:
         eta: noise level, at least 0; with 0 the step is the plain Euler step.
+        to_clean: whether the density is that of the clean latents and not that of the next ones; see `Matching`.
     """
 
     name: ClassVar[str]
+    to_clean: ClassVar[bool] = False
     eta: float
 
     def __post_init__(self) -> None:
@@ -127,14 +129,35 @@ class CPS(NoiseScale):
         return sigma_next * (1.0 - math.cos(angle)), sigma_next * math.sin(angle)
 
 
-_NOISE_SCALES: dict[str, type[NoiseScale]] = {scale.name: scale for scale in (ODE, FlowSDE, DanceSDE, CPS)}
+@dataclass(frozen=True)
+class Matching(NoiseScale):
+    """The density of a finished sample at a noise level (Advantage Weighted Matching, arXiv 2509.25050).
+
+    Samples are made without noise. To train a step, fresh noise is put on the finished sample, and the "step" goes from
+    there back to the sample: ``x0 ~ N(x - sigma * v, (eta * sigma)^2)``. With the mean reduction its log density is
+    ``-mean((v - (noise - x0))^2) / (2 eta^2)`` plus a constant, the flow-matching loss; the paper has ``eta^2 = 1/2``.
+
+    The gradient of an SDE step is a sum over as many random numbers as a latent has, of which few decide the reward.
+    Here the random part is what samples differ in, so far fewer samples tell the direction.
+    """
+
+    name: ClassVar[str] = "matching"
+    to_clean: ClassVar[bool] = True
+    eta: float = math.sqrt(0.5)
+
+    def coefficients(self, sigma: Tensor, sigma_next: Tensor, sigma_max: float) -> tuple[Tensor, Tensor]:
+        """See `NoiseScale.coefficients`; no drift, and ``std = eta * sigma``."""
+        return torch.zeros_like(sigma), self.eta * sigma
+
+
+_NOISE_SCALES: dict[str, type[NoiseScale]] = {scale.name: scale for scale in (ODE, FlowSDE, DanceSDE, CPS, Matching)}
 
 
 def noise_scale(name: str, eta: float | None = None) -> NoiseScale:
     """A noise scale by name.
 
     Args:
-        name: ``"ode"``, ``"flow"``, ``"dance"`` or ``"cps"``.
+        name: ``"ode"``, ``"flow"``, ``"dance"``, ``"cps"`` or ``"matching"``.
         eta: noise level; None takes the default of that scale.
 
     Returns:

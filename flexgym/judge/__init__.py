@@ -9,6 +9,8 @@ from flexgym.judge.parser import parse_assessment
 from flexgym.judge.protocol import Judge, JudgeFailure, Outcome, Pair
 from flexgym.judge.schedule import all_pairs
 from flexgym.judge.tournament import Tournament, judge_groups, make_tournament, tournament_scores
+from flexgym.judge.verdict import Verdict, VerdictDimension
+from flexgym.judge.verdict_parser import parse_verdict
 
 __all__ = [
     "Assessment",
@@ -19,6 +21,8 @@ __all__ = [
     "Outcome",
     "Pair",
     "Tournament",
+    "Verdict",
+    "VerdictDimension",
     "agreement_summary",
     "all_pairs",
     "judge_groups",
@@ -26,6 +30,7 @@ __all__ = [
     "pair_shares",
     "pair_wins",
     "parse_assessment",
+    "parse_verdict",
     "tournament_scores",
     "win_rates",
 ]

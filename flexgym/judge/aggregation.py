@@ -1,8 +1,8 @@
 """Aggregation: the verdicts of a group's pairs as one rate for each sample.
 
-Every verdict is a number from 0 (the second of the pair wins) to 1 (the first does), NaN where the judgement failed.
-There are four kinds: the overall winner and the anchor categories A, B and C. Rates lie between 0 and 1 as well, so
-that all kinds can be blended.
+Every verdict is a number from 0 (the second of the pair wins) to 1 (the first does), NaN where there is none: where the
+judgement failed, and for the categories of a judge that knows none. There are four kinds: the overall winner and the
+anchor categories A, B and C. Rates lie between 0 and 1 as well, so that all kinds can be blended.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from flexgym.errors import ConfigError
-from flexgym.judge.assessment import ANCHOR_KEYWORDS, SCORE_SUM, Category
+from flexgym.judge.assessment import ANCHOR_KEYWORDS, SCORE_SUM, Assessment, Category
 from flexgym.judge.choice import make_choice
 from flexgym.judge.protocol import JudgeFailure, Outcome
+from flexgym.judge.verdict import Verdict
 
 _NUM_VERDICTS = 1 + len(ANCHOR_KEYWORDS)
 _NEWTON_STEPS = 50
@@ -104,12 +105,14 @@ def pair_wins(outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
 
     Returns:
         float64 ``[M, 4]``: 1.0 where the first of the pair wins, 0.0 where the second does, all NaN where the
-        judgement failed. Column 0 is the overall winner, columns 1-3 are the anchor categories A, B and C.
+        judgement failed. Column 0 is the overall winner, columns 1-3 are the anchor categories A, B and C, NaN for a
+        `Verdict`, which has none.
     """
     wins = np.full((len(outcomes), _NUM_VERDICTS), np.nan)
     for row, outcome in enumerate(outcomes):
         if not isinstance(outcome, JudgeFailure):
-            wins[row] = [1.0 - outcome.side, *(1.0 - anchor.side for anchor in outcome.anchors)]
+            sides = [outcome.side, *(anchor.side for anchor in outcome.anchors)]
+            wins[row, : len(sides)] = 1.0 - np.array(sides)
     return wins
 
 
@@ -121,11 +124,14 @@ def pair_shares(outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
 
     Returns:
         float64 ``[M, 4]`` in 0..1, all NaN where the judgement failed. Column 0 is the mean over all categories, also
-        the personalised ones, columns 1-3 are the anchor categories.
+        the personalised ones, columns 1-3 are the anchor categories. For a `Verdict` column 0 is the mean over its
+        dimensions, NaN without any, and columns 1-3 are NaN.
     """
     shares = np.full((len(outcomes), _NUM_VERDICTS), np.nan)
     for row, outcome in enumerate(outcomes):
-        if not isinstance(outcome, JudgeFailure):
+        if isinstance(outcome, Verdict) and outcome.dims:
+            shares[row, 0] = sum(dim.share for dim in outcome.dims) / len(outcome.dims)
+        elif isinstance(outcome, Assessment):
             overall = sum(map(_share, outcome.categories)) / len(outcome.categories)
             shares[row] = [overall, *map(_share, outcome.anchors)]
     return shares

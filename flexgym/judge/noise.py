@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,11 +10,15 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from flexgym.errors import ConfigError
-from flexgym.judge.assessment import SCORE_SUM, Assessment, Category
-from flexgym.judge.protocol import Judge, Outcome, Pair
+from flexgym.judge.assessment import SCORE_SUM, Assessment, Category, Label
+from flexgym.judge.protocol import Judge, JudgeFailure, Outcome, Pair
+from flexgym.judge.verdict import TOP_SCORE, Verdict
 
 _SCALES = (1e-6, 1e6)
 _HALVINGS = 60
+
+Judgement = Assessment | Verdict
+"""A judgement that did not fail."""
 
 
 class NoisyJudge:
@@ -22,7 +27,7 @@ class NoisyJudge:
     The first of a pair wins where ``scale * lead + preference + noise > 0``: the lead is its margin in points by the
     other judge, the preference is for whoever stands first, and the noise is logistic, so that the chance is a sigmoid.
     There is one draw for all verdicts about a pair: a judge that misreads a pair misreads it in every category. Its
-    scores move with what it believes to see.
+    scores move with what it believes to see. A verdict without dimensions has a lead of 0: its winner is drawn.
 
     Args:
         judge: who gives the verdicts.
@@ -51,18 +56,20 @@ class NoisyJudge:
     def assess(self, pairs: Sequence[Pair]) -> list[Outcome]:
         """Judge every pair; failures stay as they are."""
         outcomes = self.judge.assess(pairs)
-        scales = self._scales or self._fit([outcome for outcome in outcomes if isinstance(outcome, Assessment)])
+        judged = [outcome for outcome in outcomes if not isinstance(outcome, JudgeFailure)]
+        scales = self._scales or self._fit(judged)
         noise = self.preference + self._rng.logistic(size=len(outcomes))
         return [
-            _misread(outcome, float(shift), scales) if isinstance(outcome, Assessment) else outcome
+            outcome if isinstance(outcome, JudgeFailure) else _misread(outcome, float(shift), scales)
             for outcome, shift in zip(outcomes, noise, strict=True)
         ]
 
-    def _fit(self, assessments: Sequence[Assessment]) -> tuple[float, float]:
+    def _fit(self, judged: Sequence[Judgement]) -> tuple[float, float]:
         """Scales of the leads overall and by category that give the accuracy; kept from the first call that has any."""
-        if not assessments:
+        if not judged:
             return 1.0, 1.0
-        overall = [_overall_lead(assessment) for assessment in assessments]
+        overall = [_overall_lead(judgement) for judgement in judged]
+        assessments = [judgement for judgement in judged if isinstance(judgement, Assessment)]
         by_category = [_lead(category) for assessment in assessments for category in assessment.categories]
         self._scales = _scale(np.abs(overall), self.accuracy), _scale(np.abs(by_category), self.accuracy)
         return self._scales
@@ -73,12 +80,16 @@ def _lead(category: Category) -> float:
     return (1 - 2 * category.side) * abs(category.score_margin)
 
 
-def _overall_lead(assessment: Assessment) -> float:
-    return (1 - 2 * assessment.side) * abs(sum(category.score_margin for category in assessment.categories))
+def _overall_lead(judgement: Judgement) -> float:
+    if isinstance(judgement, Verdict):
+        return (1 - 2 * judgement.side) * abs(judgement.score_margin)
+    return (1 - 2 * judgement.side) * abs(sum(category.score_margin for category in judgement.categories))
 
 
 def _scale(leads: NDArray[np.float64], accuracy: float) -> float:
-    """The scale at which the better one wins that often, by bisection; the nearest bound where none does."""
+    """The scale at which the better one wins that often, by bisection; the nearest bound where none does, 1 of none."""
+    if not len(leads):
+        return 1.0
     low, high = np.log(_SCALES)
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
@@ -87,14 +98,26 @@ def _scale(leads: NDArray[np.float64], accuracy: float) -> float:
     return float(np.exp(high))
 
 
-def _misread(assessment: Assessment, shift: float, scales: tuple[float, float]) -> Assessment:
-    first_wins = scales[0] * _overall_lead(assessment) + shift > 0
-    return assessment.model_copy(
-        update={
-            "categories": tuple(_misread_category(category, shift / scales[1]) for category in assessment.categories),
-            "winner": _label(assessment.winner, first_wins),
-        }
+def _misread(judgement: Judgement, shift: float, scales: tuple[float, float]) -> Judgement:
+    winner = _label(judgement.winner, scales[0] * _overall_lead(judgement) + shift > 0)
+    if isinstance(judgement, Verdict):
+        return _misread_verdict(judgement, shift / scales[0], winner)
+    categories = tuple(_misread_category(category, shift / scales[1]) for category in judgement.categories)
+    return judgement.model_copy(update={"categories": categories, "winner": winner})
+
+
+def _misread_verdict(verdict: Verdict, points: float, winner: Label) -> Verdict:
+    """The verdict with the first sample so many points further ahead, as far as scores reach."""
+    each = points / (2 * max(len(verdict.dims), 1))
+    dims = tuple(
+        dataclasses.replace(dim, score_1=_bounded(dim.score_1 + each), score_2=_bounded(dim.score_2 - each))
+        for dim in verdict.dims
     )
+    return dataclasses.replace(verdict, winner=winner, dims=dims)
+
+
+def _bounded(score: float) -> float:
+    return min(max(score, 0.0), TOP_SCORE)
 
 
 def _misread_category(category: Category, points: float) -> Category:
@@ -110,5 +133,5 @@ def _misread_category(category: Category, points: float) -> Category:
     )
 
 
-def _label(label: str, first_wins: bool) -> str:
-    return f"{label[:-1]}{1 if first_wins else 2}"
+def _label(label: Label, first_wins: bool) -> Label:
+    return f"{label[:-1]}{1 if first_wins else 2}"  # type: ignore[return-value]

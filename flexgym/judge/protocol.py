@@ -1,4 +1,4 @@
-"""What a judge is: pairs in, one assessment or one typed failure per pair out."""
+"""What a judge is: pairs in, one assessment, verdict or typed failure per pair out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexgym.judge.assessment import Assessment
+from flexgym.judge.verdict import Verdict
 from flexgym.types import Prompt, SampleGroup
 
 FailureKind = Literal[
@@ -29,11 +30,12 @@ class JudgeFailure:
     """A judgement that cannot be trusted; it is counted by kind and takes part in no win rate.
 
     Attributes:
-        kind: ``unparsable`` empty, longer than any honest reply, or without a JSON object; ``truncated`` cut off
-            before it was whole; ``echoed_template`` the template's ``Image 1/2`` in place of a choice;
-            ``contradictory`` both named as the winner, or more than one overall verdict; ``invalid`` any other
-            departure from the format, such as no winner or scores that do not share ten points; ``refused`` the judge
-            declined, or cannot know the prompt; ``timed_out`` no reply in time; ``server_error`` no reply at all.
+        kind: ``unparsable`` empty, longer than any honest reply, or without the JSON object, answer tag or score that
+            was asked for; ``truncated`` cut off before it was whole; ``echoed_template`` the template's ``Image 1/2``
+            in place of a choice, or its ``X`` in place of a score; ``contradictory`` both named as the winner, more
+            than one overall verdict, or two scores for one axis; ``invalid`` any other departure from the format, such
+            as no winner, a score out of range, or scores that do not share ten points; ``refused`` the judge declined,
+            or cannot know the prompt; ``timed_out`` no reply in time; ``server_error`` no reply at all.
         detail: one line for the log, with the place in the reply.
     """
 
@@ -41,7 +43,8 @@ class JudgeFailure:
     detail: str
 
 
-Outcome = Assessment | JudgeFailure
+Outcome = Assessment | Verdict | JudgeFailure
+"""What becomes of one judgement: a `Verdict` from judges that know no categories."""
 
 
 @dataclass(frozen=True, eq=False)

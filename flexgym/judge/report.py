@@ -11,19 +11,21 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from flexgym.judge.assessment import Category
+from flexgym.judge.assessment import Category, Dimension
 from flexgym.judge.protocol import JudgeFailure, Outcome
+from flexgym.judge.verdict import Verdict, VerdictDimension
 from flexgym.types import GroupScores
 
 if TYPE_CHECKING:
     from flexgym.judge.calibration import CalibrationReport
 
 _MARKS = ("green", "blue")
-_REPORTED = ("first_position_rate", "majority_agrees", "consistent_categories", "failure_share")
+_REPORTED = ("first_position_rate", "majority_agrees", "consistent_categories", "consistent_totals", "failure_share")
+_CONTRADICTED = "  its scores say otherwise"
 
 
 def outcome_report(caption: str, outcome: Outcome) -> RenderableType:
-    """An assessment as a person reads it: winner, then category by category; a failure as what it is.
+    """A judgement as a person reads it: winner, then what stands behind it; a failure as what it is.
 
     Args:
         caption: what both candidates were judged against.
@@ -33,6 +35,9 @@ def outcome_report(caption: str, outcome: Outcome) -> RenderableType:
     if isinstance(outcome, JudgeFailure):
         return Panel(plain(f"{outcome.kind}: {outcome.detail}"), title=title, border_style="red")
     winner = Text.assemble("Winner: ", plain(outcome.winner, f"bold {_MARKS[outcome.side]}"))
+    if isinstance(outcome, Verdict):
+        winner.append("" if outcome.consistent else _CONTRADICTED, "yellow")
+        return Panel(Group(winner, _score_table(outcome.dims)), title=title)
     parts = [_category_table(category) for category in outcome.categories]
     return Panel(Group(winner, plain(outcome.reason, "dim"), *parts), title=title)
 
@@ -40,14 +45,21 @@ def outcome_report(caption: str, outcome: Outcome) -> RenderableType:
 def _category_table(category: Category) -> Table:
     title = Text.assemble(plain(category.name), "  ", plain(category.cat_winner, f"bold {_MARKS[category.side]}"))
     if not category.consistent:
-        title.append("  its scores say otherwise", "yellow")
-    table = Table(title=title, title_justify="left", caption=plain(category.cat_reason), caption_justify="left")
+        title.append(_CONTRADICTED, "yellow")
+    table = _score_table(category.dims)
+    table.title, table.title_justify = title, "left"
+    table.caption, table.caption_justify = plain(category.cat_reason), "left"
+    return table
+
+
+def _score_table(dims: Sequence[Dimension] | Sequence[VerdictDimension]) -> Table:
+    table = Table()
     table.add_column("criterion", ratio=2)
     table.add_column("1", justify="right", style=_MARKS[0])
     table.add_column("2", justify="right", style=_MARKS[1])
     table.add_column("what the first shows", ratio=3)
     table.add_column("what the second shows", ratio=3)
-    for dim in category.dims:
+    for dim in dims:
         scores = plain(f"{dim.score_1:g}"), plain(f"{dim.score_2:g}")
         table.add_row(plain(dim.name), *scores, plain(dim.reason_1), plain(dim.reason_2))
     return table
@@ -80,6 +92,8 @@ def calibration_report(report: CalibrationReport) -> RenderableType:
     judge.add_row("flip rate", f"{report.flip_rate:.3f}")
     judge.add_row("cyclic triads", f"{report.cyclic_triads:.3f}")
     for name in _REPORTED:
+        if np.isnan(report.agreement[name]):
+            continue  # a judge has either categories or totals
         judge.add_row(name.replace("_", " "), f"{report.agreement[name]:.3f}")
     table = Table("tournament", "calls per group", "cosine", "true cosine", "Kendall tau", "unscored")
     for row in report.rows:

@@ -43,16 +43,16 @@ class Template:
                 f"as a JSON string, quotation marks included."
             )
 
-    def fill(self, caption: str, kind: Kind, counts: tuple[int, int]) -> str:
-        """The text for one pair.
+    def fill(self, caption: str, kind: Kind, counts: tuple[int, ...]) -> str:
+        """The text for one request.
 
         The caption goes in last and is not looked at again, as a JSON string: neither quotation marks, braces nor line
         breaks in it end it. ``<`` is escaped too, since a tokenizer takes ``<|im_end|>`` for the end of the message.
 
         Args:
-            caption: what both candidates were generated for.
+            caption: what the candidates were generated for.
             kind: of the candidates.
-            counts: how many pictures the first and the second candidate have.
+            counts: how many pictures each candidate has, of a pair or of one alone.
         """
         # Half a surrogate pair cannot be sent as UTF-8.
         sendable = caption.encode("utf-8", "replace").decode("utf-8")
@@ -60,13 +60,15 @@ class Template:
         return self.text.replace(PICTURES, describe_pictures(kind, counts)).replace(PROMPT, quoted)
 
 
-def describe_pictures(kind: Kind, counts: tuple[int, int]) -> str:
+def describe_pictures(kind: Kind, counts: tuple[int, ...]) -> str:
     """The sentences that say which pictures belong to which candidate.
 
     Args:
         kind: of the candidates.
-        counts: how many pictures the first and the second one have.
+        counts: how many pictures each of them has, of a pair or of one alone.
     """
+    if len(counts) == 1:
+        return _describe_one(kind, counts[0])
     if kind == "image":
         return "The first picture of this message is Image 1, the second is Image 2."
     first, second = counts
@@ -76,10 +78,25 @@ def describe_pictures(kind: Kind, counts: tuple[int, int]) -> str:
     )
 
 
+def _describe_one(kind: Kind, count: int) -> str:
+    if kind == "image":
+        return "It is the picture of this message."
+    if count == 1:
+        return "The picture of this message is its only frame."
+    return f"The {count} pictures of this message are its frames, in order of time, from its start to its end."
+
+
 @cache
-def built_in_template(kind: Kind) -> Template:
-    """The template of this package for images or videos, with the categories and JSON keys of UnifiedReward-Flex."""
-    return read_template(_FOLDER / f"{kind}.txt")
+def built_in_template(name: str) -> Template:
+    """A template of this package.
+
+    Args:
+        name: of its file; ``"image"`` and ``"video"`` have the categories and JSON keys of UnifiedReward-Flex.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    return read_template(_FOLDER / f"{name}.txt")
 
 
 def read_template(path: str | Path) -> Template:

@@ -7,31 +7,30 @@ The group reward of Pref-GRPO with UnifiedReward-Flex (arXiv 2602.02380, section
     R_overall(i) = share of the comparisons of i that i wins overall
 
 The paper divides by G - 1; here the shares are taken over the comparisons whose judgement is valid, which is the same
-when all pairs meet and none failed. Personalised categories count through the overall winner, as in the paper.
+when all pairs meet and none failed. Personalised categories count through the overall winner, as in the paper. Where
+the verdicts know no categories (UnifiedReward-Think), R_dim is R_overall, so that alpha makes no difference.
 """
 
 from __future__ import annotations
 
 import itertools
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.errors import ConfigError, JudgeFailureShareError, RewardError, unknown_name
+from flexgym.errors import ConfigError, RewardError, built_settings, unknown_name
 from flexgym.judge.aggregation import WinRate, make_aggregation, pair_wins, win_rates
 from flexgym.judge.assessment import ANCHOR_KEYWORDS
 from flexgym.judge.choice import describe
-from flexgym.judge.protocol import Judge, JudgeFailure, Outcome, Pair
+from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
+from flexgym.judge.protocol import Judge, Outcome, Pair
 from flexgym.judge.schedule import Schedule, check_group_size, make_schedule, reference_pairs
+from flexgym.judge.verdict import Verdict
 from flexgym.types import GroupScores, SampleGroup
-
-FEWEST_FOR_SHARE = 16
-"""With fewer pairs in a call, one unlucky reply would already be a large share of failures."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +97,7 @@ class Tournament:
             )
         if self.min_comparisons < 1:
             raise ConfigError(f"min_comparisons must be at least 1, got {self.min_comparisons}")
-        if not 0.0 <= self.max_failure_share <= 1.0:
-            raise ConfigError(f"max_failure_share must lie between 0 and 1, got {self.max_failure_share}")
+        check_failure_limit(self.max_failure_share)
         weights = self.anchor_weights
         if len(weights) != len(ANCHOR_KEYWORDS) or not (weights >= 0.0).all() or not 0.0 < weights.sum() < np.inf:
             raise ConfigError(
@@ -135,11 +133,7 @@ def make_tournament(settings: Tournament | Mapping[str, Any] | None) -> Tourname
     """
     if isinstance(settings, Tournament):
         return settings
-    known = [field.name for field in fields(Tournament)]
-    for key in settings or {}:
-        if key not in known:
-            raise unknown_name("setting of the tournament", key, known)
-    return Tournament(**(settings or {}))
+    return built_settings("the tournament", Tournament, settings)
 
 
 def tournament_scores(
@@ -156,7 +150,8 @@ def tournament_scores(
     Returns:
         Terms ``dim`` and ``overall`` (R_dim and R_overall) with weights alpha and 1 - alpha, their weighted sum as the
         rewards, failures by kind, and all outcomes as assessments. A sample with too few valid comparisons is NaN.
-        Comparisons with references take no part in these; they make the win rate against the reference.
+        Comparisons with references take no part in these; they make the win rate against the reference. Of a judge
+        without categories both terms are the same.
 
     Raises:
         RewardError: if there is not one judgement per pair.
@@ -172,7 +167,7 @@ def tournament_scores(
         rewards=np.where(np.isnan(dim), overall, blend).astype(np.float32),
         terms={"dim": dim.astype(np.float32), "overall": overall.astype(np.float32)},
         weights={"dim": settings.alpha, "overall": 1.0 - settings.alpha},
-        failures=dict(Counter(outcome.kind for outcome in outcomes if isinstance(outcome, JudgeFailure))),
+        failures=count_failures(outcomes),
         assessments=tuple(outcomes),
         pairs=pairs,
         win_rate_vs_reference=None if within.all() else _reference_rates(pairs, outcomes, group_size),
@@ -193,6 +188,9 @@ def _group_terms(
     rates[valid < np.minimum(settings.min_comparisons, scheduled)] = np.nan
     weights = settings.anchor_weights
     overall, dim = rates[:, 0], rates[:, 1:] @ weights / weights.sum()
+    # A term that is NaN throughout would take its weight out of the advantage, not leave it to the other.
+    if any(isinstance(outcome, Verdict) for outcome in outcomes):
+        dim = np.where(np.isnan(dim), overall, dim)
     if variant.decimals is None:
         return overall, dim
     return np.round(overall, variant.decimals), np.round(dim, variant.decimals)
@@ -249,7 +247,7 @@ def judge_groups(
 
     Raises:
         ConfigError: if a group holds a single sample.
-        JudgeFailureShareError: if too many judgements failed; calls of fewer than `FEWEST_FOR_SHARE` pairs never raise.
+        JudgeFailureShareError: if too many judgements failed, see `flexgym.judge.failures.check_failure_share`.
         RewardError: if the judge does not answer once per pair.
     """
     settings = tournament or Tournament()
@@ -259,7 +257,7 @@ def judge_groups(
         outcomes = _assess(judge, [pair for part in drawn for pair in part])
         for bracket, part in zip(brackets, drawn, strict=True):
             bracket.outcomes += itertools.islice(outcomes, len(part))
-    _check_failures([outcome for bracket in brackets for outcome in bracket.outcomes], settings.max_failure_share)
+    check_failure_share([outcome for bracket in brackets for outcome in bracket.outcomes], settings.max_failure_share)
     return [
         tournament_scores(bracket.pairs, bracket.outcomes, bracket.size, tournament=settings) for bracket in brackets
     ]
@@ -270,16 +268,3 @@ def _assess(judge: Judge, pairs: list[Pair]) -> Iterator[Outcome]:
     if len(outcomes) != len(pairs):
         raise RewardError(f"the judge must answer once per pair: expected {len(pairs)} outcomes, got {len(outcomes)}")
     return iter(outcomes)
-
-
-def _check_failures(outcomes: Sequence[Outcome], limit: float) -> None:
-    failures = [outcome for outcome in outcomes if isinstance(outcome, JudgeFailure)]
-    if len(outcomes) < FEWEST_FOR_SHARE or len(failures) <= limit * len(outcomes):
-        return
-    kinds = Counter(failure.kind for failure in failures).most_common()
-    example = next(failure for failure in failures if failure.kind == kinds[0][0])
-    raise JudgeFailureShareError(
-        f"{len(failures)} of {len(outcomes)} judgements failed, more than max_failure_share {limit:.0%} allows:"
-        f" {', '.join(f'{count} {kind}' for kind, count in kinds)}. One that is {example.kind}: {example.detail}."
-        " Mend the judge before going on; a tournament takes a higher max_failure_share where so many are expected."
-    )

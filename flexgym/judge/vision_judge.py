@@ -1,4 +1,4 @@
-"""The judge that looks: pairs become chat requests with pictures, replies become assessments."""
+"""The judge that looks: pairs become chat requests with pictures, replies become judgements."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from flexgym.errors import ConfigError, RewardError
 from flexgym.judge.backends.base import Backend, ChatRequest, Decoding, Picture, Reply
+from flexgym.judge.dialect import FLEX, Dialect
 from flexgym.judge.inputs import Inputs, encode_sample
-from flexgym.judge.parser import parse_assessment
 from flexgym.judge.protocol import JudgeFailure, Outcome, Pair
-from flexgym.judge.template import Kind, Template, built_in_template
+from flexgym.judge.template import Kind, Template
 from flexgym.types import SampleGroup
 
 Pictures = tuple[Picture, ...]
@@ -24,7 +24,8 @@ class VisionJudge:
 
     Args:
         backend: who runs the model.
-        template: the text below the pictures; the built-in one for images or videos when None.
+        dialect: how the model is asked and how it answers; that of UnifiedReward-Flex by default.
+        template: the text below the pictures; the dialect's for images or videos when None.
         decoding: how replies are sampled; greedily when None.
         inputs: how samples are turned into pictures; as the authors of UnifiedReward-Flex do when None.
 
@@ -36,11 +37,13 @@ class VisionJudge:
         self,
         backend: Backend,
         *,
+        dialect: Dialect = FLEX,
         template: Template | None = None,
         decoding: Decoding | None = None,
         inputs: Inputs | None = None,
     ) -> None:
         self.backend = backend
+        self._dialect = dialect
         self._template = template
         self._decoding = decoding or Decoding()
         self._inputs = inputs or Inputs()
@@ -82,7 +85,7 @@ class VisionJudge:
         return self._judge([self._request(caption, both, kind=kinds[0])])[0]
 
     def _request(self, caption: str, both: tuple[Pictures, Pictures], *, kind: Kind) -> ChatRequest:
-        template = self._template or built_in_template(kind)
+        template = self._template or self._dialect.template(kind)
         first, second = both
         return ChatRequest(first + second, template.fill(caption, kind, (len(first), len(second))))
 
@@ -98,10 +101,11 @@ class VisionJudge:
         return mine[index]
 
     def _judge(self, requests: Sequence[ChatRequest]) -> list[Outcome]:
-        replies = self.backend.complete(requests, self._decoding)
-        if len(replies) != len(requests):
-            raise RewardError(f"the backend must answer once per request: {len(requests)} asked, {len(replies)} told")
-        return [_read(reply) for reply in replies]
+        parse = self._dialect.parse
+        return [
+            reply if isinstance(reply, JudgeFailure) else parse(reply.text, reply.finish_reason)
+            for reply in ask(self.backend, requests, self._decoding)
+        ]
 
 
 def sample_kind(sample: NDArray[np.uint8]) -> Kind:
@@ -109,7 +113,21 @@ def sample_kind(sample: NDArray[np.uint8]) -> Kind:
     return "image" if sample.ndim == 3 else "video"
 
 
-def _read(reply: Reply | JudgeFailure) -> Outcome:
-    if isinstance(reply, JudgeFailure):
-        return reply
-    return parse_assessment(reply.text, finish_reason=reply.finish_reason)
+def ask(backend: Backend, requests: Sequence[ChatRequest], decoding: Decoding) -> list[Reply | JudgeFailure]:
+    """Send requests in one call.
+
+    Args:
+        backend: who answers.
+        requests: those of one group together.
+        decoding: how replies are sampled.
+
+    Returns:
+        One reply or failure per request, in order.
+
+    Raises:
+        RewardError: the backend did not answer once per request.
+    """
+    replies = backend.complete(requests, decoding)
+    if len(replies) != len(requests):
+        raise RewardError(f"the backend must answer once per request: {len(requests)} asked, {len(replies)} told")
+    return replies

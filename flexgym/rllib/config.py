@@ -94,7 +94,7 @@ class FlowAlgorithmConfig(AlgorithmConfig):
         groups_per_forward: int = NotProvided,
         reference_interval: int = NotProvided,
         noise: str = NotProvided,
-        eta: float = NotProvided,
+        eta: float | None = NotProvided,
         window: Mapping[str, Any] = NotProvided,
     ) -> Self:
         """What is generated in an iteration.
@@ -106,8 +106,10 @@ class FlowAlgorithmConfig(AlgorithmConfig):
             groups_per_forward: groups in one forward of the transformer, in rollout and replay alike.
             reference_interval: iterations between two rollouts beside which the policy before training is rolled out
                 with the same seeds, so that a judge says how often it is beaten; 0 is never.
-            noise: ``"flow"``, ``"dance"`` or ``"cps"``.
-            eta: amount of noise.
+            noise: ``"flow"``, ``"dance"`` or ``"cps"`` to sample the trained steps with noise and train their density;
+                ``"matching"`` to sample without noise and train the density of the finished samples, see
+                `flexgym.flow.Matching`.
+            eta: amount of noise; None is the default of the noise scale.
             window: arguments of `flexgym.flow.WindowSchedule`.
         """
         return self._set(
@@ -312,7 +314,7 @@ class FlowAlgorithmConfig(AlgorithmConfig):
         """
         if self.rollout_noise == "ode":
             raise ConfigError(
-                "rollout.noise must be 'flow', 'dance' or 'cps': without noise there is no policy to train"
+                "rollout.noise must be 'flow', 'dance', 'cps' or 'matching': without noise there is no policy to train"
             )
         noise_scale(self.rollout_noise, eta=self.eta)
         advantage_options(self.advantage)

@@ -23,10 +23,11 @@ def cluster():
 
 @pytest.mark.parametrize("env", ["FlexT2I-v0", "FlexT2V-v0"])
 @pytest.mark.parametrize("mode", ["lora", "full"])
-@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
-def test_with_unchanged_weights_every_ratio_is_exactly_one(env, mode, guidance_scale):
+@pytest.mark.parametrize(("noise", "guidance_scale"), [("cps", 1.0), ("cps", 3.0), ("matching", 1.0)])
+def test_with_unchanged_weights_every_ratio_is_exactly_one(env, mode, noise, guidance_scale):
     config = small_config(lr=0.0, num_updates=2)
     config.environment(env=env)
+    config.rollout(noise=noise)
     config.generator(mode=mode, lora={"rank": 4}, settings={"num_steps": 4, "guidance_scale": guidance_scale})
     algorithm, metrics = train(config, 2)
     algorithm.stop()

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
 from flexgym.errors import ConfigError, UnknownNameError
-from flexgym.flow import CPS, ODE, DanceSDE, FlowSDE, Gaussian, NoiseScale, noise_scale, predicted_clean, transition
+from flexgym.flow import (
+    CPS,
+    ODE,
+    DanceSDE,
+    FlowSDE,
+    Gaussian,
+    Matching,
+    NoiseScale,
+    noise_scale,
+    predicted_clean,
+    transition,
+)
 
 SHAPES = [(3,), (3, 5), (3, 4, 6, 6), (3, 2, 4, 5, 5)]
 SDES = [FlowSDE(0.7), DanceSDE(0.3), CPS(0.8)]
@@ -62,6 +73,18 @@ def test_cps_by_hand():
     )
     assert step.mean.item() == pytest.approx(0.25 * math.sqrt(3) / 2 * 4.0)
     assert step.std.item() == pytest.approx(0.125)
+
+
+def test_matching_is_the_flow_matching_loss():
+    """x0 = 2 and noise -1 at level 0.25 give x = 1.25; the true velocity is -3, the predicted one -2."""
+    clean, latents, sigma = torch.tensor([2.0]), torch.tensor([1.25]), torch.tensor([0.25])
+    zero = torch.zeros(1)
+    step = transition(latents, torch.tensor([-2.0]), sigma, sigma_next=zero, noise=Matching(eta=0.5))
+    assert (step.mean.item(), step.std.item()) == (1.75, 0.125)
+    assert step.log_prob(clean).item() == pytest.approx(-2.0 - math.log(0.125) - 0.5 * math.log(2.0 * math.pi))
+    as_in_the_paper = transition(latents, torch.tensor([-2.0]), sigma, sigma_next=zero, noise=Matching())
+    exact = transition(latents, torch.tensor([-3.0]), sigma, sigma_next=zero, noise=Matching())
+    assert (exact.log_prob(clean) - as_in_the_paper.log_prob(clean)).item() == pytest.approx(1.0)
 
 
 def test_sample_by_hand_uses_the_std_of_each_row():
@@ -299,6 +322,7 @@ def test_noise_scales_by_name():
     assert noise_scale("flow") == FlowSDE(0.7)
     assert noise_scale("dance", eta=0.2) == DanceSDE(0.2)
     assert noise_scale("cps", 0.5) == CPS(0.5)
+    assert noise_scale("matching") == Matching(math.sqrt(0.5))
     assert noise_scale("ode") == noise_scale("ode", eta=0.0) == ODE()
     with pytest.raises(UnknownNameError, match="Did you mean 'dance'"):
         noise_scale("danse")

@@ -49,10 +49,12 @@ def test_other_writing_systems_stay_as_they_are():
 
 
 @pytest.mark.parametrize("kind", ["image", "video"])
+@pytest.mark.parametrize("form", ["", "think_", "points_", "final_"])
 @pytest.mark.parametrize("caption", HOSTILE)
-def test_the_built_in_text_around_the_caption_never_changes(kind, caption):
-    template = built_in_template(kind)
-    usual, hostile = (template.fill(it, kind, (8, 8)) for it in ("a fox", caption))
+def test_the_built_in_text_around_the_caption_never_changes(kind, form, caption):
+    template = built_in_template(form + kind)
+    counts = (8,) if form in ("points_", "final_") else (8, 8)
+    usual, hostile = (template.fill(it, kind, counts) for it in ("a fox", caption))
     head, tail = usual.split('"a fox"')
     assert hostile.startswith(head)
     assert hostile.endswith(tail)
@@ -103,6 +105,18 @@ def test_a_video_text_says_whose_the_pictures_are():
     assert "Pictures 9 to 13 are the frames of Video 2" in text
     assert "Picture 1 is the frame of Video 1" in built_in_template("video").fill("a fox", "video", (1, 1))
     assert "The first picture of this message is Image 1" in built_in_template("image").fill("a fox", "image", (1, 1))
+
+
+def test_a_text_about_one_candidate_says_so():
+    template = Template("{pictures} {prompt}")
+    assert template.fill("a fox", "image", (1,)) == 'It is the picture of this message. "a fox"'
+    assert template.fill("a fox", "video", (1,)) == 'The picture of this message is its only frame. "a fox"'
+    assert template.fill("a fox", "video", (5,)).startswith("The 5 pictures of this message are its frames, in order")
+
+
+def test_a_built_in_template_that_is_not_there():
+    with pytest.raises(ConfigError, match="cannot be read"):
+        built_in_template("thin_image")
 
 
 def test_a_template_of_ones_own(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from flexgym.errors import ConfigError, JudgeFailureShareError, RewardError, UnknownNameError
 from flexgym.flow.advantage import advantage_options, blended_advantages
 from flexgym.judge import JudgeFailure, Tournament, all_pairs, judge_groups, make_tournament, tournament_scores
-from flexgym.judge.tournament import FEWEST_FOR_SHARE
+from flexgym.judge.failures import FEWEST_FOR_SHARE
 from flexgym.types import Prompt, SampleGroup
 from tests.judge.simulated import group, verdict
 

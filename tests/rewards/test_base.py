@@ -121,7 +121,7 @@ def test_submit_works_in_order_on_one_other_thread():
 
 def test_names_lists_rewards_and_not_the_machinery():
     assert {"shapes_oracle", "shapes_verifier"} <= set(rewards.names())
-    assert not {"base", "registry", "vector", "wrappers"} & set(rewards.names())
+    assert not {"base", "registry", "vector", "vision", "wrappers"} & set(rewards.names())
 
 
 @pytest.mark.parametrize("name", ["shapes_verifier", "ShapesVerifier"])

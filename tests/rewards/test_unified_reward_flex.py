@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import rewards
-from flexgym.errors import CheckpointError, ConfigError
+from flexgym.errors import CheckpointError, ConfigError, UnknownNameError
 from flexgym.types import Prompt, SampleGroup
 from tests.judge.backends.scripted_server import Script, ScriptedServer
 
@@ -48,7 +48,21 @@ def test_settings_of_the_tournament_and_a_template_of_ones_own(tmp_path):
     ("settings", "error", "message"),
     [
         ({}, ConfigError, "flexgym judge serve"),
-        ({"judge": "http://localhost:1", "decoding": {"max_token": 3}}, ConfigError, "max_tokens"),
+        (
+            {"judge": "http://localhost:1", "decoding": {"max_token": 3}},
+            UnknownNameError,
+            "decoding 'max_token'.*'max_tokens'",
+        ),
+        (
+            {"judge": "http://localhost:1", "inputs": {"num_frame": 3}},
+            UnknownNameError,
+            "inputs 'num_frame'.*'num_frames'",
+        ),
+        ({"judge": "http://localhost:1", "decodin": {}}, UnknownNameError, "unified_reward_flex 'decodin'.*'decoding'"),
+        ({"judge": "http://localhost:1", "turnament": {}}, UnknownNameError, "'tournament'"),
+        ({"judge": "nowhere/at-all", "tournament": {"alpha": 2}}, ConfigError, "alpha"),
+        ({"judge": "http://localhost:1", "decoding": [1]}, ConfigError, "decoding: expected settings by name"),
+        ({"judge": "http://localhost:1", "inputs": {"num_frames": "8"}}, ConfigError, "inputs: '<' not supported"),
         ({"judge": "http://localhost:1", "prompt_template": "nowhere.txt"}, ConfigError, "nowhere.txt"),
         ({"judge": "nowhere/at-all"}, CheckpointError, "nowhere"),
     ],

@@ -13,6 +13,7 @@ from flexgym.errors import ConfigError
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
 from flexgym.judge.backends.chat_format import chat_body, one_line, read_completion
 from flexgym.judge.backends.connection import Answer
+from flexgym.judge.backends.group_queue import GroupQueue, Homes
 from flexgym.judge.backends.loop_thread import LoopThread
 from flexgym.judge.backends.retry import TransientError, backoff, is_transient, retry_after
 from flexgym.judge.backends.server_pool import Lease, Server, ServerPool, describe
@@ -28,8 +29,9 @@ _COUNTERS = ("retries", "bytes_sent", "pictures_sent", "pictures_by_id", "upload
 class ServerBackend:
     """Chat with a vision-language model behind one or several OpenAI-compatible servers.
 
-    Requests run in a background thread, each on the server with the fewest in flight. Lost connections, status 429 and
-    5xx are tried again after a growing random pause, on another server where there is one; other errors are not. While
+    Requests run in a background thread. Those with the same text, which are those of one group, go to one server, where
+    the caches hold its pictures; a server without work helps the others. Lost connections, status 429 and 5xx are tried
+    again after a growing random pause, on the server with the fewest requests in flight; other errors are not. While
     all servers are gone, everything waits.
 
     Args:
@@ -75,6 +77,7 @@ class ServerBackend:
         self._deadline_s = deadline_s
         self._max_attempts = max_attempts
         self._image_ids = image_ids
+        self._homes = Homes()
         self._thread = LoopThread("judge-server-client")
         self._usage = Usage(_COUNTERS)
         self._cpu_s = 0.0
@@ -110,11 +113,18 @@ class ServerBackend:
 
     async def _answer_all(self, requests: Sequence[ChatRequest], decoding: Decoding) -> list[Reply | JudgeFailure]:
         outcomes: dict[int, Reply | JudgeFailure] = {}
-        numbered = enumerate(requests)
+        queue = GroupQueue([hash(request.text) for request in requests], self._homes)
+        all_answered = asyncio.Event()
 
         async def work() -> None:
-            for index, request in numbered:
-                outcomes[index] = await self._answer(request, decoding)
+            while len(outcomes) < len(requests):
+                lease = await self._pool.acquire()
+                index = queue.take(lease.server)
+                if index is None:
+                    self._pool.release(lease)
+                    return
+                outcomes[index] = await self._answer(requests[index], decoding, lease)
+            all_answered.set()
 
         async def work_together() -> None:
             async with asyncio.TaskGroup() as group:
@@ -124,26 +134,31 @@ class ServerBackend:
         self._pool.start()
         workers = asyncio.create_task(work_together())
         lost = asyncio.create_task(self._pool.lost())
+        # Workers may still wait for a server that does not return.
+        done = asyncio.create_task(all_answered.wait())
         try:
-            await asyncio.wait((workers, lost), return_when=asyncio.FIRST_COMPLETED)
-            if not workers.done():
+            await asyncio.wait((workers, lost, done), return_when=asyncio.FIRST_COMPLETED)
+            if workers.done():
+                workers.result()
+            elif not done.done():
                 raise lost.result()
-            workers.result()
         finally:
-            workers.cancel()
-            lost.cancel()
+            for task in (workers, lost, done):
+                task.cancel()
             self._cpu_s = time.thread_time()
         return [outcomes[index] for index in range(len(requests))]
 
-    async def _answer(self, request: ChatRequest, decoding: Decoding) -> Reply | JudgeFailure:
-        outcome = await self._try_to_answer(request, decoding)
+    async def _answer(self, request: ChatRequest, decoding: Decoding, lease: Lease) -> Reply | JudgeFailure:
+        outcome = await self._try_to_answer(request, decoding, lease)
         self._usage.count([outcome])
         return outcome
 
-    async def _try_to_answer(self, request: ChatRequest, decoding: Decoding) -> Reply | JudgeFailure:
+    async def _try_to_answer(self, request: ChatRequest, decoding: Decoding, lease: Lease) -> Reply | JudgeFailure:
+        """The outcome of all attempts, the first of them by ``lease``."""
         left = self._deadline_s
         for attempt in range(self._max_attempts):
-            lease = await self._pool.acquire()
+            if attempt > 0:
+                lease = await self._pool.acquire()
             started = time.monotonic()
             try:
                 async with asyncio.timeout(left):

@@ -186,8 +186,9 @@ class ServerPool:
         if server.up and (unreachable or server.failures >= _FAILURES_IN_A_ROW):
             server.up = False
             server.pictures.clear()
-            logger.warning("judge server %s is left out for a while: %s", server.url, trouble)
             self._update()
+            hope = f"all wait up to {self._wait_s:g} s for one" if self._none_up.is_set() else "the others go on"
+            logger.warning("judge server %s is gone, %s: %s", server.url, hope, trouble)
             self.start()
 
     async def lost(self) -> FlexGymError:

@@ -242,6 +242,38 @@ def test_pictures_with_ids_go_to_a_server_once(make):
     assert metrics["retries"] == 0
 
 
+def tournaments(groups, group_size=8):
+    """All pairs of every group; a group's text is the same in all of them."""
+    return [
+        ChatRequest((picture(group, first), picture(group, second)), f"group {group}")
+        for group in range(groups)
+        for first in range(group_size)
+        for second in range(first)
+    ]
+
+
+def picture(group, index):
+    return Picture(bytes([group, index]) * 300, "image/jpeg", f"picture-{group}-{index}")
+
+
+def test_the_pictures_of_a_group_go_to_one_of_several_servers(make):
+    script = Script(caches_pictures=True, delay_s=0.01)
+    with ScriptedServer(script) as one, ScriptedServer(script) as two:
+        backend = make([one.url, two.url], image_ids=True, max_concurrency=4)
+        for _ in range(2):  # the second time the servers know the groups
+            backend.complete(tournaments(groups=10), Decoding())
+        # All 80 pictures once; the group that was judged last may have had help.
+        assert 80 <= backend.metrics()["pictures_sent"] <= 80 + 2 * 8
+        assert min(one.chats, two.chats) > 0.3 * (one.chats + two.chats)
+
+
+def test_a_server_without_work_helps_a_slow_one(make):
+    with ScriptedServer(Script(delay_s=0.05)) as slow, ScriptedServer() as quick:
+        backend = make([slow.url, quick.url], max_concurrency=2)
+        backend.complete(tournaments(groups=2, group_size=12), Decoding())
+        assert (slow.good + quick.good, slow.good < 33) == (132, True)
+
+
 def test_a_picture_that_the_server_dropped_is_sent_again(make):
     with ScriptedServer(Script(caches_pictures=True), record=True) as server:
         backend = make(server.url, image_ids=True)

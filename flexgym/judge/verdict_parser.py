@@ -1,0 +1,114 @@
+"""Reading the reply of a judge that thinks aloud and answers in one line: tolerant of form, strict about content.
+
+The line is drawn as in `flexgym.judge.parser`. The winner is content and comes from the ``<answer>`` tag alone, never
+from prose, totals or thoughts. The dimensions explain it: one whose scores cannot be read is left out and counted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+
+from pydantic_core import PydanticCustomError
+
+from flexgym.judge.assessment import Label, normalise_label
+from flexgym.judge.protocol import FailureKind, JudgeFailure
+from flexgym.judge.reply import UntrustedError, is_refusal, nothing_found, quoted, read_reply, split_thoughts
+from flexgym.judge.verdict import TOP_SCORE, Verdict, VerdictDimension
+
+# Every repetition that can overlap with its neighbours has a bound: a reply in a loop must not take minutes.
+_TAG = re.compile(r"<\s{0,9}(/?)\s{0,9}answer\s{0,9}>", re.IGNORECASE)
+_BETTER = re.compile(
+    r"(.{1,60}?)\s{1,9}is\s{1,9}(?:the\s{1,9})?better(?:\s{1,9}(?:image|video|one))?[\s.!*_`\"']{0,9}",
+    re.IGNORECASE | re.DOTALL,
+)
+_TOTALS = re.compile(r"^[ \t*#_]{0,20}total\s{1,9}scores?\b", re.IGNORECASE | re.MULTILINE)
+_HEADING = re.compile(r"^[ \t*#_]{0,20}\d{1,2}[.)][ \t*_]{0,9}([^\n:]{1,100}?)[ \t*_]{0,9}(?::|$)", re.MULTILINE)
+_SCORE = re.compile(
+    r"\b(?:image|video)[\s_#*]{0,4}([12])[\s*_:]{0,4}\(?\s{0,3}(\d{1,3}(?:\.\d{1,6})?)\s{0,3}/\s{0,3}10(?!\d)\s{0,3}\)?",
+    re.IGNORECASE,
+)
+_MAX_ANSWER = 200
+_KINDS: dict[str, FailureKind] = {"echoed_template": "echoed_template", "contradictory": "contradictory"}
+
+
+def parse_verdict(text: str | None, finish_reason: str = "stop") -> Verdict | JudgeFailure:
+    """Read the verdict out of a judge's reply.
+
+    Args:
+        text: the reply, ``<think>...</think><answer>Image 1 is better</answer>``; None stands for an empty one.
+        finish_reason: ``"length"`` for a reply that was cut off. A verdict that was whole by then is kept.
+
+    Returns:
+        The verdict, or a `JudgeFailure` that says why the reply cannot be trusted. Nothing is raised.
+    """
+    return read_reply(_read, text, finish_reason)
+
+
+def _read(text: str, cut_off: bool) -> Verdict:
+    thoughts, rest = split_thoughts(text)
+    tags = list(_TAG.finditer(rest))
+    winners = [_winner(answer) for answer in _answers(rest, tags)]
+    if len({winner[-1] for winner in winners}) > 1:
+        raise UntrustedError("contradictory", f"{len(winners)} answers that name both candidates")
+    if not winners:
+        raise _no_answer(rest, tags, cut_off)
+    dims, left_out = _dimensions(thoughts or rest[: tags[0].start()])
+    return Verdict(winners[0], dims, left_out)
+
+
+def _answers(text: str, tags: list[re.Match[str]]) -> Iterator[str]:
+    """What stands between an opening tag and the closing tag that comes next."""
+    for opening, closing in itertools.pairwise(tags):
+        if closing[1] and not opening[1]:
+            yield text[opening.end() : closing.start()]
+
+
+def _no_answer(text: str, tags: list[re.Match[str]], cut_off: bool) -> UntrustedError:
+    if tags and not tags[-1][1]:
+        return UntrustedError("truncated", f"the answer never ends: {quoted(text[tags[-1].start() :])}")
+    return nothing_found("an <answer>", text, cut_off=cut_off)
+
+
+def _winner(answer: str) -> Label:
+    stated = answer.strip()
+    if is_refusal(stated):
+        raise UntrustedError("refused", f"the judge declined: {quoted(stated)}")
+    if len(stated) > _MAX_ANSWER:
+        raise UntrustedError("invalid", f"answer: expected one line, got {len(stated)} characters")
+    better = _BETTER.fullmatch(stated)
+    try:
+        return normalise_label(better[1] if better else stated)  # type: ignore[return-value]
+    except PydanticCustomError as error:
+        raise UntrustedError(_KINDS.get(error.type, "invalid"), f"answer: {error}: {quoted(stated)}") from error
+
+
+def _dimensions(text: str) -> tuple[tuple[VerdictDimension, ...], int]:
+    """The dimensions with a score for each candidate, and the number of those without."""
+    totals = _TOTALS.search(text)
+    body = text[: totals.start()] if totals else text
+    read = [_dimension(heading[1], block) for heading, block in _parts(body, _HEADING)]
+    dims = tuple(dim for dim in read if dim is not None)
+    return dims, len(read) - len(dims)
+
+
+def _dimension(name: str, block: str) -> VerdictDimension | None:
+    """A dimension from the text under its heading; None where a score is missing, too high, or told in two ways."""
+    scores: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    for match, rest in _parts(block, _SCORE):
+        score = scores.setdefault(match[1], float(match[2]))
+        if score != float(match[2]) or score > TOP_SCORE:
+            return None
+        reasons.setdefault(match[1], rest.strip(" \t\n\r*_-\u2013\u2014:;"))
+    if len(scores) < 2:
+        return None
+    return VerdictDimension(name.strip(), scores["1"], scores["2"], reasons["1"], reasons["2"])
+
+
+def _parts(text: str, pattern: re.Pattern[str]) -> list[tuple[re.Match[str], str]]:
+    """What a pattern finds, each with the text up to the next."""
+    found = list(pattern.finditer(text))
+    ends = [*(match.start() for match in found), len(text)][1:]
+    return [(match, text[match.end() : end]) for match, end in zip(found, ends, strict=True)]

@@ -1,0 +1,116 @@
+"""UnifiedReward (arXiv 2503.05236): a vision-language judge that scores each sample on its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Unpack
+
+import numpy as np
+
+from flexgym.errors import ConfigError, check_names, unknown_name
+from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
+from flexgym.judge.points import FORMS, Form, Points, PointwiseJudge, group_kind
+from flexgym.judge.protocol import JudgeFailure
+from flexgym.judge.template import Kind
+from flexgym.types import GroupScores, SampleGroup
+from rewards.base import register
+from rewards.vision import JudgeSource, ModelSettings, VisionReward
+
+
+@register("unified_reward")
+class UnifiedReward(VisionReward):
+    """Scores by UnifiedReward, or by any model that answers in its form.
+
+    The form ``"axes"`` is that of UnifiedReward 2.0, 1 to 5 on three axes: ``alignment``, ``style`` and, between them,
+    ``coherence`` for images or ``physics`` for videos. The form ``"final_score"`` is that of 1.x, one number of 1 to 5
+    for images and 1 to 10 for videos. Every axis is a term: its score over the highest of its scale, so 0.2 to 1, and
+    0.1 to 1 for final scores of videos. The reward is their weighted mean. A sample whose reply lacks an axis, or
+    cannot be trusted otherwise, is NaN in all of them and counted by kind.
+
+    Args:
+        judge: addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which stays open.
+        form: ``"axes"`` or ``"final_score"``.
+        weights: of the axes by name, as ``{"alignment": 1.4, "style": 0.7}`` in Pref-GRPO (arXiv 2508.20751); those not
+            named have none. All the same by default.
+        max_failure_share: above this share of failed samples in a call, `score` raises; 1.0 never does.
+        **model: ``backend``, ``backend_settings``, ``prompt_template``, ``decoding`` and ``inputs``, see
+            `rewards.vision.ModelSettings`.
+
+    Raises:
+        ConfigError: weights that cannot work, or another setting.
+        UnknownNameError: no such form, axis or setting; the message holds the nearest one.
+    """
+
+    def __init__(
+        self,
+        judge: JudgeSource = "",
+        *,
+        form: str = "axes",
+        weights: Mapping[str, float] | None = None,
+        max_failure_share: float = 0.5,
+        **model: Unpack[ModelSettings],
+    ) -> None:
+        if form not in FORMS:
+            raise unknown_name(f"form of {self.name}", form, FORMS)
+        check_failure_limit(max_failure_share)
+        _check_weights(weights, FORMS[form])
+        super().__init__(judge, model, own=("form", "weights", "max_failure_share"))
+        self.weights = None if weights is None else dict(weights)
+        self.max_failure_share = max_failure_share
+        wording = self.wording
+        self.judge = PointwiseJudge(
+            self.backend,
+            FORMS[form],
+            template=wording.template,
+            decoding=wording.decoding,
+            inputs=wording.inputs,
+        )
+
+    def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
+        """Score every sample of all groups with one call to the model.
+
+        Raises:
+            JudgeFailureShareError: if too many samples failed, see `flexgym.judge.failures.check_failure_share`.
+            UnknownNameError: a weight for an axis that samples of this kind do not have.
+        """
+        told = self.judge.assess(groups)
+        check_failure_share([outcome for part in told for outcome in part], self.max_failure_share)
+        return [self._scores(group_kind(group), part) for group, part in zip(groups, told, strict=True)]
+
+    def _scores(self, kind: Kind, outcomes: Sequence[Points | JudgeFailure]) -> GroupScores:
+        axes = self.judge.form.sheet(kind).axes
+        weights = self._shares(kind)
+        terms = {
+            axis.name: np.array(
+                [np.nan if isinstance(it, JudgeFailure) else it[axis.name] / axis.highest for it in outcomes]
+            )
+            for axis in axes
+        }
+        rewards = np.sum([weights[name] * term for name, term in terms.items()], axis=0)
+        return GroupScores(
+            rewards=rewards.astype(np.float32),
+            terms={name: term.astype(np.float32) for name, term in terms.items()},
+            weights=weights,
+            failures=count_failures(outcomes),
+        )
+
+    def _shares(self, kind: Kind) -> dict[str, float]:
+        """The weight of each axis of the kind; they sum to 1."""
+        names = [axis.name for axis in self.judge.form.sheet(kind).axes]
+        weights = self.weights or dict.fromkeys(names, 1.0)
+        check_names(f"axis of {kind}s", weights, names)
+        total = sum(weights.values())
+        return {name: weights.get(name, 0.0) / total for name in names}
+
+
+def _check_weights(weights: Mapping[str, float] | None, form: Form) -> None:
+    if weights is None:
+        return
+    if not isinstance(weights, Mapping):
+        raise ConfigError(f"weights: expected a number for each axis by name, got {weights!r}")
+    known = dict.fromkeys(axis.name for sheet in (form.image, form.video) for axis in sheet.axes)
+    check_names("axis", weights, known)
+    values = list(weights.values())
+    if not all(isinstance(value, int | float) and value >= 0.0 for value in values) or not 0.0 < sum(values) < math.inf:
+        raise ConfigError(f"weights of the axes must be numbers of at least 0, not all 0; got {dict(weights)}")

@@ -1,0 +1,125 @@
+"""What the rewards by vision-language models share: how the model is reached, asked and let go of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypedDict, Unpack
+
+from flexgym.errors import built_settings, check_names
+from flexgym.judge import Tournament, make_tournament
+from flexgym.judge.backends.base import Backend, Decoding
+from flexgym.judge.backends.opening import open_backend
+from flexgym.judge.dialect import Dialect
+from flexgym.judge.inputs import Inputs
+from flexgym.judge.template import Template, read_template
+from flexgym.judge.vision_judge import VisionJudge
+from rewards.base import JudgeReward, Reward
+
+JudgeSource = str | Path | Sequence[str] | Backend
+"""Addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which stays open."""
+
+
+class ModelSettings(TypedDict, total=False):
+    """The settings of every reward by a vision-language model.
+
+    Attributes:
+        backend: ``"server"``, ``"vllm"`` or ``"transformers"``; by default the server for addresses, else transformers.
+        backend_settings: keyword arguments of the backend, such as ``max_concurrency`` or ``gpu_memory_utilization``.
+        prompt_template: a text file with ``{prompt}`` in it, in place of the built-in wording.
+        decoding: fields of `flexgym.judge.backends.base.Decoding` by name; greedy by default.
+        inputs: fields of `flexgym.judge.inputs.Inputs` by name: picture format, frames of a video, size limits.
+    """
+
+    backend: str | None
+    backend_settings: Mapping[str, Any] | None
+    prompt_template: str | Path | None
+    decoding: Mapping[str, Any] | None
+    inputs: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a model is asked.
+
+    Attributes:
+        template: the text below the pictures; None for the built-in one.
+        decoding: how replies are sampled.
+        inputs: how samples are turned into pictures.
+    """
+
+    template: Template | None
+    decoding: Decoding
+    inputs: Inputs
+
+
+class VisionReward(Reward):
+    """A reward that asks a vision-language model.
+
+    Args:
+        judge: who that is, see `JudgeSource`.
+        settings: how it is reached and asked; all of them are checked before the model is loaded.
+        own: names of the settings that a subclass takes beside these, for the hint when one is misspelt.
+
+    Attributes:
+        backend: who runs the model.
+        wording: how it is asked.
+
+    Raises:
+        ConfigError: a setting that cannot work.
+        UnknownNameError: no such setting; the message holds the nearest one.
+    """
+
+    def __init__(self, judge: JudgeSource, settings: ModelSettings, *, own: Sequence[str] = ()) -> None:
+        known = ("judge", *ModelSettings.__annotations__, *own)
+        check_names(f"setting of {self.name}", settings, known)
+        template = settings.get("prompt_template")
+        self.wording = Wording(
+            template=read_template(template) if template else None,
+            decoding=built_settings("decoding", Decoding, settings.get("decoding")),
+            inputs=built_settings("inputs", Inputs, settings.get("inputs")),
+        )
+        self.backend = open_backend(judge, settings.get("backend"), settings.get("backend_settings"))
+        self._opened_here = self.backend is not judge
+
+    def metrics(self) -> dict[str, float]:
+        """Requests, tokens, latency, cache hits and failures of the backend since it was made."""
+        return self.backend.metrics()
+
+    def close(self) -> None:
+        """Wait for submitted work, then close a backend that was opened here."""
+        super().close()
+        if self._opened_here:
+            self.backend.close()
+
+
+class PairwiseReward(VisionReward, JudgeReward):
+    """Win rates in a tournament judged by a vision-language model; a subclass names the model's dialect.
+
+    Args:
+        judge: see `JudgeSource`.
+        tournament: fields of `flexgym.judge.Tournament` by name; all pairs with balanced sides by default.
+        **model: see `ModelSettings`.
+    """
+
+    dialect: ClassVar[Dialect]
+
+    def __init__(
+        self,
+        judge: JudgeSource = "",
+        *,
+        tournament: Tournament | Mapping[str, Any] | None = None,
+        **model: Unpack[ModelSettings],
+    ) -> None:
+        settings = make_tournament(tournament)
+        VisionReward.__init__(self, judge, model, own=("tournament",))
+        wording = self.wording
+        looking = VisionJudge(
+            self.backend,
+            dialect=self.dialect,
+            template=wording.template,
+            decoding=wording.decoding,
+            inputs=wording.inputs,
+        )
+        JudgeReward.__init__(self, looking, settings)
