@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.utils import convert_conv2d_weight_memory_format, convert_conv3d_weight_memory_format
 
 from flexgym.errors import CheckpointError, GeneratorError, nearest_name, unknown_name
 from flexgym.generators.base import FlowGenerator, check_scheduler
@@ -32,6 +33,7 @@ def load_generator(
     modality: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    channels_last: bool = False,
     **settings: Any,
 ) -> FlowGenerator:
     """Load a text-to-image or text-to-video pipeline as a flow policy.
@@ -44,6 +46,8 @@ def load_generator(
         modality: ``"image"`` or ``"video"``: refuse a pipeline of the other kind.
         device: for all modules; by default the first GPU where there is one.
         dtype: of the weights, such as ``"bfloat16"``; float32 by default.
+        channels_last: how the autoencoder's convolutions lie in memory. It makes some of them quicker, and they round
+            otherwise than those of a stock pipeline.
         settings: sampling settings that override the checkpoint's, see `Sampling`.
 
     Returns:
@@ -67,6 +71,9 @@ def load_generator(
         )
     checkpoint = read_generation_config(folder)
     pipe = _load(folder, _dtype(dtype)).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if channels_last:
+        convert_conv2d_weight_memory_format(pipe.vae, torch.channels_last)
+        convert_conv3d_weight_memory_format(pipe.vae, torch.channels_last_3d)
     return family(pipe, checkpoint=checkpoint, settings=settings)
 
 

@@ -44,7 +44,8 @@ class FlowAlgorithmConfig(AlgorithmConfig):
         self.prompts_per_iteration = 16
         self.groups_per_forward = 1
         self.reference_interval = 0
-        self.rollout_noise, self.eta = "cps", 0.8
+        self.rollout_noise = "cps"
+        self.eta: float | None = None
         self.window: dict[str, Any] = {"size": 3, "strategy": "random", "first": (0, 3)}
         self.reward_name = ""
         self.reward_settings: dict[str, Any] = {}

@@ -59,6 +59,17 @@ def test_loaded_modules_are_frozen_in_the_asked_precision(folder):
     assert velocity.dtype == torch.float32
 
 
+@pytest.mark.parametrize("source", ["shapes-t2i", "shapes-t2v"])
+def test_channels_last_changes_the_layout_and_hardly_the_samples(source):
+    stock, relaid = load_generator(source), load_generator(source, channels_last=True)
+    latents = torch.cat([stock.initial_latents(2, seed) for seed in range(2)])
+    difference = stock.decode(latents).astype(int) - relaid.decode(latents)
+    assert abs(difference).max() <= 1
+    kernels = [weight for weight in relaid.pipe.vae.parameters() if weight.ndim >= 4 and weight.shape[-1] > 1]
+    assert kernels
+    assert all(weight.stride(1) == 1 for weight in kernels)
+
+
 def test_unknown_settings_name_the_nearest(folder):
     with pytest.raises(UnknownNameError, match="Did you mean 'num_steps'"):
         load_generator(folder, num_step=3)
