@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from envs.prompts import PromptSource, PromptSpace, as_prompt, load_prompts
 from envs.render import render_group
-from flexgym.errors import ActionError, ConfigError, GeneratorError, unknown_name
+from flexgym.errors import ActionError, ConfigError, GeneratorError, check_names, unknown_name
 from flexgym.flow import predicted_clean
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.loader import load_generator
@@ -42,10 +42,8 @@ def open_generator(
         ConfigError: for a setting that cannot work.
     """
     sampling = [setting for setting in SETTINGS if modality == "video" or setting != "num_frames"]
-    for argument in settings:
-        if argument not in sampling:
-            known = ["generator", "group_size", "prompts", "preview", "render_mode", *sampling]
-            raise unknown_name(f"argument of {name}", argument, known)
+    known = ["generator", "group_size", "prompts", "preview", "render_mode", *sampling]
+    check_names(f"argument of {name}", settings, known)
     if not isinstance(generator, FlowGenerator):
         return load_generator(generator, modality=modality, **settings)
     if generator.modality != modality:
@@ -262,9 +260,7 @@ def check_options(options: Mapping[str, Any] | None, known: Sequence[str]) -> di
     Raises:
         UnknownNameError: for an unknown option, with the nearest valid one.
     """
-    for name in options or {}:
-        if name not in known:
-            raise unknown_name("option of reset", name, known)
+    check_names("option of reset", options or (), known)
     return dict(options or {})
 
 

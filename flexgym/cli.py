@@ -32,16 +32,16 @@ def _root(
 
 @app.command()
 def recipes() -> None:
-    """List the shipped recipes, which every agent takes by name after --config."""
+    """List the shipped recipes, which agents and `flexgym.rm train` take by name after --config."""
     from flexgym.rllib.recipe import load_recipe, shipped_recipes
 
-    table = Table("recipe", "environment", "reward", "what trains")
+    table = Table("recipe", "environment or judge", "reward", "what trains")
     for name, path in shipped_recipes().items():
         recipe = load_recipe(path)
-        environment, reward = recipe.get("environment", {}), recipe.get("reward", {})
-        table.add_row(
-            name, environment.get("env", ""), reward.get("name", ""), recipe.get("generator", {}).get("mode", "")
-        )
+        judge, reward = recipe.get("judge", {}), recipe.get("reward", {})
+        subject = recipe.get("environment", {}).get("env", judge.get("source", ""))
+        mode = recipe.get("generator", judge).get("mode", "")
+        table.add_row(name, subject, reward.get("name", ""), mode)
     Console().print(table)
 
 

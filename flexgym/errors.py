@@ -30,7 +30,7 @@ class PromptSourceError(FlexGymError, ValueError):
 
 
 class CheckpointError(FlexGymError, OSError):
-    """A checkpoint folder is missing, half written or not of the expected form."""
+    """A checkpoint folder is missing, half written, not of the expected form, or in use by another run."""
 
 
 class ActionError(FlexGymError, ValueError):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flexgym.errors import ConfigError, RewardError, unknown_name
+from flexgym.errors import ConfigError, RewardError, check_names, unknown_name
 
 Spread = Literal["group", "global"]
 _SPREADS = ("group", "global")
@@ -31,15 +31,15 @@ def advantage_options(value: str | Mapping[str, Any]) -> dict[str, Any]:
         value: a name in `ADVANTAGES`, or the options themselves.
 
     Raises:
+        ConfigError: neither a name nor options by name.
         UnknownNameError: no such name or option.
     """
     if isinstance(value, str):
-        if value not in ADVANTAGES:
-            raise unknown_name("advantage", value, ADVANTAGES)
+        check_names("advantage", [value], ADVANTAGES)
         return dict(ADVANTAGES[value])
-    for key in value:
-        if key not in _OPTIONS:
-            raise unknown_name("option of the advantage", str(key), _OPTIONS)
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"advantage: expected one of {', '.join(ADVANTAGES)} or options by name, got {value!r}")
+    check_names("option of the advantage", value, _OPTIONS)
     return dict(value)
 
 
@@ -165,9 +165,7 @@ def _check_options(std: str, *, eps: float, ddof: int, clip: float | None) -> No
 def _check_weights(terms: Mapping[str, ArrayLike], weights: Mapping[str, float]) -> None:
     if not terms:
         raise ConfigError("blended_advantages needs at least one term, got none")
-    for name in weights:
-        if name not in terms:
-            raise unknown_name("reward term", name, terms)
+    check_names("reward term", weights, terms)
     missing = sorted(set(terms) - set(weights))
     if missing:
         raise ConfigError(f"terms {missing} have no weight; got weights for {sorted(weights)}")

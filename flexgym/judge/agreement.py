@@ -8,12 +8,23 @@ and an overall winner. Nothing forces them to, and published replies show catego
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import get_args
 
-from flexgym.judge.assessment import Assessment
+from flexgym.judge.assessment import ANCHOR_KEYWORDS, Assessment
 from flexgym.judge.protocol import FailureKind, JudgeFailure, Outcome
 from flexgym.judge.verdict import Verdict
+
+_MEANS = (
+    "consistent_categories",
+    "even_categories",
+    "majority_agrees",
+    "consistent_totals",
+    "first_position_rate",
+    "personalised_categories",
+    "left_out_categories",
+    "left_out_dimensions",
+)
 
 
 def agreement_summary(outcomes: Sequence[Outcome]) -> dict[str, float]:
@@ -37,32 +48,39 @@ def agreement_summary(outcomes: Sequence[Outcome]) -> dict[str, float]:
         ``left_out_dimensions``: mean number per verdict without categories.
         ``failure_share``: share of the outcomes that failed, and ``failure_share/<kind>`` the part of each kind.
     """
-    assessments = [outcome for outcome in outcomes if isinstance(outcome, Assessment)]
-    verdicts = [outcome for outcome in outcomes if isinstance(outcome, Verdict)]
-    categories = [category for assessment in assessments for category in assessment.categories]
-    kinds = Counter(outcome.kind for outcome in outcomes if isinstance(outcome, JudgeFailure))
+    tally: dict[str, list[float]] = {name: [] for name in _MEANS}
+    kinds: Counter[str] = Counter()
+    for outcome in outcomes:
+        if isinstance(outcome, JudgeFailure):
+            kinds[outcome.kind] += 1
+            continue
+        for name, value in _figures(outcome):
+            tally[name].append(value)
     shares = {f"failure_share/{kind}": _share(kinds[kind], len(outcomes)) for kind in get_args(FailureKind)}
     return {
-        "consistent_categories": _mean(category.consistent for category in categories),
-        "even_categories": _mean(category.score_side is None for category in categories),
-        "majority_agrees": _mean(
-            assessment.majority_side == assessment.side
-            for assessment in assessments
-            if assessment.majority_side is not None
-        ),
-        "consistent_totals": _mean(verdict.consistent for verdict in verdicts if verdict.dims),
-        "first_position_rate": _mean([*(it.side == 0 for it in assessments), *(it.side == 0 for it in verdicts)]),
-        "personalised_categories": _mean(len(assessment.personalised) for assessment in assessments),
-        "left_out_categories": _mean(assessment.left_out for assessment in assessments),
-        "left_out_dimensions": _mean(verdict.left_out for verdict in verdicts),
+        **{name: _share(sum(values), len(values)) for name, values in tally.items()},
         "failure_share": _share(kinds.total(), len(outcomes)),
         **shares,
     }
 
 
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return _share(sum(found), len(found))
+def _figures(judgement: Assessment | Verdict) -> Iterator[tuple[str, float]]:
+    """What a judgement adds to the means, by name; each of its categories is looked at once."""
+    yield "first_position_rate", judgement.side == 0
+    if isinstance(judgement, Verdict):
+        if judgement.dims:
+            yield "consistent_totals", judgement.consistent
+        yield "left_out_dimensions", judgement.left_out
+        return
+    for category in judgement.categories:
+        scored = category.score_side
+        yield "consistent_categories", scored in (None, category.side)
+        yield "even_categories", scored is None
+    majority = judgement.majority_side
+    if majority is not None:
+        yield "majority_agrees", majority == judgement.side
+    yield "personalised_categories", len(judgement.categories) - len(ANCHOR_KEYWORDS)
+    yield "left_out_categories", judgement.left_out
 
 
 def _share(part: float, whole: int) -> float:

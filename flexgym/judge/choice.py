@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from flexgym.errors import ConfigError, unknown_name
+from flexgym.errors import ConfigError, built_settings, unknown_name
 
 _WRITTEN = re.compile(r"\s*(\w+)\s*(?:\(\s*(\d+)\s*\)\s*)?")
 _Choice = TypeVar("_Choice")
@@ -37,10 +37,7 @@ def make_choice(kind: str, value: Any, *, base: type[_Choice], known: Mapping[st
         if not fields:
             raise ConfigError(f"{kind} {name!r} takes no number, got {value!r}")
         settings = {fields[0]: number}
-    for key in settings:
-        if key not in fields:
-            raise unknown_name(f"setting of {kind} {name!r}", str(key), fields)
-    return known[name](**settings)
+    return built_settings(f"{kind} {name!r}", known[name], settings)
 
 
 def _read(kind: str, value: Any) -> tuple[str, int | None, dict[str, Any]]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,16 +13,15 @@ import typer
 from rich.console import Console
 
 from flexgym.errors import ConfigError
-from flexgym.judge import Judge, make_tournament
+from flexgym.judge import make_tournament
 from flexgym.judge.assessment import Assessment
-from flexgym.judge.backends.opening import open_backend
+from flexgym.judge.command_options import JudgeOptions, with_judge_options
 from flexgym.judge.inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_sample
 from flexgym.judge.noise import NoisyJudge
-from flexgym.judge.protocol import Outcome, Pair
+from flexgym.judge.protocol import JudgeFailure, Outcome, Pair
 from flexgym.judge.report import calibration_report, outcome_report, ranking_report
 from flexgym.judge.serve import ServeOptions
 from flexgym.judge.serve import serve as serve_judge
-from flexgym.judge.template import read_template
 from flexgym.judge.tournament import judge_groups
 from flexgym.judge.vision_judge import VisionJudge
 from flexgym.terminal import teaching_errors
@@ -31,43 +29,22 @@ from flexgym.types import Prompt, SampleGroup
 
 app = typer.Typer(no_args_is_help=True, help="Compare, rank and calibrate with a judge, or serve one.")
 
-ORACLE = "oracle"
-"""Name of the rule-based judge of the small world where a judge is asked for."""
-
-JudgeOption = Annotated[list[str], typer.Option("--judge", help="server addresses, a folder, a hub id or oracle")]
-BackendOption = Annotated[str | None, typer.Option(help="server, vllm or transformers; by default what fits")]
-TemplateOption = Annotated[Path | None, typer.Option(help="a text file with {prompt} in place of the built-in wording")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
-
-
-@contextlib.contextmanager
-def _open(judge: list[str], backend: str | None, template: Path | None) -> Iterator[Judge]:
-    if judge == [ORACLE]:
-        from flexgym.shapes.oracle import OracleJudge
-
-        yield OracleJudge()
-        return
-    wording = read_template(template) if template else None
-    opened = open_backend(judge if len(judge) > 1 else judge[0], backend)
-    try:
-        yield VisionJudge(opened, template=wording)
-    finally:
-        opened.close()
+_MAX_PROMPT = 64 * 1024
 
 
 @app.command()
+@with_judge_options
 def compare(
     first: Path,
     second: Path,
     *,
     prompt: Annotated[str, typer.Option(help="what both were generated for")],
-    judge: JudgeOption,
-    backend: BackendOption = None,
-    prompt_template: TemplateOption = None,
+    asked: JudgeOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Judge two image or video files."""
-    with teaching_errors(), _open(judge, backend, prompt_template) as opened:
+    with teaching_errors(), asked.opened() as opened:
         both = read_sample(first), read_sample(second)
         if isinstance(opened, VisionJudge):
             outcome = opened.compare(prompt, *both)
@@ -76,25 +53,24 @@ def compare(
         else:
             outcome = opened.assess([Pair(SampleGroup(Prompt(prompt), np.stack(both)), 0, 1)])[0]
     if as_json:
-        typer.echo(json.dumps(_as_json(outcome), indent=2))
+        _print_json(_as_json(outcome))
     else:
         Console().print(outcome_report(prompt, outcome))
-    if not isinstance(outcome, Assessment):
+    if isinstance(outcome, JudgeFailure):
         raise typer.Exit(1)
 
 
 @app.command()
+@with_judge_options
 def rank(
     folder: Path,
     *,
-    judge: JudgeOption,
+    asked: JudgeOptions,
     tournament: Annotated[str, typer.Option(help="all, regular(k), swiss(rounds) or anchor(m)")] = "all",
-    backend: BackendOption = None,
-    prompt_template: TemplateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Rank the samples in each sub-folder; its prompt is the text in prompt.txt, else the folder's name."""
-    with teaching_errors(), _open(judge, backend, prompt_template) as opened:
+    with teaching_errors(), asked.opened() as opened:
         named = _read_groups(folder)
         settings = make_tournament({"schedule": tournament})
         scores = judge_groups(opened, [group for _, group in named], tournament=settings)
@@ -103,19 +79,18 @@ def rank(
             {"prompt": group.prompt.text, "rewards": dict(zip(names, score.rewards.tolist(), strict=True))}
             for (names, group), score in zip(named, scores, strict=True)
         ]
-        typer.echo(json.dumps(rows, indent=2))
+        _print_json(rows)
         return
     for (names, group), score in zip(named, scores, strict=True):
         Console().print(ranking_report(group.prompt.text, names, score))
 
 
 @app.command()
+@with_judge_options
 def calibrate(
     folder: Annotated[Path | None, typer.Argument(help="as for rank; groups of the small world without it")] = None,
     *,
-    judge: JudgeOption,
-    backend: BackendOption = None,
-    prompt_template: TemplateOption = None,
+    asked: JudgeOptions,
     noise: Annotated[
         tuple[float, float] | None,
         typer.Option(help="make the judge err: how often it is right, and how often it takes the first of two equals"),
@@ -129,7 +104,7 @@ def calibrate(
     from flexgym.judge.calibration import calibrate as calibrate_judge
     from flexgym.judge.calibration import draw_calibration
 
-    with teaching_errors(), _open(judge, backend, prompt_template) as opened:
+    with teaching_errors(), asked.opened() as opened:
         if folder:
             members, truth = [group for _, group in _read_groups(folder)], None
         else:
@@ -139,7 +114,7 @@ def calibrate(
         if plot:
             draw_calibration(report, plot)
     if as_json:
-        typer.echo(json.dumps({"judge": report.to_figures(), "tournaments": report.to_rows()}, indent=2))
+        _print_json({"judge": report.to_figures(), "tournaments": report.to_rows()})
         return
     cheapest = report.cheapest()
     Console().print(calibration_report(report))
@@ -175,7 +150,23 @@ def serve(
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:
-    return outcome.model_dump() if isinstance(outcome, Assessment) else {"failure": dataclasses.asdict(outcome)}
+    if isinstance(outcome, Assessment):
+        return outcome.model_dump()
+    told = dataclasses.asdict(outcome)
+    return {"failure": told} if isinstance(outcome, JudgeFailure) else told
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(_without_nan(value), indent=2, allow_nan=False))
+
+
+def _without_nan(value: Any) -> Any:
+    """With null for NaN, which is what is unscored or unknown and which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _read_groups(folder: Path) -> list[tuple[list[str], SampleGroup]]:
@@ -198,8 +189,27 @@ def _read_group(folder: Path) -> tuple[list[str], SampleGroup]:
     if len(sizes) > 1:
         raise ConfigError(f"{folder}: the samples of a prompt must have one size, got {sorted(sizes)}")
     written = folder / "prompt.txt"
-    text = written.read_text(encoding="utf-8").strip() if written.is_file() else folder.name
+    text = _read_prompt(written) if written.is_file() else folder.name
     return [path.name for path in files], SampleGroup(Prompt(text), np.stack(samples))
+
+
+def _read_prompt(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_PROMPT + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
+    if len(data) > _MAX_PROMPT:
+        raise ConfigError(f"{path}: expected the prompt of the samples beside it, at most {_MAX_PROMPT // 1024} KiB.")
+    try:
+        text = data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: expected UTF-8 text, got other bytes at offset {error.start}. Save the file as UTF-8."
+        ) from error
+    if not text:
+        raise ConfigError(f"{path}: expected the prompt of the samples beside it, got none.")
+    return text
 
 
 def _small_world(count: int, size: int) -> tuple[list[SampleGroup], list[Any]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
+from flexgym.errors import unknown_name
 from flexgym.judge.parser import parse_assessment
 from flexgym.judge.protocol import Outcome
 from flexgym.judge.template import Kind, Template, built_in_template
@@ -35,3 +37,17 @@ FLEX = Dialect("image", "video", parse_assessment)
 
 THINK = Dialect("think_image", "think_video", parse_verdict)
 """UnifiedReward-Think (arXiv 2505.03318): thoughts by dimension, then one line; judgements are verdicts."""
+
+DIALECTS: Final[Mapping[str, Dialect]] = {"flex": FLEX, "think": THINK}
+"""By the name that a command takes."""
+
+
+def dialect_by_name(name: str) -> Dialect:
+    """One of `DIALECTS`.
+
+    Raises:
+        UnknownNameError: no such dialect; the message holds the nearest one.
+    """
+    if name not in DIALECTS:
+        raise unknown_name("dialect", name, DIALECTS)
+    return DIALECTS[name]

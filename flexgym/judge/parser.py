@@ -22,23 +22,12 @@ import json_repair
 from pydantic import ValidationError
 
 from flexgym.judge.assessment import Assessment, Category, anchor_places
-from flexgym.judge.protocol import FailureKind, JudgeFailure, Outcome
+from flexgym.judge.protocol import FailureKind, Outcome
+from flexgym.judge.reply import UntrustedError, nothing_found, quoted, read_reply, split_thoughts
 
-MAX_CHARACTERS = 65_536
-"""Replies end at 4,096 tokens, some 20,000 characters; three times that is no honest reply."""
-
-_THOUGHT = re.compile(r"\s*<think(?:ing)?>", re.IGNORECASE)
-_END_OF_THOUGHT = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
-# Without an opening tag, one in a repeated caption must not count: there, no line break or bracket follows.
-_LONE_END_OF_THOUGHT = re.compile(_END_OF_THOUGHT.pattern + r"(?=\s*(?:\n|[{\[`]|\Z))", re.IGNORECASE)
 _OPENINGS = ("{", "[", "```")
 # A quotation mark, the end, or a comment must follow, since captions and prose hold braces too.
 _OBJECT_START = re.compile(r"""\{\s*(?:["'\u201c\u201d}/#]|\Z)""")
-_REFUSAL = re.compile(
-    r"[^\d]{0,60}?(?:\b(?:sorry|apolog\w+|as an ai|(?:unable|not able|not possible) to"
-    r"|(?:i|we) (?:can ?not|can['\u2019]t|won['\u2019]t|will not|(?:must |have to )?decline))\b|抱歉|对不起|无法)",
-    re.IGNORECASE,
-)
 # A winner as it stands in broken text: its key, and what ends its value (a bracket, a comment or the next key).
 _QUOTE = "[\"'\u2018\u2019\u201c\u201d]"
 _WINNER_KEY = re.compile(rf"\b(cat[\s_-]?winner|winner)\s{{0,9}}{_QUOTE}\s{{0,9}}:", re.IGNORECASE)
@@ -50,17 +39,8 @@ _VERDICT_KEYS = {"categories", "winner"}
 # character. The length is held down too, since some rules of the repair replace the metered text.
 _MAX_REPAIR = 20_000
 _MAX_LOOKS = 200_000
-_MAX_DETAIL = 200
 # Where one reply breaks several rules, the first of these names it.
 _PRIORITY: tuple[FailureKind, ...] = ("echoed_template", "contradictory", "invalid")
-
-
-class _UntrustedError(Exception):
-    """Why a reply is refused; never leaves this module."""
-
-    def __init__(self, kind: FailureKind, detail: str) -> None:
-        super().__init__(detail)
-        self.kind = kind
 
 
 class _Metered(str):
@@ -72,7 +52,7 @@ class _Metered(str):
         found = super().__getitem__(place)
         self.looks += len(found)
         if self.looks > _MAX_LOOKS:
-            raise _UntrustedError("unparsable", "broken JSON that would take too long to repair")
+            raise UntrustedError("unparsable", "broken JSON that would take too long to repair")
         return found
 
 
@@ -87,55 +67,28 @@ def parse_assessment(text: str | None, finish_reason: str = "stop") -> Outcome:
     Returns:
         The assessment, or a `JudgeFailure` that says why the reply cannot be trusted. Nothing is raised.
     """
-    try:
-        return _read(text or "", cut_off=finish_reason == "length")
-    except _UntrustedError as failure:
-        kind, detail = failure.kind, str(failure)
-    except RecursionError:
-        kind, detail = "unparsable", "the reply is nested too deeply"
-    line = " ".join(detail.split())
-    return JudgeFailure(kind, line if len(line) <= _MAX_DETAIL else line[: _MAX_DETAIL - 3] + "...")
+    return read_reply(_read, text, finish_reason)
 
 
-def _read(text: str, *, cut_off: bool) -> Assessment:
-    if len(text) > MAX_CHARACTERS:
-        raise _UntrustedError("unparsable", f"expected at most {MAX_CHARACTERS} characters, got {len(text)}")
+def _read(text: str, cut_off: bool) -> Assessment:
     answer = _without_thoughts(text)
     start = _OBJECT_START.search(answer)
     if start is None:
-        raise _no_object(answer, cut_off=cut_off)
+        raise nothing_found("a JSON object", answer, cut_off=cut_off)
     try:
         return _validated(_verdict(_objects(answer)))
     except json.JSONDecodeError as error:
         rest = answer[start.start() :]
         if cut_off or rest.count("{") > rest.count("}") or rest.count("[") > rest.count("]"):
-            raise _UntrustedError("truncated", f"the reply ends before its JSON does: {_quoted(rest[-40:])}") from error
+            raise UntrustedError("truncated", f"the reply ends before its JSON does: {quoted(rest[-40:])}") from error
         return _repaired(rest[: rest.rindex("}") + 1])
 
 
 def _without_thoughts(text: str) -> str:
-    """What follows the thoughts; their closing tag may stand alone, as the opening one can be part of the prompt."""
-    opened = _THOUGHT.match(text)
-    end = (_END_OF_THOUGHT if opened else _LONE_END_OF_THOUGHT).search(text)
-    if opened and not end:
-        raise _UntrustedError("truncated", "the thoughts never end")
-    if not end or text.lstrip("\ufeff \t\r\n").startswith(_OPENINGS):
+    """What follows the thoughts; a reply that begins with its answer has none, whatever tags its strings hold."""
+    if text.lstrip("\ufeff \t\r\n").startswith(_OPENINGS):
         return text
-    return text[end.end() :]
-
-
-def _no_object(answer: str, *, cut_off: bool) -> _UntrustedError:
-    if _REFUSAL.match(answer):
-        return _UntrustedError("refused", f"the judge declined: {_quoted(answer)}")
-    if cut_off:
-        return _UntrustedError("truncated", f"the reply ends before its JSON begins: {_quoted(answer)}")
-    if not answer.strip():
-        return _UntrustedError("unparsable", "the reply holds no text")
-    return _UntrustedError("unparsable", f"expected a JSON object, got {_quoted(answer)}")
-
-
-def _quoted(text: str) -> str:
-    return repr(text.strip()[: _MAX_DETAIL // 2])
+    return split_thoughts(text, answers_begin_with="{[`")[1]
 
 
 def _plain_key(key: str) -> str:
@@ -148,7 +101,7 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(data) < len(pairs):
         counts = Counter(_plain_key(key) for key, _ in pairs)
         if repeated := [key for key in _DECISIVE_KEYS if counts[key] > 1]:
-            raise _UntrustedError("contradictory", f"the key {min(repeated)!r} stands twice in one object")
+            raise UntrustedError("contradictory", f"the key {min(repeated)!r} stands twice in one object")
     return data
 
 
@@ -168,9 +121,9 @@ def _verdict(objects: Iterator[dict[str, Any]]) -> dict[str, Any]:
     """The only object that bears a verdict, on its own or wrapped in others."""
     found = [data for outermost in objects for data in _bearers(outermost)]
     if len(found) > 1:
-        raise _UntrustedError("contradictory", f"expected one overall verdict, got {len(found)}")
+        raise UntrustedError("contradictory", f"expected one overall verdict, got {len(found)}")
     if not found:
-        raise _UntrustedError("invalid", "expected an object with 'categories' and 'winner', got neither key")
+        raise UntrustedError("invalid", "expected an object with 'categories' and 'winner', got neither key")
     return found[0]
 
 
@@ -187,15 +140,15 @@ def _bearers(data: Any) -> Iterator[dict[str, Any]]:
 
 def _repaired(excerpt: str) -> Assessment:
     if len(excerpt) > _MAX_REPAIR:
-        raise _UntrustedError("unparsable", f"expected at most {_MAX_REPAIR} characters of broken JSON")
+        raise UntrustedError("unparsable", f"expected at most {_MAX_REPAIR} characters of broken JSON")
     try:
         repaired = json_repair.repair_json(_Metered(excerpt), skip_json_loads=True)
         data = _verdict(_objects(repaired))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise _UntrustedError("unparsable", f"broken JSON that cannot be repaired: {type(error).__name__}") from error
+        raise UntrustedError("unparsable", f"broken JSON that cannot be repaired: {type(error).__name__}") from error
     assessment = _validated(data)
     if Counter(_stated_winners(excerpt)) != Counter(_winners(data)):
-        raise _UntrustedError("contradictory", "broken JSON in which the winners can be read in more than one way")
+        raise UntrustedError("contradictory", "broken JSON in which the winners can be read in more than one way")
     return assessment
 
 
@@ -244,7 +197,7 @@ def _is_category(data: Any) -> bool:
     return True
 
 
-def _broken_rule(error: ValidationError) -> _UntrustedError:
+def _broken_rule(error: ValidationError) -> UntrustedError:
     """The gravest of the broken rules."""
     broken: dict[FailureKind, str] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
@@ -252,4 +205,4 @@ def _broken_rule(error: ValidationError) -> _UntrustedError:
         kind: FailureKind = next((known for known in _PRIORITY if known == item["type"]), "invalid")
         broken.setdefault(kind, f"{place}: {item['msg']}")
     gravest = next(kind for kind in _PRIORITY if kind in broken)
-    return _UntrustedError(gravest, broken[gravest])
+    return UntrustedError(gravest, broken[gravest])

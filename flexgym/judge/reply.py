@@ -1,4 +1,4 @@
-"""What the readers of replies in plain text share: length, thoughts, refusals, and how distrust becomes a failure."""
+"""What the readers of replies share: length, thoughts, refusals, and how distrust becomes a failure."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
-from flexgym.judge.parser import MAX_CHARACTERS
 from flexgym.judge.protocol import FailureKind, JudgeFailure
+
+MAX_CHARACTERS = 65_536
+"""Replies end at 4,096 tokens, some 20,000 characters; three times that is no honest reply."""
 
 _THOUGHT = re.compile(r"[\s\ufeff]*<think(?:ing)?>", re.IGNORECASE)
 _END_OF_THOUGHT = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
-# Without an opening tag, one in a repeated caption must not count: there, no line break or tag follows.
-_LONE_END_OF_THOUGHT = re.compile(_END_OF_THOUGHT.pattern + r"(?=\s*(?:\n|<|\Z))", re.IGNORECASE)
 _REFUSAL = re.compile(
     r"[^\d]{0,60}?(?:\b(?:sorry|apolog\w+|as an ai|(?:unable|not able|not possible) to"
     r"|(?:i|we) (?:can ?not|can['\u2019]t|won['\u2019]t|will not|(?:must |have to )?decline))\b|抱歉|对不起|无法)",
@@ -54,18 +54,27 @@ def read_reply(
         # A reply can hold half of a surrogate pair, which no file can.
         return read(text.encode("utf-8", "replace").decode(), finish_reason == "length")
     except UntrustedError as failure:
-        line = " ".join(str(failure).split())
-        return JudgeFailure(failure.kind, line if len(line) <= _MAX_DETAIL else line[: _MAX_DETAIL - 3] + "...")
+        kind, detail = failure.kind, str(failure)
+    except RecursionError:
+        kind, detail = "unparsable", "the reply is nested too deeply"
+    line = " ".join(detail.split())
+    return JudgeFailure(kind, line if len(line) <= _MAX_DETAIL else line[: _MAX_DETAIL - 3] + "...")
 
 
-def split_thoughts(text: str) -> tuple[str, str]:
+def split_thoughts(text: str, *, answers_begin_with: str = "<") -> tuple[str, str]:
     """The thoughts of a reply and what follows them; the opening tag may be missing, as it can be part of the prompt.
+
+    Args:
+        text: the reply.
+        answers_begin_with: the characters of which one follows a closing tag that stands alone, unless a line break or
+            nothing does; a closing tag in a repeated caption, which other words follow, then ends no thoughts.
 
     Raises:
         UntrustedError: the thoughts never end.
     """
     opened = _THOUGHT.match(text)
-    end = (_END_OF_THOUGHT if opened else _LONE_END_OF_THOUGHT).search(text)
+    lone = rf"{_END_OF_THOUGHT.pattern}(?=\s*(?:\n|[{re.escape(answers_begin_with)}]|\Z))"
+    end = _END_OF_THOUGHT.search(text) if opened else re.search(lone, text, re.IGNORECASE)
     if opened and not end:
         raise UntrustedError("truncated", "the thoughts never end")
     if not end:

@@ -26,6 +26,8 @@ OBJECTS = "_objects"
 
 _NULLS = ("null", "~", "Null", "NULL")
 _NOT_SECTIONS = frozenset({"copy", "update_from_dict"})
+# A tuple as one of the types of an annotation such as 'float | tuple[float, float]', not one within another type.
+_TUPLE = re.compile(r"(?:^|\| )tuple\[")
 _Config = TypeVar("_Config", bound=AlgorithmConfig)
 
 
@@ -118,6 +120,9 @@ def apply_overrides(recipe: Mapping[str, Any], overrides: Sequence[str]) -> Reci
 def apply_recipe(config: _Config, recipe: Mapping[str, Any]) -> _Config:
     """Call the fluent methods that a recipe names. All names are checked before the first call.
 
+    YAML has lists and plain values only. A list becomes a tuple, and a plain value an enum, where the config's value
+    until then is one, at any depth, or where the method's parameter is annotated as a tuple.
+
     Args:
         config: changed in place, as its methods do.
         recipe: keyword arguments by section, from `load_recipe`, `apply_overrides` or a plain mapping. The dump of
@@ -172,8 +177,9 @@ def describe(config: AlgorithmConfig) -> dict[str, Any]:
         config: any RLlib config.
 
     Returns:
-        A recipe: `apply_recipe` on a fresh config restores the values. What YAML cannot hold (classes, functions,
-        specs) is written by name under ``_objects``, for people; `apply_recipe` passes over it.
+        A recipe: `apply_recipe` on a fresh config restores the values; a tuple that stands where a list would do as
+        well, such as one of prompts, comes back as a list. What YAML cannot hold (classes, functions, specs) is written
+        by name under ``_objects``, for people; `apply_recipe` passes over it.
     """
     result: dict[str, Any] = {}
     objects: dict[str, dict[str, str]] = {}
@@ -182,7 +188,7 @@ def describe(config: AlgorithmConfig) -> dict[str, Any]:
     for section, keys in config_sections(type(config)).items():
         values: dict[str, Any] = {}
         for key in sorted(keys or ()):
-            attribute = next((name for name in (f"{section}_{key}", key, f"_{key}") if name in stored), None)
+            attribute = _attribute(stored, section, key)
             if attribute is None or attribute in seen:
                 continue
             seen.add(attribute)
@@ -239,13 +245,42 @@ def _check_section(recipe: Recipe, section: str, values: Any, *, sections: Mappi
 
 
 def _call(config: AlgorithmConfig, recipe: Recipe, section: str, *, values: Mapping[str, Any]) -> None:
+    given = {key: _like(value, _model(config, section, key)) for key, value in copy.deepcopy(dict(values)).items()}
     try:
-        getattr(config, section)(**copy.deepcopy(dict(values)))
+        getattr(config, section)(**given)
     except (ValueError, TypeError, KeyError) as error:
         blamed = [key for key in values if re.search(rf"\b{re.escape(str(key))}\b", str(error))]
         where = recipe.origin(section, *blamed[:1])
         kind = type(error) if isinstance(error, FlexGymError) else ConfigError
         raise kind(f"{where}: section {section!r}: {error}") from error
+
+
+def _attribute(stored: Mapping[str, Any], section: str, key: str) -> str | None:
+    """The attribute of a config that holds a key of a section."""
+    return next((name for name in (f"{section}_{key}", key, f"_{key}") if name in stored), None)
+
+
+def _model(config: AlgorithmConfig, section: str, key: str) -> Any:
+    """A value of the type that a key should have: that of the config until now, or a tuple where one is annotated."""
+    attribute = _attribute(vars(config), section, key)
+    value = None if attribute is None else getattr(config, attribute)
+    if isinstance(value, (tuple, list, Mapping)):
+        return value
+    annotated = (inspect.signature(method).parameters.get(key) for method in _methods(type(config), section))
+    parameter = next((found for found in annotated if found is not None), None)
+    return () if parameter is not None and _TUPLE.search(str(parameter.annotation)) else value
+
+
+def _like(value: Any, model: Any) -> Any:
+    """``value`` with the tuples and enums of ``model``, which has the same form as far as it goes."""
+    if isinstance(model, enum.Enum) and not isinstance(value, enum.Enum):
+        return next((member for member in type(model) if member.value == value), value)
+    if isinstance(value, dict) and isinstance(model, Mapping):
+        return {key: _like(inner, model.get(key)) for key, inner in value.items()}
+    if isinstance(value, list) and isinstance(model, (list, tuple)):
+        items = [_like(item, model[min(index, len(model) - 1)]) if model else item for index, item in enumerate(value)]
+        return tuple(items) if isinstance(model, tuple) else items
+    return value
 
 
 def _keys(config_class: type, name: str) -> frozenset[str] | None:

@@ -6,13 +6,14 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from flexgym.errors import ConfigError, JudgeUnavailableError, RewardError, unknown_name
+from flexgym.errors import JudgeUnavailableError, RewardError, built_settings
+from flexgym.judge.choice import check_count
 from flexgym.rllib.algorithm import METRICS, FlowAlgorithm, Verification
 from flexgym.rllib.config import FlowAlgorithmConfig
 from flexgym.rllib.recipe import Recipe, describe, load_recipe
@@ -38,6 +39,9 @@ class RunSettings:
         minutes: wall time after which the run ends, whatever the iterations; None is no limit.
         checkpoint_interval: iterations between two checkpoints.
         keep: number of newest checkpoints that are kept.
+
+    Raises:
+        ConfigError: for a count that is no whole number of at least 1.
     """
 
     name: str = "run"
@@ -47,23 +51,19 @@ class RunSettings:
     checkpoint_interval: int = 20
     keep: int = 3
 
+    def __post_init__(self) -> None:
+        for name in ("iterations", "checkpoint_interval", "keep"):
+            check_count(f"run.{name}", getattr(self, name))
+
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> RunSettings:
         """From the section of a recipe.
 
         Raises:
             UnknownNameError: for an unknown key, with the nearest valid one.
-            ConfigError: for a count below 1.
+            ConfigError: for a value that cannot work.
         """
-        known = {setting.name for setting in fields(cls)}
-        for name in values:
-            if name not in known:
-                raise unknown_name("key of section 'run'", name, known)
-        settings = cls(**values)
-        for name in ("iterations", "checkpoint_interval", "keep"):
-            if getattr(settings, name) < 1:
-                raise ConfigError(f"run.{name} must be at least 1, got {getattr(settings, name)}")
-        return settings
+        return built_settings("section 'run'", cls, values)
 
 
 def saved_recipe(run: Path) -> Recipe:
@@ -106,30 +106,32 @@ class TrainingRun:
             The run folder.
         """
         started = time.monotonic()
-        _quiet_libraries()
-        if not ray.is_initialized():
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        algorithm: FlowAlgorithm = self.config.build_algo()
-        if self.folder.resumed_from:
-            algorithm.restore_from_path(str(self.folder.resumed_from / "algorithm"))
+        with self.folder, self._tensorboard:
+            _quiet_libraries()
+            if not ray.is_initialized():
+                ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            algorithm: FlowAlgorithm = self.config.build_algo()
+            try:
+                if self.folder.resumed_from:
+                    algorithm.restore_from_path(str(self.folder.resumed_from / "algorithm"))
+                self._run(algorithm, deadline=self._deadline(started))
+            finally:
+                algorithm.stop()
+        return self.folder.path
+
+    def _run(self, algorithm: FlowAlgorithm, *, deadline: float) -> None:
         history = read_metrics(self.folder.path / "metrics.jsonl")
         title = f"{type(algorithm).__name__}, {self.folder.shown}"
         display = TrainingDisplay(self.settings.iterations, title=title, history=history)
-        try:
-            with display, GracefulInterrupt(display.announce) as interrupt:
-                if not self.folder.resumed_from:
-                    self._record(algorithm, display, {"iteration": 0}, verification=self._verify(algorithm))
-                try:
-                    finished = self._iterate(algorithm, display, interrupt, deadline=self._deadline(started))
-                except (JudgeUnavailableError, RewardError):
-                    self._finish(algorithm, display, finished=False)
-                    raise
-                self._finish(algorithm, display, finished=finished)
-        finally:
-            algorithm.stop()
-            self._tensorboard.close()
-            self.folder.close()
-        return self.folder.path
+        with display, GracefulInterrupt(display.announce) as interrupt:
+            if not self.folder.resumed_from:
+                self._record(algorithm, display, {"iteration": 0}, verification=self._verify(algorithm))
+            try:
+                finished = self._iterate(algorithm, display, interrupt, deadline=deadline)
+            except (JudgeUnavailableError, RewardError):
+                self._finish(algorithm, display, finished=False)
+                raise
+            self._finish(algorithm, display, finished=finished)
 
     def _deadline(self, started: float) -> float:
         return started + 60.0 * self.settings.minutes if self.settings.minutes else float("inf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from flexgym.errors import ConfigError
 from flexgym.runs.atomic import write_atomic
 from flexgym.runs.checkpoints import CheckpointStore, resolve_checkpoint, verify_checkpoint
+from flexgym.runs.lock import FolderLock
 from flexgym.runs.metrics import MetricsLog
 from flexgym.runs.yaml_files import dump_yaml
 
@@ -20,7 +22,8 @@ _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 class RunFolder:
     """Config, metrics, samples and checkpoints of one run.
 
-    Make one with `create` or `resume`, and close it (or use ``with``).
+    Make one with `create` or `resume`, and close it (or use ``with``). Until then, or until the process ends, no other
+    can open the run.
 
     Attributes:
         path: ``runs/<name>``, absolute.
@@ -33,21 +36,25 @@ class RunFolder:
         resumed_from: the checkpoint to restore, None for a new run.
     """
 
-    def __init__(self, path: Path, *, keep: int | None, resumed_from: Path | None) -> None:
+    def __init__(self, path: Path, *, keep: int | None, resume: Path | None) -> None:
         """Open the parts; use `create` or `resume` instead."""
         path = path.resolve()  # a trainer under Ray Tune changes its working folder
         self.path = path
-        self.resumed_from = resumed_from
-        self.start_iteration = 0 if resumed_from is None else verify_checkpoint(resumed_from)
         self.samples = path / "samples"
         self.tensorboard = path / "tensorboard"
-        self.samples.mkdir(exist_ok=True)
-        self.checkpoints = CheckpointStore(path / "checkpoints", keep=keep)
-        through = None
-        if resumed_from is not None:
-            self.checkpoints.rewind(self.start_iteration)
-            through = self.start_iteration
-        self.metrics = MetricsLog(path / "metrics.jsonl", through=through)
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(FolderLock(path))
+            # Looked for under the lock: before, the process that had the run may have published or removed one.
+            self.resumed_from = None if resume is None else resolve_checkpoint(resume).resolve()
+            self.start_iteration = 0 if self.resumed_from is None else verify_checkpoint(self.resumed_from)
+            self.samples.mkdir(exist_ok=True)
+            self.checkpoints = CheckpointStore(path / "checkpoints", keep=keep)
+            if self.resumed_from is not None:
+                self.checkpoints.rewind(self.start_iteration)
+            through = None if self.resumed_from is None else self.start_iteration
+            self.metrics = MetricsLog(path / "metrics.jsonl", through=through)
+            opened.callback(self.metrics.close)
+            self._opened = opened.pop_all()
 
     @classmethod
     def create(cls, root: str | Path, name: str, *, keep: int | None = 3) -> RunFolder:
@@ -77,7 +84,7 @@ class RunFolder:
                 path = Path(root) / f"{name}-{number}"
             except NotADirectoryError as error:
                 raise ConfigError(f"{root}: expected a folder for runs, got a file.") from error
-        return cls(path, keep=keep, resumed_from=None)
+        return cls(path, keep=keep, resume=None)
 
     @classmethod
     def resume(cls, path: str | Path, *, keep: int | None = 3) -> RunFolder:
@@ -91,10 +98,10 @@ class RunFolder:
             keep: number of newest checkpoints to keep; None keeps all.
 
         Raises:
-            CheckpointError: no whole checkpoint there; nothing has been changed then.
+            CheckpointError: no whole checkpoint there, or another process has the run open; nothing has been changed
+                then.
         """
-        checkpoint = resolve_checkpoint(path).resolve()
-        return cls(checkpoint.parents[1], keep=keep, resumed_from=checkpoint)
+        return cls(resolve_checkpoint(path).resolve().parents[1], keep=keep, resume=Path(path))
 
     @property
     def shown(self) -> str:
@@ -116,8 +123,8 @@ class RunFolder:
         return self.path / name
 
     def close(self) -> None:
-        """Close the open files; further calls do nothing."""
-        self.metrics.close()
+        """Close the open files and let others open the run; further calls do nothing."""
+        self._opened.close()
 
     def __enter__(self) -> RunFolder:
         return self

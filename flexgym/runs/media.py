@@ -31,6 +31,7 @@ _LABEL = 13
 _TITLE = 19
 _MAX_CAPTION_LINES = 3
 _LARGEST_TILE = 512
+_EXACT_COLOURS = 32
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,7 @@ def encode_gif(frames: Pixels, *, fps: float = 8.0) -> bytes:
     _check_pixels(frames, 4, "video")
     if not 0 < fps <= 50:
         raise ConfigError(f"fps: expected more than 0 and at most 50 for a GIF, got {fps}.")
-    palette = _palette(frames)
-    pages = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    pages = _paletted(frames)
     buffer = io.BytesIO()
     duration = max(2, round(100 / fps)) * 10
     pages[0].save(buffer, "GIF", save_all=True, append_images=pages[1:], duration=duration, loop=0, optimize=False)
@@ -276,18 +276,39 @@ def _paste(page: Image.Image, tiles: Sequence[_Tile], *, size: tuple[int, int], 
     return np.asarray(result)
 
 
-def _palette(frames: Pixels) -> Image.Image:
-    """A paletted image with the colours of all frames: the exact ones where at most 256 occur."""
-    packed = frames.reshape(-1, 3).astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
-    values, counts = np.unique(packed, return_counts=True)  # one number per colour: sorting rows takes 30 times as long
-    colours = np.stack([values >> 16, values >> 8 & 255, values & 255], axis=-1).astype(np.uint8)
-    if len(colours) <= 256:
-        image = Image.new("P", (1, 1))
-        image.putpalette(colours.flatten().tolist())
-        return image
-    # At most 2^18 pixels decide: the more frequent colours, which are enough for 256 places.
-    order = np.argsort(-counts, kind="stable")[: 2**18]
-    return Image.fromarray(colours[order][None]).quantize(256, method=Image.Quantize.MEDIANCUT)
+def _paletted(frames: Pixels) -> list[Image.Image]:
+    """Frames with one palette, so that a colour is the same in all of them, wherever it stands.
+
+    Where at most 256 colours occur they stay as they are. Else the most frequent ones do, which are those of the page
+    and its captions, and the others become near ones.
+    """
+    packed = frames.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
+    # One number per colour: sorting rows takes 30 times as long.
+    values, counts = np.unique(packed, return_counts=True)
+    exact = values if len(values) <= 256 else np.sort(values[np.argsort(-counts, kind="stable")[:_EXACT_COLOURS]])
+    places = np.minimum(np.searchsorted(exact, packed), len(exact) - 1)
+    is_exact = exact[places] == packed
+    colours = _unpacked(exact).flatten().tolist()
+    if not is_exact.all():
+        # At most 2^20 pixels decide, which is enough for some 200 places.
+        others = _unpacked(packed[~is_exact])
+        others = others[:: 1 + (len(others) >> 20)]
+        near = Image.fromarray(others[None]).quantize(256 - len(exact), method=Image.Quantize.MEDIANCUT)
+        colours += near.getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(colours)
+    pages = []
+    for frame, place, kept in zip(frames, places, is_exact, strict=True):
+        nearest = Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
+        # Pillow's search for the nearest colour is exact to a few levels only.
+        page = Image.fromarray(np.where(kept, place, np.asarray(nearest)).astype(np.uint8))
+        page.putpalette(colours)
+        pages.append(page)
+    return pages
+
+
+def _unpacked(colours: NDArray[np.uint32]) -> Pixels:
+    return np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=-1).astype(np.uint8)
 
 
 def _write(draw: ImageDraw.ImageDraw, lines: Sequence[str], place: tuple[int, int], *, size: int) -> None:

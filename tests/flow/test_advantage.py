@@ -152,6 +152,9 @@ def test_options_by_name():
         advantage_options("author_code")
     with pytest.raises(UnknownNameError, match="option of the advantage 'batchnorm'. Did you mean 'batch_norm'"):
         advantage_options({"batchnorm": True})
+    for value in (None, 5, ["std"]):
+        with pytest.raises(ConfigError, match="advantage: expected one of paper, authors_code or options by name, got"):
+            advantage_options(value)
 
 
 def test_refusals():

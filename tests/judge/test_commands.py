@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 
 from flexgym.cli import app
 from flexgym.shapes.scenes import Thing, render
+from tests.judge.backends.scripted_server import assessment
+from tests.rewards.seeing_server import seeing_server
 
 CAPTION = "a red circle"
 RIGHT = render((Thing("circle", "red", 16, 16, 6),))
@@ -55,6 +57,114 @@ def test_rank_orders_the_samples_of_every_folder(files):
     assert shown.index("right.png") < shown.index("wrong.png")
 
 
+def thoughtful(means, text):
+    """Prefers the brighter picture, in the dialect of UnifiedReward-Think, if it is asked in it."""
+    if "<answer>" not in text:
+        return assessment("x", 0)
+    first, second = (mean / 26 for mean in means)
+    return (
+        f"<think>\n1. Semantic consistency:\n    Image 1 ({first:.1f}/10) - grey;\n    Image 2 ({second:.1f}/10) - grey"
+        f"\n</think>\n<answer>Image {1 if first > second else 2} is better</answer>"
+    )
+
+
+@pytest.fixture
+def greys(tmp_path):
+    folder = tmp_path / "greys" / "a wall"
+    folder.mkdir(parents=True)
+    for level in (26, 130, 208):
+        Image.new("RGB", (16, 16), (level,) * 3).save(folder / f"{level:03}.png")
+    return folder
+
+
+@pytest.fixture
+def server():
+    with seeing_server(thoughtful, record=True) as running:
+        yield running
+
+
+def test_compare_in_the_dialect_of_unified_reward_think(greys, server):
+    words = (greys / "026.png", greys / "208.png", "--prompt", "a wall", "--judge", server.url, "--dialect", "think")
+    shown, written = run("compare", *words), run("compare", *words, "--json")
+    assert shown.exit_code == written.exit_code == 0, shown.output
+    assert "Winner: Image 2" in shown.output
+    assert json.loads(written.output) == {
+        "winner": "Image 2",
+        "dims": [
+            {"name": "Semantic consistency", "score_1": 1.0, "score_2": 8.0, "reason_1": "grey", "reason_2": "grey"}
+        ],
+        "left_out": 0,
+    }
+
+
+def test_without_a_dialect_it_is_that_of_unified_reward_flex(greys, server):
+    words = ("compare", greys / "026.png", greys / "208.png", "--prompt", "a wall", "--judge", server.url, "--json")
+    written = json.loads(run(*words).output)
+    assert written["winner"] == "Image 1"
+    assert len(written["categories"]) == 3
+    assert json.loads(run(*words, "--dialect", "flex").output) == written | {"reason": "0"}
+
+
+def test_a_reply_in_another_dialect_is_a_failure(greys, tmp_path, server):
+    wording = tmp_path / "wording.txt"
+    wording.write_text("{prompt}: answer in <answer>")
+    words = ("compare", greys / "026.png", greys / "208.png", "--prompt", "a wall", "--judge", server.url, "--json")
+    result = run(*words, "--prompt-template", wording)
+    assert result.exit_code == 1
+    assert json.loads(result.output)["failure"]["kind"] == "unparsable"
+    assert run(*words, "--prompt-template", wording, "--dialect", "think").exit_code == 0
+
+
+def test_rank_and_calibrate_in_the_dialect_of_unified_reward_think(greys, server):
+    words = (greys.parent, "--judge", server.url, "--dialect", "think")
+    [row] = json.loads(run("rank", *words, "--json").output)
+    assert row == {"prompt": "a wall", "rewards": {"026.png": 0.0, "130.png": 0.5, "208.png": 1.0}}
+    shown = run("rank", *words).output
+    assert shown.index("208.png") < shown.index("130.png") < shown.index("026.png")
+    figures = json.loads(run("calibrate", *words, "--json").output, parse_constant=pytest.fail)["judge"]
+    assert figures["consistent_totals"] == 1.0
+    assert figures["consistent_categories"] is None
+
+
+def test_unscored_samples_are_null_in_json(greys):
+    def unsure(means, text):
+        bright = means.round() == 208
+        return "I cannot tell." if bright.any() else thoughtful(means, text)
+
+    with seeing_server(unsure) as server:
+        for name in "ab":  # or more than half of the judgements would fail
+            Image.new("RGB", (16, 16), (60, 60, 60)).save(greys / f"{name}.png")
+        words = (greys.parent, "--judge", server.url, "--dialect", "think", "--json")
+        [row] = json.loads(run("rank", *words).output, parse_constant=pytest.fail)
+    assert row["rewards"].pop("208.png") is None
+    assert all(reward is not None for reward in row["rewards"].values())
+
+
+def test_rank_reads_the_prompt_beside_the_samples(files):
+    (files / "prompt.txt").write_bytes(b"\xef\xbb\xbfa red circle\r\n")
+    files.rename(files.with_name("whatever"))
+    [row] = json.loads(run("rank", files.parent, "--judge", "oracle", "--json").output)
+    assert row["prompt"] == CAPTION
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("für Élise".encode("latin-1"), "expected UTF-8 text, got other bytes at offset 1. Save the file as UTF-8."),
+        (b"x" * (64 * 1024 + 1), "expected the prompt of the samples beside it, at most 64 KiB"),
+        (("é" * 40_000).encode(), "at most 64 KiB"),
+        (b" \n", "expected the prompt of the samples beside it, got none"),
+    ],
+)
+def test_a_prompt_that_cannot_be_read_is_refused(files, written, message):
+    (files / "prompt.txt").write_bytes(written)
+    result = run("rank", files.parent, "--judge", "oracle")
+    assert result.exit_code == 2
+    told = " ".join(result.output.split())
+    assert message in told
+    assert "prompt.txt" in told.replace(" ", "")
+
+
 def test_calibrate_tells_what_each_tournament_makes_of_a_noisy_judge(tmp_path):
     words = ("--judge", "oracle", "--small-world", 6, 6, "--noise", 0.8, 0.69)
     result = run("calibrate", *words, "--json", "--plot", tmp_path / "figure.png")
@@ -74,10 +184,14 @@ def test_calibrate_tells_what_each_tournament_makes_of_a_noisy_judge(tmp_path):
         (("rank", "nowhere", "--judge", "oracle"), "is no folder"),
         (("compare", "a.png", "b.png", "--prompt", "x", "--judge", "oracle"), "a.png"),
         (("rank", ".", "--judge", "http://localhost:1/v1", "--backend", "servr"), "'server'"),
+        (("rank", ".", "--judge", "http://localhost:1/v1", "--dialect", "thnk"), "Did you mean 'think'?"),
+        (("calibrate", "--judge", "oracle", "--dialect", "flx"), "Did you mean 'flex'?"),
+        (("calibrate", "--judge", "oracle", "--dialect", "think"), "leave out --dialect"),
+        (("rank", ".", "--judge", "oracle", "--prompt-template", "x.txt"), "leave out --prompt-template"),
         (("rank", ".", "--judge", "http://localhost:1/v1", "--backend", "vllm"), "expects a checkpoint folder"),
     ],
 )
 def test_errors_teach(words, message):
     result = run(*words)
     assert result.exit_code == 2
-    assert message in result.output.replace("\n", " ")
+    assert message in " ".join(result.output.split())

@@ -15,8 +15,8 @@ from flexgym.judge import JudgeFailure
 from flexgym.judge import points as module
 from flexgym.judge.backends.base import Decoding, Reply
 from flexgym.judge.inputs import Inputs
-from flexgym.judge.parser import MAX_CHARACTERS
 from flexgym.judge.points import FORMS, PointwiseJudge, parse_points
+from flexgym.judge.reply import MAX_CHARACTERS
 from flexgym.judge.template import Template, built_in_template
 from flexgym.types import Prompt, SampleGroup
 

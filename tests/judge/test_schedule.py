@@ -182,6 +182,12 @@ def test_schedules_by_name(written, schedule):
             UnknownNameError,
             "unknown setting of schedule 'regular' 'degree'. Known: k",
         ),
+        (
+            {"name": "regular", "K": 4},
+            UnknownNameError,
+            "unknown setting of schedule 'regular' 'K'. Known: k",
+        ),
+        ({"name": "all", "k": 4}, UnknownNameError, "unknown setting of schedule 'all' 'k'"),
         ("all(3)", ConfigError, r"'all' takes no number, got 'all\(3\)'"),
         ("regular(0)", ConfigError, "k of schedule 'regular' must be a whole number of at least 1, got 0"),
         ({"name": "swiss", "rounds": 2.5}, ConfigError, "rounds of schedule 'swiss'.*got 2.5"),

@@ -26,7 +26,7 @@ from flexgym.judge import (
 from flexgym.judge.calibration import calibrate
 from flexgym.judge.dialect import THINK
 from flexgym.judge.noise import NoisyJudge
-from flexgym.judge.parser import MAX_CHARACTERS
+from flexgym.judge.reply import MAX_CHARACTERS
 from flexgym.judge.report import calibration_report, outcome_report
 from tests.judge.simulated import simulated_groups
 from tests.judge.simulated import verdict as assessment

@@ -4,11 +4,22 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 
+from agents.pref_grpo import PrefGRPOConfig
 from flexgym.errors import ConfigError, UnknownNameError
-from flexgym.rllib.recipe import apply_overrides, apply_recipe, config_sections, describe, load_recipe
+from flexgym.flow import clipped_surrogate
+from flexgym.rllib.recipe import (
+    apply_overrides,
+    apply_recipe,
+    config_sections,
+    describe,
+    load_recipe,
+    shipped_recipes,
+)
 from flexgym.runs.yaml_files import dump_yaml, parse_yaml
 
 
@@ -220,3 +231,64 @@ def test_describe_gives_own_sections_first_and_objects_by_name() -> None:
     assert described["run"] == {"name": "small"}
     assert described["_objects"]["environment"]["env"].endswith("test_recipe.SmallConfig")
     assert "learner_class" not in described["training"]
+
+
+def read_back(config: AlgorithmConfig, folder: Path) -> AlgorithmConfig:
+    """The config that a run resumed from its folder starts with."""
+    return apply_recipe(type(config)(), load_recipe(write(folder, dump_yaml(describe(config)), "config.yaml")))
+
+
+def without_run(path: Path) -> dict[str, Any]:
+    return {section: values for section, values in load_recipe(path).items() if section != "run"}
+
+
+PREF_GRPO = {name: path for name, path in shipped_recipes().items() if name.startswith("pref_grpo")}
+
+
+@pytest.mark.parametrize("path", PREF_GRPO.values(), ids=PREF_GRPO)
+def test_a_shipped_recipe_read_back_from_the_run_folder_is_equal(path: Path, tmp_path: Path) -> None:
+    config = apply_recipe(PrefGRPOConfig(), without_run(path))
+    assert read_back(config, tmp_path).to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize("config_class", [PrefGRPOConfig, PPOConfig, DQNConfig])
+def test_defaults_read_back_are_equal(config_class: type[AlgorithmConfig], tmp_path: Path) -> None:
+    config = config_class()
+    again = read_back(config, tmp_path)
+    assert again.to_dict() == config.to_dict()
+    assert type(again.torch_compile_learner_what_to_compile) is type(config.torch_compile_learner_what_to_compile)
+
+
+def test_tuples_read_back_are_tuples_again(tmp_path: Path) -> None:
+    config = PrefGRPOConfig().training(clip_range=(1e-4, 2e-4), betas=(0.8, 0.9), lr=[[0, 1e-3], [9, 1e-4]])
+    config.rollout(window={"size": 2, "strategy": "random", "first": (1, 4)}, prompts=["a cat", "a dog"])
+    config.reward(monitors=("ShapesVerifier",), settings={"sizes": [1, 2]})
+    assert read_back(config, tmp_path).to_dict() == config.to_dict()
+
+
+def test_lists_of_a_recipe_become_what_the_config_had() -> None:
+    written = {
+        "training": {"betas": [0.8, 0.9], "clip_range": [0.1, 0.2], "lr": [[0, 0.1], [9, 0.2]]},
+        "rollout": {"window": {"first": [0, 2], "size": 1}, "prompts": ["a cat"]},
+        "reward": {"monitors": ["ShapesVerifier"], "settings": {"sizes": [1]}},
+    }
+    config = apply_recipe(PrefGRPOConfig(), written)
+    assert (config.betas, config.clip_range, config.lr) == ((0.8, 0.9), (0.1, 0.2), [[0, 0.1], [9, 0.2]])
+    assert (config.window, config.prompts) == ({"first": (0, 2), "size": 1}, ["a cat"])
+    assert (config.monitors, config.reward_settings) == (("ShapesVerifier",), {"sizes": [1]})
+    assert written["training"]["betas"] == [0.8, 0.9]
+    epsilon = apply_recipe(DQNConfig(), {"training": {"epsilon": [[0, 1.0], [5, 0.5], [9, 0.1]]}}).epsilon
+    assert epsilon == [(0, 1.0), (5, 0.5), (9, 0.1)]
+    assert apply_recipe(DQNConfig(), {"training": {"epsilon": 0.1}}).epsilon == 0.1
+
+
+def test_two_clip_ranges_of_a_recipe_reach_the_loss() -> None:
+    config = apply_recipe(PrefGRPOConfig(), apply_overrides({}, ["training.clip_range=[0.1, 0.2]"]))
+    ratio = torch.tensor([0.85, 0.95, 1.15, 1.25])
+    gain = torch.tensor([-1.0, -1.0, 1.0, 1.0])
+    assert clipped_surrogate(ratio.log(), gain, clip_range=config.clip_range).clipped.tolist() == [
+        True,
+        False,
+        False,
+        True,
+    ]

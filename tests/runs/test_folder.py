@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -77,6 +80,118 @@ def test_a_failed_resume_changes_nothing(tmp_path: Path) -> None:
         RunFolder.resume(tmp_path / "b")
     assert len(read_metrics(tmp_path / "a" / "metrics.jsonl")) == 1
     assert not (tmp_path / "b").exists()
+
+
+HOLD = """
+import sys
+from flexgym.runs import RunFolder
+run = RunFolder.resume(sys.argv[1])
+print("open", flush=True)
+sys.stdin.read()
+run.close()
+print("closed", flush=True)
+"""
+"""Opens a run, and closes it at the end of its input."""
+LIVE_ON = "import time; time.sleep(60)"
+
+
+@contextlib.contextmanager
+def holder(run: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has a run open."""
+    words = [sys.executable, "-c", HOLD + LIVE_ON, str(run)]
+    with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """A run with checkpoints at 0 and 2, and rows up to 3."""
+    with RunFolder.create(tmp_path, "a") as run:
+        train(run, range(4))
+    return run.path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_another_process_has_open_is_refused_and_left_as_it_is(finished: Path) -> None:
+    with holder(finished) as process:
+        before = contents(finished)
+        message = f"{re.escape(str(finished))}: the run is open in another process \\({process.pid} on "
+        for _ in range(2):  # the first failure must not have taken the lock or the note away
+            with pytest.raises(CheckpointError, match=message):
+                RunFolder.resume(finished)
+        with pytest.raises(CheckpointError, match=message):
+            RunFolder.resume(finished / "checkpoints" / "iteration_000000")
+        assert contents(finished) == before
+        with RunFolder.create(finished.parent, "a") as other:
+            assert other.path.name == "a-2"
+
+
+def test_a_killed_process_leaves_no_lock(finished: Path) -> None:
+    with holder(finished) as process:
+        process.kill()
+        process.wait()
+        with RunFolder.resume(finished) as run:
+            assert run.start_iteration == 2
+
+
+def test_a_closed_run_is_free_while_its_process_lives(finished: Path) -> None:
+    with holder(finished) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.close()
+        assert process.stdout.readline() == "closed\n"
+        RunFolder.resume(finished).close()
+        assert process.poll() is None
+
+
+def test_a_run_opens_once_in_a_process_too(finished: Path) -> None:
+    with (
+        RunFolder.resume(finished),
+        pytest.raises(CheckpointError, match="the run is open in this process, and only one can write it"),
+    ):
+        RunFolder.resume(finished)
+    RunFolder.resume(finished).close()
+
+
+def test_what_fails_to_open_is_not_locked(finished: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="keep: expected at least 1"):
+            RunFolder.resume(finished, keep=0)
+    RunFolder.resume(finished).close()
+
+
+def test_a_child_that_was_forked_meanwhile_does_not_hold_a_closed_run(finished: Path) -> None:
+    code = (
+        "import os, sys, time\n"
+        "from flexgym.runs import RunFolder\n"
+        "run = RunFolder.resume(sys.argv[1])\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    time.sleep(60)\n"
+        "    os._exit(0)\n"
+        "run.close()\n"
+        "RunFolder.resume(sys.argv[1]).close()\n"
+        "assert os.waitpid(child, os.WNOHANG) == (0, 0), 'the child has ended'\n"
+        "os.kill(child, 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(finished)], cwd=ROOT, check=True, timeout=60)
+
+
+def test_without_locks_on_the_platform_runs_open_as_before(finished: Path) -> None:
+    code = "import sys; sys.modules['fcntl'] = None\n" + HOLD
+    RunFolder.resume(finished).close()
+    words = [sys.executable, "-c", code, str(finished)]
+    with RunFolder.resume(finished):
+        done = subprocess.run(words, cwd=ROOT, input="", capture_output=True, text=True, timeout=60)
+    assert done.stdout == "open\nclosed\n"
 
 
 def test_paths_stay_right_when_the_working_folder_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageSequence
 
 from flexgym.errors import ConfigError
 from flexgym.runs.media import GridRow, draw_grid, encode_gif, encode_mp4, save_gif, save_mp4, save_png
@@ -125,12 +127,71 @@ def test_gif_keeps_few_colours_exactly(tmp_path: Path) -> None:
             assert np.array_equal(np.asarray(film.convert("RGB")), frames[number])
 
 
-def test_gif_of_many_colours_stays_near() -> None:
-    ramp = np.linspace(0, 255, 64).astype(np.uint8)
-    frame = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], np.uint8(120)), axis=-1)
-    with Image.open(io.BytesIO(encode_gif(np.stack([frame, frame[::-1]])))) as film:
-        error = np.abs(np.asarray(film.convert("RGB")).astype(int) - frame)
-    assert error.mean() < 8
+def decoded(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as film:
+        return np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)])
+
+
+def test_gif_keeps_256_colours_that_lie_next_to_each_other() -> None:
+    grey = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=-1)
+    frames = np.concatenate([grey, grey[:, ::-1]])
+    assert np.array_equal(decoded(encode_gif(frames)), frames)
+
+
+def drifting_grid() -> np.ndarray:
+    """Captions and frames that rest, around samples of far more than 256 colours that move."""
+    ramp = np.linspace(0, 255, 96)
+    level = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], 128.0), axis=-1)
+    video = np.stack([np.roll(level, 9 * frame, axis=1) for frame in range(5)]).astype(np.uint8)
+    rows = [
+        GridRow("a red circle", video[None], labels=("0.25",), marks=(True,)),
+        GridRow("an ink-blue square", 255 - video[None], marks=(False,)),
+    ]
+    return draw_grid(rows, title="iteration 20", columns=2, tile=96)
+
+
+def test_one_colour_is_one_colour_in_all_frames_of_a_gif() -> None:
+    frames = drifting_grid()
+    film = decoded(encode_gif(frames)).reshape(-1, 3)
+    colours, which = np.unique(frames.reshape(-1, 3), axis=0, return_inverse=True)
+    assert len(colours) > 2000
+    became = np.zeros_like(colours)
+    became[which] = film
+    assert np.array_equal(became[which], film)
+
+
+def test_gif_of_many_colours_stays_near_and_its_page_does_not_change() -> None:
+    frames = drifting_grid()
+    film = decoded(encode_gif(frames))
+    error = np.abs(film.astype(int) - frames)
+    rests = (frames == frames[:1]).all(axis=(0, -1))
+    assert 0.3 < rests.mean() < 0.9
+    assert (film == film[:1]).all(axis=(0, -1))[rests].all()
+    for colour in ((255, 255, 255), (28, 32, 40), GREEN, RED):  # paper, ink, frames
+        shown = (frames == np.array(colour, np.uint8)).all(-1)
+        assert shown.any()
+        assert (error[shown] == 0).all(), colour
+    # 224 places for a square of 256 x 256 levels: 15 by 15 of them lie 17 apart, 4 from the nearest on average
+    assert error.mean(axis=(0, -1))[~rests].mean() < 6
+    assert error.max() < 30
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(1, 3),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.sampled_from([2, 40, 256]),
+    st.integers(0, 99),
+)
+def test_any_gif_has_all_its_frames(count: int, height: int, width: int, levels: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    frames = rng.integers(0, levels, (count, height, width, 3), dtype=np.uint8)
+    frames[:, 0, 0, 0] = np.arange(count)  # of equal frames Pillow keeps one
+    film = decoded(encode_gif(frames))
+    assert film.shape == frames.shape
+    if len(np.unique(frames.reshape(-1, 3), axis=0)) <= 256:
+        assert np.array_equal(film, frames)
 
 
 def test_mp4_plays_with_its_frames_and_rate(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""The loop of reward-model training, and its two algorithms: SFT on traces, then DPO on pairs of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.utils.checkpoints import Checkpointable
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
+
+from flexgym.rm.config import RewardModelConfig
+
+METRICS = "flexgym"
+"""Where the metrics of an iteration stand in RLlib's result."""
+
+
+class RewardModelAlgorithm(Algorithm):
+    """Base of the algorithms that train a judge."""
+
+    config: RewardModelConfig
+
+    def setup(self, config: RewardModelConfig) -> None:
+        """Build the learners, each with its trainer and its view of the data."""
+        super().setup(config)
+        self.rows_so_far = 0
+
+    def training_step(self) -> None:
+        """Some optimiser steps; their metrics stand in the result under `METRICS`."""
+        started = time.perf_counter()
+        steps, rows = self.config.steps_per_iteration, self.rows_so_far
+        results = self.on_learners(lambda learner: learner.take_steps(steps, rows_so_far=rows))
+        seen = steps * self.config.batch_size
+        self.rows_so_far += seen
+        metrics = {name: float(np.mean([result[name] for result in results])) for name in results[0]}
+        metrics |= {"rows": float(self.rows_so_far), "time/iteration_s": time.perf_counter() - started}
+        for name, value in metrics.items():
+            self.metrics.log_value((METRICS, name), value, window=1)
+        self.metrics.log_value((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), seen, reduce="lifetime_sum")
+
+    def on_learners(self, call: Callable[[Any], Any]) -> list[Any]:
+        """What a call gives on each learner, in their order."""
+        results = list(self.learner_group.foreach_learner(call))
+        return [result.get() for result in sorted(results, key=lambda result: result.actor_id or 0)]
+
+    def save_judge(self, folder: Path) -> None:
+        """Write what was trained in the format of transformers or peft; the first learner alone does it."""
+        target = str(folder)
+        self.on_learners(lambda learner: learner.save_judge(target))
+
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """RLlib's state and how many rows were seen."""
+        return {**super().get_state(*args, **kwargs), "rows_so_far": self.rows_so_far}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Put a state of `get_state` back."""
+        super().set_state(state)
+        self.rows_so_far = state.get("rows_so_far", 0)
+
+    def restore_from_path(self, path: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Restore a checkpoint; RLlib's own method wants an env runner group, and there is none."""
+        Checkpointable.restore_from_path(self, path, *args, **kwargs)

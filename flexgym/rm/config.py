@@ -1,0 +1,219 @@
+"""The settings of reward-model training, as fluent methods of an RLlib config."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import gymnasium as gym
+import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from flexgym.errors import ConfigError, unknown_name
+from flexgym.rm.module import JudgeModule
+from flexgym.rm.processor import DTYPES, context_length
+from flexgym.rm.rows import TrainingRows
+
+MODES = ("lora", "full")
+
+
+class RewardModelConfig(AlgorithmConfig):
+    """What a model, its data and its training need to know.
+
+    The sections `judge` and `data` are FlexGym's own; `training`, `learners`, `debugging` and the others are RLlib's.
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        super().__init__(algo_class=algo_class)
+        self.source = ""
+        self.dtype = "bfloat16"
+        self.mode = "lora"
+        self.lora: dict[str, Any] = {"r": 64, "lora_alpha": 128, "target_modules": "all-linear"}
+        self.train_vision = True
+        self.files: tuple[str, ...] = ()
+        self.max_length: int | None = None
+        self.max_bad_share = 0.01
+        self.root: str | None = None
+        self.batch_size, self.micro_batch_size = 128, 1
+        self.steps_per_iteration = 10
+        self.gradient_checkpointing = True
+        self.betas = (0.9, 0.999)
+        self.weight_decay = 0.0
+        self.trainer: dict[str, Any] = {}
+        self.grad_clip, self.grad_clip_by, self.seed = 1.0, "global_norm", 0
+        # Data comes from files, not from an environment; RLlib wants spaces all the same.
+        self._is_online = False
+        self.observation_space: gym.Space = gym.spaces.Discrete(1)
+        self.action_space: gym.Space = gym.spaces.Discrete(1)
+
+    # --- sections ----------------------------------------------------------------------------------------------------
+
+    def judge(
+        self,
+        *,
+        source: str = NotProvided,
+        dtype: str = NotProvided,
+        mode: str = NotProvided,
+        lora: Mapping[str, Any] = NotProvided,
+        train_vision: bool = NotProvided,
+    ) -> Self:
+        """The model and what of it trains.
+
+        Args:
+            source: a checkpoint folder or a hub id.
+            dtype: of the weights, ``"bfloat16"`` or ``"float32"``.
+            mode: ``"lora"`` or ``"full"``.
+            lora: arguments of peft's `LoraConfig`.
+            train_vision: whether full training moves the vision tower, too.
+        """
+        return self._set(source=source, dtype=dtype, mode=mode, lora=lora, train_vision=train_vision)
+
+    def data(
+        self,
+        *,
+        files: Sequence[str] = NotProvided,
+        max_length: int | None = NotProvided,
+        max_bad_share: float = NotProvided,
+        root: str | None = NotProvided,
+    ) -> Self:
+        """The rows.
+
+        Args:
+            files: JSON Lines or Parquet.
+            max_length: tokens of a row, pictures included; longer rows are bad ones, never cut. None is the context of
+                the model.
+            max_bad_share: above this share of bad rows nothing is trained.
+            root: folder that all pictures lie in, when it is not that of the data file.
+        """
+        return self._set(files=files, max_length=max_length, max_bad_share=max_bad_share, root=root)
+
+    def training(
+        self,
+        *,
+        batch_size: int = NotProvided,
+        micro_batch_size: int = NotProvided,
+        steps_per_iteration: int = NotProvided,
+        gradient_checkpointing: bool = NotProvided,
+        betas: tuple[float, float] = NotProvided,
+        weight_decay: float = NotProvided,
+        trainer: Mapping[str, Any] = NotProvided,
+        **rllib: Any,
+    ) -> Self:
+        """The update.
+
+        Args:
+            batch_size: rows of one optimiser step, over all learners.
+            micro_batch_size: rows of one forward.
+            steps_per_iteration: optimiser steps between two reports.
+            gradient_checkpointing: trade time for memory.
+            betas: of AdamW.
+            weight_decay: of AdamW.
+            trainer: further options of TRL's config, such as ``beta`` or ``loss_type`` of DPO.
+            **rllib: such as ``lr`` (a number, or ``[[rows, rate], ...]``) and ``grad_clip``.
+        """
+        super().training(**rllib)
+        return self._set(
+            batch_size=batch_size,
+            micro_batch_size=micro_batch_size,
+            steps_per_iteration=steps_per_iteration,
+            gradient_checkpointing=gradient_checkpointing,
+            betas=betas,
+            weight_decay=weight_decay,
+            trainer=trainer,
+        )
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether full training keeps a second model to compare with."""
+        return False
+
+    # --- what the pieces are made of ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def make_rows(self, processor: Any) -> TrainingRows:
+        """The rows in TRL's form."""
+
+    @abstractmethod
+    def make_trainer(self, model: Any, processor: Any, sample: Any) -> Any:
+        """TRL's trainer around a model, for its checks, its collator and its loss.
+
+        Args:
+            model: that trains; with an adapter, or whole.
+            processor: of the model.
+            sample: a dataset of one row, which TRL looks at.
+        """
+
+    @property
+    def longest_row(self) -> int:
+        """Tokens of the longest row that is trained."""
+        return self.max_length or context_length(self.source)
+
+    @property
+    def media_root(self) -> Path | None:
+        """The folder that all pictures must lie in; that of the data file when None."""
+        return None if self.root is None else Path(self.root).resolve()
+
+    def trl_arguments(self, **more: Any) -> dict[str, Any]:
+        """The part of TRL's config that both trainers share."""
+        return {
+            "output_dir": str(Path("runs") / "trl"),
+            "per_device_train_batch_size": self.micro_batch_size,
+            "gradient_checkpointing": self.gradient_checkpointing,
+            "bf16": False,
+            "use_cpu": not torch.cuda.is_available(),
+            "max_length": None,
+            "report_to": [],
+            "seed": self.seed or 0,
+            **self.trainer,
+            **more,
+        }
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """The module of the model."""
+        model_config = {
+            "source": self.source,
+            "dtype": self.dtype,
+            "mode": self.mode,
+            "lora": dict(self.lora),
+            "train_vision": self.train_vision,
+        }
+        return RLModuleSpec(
+            module_class=JudgeModule,
+            observation_space=self.observation_space,
+            action_space=self.action_space,
+            model_config=model_config,
+        )
+
+    def get_default_learner_class(self) -> type:
+        """The learner that holds a TRL trainer."""
+        from flexgym.rm.learner import RewardModelLearner
+
+        return RewardModelLearner
+
+    def validate(self) -> None:
+        """Refuse settings that cannot work, before anything is loaded.
+
+        Raises:
+            ConfigError: naming the setting, what was expected and what came.
+            UnknownNameError: no such dtype or mode.
+        """
+        if self.dtype not in DTYPES:
+            raise unknown_name("dtype", self.dtype, DTYPES)
+        if self.mode not in MODES:
+            raise unknown_name("mode", self.mode, MODES)
+        learners = max(1, self.num_learners)
+        if self.batch_size % (learners * self.micro_batch_size):
+            raise ConfigError(
+                "training.batch_size must be a multiple of learners times training.micro_batch_size,"
+                f" {learners} * {self.micro_batch_size}, got {self.batch_size}"
+            )
+        super().validate()
+
+    def _set(self, **values: Any) -> Self:
+        for name, value in values.items():
+            if value is not NotProvided:
+                setattr(self, name, value)
+        return self

@@ -1,0 +1,47 @@
+"""The data of reward-model training: three kinds of rows, reading them from disk, and making them from public sets."""
+
+from __future__ import annotations
+
+from flexgym.rm.data.conversations import Question, as_chat, dpo_row, sft_row
+from flexgym.rm.data.files import Clip, MediaFile, Source, num_pictures
+from flexgym.rm.data.indexing import IndexedRows
+from flexgym.rm.data.media import check_source, load_frames, load_picture, load_pictures
+from flexgym.rm.data.problems import BadRows, DataError, DataReport, RowError
+from flexgym.rm.data.reading import ReadOptions, RowStream, read_rows
+from flexgym.rm.data.schema import DPORow, Message, Part, PreferencePair, Row, SFTRow
+from flexgym.rm.data.shuffling import both_orders, shuffle_sides
+from flexgym.rm.data.writing import MediaStore, RowWriter, write_rows
+
+__all__ = [
+    "BadRows",
+    "Clip",
+    "DPORow",
+    "DataError",
+    "DataReport",
+    "IndexedRows",
+    "MediaFile",
+    "MediaStore",
+    "Message",
+    "Part",
+    "PreferencePair",
+    "Question",
+    "ReadOptions",
+    "Row",
+    "RowError",
+    "RowStream",
+    "RowWriter",
+    "SFTRow",
+    "Source",
+    "as_chat",
+    "both_orders",
+    "check_source",
+    "dpo_row",
+    "load_frames",
+    "load_picture",
+    "load_pictures",
+    "num_pictures",
+    "read_rows",
+    "sft_row",
+    "shuffle_sides",
+    "write_rows",
+]

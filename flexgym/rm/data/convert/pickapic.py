@@ -1,0 +1,36 @@
+"""Pick-a-Pic v2 (arXiv 2305.01569, ``yuvalkirstain/pickapic_v2``): pairs of images that stand in the Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flexgym.rm.data.convert.base import UNLABELLED, Format, LeftOut, both, make, need, number
+from flexgym.rm.data.problems import RowError
+from flexgym.rm.data.schema import PreferencePair
+
+_WINNERS = {(1.0, 0.0): 0, (0.0, 1.0): 1, (0.5, 0.5): None}
+
+
+def read(values: Mapping[str, Any]) -> PreferencePair | LeftOut:
+    """A row with ``caption, jpg_0, jpg_1, label_0, label_1, has_label, ranking_id``.
+
+    Labels are 1 and 0, or one half each for a tie. Rows without ``has_label`` were shown to nobody, and are left out.
+
+    Raises:
+        RowError: it is not of this form.
+    """
+    if values.get("has_label") is False:
+        return LeftOut(UNLABELLED)
+    labels = number(values, "label_0"), number(values, "label_1")
+    if labels == (None, None):
+        return LeftOut(UNLABELLED)
+    if labels not in _WINNERS:
+        raise RowError("invalid", f"label_0, label_1: expected 1 and 0, 0 and 1, or one half each, got {labels}")
+    first, second = both(values, "jpg_0", "jpg_1")
+    pair = {"prompt": need(values, "caption"), "kind": "image", "first": first, "second": second}
+    about = {"source": "Pick-a-Pic v2", "id": values.get("ranking_id"), "winner": _WINNERS[labels]}
+    return make(PreferencePair, pair | about)
+
+
+FORMAT = Format("pickapic", "Pick-a-Pic v2: Parquet; images stand in the rows and are written to files", read)

@@ -1,0 +1,109 @@
+"""Pairs out of samples that were rated one by one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field
+
+from flexgym.judge.inputs import frame_indices
+from flexgym.judge.template import Kind
+from flexgym.rm.data.convert.base import higher
+from flexgym.rm.data.files import Source
+from flexgym.rm.data.schema import Candidate, Change, Label, PreferencePair, PromptText, Row
+
+PAIRS_PER_PROMPT = 8
+"""At most; all pairs of a prompt with many samples would outweigh the other prompts."""
+
+_SAMPLES_PER_PROMPT = 256
+
+
+class RatedSample(Row):
+    """One image or video with its scores.
+
+    Attributes:
+        prompt: what it was made for.
+        kind: ``"image"`` or ``"video"``.
+        files: the image, the video file, or the frames of the video.
+        scores: by aspect; more is better.
+    """
+
+    prompt: PromptText
+    kind: Kind
+    files: Candidate
+    scores: Annotated[dict[Label, float], Field(min_length=1)]
+
+    @property
+    def media(self) -> tuple[Source, ...]:
+        """See `Row.media`."""
+        return self.files
+
+    def with_files(self, change: Change) -> Self:
+        """See `Row.with_files`."""
+        return self.model_copy(update={"files": tuple(map(change, self.files))})
+
+
+def pair_rated(samples: Iterable[Row]) -> Iterator[PreferencePair]:
+    """Pairs of samples of one prompt, prompts in the order in which they first come.
+
+    The samples wait on the disk until all are there, since those of one prompt can stand anywhere.
+
+    Args:
+        samples: `RatedSample` rows without embedded files.
+
+    Yields:
+        At most `PAIRS_PER_PROMPT` per prompt.
+    """
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(sqlite3.connect(Path(folder) / "rows.db")) as rows:
+        rows.execute("CREATE TABLE samples (number INTEGER PRIMARY KEY, prompt BLOB, row TEXT)")
+        rows.executemany("INSERT INTO samples (prompt, row) VALUES (?, ?)", map(_record, samples))
+        rows.execute("CREATE INDEX by_prompt ON samples (prompt, number)")
+        prompts = rows.execute("SELECT prompt FROM samples GROUP BY prompt HAVING COUNT(*) > 1 ORDER BY MIN(number)")
+        for (prompt,) in prompts:
+            query = "SELECT row FROM samples WHERE prompt = ? ORDER BY number LIMIT ?"
+            found = rows.execute(query, (prompt, _SAMPLES_PER_PROMPT))
+            yield from _pairs([RatedSample.model_validate(json.loads(row)) for (row,) in found])
+
+
+def _record(sample: Row) -> tuple[bytes, str]:
+    assert isinstance(sample, RatedSample)
+    return hashlib.sha256(sample.prompt.encode()).digest(), json.dumps(sample.as_values())
+
+
+def _pairs(group: Sequence[RatedSample]) -> Iterator[PreferencePair]:
+    """The pairs of neighbours in a ring, then those at a distance of two, and so on; evenly spaced ones of the last."""
+    wanted = PAIRS_PER_PROMPT
+    for distance in range(1, len(group) // 2 + 1):
+        starts = range(distance if 2 * distance == len(group) else len(group))
+        met = [(group[start], group[(start + distance) % len(group)]) for start in starts]
+        apart = [(first, second) for first, second in met if first.files != second.files]
+        if not wanted:
+            return
+        chosen = frame_indices(len(apart), wanted) if apart else ()
+        yield from (_pair(*apart[index]) for index in chosen)
+        wanted -= len(chosen)
+
+
+def _pair(first: RatedSample, second: RatedSample) -> PreferencePair:
+    shared = [name for name in first.scores if name in second.scores]
+    return PreferencePair(
+        id=f"{first.id} {second.id}"[:500] if first.id and second.id else None,
+        source=first.source,
+        prompt=first.prompt,
+        kind=first.kind,
+        first=first.files,
+        second=second.files,
+        winner=higher(_mean(first), _mean(second)),
+        aspects={name: higher(first.scores[name], second.scores[name]) for name in shared},
+    )
+
+
+def _mean(sample: RatedSample) -> float:
+    return sum(sample.scores.values()) / len(sample.scores)

@@ -1,0 +1,382 @@
+"""The three kinds of rows that reward models are trained on.
+
+- `PreferencePair`: two candidates for one prompt and who won, as people or rules judged them.
+- `SFTRow`: a conversation with pictures, whose last message the judge learns to write.
+- `DPORow`: a conversation with pictures and two replies to it, one better than the other.
+
+Field names are the keys of JSON Lines and the columns of Parquet; unknown ones are dropped, so files may hold more than
+what is asked for. Conversations take the form that TRL's trainers read:
+``{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "..."}]}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic.functional_serializers import PlainSerializer
+from pydantic_core import PydanticCustomError
+
+from flexgym.judge.reply import MAX_CHARACTERS as MAX_REPLY
+from flexgym.judge.template import Kind
+from flexgym.rm.data.files import Clip, Images, MediaFile, RowPart, Source, num_pictures
+
+MAX_PROMPT = 20_000
+"""Characters of a caption."""
+
+MAX_TEXT = 200_000
+"""Characters of one part of a conversation."""
+
+_MAX_NAME = 500
+_MAX_ASPECTS = 64
+_MAX_MESSAGES = 64
+
+Change = Callable[[MediaFile], MediaFile]
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise PydanticCustomError("blank", "expected a text, found nothing but blanks")
+    return value
+
+
+def _number_as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _side(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # a column of whole numbers becomes one of floats where pandas finds a tie in it
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise PydanticCustomError("side_type", "expected 0 for the first, 1 for the second, or null for a tie")
+
+
+def _as_mapping(value: Any) -> Any:
+    # Arrow's maps are lists of pairs.
+    is_map = isinstance(value, list) and all(isinstance(item, tuple) and len(item) == 2 for item in value)
+    return dict(value or ()) if is_map or value is None else value
+
+
+def _as_files(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _one_or_all(files: tuple[MediaFile, ...]) -> Any:
+    values = [file.model_dump() for file in files]
+    return values[0] if len(values) == 1 else values
+
+
+def _reply_text(value: Any) -> Any:
+    """The text of a reply that may be given as a list of one assistant message."""
+    try:
+        return Reply.model_validate(value).text if isinstance(value, list | tuple) else value
+    except ValueError:
+        raise PydanticCustomError("reply_type", "expected a text, or one message of the assistant in a list") from None
+
+
+Side = Annotated[Literal[0, 1] | None, BeforeValidator(_side)]
+"""Which candidate wins: 0 the first, 1 the second, None neither."""
+Label = Annotated[str, Field(max_length=_MAX_NAME)]
+PromptText = Annotated[str, Field(max_length=MAX_PROMPT), AfterValidator(_not_blank)]
+ReplyText = Annotated[
+    str,
+    Field(max_length=MAX_REPLY),
+    BeforeValidator(_reply_text),
+    AfterValidator(_not_blank),
+]
+Aspects = Annotated[dict[Label, Side], Field(max_length=_MAX_ASPECTS), BeforeValidator(_as_mapping)]
+Candidate = Annotated[
+    tuple[MediaFile, ...],
+    BeforeValidator(_as_files),
+    PlainSerializer(_one_or_all),
+    Field(min_length=1, max_length=4096),
+]
+
+
+class Row(RowPart):
+    """What the three kinds share.
+
+    Attributes:
+        id: name of the row in its source.
+        source: name of the data set, such as ``"HPDv3"``.
+        category: of the prompt, by which results are broken down.
+    """
+
+    id: Annotated[Label, BeforeValidator(_number_as_text)] | None = None
+    source: Label | None = None
+    category: Label | None = None
+
+    @property
+    def media(self) -> tuple[Source, ...]:
+        """All that the row shows, in order."""
+        raise NotImplementedError
+
+    def with_files(self, change: Change) -> Self:
+        """The row with every media file replaced by what ``change`` makes of it."""
+        raise NotImplementedError
+
+    def as_values(self) -> dict[str, Any]:
+        """The row as plain values, without keys that say nothing; with embedded files it holds bytes."""
+        return self.model_dump(exclude_defaults=True)
+
+
+class PreferencePair(Row):
+    """Two candidates for one prompt, and who won.
+
+    Attributes:
+        prompt: what both were made for.
+        kind: ``"image"`` or ``"video"``.
+        first: the candidate shown as number 1: an image, a video file, or the frames of a video in order. In JSON one
+            path, or a list of paths.
+        second: the one shown as number 2.
+        winner: 0 for the first, 1 for the second, None (``null``) for a tie; the key itself must be there.
+        aspects: winners by aspect, such as ``{"alignment": 0, "quality": None}``.
+        confidence: how sure the label is, 0 to 1, such as the winner's share of the votes.
+    """
+
+    prompt: PromptText
+    kind: Kind
+    first: Candidate
+    second: Candidate
+    winner: Side
+    aspects: Aspects = Field(default_factory=dict)
+    confidence: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_both_sides(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            there = [side for side in ("first", "second") if value.get(side) not in (None, "", [], ())]
+            if len(there) == 1:
+                other = "second" if there == ["first"] else "first"
+                raise PydanticCustomError("one_side", f"expected two candidates, and {other!r} is missing")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        for name, files in (("first", self.first), ("second", self.second)):
+            if self.kind == "image" and (len(files) > 1 or files[0].is_video):
+                raise PydanticCustomError("media", f"{name}: expected one image, since the pair is of kind 'image'")
+            if len(files) > 1 and any(file.is_video for file in files):
+                raise PydanticCustomError("media", f"{name}: expected one video file or a list of frames, found a mix")
+        if self.first == self.second:
+            raise PydanticCustomError("same", "expected two candidates, found the same one twice")
+        return self
+
+    def swapped(self) -> Self:
+        """The pair with its sides exchanged; the labels follow."""
+        return self.model_copy(
+            update={
+                "first": self.second,
+                "second": self.first,
+                "winner": _other(self.winner),
+                "aspects": {name: _other(side) for name, side in self.aspects.items()},
+            }
+        )
+
+    @property
+    def media(self) -> tuple[Source, ...]:
+        """See `Row.media`: of the first, then of the second."""
+        return self.first + self.second
+
+    def with_files(self, change: Change) -> Self:
+        """See `Row.with_files`."""
+        sides = {name: tuple(map(change, getattr(self, name))) for name in ("first", "second")}
+        return self.model_copy(update=sides)
+
+
+class Part(RowPart):
+    """A piece of a message: a text, or the place of the next picture.
+
+    Attributes:
+        type: ``"text"`` or ``"image"``.
+        text: of a text.
+    """
+
+    type: Literal["text", "image"]
+    text: Annotated[str, Field(max_length=MAX_TEXT)] | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if (self.text is None) == (self.type == "text"):
+            raise PydanticCustomError("part", "expected a text in parts of type 'text', and in no others")
+        return self
+
+
+PICTURE = Part(type="image")
+"""The place of a picture in a message."""
+
+
+class Message(RowPart):
+    """One turn of a conversation.
+
+    Attributes:
+        role: who speaks.
+        content: texts and places of pictures in order; a plain text in JSON is one text.
+    """
+
+    role: Literal["system", "user", "assistant"]
+    content: Annotated[tuple[Part, ...], Field(min_length=1)]
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return ({"type": "text", "text": value},) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _shows_pictures_as_user(self) -> Self:
+        if self.role != "user" and self.num_pictures:
+            raise PydanticCustomError("picture", f"expected pictures in messages of the user, found one of {self.role}")
+        return self
+
+    @property
+    def num_pictures(self) -> int:
+        """How many pictures it shows."""
+        return sum(part.type == "image" for part in self.content)
+
+    @property
+    def text(self) -> str:
+        """Its texts, put together."""
+        return "".join(part.text or "" for part in self.content)
+
+
+class Reply(RowPart):
+    """A reply as TRL's preference rows hold it: a list of one message of the assistant."""
+
+    messages: Annotated[tuple[Message, ...], Field(min_length=1, max_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, value: Any) -> Any:
+        return {"messages": value}
+
+    @property
+    def text(self) -> str:
+        """What the assistant says.
+
+        Raises:
+            ValueError: somebody else speaks.
+        """
+        if self.messages[0].role != "assistant":
+            raise ValueError(self.messages[0].role)
+        return self.messages[0].text
+
+
+Messages = Annotated[tuple[Message, ...], Field(min_length=1, max_length=_MAX_MESSAGES)]
+
+
+class _Conversation(Row):
+    """A row whose media are the pictures of a conversation."""
+
+    images: Images
+
+    @property
+    def media(self) -> tuple[Source, ...]:
+        """See `Row.media`: the pictures."""
+        return self.images
+
+    def with_files(self, change: Change) -> Self:
+        """See `Row.with_files`."""
+        return self.model_copy(update={"images": tuple(_changed(source, change) for source in self.images)})
+
+
+class SFTRow(_Conversation):
+    """A conversation with pictures whose last message is to be learned.
+
+    Attributes:
+        images: the pictures, in the order of their places.
+        messages: an optional one of the system, then user and assistant; the assistant speaks last. Where no message
+            shows a picture, all of them stand in front of the user's first text.
+    """
+
+    messages: Messages
+
+    @field_validator("messages")
+    @classmethod
+    def _is_a_conversation(cls, messages: tuple[Message, ...], info: ValidationInfo) -> tuple[Message, ...]:
+        _check_turns(messages, last="assistant")
+        if not messages[-1].text.strip():
+            raise PydanticCustomError("blank", "expected a reply in the last message, found nothing but blanks")
+        if len(messages[-1].text) > MAX_REPLY:
+            raise PydanticCustomError("too_long", f"expected a reply of at most {MAX_REPLY} characters")
+        return _with_places(messages, info.data.get("images"))
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """All messages but the last."""
+        return self.messages[:-1]
+
+    @property
+    def reply(self) -> str:
+        """The text of the last message."""
+        return self.messages[-1].text
+
+
+class DPORow(_Conversation):
+    """A conversation with pictures and two replies.
+
+    Attributes:
+        images: the pictures, in the order of their places.
+        prompt: the messages up to the user's last one.
+        chosen: the better reply, as a text or as a list of one message of the assistant.
+        rejected: the worse reply.
+        rule: why the better one is better, such as ``"one_right"`` or ``"both_right"``.
+    """
+
+    prompt: Messages
+    chosen: ReplyText
+    rejected: ReplyText
+    rule: Label | None = None
+
+    @field_validator("prompt")
+    @classmethod
+    def _is_a_conversation(cls, messages: tuple[Message, ...], info: ValidationInfo) -> tuple[Message, ...]:
+        _check_turns(messages, last="user")
+        return _with_places(messages, info.data.get("images"))
+
+    @model_validator(mode="after")
+    def _differs(self) -> Self:
+        if self.chosen == self.rejected:
+            raise PydanticCustomError("same", "expected two replies that differ, found the same one twice")
+        return self
+
+
+def _other(side: Literal[0, 1] | None) -> Literal[0, 1] | None:
+    return None if side is None else (1 if side == 0 else 0)
+
+
+def _changed(source: Source, change: Change) -> Source:
+    return source.model_copy(update={"video": change(source.video)}) if isinstance(source, Clip) else change(source)
+
+
+def _check_turns(messages: tuple[Message, ...], *, last: str) -> None:
+    roles = [message.role for message in messages]
+    turns = roles[1:] if roles[0] == "system" else roles
+    expected = ["user", "assistant"] * len(turns)
+    if not turns or turns != expected[: len(turns)] or turns[-1] != last:
+        raise PydanticCustomError(
+            "turns",
+            "expected user and assistant in turns, with one system message at most before them and {last} at the end,"
+            " got {roles}",
+            {"last": last, "roles": ", ".join(roles[:8])},
+        )
+
+
+def _with_places(messages: tuple[Message, ...], images: tuple[Source, ...] | None) -> tuple[Message, ...]:
+    """The messages with a place for every picture."""
+    if images is None:  # they broke a rule of their own, which is reported
+        return messages
+    shown, given = sum(message.num_pictures for message in messages), num_pictures(images)
+    if shown == 0:
+        at = next(index for index, message in enumerate(messages) if message.role == "user")
+        opened = messages[at].model_copy(update={"content": (PICTURE,) * given + messages[at].content})
+        return (*messages[:at], opened, *messages[at + 1 :])
+    if shown != given:
+        raise PydanticCustomError(
+            "places",
+            "expected as many places as pictures, got {shown} places for {given} pictures",
+            {"shown": shown, "given": given},
+        )
+    return messages

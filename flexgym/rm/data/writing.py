@@ -1,0 +1,127 @@
+"""Writing rows: JSON Lines that are whole or not there, and media files by the hash of their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from flexgym.errors import ConfigError
+from flexgym.rm.data.files import MediaFile
+from flexgym.rm.data.schema import Row
+from flexgym.runs.atomic import fsync_path, temporary_sibling
+
+
+class MediaStore:
+    """A folder of media files named by what they hold, so that one and the same file is kept once.
+
+    Args:
+        folder: made with the first file.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).absolute()
+
+    def keep(self, file: MediaFile) -> MediaFile:
+        """Write an embedded file; one that has a path already stays where it is.
+
+        Returns:
+            The file by its absolute path.
+        """
+        if file.data is None:
+            return file
+        digest = hashlib.sha256(file.data).hexdigest()
+        path = self.folder / digest[:2] / f"{digest[:40]}{file.suffix}"
+        if not path.is_file() or path.stat().st_size != len(file.data):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = temporary_sibling(path)
+            try:
+                temporary.write_bytes(file.data)
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return MediaFile(path=str(path))
+
+
+class RowWriter:
+    """Writes rows as JSON Lines; the file appears when all of them are there.
+
+    Absolute paths of media below the file's own folder are written relative to it, so that the folder can be moved.
+
+    Args:
+        path: ends in ``.jsonl``.
+        overwrite: replace a file that is there.
+
+    Raises:
+        ConfigError: another ending, or a file that is there.
+    """
+
+    def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
+        self.path = Path(path).expanduser().absolute()
+        if self.path.suffix != ".jsonl":
+            raise ConfigError(f"{path}: expected a file ending in .jsonl to write rows to")
+        if self.path.exists() and not overwrite:
+            raise ConfigError(f"{path}: is there already; remove it, take another name, or allow to overwrite it")
+        self._temporary = temporary_sibling(self.path)
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._temporary.open("x", encoding="utf-8", newline="\n")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._file is not None
+        try:
+            if error is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            self._file.close()
+            if error is None:
+                os.replace(self._temporary, self.path)
+                fsync_path(self.path.parent)
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+    def write(self, row: Row) -> None:
+        """Add a row.
+
+        Raises:
+            ConfigError: it holds the bytes of a file.
+        """
+        assert self._file is not None, "a RowWriter writes inside of a with block"
+        values = row.with_files(self._relative).as_values()
+        self._file.write(json.dumps(values, ensure_ascii=False, default=_refuse_bytes) + "\n")
+
+    def _relative(self, file: MediaFile) -> MediaFile:
+        path = Path(file.path or "")
+        if file.data is not None or not path.is_absolute() or not path.is_relative_to(self.path.parent):
+            return file
+        return MediaFile(path=path.relative_to(self.path.parent).as_posix())
+
+
+def write_rows(path: str | Path, rows: Iterable[Row], *, overwrite: bool = False) -> Path:
+    """Write rows as JSON Lines, see `RowWriter`.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConfigError: see `RowWriter`.
+    """
+    with RowWriter(path, overwrite=overwrite) as writer:
+        for row in rows:
+            writer.write(row)
+    return writer.path
+
+
+def _refuse_bytes(value: Any) -> Any:
+    raise ConfigError(
+        f"JSON Lines cannot hold files, got {type(value).__name__}: write them with MediaStore.keep first"
+    )

@@ -1,0 +1,46 @@
+"""Stage two of UnifiedReward-Flex (arXiv 2602.02380): DPO on pairs of reasoning traces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trl import DPOConfig, DPOTrainer
+
+from flexgym.rm.algorithm import RewardModelAlgorithm
+from flexgym.rm.config import RewardModelConfig
+from flexgym.rm.data import DPORow
+from flexgym.rm.processor import load_model
+from flexgym.rm.rows import TrainingRows, dpo_example, open_rows
+
+
+class RewardDPOConfig(RewardModelConfig):
+    """Settings of `RewardDPO`; ``training.trainer`` takes ``beta`` and ``loss_type`` (sigmoid, hinge, ipo, ...)."""
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        super().__init__(algo_class=algo_class or RewardDPO)
+        self.lr = 2.5e-6
+
+    @property
+    def needs_reference(self) -> bool:
+        """See `RewardModelConfig.needs_reference`."""
+        return True
+
+    def make_rows(self, processor: Any) -> TrainingRows:
+        """See `RewardModelConfig.make_rows`."""
+        return open_rows(self, DPORow, dpo_example, processor=processor)
+
+    def make_trainer(self, model: Any, processor: Any, sample: Any) -> DPOTrainer:
+        """See `RewardModelConfig.make_trainer`; the reference is the adapter switched off, or a second model."""
+        # A fresh adapter changes nothing, so the copy of it that TRL would add is the base model as well.
+        reference = load_model(self.source, self.dtype) if self.mode == "full" else None
+        arguments = DPOConfig(**self.trl_arguments())
+        return DPOTrainer(model, ref_model=reference, args=arguments, train_dataset=sample, processing_class=processor)
+
+
+class RewardDPO(RewardModelAlgorithm):
+    """Direct preference optimisation (arXiv 2305.18290) of a judge: which of two assessments is the better one."""
+
+    @classmethod
+    def get_default_config(cls) -> RewardDPOConfig:
+        """The defaults."""
+        return RewardDPOConfig()

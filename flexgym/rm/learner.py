@@ -1,0 +1,197 @@
+"""The learner of reward models: TRL checks the data, collates and computes the loss; RLlib owns everything else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchDDPRLModule
+from torch import Tensor
+
+from flexgym.rm.module import JudgeModule
+from flexgym.rm.saving import save_judge
+from flexgym.rm.stream import BatchStream, Position
+
+if TYPE_CHECKING:
+    from flexgym.rm.config import RewardModelConfig
+
+STREAM = "stream"
+"""Where the position in the data stands in the state of a learner."""
+
+MicroBatch = dict[str, Any]
+
+
+class RewardModelLearner(TorchLearner):
+    """Takes optimiser steps on a TRL trainer's loss.
+
+    The trainer is built for its checks, its collator and its loss, and never trains. Rows are read by each learner
+    itself: a batch is the same whatever the number of learners, and each takes its own part.
+    """
+
+    config: RewardModelConfig
+
+    def build(self) -> None:
+        """Make module, optimiser, trainer and data."""
+        if self.config.num_learners > 1:
+            _tell_accelerate(torch.distributed.get_rank(), self.config.num_learners)
+        super().build()
+        module = self.judge_module
+        # On every learner the same, whatever was drawn before.
+        torch.manual_seed(self.config.seed or 0)
+        self.rows = self.config.make_rows(module.processor)
+        self.stream = BatchStream(self.rows.lengths, batch_size=self.config.batch_size, seed=self.config.seed or 0)
+        self.trainer = self.config.make_trainer(module.model, module.processor, Dataset.from_list([self.rows.example]))
+        if self.config.gradient_checkpointing:
+            # TRL's trainer would do so in its own train().
+            module.model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    @property
+    def judge_module(self) -> JudgeModule:
+        """The module without any wrapper for distribution."""
+        return self.module[DEFAULT_MODULE_ID].unwrapped()
+
+    def get_parameters(self, module: Any) -> list[torch.nn.Parameter]:
+        """Only what trains; the frozen rest needs no optimiser state."""
+        return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """AdamW over what trains."""
+        params = self.get_parameters(self._module[module_id])
+        optimizer = torch.optim.AdamW(params, betas=self.config.betas, weight_decay=self.config.weight_decay)
+        self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params, lr_or_lr_schedule=config.lr)
+
+    def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: Any) -> Tensor:
+        """Not used: the loss is TRL's, see `take_steps`."""
+        raise NotImplementedError("RewardModelLearner.take_steps computes its losses")
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def take_steps(self, count: int, *, rows_so_far: int) -> dict[str, float]:
+        """Take optimiser steps.
+
+        Args:
+            count: how many.
+            rows_so_far: rows of all earlier steps, which learning-rate schedules count in.
+
+        Returns:
+            Means over the steps: ``loss``, ``gradient_norm`` (before clipping), ``learning_rate`` and what TRL logs.
+        """
+        steps = [self._step(rows_so_far + step * self.config.batch_size) for step in range(count)]
+        self._weights_seq_no += count
+        return {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
+
+    def _step(self, rows_so_far: int) -> dict[str, float]:
+        # RLlib's schedules of the learning rate are called so, whatever is counted.
+        timesteps = {"num_env_steps_sampled_lifetime": rows_so_far}
+        self.before_gradient_based_update(timesteps=timesteps)
+        self.module[DEFAULT_MODULE_ID].train()
+        for optimizer in self._optimizer_parameters:
+            optimizer.zero_grad(set_to_none=True)
+        loss = self._accumulate(list(self._micro_batches(self.stream.take())))
+        gradients = {reference: parameter.grad for reference, parameter in self._params.items()}
+        norms = torch._foreach_norm([gradient for gradient in gradients.values() if gradient is not None])
+        norm = torch.stack(norms).norm()
+        self.apply_gradients(self.postprocess_gradients(gradients))
+        self.after_gradient_based_update(timesteps=timesteps)
+        rate = next(iter(self._optimizer_parameters)).param_groups[0]["lr"]
+        return {"loss": loss, "gradient_norm": float(norm), "learning_rate": rate, **self._logged()}
+
+    def _micro_batches(self, rows: NDArray[np.int64]) -> Iterator[MicroBatch]:
+        """This learner's part of a batch, collated."""
+        learners = max(1, self.config.num_learners)
+        mine = rows[self._rank :: learners]
+        for start in range(0, len(mine), self.config.micro_batch_size):
+            examples = [self.rows[int(row)] for row in mine[start : start + self.config.micro_batch_size]]
+            batch = self.trainer.data_collator(examples)
+            yield {name: value.to(self.device) for name, value in batch.items()}
+
+    def _accumulate(self, batches: Sequence[MicroBatch]) -> float:
+        """Add the gradients of all micro-batches; learners exchange theirs with the last.
+
+        The Trainer of transformers averages over micro-batches for models that do not say that they take a number of
+        tokens, Qwen3-VL among them; here every token counts the same, however rows are cut.
+
+        Returns:
+            The loss over all learners.
+        """
+        module = self.module[DEFAULT_MODULE_ID]
+        forward = partial(_forward, module)
+        distributed = isinstance(module, TorchDDPRLModule)
+        tokens = self._tokens(batches)
+        total = torch.zeros((), device=self.device)
+        for number, batch in enumerate(batches):
+            waits = distributed and number + 1 < len(batches)
+            with module.no_sync() if waits else contextlib.nullcontext():
+                loss = self.trainer.compute_loss(forward, batch, num_items_in_batch=tokens)
+                share = loss if tokens is not None else loss / len(batches)
+                share.backward()
+            total += share.detach()
+        if distributed:
+            torch.distributed.all_reduce(total)
+            total /= self.config.num_learners
+        return float(total)
+
+    def _tokens(self, batches: Sequence[MicroBatch]) -> Tensor | None:
+        """Trained tokens of the step over all learners, where the loss is a mean over tokens."""
+        if "labels" not in batches[0]:
+            return None
+        tokens = torch.stack([(batch["labels"][:, 1:] != -100).sum() for batch in batches]).sum()
+        if self.config.num_learners > 1:
+            torch.distributed.all_reduce(tokens)
+        return tokens
+
+    def _logged(self) -> dict[str, float]:
+        """What TRL's trainer counted in this step."""
+        logged = {name: float(np.mean(values)) for name, values in self.trainer._metrics["train"].items() if values}
+        self.trainer._metrics["train"].clear()
+        return logged
+
+    @property
+    def _rank(self) -> int:
+        return torch.distributed.get_rank() if self.config.num_learners > 1 else 0
+
+    def save_judge(self, folder: str) -> None:
+        """Write what was trained; the first learner alone does it."""
+        if not self._rank:
+            save_judge(self.judge_module.model, self.config.source, Path(folder))
+
+    # --- state -------------------------------------------------------------------------------------------------------
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """RLlib's state and the position in the data."""
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if self._check_component(STREAM, components, not_components):
+            state[STREAM] = asdict(self.stream.position)
+        return state
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Put a state of `get_state` back."""
+        super().set_state(state)
+        if STREAM in state:
+            self.stream.position = Position(**state[STREAM])
+
+
+def _forward(module: Any, **batch: Any) -> Any:
+    return module.forward_train(batch)
+
+
+def _tell_accelerate(rank: int, learners: int) -> None:
+    """RLlib sets the address of the process group alone, and TRL's trainer asks accelerate for the rest."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK="0", WORLD_SIZE=str(learners), LOCAL_WORLD_SIZE="1")

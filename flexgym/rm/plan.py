@@ -1,0 +1,87 @@
+"""What a training would take, told before anything is loaded onto a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from flexgym.rm.config import RewardModelConfig
+from flexgym.rm.data import DataReport
+from flexgym.rm.processor import DTYPES, load_processor
+
+_GIB = 2**30
+# AdamW keeps two numbers for each that trains, in the precision of the weights.
+_ADAM_STATES = 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The size of a training.
+
+    Attributes:
+        report: what was found in the data.
+        tokens: lengths of the rows: shortest, median and longest.
+        steps_per_epoch: optimiser steps of one pass.
+        parameters: of the model.
+        trained: those of them that train.
+        gib_per_learner: weights, gradients and optimiser, without activations.
+    """
+
+    report: DataReport
+    tokens: tuple[int, int, int]
+    steps_per_epoch: int
+    parameters: int
+    trained: int
+    gib_per_learner: float
+
+    def lines(self) -> list[str]:
+        """The plan in words, line by line."""
+        shortest, median, longest = self.tokens
+        return [
+            f"{self.report.describe()}; {shortest} to {longest} tokens a row, half of them below {median}",
+            f"an epoch: {self.steps_per_epoch:,} optimiser steps",
+            f"model: {self.parameters:,} parameters, {self.trained:,} of them train",
+            f"memory of a learner: {self.gib_per_learner:.1f} GiB for weights, gradients and optimiser; activations"
+            " come on top",
+        ]
+
+
+def make_plan(config: RewardModelConfig) -> Plan:
+    """Check data and model, and size a training; no weights are read.
+
+    Raises:
+        ConfigError: settings that cannot work.
+        DataError: data that cannot.
+        CheckpointError: no such checkpoint.
+    """
+    config.validate()
+    rows = config.make_rows(load_processor(config.source))
+    parameters, trained = _count_parameters(config)
+    size = DTYPES[config.dtype].itemsize
+    copies = 2 if config.mode == "full" and config.needs_reference else 1
+    memory = copies * parameters * size + trained * size * (1 + _ADAM_STATES)
+    shortest, median, longest = (int(value) for value in np.quantile(rows.lengths, (0.0, 0.5, 1.0)))
+    return Plan(
+        report=rows.report,
+        tokens=(shortest, median, longest),
+        steps_per_epoch=len(rows) // config.batch_size,
+        parameters=parameters,
+        trained=trained,
+        gib_per_learner=memory / _GIB,
+    )
+
+
+def _count_parameters(config: RewardModelConfig) -> tuple[int, int]:
+    """Of the model, and of what trains, on a device without memory."""
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(config.source))
+        total = sum(parameter.numel() for parameter in model.parameters())
+        if config.mode == "lora":
+            model = get_peft_model(model.requires_grad_(False), LoraConfig(task_type="CAUSAL_LM", **config.lora))
+        elif not config.train_vision:
+            model.model.visual.requires_grad_(False)
+    return total, sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

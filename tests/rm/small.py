@@ -1,0 +1,44 @@
+"""Small data and a tiny checkpoint for the trainers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from flexgym.rm.dpo import RewardDPOConfig
+from flexgym.rm.sft import RewardSFTConfig
+
+LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
+
+
+def write_rows(folder: Path, count: int = 12) -> dict[str, Path]:
+    """SFT and DPO rows of different lengths, two pictures each."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: dict[str, list[dict]] = {"sft": [], "dpo": []}
+    for number in range(count):
+        images = []
+        for side in "ab":
+            name = f"{number}{side}.png"
+            Image.fromarray(rng.integers(0, 256, (32, 32 + 32 * (number % 2), 3), dtype=np.uint8)).save(folder / name)
+            images.append(name)
+        asked = [{"role": "user", "content": f"Which one? {'so ' * (number % 5)}"}]
+        good, bad = f"Image {number % 2 + 1} " + "well " * (number % 4), "neither"
+        rows["sft"].append({"images": images, "messages": [*asked, {"role": "assistant", "content": good}]})
+        rows["dpo"].append({"images": images, "prompt": asked, "chosen": good, "rejected": bad})
+    files = {}
+    for kind, lines in rows.items():
+        files[kind] = folder / f"{kind}.jsonl"
+        files[kind].write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return files
+
+
+def small_config(kind: str, checkpoint: Path, file: Path, *, mode: str = "lora") -> RewardSFTConfig | RewardDPOConfig:
+    config = {"sft": RewardSFTConfig, "dpo": RewardDPOConfig}[kind]()
+    config.judge(source=str(checkpoint), dtype="float32", mode=mode, lora=LORA)
+    config.data(files=[str(file)])
+    config.training(lr=1e-2, batch_size=4, micro_batch_size=1, steps_per_iteration=1, gradient_checkpointing=False)
+    return config

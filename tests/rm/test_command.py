@@ -1,0 +1,104 @@
+"""The command, from a dry run to a judge that answers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from flexgym.judge.backends.base import ChatRequest, Decoding
+from flexgym.judge.backends.transformers_model import TransformersBackend
+from flexgym.rllib.recipe import apply_recipe, load_recipe
+from flexgym.rm.command import app
+from flexgym.rm.dpo import RewardDPOConfig
+from flexgym.rm.processor import load_model
+from flexgym.rm.saving import export_judge, save_judge
+from flexgym.rm.sft import RewardSFTConfig
+from flexgym.runs.metrics import read_metrics
+from tests.judge.backends.tiny_qwen3_vl import picture
+
+SMALL = ["judge.dtype=float32", "training.lr=1e-2", "training.batch_size=4", "training.micro_batch_size=2"]
+SMALL += ["training.gradient_checkpointing=false", "training.steps_per_iteration=1", "learners.num_gpus_per_learner=0"]
+LORA = "judge.lora={r: 4, lora_alpha: 8, target_modules: [q_proj, v_proj]}"
+
+
+def arguments(kind: str, checkpoint: Path, files: dict[str, Path], *more: str) -> list[str]:
+    data = [f"judge.source={checkpoint}", f"data.files=[{files[kind]}]"]
+    return ["train", kind, *SMALL, LORA, *data, *more]
+
+
+@pytest.mark.parametrize(("stage", "config"), [("sft", RewardSFTConfig), ("dpo", RewardDPOConfig)])
+def test_shipped_recipes_fit_their_algorithm(stage, config):
+    recipe = load_recipe(f"rm_{stage}_qwen3vl_8b.yaml")
+    recipe.pop("run")
+    settings = apply_recipe(config(), recipe)
+    settings.validate()
+    assert settings.batch_size == 128
+
+
+def test_a_dry_run_tells_the_size_of_it(checkpoint, files):
+    result = CliRunner().invoke(app, [*arguments("sft", checkpoint, files, "judge.mode=full"), "--dry-run"])
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[0] == "rows: 12 good, 0 bad; 46 to 72 tokens a row, half of them below 58"
+    assert lines[1] == "an epoch: 3 optimiser steps"
+    parameters = sum(parameter.numel() for parameter in load_model(checkpoint, "float32").parameters())
+    assert lines[2] == f"model: {parameters:,} parameters, {parameters:,} of them train"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["judge.sorce=x"], "source"),
+        (["judge.dtype=float8"], "bfloat16"),
+        (["data.files=[missing.jsonl]"], "missing.jsonl"),
+        (["run.iteration=3"], "iterations"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_loaded(more, message, checkpoint, files):
+    result = CliRunner().invoke(app, [*arguments("sft", checkpoint, files), *more, "--dry-run"])
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_an_export_answers_like_what_was_trained(checkpoint, tmp_path: Path):
+    """Weights moved by hand, saved as trained, exported, and asked through the judge's own backend."""
+    model = load_model(checkpoint, "float32")
+    with torch.no_grad():
+        model.lm_head.weight[:94].roll(7, dims=0)
+        model.lm_head.weight.copy_(model.lm_head.weight.roll(3, dims=0))
+    trained = save_judge(model, checkpoint, tmp_path / "trained")
+    out = export_judge(trained, checkpoint, tmp_path / "judge", dtype="float32")
+    question = ChatRequest((picture(1), picture(2)), "Which?")
+    replies = [
+        TransformersBackend(folder, device="cpu", dtype="float32").complete([question], Decoding(max_tokens=12))[0]
+        for folder in (checkpoint, trained, out)
+    ]
+    assert replies[1].text == replies[2].text != replies[0].text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "mode"), [("sft", "full"), ("dpo", "lora")])
+def test_train_resume_and_export(kind, mode, checkpoint, files, tmp_path: Path):
+    run = [f"run.root={tmp_path}", "run.name=judge", "run.checkpoint_interval=1", f"judge.mode={mode}"]
+    command = [sys.executable, "-m", "flexgym.rm", *arguments(kind, checkpoint, files, *run)]
+    subprocess.run([*command, "run.iterations=2"], check=True, timeout=300, capture_output=True)
+    folder = tmp_path / "judge"
+    more = [sys.executable, "-m", "flexgym.rm", "train", kind, "run.iterations=4", "--resume", str(folder)]
+    subprocess.run(more, check=True, timeout=300, capture_output=True)
+    rows = read_metrics(folder / "metrics.jsonl")
+    assert [row["iteration"] for row in rows] == [1, 2, 3, 4]
+    assert [row["rows"] for row in rows] == [4, 8, 12, 16]
+    out = tmp_path / "exported"
+    result = CliRunner().invoke(app, ["export", str(folder), str(out), "--dtype", "float32"])
+    assert result.exit_code == 0, result.output
+    before, after = load_model(checkpoint, "float32").state_dict(), load_model(out, "float32").state_dict()
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    again = CliRunner().invoke(app, ["export", str(folder), str(out)])
+    assert again.exit_code == 2
+    assert "exists already" in again.output
