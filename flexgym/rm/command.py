@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from flexgym.judge.command_options import JudgeOptions, with_judge_options
+from flexgym.rm.options import AskOptions, DataOptions, RefereeOptions, with_options
+from flexgym.rm.replies import Asker, Cost
 from flexgym.terminal import teaching_errors
 
 PROGRAM = "flexgym.rm"
@@ -19,6 +23,7 @@ app.add_typer(train_app, name="train")
 Overrides = Annotated[list[str] | None, typer.Argument(help="such as training.lr=1e-5 run.minutes=60")]
 ConfigOption = Annotated[str, typer.Option(help="a recipe: a file, or the name of a shipped one")]
 Resume = Annotated[Path | None, typer.Option(help="a run folder, or one checkpoint in it")]
+PairFiles = Annotated[list[Path], typer.Argument(help="preference pairs, JSON Lines or Parquet")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check data, model and memory, and stop.")]
 
 
@@ -73,6 +78,94 @@ def export(
         source = saved_recipe(run)["judge"]["source"]
         folder = export_judge(resolve_checkpoint(run).resolve() / JUDGE, source, out, dtype=dtype)
         Console().print(f"Judge: {folder}", markup=False, soft_wrap=True)
+
+
+@app.command()
+@with_options(asked=AskOptions, data=DataOptions)
+def distill(
+    files: PairFiles,
+    *,
+    teacher: Annotated[list[str], typer.Option(help="server addresses, a folder, a hub id, or oracle")],
+    keep_ties: Annotated[bool, typer.Option(help="ask about pairs without a winner, too")] = False,
+    asked: AskOptions,
+    data: DataOptions,
+) -> None:
+    """Ask a teacher about pairs and keep the traces that can be trusted (SFTRow file)."""
+    from flexgym.judge.backends.base import Decoding
+    from flexgym.rm.distill import distill as distill_traces
+
+    with teaching_errors():
+        items = data.items(files, asked.question, ties=keep_ties)
+        with asked.opened(teacher) as opened, data.reply_file() as kept:
+            asker = Asker(opened, kept)
+            try:
+                decoding = Decoding(max_tokens=asked.max_tokens)
+                report = distill_traces(asker, items, data.out, decoding=decoding, overwrite=data.overwrite)
+                _tell(report.lines())
+            finally:
+                _tell_cost("teacher", asker.cost, asked.price)
+
+
+@app.command()
+@with_options(referee=RefereeOptions, asked=AskOptions, data=DataOptions)
+def pairs(
+    files: PairFiles,
+    *,
+    judge: Annotated[list[str], typer.Option(help="server addresses, a folder or a hub id")],
+    temperature: Annotated[float, typer.Option(help="of the two traces, whose seeds are 0 and 1")] = 0.7,
+    referee: RefereeOptions,
+    asked: AskOptions,
+    data: DataOptions,
+) -> None:
+    """Ask a judge twice about each pair and pair a better trace with a worse one (DPORow file)."""
+    from flexgym.rm.pairs import PairMaker, TraceSampling
+
+    with teaching_errors():
+        items = data.items(files, asked.question)
+        sampling = TraceSampling(temperature, max_tokens=asked.max_tokens)
+        with contextlib.ExitStack() as stack:
+            kept = stack.enter_context(data.reply_file())
+            other = stack.enter_context(referee.opened(asked, kept))
+            asker = Asker(stack.enter_context(asked.opened(judge)), kept)
+            try:
+                maker = PairMaker(asker, other.judge, sampling=sampling)
+                _tell(maker.write(items, data.out, overwrite=data.overwrite).lines())
+            finally:
+                _tell_cost("judge", asker.cost, asked.price)
+                _tell_cost("trajectory judge", other.cost, asked.price)
+
+
+@app.command()
+@with_judge_options
+def evaluate(
+    files: Annotated[list[Path], typer.Argument(help="of the benchmark, or preference pairs")],
+    *,
+    out: Annotated[Path, typer.Option(help="the folder of the report")],
+    asked: JudgeOptions,
+    benchmark: Annotated[str, typer.Option(help="whose files they are, such as genai_bench_image or mmrb2")] = "pairs",
+    orders: Annotated[str, typer.Option(help="both, given or shuffled")] = "both",
+    media: Annotated[Path | None, typer.Option(help="folder of images and videos; by default that of the file")] = None,
+    batch: Annotated[int, typer.Option(help="pairs asked at a time")] = 16,
+) -> None:
+    """Measure how well a judge agrees with labelled pairs, each asked in both orders."""
+    from flexgym.rm.evaluation_run import EvaluationRun
+
+    with teaching_errors():
+        run = EvaluationRun(files, out, benchmark=benchmark, orders=orders, media=media, batch=batch)
+        with asked.opened() as opened:
+            summary = run.write(opened, asked)
+        _tell(run.lines(summary))
+
+
+def _tell(lines: list[str]) -> None:
+    for line in lines:
+        Console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _tell_cost(who: str, cost: Cost | None, price: tuple[float, float] | None) -> None:
+    """Also after an interruption; nothing where nobody was asked."""
+    if cost and (cost.requests or cost.reused):
+        _tell([f"{who}: {cost.describe(price)}"])
 
 
 def _train(

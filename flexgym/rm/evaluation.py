@@ -1,0 +1,161 @@
+"""A judge over labelled pairs: each is asked in both orders, and what was said is kept as a small record."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flexgym.errors import ConfigError, check_names
+from flexgym.judge.inputs import frame_indices
+from flexgym.judge.protocol import Judge, JudgeFailure, Outcome, Pair
+from flexgym.judge.verdict import Verdict
+from flexgym.judge.vision_judge import VisionJudge
+from flexgym.rm.data.files import MediaFile
+from flexgym.rm.data.media import load_frames, load_picture
+from flexgym.rm.data.problems import RowError
+from flexgym.rm.data.schema import PreferencePair
+from flexgym.rm.data.shuffling import shuffle_sides
+from flexgym.rm.evaluation_figures import PairResult, TieRule, Vote
+from flexgym.types import Prompt, SampleGroup
+
+ORDERS = ("both", "given", "shuffled")
+"""Both orders of each pair, the one in the file, or one by a seeded coin."""
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How pairs are judged.
+
+    Attributes:
+        orders: one of `ORDERS`.
+        ties: what becomes of tied labels.
+        batch: pairs that are asked and in memory at a time.
+        num_frames: pictures of each video.
+        seed: of the coin for ``orders="shuffled"``.
+
+    Raises:
+        UnknownNameError: no such orders; the message holds the nearest ones.
+        ConfigError: no positive batch or number of frames.
+    """
+
+    orders: str = "both"
+    ties: TieRule = "left_out"
+    batch: int = 16
+    num_frames: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_names("orders of an evaluation", [self.orders], ORDERS)
+        for name in ("batch", "num_frames"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} of an evaluation: expected at least 1, got {getattr(self, name)}")
+
+
+class Evaluation:
+    """A judge over labelled pairs, a batch at a time.
+
+    Args:
+        judge: who is asked.
+        options: how.
+
+    Attributes:
+        unusable: pairs by kind of problem that could not be shown, see `flexgym.rm.data.problems.KINDS`.
+    """
+
+    def __init__(self, judge: Judge, options: EvaluationOptions | None = None) -> None:
+        self._judge, self._options = judge, options or EvaluationOptions()
+        self.unusable: Counter[str] = Counter()
+
+    def results(self, rows: Iterable[PreferencePair]) -> Iterator[PairResult]:
+        """Judge pairs as they come.
+
+        Args:
+            rows: their media with paths that can be opened.
+
+        Yields:
+            One result per pair, in order; without votes for ties that are left out. Pairs whose media cannot be shown
+            are counted in ``unusable`` and have none.
+
+        Raises:
+            ConfigError: candidates that differ in size before a judge that compares one size only.
+        """
+        remaining = iter(rows)
+        while batch := list(itertools.islice(remaining, self._options.batch)):
+            yield from self._judged([self._turned(row) for row in batch])
+
+    def _turned(self, row: PreferencePair) -> PreferencePair:
+        return shuffle_sides(row, self._options.seed) if self._options.orders == "shuffled" else row
+
+    def _judged(self, rows: Sequence[PreferencePair]) -> Iterator[PairResult]:
+        groups = [self._group(row) for row in rows]
+        orders = ((0, 1), (1, 0)) if self._options.orders == "both" else ((0, 1),)
+        pairs = [Pair(group, *order) for group in groups if isinstance(group, SampleGroup) for order in orders]
+        outcomes = iter(self._judge.assess(pairs) if pairs else ())
+        for row, group in zip(rows, groups, strict=True):
+            if isinstance(group, RowError):
+                self.unusable[group.kind] += 1
+                continue
+            asked = orders if group else ()
+            votes = tuple(_vote(next(outcomes), swapped=first == 1) for first, _ in asked)
+            yield PairResult(row.id, row.category, row.winner, votes)
+
+    def _group(self, row: PreferencePair) -> SampleGroup | RowError | None:
+        """What the judge is shown; None for a tie that is left out."""
+        if row.winner is None and self._options.ties == "left_out":
+            return None
+        try:
+            return as_group(row, self._options.num_frames, one_size=not isinstance(self._judge, VisionJudge))
+        except RowError as problem:
+            return problem
+
+
+def as_group(row: PreferencePair, num_frames: int, *, one_size: bool = False) -> SampleGroup:
+    """Both candidates of a pair as a group of two.
+
+    Args:
+        row: the pair.
+        num_frames: of each video, at most.
+        one_size: refuse candidates that differ in size or length.
+
+    Returns:
+        The group; where the candidates differ in size, its samples are an array of two arrays, which `VisionJudge`
+        shows like any other.
+
+    Raises:
+        RowError: a file cannot be read, or frames of one video differ in size.
+        ConfigError: sizes differ and must not.
+    """
+    both = [_load(files, row.kind, num_frames) for files in (row.first, row.second)]
+    if both[0].shape == both[1].shape:
+        return SampleGroup(Prompt(row.prompt), np.stack(both))
+    if one_size:
+        raise ConfigError(
+            f"this judge compares samples of one size, got {both[0].shape} and {both[1].shape}; ask a model instead"
+        )
+    ragged: Any = np.empty(2, dtype=object)
+    ragged[0], ragged[1] = both
+    return SampleGroup(Prompt(row.prompt), ragged)
+
+
+def _load(files: Sequence[MediaFile], kind: str, num_frames: int) -> NDArray[np.uint8]:
+    if kind == "image":
+        return np.asarray(load_picture(files[0]))
+    if files[0].is_video:
+        return load_frames(files[0], num_frames)
+    frames = [np.asarray(load_picture(files[index])) for index in frame_indices(len(files), num_frames)]
+    if len({frame.shape for frame in frames}) > 1:
+        raise RowError("invalid", f"{files[0]}: expected frames of one size, found several")
+    return np.stack(frames)
+
+
+def _vote(outcome: Outcome, *, swapped: bool) -> Vote:
+    if isinstance(outcome, JudgeFailure):
+        return Vote(swapped, None, outcome.kind)
+    dims = outcome.dims if isinstance(outcome, Verdict) else [dim for part in outcome.categories for dim in part.dims]
+    return Vote(swapped, outcome.side, margin=sum(dim.score_1 - dim.score_2 for dim in dims))
