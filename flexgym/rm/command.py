@@ -184,6 +184,7 @@ def _train(
             Console().print(line, markup=False, highlight=False, soft_wrap=True)
         return
     settings.validate()
+    settings.check_devices()
     RewardModelRun(settings, run, resume=resume, command=[PROGRAM, "train", stage]).train()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -159,7 +160,7 @@ class RewardModelConfig(AlgorithmConfig):
     def trl_arguments(self, **more: Any) -> dict[str, Any]:
         """The part of TRL's config that both trainers share."""
         return {
-            "output_dir": str(Path("runs") / "trl"),
+            "output_dir": str(Path(tempfile.gettempdir()) / "flexgym-trl"),  # where nothing is written
             "per_device_train_batch_size": self.micro_batch_size,
             "gradient_checkpointing": self.gradient_checkpointing,
             "bf16": False,
@@ -200,6 +201,10 @@ class RewardModelConfig(AlgorithmConfig):
             ConfigError: naming the setting, what was expected and what came.
             UnknownNameError: no such dtype or mode.
         """
+        if not self.source:
+            raise ConfigError("judge.source: expected a checkpoint folder or a hub id, got none")
+        if not self.files:
+            raise ConfigError('data.files: expected JSON Lines or Parquet, such as "data.files=[rows.jsonl]", got none')
         if self.dtype not in DTYPES:
             raise unknown_name("dtype", self.dtype, DTYPES)
         if self.mode not in MODES:
@@ -211,6 +216,18 @@ class RewardModelConfig(AlgorithmConfig):
                 f" {learners} * {self.micro_batch_size}, got {self.batch_size}"
             )
         super().validate()
+
+    def check_devices(self) -> None:
+        """Refuse to train where there is no GPU for a learner in this process.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.num_gpus_per_learner and not self.num_learners and not torch.cuda.is_available():
+            raise ConfigError(
+                f"learners.num_gpus_per_learner={self.num_gpus_per_learner}, and this machine has no GPU: set it to 0"
+                " to train on the CPU, or learners.num_learners for GPUs of a cluster"
+            )
 
     def _set(self, **values: Any) -> Self:
         for name, value in values.items():

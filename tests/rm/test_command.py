@@ -10,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from flexgym.errors import ConfigError
 from flexgym.judge.backends.base import ChatRequest, Decoding
 from flexgym.judge.backends.transformers_model import TransformersBackend
 from flexgym.rllib.recipe import apply_recipe, load_recipe
@@ -36,6 +37,9 @@ def test_shipped_recipes_fit_their_algorithm(stage, config):
     recipe = load_recipe(f"rm_{stage}_qwen3vl_8b.yaml")
     recipe.pop("run")
     settings = apply_recipe(config(), recipe)
+    with pytest.raises(ConfigError, match=r"data\.files"):
+        settings.validate()
+    settings.data(files=["rows.jsonl"])
     settings.validate()
     assert settings.batch_size == 128
 
@@ -63,6 +67,15 @@ def test_mistakes_are_told_before_anything_is_loaded(more, message, checkpoint, 
     result = CliRunner().invoke(app, [*arguments("sft", checkpoint, files), *more, "--dry-run"])
     assert result.exit_code == 2
     assert message in result.output
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_training_without_a_gpu_has_to_be_asked_for(checkpoint, files, tmp_path: Path):
+    where = [f"run.root={tmp_path}", "learners.num_gpus_per_learner=1"]
+    result = CliRunner().invoke(app, [*arguments("sft", checkpoint, files), *where])
+    assert result.exit_code == 2
+    assert "set it to 0" in result.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_export_answers_like_what_was_trained(checkpoint, tmp_path: Path):
