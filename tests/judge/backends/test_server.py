@@ -318,6 +318,7 @@ def test_numbers_that_make_no_sense(setting):
 
 
 def test_closing_ends_those_who_wait(make):
+    before = set(threading.enumerate())
     with ScriptedServer(Script(stall=1.0)) as server:
         backend = make(server.url)
         threading.Timer(0.3, backend.close).start()
@@ -326,7 +327,8 @@ def test_closing_ends_those_who_wait(make):
         backend.close()
         with pytest.raises(JudgeUnavailableError, match="closed"):
             backend.complete(requests(1), Decoding())
-    assert not any(thread.name == "judge-server-client" for thread in threading.enumerate())
+    started = set(threading.enumerate()) - before
+    assert not any(thread.name == "judge-server-client" for thread in started)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
