@@ -12,8 +12,10 @@ import gymnasium as gym
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from torch import Tensor
 
 from flexgym.errors import ConfigError, unknown_name
+from flexgym.judge.choice import check_count
 from flexgym.rm.module import JudgeModule
 from flexgym.rm.processor import DTYPES, context_length
 from flexgym.rm.rows import TrainingRows
@@ -24,7 +26,8 @@ MODES = ("lora", "full")
 class RewardModelConfig(AlgorithmConfig):
     """What a model, its data and its training need to know.
 
-    The sections `judge` and `data` are FlexGym's own; `training`, `learners`, `debugging` and the others are RLlib's.
+    The sections `judge`, `data` and `held_out` are FlexGym's own; `training`, `learners`, `debugging` and the others
+    are RLlib's.
     """
 
     def __init__(self, algo_class: type | None = None) -> None:
@@ -38,6 +41,9 @@ class RewardModelConfig(AlgorithmConfig):
         self.max_length: int | None = None
         self.max_bad_share = 0.01
         self.root: str | None = None
+        self.held_out_files: tuple[str, ...] = ()
+        self.held_out_interval = 1
+        self.held_out_max_rows: int | None = None
         self.batch_size, self.micro_batch_size = 128, 1
         self.steps_per_iteration = 10
         self.gradient_checkpointing = True
@@ -91,6 +97,22 @@ class RewardModelConfig(AlgorithmConfig):
         """
         return self._set(files=files, max_length=max_length, max_bad_share=max_bad_share, root=root)
 
+    def held_out(
+        self,
+        *,
+        files: Sequence[str] = NotProvided,
+        interval: int = NotProvided,
+        max_rows: int | None = NotProvided,
+    ) -> Self:
+        """Rows that are never trained on; TRL's loss and figures on them stand under ``eval/`` in the metrics.
+
+        Args:
+            files: JSON Lines or Parquet; what `data` says of length, bad rows and pictures holds for them, too.
+            interval: iterations between two measurements; a run is measured before its first step as well.
+            max_rows: so many of the rows, drawn once and the same ones in every run; None takes all.
+        """
+        return self._set(held_out_files=files, held_out_interval=interval, held_out_max_rows=max_rows)
+
     def training(
         self,
         *,
@@ -134,8 +156,22 @@ class RewardModelConfig(AlgorithmConfig):
     # --- what the pieces are made of ---------------------------------------------------------------------------------
 
     @abstractmethod
-    def make_rows(self, processor: Any) -> TrainingRows:
-        """The rows in TRL's form."""
+    def make_rows(self, files: Sequence[str], processor: Any) -> TrainingRows:
+        """The rows of some files in TRL's form.
+
+        Args:
+            files: JSON Lines or Parquet.
+            processor: of the model.
+        """
+
+    @abstractmethod
+    def figure_weight(self, name: str, batch: Mapping[str, Tensor]) -> Tensor:
+        """Over how many rows or tokens of a collated batch one of TRL's figures is the mean, a scalar.
+
+        Args:
+            name: of the figure, such as ``loss`` or ``rewards/margins``.
+            batch: collated.
+        """
 
     @abstractmethod
     def make_trainer(self, model: Any, processor: Any, sample: Any) -> Any:
@@ -209,6 +245,7 @@ class RewardModelConfig(AlgorithmConfig):
             raise unknown_name("dtype", self.dtype, DTYPES)
         if self.mode not in MODES:
             raise unknown_name("mode", self.mode, MODES)
+        self._check_held_out()
         learners = max(1, self.num_learners)
         if self.batch_size % (learners * self.micro_batch_size):
             raise ConfigError(
@@ -228,6 +265,15 @@ class RewardModelConfig(AlgorithmConfig):
                 f"learners.num_gpus_per_learner={self.num_gpus_per_learner}, and this machine has no GPU: set it to 0"
                 " to train on the CPU, or learners.num_learners for GPUs of a cluster"
             )
+
+    def _check_held_out(self) -> None:
+        check_count("held_out.interval", self.held_out_interval)
+        if self.held_out_max_rows is not None:
+            check_count("held_out.max_rows", self.held_out_max_rows)
+        trained = {Path(file).resolve() for file in self.files}
+        for file in self.held_out_files:
+            if Path(file).resolve() in trained:
+                raise ConfigError(f"held_out.files: expected files that data.files does not name, got {file} in both")
 
     def _set(self, **values: Any) -> Self:
         for name, value in values.items():

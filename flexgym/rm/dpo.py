@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
 from trl import DPOConfig, DPOTrainer
 
 from flexgym.rm.algorithm import RewardModelAlgorithm
 from flexgym.rm.config import RewardModelConfig
 from flexgym.rm.data import DPORow
 from flexgym.rm.processor import load_model
-from flexgym.rm.rows import TrainingRows, dpo_example, open_rows
+from flexgym.rm.rows import RowForm, TrainingRows, dpo_example, open_rows
 
 
 class RewardDPOConfig(RewardModelConfig):
@@ -25,9 +28,22 @@ class RewardDPOConfig(RewardModelConfig):
         """See `RewardModelConfig.needs_reference`."""
         return True
 
-    def make_rows(self, processor: Any) -> TrainingRows:
+    def make_rows(self, files: Sequence[str], processor: Any) -> TrainingRows:
         """See `RewardModelConfig.make_rows`."""
-        return open_rows(self, DPORow, dpo_example, processor=processor)
+        return open_rows(files, self, RowForm(DPORow, dpo_example), processor=processor)
+
+    def figure_weight(self, name: str, batch: Mapping[str, Tensor]) -> Tensor:
+        """See `RewardModelConfig.figure_weight`; most are means over rows, some over tokens of one reply or of both."""
+        tokens = batch["completion_mask"][:, 1:]
+        chosen, rejected = (part.sum() for part in tokens.chunk(2))
+        rows = torch.tensor(len(tokens) // 2)
+        over_tokens = {
+            "entropy": chosen + rejected,
+            "mean_token_accuracy": chosen,
+            "logits/chosen": chosen,
+            "logits/rejected": rejected,
+        }
+        return over_tokens.get(name, rows)
 
     def make_trainer(self, model: Any, processor: Any, sample: Any) -> DPOTrainer:
         """See `RewardModelConfig.make_trainer`; the reference is the adapter switched off, or a second model."""

@@ -19,7 +19,9 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchDDPRLModule
 from torch import Tensor
 
+from flexgym.rm.held_out import MicroBatch, Share, chosen_rows, evaluate
 from flexgym.rm.module import JudgeModule
+from flexgym.rm.rows import TrainingRows
 from flexgym.rm.saving import save_judge
 from flexgym.rm.stream import BatchStream, Position
 
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 
 STREAM = "stream"
 """Where the position in the data stands in the state of a learner."""
-
-MicroBatch = dict[str, Any]
+TOKENS = "trained_tokens"
+"""Where TRL's count of all tokens so far, which it logs as ``num_tokens``, stands there."""
 
 
 class RewardModelLearner(TorchLearner):
@@ -49,12 +51,14 @@ class RewardModelLearner(TorchLearner):
         module = self.judge_module
         # On every learner the same, whatever was drawn before.
         torch.manual_seed(self.config.seed or 0)
-        self.rows = self.config.make_rows(module.processor)
+        self.rows = self.config.make_rows(self.config.files, module.processor)
         self.stream = BatchStream(self.rows.lengths, batch_size=self.config.batch_size, seed=self.config.seed or 0)
         self.trainer = self.config.make_trainer(module.model, module.processor, Dataset.from_list([self.rows.example]))
         if self.config.gradient_checkpointing:
             # TRL's trainer would do so in its own train().
             module.model.gradient_checkpointing_enable({"use_reentrant": False})
+        if self.config.held_out_files:
+            self.held_out = self.config.make_rows(self.config.held_out_files, module.processor)
 
     @property
     def judge_module(self) -> JudgeModule:
@@ -109,12 +113,13 @@ class RewardModelLearner(TorchLearner):
 
     def _micro_batches(self, rows: NDArray[np.int64]) -> Iterator[MicroBatch]:
         """This learner's part of a batch, collated."""
-        learners = max(1, self.config.num_learners)
-        mine = rows[self._rank :: learners]
+        mine = rows[self._rank :: max(1, self.config.num_learners)]
         for start in range(0, len(mine), self.config.micro_batch_size):
-            examples = [self.rows[int(row)] for row in mine[start : start + self.config.micro_batch_size]]
-            batch = self.trainer.data_collator(examples)
-            yield {name: value.to(self.device) for name, value in batch.items()}
+            yield self._collated(self.rows, mine[start : start + self.config.micro_batch_size])
+
+    def _collated(self, rows: TrainingRows, numbers: NDArray[np.int64]) -> MicroBatch:
+        batch = self.trainer.data_collator([rows[int(number)] for number in numbers])
+        return {name: value.to(self.device) for name, value in batch.items()}
 
     def _accumulate(self, batches: Sequence[MicroBatch]) -> float:
         """Add the gradients of all micro-batches; learners exchange theirs with the last.
@@ -157,6 +162,19 @@ class RewardModelLearner(TorchLearner):
         self.trainer._metrics["train"].clear()
         return logged
 
+    # --- held-out rows -----------------------------------------------------------------------------------------------
+
+    def evaluate_held_out(self) -> dict[str, float]:
+        """TRL's loss and figures on the held-out rows of all learners; every learner must call it.
+
+        Returns:
+            The figures by name, such as ``eval/loss``.
+        """
+        rows = chosen_rows(self.held_out, self.config.held_out_max_rows)
+        share = Share(self._rank, max(1, self.config.num_learners), self.config.micro_batch_size)
+        batches = ((self._collated(self.held_out, part.rows), part.counts) for part in share.forwards(rows))
+        return evaluate(self.trainer, batches, weigh=self.config.figure_weight)
+
     @property
     def _rank(self) -> int:
         return torch.distributed.get_rank() if self.config.num_learners > 1 else 0
@@ -175,10 +193,12 @@ class RewardModelLearner(TorchLearner):
         not_components: str | Collection[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """RLlib's state and the position in the data."""
+        """RLlib's state, the position in the data, and the tokens so far."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(STREAM, components, not_components):
             state[STREAM] = asdict(self.stream.position)
+        if self._check_component(TOKENS, components, not_components):
+            state[TOKENS] = self.trainer._total_train_tokens
         return state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -186,6 +206,8 @@ class RewardModelLearner(TorchLearner):
         super().set_state(state)
         if STREAM in state:
             self.stream.position = Position(**state[STREAM])
+        if TOKENS in state:
+            self.trainer._total_train_tokens = state[TOKENS]
 
 
 def _forward(module: Any, **batch: Any) -> Any:

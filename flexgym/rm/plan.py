@@ -29,6 +29,7 @@ class Plan:
         parameters: of the model.
         trained: those of them that train.
         gib_per_learner: weights, gradients and optimiser, without activations.
+        held_out: what was found in the rows that are never trained on, if there are any.
     """
 
     report: DataReport
@@ -37,16 +38,19 @@ class Plan:
     parameters: int
     trained: int
     gib_per_learner: float
+    held_out: DataReport | None = None
 
     def lines(self) -> list[str]:
         """The plan in words, line by line."""
         shortest, median, longest = self.tokens
+        held_out = [f"held out: {self.held_out.describe()}"] if self.held_out else []
         return [
             f"{self.report.describe()}; {shortest} to {longest} tokens a row, half of them below {median}",
             f"an epoch: {self.steps_per_epoch:,} optimiser steps",
             f"model: {self.parameters:,} parameters, {self.trained:,} of them train",
             f"memory of a learner: {self.gib_per_learner:.1f} GiB for weights, gradients and optimiser; activations"
             " come on top",
+            *held_out,
         ]
 
 
@@ -59,7 +63,9 @@ def make_plan(config: RewardModelConfig) -> Plan:
         CheckpointError: no such checkpoint.
     """
     config.validate()
-    rows = config.make_rows(load_processor(config.source))
+    processor = load_processor(config.source)
+    rows = config.make_rows(config.files, processor)
+    held_out = config.make_rows(config.held_out_files, processor).report if config.held_out_files else None
     parameters, trained = _count_parameters(config)
     size = DTYPES[config.dtype].itemsize
     copies = 2 if config.mode == "full" and config.needs_reference else 1
@@ -72,6 +78,7 @@ def make_plan(config: RewardModelConfig) -> Plan:
         parameters=parameters,
         trained=trained,
         gib_per_learner=memory / _GIB,
+        held_out=held_out,
     )
 
 

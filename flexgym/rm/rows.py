@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,24 +50,36 @@ class TrainingRows:
         return self[0]
 
 
-def open_rows(
-    config: RewardModelConfig, schema: type[AnyRow], as_example: Callable[[AnyRow], Example], *, processor: Any
-) -> TrainingRows:
-    """Read the files of a config through: check every row and measure it.
+@dataclass(frozen=True)
+class RowForm:
+    """How rows of one kind are written, and what TRL makes of them.
 
-    Args:
-        config: names the files, the longest row that is trained and how many bad rows are borne.
+    Attributes:
         schema: of the rows.
         as_example: see `TrainingRows`.
+    """
+
+    schema: type[SFTRow] | type[DPORow]
+    as_example: Callable[[Any], Example]
+
+
+def open_rows(files: Sequence[str], config: RewardModelConfig, form: RowForm, *, processor: Any) -> TrainingRows:
+    """Read files through: check every row and measure it.
+
+    Args:
+        files: JSON Lines or Parquet.
+        config: says how long a row may be and how many bad rows are borne.
+        form: of the rows.
         processor: of the model.
 
     Raises:
         DataError: a file is missing, too many rows are bad, or none is good.
     """
-    measure = partial(checked_tokens, as_example=as_example, processor=processor, longest=config.longest_row)
+    measure = partial(checked_tokens, as_example=form.as_example, processor=processor, longest=config.longest_row)
     bad = BadRows(max_share=config.max_bad_share, min_rows=config.batch_size)
     options = ReadOptions(root=config.media_root, bad=bad)
-    return TrainingRows(IndexedRows.open(list(config.files), schema, options=options, measure=measure), as_example)
+    rows = IndexedRows.open(list(files), form.schema, options=options, measure=measure)
+    return TrainingRows(rows, form.as_example)
 
 
 def sft_example(row: SFTRow) -> Example:

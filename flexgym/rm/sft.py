@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
 from trl import SFTConfig, SFTTrainer
 
 from flexgym.rm.algorithm import RewardModelAlgorithm
 from flexgym.rm.config import RewardModelConfig
 from flexgym.rm.data import SFTRow
-from flexgym.rm.rows import TrainingRows, open_rows, sft_example
+from flexgym.rm.rows import RowForm, TrainingRows, open_rows, sft_example
 
 
 class RewardSFTConfig(RewardModelConfig):
@@ -19,9 +21,13 @@ class RewardSFTConfig(RewardModelConfig):
         super().__init__(algo_class=algo_class or RewardSFT)
         self.lr = 2.5e-6
 
-    def make_rows(self, processor: Any) -> TrainingRows:
+    def make_rows(self, files: Sequence[str], processor: Any) -> TrainingRows:
         """See `RewardModelConfig.make_rows`."""
-        return open_rows(self, SFTRow, sft_example, processor=processor)
+        return open_rows(files, self, RowForm(SFTRow, sft_example), processor=processor)
+
+    def figure_weight(self, name: str, batch: Mapping[str, Tensor]) -> Tensor:
+        """See `RewardModelConfig.figure_weight`; all are means over trained tokens."""
+        return (batch["labels"][:, 1:] != -100).sum()
 
     def make_trainer(self, model: Any, processor: Any, sample: Any) -> SFTTrainer:
         """See `RewardModelConfig.make_trainer`; the loss is taken over the reply alone."""

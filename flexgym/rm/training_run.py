@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,11 +18,13 @@ from flexgym.rllib.recipe import describe
 from flexgym.rllib.training_run import RunSettings
 from flexgym.rm.algorithm import METRICS, RewardModelAlgorithm
 from flexgym.rm.config import RewardModelConfig
+from flexgym.rm.held_out import PREFIX
 from flexgym.runs.folder import RunFolder
 from flexgym.runs.interrupt import GracefulInterrupt, resume_message
 from flexgym.runs.tensorboard import TensorboardLog
 
-_SHOWN = ("loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins", "gradient_norm")
+_FIGURES = ("loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins")
+_SHOWN = (*_FIGURES, "gradient_norm", *(f"{PREFIX}{name}" for name in _FIGURES))
 JUDGE = "judge"
 """The part of a checkpoint that `flexgym.rm export` takes."""
 
@@ -62,6 +65,8 @@ class RewardModelRun:
             if self.folder.resumed_from:
                 algorithm.restore_from_path(str(self.folder.resumed_from / "algorithm"))
             with self._progress() as progress, GracefulInterrupt(self._announce) as interrupt:
+                if not self.folder.resumed_from:
+                    self._measure_start(algorithm)
                 finished = self._iterate(algorithm, progress, interrupt, started=started)
             latest = self._checkpoint(algorithm)
             self._console.print(
@@ -83,16 +88,20 @@ class RewardModelRun:
         """Train until the end; False when a person asked for a stop."""
         task = progress.add_task("", total=self.settings.iterations, completed=algorithm.iteration, shown="")
         while algorithm.iteration < self.settings.iterations and not interrupt.requested:
-            metrics = algorithm.train()[METRICS]
+            metrics = _measured(algorithm.train()[METRICS])
             self._record({"iteration": algorithm.iteration, **metrics})
             progress.update(task, completed=algorithm.iteration, shown=_shown(metrics))
-            if self._console.is_dumb_terminal or not self._console.is_terminal:
-                self._console.print(f"iteration {algorithm.iteration}  {_shown(metrics)}", highlight=False)
             if algorithm.iteration % self.settings.checkpoint_interval == 0:
                 self._checkpoint(algorithm)
             if self.settings.minutes and time.monotonic() - started > 60.0 * self.settings.minutes:
                 break
         return not interrupt.requested
+
+    def _measure_start(self, algorithm: RewardModelAlgorithm) -> None:
+        """The held-out rows before the first step, which later figures are compared with."""
+        metrics = algorithm.evaluate_held_out()
+        if metrics:
+            self._record({"iteration": 0, **metrics})
 
     def _progress(self) -> Progress:
         columns = (
@@ -105,8 +114,11 @@ class RewardModelRun:
         return Progress(*columns, console=self._console, disable=not self._console.is_terminal)
 
     def _record(self, row: Mapping[str, Any]) -> None:
+        """One row to the file, to TensorBoard and, where there is no progress bar, as a line."""
         self.folder.metrics.append(row)
         self._tensorboard.scalars(row, row["iteration"])
+        if self._console.is_dumb_terminal or not self._console.is_terminal:
+            self._console.print(f"iteration {row['iteration']}  {_shown(row)}", highlight=False, soft_wrap=True)
 
     def _checkpoint(self, algorithm: RewardModelAlgorithm) -> Path:
         """The checkpoint of the last finished iteration, written if it is not there yet."""
@@ -122,6 +134,12 @@ class RewardModelRun:
 
     def _announce(self, text: str) -> None:
         self._console.print(text, markup=False)
+
+
+def _measured(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Without what was not due in this iteration: RLlib goes on to report every name it once logged, as NaN."""
+    optional = (PREFIX, "time/eval")
+    return {name: value for name, value in metrics.items() if not (name.startswith(optional) and math.isnan(value))}
 
 
 def _shown(metrics: Mapping[str, float]) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
+from flexgym.rm.algorithm import METRICS, RewardModelAlgorithm
 from flexgym.rm.dpo import RewardDPOConfig
 from flexgym.rm.sft import RewardSFTConfig
 
@@ -42,3 +45,19 @@ def small_config(kind: str, checkpoint: Path, file: Path, *, mode: str = "lora")
     config.data(files=[str(file)])
     config.training(lr=1e-2, batch_size=4, micro_batch_size=1, steps_per_iteration=1, gradient_checkpointing=False)
     return config
+
+
+def measured(algorithm: RewardModelAlgorithm) -> dict[str, float]:
+    """The metrics of one iteration, without those that were not due in it."""
+    return {name: value for name, value in algorithm.train()[METRICS].items() if not math.isnan(value)}
+
+
+def steps(config: RewardSFTConfig | RewardDPOConfig, count: int) -> tuple[RewardModelAlgorithm, list[dict[str, float]]]:
+    """An algorithm, and the metrics of its first iterations."""
+    algorithm = config.build_algo()
+    return algorithm, [measured(algorithm) for _ in range(count)]
+
+
+def weights(algorithm: RewardModelAlgorithm) -> dict[str, Tensor]:
+    """What trains, as the first learner has it."""
+    return algorithm.on_learners(lambda learner: learner.judge_module.get_state())[0]

@@ -16,7 +16,7 @@ from flexgym.errors import CheckpointError, ConfigError
 from flexgym.rm.algorithm import METRICS
 from flexgym.rm.data import DataError
 from flexgym.rm.processor import load_model, load_processor
-from tests.rm.small import LORA, small_config, write_rows
+from tests.rm.small import LORA, small_config, steps, weights, write_rows
 
 KINDS = ["sft", "dpo"]
 MODES = ["lora", "full"]
@@ -27,16 +27,6 @@ def cluster():
     ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
-
-
-def steps(config, count):
-    algorithm = config.build_algo()
-    metrics = [algorithm.train()[METRICS] for _ in range(count)]
-    return algorithm, metrics
-
-
-def weights(algorithm):
-    return algorithm.on_learners(lambda learner: learner.judge_module.get_state())[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -124,8 +114,7 @@ def test_resume_continues_bit_for_bit(kind, learners, checkpoint, files, tmp_pat
     resumed.restore_from_path(str(tmp_path / "saved"))
     again = [resumed.train()[METRICS] for _ in range(3)]
     for before, after in zip(later, again, strict=True):
-        for name in ("loss", "gradient_norm", "learning_rate", "rows"):
-            assert before[name] == after[name]
+        assert all(before[name] == after[name] for name in before if not name.startswith("time/"))
     first, second = weights(whole), weights(resumed)
     assert all(torch.equal(first[name], second[name]) for name in first)
     for algorithm in (whole, resumed):
