@@ -209,6 +209,13 @@ class RewardModelLearner(TorchLearner):
         if TOKENS in state:
             self.trainer._total_train_tokens = state[TOKENS]
 
+    def _get_optimizer_state(self) -> dict[str, Any]:
+        """As copies on the CPU; RLlib's own method makes them numpy's, which has no bfloat16."""
+        return {
+            name: {"module_id": self._optimizer_name_to_module[name], "state": _copied(optimizer.state_dict())}
+            for name, optimizer in self._named_optimizers.items()
+        }
+
 
 def _forward(module: Any, **batch: Any) -> Any:
     return module.forward_train(batch)
@@ -217,3 +224,12 @@ def _forward(module: Any, **batch: Any) -> Any:
 def _tell_accelerate(rank: int, learners: int) -> None:
     """RLlib sets the address of the process group alone, and TRL's trainer asks accelerate for the rest."""
     os.environ.update(RANK=str(rank), LOCAL_RANK="0", WORLD_SIZE=str(learners), LOCAL_WORLD_SIZE="1")
+
+
+def _copied(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of an optimiser, with its tensors as copies on the CPU."""
+    numbers = {
+        number: {key: value.detach().cpu().clone() for key, value in of_parameter.items()}
+        for number, of_parameter in state["state"].items()
+    }
+    return {**state, "state": numbers}

@@ -16,7 +16,7 @@ from flexgym.errors import CheckpointError, ConfigError
 from flexgym.rm.algorithm import METRICS
 from flexgym.rm.data import DataError
 from flexgym.rm.processor import load_model, load_processor
-from tests.rm.small import LORA, small_config, steps, weights, write_rows
+from tests.rm.small import LORA, measured, small_config, steps, weights, write_rows
 
 KINDS = ["sft", "dpo"]
 MODES = ["lora", "full"]
@@ -115,6 +115,22 @@ def test_resume_continues_bit_for_bit(kind, learners, checkpoint, files, tmp_pat
     again = [resumed.train()[METRICS] for _ in range(3)]
     for before, after in zip(later, again, strict=True):
         assert all(before[name] == after[name] for name in before if not name.startswith("time/"))
+    first, second = weights(whole), weights(resumed)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for algorithm in (whole, resumed):
+        algorithm.stop()
+
+
+def test_full_training_in_bfloat16_is_saved_and_resumed(checkpoint, files, tmp_path: Path):
+    """What the shipped recipe of stage one does; its optimiser keeps bfloat16, too."""
+    config = small_config("sft", checkpoint, files["sft"], mode="full")
+    config.judge(dtype="bfloat16")
+    whole, _ = steps(config, 1)
+    whole.save_to_path(str(tmp_path / "saved"))
+    resumed = config.copy(copy_frozen=False).build_algo()
+    resumed.restore_from_path(str(tmp_path / "saved"))
+    for _ in range(2):
+        assert measured(whole)["loss"] == measured(resumed)["loss"]
     first, second = weights(whole), weights(resumed)
     assert all(torch.equal(first[name], second[name]) for name in first)
     for algorithm in (whole, resumed):
