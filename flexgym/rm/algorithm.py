@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import COMPONENT_LEARNER_GROUP
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
@@ -65,9 +67,32 @@ class RewardModelAlgorithm(Algorithm):
         target = str(folder)
         self.on_learners(lambda learner: learner.save_judge(target))
 
-    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def save_to_path(self, *args: Any, **kwargs: Any) -> Any:
+        """Write a checkpoint, see RLlib's method."""
+        with self._gathered():
+            return super().save_to_path(*args, **kwargs)
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
         """RLlib's state and how many rows were seen."""
-        return {**super().get_state(*args, **kwargs), "rows_so_far": self.rows_so_far}
+        asked = self._check_component(COMPONENT_LEARNER_GROUP, components, not_components)
+        with self._gathered() if asked else contextlib.nullcontext():
+            state = super().get_state(components, not_components=not_components, **kwargs)
+        return {**state, "rows_so_far": self.rows_so_far}
+
+    @contextlib.contextmanager
+    def _gathered(self) -> Iterator[None]:
+        """The first learner, whom RLlib asks alone, has the parts of all others where the model is sharded."""
+        self.on_learners(lambda learner: learner.gather_state())
+        try:
+            yield
+        finally:
+            self.on_learners(lambda learner: learner.release_state())
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Put a state of `get_state` back."""

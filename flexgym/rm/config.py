@@ -17,8 +17,9 @@ from torch import Tensor
 from flexgym.errors import ConfigError, unknown_name
 from flexgym.judge.choice import check_count
 from flexgym.rm.module import JudgeModule
-from flexgym.rm.processor import DTYPES, context_length
+from flexgym.rm.processor import DTYPES, context_length, load_model
 from flexgym.rm.rows import TrainingRows
+from flexgym.rm.sharding import SHARDINGS
 
 MODES = ("lora", "full")
 
@@ -37,6 +38,7 @@ class RewardModelConfig(AlgorithmConfig):
         self.mode = "lora"
         self.lora: dict[str, Any] = {"r": 64, "lora_alpha": 128, "target_modules": "all-linear"}
         self.train_vision = True
+        self.sharding = "none"
         self.files: tuple[str, ...] = ()
         self.max_length: int | None = None
         self.max_bad_share = 0.01
@@ -66,6 +68,7 @@ class RewardModelConfig(AlgorithmConfig):
         mode: str = NotProvided,
         lora: Mapping[str, Any] = NotProvided,
         train_vision: bool = NotProvided,
+        sharding: str = NotProvided,
     ) -> Self:
         """The model and what of it trains.
 
@@ -75,8 +78,10 @@ class RewardModelConfig(AlgorithmConfig):
             mode: ``"lora"`` or ``"full"``.
             lora: arguments of peft's `LoraConfig`.
             train_vision: whether full training moves the vision tower, too.
+            sharding: ``"none"`` gives each learner the whole model, ``"fsdp"`` a part of every parameter, gradient and
+                optimiser state, for a model that one device cannot hold.
         """
-        return self._set(source=source, dtype=dtype, mode=mode, lora=lora, train_vision=train_vision)
+        return self._set(source=source, dtype=dtype, mode=mode, lora=lora, train_vision=train_vision, sharding=sharding)
 
     def data(
         self,
@@ -149,6 +154,11 @@ class RewardModelConfig(AlgorithmConfig):
         )
 
     @property
+    def shards(self) -> bool:
+        """Whether a learner holds a part of the model only."""
+        return self.sharding == "fsdp"
+
+    @property
     def needs_reference(self) -> bool:
         """Whether full training keeps a second model to compare with."""
         return False
@@ -173,14 +183,19 @@ class RewardModelConfig(AlgorithmConfig):
             batch: collated.
         """
 
+    def make_reference(self) -> Any:
+        """A frozen second model to compare with, or None."""
+        return load_model(self.source, self.dtype) if self.mode == "full" and self.needs_reference else None
+
     @abstractmethod
-    def make_trainer(self, model: Any, processor: Any, sample: Any) -> Any:
+    def make_trainer(self, model: Any, processor: Any, sample: Any, *, reference: Any = None) -> Any:
         """TRL's trainer around a model, for its checks, its collator and its loss.
 
         Args:
             model: that trains; with an adapter, or whole.
             processor: of the model.
             sample: a dataset of one row, which TRL looks at.
+            reference: of `make_reference`.
         """
 
     @property
@@ -235,7 +250,7 @@ class RewardModelConfig(AlgorithmConfig):
 
         Raises:
             ConfigError: naming the setting, what was expected and what came.
-            UnknownNameError: no such dtype or mode.
+            UnknownNameError: no such dtype, mode or sharding.
         """
         if not self.source:
             raise ConfigError("judge.source: expected a checkpoint folder or a hub id, got none")
@@ -246,7 +261,14 @@ class RewardModelConfig(AlgorithmConfig):
         if self.mode not in MODES:
             raise unknown_name("mode", self.mode, MODES)
         self._check_held_out()
+        if self.sharding not in SHARDINGS:
+            raise unknown_name("sharding", self.sharding, SHARDINGS)
         learners = max(1, self.num_learners)
+        if self.shards and learners == 1:
+            raise ConfigError(
+                f"judge.sharding=fsdp cuts the model over learners: expected learners.num_learners of at least 2, got"
+                f" {self.num_learners}"
+            )
         if self.batch_size % (learners * self.micro_batch_size):
             raise ConfigError(
                 "training.batch_size must be a multiple of learners times training.micro_batch_size,"

@@ -12,7 +12,6 @@ from trl import DPOConfig, DPOTrainer
 from flexgym.rm.algorithm import RewardModelAlgorithm
 from flexgym.rm.config import RewardModelConfig
 from flexgym.rm.data import DPORow
-from flexgym.rm.processor import load_model
 from flexgym.rm.rows import RowForm, TrainingRows, dpo_example, open_rows
 
 
@@ -45,12 +44,15 @@ class RewardDPOConfig(RewardModelConfig):
         }
         return over_tokens.get(name, rows)
 
-    def make_trainer(self, model: Any, processor: Any, sample: Any) -> DPOTrainer:
-        """See `RewardModelConfig.make_trainer`; the reference is the adapter switched off, or a second model."""
-        # A fresh adapter changes nothing, so the copy of it that TRL would add is the base model as well.
-        reference = load_model(self.source, self.dtype) if self.mode == "full" else None
-        arguments = DPOConfig(**self.trl_arguments())
+    def make_trainer(self, model: Any, processor: Any, sample: Any, *, reference: Any = None) -> DPOTrainer:
+        """See `RewardModelConfig.make_trainer`; without a second model, the adapter switched off is the reference."""
+        # A fresh adapter changes nothing, so the copy of it that TRL adds is the base model as well.
+        arguments = _Arguments(**self.trl_arguments())
         return DPOTrainer(model, ref_model=reference, args=arguments, train_dataset=sample, processing_class=processor)
+
+
+class _Arguments(DPOConfig):
+    place_model_on_device = False  # the learner does
 
 
 class RewardDPO(RewardModelAlgorithm):

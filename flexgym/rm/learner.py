@@ -18,11 +18,13 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchDDPRLModule
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from flexgym.rm.held_out import MicroBatch, Share, chosen_rows, evaluate
 from flexgym.rm.module import JudgeModule
 from flexgym.rm.rows import TrainingRows
 from flexgym.rm.saving import save_judge
+from flexgym.rm.sharding import clip_sharded_gradients, copies, over_learners, part_like, shard, whole
 from flexgym.rm.stream import BatchStream, Position
 
 if TYPE_CHECKING:
@@ -44,21 +46,39 @@ class RewardModelLearner(TorchLearner):
     config: RewardModelConfig
 
     def build(self) -> None:
-        """Make module, optimiser, trainer and data."""
+        """Make module, trainer, data and optimiser."""
+        self._gathered: dict[str, Any] | None = None
         if self.config.num_learners > 1:
             _tell_accelerate(torch.distributed.get_rank(), self.config.num_learners)
         super().build()
-        module = self.judge_module
-        # On every learner the same, whatever was drawn before.
-        torch.manual_seed(self.config.seed or 0)
-        self.rows = self.config.make_rows(self.config.files, module.processor)
         self.stream = BatchStream(self.rows.lengths, batch_size=self.config.batch_size, seed=self.config.seed or 0)
-        self.trainer = self.config.make_trainer(module.model, module.processor, Dataset.from_list([self.rows.example]))
         if self.config.gradient_checkpointing:
             # TRL's trainer would do so in its own train().
-            module.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.judge_module.model.gradient_checkpointing_enable({"use_reentrant": False})
         if self.config.held_out_files:
-            self.held_out = self.config.make_rows(self.config.held_out_files, module.processor)
+            self.held_out = self.config.make_rows(self.config.held_out_files, self.judge_module.processor)
+
+    def _map_module_to_device(self, module: Any) -> None:
+        """Build the trainer, which may add to the model, and place the model: whole, or the part of this learner."""
+        judge = module[DEFAULT_MODULE_ID]
+        # On every learner the same, whatever was drawn before.
+        torch.manual_seed(self.config.seed or 0)
+        self.rows = self.config.make_rows(self.config.files, judge.processor)
+        reference = self.config.make_reference()
+        mesh = over_learners(self._device, self.config.num_learners) if self.config.shards else None
+        if mesh and reference is not None:
+            shard(reference, mesh)
+        sample = Dataset.from_list([self.rows.example])
+        self.trainer = self.config.make_trainer(judge.model, judge.processor, sample, reference=reference)
+        if mesh:
+            shard(judge.model, mesh)
+        else:
+            super()._map_module_to_device(module)
+
+    def _make_modules_ddp_if_necessary(self) -> None:
+        """A sharded model exchanges its gradients itself."""
+        if not self.config.shards:
+            super()._make_modules_ddp_if_necessary()
 
     @property
     def judge_module(self) -> JudgeModule:
@@ -104,8 +124,7 @@ class RewardModelLearner(TorchLearner):
             optimizer.zero_grad(set_to_none=True)
         loss = self._accumulate(list(self._micro_batches(self.stream.take())))
         gradients = {reference: parameter.grad for reference, parameter in self._params.items()}
-        norms = torch._foreach_norm([gradient for gradient in gradients.values() if gradient is not None])
-        norm = torch.stack(norms).norm()
+        norm = whole(get_total_norm([gradient for gradient in gradients.values() if gradient is not None]))
         self.apply_gradients(self.postprocess_gradients(gradients))
         self.after_gradient_based_update(timesteps=timesteps)
         rate = next(iter(self._optimizer_parameters)).param_groups[0]["lr"]
@@ -122,7 +141,7 @@ class RewardModelLearner(TorchLearner):
         return {name: value.to(self.device) for name, value in batch.items()}
 
     def _accumulate(self, batches: Sequence[MicroBatch]) -> float:
-        """Add the gradients of all micro-batches; learners exchange theirs with the last.
+        """Add the gradients of all micro-batches; learners exchange theirs with the last, or with each when sharded.
 
         The Trainer of transformers averages over micro-batches for models that do not say that they take a number of
         tokens, Qwen3-VL among them; here every token counts the same, however rows are cut.
@@ -132,17 +151,17 @@ class RewardModelLearner(TorchLearner):
         """
         module = self.module[DEFAULT_MODULE_ID]
         forward = partial(_forward, module)
-        distributed = isinstance(module, TorchDDPRLModule)
+        whole_copies = isinstance(module, TorchDDPRLModule)
         tokens = self._tokens(batches)
         total = torch.zeros((), device=self.device)
         for number, batch in enumerate(batches):
-            waits = distributed and number + 1 < len(batches)
+            waits = whole_copies and number + 1 < len(batches)
             with module.no_sync() if waits else contextlib.nullcontext():
                 loss = self.trainer.compute_loss(forward, batch, num_items_in_batch=tokens)
                 share = loss if tokens is not None else loss / len(batches)
                 share.backward()
             total += share.detach()
-        if distributed:
+        if self.config.num_learners > 1:
             torch.distributed.all_reduce(total)
             total /= self.config.num_learners
         return float(total)
@@ -180,9 +199,11 @@ class RewardModelLearner(TorchLearner):
         return torch.distributed.get_rank() if self.config.num_learners > 1 else 0
 
     def save_judge(self, folder: str) -> None:
-        """Write what was trained; the first learner alone does it."""
-        if not self._rank:
-            save_judge(self.judge_module.model, self.config.source, Path(folder))
+        """Write what was trained; the first learner alone does it, and a sharded model needs the call on all."""
+        model, first = self.judge_module.model, not self._rank
+        state = self.judge_module.saved_weights(keep=first) if self.config.shards else None
+        if first:
+            save_judge(model, self.config.source, Path(folder), state=state)
 
     # --- state -------------------------------------------------------------------------------------------------------
 
@@ -209,12 +230,48 @@ class RewardModelLearner(TorchLearner):
         if TOKENS in state:
             self.trainer._total_train_tokens = state[TOKENS]
 
+    def gather_state(self) -> None:
+        """Collect what a sharded model's checkpoint holds on the first learner; every learner must call it.
+
+        RLlib asks the first learner alone for its state, which cannot ask the others then.
+        """
+        if not self.config.shards:
+            return
+        keep = not self._rank
+        self.judge_module.gathered = self.judge_module.trained_weights(keep=keep)
+        self._gathered = self._optimizer_copies(keep=keep)
+
+    def release_state(self) -> None:
+        """Forget what was gathered."""
+        self.judge_module.gathered = self._gathered = None
+
     def _get_optimizer_state(self) -> dict[str, Any]:
         """As copies on the CPU; RLlib's own method makes them numpy's, which has no bfloat16."""
-        return {
-            name: {"module_id": self._optimizer_name_to_module[name], "state": _copied(optimizer.state_dict())}
-            for name, optimizer in self._named_optimizers.items()
-        }
+        return self._optimizer_copies() if self._gathered is None else self._gathered
+
+    def _optimizer_copies(self, *, keep: bool = True) -> dict[str, Any]:
+        found = {}
+        for name, optimizer in self._named_optimizers.items():
+            state = optimizer.state_dict()
+            numbers = {number: copies(values.items(), keep=keep) for number, values in state["state"].items()}
+            found[name] = {"module_id": self._optimizer_name_to_module[name], "state": {**state, "state": numbers}}
+        return found
+
+    def _set_optimizer_state(self, state: Mapping[str, Any]) -> None:
+        """Put a state back; of whole numbers every learner takes its part."""
+        for name, entry in state.items():
+            optimizer = self._named_optimizers[name]
+            params = [param for group in optimizer.param_groups for param in group["params"]]
+            numbers = {
+                number: {
+                    key: part_like(value, params[number]) if value.ndim else value for key, value in values.items()
+                }
+                for number, values in entry["state"]["state"].items()
+            }
+            optimizer.load_state_dict({**entry["state"], "state": numbers})
+
+    def _get_clip_function(self) -> Any:
+        return clip_sharded_gradients if self.config.shards else super()._get_clip_function()
 
 
 def _forward(module: Any, **batch: Any) -> Any:
@@ -224,12 +281,3 @@ def _forward(module: Any, **batch: Any) -> Any:
 def _tell_accelerate(rank: int, learners: int) -> None:
     """RLlib sets the address of the process group alone, and TRL's trainer asks accelerate for the rest."""
     os.environ.update(RANK=str(rank), LOCAL_RANK="0", WORLD_SIZE=str(learners), LOCAL_WORLD_SIZE="1")
-
-
-def _copied(state: dict[str, Any]) -> dict[str, Any]:
-    """The state of an optimiser, with its tensors as copies on the CPU."""
-    numbers = {
-        number: {key: value.detach().cpu().clone() for key, value in of_parameter.items()}
-        for number, of_parameter in state["state"].items()
-    }
-    return {**state, "state": numbers}

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from flexgym.errors import CheckpointError
 from flexgym.rm.processor import load_model, load_processor
+from flexgym.rm.sharding import copies, part_like
 
 
 class JudgeModule(TorchRLModule):
@@ -34,6 +36,7 @@ class JudgeModule(TorchRLModule):
         elif not config["train_vision"]:
             model.model.visual.requires_grad_(False)
         self.model = model
+        self.gathered: dict[str, Tensor] | None = None
         # not a submodule: a processor holds no weights
         object.__setattr__(self, "processor", load_processor(config["source"]))
 
@@ -41,13 +44,46 @@ class JudgeModule(TorchRLModule):
         """The model's own output, so that TRL's losses can be computed through DDP."""
         return self.model(**batch)
 
-    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """What trains, as copies on the CPU."""
-        return {
-            name: parameter.detach().cpu().clone()
-            for name, parameter in self.named_parameters()
-            if parameter.requires_grad
-        }
+    def trained_weights(self, *, keep: bool = True) -> dict[str, Tensor]:
+        """What trains, as whole copies on the CPU; every learner must call it where the model is sharded.
+
+        Args:
+            keep: whether this learner wants them.
+        """
+        return copies(self._trained().items(), keep=keep)
+
+    def saved_weights(self, *, keep: bool = True) -> dict[str, Tensor]:
+        """What belongs into a checkpoint folder, named as the model names it: an adapter alone, or all weights.
+
+        Args:
+            keep: whether this learner wants them; every learner must call it where the model is sharded.
+        """
+        weights = self.model.state_dict(keep_vars=True)
+        if isinstance(self.model, PeftModel):
+            weights = {name: weight for name, weight in weights.items() if weight.requires_grad}
+        return copies(weights.items(), keep=keep)
+
+    def get_state(self, *args: Any, inference_only: bool = False, **kwargs: Any) -> dict[str, Tensor]:
+        """What trains, as copies on the CPU.
+
+        Args:
+            *args: of RLlib.
+            inference_only: nothing then: there are no env runners, for which RLlib asks so when an algorithm is built.
+            **kwargs: of RLlib.
+
+        Raises:
+            CheckpointError: the model is sharded, and its parts were not gathered.
+        """
+        if inference_only:
+            return {}
+        if self.gathered is not None:
+            return self.gathered
+        if any(isinstance(parameter, DTensor) for parameter in self._trained().values()):
+            raise CheckpointError(
+                "expected the weights of a sharded model to be gathered from all learners, and they were not: ask the"
+                " algorithm for its state, or call gather_state on every learner"
+            )
+        return self.trained_weights()
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Put a state of `get_state` back.
@@ -55,10 +91,13 @@ class JudgeModule(TorchRLModule):
         Raises:
             CheckpointError: when it is not of this model.
         """
-        own = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+        own = self._trained()
         if own.keys() != state.keys():
             odd = sorted(own.keys() ^ state.keys())[:3]
             raise CheckpointError(f"the checkpoint is of another model or adapter: they differ in {odd}")
         with torch.no_grad():
             for name, value in state.items():
-                own[name].copy_(torch.as_tensor(value))
+                own[name].copy_(part_like(torch.as_tensor(value), own[name]))
+
+    def _trained(self) -> dict[str, Tensor]:
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}

@@ -69,7 +69,9 @@ def make_plan(config: RewardModelConfig) -> Plan:
     parameters, trained = _count_parameters(config)
     size = DTYPES[config.dtype].itemsize
     copies = 2 if config.mode == "full" and config.needs_reference else 1
-    memory = copies * parameters * size + trained * size * (1 + _ADAM_STATES)
+    memory = float(copies * parameters * size + trained * size * (1 + _ADAM_STATES))
+    if config.shards:
+        memory /= config.num_learners
     shortest, median, longest = (int(value) for value in np.quantile(rows.lengths, (0.0, 0.5, 1.0)))
     return Plan(
         report=rows.report,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
+from torch import Tensor
 
 from flexgym.errors import CheckpointError, ConfigError
 from flexgym.rm.processor import load_model
@@ -18,16 +20,20 @@ _COMPANIONS = ("*.json", "*.jinja", "*.txt", "*.model")
 _OF_WEIGHTS = ("config.json", "model.safetensors.index.json")
 
 
-def save_judge(model: Any, source: str | Path, folder: Path) -> Path:
+def save_judge(model: Any, source: str | Path, folder: Path, *, state: Mapping[str, Tensor] | None = None) -> Path:
     """Write a trained model: an adapter, or all weights with what belongs beside them.
 
     Args:
         model: of transformers, or of peft.
         source: the checkpoint that it was made from.
         folder: to write into; made when missing.
+        state: the weights, where the model holds parts of them only.
     """
-    model.save_pretrained(folder, safe_serialization=True)
-    if not isinstance(model, PeftModel):
+    if isinstance(model, PeftModel):
+        # TRL's frozen copy of it, which DPO compares with, is not part of the result.
+        model.save_pretrained(folder, state_dict=state, selected_adapters=["default"])
+    else:
+        model.save_pretrained(folder, state_dict=state)
         copy_companions(source, folder)
     return folder
 

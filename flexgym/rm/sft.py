@@ -29,10 +29,14 @@ class RewardSFTConfig(RewardModelConfig):
         """See `RewardModelConfig.figure_weight`; all are means over trained tokens."""
         return (batch["labels"][:, 1:] != -100).sum()
 
-    def make_trainer(self, model: Any, processor: Any, sample: Any) -> SFTTrainer:
+    def make_trainer(self, model: Any, processor: Any, sample: Any, *, reference: Any = None) -> SFTTrainer:
         """See `RewardModelConfig.make_trainer`; the loss is taken over the reply alone."""
-        arguments = SFTConfig(**self.trl_arguments(completion_only_loss=True))
+        arguments = _Arguments(**self.trl_arguments(completion_only_loss=True))
         return SFTTrainer(model, args=arguments, train_dataset=sample, processing_class=processor)
+
+
+class _Arguments(SFTConfig):
+    place_model_on_device = False  # the learner does
 
 
 class RewardSFT(RewardModelAlgorithm):

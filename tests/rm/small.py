@@ -60,4 +60,4 @@ def steps(config: RewardSFTConfig | RewardDPOConfig, count: int) -> tuple[Reward
 
 def weights(algorithm: RewardModelAlgorithm) -> dict[str, Tensor]:
     """What trains, as the first learner has it."""
-    return algorithm.on_learners(lambda learner: learner.judge_module.get_state())[0]
+    return algorithm.on_learners(lambda learner: learner.judge_module.trained_weights())[0]

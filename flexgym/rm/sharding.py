@@ -1,0 +1,76 @@
+"""A model cut over the learners by FSDP2, for those that one device cannot hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from peft import PeftModel
+from ray.rllib.utils.torch_utils import clip_gradients
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+SHARDINGS = ("none", "fsdp")
+
+
+def over_learners(device: torch.device, learners: int) -> DeviceMesh:
+    """The mesh of all learners; every one of them must call it."""
+    return init_device_mesh(device.type, (learners,))
+
+
+def shard(model: Any, mesh: DeviceMesh) -> None:
+    """Leave each learner its part of every parameter, on the device of the mesh.
+
+    A block of the language model or of the vision tower is put together for its own forward and backward only, the
+    rest of the model for those of the whole. Parts move to the device one after the other.
+
+    Args:
+        model: of transformers, or of peft around it; whole, and the same on all learners.
+        mesh: the learners.
+    """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    blocks = set(base._no_split_modules)
+    for part in list(model.modules()):
+        if type(part).__name__ in blocks:
+            fully_shard(part, mesh=mesh)
+    # The outermost one would else stay whole between forward and backward, and after a forward without gradients.
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
+
+
+def whole(value: Tensor) -> Tensor:
+    """A value put together from the parts of all learners; every one of them must call it. Other values stay."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def part_like(value: Tensor, model: Tensor) -> Tensor:
+    """This learner's part of a whole value, cut as ``model`` is; the value itself where that is not cut."""
+    if not isinstance(model, DTensor):
+        return value
+    value = value.to(device=model.device, dtype=model.dtype)
+    # Each learner has the whole value: nobody needs to be sent a part.
+    return distribute_tensor(value, model.device_mesh, model.placements, src_data_rank=None)
+
+
+def copies(values: Iterable[tuple[str, Tensor]], *, keep: bool = True) -> dict[str, Tensor]:
+    """Whole values as copies on the CPU; where any is cut, every learner must call it.
+
+    Args:
+        values: by name; one that stands under two names stays one.
+        keep: whether this learner wants them; where not, the result is empty.
+    """
+    made: dict[int, Tensor] = {}
+    found: dict[str, Tensor] = {}
+    for name, value in values:
+        together = whole(value) if id(value) not in made else value
+        if keep:
+            found[name] = made.setdefault(id(value), together.detach().cpu().clone())
+    return found
+
+
+def clip_sharded_gradients(gradients: dict[Any, Tensor], **limits: Any) -> Tensor | None:
+    """RLlib's clipping, whose norm is told as a plain number by all learners alike."""
+    norm = clip_gradients(gradients, **limits)
+    return None if norm is None else whole(norm)
