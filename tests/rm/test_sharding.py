@@ -28,6 +28,7 @@ def cluster():
 def sharded(config):
     config = config.copy(copy_frozen=False)
     config.judge(sharding="fsdp")
+    config.training(gradient_checkpointing=True)  # which puts blocks together once more
     config.learners(num_learners=2)
     return config
 
@@ -79,7 +80,6 @@ def refusal(learner):
 @pytest.mark.parametrize(("kind", "mode"), [("sft", "full"), ("dpo", "lora")])
 def test_a_checkpoint_goes_on_bit_for_bit_and_exports(kind, mode, cluster, checkpoint, files, tmp_path: Path):
     config = sharded(small_config(kind, checkpoint, files[kind], mode=mode))
-    config.training(gradient_checkpointing=True)
     whole, _ = steps(config, 2)
     whole.save_to_path(str(tmp_path / "saved"))
     whole.save_judge(tmp_path / "judge")
