@@ -13,7 +13,7 @@ from flexgym.errors import CheckpointError, ConfigError, UnknownNameError
 from flexgym.rm.plan import make_plan
 from flexgym.rm.processor import load_model
 from flexgym.rm.saving import export_judge
-from tests.rm.small import measured, small_config, steps, weights, write_rows
+from tests.rm.small import LORA, measured, small_config, steps, weights, write_rows
 
 slow = pytest.mark.slow
 
@@ -101,13 +101,19 @@ def test_a_checkpoint_goes_on_bit_for_bit_and_exports(kind, mode, cluster, check
 
 
 def check_export(folder, checkpoint, trained):
-    """The exported weights are those that were trained."""
-    exported, base = load_model(folder, "float32").state_dict(), load_model(checkpoint, "float32").state_dict()
-    assert exported.keys() == base.keys()
-    full = {name.removeprefix("model."): value for name, value in trained.items() if "lora" not in name}
-    for name, value in full.items():
-        assert torch.equal(exported[name], value)
-    assert {name for name in base if not torch.equal(base[name], exported[name])}
+    """The exported weights are those that were trained, or the old ones and what the adapter adds."""
+    exported, expected = load_model(folder, "float32").state_dict(), load_model(checkpoint, "float32").state_dict()
+    assert exported.keys() == expected.keys()
+    for name, value in trained.items():
+        if "lora_A" in name:
+            target = name.removeprefix("model.base_model.model.").replace("lora_A.default.", "")
+            added = trained[name.replace("lora_A", "lora_B")] @ value
+            assert added.abs().max() > 0
+            expected[target] = expected[target] + LORA["lora_alpha"] / LORA["r"] * added
+        elif "lora_B" not in name:
+            expected[name.removeprefix("model.")] = value
+    for name, value in expected.items():
+        torch.testing.assert_close(exported[name], value)
 
 
 @slow
