@@ -86,13 +86,20 @@ def check_names(what: str, names: Iterable[Any], known: Iterable[str]) -> None:
             raise unknown_name(what, str(name), valid)
 
 
-def built_settings(what: str, kind: Callable[..., _Settings], values: Mapping[str, Any] | None) -> _Settings:
+def built_settings(
+    what: str,
+    kind: Callable[..., _Settings],
+    values: Mapping[str, Any] | None,
+    *,
+    defaults: Mapping[str, Any] | None = None,
+) -> _Settings:
     """A dataclass from settings by name, as they stand in a recipe.
 
     Args:
         what: whose settings they are, such as ``"inputs"``.
         kind: the dataclass; what is wrong with a value, its own errors say.
         values: its fields by name; None leaves all of them as they are by default.
+        defaults: of fields that have other defaults here than the dataclass gives them.
 
     Raises:
         ConfigError: no mapping, a missing field, or a value of a type that cannot work.
@@ -100,8 +107,9 @@ def built_settings(what: str, kind: Callable[..., _Settings], values: Mapping[st
     """
     if values is not None and not isinstance(values, Mapping):
         raise ConfigError(f"{what}: expected settings by name, got {values!r}")
-    check_names(f"setting of {what}", values or (), [field.name for field in fields(kind)])  # type: ignore[arg-type]
+    given = {**(defaults or {}), **(values or {})}
+    check_names(f"setting of {what}", given, [field.name for field in fields(kind)])  # type: ignore[arg-type]
     try:
-        return kind(**(values or {}))
+        return kind(**given)
     except TypeError as error:
         raise ConfigError(f"{what}: {error}") from error

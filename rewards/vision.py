@@ -13,12 +13,14 @@ from flexgym.judge.backends.base import Backend, Decoding
 from flexgym.judge.backends.opening import open_backend
 from flexgym.judge.dialect import Dialect
 from flexgym.judge.inputs import Inputs
+from flexgym.judge.sources import read_judge_config
 from flexgym.judge.template import Template, read_template
 from flexgym.judge.vision_judge import VisionJudge
 from rewards.base import JudgeReward, Reward
 
 JudgeSource = str | Path | Sequence[str] | Backend
-"""Addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which stays open."""
+"""Addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, ``"shapes-judge"`` for the embedded one, or a
+backend, which stays open."""
 
 
 class ModelSettings(TypedDict, total=False):
@@ -29,7 +31,8 @@ class ModelSettings(TypedDict, total=False):
         backend_settings: keyword arguments of the backend, such as ``max_concurrency`` or ``gpu_memory_utilization``.
         prompt_template: a text file with ``{prompt}`` in it, in place of the built-in wording.
         decoding: fields of `flexgym.judge.backends.base.Decoding` by name; greedy by default.
-        inputs: fields of `flexgym.judge.inputs.Inputs` by name: picture format, frames of a video, size limits.
+        inputs: fields of `flexgym.judge.inputs.Inputs` by name: picture format, frames of a video, size limits. What a
+            checkpoint folder says of these two (`flexgym.judge.sources.JudgeConfig`) holds where nothing is set here.
     """
 
     backend: str | None
@@ -74,11 +77,11 @@ class VisionReward(Reward):
     def __init__(self, judge: JudgeSource, settings: ModelSettings, *, own: Sequence[str] = ()) -> None:
         known = ("judge", *ModelSettings.__annotations__, *own)
         check_names(f"setting of {self.name}", settings, known)
-        template = settings.get("prompt_template")
+        template, trained_as = settings.get("prompt_template"), read_judge_config(judge)
         self.wording = Wording(
             template=read_template(template) if template else None,
-            decoding=built_settings("decoding", Decoding, settings.get("decoding")),
-            inputs=built_settings("inputs", Inputs, settings.get("inputs")),
+            decoding=built_settings("decoding", Decoding, settings.get("decoding"), defaults=trained_as.decoding),
+            inputs=built_settings("inputs", Inputs, settings.get("inputs"), defaults=trained_as.inputs),
         )
         self.backend = open_backend(judge, settings.get("backend"), settings.get("backend_settings"))
         self._opened_here = self.backend is not judge
@@ -98,22 +101,23 @@ class PairwiseReward(VisionReward, JudgeReward):
     """Win rates in a tournament judged by a vision-language model; a subclass names the model's dialect.
 
     Args:
-        judge: see `JudgeSource`.
+        judge: see `JudgeSource`; the subclass's own default when None.
         tournament: fields of `flexgym.judge.Tournament` by name; all pairs with balanced sides by default.
         **model: see `ModelSettings`.
     """
 
     dialect: ClassVar[Dialect]
+    default_judge: ClassVar[str] = ""
 
     def __init__(
         self,
-        judge: JudgeSource = "",
+        judge: JudgeSource | None = None,
         *,
         tournament: Tournament | Mapping[str, Any] | None = None,
         **model: Unpack[ModelSettings],
     ) -> None:
         settings = make_tournament(tournament)
-        VisionReward.__init__(self, judge, model, own=("tournament",))
+        VisionReward.__init__(self, self.default_judge if judge is None else judge, model, own=("tournament",))
         wording = self.wording
         looking = VisionJudge(
             self.backend,

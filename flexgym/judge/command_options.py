@@ -12,10 +12,13 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from flexgym.errors import ConfigError
+from flexgym.errors import ConfigError, built_settings
+from flexgym.judge.backends.base import Decoding
 from flexgym.judge.backends.opening import open_backend
 from flexgym.judge.dialect import dialect_by_name
+from flexgym.judge.inputs import Inputs
 from flexgym.judge.protocol import Judge
+from flexgym.judge.sources import read_judge_config
 from flexgym.judge.template import read_template
 from flexgym.judge.vision_judge import VisionJudge
 
@@ -28,13 +31,15 @@ class JudgeOptions:
     """Which judge a command asks, and how.
 
     Attributes:
-        judge: addresses of servers, or one folder, hub id or `ORACLE`.
+        judge: addresses of servers, or one folder, hub id, the embedded judge's name or `ORACLE`.
         backend: who runs the model; None for what fits.
         dialect: name of a dialect, see `flexgym.judge.dialect.DIALECTS`.
         prompt_template: a text file in place of the dialect's own wording.
     """
 
-    judge: Annotated[list[str], typer.Option("--judge", help="server addresses, a folder, a hub id or oracle")]
+    judge: Annotated[
+        list[str], typer.Option("--judge", help="server addresses, a folder, a hub id, shapes-judge or oracle")
+    ]
     backend: Annotated[str | None, typer.Option(help="server, vllm or transformers; by default what fits")] = None
     dialect: Annotated[
         str, typer.Option(help="how it was trained to answer: flex (UnifiedReward-Flex) or think (UnifiedReward-Think)")
@@ -42,6 +47,11 @@ class JudgeOptions:
     prompt_template: Annotated[
         Path | None, typer.Option(help="a text file with {prompt} in place of the built-in wording")
     ] = None
+
+    @property
+    def inputs(self) -> Inputs:
+        """How the judge is shown its pictures: as its checkpoint folder says, if it is one that does."""
+        return built_settings("inputs", Inputs, read_judge_config(self.judge).inputs)
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Judge]:
@@ -56,9 +66,10 @@ class JudgeOptions:
             yield self._oracle()
             return
         wording = read_template(self.prompt_template) if self.prompt_template else None
+        decoding = built_settings("decoding", Decoding, read_judge_config(self.judge).decoding)
         backend = open_backend(self.judge if len(self.judge) > 1 else self.judge[0], self.backend)
         try:
-            yield VisionJudge(backend, dialect=dialect, template=wording)
+            yield VisionJudge(backend, dialect=dialect, template=wording, decoding=decoding, inputs=self.inputs)
         finally:
             backend.close()
 

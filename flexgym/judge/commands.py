@@ -45,7 +45,7 @@ def compare(
 ) -> None:
     """Judge two image or video files."""
     with teaching_errors(), asked.opened() as opened:
-        both = read_sample(first), read_sample(second)
+        both = [read_sample(path, num_frames=asked.inputs.num_frames) for path in (first, second)]
         if isinstance(opened, VisionJudge):
             outcome = opened.compare(prompt, *both)
         elif both[0].shape != both[1].shape:
@@ -71,7 +71,7 @@ def rank(
 ) -> None:
     """Rank the samples in each sub-folder; its prompt is the text in prompt.txt, else the folder's name."""
     with teaching_errors(), asked.opened() as opened:
-        named = _read_groups(folder)
+        named = _read_groups(folder, num_frames=asked.inputs.num_frames)
         settings = make_tournament({"schedule": tournament})
         scores = judge_groups(opened, [group for _, group in named], tournament=settings)
     if as_json:
@@ -106,7 +106,8 @@ def calibrate(
 
     with teaching_errors(), asked.opened() as opened:
         if folder:
-            members, truth = [group for _, group in _read_groups(folder)], None
+            read = _read_groups(folder, num_frames=asked.inputs.num_frames)
+            members, truth = [group for _, group in read], None
         else:
             members, truth = _small_world(*small_world)
         tried = NoisyJudge(opened, accuracy=noise[0], first_position_rate=noise[1]) if noise else opened
@@ -169,22 +170,22 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _read_groups(folder: Path) -> list[tuple[list[str], SampleGroup]]:
+def _read_groups(folder: Path, *, num_frames: int) -> list[tuple[list[str], SampleGroup]]:
     """Names and samples of every sub-folder with at least two image or video files."""
     if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder: expected one with a sub-folder of samples for each prompt")
-    found = [_read_group(each) for each in sorted(folder.iterdir()) if each.is_dir()]
+    found = [_read_group(each, num_frames) for each in sorted(folder.iterdir()) if each.is_dir()]
     if not found:
         raise ConfigError(f"{folder} has no sub-folders: expected one for each prompt, with its samples in it")
     return found
 
 
-def _read_group(folder: Path) -> tuple[list[str], SampleGroup]:
+def _read_group(folder: Path, num_frames: int) -> tuple[list[str], SampleGroup]:
     suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
     if len(files) < 2:
         raise ConfigError(f"{folder} has {len(files)} samples: expected at least two image or video files to compare")
-    samples = [read_sample(path) for path in files]
+    samples = [read_sample(path, num_frames=num_frames) for path in files]
     sizes = {sample.shape for sample in samples}
     if len(sizes) > 1:
         raise ConfigError(f"{folder}: the samples of a prompt must have one size, got {sorted(sizes)}")

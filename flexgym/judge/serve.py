@@ -19,6 +19,7 @@ import httpx
 
 from flexgym.errors import ConfigError, FlexGymError
 from flexgym.judge.backends.local import check_source
+from flexgym.judge.sources import locate_judge
 
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 30.0
@@ -34,7 +35,7 @@ class ServeOptions:
     """How a judge is served.
 
     Attributes:
-        source: a checkpoint folder or a hub id.
+        source: a checkpoint folder, a hub id, or the name of the embedded judge.
         name: what requests call the model; the last part of ``source`` by default.
         host: the address to listen on. Anyone who reaches it may use the judge, so by default this machine alone.
         port: to listen on.
@@ -92,11 +93,12 @@ def serve_command(options: ServeOptions) -> list[str]:
         ConfigError: there is no ``vllm`` command.
         CheckpointError: there is no such checkpoint.
     """
-    check_source(options.source)
+    source = str(locate_judge(options.source))
+    check_source(source)
     words = [
         _executable(options.executable),
         "serve",
-        options.source,
+        source,
         f"--served-model-name={options.name or Path(options.source).name}",
         f"--host={options.host}",
         f"--port={options.port}",

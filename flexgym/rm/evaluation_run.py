@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -56,7 +57,8 @@ class EvaluationRun:
             DataError: a file is broken as a whole, too many rows are bad, or none is good.
         """
         folder = prepare_folder(self._out)
-        evaluation = Evaluation(judge, self._options)
+        options = dataclasses.replace(self._options, num_frames=asked.inputs.num_frames)
+        evaluation = Evaluation(judge, options)
         results = recorded(evaluation.results(self._rows), folder)
         summary = summarise(results, ties=self._benchmark.ties)
         unusable = dict(evaluation.unusable)

@@ -76,7 +76,7 @@ class ModelTeacher:
 
 
 class OracleTeacher:
-    """The rules of the small world: the text of `flexgym.shapes.oracle.OracleJudge`, at no cost."""
+    """The rules of the small world, at no cost: short assessments, which a small model can learn to write."""
 
     name = "oracle"
     one_by_one = False
@@ -98,10 +98,10 @@ def oracle_text(pair: PreferencePair) -> str:
     Raises:
         ValueError: a caption or a sample of another world, or media that cannot be read.
     """
-    from flexgym.shapes.oracle import read_facts, write_assessment
+    from flexgym.shapes.judge.brief import brief_assessment, view
 
-    first, second = (read_facts(pair.prompt, _sample(pair, side)) for side in (pair.first, pair.second))
-    return write_assessment(pair.prompt, first, second)
+    first, second = (view(pair.prompt, _sample(pair, side)) for side in (pair.first, pair.second))
+    return brief_assessment(first, second)
 
 
 def make_query(pair: PreferencePair, question: Question, inputs: Inputs) -> Query:

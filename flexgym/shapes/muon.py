@@ -53,3 +53,19 @@ class Muon(torch.optim.Optimizer):
         buffer = state.setdefault("momentum", torch.zeros_like(parameter))
         buffer.lerp_(gradient, 1.0 - momentum)
         return gradient.lerp(buffer, momentum)
+
+
+def muon_and_adamw(module: nn.Module, learning_rate: float, *, inside: tuple[str, ...]) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks of a transformer, AdamW at half the rate for everything else.
+
+    Args:
+        module: what is trained.
+        learning_rate: of Muon.
+        inside: names of the lists of blocks.
+    """
+    hidden: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        in_block = not set(inside).isdisjoint(name.split("."))
+        (hidden if in_block and parameter.ndim == 2 and "norm" not in name else rest).append(parameter)
+    return [Muon(hidden, learning_rate), torch.optim.AdamW(rest, learning_rate / 2, weight_decay=0.0)]

@@ -11,7 +11,7 @@ exists, and hardly ever outweigh a constraint.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -31,7 +31,7 @@ CONSTRAINT_POINTS = 4.0
 MEASURE_POINTS = 0.5
 """How far a finer measure can."""
 
-_ANCHORS = {
+ANCHORS = {
     "image": ("A. Semantic Alignment & Accuracy", "B. Image Quality & Realism", "C. Aesthetics & Artistry"),
     "video": (
         "A. Semantic Alignment & Accuracy",
@@ -39,7 +39,8 @@ _ANCHORS = {
         "C. Narrative, Aesthetics & Cinematography",
     ),
 }
-_PERSONALISED = {
+"""The three mandatory categories by kind of sample."""
+PERSONALISED = {
     "object": ("D. Size", "size"),
     "two_objects": ("D. Presence of Both Objects", "shape"),
     "counting": ("D. Counting Accuracy", "count"),
@@ -47,8 +48,9 @@ _PERSONALISED = {
     "position": ("D. Spatial Relation", " of|above|below"),
     "attribution": ("D. Attribute Binding", "colour"),
     "order": ("D. Temporal Order", "motion"),
+    **dict.fromkeys(("direction", "bouncing", "growing", "rotating", "passing"), ("D. Motion Fidelity", "motion")),
 }
-_MOTION = ("D. Motion Fidelity", "motion")
+"""By category of caption: the category made for it, and what the verifier's names of its constraints contain."""
 _PALETTE = np.array([[BACKGROUND] * 3, *COLOURS.values()], dtype=np.float32)
 _WORST_DISTANCE = 64.0
 
@@ -192,17 +194,21 @@ def criteria(spec: Spec, keys: tuple[str, ...]) -> tuple[tuple[str, tuple[Criter
     relations = [_major(key, f"Relation: {key}") for key in keys if key == spec.relation]
     motions = [_major(key, key.capitalize()) for key in keys if key.startswith("motion")]
     steady = [_minor("steady", "Steady things over time")] if spec.kind == "video" else []
-    title, pattern = _PERSONALISED.get(spec.category, _MOTION)
-    personal = [
-        _major(key, key.lstrip("12 ").capitalize()) for key in keys if any(part in key for part in pattern.split("|"))
-    ]
+    title = PERSONALISED[spec.category][0]
+    personal = [_major(key, key.lstrip("12 ").capitalize()) for key in personal_keys(spec, keys)]
     plans = (
         [_major(count, "Number of things"), *things, *relations, *motions, _minor("weakest", "Recognisable forms")],
         [*things, *motions, _minor("outlines", "Clean outlines"), _minor("palette", "Pure colours"), *steady],
         [_major("caption", "Staging of the caption"), _minor("framing", "Framing"), _minor("balance", "Balance")],
         [*personal, _minor("margin", "Clearness of what is asked")],
     )
-    return tuple(zip((*_ANCHORS[spec.kind], title), map(tuple, plans), strict=True))
+    return tuple(zip((*ANCHORS[spec.kind], title), map(tuple, plans), strict=True))
+
+
+def personal_keys(spec: Spec, keys: Iterable[str]) -> list[str]:
+    """Those of the verifier's constraints that the category made for a caption is about."""
+    parts = PERSONALISED[spec.category][1].split("|")
+    return [key for key in keys if any(part in key for part in parts)]
 
 
 def _major(key: str, name: str) -> Criterion:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from flexgym.shapes import modules
 from flexgym.shapes.captions import Spec
-from flexgym.shapes.muon import Muon
+from flexgym.shapes.muon import muon_and_adamw
 from flexgym.shapes.sampling import sample_caption, sample_clip, sample_scene, sample_spec, wrong_spec
 from flexgym.shapes.scenes import BACKGROUND, render, render_video
 
@@ -158,16 +158,6 @@ def flow_parts(pipe: Any) -> nn.ModuleDict:
     return nn.ModuleDict({name: part for name in names if (part := getattr(pipe, name, None)) is not None})
 
 
-def make_optimizers(parts: nn.ModuleDict, stage: Stage) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside transformer blocks, AdamW for everything else."""
-    hidden: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for name, parameter in parts.named_parameters():
-        inside = "transformer_blocks" in name or "blocks" in name
-        (hidden if inside and parameter.ndim == 2 and "norm" not in name else rest).append(parameter)
-    return [Muon(hidden, stage.learning_rate), torch.optim.AdamW(rest, stage.learning_rate / 2, weight_decay=0.0)]
-
-
 @dataclass
 class FlowData:
     """Normalised latents with the spec that each was drawn from."""
@@ -201,7 +191,7 @@ def train_flow(
     """
     parts = flow_parts(pipe)
     average = deepcopy(parts).requires_grad_(False)
-    optimizers = make_optimizers(parts, stage)
+    optimizers = muon_and_adamw(parts, stage.learning_rate, inside=("transformer_blocks", "blocks"))
     base_rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     schedule = stage.schedule or stage.steps
     started, smooth = time.monotonic(), 1.0

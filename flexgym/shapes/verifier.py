@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.shapes.captions import Noun, Spec, parse_caption
+from flexgym.shapes.captions import DIRECTIONS, RESIZES, Noun, Spec, parse_caption
 from flexgym.shapes.reading import Reading, Seen, read_sample
 from flexgym.shapes.scenes import SYMMETRY
 
@@ -23,6 +23,11 @@ SIZE_BORDER = 6.0
 """Radius in pixels between small and large."""
 MOST_FRAMES = 0.7
 """Share of a clip's frames in which a thing must look right."""
+_MOTIONS_OF_ONE = (*(f"moves {way}" for way in DIRECTIONS), "bounces", "grows", "shrinks", "rotates")
+_MOTIONS_OF_TWO = ("the first passes", "the second passes", "the first comes earlier", "the second comes earlier")
+_STILL = "stays"
+MOTIONS_SEEN = (*_MOTIONS_OF_ONE, *_MOTIONS_OF_TWO, _STILL)
+"""What `seen_motion` can say."""
 _MOST_THINGS = 6
 """Things of a frame, from the left, that are tried as those of a caption: beyond that the count is wrong anyway."""
 
@@ -161,11 +166,37 @@ def _meets_motion(spec: Spec, tracks: Sequence[Track]) -> bool:
             return _precedes(tracks[0], tracks[1])
 
 
-def _check_video(spec: Spec, reading: Reading) -> dict[str, bool]:
+def seen_motion(spec: Spec, reading: Reading) -> str:
+    """The motion that a video shows of the things that a caption names, in words such as ``"moves left"``.
+
+    Args:
+        spec: what the caption demands; of it the nouns count, not the motion.
+        reading: of the frames.
+    """
+    tracks = _tracks(spec, reading)
+    if len(tracks) == 1:
+        shows = [*(_moves(tracks[0], way) for way in DIRECTIONS), _bounces(tracks[0])]
+        shapes = [thing.shape for thing in tracks[0] if thing]
+        shows += [*(_resizes(tracks[0], way) for way in RESIZES), any(_rotates(tracks[0], each) for each in {*shapes})]
+        told = _MOTIONS_OF_ONE
+    else:
+        shows = [seen(*way) for seen in (_passes, _precedes) for way in (tracks, tracks[::-1])]
+        told = _MOTIONS_OF_TWO
+    return next(itertools.compress(told, shows), _STILL)
+
+
+def _tracks(spec: Spec, reading: Reading) -> list[Track]:
+    """For each noun the thing that stands for it in each frame."""
     chosen = [_assign(spec.nouns, frame) for frame in reading]
     tracks: list[Track] = [list(column) for column in zip(*chosen, strict=True)]
+    if spec.category != "order":
+        return tracks
+    return [[_if_fitting(noun, thing) for thing in track] for noun, track in zip(spec.nouns, tracks, strict=True)]
+
+
+def _check_video(spec: Spec, reading: Reading) -> dict[str, bool]:
+    tracks = _tracks(spec, reading)
     if spec.category == "order":
-        tracks = [[_if_fitting(noun, thing) for thing in track] for noun, track in zip(spec.nouns, tracks, strict=True)]
         right_count = len(reading[0]) == 1 and len(reading[-1]) == spec.total
     else:
         right_count = sum(len(frame) == spec.total for frame in reading) / len(reading) >= MOST_FRAMES

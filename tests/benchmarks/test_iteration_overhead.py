@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import time
-from statistics import median
 
 import pytest
 import ray
@@ -18,13 +17,13 @@ from flexgym.rllib.recipe import apply_recipe, load_recipe
 from flexgym.types import Prompt, SampleGroup
 
 pytestmark = [pytest.mark.slow, pytest.mark.benchmark]
-REPEATS = 5
+REPEATS = 8
 
 
 @pytest.fixture
 def algorithm():
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    recipe = load_recipe("pref_grpo_shapes_t2i.yaml")
+    recipe = load_recipe("pref_grpo_shapes_oracle.yaml")
     del recipe["run"]
     config = apply_recipe(PrefGRPO.get_default_config(), recipe)
     config.verification(interval=0)
@@ -73,7 +72,8 @@ def test_an_iteration_costs_at_most_1_15_times_its_bare_work(algorithm, capsys):
         started = time.perf_counter()
         algorithm.train()
         whole.append(time.perf_counter() - started)
-    ratio = median(mine / other for mine, other in zip(whole, bare, strict=True))
+    # Other work on a shared machine only ever adds time, so the least of each, taken in turns, is nearest to its cost.
+    ratio = min(whole) / min(bare)
     with capsys.disabled():
-        print(f"\niteration {median(whole):.2f} s, bare work {median(bare):.2f} s, ratio {ratio:.3f}")
+        print(f"\niteration {min(whole):.2f} s, bare work {min(bare):.2f} s, ratio {ratio:.3f}")
     assert ratio <= 1.15

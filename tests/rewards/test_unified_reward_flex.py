@@ -47,7 +47,7 @@ def test_settings_of_the_tournament_and_a_template_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({}, ConfigError, "flexgym judge serve"),
+        ({"judge": ""}, ConfigError, "flexgym judge serve"),
         (
             {"judge": "http://localhost:1", "decoding": {"max_token": 3}},
             UnknownNameError,

@@ -158,9 +158,9 @@ def _other_evidence(told):
         dim["reason_1"] = "looks nice"
 
 
-def _other_numbers(told):
-    for dim in _dims(told):
-        dim["reason_1"] = dim["reason_1"].replace("of 1", "of 3")
+def _one_more_thing(told):
+    shown = _dims(told)[0]
+    shown["reason_1"] = "blue cross, " + shown["reason_1"]
 
 
 def _turned_scores(told):
@@ -189,7 +189,7 @@ def _against_most_categories(told):
 
 WORSE = [
     _other_evidence,
-    _other_numbers,
+    _one_more_thing,
     _turned_scores,
     _no_personal_category,
     _another_personal_category,

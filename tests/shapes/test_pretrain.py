@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from flexgym.generators import load_generator
 from flexgym.shapes import modules, pretrain
 from flexgym.shapes.captions import SPLITS, parse_caption, phrasings, specs, training_prompts
+from flexgym.shapes.muon import muon_and_adamw
 from flexgym.shapes.pretrain import FlowData, Stage
 from flexgym.shapes.scenes import FRAMES, SIZE
 
@@ -118,7 +119,8 @@ def test_velocity_depends_on_the_caption_of_each_row(name, pipe):
 
 def test_optimizers_share_all_parameters_out(pipe):
     parts = pretrain.flow_parts(pipe)
-    muon, adam = (opt.param_groups[0]["params"] for opt in pretrain.make_optimizers(parts, Stage(1, 1, 1e-3)))
+    optimizers = muon_and_adamw(parts, 1e-3, inside=("transformer_blocks", "blocks"))
+    muon, adam = (optimizer.param_groups[0]["params"] for optimizer in optimizers)
     assert len(muon) + len(adam) == len(list(parts.parameters()))
     assert {id(value) for value in [*muon, *adam]} == {id(value) for value in parts.parameters()}
     assert muon

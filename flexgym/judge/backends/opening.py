@@ -8,6 +8,7 @@ from typing import Any
 
 from flexgym.errors import ConfigError, unknown_name
 from flexgym.judge.backends.base import Backend
+from flexgym.judge.sources import EMBEDDED_JUDGE, locate_judge
 
 BACKENDS = ("server", "transformers", "vllm")
 """The names of the backends."""
@@ -22,7 +23,7 @@ def open_backend(
 
     Args:
         judge: one or several addresses of OpenAI-compatible servers (``"http://..."``), a checkpoint folder, a hub id,
-            or a backend, which is returned as it is.
+            the name of the embedded judge, or a backend, which is returned as it is.
         backend: one of `BACKENDS`; None is ``"server"`` for addresses and ``"transformers"`` for everything else.
         settings: keyword arguments of the backend's class.
 
@@ -32,10 +33,11 @@ def open_backend(
     """
     if not isinstance(judge, str | Path | Sequence):
         return judge
+    judge = locate_judge(judge)
     if not judge:
         raise ConfigError(
             "a judge is needed: the address of a server such as 'http://localhost:8080/v1' (`flexgym judge serve`"
-            " starts one), a checkpoint folder, or a hub id; got none"
+            f" starts one), a checkpoint folder, a hub id, or {EMBEDDED_JUDGE!r}; got none"
         )
     name = backend or ("server" if _is_address(judge) else "transformers")
     if name not in BACKENDS:

@@ -29,6 +29,7 @@ from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
 from flexgym.judge.backends.local import TEMPLATE_SETTINGS, check_source, open_picture, user_message
 from flexgym.judge.backends.usage import Usage
 from flexgym.judge.protocol import JudgeFailure
+from flexgym.judge.sources import read_judge_config
 
 _DTYPES = ("auto", "bfloat16", "float16", "float32")
 _PICTURES_KEPT = 64
@@ -44,7 +45,8 @@ class TransformersBackend:
         source: a checkpoint folder or a hub id.
         device: by default the first GPU where there is one.
         dtype: of the weights, such as ``"float32"``; ``"auto"`` is what the checkpoint was saved in.
-        batch_size: requests answered at once.
+        batch_size: requests answered at once; by default what the checkpoint says, see
+            `flexgym.judge.sources.JudgeConfig`.
 
     Raises:
         CheckpointError: the checkpoint is missing, half written, or of another kind.
@@ -58,8 +60,9 @@ class TransformersBackend:
         *,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype = "auto",
-        batch_size: int = 8,
+        batch_size: int | None = None,
     ) -> None:
+        batch_size = read_judge_config(source).batch_size if batch_size is None else batch_size
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
         self._tokenizer, self._images, model = _load(source, dtype)

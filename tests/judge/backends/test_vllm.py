@@ -8,14 +8,20 @@ import itertools
 import json
 import socket
 
+import numpy as np
 import pytest
 
+from flexgym.judge.assessment import Assessment
 from flexgym.judge.backends.base import ChatRequest, Decoding, Reply
 from flexgym.judge.backends.server import ServerBackend
 from flexgym.judge.backends.transformers_model import TransformersBackend
 from flexgym.judge.backends.vllm_engine import VLLMBackend
+from flexgym.judge.dialect import FLEX
+from flexgym.judge.inputs import Inputs, encode_sample
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.serve import ServeOptions, running_server
+from flexgym.judge.sources import EMBEDDED_JUDGE, locate_judge, read_judge_config
+from flexgym.shapes.sampling import sample_group
 from tests.judge.backends.tiny_qwen3_vl import CONTEXT, picture, save_tiny_qwen3_vl
 
 pytestmark = pytest.mark.vllm
@@ -82,6 +88,36 @@ def free_port() -> int:
 
 def pair(first: int, second: int, size: tuple[int, int], text: str = QUESTION) -> ChatRequest:
     return ChatRequest((picture(first, size), picture(second, size)), text)
+
+
+def test_the_embedded_judge_says_the_same_on_all_backends(tmp_path):
+    config = read_judge_config(EMBEDDED_JUDGE)
+    decoding, folder = Decoding(**config.decoding), locate_judge(EMBEDDED_JUDGE)
+    rng = np.random.default_rng(0)
+    groups = [sample_group(rng, 3) for _ in range(4)]
+    requests = [
+        ChatRequest(
+            tuple(part for sample in pair for part in encode_sample(sample, Inputs())),
+            FLEX.template("image").fill(group.prompt.text, "image", (1, 1)),
+        )
+        for group in groups
+        for pair in itertools.permutations(group.samples, 2)
+    ]
+    options = ServeOptions(
+        EMBEDDED_JUDGE,
+        port=free_port(),
+        dtype="float32",
+        enforce_eager=True,
+        max_pictures=8,
+        extra=(f"--kv-cache-memory-bytes={KV_CACHE_BYTES}",),
+    )
+    with running_server(options, log=tmp_path / "vllm.log", limit=600.0):
+        server = ServerBackend(options.url)
+        served = server.complete(requests, decoding)
+        server.close()
+    own = TransformersBackend(folder).complete(requests, decoding)
+    assert [reply.text for reply in served] == [reply.text for reply in own]
+    assert all(isinstance(FLEX.parse(reply.text, reply.finish_reason), Assessment) for reply in own)
 
 
 def groups_of_pairs() -> list[ChatRequest]:

@@ -1,0 +1,238 @@
+"""Short assessments of the small world, in which a small model can learn to reason: what it sees, then what follows.
+
+The form is that of every assessment; each category has one criterion. Category A says what each sample shows and which
+demands of the caption it misses, B how well its things are formed, C whether it stages the caption as a whole, and D,
+where the caption has a trait of its own, whether that trait is met. The text is put together from a small set of
+pieces, so that a tokenizer can hold each of them as one token (`pieces`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flexgym.shapes.captions import SIZES, Spec, parse_caption
+from flexgym.shapes.oracle import ANCHORS, PERSONALISED, personal_keys
+from flexgym.shapes.reading import Reading, Seen, read_sample
+from flexgym.shapes.scenes import COLOURS, SHAPES, SIZE
+from flexgym.shapes.verifier import MOTIONS_SEEN, SIZE_BORDER, check, seen_motion
+
+SCORE_REACH = 4
+"""How far a criterion can move a score from the even 5."""
+
+_CRITERIA = ("Demands of the caption", "Forms of the things", "Staging of the caption")
+_TRAITS = {
+    "object": "Size as asked",
+    "two_objects": "Both things there",
+    "counting": "Count as asked",
+    "colours": "Colours as asked",
+    "position": "Places as asked",
+    "attribution": "Each in its colour",
+    "order": "Order as asked",
+}
+_MOTION = "Motion as asked"
+_FORMS = ((0.85, "clean"), (0.66, "rough"), (0.0, "broken"))
+_STAGING = ("whole", "partial")
+_TRAIT_MET = ("met", "partly", "missed")
+_MOST_SHOWN = 5
+_NOTHING, _FURTHER = "nothing", "more"
+_REASONS = ("More of the caption is met.", "As much is met, and better formed.", "Nothing tells them apart.")
+
+
+@dataclass(frozen=True)
+class View:
+    """What a short assessment says about one sample.
+
+    Attributes:
+        spec: what the caption demands.
+        met: which of its constraints hold, by the verifier's names.
+        shown: the sample in words.
+        form: place in the list of forms, 0 for the best.
+    """
+
+    spec: Spec
+    met: Mapping[str, bool]
+    shown: str
+    form: int
+
+    @property
+    def share(self) -> float:
+        """Share of the constraints that are met, 0 to 1."""
+        return sum(self.met.values()) / len(self.met)
+
+    @property
+    def worth(self) -> tuple[float, int]:
+        """What decides: the share, then the form; larger is better."""
+        return self.share, -self.form
+
+
+def view(caption: str, sample: NDArray[np.uint8], reading: Reading | None = None) -> View:
+    """Look at a sample with the caption in mind.
+
+    Args:
+        caption: a caption of the small world.
+        sample: uint8 ``[H, W, 3]`` or ``[F, H, W, 3]``.
+        reading: what the sample shows where that is known already.
+
+    Raises:
+        ValueError: if the caption is foreign, or the sample is not of the kind it asks for.
+    """
+    spec = parse_caption(caption)
+    reading = read_sample(sample) if reading is None else reading
+    met = check(spec, reading).constraints
+    fits = [min((thing.fit for thing in frame), default=0.0) for frame in reading]
+    form = next(place for place, (least, _) in enumerate(_FORMS) if float(np.mean(fits)) >= least)
+    return View(spec, met, describe(spec, reading), form)
+
+
+def describe(spec: Spec, reading: Reading) -> str:
+    """What a sample shows, in the terms that the caption speaks of.
+
+    Things are named from left to right, or from top to bottom where the caption asks for above or below; with their
+    sizes and places where it speaks of those. A video is told by its fullest frame and the motion in it.
+
+    Args:
+        spec: what the caption demands.
+        reading: of the sample.
+    """
+    frame = max(reading, key=len)
+    upright = spec.relation in ("above", "below")
+    things = sorted(frame, key=lambda thing: thing.y if upright else thing.x)
+    words = [_phrase(spec, thing) for thing in things[:_MOST_SHOWN]] + [_FURTHER] * (len(things) > _MOST_SHOWN)
+    told = ", ".join(words) or _NOTHING
+    return told if spec.kind == "image" else f"{told}; {seen_motion(spec, reading)}"
+
+
+def _phrase(spec: Spec, thing: Seen) -> str:
+    size = ["large" if thing.radius > SIZE_BORDER else "small"] if any(noun.size for noun in spec.nouns) else []
+    return " ".join([*size, thing.colour, thing.shape, *_place(spec, thing)])
+
+
+def _place(spec: Spec, thing: Seen) -> list[str]:
+    if spec.relation is None:
+        return []
+    upright = spec.relation in ("above", "below")
+    third = min(int(3 * (thing.y if upright else thing.x) / SIZE), 2)
+    return [("top", "middle", "bottom")[third] if upright else ("left", "middle", "right")[third]]
+
+
+def brief_assessment(first: View, second: View) -> str:
+    """Compare two samples in few words; both must have been viewed with the same caption in mind.
+
+    The one that meets more of the caption wins; where both meet the same share, the better formed one; where nothing
+    tells them apart, the first.
+
+    Args:
+        first: the sample shown as number 1.
+        second: the one shown as number 2.
+
+    Returns:
+        The assessment as JSON text, in the format of UnifiedReward-Flex.
+    """
+    return "".join(_pieces(first.spec, first, second))
+
+
+def pieces() -> list[str]:
+    """The fixed pieces of all short assessments: everything but what is seen and which demands are missed."""
+    found: dict[str, None] = {}
+    for kind in ("image", "video"):
+        names = [*zip(ANCHORS[kind], _CRITERIA, strict=True)]
+        names += [(title, _TRAITS.get(category, _MOTION)) for category, (title, _) in PERSONALISED.items()]
+        found |= dict.fromkeys(_opening(*name, first=name[1] == _CRITERIA[0]) for name in names)
+        found |= dict.fromkeys(f"{kind.capitalize()} {side}" for side in (1, 2))
+    return list(found) + [_MISSES, _BETWEEN, _CLOSING, *map(_ending, _REASONS), *map(_scores, range(1, 10))]
+
+
+def words() -> list[str]:
+    """All words between the pieces."""
+    places = ["left", "middle", "right", "top", "bottom"]
+    things = [f"{size} {colour} {shape} {places[0]}" for size in SIZES for colour in COLOURS for shape in SHAPES]
+    demands = [
+        f"{part} {number}" for part in ("count", "shape", "colour", "size", "place", "motion") for number in (1, 2)
+    ]
+    forms = [form for _, form in _FORMS]
+    return [*things, *places, *MOTIONS_SEEN, *demands, *forms, *_STAGING, *_TRAIT_MET, _NOTHING, _FURTHER]
+
+
+_MISSES = "; misses "
+_BETWEEN = '","reason_2":"'
+_CLOSING = '"}'
+
+
+def _opening(category: str, criterion: str, *, first: bool) -> str:
+    before = '{"categories":[' if first else '"},'
+    return f'{before}{{"name":"{category}","dims":[{{"name":"{criterion}","reason_1":"'
+
+
+def _scores(score: int) -> str:
+    return f'","score_1":{score},"score_2":{10 - score}}}],"cat_winner":"'
+
+
+def _ending(reason: str) -> str:
+    return f'"}}],"reason":"{reason}","winner":"'
+
+
+@dataclass(frozen=True)
+class _Criterion:
+    """One category with its only criterion.
+
+    Attributes:
+        category: its name.
+        name: of the criterion.
+        evidence: about the first and the second sample.
+        values: of both, 0 to 1.
+    """
+
+    category: str
+    name: str
+    evidence: tuple[str, str]
+    values: tuple[float, float]
+
+    @property
+    def lead(self) -> int:
+        """Points by which the first is above the even 5."""
+        return round(SCORE_REACH * (self.values[0] - self.values[1]))
+
+
+def _pieces(spec: Spec, first: View, second: View) -> Iterable[str]:
+    media, both = spec.kind.capitalize(), (first, second)
+    ahead = 0 if first.worth >= second.worth else 1
+    for number, criterion in enumerate(_criteria(spec, both)):
+        yield _opening(criterion.category, criterion.name, first=not number)
+        yield from (criterion.evidence[0], _BETWEEN, criterion.evidence[1], _scores(5 + criterion.lead))
+        # A category that cannot tell the two apart goes with the overall winner.
+        yield f"{media} {1 + (criterion.lead < 0 if criterion.lead else ahead)}"
+    reason = 0 if first.share != second.share else 1 if first.form != second.form else 2
+    yield from (_ending(_REASONS[reason]), f"{media} {1 + ahead}", _CLOSING)
+
+
+def _criteria(spec: Spec, both: tuple[View, View]) -> Iterable[_Criterion]:
+    shares = both[0].share, both[1].share
+    demands, forms, staging = zip(ANCHORS[spec.kind], _CRITERIA, strict=True)
+    yield _Criterion(*demands, (_seen(both[0]), _seen(both[1])), shares)
+    yield _Criterion(
+        *forms,
+        (_FORMS[both[0].form][1], _FORMS[both[1].form][1]),
+        (1 - both[0].form / 4, 1 - both[1].form / 4),
+    )
+    yield _Criterion(*staging, (_STAGING[shares[0] < 1], _STAGING[shares[1] < 1]), shares)
+    if keys := personal_keys(spec, both[0].met):
+        values = [sum(each.met[key] for key in keys) / len(keys) for each in both]
+        told = [_TRAIT_MET[0 if value == 1 else 1 if value else 2] for value in values]
+        title, name = PERSONALISED[spec.category][0], _TRAITS.get(spec.category, _MOTION)
+        yield _Criterion(title, name, (told[0], told[1]), (values[0], values[1]))
+
+
+def _seen(each: View) -> str:
+    missed = [_demand(each.spec, key) for key, met in each.met.items() if not met]
+    return each.shown + (_MISSES + ", ".join(missed) if missed else "")
+
+
+def _demand(spec: Spec, key: str) -> str:
+    """A constraint in words: of ``"1 colour red"`` the colour of the first thing, without saying which it is."""
+    number, part = (key[0], key[2:]) if key[0].isdigit() else ("", key)
+    word = "place" if part == spec.relation else part.split(" ")[0]
+    return f"{word} {number}" if number and len(spec.nouns) > 1 else word

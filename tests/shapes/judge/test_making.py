@@ -1,0 +1,72 @@
+"""The judge's own making: it learns to see, and every later step runs from one folder."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from flexgym.shapes.judge.candidates import draw_candidates
+from flexgym.shapes.judge.checkpoint import NUM_FRAMES, build_judge, save_judge
+from flexgym.shapes.judge.make import STAGES, Sizes, make_data, make_judge, table
+from flexgym.shapes.judge.pretrain import Batches, PicturePool, Recipe, train
+
+LITTLE = Sizes({"image": 24, "video": 12}, {"image": 24, "video": 8}, held_out=4, sft_iterations=1, dpo_passes=1)
+
+
+def pools(count=6):
+    groups = {
+        kind: list(itertools.islice(draw_candidates(kind, "rendered", splits=("training",), seed=0), count))
+        for kind in ("image", "video")
+    }
+    return {kind: PicturePool(each) for kind, each in groups.items()}
+
+
+@pytest.fixture(scope="module")
+def seeing():
+    torch.manual_seed(0)
+    return build_judge()
+
+
+def test_a_batch_teaches_the_descriptions_alone(seeing):
+    model, tokenizer = seeing
+    texts, patches = next(pools()["video"].stream(np.random.default_rng(0), 3))
+    batch = Batches(tokenizer, model.config).collate(texts, patches, pictures=2 * NUM_FRAMES)
+    assert (batch["input_ids"] == model.config.image_token_id).sum() == 3 * 2 * NUM_FRAMES * 16
+    assert batch["pixel_values"].shape == (3 * 2 * NUM_FRAMES * 64, 96)
+    for row, (caption, told) in enumerate(texts):
+        labels = batch["labels"][row]
+        assert tokenizer.decode(labels[labels != -100]) == told + "<|im_end|>"
+        assert caption in tokenizer.decode(batch["input_ids"][row])
+        assert told.startswith("Video 1: ")
+
+
+def test_training_lowers_the_loss(seeing):
+    model, tokenizer = seeing
+    recipe = Recipe({}, 8, {"image": 8, "video": 4}, 0.03, bfloat16=False)  # warm-up holds it down
+    batches, drawn = Batches(tokenizer, model.config), pools()
+    texts, patches = next(drawn["image"].stream(np.random.default_rng(1), 16))
+    batch = batches.collate(texts, patches, pictures=2)
+
+    def loss():
+        with torch.no_grad():
+            return float(model(**batch).loss)
+
+    before = loss()
+    train(model, batches, drawn, recipe=recipe, seed=0)
+    assert loss() < before - 0.2
+
+
+@pytest.mark.slow
+def test_from_data_to_the_table_and_again(tmp_path):
+    torch.manual_seed(0)
+    base = save_judge(*build_judge(), tmp_path / "base")
+    for _ in range(2):  # the second time, everything is there
+        make_data(tmp_path, LITTLE)
+        make_judge(tmp_path, base, seed=0, sizes=LITTLE)
+    assert all((tmp_path / "seed0" / stage / "model.safetensors").is_file() for stage in STAGES)
+    lines = table(tmp_path, [0]).splitlines()
+    assert len(lines) == 2 + 3 * 4
+    assert lines[2].startswith("| rendered images, right | ")
