@@ -51,8 +51,8 @@ class RewardModelLearner(TorchLearner):
         if self.config.num_learners > 1:
             _tell_accelerate(torch.distributed.get_rank(), self.config.num_learners)
         super().build()
-        # RLlib asks for deterministic algorithms, and torch then fills all new memory with NaN. TRL takes half a gigabyte
-        # for logits, so this took a quarter of a step of the small judge; nothing here reads what it has not written.
+        # RLlib asks for deterministic algorithms, and torch then fills all new memory with NaN. TRL takes half a
+        # gigabyte for logits, so this was a quarter of a small judge's step; nobody reads what was not written.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.stream = BatchStream(self.rows.lengths, batch_size=self.config.batch_size, seed=self.config.seed or 0)
         if self.config.gradient_checkpointing:

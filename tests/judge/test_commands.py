@@ -30,9 +30,10 @@ def files(tmp_path):
     return folder
 
 
-def test_compare_names_the_better_one_whichever_stands_first(files):
+@pytest.mark.parametrize("judge", ["oracle", "shapes-judge"])
+def test_compare_names_the_better_one_whichever_stands_first(judge, files):
     for first, second, winner in (("right", "wrong", "Image 1"), ("wrong", "right", "Image 2")):
-        words = (files / f"{first}.png", files / f"{second}.png", "--prompt", CAPTION, "--judge", "oracle")
+        words = (files / f"{first}.png", files / f"{second}.png", "--prompt", CAPTION, "--judge", judge)
         shown, written = run("compare", *words), run("compare", *words, "--json")
         assert shown.exit_code == written.exit_code == 0
         assert f"Winner: {winner}" in shown.output

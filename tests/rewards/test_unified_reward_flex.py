@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
+import flexgym
 import rewards
 from flexgym.errors import CheckpointError, ConfigError, UnknownNameError
+from flexgym.judge import Assessment
 from flexgym.types import Prompt, SampleGroup
 from tests.judge.backends.scripted_server import Script, ScriptedServer
 
@@ -42,6 +45,21 @@ def test_settings_of_the_tournament_and_a_template_of_ones_own(tmp_path):
         reward.close()
     assert len(scores.assessments) == 6
     assert scores.weights == {"dim": 0.5, "overall": 0.5}
+
+
+@pytest.mark.parametrize("name", ["FlexT2I-v0", "FlexT2V-v0"])
+def test_the_embedded_judge_is_the_default(name):
+    env = rewards.UnifiedRewardFlex(gym.make(name, group_size=3), tournament={"schedule": "regular(2)"})
+    policy = flexgym.FlowPolicy.from_env(env, noise="cps", eta=0.8)
+    observation, info = env.reset(seed=3)
+    ended = False
+    while not ended:
+        observation, _, ended, _, info = env.step(policy(observation))
+    assert np.isfinite(info["group_rewards"]).all()
+    said = info["assessments"]
+    assert len(said) == 3
+    assert all(isinstance(each, Assessment) for each in said)
+    env.close()
 
 
 @pytest.mark.parametrize(
