@@ -63,8 +63,17 @@ def _looks(noun: Noun, thing: Seen | None) -> dict[str, bool]:
     return parts
 
 
-def _assign(nouns: Sequence[Noun], frame: Sequence[Seen], relation: str | None = None) -> tuple[Seen | None, ...]:
-    """The things of a frame that meet most of what the nouns and the relation between them demand."""
+def assign(nouns: Sequence[Noun], frame: Sequence[Seen], relation: str | None = None) -> tuple[Seen | None, ...]:
+    """The things of a frame that meet most of what the nouns and the relation between them demand.
+
+    Args:
+        nouns: of a caption.
+        frame: what a picture shows.
+        relation: between the first two nouns, if there is one.
+
+    Returns:
+        For each noun the thing that stands for it, None where there is none left.
+    """
     things = [*frame[:_MOST_THINGS], *[None] * len(nouns)]
     # Parts count most, then the relation by half a part, then that there is something at all.
     points = [[100 * sum(_looks(noun, thing).values()) + (thing is not None) for thing in things] for noun in nouns]
@@ -90,7 +99,7 @@ def _check_image(spec: Spec, frame: tuple[Seen, ...]) -> dict[str, bool]:
     if spec.category == "counting":
         looks = [_looks(spec.nouns[0], thing) for thing in frame or (None,)]
         return constraints | {f"1 {part}": all(parts[part] for parts in looks) for part in looks[0]}
-    chosen = _assign(spec.nouns, frame, spec.relation)
+    chosen = assign(spec.nouns, frame, spec.relation)
     for number, (noun, thing) in enumerate(zip(spec.nouns, chosen, strict=True), start=1):
         constraints |= {f"{number} {part}": met for part, met in _looks(noun, thing).items()}
     if spec.relation:
@@ -187,7 +196,7 @@ def seen_motion(spec: Spec, reading: Reading) -> str:
 
 def _tracks(spec: Spec, reading: Reading) -> list[Track]:
     """For each noun the thing that stands for it in each frame."""
-    chosen = [_assign(spec.nouns, frame) for frame in reading]
+    chosen = [assign(spec.nouns, frame) for frame in reading]
     tracks: list[Track] = [list(column) for column in zip(*chosen, strict=True)]
     if spec.category != "order":
         return tracks

@@ -18,7 +18,7 @@ from flexgym.shapes.captions import SIZES, Spec, parse_caption
 from flexgym.shapes.oracle import ANCHORS, PERSONALISED, personal_keys
 from flexgym.shapes.reading import Reading, Seen, read_sample
 from flexgym.shapes.scenes import COLOURS, SHAPES, SIZE
-from flexgym.shapes.verifier import MOTIONS_SEEN, SIZE_BORDER, check, seen_motion
+from flexgym.shapes.verifier import MOTIONS_SEEN, SIZE_BORDER, assign, check, seen_motion
 
 SCORE_REACH = 4
 """How far a criterion can move a score from the even 5."""
@@ -91,7 +91,7 @@ def view(caption: str, sample: NDArray[np.uint8], reading: Reading | None = None
 def describe(spec: Spec, reading: Reading) -> str:
     """What a sample shows, in the terms that the caption speaks of.
 
-    Things are named from left to right, or from top to bottom where the caption asks for above or below; with their
+    Things are named in the order in which the caption asks for them, then all others from left to right; with their
     sizes and places where it speaks of those. A video is told by its fullest frame and the motion in it.
 
     Args:
@@ -99,14 +99,16 @@ def describe(spec: Spec, reading: Reading) -> str:
         reading: of the sample.
     """
     frame = max(reading, key=len)
-    upright = spec.relation in ("above", "below")
-    things = sorted(frame, key=lambda thing: thing.y if upright else thing.x)
+    asked = () if spec.category == "counting" else assign(spec.nouns, frame, spec.relation)
+    things = [*asked, *(thing for thing in frame if thing not in asked)] or [None]
     words = [_phrase(spec, thing) for thing in things[:_MOST_SHOWN]] + [_FURTHER] * (len(things) > _MOST_SHOWN)
-    told = ", ".join(words) or _NOTHING
+    told = ", ".join(words)
     return told if spec.kind == "image" else f"{told}; {seen_motion(spec, reading)}"
 
 
-def _phrase(spec: Spec, thing: Seen) -> str:
+def _phrase(spec: Spec, thing: Seen | None) -> str:
+    if thing is None:
+        return _NOTHING
     size = ["large" if thing.radius > SIZE_BORDER else "small"] if any(noun.size for noun in spec.nouns) else []
     return " ".join([*size, thing.colour, thing.shape, *_place(spec, thing)])
 
@@ -212,7 +214,7 @@ def _pieces(spec: Spec, first: View, second: View) -> Iterable[str]:
 def _criteria(spec: Spec, both: tuple[View, View]) -> Iterable[_Criterion]:
     shares = both[0].share, both[1].share
     demands, forms, staging = zip(ANCHORS[spec.kind], _CRITERIA, strict=True)
-    yield _Criterion(*demands, (_seen(both[0]), _seen(both[1])), shares)
+    yield _Criterion(*demands, (seen(both[0]), seen(both[1])), shares)
     yield _Criterion(
         *forms,
         (_FORMS[both[0].form][1], _FORMS[both[1].form][1]),
@@ -226,7 +228,8 @@ def _criteria(spec: Spec, both: tuple[View, View]) -> Iterable[_Criterion]:
         yield _Criterion(title, name, (told[0], told[1]), (values[0], values[1]))
 
 
-def _seen(each: View) -> str:
+def seen(each: View) -> str:
+    """What a sample shows and, if any, which demands of the caption it misses."""
     missed = [_demand(each.spec, key) for key, met in each.met.items() if not met]
     return each.shown + (_MISSES + ", ".join(missed) if missed else "")
 

@@ -31,7 +31,7 @@ ASKED = JudgeConfig(inputs={"num_frames": NUM_FRAMES}, decoding={"max_tokens": 1
 CONTEXT = 512
 """Tokens of a request and its reply; those of two videos take some 250."""
 PATCH = 4
-DESCRIBE = "Say what each candidate shows. The caption: "
+DESCRIBE = "Say what each candidate shows, and what of the caption it misses. The caption: "
 """The text below the pictures in the first stage of training, before a caption as a JSON string."""
 
 SPECIAL = (

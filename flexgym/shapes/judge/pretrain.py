@@ -1,7 +1,7 @@
 """The first stage of the small judge: it learns to see (``python -m flexgym.shapes.judge.pretrain``).
 
-A model that says what two candidates show, in the terms that a caption speaks of. It knows neither the form of an
-assessment nor how to decide: that is what fine-tuning (`flexgym.rm train sft`) teaches, as for a published base model.
+A model that says what two candidates show and which demands of the caption each misses. It knows neither the form of
+an assessment nor how to decide: that is what fine-tuning (`flexgym.rm train sft`) teaches, as for a published base model.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from flexgym.judge.inputs import Inputs, encode_sample
+from flexgym.shapes.judge.brief import seen
 from flexgym.shapes.judge.candidates import SOURCES, Candidates, draw_candidates
 from flexgym.shapes.judge.checkpoint import DESCRIBE, NUM_FRAMES, build_image_processor, build_judge, save_judge
 from flexgym.shapes.muon import muon_and_adamw
@@ -108,7 +109,7 @@ def _patches(processor: Any, inputs: Inputs, samples: NDArray[np.uint8]) -> Tens
 
 def _description(group: Candidates, places: NDArray[np.intp]) -> str:
     media = group.views[0].spec.kind.capitalize()
-    return "\n".join(f"{media} {n}: {group.views[place].shown}" for n, place in enumerate(places, start=1))
+    return "\n".join(f"{media} {n}: {seen(group.views[place])}" for n, place in enumerate(places, start=1))
 
 
 class Batches:
@@ -210,6 +211,7 @@ def main(
     *,
     out: Annotated[Path, typer.Option(help="the folder to write")] = Path("runs/judge/base"),
     seed: int = 0,
+    start: Annotated[Path | None, typer.Option(help="a folder to go on from")] = None,
     threads: int = 1,
     speed: Annotated[float, typer.Option(help="divide all lengths by this, to try the script out")] = 1.0,
 ) -> None:
@@ -219,6 +221,8 @@ def main(
     torch.manual_seed(seed)
     recipe = RECIPE.shorter(speed)
     model, tokenizer = build_judge()
+    if start:
+        model.load_state_dict(type(model).from_pretrained(start).state_dict())
     pools = draw_pools(recipe, seed)
     train(model, Batches(tokenizer, model.config), pools, recipe=recipe, seed=seed)
     save_judge(model, tokenizer, out)
