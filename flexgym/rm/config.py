@@ -17,7 +17,8 @@ from torch import Tensor
 from flexgym.errors import ConfigError, unknown_name
 from flexgym.judge.choice import check_count
 from flexgym.rm.module import JudgeModule
-from flexgym.rm.processor import DTYPES, context_length, load_model
+from flexgym.rm.precision import DTYPES, check_precision, check_steps
+from flexgym.rm.processor import context_length, load_model
 from flexgym.rm.rows import TrainingRows
 from flexgym.rm.sharding import SHARDINGS
 
@@ -35,6 +36,7 @@ class RewardModelConfig(AlgorithmConfig):
         super().__init__(algo_class=algo_class)
         self.source = ""
         self.dtype = "bfloat16"
+        self.compute_dtype: str | None = None
         self.mode = "lora"
         self.lora: dict[str, Any] = {"r": 64, "lora_alpha": 128, "target_modules": "all-linear"}
         self.train_vision = True
@@ -65,6 +67,7 @@ class RewardModelConfig(AlgorithmConfig):
         *,
         source: str = NotProvided,
         dtype: str = NotProvided,
+        compute_dtype: str | None = NotProvided,
         mode: str = NotProvided,
         lora: Mapping[str, Any] = NotProvided,
         train_vision: bool = NotProvided,
@@ -74,14 +77,25 @@ class RewardModelConfig(AlgorithmConfig):
 
         Args:
             source: a checkpoint folder or a hub id.
-            dtype: of the weights, ``"bfloat16"`` or ``"float32"``.
+            dtype: of the weights, ``"bfloat16"`` or ``"float32"``; of their gradients and the optimiser, too, when they
+                train. An adapter is always float32.
+            compute_dtype: of the arithmetic. ``"bfloat16"`` is TRL's mixed precision: forward and backward under
+                autocast, and parts of a model that is cut are put together in it. None is the dtype of the weights.
             mode: ``"lora"`` or ``"full"``.
             lora: arguments of peft's `LoraConfig`.
             train_vision: whether full training moves the vision tower, too.
             sharding: ``"none"`` gives each learner the whole model, ``"fsdp"`` a part of every parameter, gradient and
                 optimiser state, for a model that one device cannot hold.
         """
-        return self._set(source=source, dtype=dtype, mode=mode, lora=lora, train_vision=train_vision, sharding=sharding)
+        return self._set(
+            source=source,
+            dtype=dtype,
+            compute_dtype=compute_dtype,
+            mode=mode,
+            lora=lora,
+            train_vision=train_vision,
+            sharding=sharding,
+        )
 
     def data(
         self,
@@ -159,6 +173,24 @@ class RewardModelConfig(AlgorithmConfig):
         return self.sharding == "fsdp"
 
     @property
+    def autocasts(self) -> bool:
+        """Whether forward and backward compute in half precision whatever the weights are kept in."""
+        return self.compute_dtype == "bfloat16"
+
+    @property
+    def trained_dtype(self) -> torch.dtype:
+        """Of the weights that train, of their gradients and of the optimiser; peft keeps adapters in float32."""
+        return torch.float32 if self.mode == "lora" else DTYPES[self.dtype]
+
+    @property
+    def reference_dtype(self) -> str:
+        """Of the second model's weights: as the trained model reads its own, or its margins would not start at zero.
+
+        A model that is cut is put together in the dtype of the arithmetic, so that finer parts would be of no use.
+        """
+        return self.compute_dtype or self.dtype if self.shards else self.dtype
+
+    @property
     def needs_reference(self) -> bool:
         """Whether full training keeps a second model to compare with."""
         return False
@@ -185,7 +217,8 @@ class RewardModelConfig(AlgorithmConfig):
 
     def make_reference(self) -> Any:
         """A frozen second model to compare with, or None."""
-        return load_model(self.source, self.dtype) if self.mode == "full" and self.needs_reference else None
+        wanted = self.mode == "full" and self.needs_reference
+        return load_model(self.source, self.reference_dtype) if wanted else None
 
     @abstractmethod
     def make_trainer(self, model: Any, processor: Any, sample: Any, *, reference: Any = None) -> Any:
@@ -214,7 +247,7 @@ class RewardModelConfig(AlgorithmConfig):
             "output_dir": str(Path(tempfile.gettempdir()) / "flexgym-trl"),  # where nothing is written
             "per_device_train_batch_size": self.micro_batch_size,
             "gradient_checkpointing": self.gradient_checkpointing,
-            "bf16": False,
+            "bf16": self.autocasts,
             "use_cpu": not torch.cuda.is_available(),
             "max_length": None,
             "report_to": [],
@@ -256,8 +289,7 @@ class RewardModelConfig(AlgorithmConfig):
             raise ConfigError("judge.source: expected a checkpoint folder or a hub id, got none")
         if not self.files:
             raise ConfigError('data.files: expected JSON Lines or Parquet, such as "data.files=[rows.jsonl]", got none')
-        if self.dtype not in DTYPES:
-            raise unknown_name("dtype", self.dtype, DTYPES)
+        check_precision(dtype=self.dtype, compute_dtype=self.compute_dtype, trainer=self.trainer)
         if self.mode not in MODES:
             raise unknown_name("mode", self.mode, MODES)
         self._check_held_out()
@@ -267,7 +299,7 @@ class RewardModelConfig(AlgorithmConfig):
         if self.shards and learners == 1:
             raise ConfigError(
                 f"judge.sharding=fsdp cuts the model over learners: expected learners.num_learners of at least 2, got"
-                f" {self.num_learners}"
+                f" {self.num_learners}; judge.sharding=none leaves it whole"
             )
         if self.batch_size % (learners * self.micro_batch_size):
             raise ConfigError(
@@ -275,6 +307,7 @@ class RewardModelConfig(AlgorithmConfig):
                 f" {learners} * {self.micro_batch_size}, got {self.batch_size}"
             )
         super().validate()
+        check_steps(self.lr, self.trained_dtype)
 
     def check_devices(self) -> None:
         """Refuse to train where there is no GPU for a learner in this process.

@@ -69,14 +69,18 @@ class RewardModelLearner(TorchLearner):
         self.rows = self.config.make_rows(self.config.files, judge.processor)
         reference = self.config.make_reference()
         mesh = over_learners(self._device, self.config.num_learners) if self.config.shards else None
+        compute_dtype = torch.bfloat16 if self.config.autocasts else None
         if mesh and reference is not None:
-            shard(reference, mesh)
+            shard(reference, mesh, compute_dtype=compute_dtype)
         sample = Dataset.from_list([self.rows.example])
         self.trainer = self.config.make_trainer(judge.model, judge.processor, sample, reference=reference)
         if mesh:
-            shard(judge.model, mesh)
+            shard(judge.model, mesh, compute_dtype=compute_dtype)
         else:
             super()._map_module_to_device(module)
+        if compute_dtype:
+            # Autocast around its forward. TRL has done so with the reference, and would with this in its own train().
+            self.trainer.accelerator.prepare_model(judge.model, device_placement=False, evaluation_mode=True)
 
     def _make_modules_ddp_if_necessary(self) -> None:
         """A sharded model exchanges its gradients itself."""

@@ -32,7 +32,9 @@ class JudgeModule(TorchRLModule):
         model.config.use_cache = False
         if config["mode"] == "lora":
             model.requires_grad_(False)
-            model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **config["lora"]))
+            adapter = LoraConfig(task_type="CAUSAL_LM", **config["lora"])
+            # In float32, whatever the frozen weights are: small steps would be lost in bfloat16.
+            model = get_peft_model(model, adapter, autocast_adapter_dtype=True)
         elif not config["train_vision"]:
             model.model.visual.requires_grad_(False)
         self.model = model

@@ -11,11 +11,12 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from flexgym.rm.config import RewardModelConfig
 from flexgym.rm.data import DataReport
-from flexgym.rm.processor import DTYPES, load_processor
+from flexgym.rm.precision import DTYPES
+from flexgym.rm.processor import load_processor
 
 _GIB = 2**30
-# AdamW keeps two numbers for each that trains, in the precision of the weights.
-_ADAM_STATES = 2
+# A gradient, and the two numbers that AdamW keeps, for each that trains.
+_NUMBERS_TO_TRAIN = 3
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Plan:
         steps_per_epoch: optimiser steps of one pass.
         parameters: of the model.
         trained: those of them that train.
-        gib_per_learner: weights, gradients and optimiser, without activations.
+        gib_per_learner: weights, gradients and optimiser, without activations and parts that are put together.
         held_out: what was found in the rows that are never trained on, if there are any.
     """
 
@@ -49,7 +50,7 @@ class Plan:
             f"an epoch: {self.steps_per_epoch:,} optimiser steps",
             f"model: {self.parameters:,} parameters, {self.trained:,} of them train",
             f"memory of a learner: {self.gib_per_learner:.1f} GiB for weights, gradients and optimiser; activations"
-            " come on top",
+            " come on top, and blocks put together where judge.sharding cuts the model",
             *held_out,
         ]
 
@@ -67,11 +68,6 @@ def make_plan(config: RewardModelConfig) -> Plan:
     rows = config.make_rows(config.files, processor)
     held_out = config.make_rows(config.held_out_files, processor).report if config.held_out_files else None
     parameters, trained = _count_parameters(config)
-    size = DTYPES[config.dtype].itemsize
-    copies = 2 if config.mode == "full" and config.needs_reference else 1
-    memory = float(copies * parameters * size + trained * size * (1 + _ADAM_STATES))
-    if config.shards:
-        memory /= config.num_learners
     shortest, median, longest = (int(value) for value in np.quantile(rows.lengths, (0.0, 0.5, 1.0)))
     return Plan(
         report=rows.report,
@@ -79,9 +75,25 @@ def make_plan(config: RewardModelConfig) -> Plan:
         steps_per_epoch=len(rows) // config.batch_size,
         parameters=parameters,
         trained=trained,
-        gib_per_learner=memory / _GIB,
+        gib_per_learner=_bytes(config, parameters, trained) / _GIB,
         held_out=held_out,
     )
+
+
+def _bytes(config: RewardModelConfig, parameters: int, trained: int) -> float:
+    """Of weights, gradients and optimiser on one learner."""
+    training = config.trained_dtype.itemsize
+    total = parameters * DTYPES[config.dtype].itemsize + trained * training * _NUMBERS_TO_TRAIN
+    if config.mode == "lora":
+        # The adapter beside the model, and the frozen copy of it that TRL compares with.
+        total += trained * training * (2 if config.needs_reference else 1)
+    elif config.needs_reference:
+        total += parameters * DTYPES[config.reference_dtype].itemsize
+    if config.shards:
+        return total / config.num_learners
+    # Autocast keeps what it has cast of the weights that train until the forward ends.
+    casts = config.autocasts and training > torch.bfloat16.itemsize
+    return float(total + trained * torch.bfloat16.itemsize * casts)
 
 
 def _count_parameters(config: RewardModelConfig) -> tuple[int, int]:

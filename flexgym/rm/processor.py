@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -19,8 +18,8 @@ from transformers import (
 
 from flexgym.errors import CheckpointError, unknown_name
 from flexgym.judge.backends.local import check_source
+from flexgym.rm.precision import DTYPES
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _MARKS = ("image", "video")
 
 

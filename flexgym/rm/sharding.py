@@ -10,7 +10,7 @@ from peft import PeftModel
 from ray.rllib.utils.torch_utils import clip_gradients
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 SHARDINGS = ("none", "fsdp")
@@ -21,7 +21,7 @@ def over_learners(device: torch.device, learners: int) -> DeviceMesh:
     return init_device_mesh(device.type, (learners,))
 
 
-def shard(model: Any, mesh: DeviceMesh) -> None:
+def shard(model: Any, mesh: DeviceMesh, *, compute_dtype: torch.dtype | None = None) -> None:
     """Leave each learner its part of every parameter, on the device of the mesh.
 
     A block of the language model or of the vision tower is put together for its own forward and backward only, the
@@ -30,14 +30,19 @@ def shard(model: Any, mesh: DeviceMesh) -> None:
     Args:
         model: of transformers, or of peft around it; whole, and the same on all learners.
         mesh: the learners.
+        compute_dtype: that parameters are put together in; each one's own when None. Gradients are then added up over
+            the learners in float32.
     """
+    reduce_dtype = torch.float32 if compute_dtype else None
+    # Autocast decides what inputs are cast: tables of sines, for one, are not.
+    precision = MixedPrecisionPolicy(compute_dtype, reduce_dtype, cast_forward_inputs=False)
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     blocks = set(base._no_split_modules)
     for part in list(model.modules()):
         if type(part).__name__ in blocks:
-            fully_shard(part, mesh=mesh)
+            fully_shard(part, mesh=mesh, mp_policy=precision)
     # The outermost one would else stay whole between forward and backward, and after a forward without gradients.
-    fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    fully_shard(model, mesh=mesh, mp_policy=precision, reshard_after_forward=True)
 
 
 def whole(value: Tensor) -> Tensor:

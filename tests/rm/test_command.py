@@ -24,6 +24,7 @@ from tests.judge.backends.tiny_qwen3_vl import picture
 
 SMALL = ["judge.dtype=float32", "training.lr=1e-2", "training.batch_size=4", "training.micro_batch_size=2"]
 SMALL += ["training.gradient_checkpointing=false", "training.steps_per_iteration=1", "learners.num_gpus_per_learner=0"]
+SMALL += ["judge.sharding=none"]
 LORA = "judge.lora={r: 4, lora_alpha: 8, target_modules: [q_proj, v_proj]}"
 
 
@@ -40,8 +41,10 @@ def test_shipped_recipes_fit_their_algorithm(stage, config):
     with pytest.raises(ConfigError, match=r"data\.files"):
         settings.validate()
     settings.data(files=["rows.jsonl"])
+    settings.learners(num_learners=8)
     settings.validate()
     assert settings.batch_size == 128
+    assert settings.trained_dtype == torch.float32
 
 
 def test_a_dry_run_tells_the_size_of_it(checkpoint, files):

@@ -156,6 +156,7 @@ def test_a_run_reports_them_from_before_the_first_step(checkpoint, files, unseen
 
 def test_the_command_takes_them_and_a_dry_run_checks_them(checkpoint, files, unseen):
     words = ["train", "sft", f"judge.source={checkpoint}", f"data.files=[{files['sft']}]", "training.batch_size=4"]
+    words += ["judge.sharding=none"]
     result = CliRunner().invoke(app, [*words, f"held_out.files=[{unseen['sft']}]", "held_out.max_rows=5", "--dry-run"])
     assert result.exit_code == 0, result.output
     assert "held out: rows: 7 good, 0 bad" in result.output

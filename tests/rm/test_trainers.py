@@ -29,21 +29,24 @@ def cluster():
     ray.shutdown()
 
 
+@pytest.mark.parametrize("compute_dtype", [None, "bfloat16"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mode", MODES)
-def test_the_first_step_equals_that_of_trl(kind, mode, checkpoint, tmp_path: Path):
+def test_the_first_step_equals_that_of_trl(kind, mode, compute_dtype, checkpoint, tmp_path: Path):
+    """In mixed precision as closely as in single: the same operations are cast, and rounding is deterministic."""
     file = write_rows(tmp_path, count=4)[kind]
     config = small_config(kind, checkpoint, file, mode=mode)
+    config.judge(compute_dtype=compute_dtype)
     config.training(micro_batch_size=4)
     algorithm, (ours,) = steps(config, 1)
     examples = algorithm.on_learners(lambda learner: [learner.rows[row] for row in range(4)])[0]
     algorithm.stop()
-    theirs = first_step_of_trl(kind, mode, checkpoint, examples, tmp_path)
+    theirs = first_step_of_trl(kind, mode, checkpoint, examples, tmp_path, bf16=compute_dtype == "bfloat16")
     assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
     assert ours["gradient_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-5)
 
 
-def first_step_of_trl(kind, mode, checkpoint, examples, folder):
+def first_step_of_trl(kind, mode, checkpoint, examples, folder, *, bf16):
     """Loss and gradient norm that TRL's own loop logs for one step over the four rows."""
     torch.manual_seed(0)
     model = load_model(checkpoint, "float32")
@@ -55,7 +58,7 @@ def first_step_of_trl(kind, mode, checkpoint, examples, folder):
         "max_steps": 1,
         "logging_steps": 1,
         "max_length": None,
-        "bf16": False,
+        "bf16": bf16,
         "use_cpu": True,
         "report_to": [],
         "gradient_checkpointing": False,
