@@ -1,7 +1,7 @@
 """The first stage of the small judge: it learns to see (``python -m flexgym.shapes.judge.pretrain``).
 
 A model that says what two candidates show and which demands of the caption each misses. It knows neither the form of
-an assessment nor how to decide: that is what fine-tuning (`flexgym.rm train sft`) teaches, as for a published base model.
+an assessment nor how to decide: fine-tuning (`flexgym.rm train sft`) teaches that, as it does a published base model.
 """
 
 from __future__ import annotations
