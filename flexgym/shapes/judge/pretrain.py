@@ -42,7 +42,7 @@ class Recipe:
 
     Attributes:
         groups: captions with candidates, by kind; of each source as many.
-        steps: optimiser steps; every third is of videos.
+        steps: optimiser steps; every other one is of videos.
         batch_size: pairs of a step, by kind.
         learning_rate: of Muon; AdamW takes half.
         bfloat16: arithmetic of the forward, which processors with AVX512-BF16 do in half the time.
@@ -60,7 +60,7 @@ class Recipe:
         return replace(self, groups=groups, steps=max(2, int(self.steps / speed)))
 
 
-RECIPE = Recipe({"image": 2500, "video": 1000}, 1200, {"image": 64, "video": 32}, 2e-3)
+RECIPE = Recipe({"image": 2500, "video": 1500}, 2400, {"image": 64, "video": 32}, 2e-3)
 
 
 class PicturePool:
@@ -181,7 +181,7 @@ def train(model: Any, batches: Batches, pools: dict[str, PicturePool], *, recipe
         share = min(1.0, (step + 1) / 200, 1.05 * (recipe.steps - step) / recipe.steps)
         for optimizer, rate in zip(optimizers, rates, strict=True):
             optimizer.param_groups[0]["lr"] = rate * share
-        kind = "video" if step % 3 == 2 else "image"
+        kind = _KINDS[step % 2]
         texts, patches = next(streams[kind])
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
             loss = model(**batches.collate(texts, patches, pictures=2 * (NUM_FRAMES if kind == "video" else 1))).loss
