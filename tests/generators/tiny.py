@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
 
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLQwenImage,
     AutoencoderKLWan,
     DDPMScheduler,
+    DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     WanPipeline,
@@ -18,8 +27,13 @@ from diffusers import (
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     CLIPTextConfig,
+    CLIPTextModel,
     CLIPTextModelWithProjection,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    T5Config,
+    T5EncoderModel,
     UMT5Config,
     UMT5EncoderModel,
 )
@@ -47,7 +61,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _clip(words: PreTrainedTokenizerFast) -> CLIPTextModelWithProjection:
+def _clip(words: PreTrainedTokenizerFast, kind: type = CLIPTextModelWithProjection) -> torch.nn.Module:
     config = CLIPTextConfig(
         vocab_size=len(words),
         hidden_size=16,
@@ -60,10 +74,41 @@ def _clip(words: PreTrainedTokenizerFast) -> CLIPTextModelWithProjection:
         eos_token_id=words.eos_token_id,
         pad_token_id=words.pad_token_id,
     )
-    return CLIPTextModelWithProjection(config)
+    return kind(config)
 
 
-def sd3() -> StableDiffusion3Pipeline:
+def _t5(words: PreTrainedTokenizerFast, kind: type = T5EncoderModel, config: type = T5Config) -> torch.nn.Module:
+    return kind(
+        config(
+            vocab_size=len(words),
+            d_model=32,
+            d_kv=8,
+            d_ff=64,
+            num_layers=2,
+            num_heads=4,
+            pad_token_id=words.pad_token_id,
+            eos_token_id=words.eos_token_id,
+        )
+    )
+
+
+def _autoencoder() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=2,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        shift_factor=0.06,
+        scaling_factor=1.5,
+        sample_size=32,
+    )
+
+
+def sd3(*, third_encoder: bool = False) -> StableDiffusion3Pipeline:
     """Pictures of 32x32 from latents of 4x16x16."""
     torch.manual_seed(0)
     words = tokenizer()
@@ -80,50 +125,104 @@ def sd3() -> StableDiffusion3Pipeline:
         out_channels=4,
         pos_embed_max_size=16,
         qk_norm="rms_norm",
-    )
-    autoencoder = AutoencoderKL(
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=2,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        shift_factor=0.06,
-        scaling_factor=1.5,
-        sample_size=32,
+        dual_attention_layers=(0,) if third_encoder else (),
     )
     return StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=autoencoder,
+        vae=_autoencoder(),
         text_encoder=_clip(words),
         tokenizer=words,
         text_encoder_2=_clip(words),
         tokenizer_2=words,
-        text_encoder_3=None,
-        tokenizer_3=None,
+        text_encoder_3=_t5(words) if third_encoder else None,
+        tokenizer_3=words if third_encoder else None,
     )
 
 
-def wan(*, boundary_ratio: float | None = None) -> WanPipeline:
-    """Videos of 5x32x32 from latents of 8x2x4x4."""
+def flux(*, distilled: bool = True) -> FluxPipeline:
+    """Pictures of 32x32 from latents of 4x16x16, which the pipeline packs into tokens."""
     torch.manual_seed(0)
     words = tokenizer()
-    encoder = UMT5EncoderModel(
-        UMT5Config(
-            vocab_size=len(words),
-            d_model=32,
-            d_kv=8,
-            d_ff=64,
-            num_layers=2,
-            num_heads=4,
-            pad_token_id=words.pad_token_id,
-            eos_token_id=words.eos_token_id,
-        )
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=16,
+        axes_dims_rope=[4, 4, 8],
+        guidance_embeds=distilled,
     )
-    transformer = WanTransformer3DModel(
+    return FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=_autoencoder(),
+        text_encoder=_clip(words, CLIPTextModel),
+        tokenizer=words,
+        text_encoder_2=_t5(words),
+        tokenizer_2=words,
+        transformer=transformer,
+    )
+
+
+def _qwen_vl(words: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGeneration:
+    text = {
+        "vocab_size": len(words),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0},
+    }
+    sight = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_heads": 2,
+        "out_hidden_size": 32,
+        "fullatt_block_indexes": [0],
+    }
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=sight))
+
+
+def qwen_image() -> QwenImagePipeline:
+    """Pictures of 32x32 from latents of 4x8x8, which the pipeline packs into tokens."""
+    torch.manual_seed(0)
+    words = tokenizer()
+    autoencoder = AutoencoderKLQwenImage(
+        base_dim=6,
+        z_dim=4,
+        dim_mult=[1, 2, 4],
+        num_res_blocks=1,
+        temperal_downsample=[False, True],
+        latents_mean=[0.1] * 4,
+        latents_std=[1.7] * 4,
+    )
+    transformer = QwenImageTransformer2DModel(
+        patch_size=2,
+        in_channels=16,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        guidance_embeds=False,
+        axes_dims_rope=(8, 4, 4),
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True, max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02
+    )
+    return QwenImagePipeline(
+        scheduler=scheduler, vae=autoencoder, text_encoder=_qwen_vl(words), tokenizer=words, transformer=transformer
+    )
+
+
+def _wan_transformer() -> WanTransformer3DModel:
+    return WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=2,
         attention_head_dim=12,
@@ -137,6 +236,12 @@ def wan(*, boundary_ratio: float | None = None) -> WanPipeline:
         qk_norm="rms_norm_across_heads",
         rope_max_seq_len=32,
     )
+
+
+def wan(*, boundary_ratio: float | None = None, second: bool = True, expand_timesteps: bool = False) -> WanPipeline:
+    """Videos of 5x32x32 from latents of 8x2x4x4."""
+    torch.manual_seed(0)
+    words = tokenizer()
     autoencoder = AutoencoderKLWan(
         base_dim=3,
         z_dim=8,
@@ -148,11 +253,13 @@ def wan(*, boundary_ratio: float | None = None) -> WanPipeline:
     )
     return WanPipeline(
         tokenizer=words,
-        text_encoder=encoder,
+        text_encoder=_t5(words, UMT5EncoderModel, UMT5Config),
         vae=autoencoder,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        transformer=transformer,
+        transformer=_wan_transformer(),
+        transformer_2=_wan_transformer() if boundary_ratio and second else None,
         boundary_ratio=boundary_ratio,
+        expand_timesteps=expand_timesteps,
     )
 
 
@@ -163,24 +270,47 @@ def not_flow() -> StableDiffusion3Pipeline:
     return pipe
 
 
-SETTINGS = {
-    "sd3": {"num_steps": 3, "max_sequence_length": 4},
-    "wan": {"num_steps": 3, "height": 32, "width": 32, "num_frames": 5, "max_sequence_length": 8},
+@dataclass(frozen=True)
+class Case:
+    """A pipeline to test with.
+
+    Attributes:
+        build: makes it.
+        settings: how it samples.
+        guidance: the setting that weighs the two branches of classifier-free guidance.
+    """
+
+    build: Callable[[], DiffusionPipeline]
+    settings: dict[str, Any]
+    guidance: str = "guidance_scale"
+
+
+_PICTURE = {"num_steps": 3, "height": 32, "width": 32, "max_sequence_length": 8}
+_VIDEO = {**_PICTURE, "num_frames": 5}
+CASES = {
+    "sd3": Case(sd3, {"num_steps": 3, "max_sequence_length": 4}),
+    "sd35": Case(partial(sd3, third_encoder=True), _PICTURE),
+    "flux": Case(flux, _PICTURE, guidance="true_cfg_scale"),
+    "qwen_image": Case(qwen_image, _PICTURE),
+    "wan": Case(wan, _VIDEO),
+    # the first of three steps lies above the boundary, the others below
+    "wan22": Case(partial(wan, boundary_ratio=0.9), _VIDEO),
+    "wan22_ti2v": Case(partial(wan, expand_timesteps=True), _VIDEO),
 }
-BUILDERS = {"sd3": sd3, "wan": wan}
-FAMILIES = tuple(BUILDERS)
+FAMILIES = tuple(CASES)
 
 
-def fresh(family: str, *, guidance: float = 1.0) -> FlowGenerator:
+def fresh(family: str, *, guidance: float = 1.0, dtype: torch.dtype = torch.float32) -> FlowGenerator:
     """A generator of one's own, to train."""
-    return wrap_pipeline(BUILDERS[family](), **SETTINGS[family], guidance_scale=guidance)
+    case = CASES[family]
+    return wrap_pipeline(case.build().to(dtype), **{**case.settings, case.guidance: guidance})
 
 
 @cache
-def _loaded(family: str) -> FlowGenerator:
-    return fresh(family)
+def _loaded(family: str, dtype: torch.dtype) -> FlowGenerator:
+    return fresh(family, dtype=dtype)
 
 
-def shared(family: str, *, guidance: float = 1.0) -> FlowGenerator:
+def shared(family: str, *, guidance: float = 1.0, dtype: torch.dtype = torch.float32) -> FlowGenerator:
     """A frozen generator that all tests share."""
-    return _loaded(family).with_settings(guidance_scale=guidance)
+    return _loaded(family, dtype).with_settings(**{CASES[family].guidance: guidance})
