@@ -139,7 +139,9 @@ class FlowGenerator(Trainable):
             raise ConfigError(f"{self.name} makes videos: pass num_frames")
         if self.modality == "image" and settings.num_frames is not None:
             raise ConfigError(f"{self.name} makes pictures: num_frames={settings.num_frames} does not apply")
-        if settings.true_cfg_scale is not None and not self.embedded_guidance:
+        if settings.true_cfg_scale is not None and not (
+            self.embedded_guidance and "true_cfg_scale" in _defaults(self.pipe.__call__)
+        ):
             raise ConfigError(f"{self.name} has one weight of guidance: pass guidance_scale, not true_cfg_scale")
         for side in ("height", "width"):
             _check_divides(side, getattr(settings, side), self.size_multiple())
@@ -161,7 +163,7 @@ class FlowGenerator(Trainable):
         defaults = _defaults(self.pipe.__call__)
         side = self.default_side
         if hasattr(self.pipe, "default_sample_size"):
-            side = self.pipe.default_sample_size * self.spatial_factor()
+            side = self.pipe.default_sample_size * self.pipe.vae_scale_factor
         if defaults.get("height") is None:
             defaults.update(height=side, width=side)
         return call_defaults(defaults, self.call_names)
