@@ -65,13 +65,14 @@ def test_text_is_encoded_once_per_prompt(family):
     generator = fresh(family, guidance=4.0)
     counted = count_calls(generator.pipe.text_encoder)
     first = generator.condition(["a red cube", "a blue ball", "a red cube"])
-    assert len(counted) == 3, "two prompts and the empty one of the unconditional branch"
+    expected = 2 + generator.guided
+    assert len(counted) == expected, "two prompts and the empty one of the unconditional branch"
     again = generator.with_settings(num_steps=2).condition(["a blue ball"])
-    assert len(counted) == 3
-    alone = again.prompts["encoder_hidden_states"]
-    assert torch.equal(alone, first.prompts["encoder_hidden_states"][1:2, : alone.shape[1]])
+    assert len(counted) == expected
+    for name, alone in again.prompts.items():
+        assert torch.equal(alone, first.prompts[name][1:2, : alone.shape[1]])
     generator.with_settings(max_sequence_length=5).condition(["a blue ball"])
-    assert len(counted) == 5, "another length is another embedding"
+    assert len(counted) == 2 * expected - 1, "another length is another embedding"
 
 
 def test_each_noise_level_has_its_transformer():
@@ -135,3 +136,26 @@ def test_decoding_is_exact_for_the_same_chunks_and_close_for_others():
     whole, pairs = generator.decode(latents), generator.decode(latents, chunk=2)
     np.testing.assert_array_equal(pairs[2:], generator.decode(latents[2:]))
     assert np.abs(whole.astype(int) - pairs).max() <= 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_text_and_the_level_reach_the_transformer(family):
+    generator = shared(family)
+    latents = generator.initial_latents(1, 0)
+    velocities = [
+        generator.velocity(latents, torch.tensor([level]), generator.condition([text]))
+        for text, level in ((PROMPTS[0], 0.7), (PROMPTS[1], 0.7), (PROMPTS[0], 0.3))
+    ]
+    assert not torch.equal(velocities[0], velocities[1])
+    assert not torch.equal(velocities[0], velocities[2])
+
+
+@pytest.mark.parametrize("family", ["flux", "flux2", "hunyuan_video"])
+def test_guidance_is_an_input_of_distilled_models(family):
+    generator = shared(family)
+    latents, sigma = generator.initial_latents(1, 0), torch.tensor([0.7])
+    velocities = [
+        view.velocity(latents, sigma, view.condition(["a red cube"]))
+        for view in (generator.with_settings(guidance_scale=scale) for scale in (1.0, 5.0))
+    ]
+    assert not torch.equal(*velocities)

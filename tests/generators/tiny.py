@@ -10,28 +10,44 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderKLHunyuanVideo,
+    AutoencoderKLLTXVideo,
     AutoencoderKLQwenImage,
     AutoencoderKLWan,
     DDPMScheduler,
     DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Pipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    HunyuanVideoPipeline,
+    HunyuanVideoTransformer3DModel,
+    LTXPipeline,
+    LTXVideoTransformer3DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     WanPipeline,
     WanTransformer3DModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    LlamaConfig,
+    LlamaModel,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     T5Config,
     T5EncoderModel,
     UMT5Config,
@@ -43,6 +59,10 @@ from flexgym.generators import FlowGenerator, wrap_pipeline
 PROMPTS = ["a red cube", "a blue ball", "two green cones"]
 _WORDS = ["<pad>", "<unk>", "<s>", "two", "a", "red", "blue", "green", "cube", "ball", "cones", "</s>"]
 TOKENS = 16
+_CHAT = (
+    "{% for message in messages %}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endif %} {% endfor %}"
+)
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -52,6 +72,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     ends = [(mark, vocabulary[mark]) for mark in ("<s>", "</s>")]
     words.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
     return PreTrainedTokenizerFast(
+        chat_template=_CHAT,
         tokenizer_object=words,
         bos_token="<s>",
         eos_token="</s>",
@@ -61,14 +82,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _clip(words: PreTrainedTokenizerFast, kind: type = CLIPTextModelWithProjection) -> torch.nn.Module:
+def _clip(
+    words: PreTrainedTokenizerFast, kind: type = CLIPTextModelWithProjection, *, positions: int = TOKENS
+) -> torch.nn.Module:
     config = CLIPTextConfig(
         vocab_size=len(words),
         hidden_size=16,
         intermediate_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=TOKENS,
+        max_position_embeddings=positions,
         projection_dim=16,
         bos_token_id=words.bos_token_id,
         eos_token_id=words.eos_token_id,
@@ -221,6 +244,152 @@ def qwen_image() -> QwenImagePipeline:
     )
 
 
+_DECODER = {
+    "vocab_size": len(_WORDS),
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+}
+
+
+def _qwen3(layers: int) -> Qwen3ForCausalLM:
+    return Qwen3ForCausalLM(Qwen3Config(**_DECODER, head_dim=8, num_hidden_layers=layers))
+
+
+def _flux2_parts(guidance_embeds: bool) -> dict[str, Any]:
+    autoencoder = AutoencoderKLFlux2(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=2,
+    )
+    torch.nn.init.uniform_(autoencoder.bn.running_mean)
+    torch.nn.init.uniform_(autoencoder.bn.running_var, 0.5, 2.0)
+    transformer = Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=48,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=guidance_embeds,
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    return {"vae": autoencoder, "transformer": transformer, "scheduler": scheduler, "tokenizer": tokenizer()}
+
+
+def flux2() -> Flux2Pipeline:
+    """Pictures of 32x32 from latents of 16x8x8. The text encoder is not Mistral, whose layers 10, 20 and 30 count."""
+    torch.manual_seed(0)
+    return Flux2Pipeline(**_flux2_parts(True), text_encoder=_qwen3(30))
+
+
+def flux2_klein(*, is_distilled: bool = False) -> Flux2KleinPipeline:
+    """Pictures of 32x32 from latents of 16x8x8."""
+    torch.manual_seed(0)
+    return Flux2KleinPipeline(**_flux2_parts(False), text_encoder=_qwen3(27), is_distilled=is_distilled)
+
+
+def z_image() -> ZImagePipeline:
+    """Pictures of 32x32 from latents of 4x16x16."""
+    torch.manual_seed(0)
+    transformer = ZImageTransformer2DModel(
+        in_channels=4,
+        dim=32,
+        n_layers=1,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=16,
+        axes_dims=[4, 6, 6],
+        axes_lens=[128, 32, 32],
+    )
+    # the weights of padding tokens are not initialised
+    torch.nn.init.normal_(transformer.x_pad_token)
+    torch.nn.init.normal_(transformer.cap_pad_token)
+    return ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=_autoencoder(),
+        text_encoder=_qwen3(2),
+        tokenizer=tokenizer(),
+        transformer=transformer,
+    )
+
+
+def hunyuan_video() -> HunyuanVideoPipeline:
+    """Videos of 5x32x32 from latents of 4x2x4x4."""
+    torch.manual_seed(0)
+    words = tokenizer()
+    autoencoder = AutoencoderKLHunyuanVideo(
+        latent_channels=4,
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+    )
+    transformer = HunyuanVideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=10,
+        num_layers=1,
+        num_single_layers=1,
+        num_refiner_layers=1,
+        patch_size=2,
+        guidance_embeds=True,
+        text_embed_dim=16,
+        pooled_projection_dim=16,
+        rope_axes_dim=(2, 4, 4),
+    )
+    return HunyuanVideoPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+        vae=autoencoder,
+        text_encoder=LlamaModel(LlamaConfig(**_DECODER, num_hidden_layers=3)),
+        tokenizer=words,
+        text_encoder_2=_clip(words, CLIPTextModel, positions=77),
+        tokenizer_2=words,
+        transformer=transformer,
+    )
+
+
+def ltx(*, timestep_conditioning: bool = False) -> LTXPipeline:
+    """Videos of 5x32x32 from latents of 8x2x8x8, which the pipeline packs into tokens."""
+    torch.manual_seed(0)
+    words = tokenizer()
+    autoencoder = AutoencoderKLLTXVideo(
+        latent_channels=8,
+        block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        layers_per_block=(1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1, 1),
+        spatio_temporal_scaling=(True, True, False, False),
+        decoder_spatio_temporal_scaling=(True, True, False, False),
+        timestep_conditioning=timestep_conditioning,
+        patch_size=1,
+    )
+    transformer = LTXVideoTransformer3DModel(
+        in_channels=8,
+        out_channels=8,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        cross_attention_dim=16,
+        num_layers=1,
+        caption_channels=32,
+    )
+    return LTXPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=autoencoder,
+        text_encoder=_t5(words),
+        tokenizer=words,
+        transformer=transformer,
+    )
+
+
 def _wan_transformer() -> WanTransformer3DModel:
     return WanTransformer3DModel(
         patch_size=(1, 2, 2),
@@ -296,6 +465,11 @@ CASES = {
     # the first of three steps lies above the boundary, the others below
     "wan22": Case(partial(wan, boundary_ratio=0.9), _VIDEO),
     "wan22_ti2v": Case(partial(wan, expand_timesteps=True), _VIDEO),
+    "flux2": Case(flux2, {**_PICTURE, "max_sequence_length": 64}),
+    "flux2_klein": Case(flux2_klein, _PICTURE),
+    "z_image": Case(z_image, {**_PICTURE, "max_sequence_length": 40}),
+    "hunyuan_video": Case(hunyuan_video, {**_VIDEO, "max_sequence_length": 40}, guidance="true_cfg_scale"),
+    "ltx": Case(ltx, _VIDEO),
 }
 FAMILIES = tuple(CASES)
 
