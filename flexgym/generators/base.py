@@ -16,6 +16,7 @@ from torch import Tensor
 
 from flexgym.errors import ConfigError, GeneratorError
 from flexgym.flow.sigmas import Spacing, sigma_grid
+from flexgym.generators.channels import denormalise
 from flexgym.generators.conditioning import Conditioning, Embedding, EmbeddingCache, stack_rows
 from flexgym.generators.sampling import Sampling, call_defaults, check_settings, resolve_sampling
 from flexgym.generators.training import Trainable
@@ -80,7 +81,7 @@ class FlowGenerator(Trainable):
         checkpoint: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        _check_parts(pipe)
+        check_parts(pipe)
         self.check_pipeline(pipe)
         super().__init__(pipe)
         for module in pipe.components.values():
@@ -390,8 +391,10 @@ class FlowGenerator(Trainable):
 
     def to_autoencoder(self, latents: Tensor) -> Tensor:
         """Latents as the autoencoder expects them; both ``[B, ...]``."""
-        config = self.pipe.vae.config
-        return latents.to(self.pipe.vae.dtype) / config.scaling_factor + (config.get("shift_factor") or 0.0)
+        vae = self.pipe.vae
+        if "scaling_factor" not in vae.config:
+            return denormalise(vae, latents)
+        return latents.to(vae.dtype) / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
 
     def pixels(self, latents: Tensor) -> Tensor:
         """Latents of `to_autoencoder` as pixels within [-1, 1], ``[B, 3, H, W]`` or ``[B, 3, F, H, W]``."""
@@ -467,7 +470,15 @@ def _check_frames(num_frames: int, multiple: int) -> None:
         )
 
 
-def _check_parts(pipe: FlowPipeline) -> None:
+def check_parts(pipe: FlowPipeline) -> None:
+    """Refuse a pipeline without what every flow policy needs.
+
+    Args:
+        pipe: the loaded pipeline.
+
+    Raises:
+        GeneratorError: when it has no transformer, autoencoder or scheduler, or a scheduler that is not flow matching.
+    """
     for part in ("transformer", "vae", "scheduler"):
         if getattr(pipe, part, None) is None:
             raise GeneratorError(f"{type(pipe).__name__} has no {part}: expected a flow-matching transformer pipeline")

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from flexgym.errors import GeneratorError
 from flexgym.generators.base import FlowPipeline
-from flexgym.generators.channels import denormalise
 from flexgym.generators.conditioning import Embedding, trim_padding
 from flexgym.generators.families.flux import FluxGenerator
 
@@ -53,8 +52,8 @@ class QwenImageGenerator(FluxGenerator):
         return guided * (torch.norm(conditional, dim=-1, keepdim=True) / torch.norm(guided, dim=-1, keepdim=True))
 
     def to_autoencoder(self, latents: Tensor) -> Tensor:
-        """A video of one frame, ``[B, C, 1, H, W]``, without the normalisation of each channel."""
-        return denormalise(self.pipe.vae, latents.unsqueeze(2))
+        """A video of one frame, ``[B, C, 1, H, W]``."""
+        return super().to_autoencoder(latents.unsqueeze(2))
 
     def pixels(self, latents: Tensor) -> Tensor:
         """That frame."""

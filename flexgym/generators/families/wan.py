@@ -10,7 +10,6 @@ from torch import Tensor
 
 from flexgym.errors import GeneratorError
 from flexgym.generators.base import FlowGenerator, FlowPipeline
-from flexgym.generators.channels import denormalise
 
 
 class WanGenerator(FlowGenerator):
@@ -59,7 +58,3 @@ class WanGenerator(FlowGenerator):
             tokens = hidden.shape[2] * self.image_tokens()
             timestep = timestep[:, None].expand(-1, tokens)
         return model(hidden_states=hidden, timestep=timestep, **text, return_dict=False)[0]
-
-    def to_autoencoder(self, latents: Tensor) -> Tensor:
-        """Without the normalisation of each channel."""
-        return denormalise(self.pipe.vae, latents)
