@@ -61,6 +61,8 @@ class FlowGenerator(Trainable):
     """What each output of ``encode_prompt`` is called by the transformer; None for outputs that are not used."""
     call_names: ClassVar[Mapping[str, str]] = {}
     """What ``__call__`` calls a setting of `Sampling`, where it has another name for it."""
+    call_options: ClassVar[Mapping[str, Any]] = {}
+    """Further arguments of ``__call__`` under which it does what the adapter does."""
     default_side: ClassVar[int | None] = None
     """Height and width in pixels that ``__call__`` takes when it is given none, where only its code says so."""
     joint_guidance: ClassVar[Literal["unconditional first", "conditional first"] | None] = None
@@ -270,8 +272,12 @@ class FlowGenerator(Trainable):
         for name, parameter in wanted.items():
             if name.startswith("prompt_") and parameter.default is parameter.empty:
                 arguments[name] = None
-        embedding = self.embedding(self.pipe.encode_prompt(**arguments))
+        embedding = self.embedding(self.pipe.encode_prompt(**arguments, **self.encode_options(text)))
         return {name: tensor.to(self.device, self.dtype) for name, tensor in embedding.items()}
+
+    def encode_options(self, text: str) -> dict[str, Any]:
+        """Further arguments of ``encode_prompt`` for a text; the empty one is that of the unconditional branch."""
+        return {}
 
     def embedding(self, outputs: Sequence[Any]) -> Embedding:
         """What ``encode_prompt`` returned for one text, as arguments of the transformer, each ``[1, ...]``."""

@@ -83,6 +83,7 @@ def pipeline_run(generator: FlowGenerator, noise: Tensor, prompt: str) -> Run:
         callback_on_step_end=keep,
         return_dict=False,
         **{name: value for name, value in offered.items() if name in taken},
+        **generator.call_options,
     )[0]
     stacked = [np.stack([np.asarray(frame) for frame in sample]) if isinstance(sample, list) else np.asarray(sample)
                for sample in samples]  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AutoencoderDC,
     AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLHunyuanVideo,
@@ -29,6 +30,8 @@ from diffusers import (
     LTXVideoTransformer3DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
+    SanaPipeline,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     WanPipeline,
@@ -322,6 +325,43 @@ def z_image() -> ZImagePipeline:
     )
 
 
+def sana() -> SanaPipeline:
+    """Pictures of 32x32 from latents of 4x8x8. The text encoder is not Gemma."""
+    torch.manual_seed(0)
+    stages = {
+        "block_types": ("ResBlock", "ResBlock", "EfficientViTBlock"),
+        "block_out_channels": (8, 8, 8),
+        "qkv_multiscales": ((), (), (5,)),
+        "layers_per_block": (1, 1, 1),
+    }
+    autoencoder = AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=2,
+        scaling_factor=0.5,
+        **{f"{part}_{name}": value for part in ("encoder", "decoder") for name, value in stages.items()},
+    )
+    transformer = SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        num_attention_heads=2,
+        attention_head_dim=4,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=4,
+        cross_attention_dim=8,
+        caption_channels=16,
+        sample_size=8,
+        timestep_scale=0.5,
+    )
+    return SanaPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=autoencoder,
+        text_encoder=LlamaModel(LlamaConfig(**_DECODER, num_hidden_layers=2)),
+        tokenizer=tokenizer(),
+        transformer=transformer,
+    )
+
+
 def hunyuan_video() -> HunyuanVideoPipeline:
     """Videos of 5x32x32 from latents of 4x2x4x4."""
     torch.manual_seed(0)
@@ -468,6 +508,7 @@ CASES = {
     "flux2": Case(flux2, {**_PICTURE, "max_sequence_length": 64}),
     "flux2_klein": Case(flux2_klein, _PICTURE),
     "z_image": Case(z_image, {**_PICTURE, "max_sequence_length": 40}),
+    "sana": Case(sana, _PICTURE),
     "hunyuan_video": Case(hunyuan_video, {**_VIDEO, "max_sequence_length": 40}, guidance="true_cfg_scale"),
     "ltx": Case(ltx, _VIDEO),
 }
