@@ -66,19 +66,15 @@ def trim_padding(text: Mapping[str, Tensor], mask: str) -> dict[str, Tensor]:
     """Rows without the padding that all of them share, so that what is computed for them depends on no other rows.
 
     Args:
-        text: transformer arguments by name; those ``[rows, length, ...]`` as long as the mask are trimmed.
-        mask: name of the mask ``[rows, length]``, 1 for tokens and 0 for padding at the end. It is left out when no
-            row is padded, as pipelines do.
+        text: transformer arguments by name, each ``[rows, length, ...]``.
+        mask: name of the mask ``[rows, length]`` among them, 1 for tokens and 0 for padding at the end. It is left out
+            when no row is padded, as pipelines do.
 
     Returns:
-        The arguments.
+        The arguments, ``[rows, longest text, ...]`` each.
     """
     length = int(text[mask].sum(1).max())
-    whole = text[mask].shape[1]
-    trimmed = {
-        name: tensor[:, :length] if tensor.ndim > 1 and tensor.shape[1] == whole else tensor
-        for name, tensor in text.items()
-    }
+    trimmed = {name: tensor[:, :length] for name, tensor in text.items()}
     if bool(trimmed[mask].all()):
         del trimmed[mask]
     return trimmed

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from flexgym.generators.conformance import own_run, pipeline_run
+from flexgym.rollout import sample
 from tests.generators.tiny import FAMILIES, shared
 
 
@@ -24,6 +25,14 @@ def test_sampling_equals_the_call_of_the_pipeline(family, guidance, rows, dtype)
     assert ours.samples.dtype == np.uint8
     assert ours.samples.shape == (rows, *generator.sample_shape)
     assert len(np.unique(ours.samples)) > 20
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_samples_of_an_evaluation_equal_the_call_of_the_pipeline(family):
+    generator = shared(family, guidance=4.0)
+    ours = sample(generator, ["a red cube"], seeds=[7])
+    theirs = pipeline_run(generator, generator.initial_latents(1, 7), "a red cube").samples
+    np.testing.assert_array_equal(ours, theirs)
 
 
 def test_guidance_changes_the_velocity():

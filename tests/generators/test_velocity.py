@@ -15,12 +15,13 @@ def count_calls(module):
     return calls
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("training", ["lora", "full"])
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_replay_equals_rollout_exactly(family, guidance, training):
+def test_replay_equals_rollout_exactly(family, guidance, training, dtype):
     """One step of two groups as the rollout takes it, then two steps of both replayed in one call with gradients."""
-    generator = fresh(family, guidance=guidance)
+    generator = fresh(family, guidance=guidance, dtype=dtype)
     if training == "lora":
         generator.add_lora(rank=2)
         for parameter in generator.trainable_parameters():
