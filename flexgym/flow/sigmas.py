@@ -11,8 +11,8 @@ from torch import Tensor
 
 from flexgym.errors import ConfigError, GeneratorError, unknown_name
 
-Spacing = Literal["auto", "linear", "scheduler"]
-_SPACINGS = ("auto", "linear", "scheduler")
+Spacing = Literal["auto", "linear", "linear32", "scheduler"]
+_SPACINGS = ("auto", "linear", "linear32", "scheduler")
 
 
 def sigma_grid(
@@ -26,7 +26,8 @@ def sigma_grid(
     """The noise levels of ``num_steps`` denoising steps.
 
     The scheduler itself computes them (a copy of it, so its state is left alone). What pipelines hand to it differs:
-    FLUX, Qwen-Image, LTX and Lumina give it ``linspace(1, 1/n, n)``, which is ``"linear"``; SD3, Wan and Sana give it
+    FLUX, Qwen-Image, LTX and Lumina give it ``linspace(1, 1/n, n)``, which is ``"linear"`` (``"linear32"`` when it is
+    computed in float32, as Z-Image does; the last bit differs); SD3, Wan and Sana give it
     nothing but the number of steps, which is ``"scheduler"``. The last step then differs much: with shift 3 and 10
     steps it starts at sigma 0.25 or at 0.009. ``"auto"`` is linear with dynamic shifting and the scheduler's own
     otherwise.
@@ -57,6 +58,8 @@ def sigma_grid(
         arguments["mu"] = _dynamic_mu(own.config, image_seq_len) if mu is None else mu
     if spacing == "linear" or (spacing == "auto" and dynamic and not own.config.get("use_flow_sigmas", False)):
         arguments["sigmas"] = linear_sigmas(num_steps)
+    elif spacing == "linear32":
+        arguments["sigmas"] = torch.linspace(1.0, 1.0 / num_steps, num_steps).tolist()
     else:
         arguments["num_inference_steps"] = num_steps
     own.set_timesteps(**arguments)

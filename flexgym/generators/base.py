@@ -7,7 +7,7 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from flexgym.errors import ConfigError, GeneratorError
 from flexgym.flow.sigmas import Spacing, sigma_grid
-from flexgym.generators.conditioning import Conditioning, Embedding, EmbeddingCache
+from flexgym.generators.channels import denormalise
+from flexgym.generators.conditioning import Conditioning, Embedding, EmbeddingCache, stack_rows
 from flexgym.generators.sampling import Sampling, call_defaults, check_settings, resolve_sampling
 from flexgym.generators.training import Trainable
 
@@ -58,12 +59,22 @@ class FlowGenerator(Trainable):
     modality: ClassVar[str] = "image"
     encoded: ClassVar[tuple[str | None, ...]] = ("encoder_hidden_states",)
     """What each output of ``encode_prompt`` is called by the transformer; None for outputs that are not used."""
-    joint_guidance: ClassVar[bool] = False
-    """Whether guidance is one call of [unconditional, conditional] rows, or a call for each."""
+    call_names: ClassVar[Mapping[str, str]] = {}
+    """What ``__call__`` calls a setting of `Sampling`, where it has another name for it."""
+    call_options: ClassVar[Mapping[str, Any]] = {}
+    """Further arguments of ``__call__`` under which it does what the adapter does."""
+    default_side: ClassVar[int | None] = None
+    """Height and width in pixels that ``__call__`` takes when it is given none, where only its code says so."""
+    joint_guidance: ClassVar[Literal["unconditional first", "conditional first"] | None] = None
+    """How the rows of both branches of guidance are put into one call; None makes a call for each."""
+    embedded_guidance: ClassVar[bool] = False
+    """Whether ``guidance_scale`` is an input of the transformer; then ``true_cfg_scale`` weighs the two branches."""
+    full_precision: ClassVar[bool] = False
+    """Whether guidance and the step are computed in float32 when the transformer is not."""
+    packing: ClassVar[int] = 1
+    """Latents along each side of a token, where the pipeline packs them and the transformer does not."""
     spacing: ClassVar[Spacing] = "scheduler"
     """How the noise levels lie before they are shifted, see `sigma_grid`."""
-    timestep_unit: ClassVar[float] = 1000.0
-    """What the transformer calls noise level 1."""
 
     def __init__(
         self,
@@ -72,7 +83,7 @@ class FlowGenerator(Trainable):
         checkpoint: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        _check_parts(pipe)
+        check_parts(pipe)
         self.check_pipeline(pipe)
         super().__init__(pipe)
         for module in pipe.components.values():
@@ -131,6 +142,10 @@ class FlowGenerator(Trainable):
             raise ConfigError(f"{self.name} makes videos: pass num_frames")
         if self.modality == "image" and settings.num_frames is not None:
             raise ConfigError(f"{self.name} makes pictures: num_frames={settings.num_frames} does not apply")
+        if settings.true_cfg_scale is not None and not (
+            self.embedded_guidance and "true_cfg_scale" in _defaults(self.pipe.__call__)
+        ):
+            raise ConfigError(f"{self.name} has one weight of guidance: pass guidance_scale, not true_cfg_scale")
         for side in ("height", "width"):
             _check_divides(side, getattr(settings, side), self.size_multiple())
         if settings.num_frames is not None:
@@ -140,15 +155,21 @@ class FlowGenerator(Trainable):
         frames = () if settings.num_frames is None else (settings.num_frames,)
         self.sample_shape = (*frames, settings.height, settings.width, 3)
         self._sigmas = sigma_grid(
-            self.pipe.scheduler, settings.num_steps, image_seq_len=self.image_seq_len(), spacing=self.spacing
+            self.pipe.scheduler,
+            settings.num_steps,
+            image_seq_len=self.image_seq_len(),
+            mu=self.shift_mu(),
+            spacing=self.spacing,
         )
 
     def _call_defaults(self) -> dict[str, Any]:
         defaults = _defaults(self.pipe.__call__)
-        if defaults.get("height") is None and hasattr(self.pipe, "default_sample_size"):
-            size = self.pipe.default_sample_size * self.spatial_factor()
-            defaults.update(height=size, width=size)
-        return call_defaults(defaults)
+        side = self.default_side
+        if hasattr(self.pipe, "default_sample_size"):
+            side = self.pipe.default_sample_size * self.pipe.vae_scale_factor
+        if defaults.get("height") is None:
+            defaults.update(height=side, width=side)
+        return call_defaults(defaults, self.call_names)
 
     @property
     def name(self) -> str:
@@ -162,29 +183,39 @@ class FlowGenerator(Trainable):
 
     def spatial_factor(self) -> int:
         """Pixels for each latent, along height and width."""
-        own = getattr(self.pipe, "vae_scale_factor_spatial", None)
-        return int(own or self.pipe.vae_scale_factor)
+        return _factor(self.pipe, "vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_scale_factor")
 
     def frames_multiple(self) -> int:
         """Frames for each latent frame after the first."""
-        return int(self.pipe.vae_scale_factor_temporal)
+        return _factor(self.pipe, "vae_scale_factor_temporal", "vae_temporal_compression_ratio")
 
     def size_multiple(self) -> int:
         """What height and width must be divisible by: the autoencoder's factor times the transformer's patch."""
-        patch = self.transformer.config.patch_size
-        return self.spatial_factor() * (patch if isinstance(patch, int) else patch[-1])
+        return self.spatial_factor() * self.patch()
+
+    def patch(self) -> int:
+        """Latents along each side of a token of the transformer."""
+        own = self.packing if self.packing > 1 else self.transformer.config.patch_size
+        return int(own if isinstance(own, int) else own[-1])
 
     def image_seq_len(self) -> int | None:
-        """Tokens of a sample, which decide how far some schedulers shift the noise levels."""
-        patch = self.transformer.config.patch_size
-        return math.prod(side // patch for side in self.latent_shape[-2:])
+        """Tokens of a sample, which decide how far some schedulers shift the noise levels; None where they do not."""
+        return self.image_tokens()
+
+    def image_tokens(self) -> int:
+        """Tokens of a picture, or of one latent frame."""
+        return math.prod(side // self.patch() for side in self.latent_shape[-2:])
+
+    def shift_mu(self) -> float | None:
+        """How far the noise levels are shifted, in a family with a rule of its own; None leaves it to `sigma_grid`."""
+        return None
 
     def _latent_shape(self) -> tuple[int, ...]:
         settings, factor = self.settings, self.spatial_factor()
         frames: tuple[int, ...] = ()
         if settings.num_frames is not None:
             frames = ((settings.num_frames - 1) // self.frames_multiple() + 1,)
-        channels = int(self.transformer.config.in_channels)
+        channels = int(self.transformer.config.in_channels) // self.packing**2
         return (channels, *frames, settings.height // factor, settings.width // factor)
 
     def sigmas(self) -> Tensor:
@@ -194,9 +225,15 @@ class FlowGenerator(Trainable):
     # --- sampling ----------------------------------------------------------------------------------------------------
 
     @property
+    def cfg_scale(self) -> float:
+        """Weight of the two branches of classifier-free guidance."""
+        own = self.settings.true_cfg_scale if self.embedded_guidance else self.settings.guidance_scale
+        return 1.0 if own is None else own
+
+    @property
     def guided(self) -> bool:
         """Whether the unconditional branch is computed."""
-        return self.settings.guidance_scale > 1
+        return self.cfg_scale > 1
 
     def condition(self, prompts: Sequence[str]) -> Conditioning:
         """Encode prompts, each once: later calls find it in the cache.
@@ -215,7 +252,7 @@ class FlowGenerator(Trainable):
         if isinstance(prompts, str) or not prompts:
             raise ConfigError(f"expected a sequence of at least one prompt, got {prompts!r}")
         entries = [self._cache.get(text, self._encode) for text in prompts]
-        rows = {name: torch.cat([entry[name] for entry in entries]) for name in entries[0]}
+        rows = {name: stack_rows([entry[name] for entry in entries]) for name in entries[0]}
         return Conditioning(rows, self._cache.get("", self._encode) if self.guided else {})
 
     @torch.no_grad()
@@ -235,9 +272,16 @@ class FlowGenerator(Trainable):
         for name, parameter in wanted.items():
             if name.startswith("prompt_") and parameter.default is parameter.empty:
                 arguments[name] = None
-        outputs = self.pipe.encode_prompt(**arguments)
-        named = zip(self.encoded, outputs, strict=False)
-        return {name: output.to(self.device, self.dtype) for name, output in named if name is not None}
+        embedding = self.embedding(self.pipe.encode_prompt(**arguments, **self.encode_options(text)))
+        return {name: tensor.to(self.device, self.dtype) for name, tensor in embedding.items()}
+
+    def encode_options(self, text: str) -> dict[str, Any]:
+        """Further arguments of ``encode_prompt`` for a text; the empty one is that of the unconditional branch."""
+        return {}
+
+    def embedding(self, outputs: Sequence[Any]) -> Embedding:
+        """What ``encode_prompt`` returned for one text, as arguments of the transformer, each ``[1, ...]``."""
+        return {name: output for name, output in zip(self.encoded, outputs, strict=False) if name is not None}
 
     def initial_latents(self, count: int, seed: int | torch.Generator) -> Tensor:
         """Gaussian noise to start from, the same on every device.
@@ -286,47 +330,81 @@ class FlowGenerator(Trainable):
         return torch.cat([self._velocity(latents[at], levels[at], conditioning.index(at)) for at in blocks])
 
     def _velocity(self, latents: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        hidden, timestep = latents.to(self.dtype), sigma * self.timestep_unit
+        hidden, timestep = self.pack(latents.to(self.dtype)), self.timestep(sigma)
         if not self.guided:
-            return self.forward(hidden, timestep, conditioning.prompts).float()
+            return self.unpack(self.forward(hidden, timestep, conditioning.prompts)).float()
         empty = conditioning.unconditional()
         if not empty:
             raise ConfigError(
                 "these prompts were encoded without guidance: encode them with this generator's condition()"
             )
-        if self.joint_guidance:
-            both = {name: torch.cat([empty[name], rows]) for name, rows in conditioning.prompts.items()}
-            unconditional, conditional = self.forward(
-                hidden.repeat(2, *(1,) * (hidden.ndim - 1)), timestep.repeat(2), both
-            ).chunk(2)
-        else:
-            conditional = self.forward(hidden, timestep, conditioning.prompts)
-            unconditional = self.forward(hidden, timestep, empty)
-        return self.combine(conditional, unconditional).float()
+        branches = self._branches(hidden, timestep, conditioning.prompts, empty=empty)
+        return self.unpack(
+            self.combine(*(branch.float() if self.full_precision else branch for branch in branches))
+        ).float()
+
+    def _branches(
+        self, hidden: Tensor, timestep: Tensor, prompts: Mapping[str, Tensor], *, empty: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The conditional and the unconditional velocity."""
+        if self.joint_guidance is None:
+            return self.forward(hidden, timestep, prompts), self.forward(hidden, timestep, empty)
+        texts = (prompts, empty) if self.joint_guidance == "conditional first" else (empty, prompts)
+        both = {name: stack_rows([text[name] for text in texts]) for name in prompts}
+        twice = hidden.repeat(2, *(1,) * (hidden.ndim - 1))
+        first, second = self.forward(twice, timestep.repeat(2), both).chunk(2)
+        return (first, second) if self.joint_guidance == "conditional first" else (second, first)
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """What the transformer is told of the noise level: thousandths by default; both ``[B]``."""
+        return sigma * 1000.0
+
+    def pack(self, latents: Tensor) -> Tensor:
+        """Latents ``[B, ...]`` in the form that the transformer takes; its own by default."""
+        return latents
+
+    def unpack(self, hidden: Tensor) -> Tensor:
+        """The inverse of `pack`, for what the transformer returns."""
+        return hidden
+
+    def call_latents(self, latents: Tensor) -> Tensor:
+        """Latents as the argument of the pipeline's ``__call__``, which is usually what the transformer takes."""
+        return self.pack(latents)
 
     def forward(self, hidden: Tensor, timestep: Tensor, text: Mapping[str, Tensor]) -> Tensor:
         """One call of the transformer.
 
         Args:
-            hidden: latents in the transformer's precision, ``[B, ...]``.
+            hidden: packed latents in the transformer's precision, ``[B, ...]``.
             timestep: in the transformer's unit, ``[B]``.
             text: encoded prompts by argument name, ``[B, ...]`` each.
 
         Returns:
-            The velocity ``[B, ...]``.
+            The velocity, packed like ``hidden``.
         """
-        return self.transformer(hidden_states=hidden, timestep=timestep, **text, return_dict=False)[0]
+        extra = self.extra_arguments(hidden, text)
+        return self.transformer(hidden_states=hidden, timestep=timestep, **text, **extra, return_dict=False)[0]
+
+    def extra_arguments(self, hidden: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What else the transformer takes, such as positions; nothing by default. Arguments as those of `forward`."""
+        return {}
 
     def combine(self, conditional: Tensor, unconditional: Tensor) -> Tensor:
-        """Classifier-free guidance (arXiv 2207.12598): both ``[B, ...]``, extrapolated by ``guidance_scale``."""
-        return unconditional + self.settings.guidance_scale * (conditional - unconditional)
+        """Classifier-free guidance (arXiv 2207.12598): both packed, extrapolated by `cfg_scale`."""
+        return unconditional + self.cfg_scale * (conditional - unconditional)
 
     # --- decoding ----------------------------------------------------------------------------------------------------
 
     def to_autoencoder(self, latents: Tensor) -> Tensor:
         """Latents as the autoencoder expects them; both ``[B, ...]``."""
-        config = self.pipe.vae.config
-        return latents / config.scaling_factor + (config.shift_factor or 0.0)
+        vae = self.pipe.vae
+        if "scaling_factor" not in vae.config:
+            return denormalise(vae, latents)
+        return latents.to(vae.dtype) / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
+
+    def pixels(self, latents: Tensor) -> Tensor:
+        """Latents of `to_autoencoder` as pixels within [-1, 1], ``[B, 3, H, W]`` or ``[B, 3, F, H, W]``."""
+        return self.pipe.vae.decode(latents, return_dict=False)[0]
 
     @torch.no_grad()
     def decode(self, latents: Tensor, chunk: int | None = None) -> NDArray[np.uint8]:
@@ -345,8 +423,8 @@ class FlowGenerator(Trainable):
         size = chunk or max(1, _DECODE_PIXELS // math.prod(self.sample_shape[:-1]))
         samples = np.empty((len(latents), *self.sample_shape), dtype=np.uint8)
         for start in range(0, len(latents), size):
-            rows = latents[start : start + size].to(self.pipe.vae.device, self.pipe.vae.dtype)
-            pixels = self.pipe.vae.decode(self.to_autoencoder(rows), return_dict=False)[0]
+            rows = self.to_autoencoder(latents[start : start + size].to(self.pipe.vae.device))
+            pixels = self.pixels(rows.to(self.pipe.vae.dtype))
             levels = (pixels * 0.5 + 0.5).clamp(0, 1).float().mul(255).round().to(torch.uint8)
             samples[start : start + size] = levels.movedim(1, -1).cpu().numpy()
         return samples
@@ -354,8 +432,9 @@ class FlowGenerator(Trainable):
     def save(self, folder: str | Path) -> Path:
         """Write what trains in the format of diffusers, so that the stock pipeline loads it.
 
-        An adapter becomes ``pytorch_lora_weights.safetensors``; otherwise the whole pipeline is written, with
-        ``generation_config.json``. The folder appears only once it is complete.
+        An adapter becomes ``pytorch_lora_weights.safetensors``, that of a second transformer in the subfolder
+        ``transformer_2``; otherwise the whole pipeline is written, with ``generation_config.json``. The folder appears
+        only once it is complete.
 
         Args:
             folder: that does not exist yet.
@@ -372,6 +451,11 @@ class FlowGenerator(Trainable):
 def _defaults(function: Any) -> dict[str, Any]:
     parameters = inspect.signature(function).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
+
+
+def _factor(pipe: FlowPipeline, *names: str) -> int:
+    """The first of some attributes that a pipeline has."""
+    return int(next(getattr(pipe, name) for name in names if hasattr(pipe, name)))
 
 
 def _check_divides(name: str, value: int, multiple: int) -> None:
@@ -392,7 +476,15 @@ def _check_frames(num_frames: int, multiple: int) -> None:
         )
 
 
-def _check_parts(pipe: FlowPipeline) -> None:
+def check_parts(pipe: FlowPipeline) -> None:
+    """Refuse a pipeline without what every flow policy needs.
+
+    Args:
+        pipe: the loaded pipeline.
+
+    Raises:
+        GeneratorError: when it has no transformer, autoencoder or scheduler, or a scheduler that is not flow matching.
+    """
     for part in ("transformer", "vae", "scheduler"):
         if getattr(pipe, part, None) is None:
             raise GeneratorError(f"{type(pipe).__name__} has no {part}: expected a flow-matching transformer pipeline")

@@ -44,6 +44,42 @@ class Conditioning:
         return {name: tensor.repeat_interleave(count, dim=0) for name, tensor in self.empty.items()}
 
 
+def stack_rows(blocks: Sequence[Tensor]) -> Tensor:
+    """Rows below each other; where texts differ in length, the shorter ones end with zeros.
+
+    Args:
+        blocks: each ``[rows, ...]``, or ``[rows, length, ...]`` with lengths of their own.
+
+    Returns:
+        ``[rows of all, ...]``.
+    """
+    if len({block.shape[1:] for block in blocks}) == 1:
+        return torch.cat(list(blocks))
+    length = max(block.shape[1] for block in blocks)
+    padded = [block.new_zeros(len(block), length, *block.shape[2:]) for block in blocks]
+    for target, block in zip(padded, blocks, strict=True):
+        target[:, : block.shape[1]] = block
+    return torch.cat(padded)
+
+
+def trim_padding(text: Mapping[str, Tensor], mask: str) -> dict[str, Tensor]:
+    """Rows without the padding that all of them share, so that what is computed for them depends on no other rows.
+
+    Args:
+        text: transformer arguments by name, each ``[rows, length, ...]``.
+        mask: name of the mask ``[rows, length]`` among them, 1 for tokens and 0 for padding at the end. It is left out
+            when no row is padded, as pipelines do.
+
+    Returns:
+        The arguments, ``[rows, longest text, ...]`` each.
+    """
+    length = int(text[mask].sum(1).max())
+    trimmed = {name: tensor[:, :length] for name, tensor in text.items()}
+    if bool(trimmed[mask].all()):
+        del trimmed[mask]
+    return trimmed
+
+
 class EmbeddingCache:
     """The most recently used embeddings, by text.
 

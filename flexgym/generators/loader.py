@@ -13,9 +13,9 @@ import torch
 from torch.nn.utils import convert_conv2d_weight_memory_format, convert_conv3d_weight_memory_format
 
 from flexgym.errors import CheckpointError, GeneratorError, nearest_name, unknown_name
-from flexgym.generators.base import FlowGenerator, check_scheduler
-from flexgym.generators.families import families
+from flexgym.generators.base import FlowGenerator, check_parts, check_scheduler
 from flexgym.generators.folder import MODEL_INDEX, check_folder, component_classes, read_json
+from flexgym.generators.generic import build, family_of
 from flexgym.generators.sampling import read_generation_config
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def load_generator(
 
     Raises:
         CheckpointError: when the folder is missing, half written or not in the standard format.
-        GeneratorError: when the pipeline is not flow matching, of another modality or of a family not supported.
+        GeneratorError: when the pipeline is not flow matching, of another modality, or of a kind that needs a family.
         UnknownNameError: for an unknown setting or modality.
         ConfigError: for a value that cannot work.
     """
@@ -74,14 +74,16 @@ def load_generator(
     if channels_last:
         convert_conv2d_weight_memory_format(pipe.vae, torch.channels_last)
         convert_conv3d_weight_memory_format(pipe.vae, torch.channels_last_3d)
-    return family(pipe, checkpoint=checkpoint, settings=settings)
+    return build(family, pipe, checkpoint=checkpoint, settings=settings)
 
 
 def wrap_pipeline(pipe: DiffusionPipeline, **settings: Any) -> FlowGenerator:
     """A generator over a pipeline that is loaded already.
 
+    A pipeline of no known family is tried out: where the general adapter samples exactly as the pipeline, it serves.
+
     Args:
-        pipe: of a supported family; it is frozen.
+        pipe: the pipeline; it is frozen.
         settings: sampling settings that override the pipeline's.
 
     Raises:
@@ -89,7 +91,8 @@ def wrap_pipeline(pipe: DiffusionPipeline, **settings: Any) -> FlowGenerator:
         UnknownNameError: for an unknown setting.
         ConfigError: for a value that cannot work.
     """
-    return _family_of(type(pipe).__name__)(pipe, settings=settings)
+    check_parts(pipe)
+    return build(family_of(type(pipe).__name__, type(pipe)), pipe, settings=settings)
 
 
 def _locate(source: str | Path) -> Path:
@@ -115,7 +118,7 @@ def _locate(source: str | Path) -> Path:
 
 def _family(folder: Path) -> type[FlowGenerator]:
     index = read_json(folder / MODEL_INDEX)
-    family = _family_of(str(index.get("_class_name")))
+    family = family_of(str(index.get("_class_name")))
     scheduler = component_classes(index).get("scheduler")
     if scheduler is None:
         raise GeneratorError(
@@ -123,12 +126,6 @@ def _family(folder: Path) -> type[FlowGenerator]:
         )
     check_scheduler(scheduler, read_json(folder / "scheduler" / "scheduler_config.json"))
     return family
-
-
-def _family_of(name: str) -> type[FlowGenerator]:
-    if name not in families():
-        raise GeneratorError(f"no adapter for the pipeline class {name!r}. {nearest_name(name, families())}")
-    return families()[name]
 
 
 def _dtype(name: str | torch.dtype | None) -> torch.dtype:

@@ -21,11 +21,13 @@ class Sampling:
     Attributes:
         num_steps: denoising steps T.
         guidance_scale: weight of classifier-free guidance; at most 1 means one forward without the unconditional
-            branch, as in diffusers.
+            branch, as in diffusers. Of distilled models (FLUX.1) it is an input of the transformer.
         height: of a sample, in pixels.
         width: of a sample, in pixels.
         num_frames: frames of a video; None for images.
         max_sequence_length: text tokens, for pipelines that take this number; None for the others.
+        true_cfg_scale: weight of classifier-free guidance where ``guidance_scale`` is an input of the transformer; None
+            for the others.
 
     Raises:
         ConfigError: when a value cannot work.
@@ -37,6 +39,7 @@ class Sampling:
     width: int
     num_frames: int | None = None
     max_sequence_length: int | None = None
+    true_cfg_scale: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "height", "width"):
@@ -44,9 +47,9 @@ class Sampling:
         for name in ("num_frames", "max_sequence_length"):
             if getattr(self, name) is not None:
                 _check_count(name, getattr(self, name))
-        scale = self.guidance_scale
-        if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale) or scale < 0:
-            raise ConfigError(f"guidance_scale must be a finite number of at least 0, got {scale!r}")
+        _check_scale("guidance_scale", self.guidance_scale)
+        if self.true_cfg_scale is not None:
+            _check_scale("true_cfg_scale", self.true_cfg_scale)
 
 
 SETTINGS = tuple(setting.name for setting in fields(Sampling))
@@ -56,6 +59,11 @@ _CALL_NAMES = {"num_steps": "num_inference_steps"}
 def _check_count(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def _check_scale(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ConfigError(f"{name} must be a finite number of at least 0, got {value!r}")
 
 
 def check_settings(settings: Mapping[str, Any], source: str) -> None:
@@ -73,17 +81,30 @@ def check_settings(settings: Mapping[str, Any], source: str) -> None:
             raise unknown_name(source, name, SETTINGS)
 
 
-def call_defaults(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def call_defaults(parameters: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """The settings among the default arguments of a pipeline's ``__call__``.
 
     Args:
         parameters: default values by argument name.
+        names: what the family's ``__call__`` calls a setting, where it has another name for it.
 
     Returns:
         Values by the names of `Sampling`, without those that have no default.
     """
-    named = {name: parameters.get(_CALL_NAMES.get(name, name)) for name in SETTINGS}
-    return {name: value for name, value in named.items() if value is not None}
+    called = _called(names)
+    return {name: parameters[at] for name, at in called.items() if parameters.get(at) is not None}
+
+
+def call_arguments(settings: Sampling, names: Mapping[str, str]) -> dict[str, Any]:
+    """Settings as arguments of a pipeline's ``__call__``; names as in `call_defaults`."""
+    called = _called(names)
+    return {called[name]: value for name, value in vars(settings).items() if name in called and value is not None}
+
+
+def _called(names: Mapping[str, str]) -> dict[str, str]:
+    """The argument for each setting; an argument that stands for another setting does not stand for its own, too."""
+    renamed = {**_CALL_NAMES, **names}
+    return {name: renamed.get(name, name) for name in SETTINGS if name in renamed or name not in renamed.values()}
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:

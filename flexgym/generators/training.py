@@ -33,7 +33,7 @@ class _Progress:
 
 
 class Trainable:
-    """Training of a pipeline's transformer, by an adapter or in full.
+    """Training of what predicts the velocity in a pipeline, by an adapter or in full.
 
     Args:
         pipe: the pipeline whose transformer trains.
@@ -48,8 +48,15 @@ class Trainable:
 
     @property
     def transformer(self) -> Any:
-        """The diffusers module that predicts the velocity."""
+        """The diffusers module that predicts the velocity; where several do, the one that acts first."""
         return self.pipe.transformer
+
+    def denoisers(self) -> dict[str, Any]:
+        """All modules that predict the velocity, by their name in the pipeline; all of them train.
+
+        Where there are several, one step uses one of them: the parameters of the others then have no gradient.
+        """
+        return {"transformer": self.transformer}
 
     @property
     def mode(self) -> str:
@@ -79,12 +86,14 @@ class Trainable:
         if rank < 1:
             raise ConfigError(f"the rank of an adapter must be at least 1, got {rank}")
         chosen = list(self.lora_targets if targets is None else targets)
-        check_targets(self.transformer, chosen)
+        for module in self.denoisers().values():
+            check_targets(module, chosen)
         self._start("lora")
         config = LoraConfig(r=rank, lora_alpha=alpha or 2 * rank, target_modules=chosen, init_lora_weights="gaussian")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.transformer.add_adapter(config)
+            for module in self.denoisers().values():
+                module.add_adapter(config)
         for parameter in self.trainable_parameters():
             parameter.data = parameter.data.float()
 
@@ -98,7 +107,8 @@ class Trainable:
             GeneratorError: when something trains already.
         """
         self._start("full")
-        self.transformer.requires_grad_(True)
+        for module in self.denoisers().values():
+            module.requires_grad_(True)
         if keep_reference:
             self._progress.before = {name: tensor.detach().clone() for name, tensor in self._trained().items()}
 
@@ -136,11 +146,14 @@ class Trainable:
 
     @contextmanager
     def _adapter_off(self) -> Iterator[None]:
-        self.transformer.disable_adapters()
+        modules = list(self.denoisers().values())
+        for module in modules:
+            module.disable_adapters()
         try:
             yield
         finally:
-            self.transformer.enable_adapters()
+            for module in modules:
+                module.enable_adapters()
 
     @contextmanager
     def _weights_before(self) -> Iterator[None]:
@@ -155,14 +168,22 @@ class Trainable:
                 parameter.data = now[name]
 
     def _trained(self) -> dict[str, nn.Parameter]:
-        return {name: value for name, value in self.transformer.named_parameters() if value.requires_grad}
+        return {
+            ("" if module is self.transformer else f"{part}.") + name: value
+            for part, module in self.denoisers().items()
+            for name, value in module.named_parameters()
+            if value.requires_grad
+        }
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """The parameters that train, in a fixed order; empty while frozen."""
         return list(self._trained().values())
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """A copy on the CPU of what trains, and of nothing else, by name."""
+        """A copy on the CPU of what trains, and of nothing else, by name.
+
+        Names are those within `transformer`; those within another module begin with its name.
+        """
         return {name: value.detach().to("cpu", copy=True) for name, value in self._trained().items()}
 
     @torch.no_grad()
@@ -196,19 +217,23 @@ class Trainable:
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
         partial.mkdir(parents=True)
         if self.mode == "lora":
-            from peft import get_peft_model_state_dict
-
-            # without the metadata a reader would take the scale to be 1
-            self.pipe.save_lora_weights(
-                partial,
-                transformer_lora_layers=get_peft_model_state_dict(self.transformer),
-                transformer_lora_adapter_metadata=self.transformer.peft_config["default"].to_dict(),
-            )
+            for part, module in self.denoisers().items():
+                self._save_adapter(module, partial if module is self.transformer else partial / part)
         else:
             self.pipe.save_pretrained(partial, safe_serialization=True)
             (partial / CONFIG_NAME).write_text(json.dumps(dict(generation), indent=2) + "\n", encoding="utf-8")
         os.replace(partial, target)
         return target
+
+    def _save_adapter(self, module: Any, folder: Path) -> None:
+        from peft import get_peft_model_state_dict
+
+        # without the metadata a reader would take the scale to be 1
+        self.pipe.save_lora_weights(
+            folder,
+            transformer_lora_layers=get_peft_model_state_dict(module),
+            transformer_lora_adapter_metadata=module.peft_config["default"].to_dict(),
+        )
 
 
 def check_targets(transformer: nn.Module, targets: Sequence[str]) -> None:

@@ -37,7 +37,8 @@ class FlowModule(TorchRLModule):
         self.noise: NoiseScale = config["noise"]
         # not a submodule: text encoders and autoencoder neither train nor belong into any state
         object.__setattr__(self, "generator", generator)
-        self.transformer = generator.transformer
+        for name, module in generator.denoisers().items():
+            self.add_module(name, module)
 
     generator: FlowGenerator
 

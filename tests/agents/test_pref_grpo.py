@@ -12,6 +12,7 @@ from agents.pref_grpo import PrefGRPO
 from flexgym.errors import ConfigError, UnknownNameError
 from flexgym.rllib.algorithm import METRICS
 from tests.agents.small import largest_difference, small_config, train, weights
+from tests.generators.tiny import CASES
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,6 +34,24 @@ def test_with_unchanged_weights_every_ratio_is_exactly_one(env, mode, noise, gui
     algorithm.stop()
     assert metrics["policy/max_abs_log_ratio"] == 0.0
     assert metrics["policy/ratio_mean"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("family", "env", "mode"), [("wan22", "FlexT2V-v0", "lora"), ("qwen_image", "FlexT2I-v0", "full")]
+)
+def test_other_families_train(family, env, mode, tmp_path: Path):
+    """Two transformers of which a step uses one, and texts of their own length."""
+    CASES[family].build().save_pretrained(tmp_path / "pipe")
+    config = small_config()
+    config.environment(env=env)
+    settings = {**CASES[family].settings, "num_steps": 4}
+    config.generator(source=str(tmp_path / "pipe"), mode=mode, lora={"rank": 4}, settings=settings)
+    algorithm, metrics = train(config)
+    trained = weights(algorithm)
+    algorithm.stop()
+    assert metrics["policy/max_abs_log_ratio"] == 0.0
+    assert metrics["policy/gradient_norm"] > 0.0
+    assert (family == "wan22") == any(name.startswith("transformer_2.") for name in trained)
 
 
 def test_metrics_of_an_iteration():

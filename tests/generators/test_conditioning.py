@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from flexgym.generators.conditioning import Conditioning, EmbeddingCache
+from flexgym.generators.conditioning import Conditioning, EmbeddingCache, stack_rows, trim_padding
 
 
 def conditioning():
@@ -20,6 +20,22 @@ def test_index_takes_rows_in_the_given_order():
 
 def test_unconditional_has_a_row_for_each_prompt():
     assert conditioning().unconditional()["text"].shape == (3, 2)
+
+
+def test_shorter_texts_end_with_zeros():
+    rows = stack_rows([torch.ones(1, 2, 3), torch.ones(2, 4, 3)])
+    assert rows.sum((1, 2)).tolist() == [6, 12, 12]
+    assert rows[0, 2:].abs().sum() == 0
+    assert stack_rows([torch.ones(1, 5), torch.zeros(1, 5)]).shape == (2, 5)
+
+
+def test_padding_that_all_rows_share_is_trimmed():
+    text = {"states": torch.arange(12.0).view(2, 3, 2), "mask": torch.tensor([[1.0, 1, 0], [1, 0, 0]])}
+    both = trim_padding(text, "mask")
+    assert both["states"].shape == (2, 2, 2)
+    assert both["mask"].tolist() == [[1, 1], [1, 0]]
+    first = trim_padding({name: tensor[:1] for name, tensor in text.items()}, "mask")
+    assert list(first) == ["states"], "nothing is padded, and the mask is left out"
 
 
 def test_cache_drops_the_least_recently_used():

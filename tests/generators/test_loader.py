@@ -3,14 +3,17 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+from pathlib import Path
 
 import pytest
 import torch
+from diffusers import StableDiffusion3Pipeline, WanPipeline
 
 from flexgym.errors import CheckpointError, ConfigError, GeneratorError, UnknownNameError
+from flexgym.generators import families as families_package
 from flexgym.generators import load_generator, wrap_pipeline
 from flexgym.generators.families import families
-from tests.generators.tiny import SETTINGS, not_flow, sd3, shared, wan
+from tests.generators.tiny import CASES, FAMILIES, flux2_klein, not_flow, sd3, shared, wan
 
 
 @pytest.fixture(scope="session")
@@ -175,12 +178,93 @@ def test_other_modalities_families_and_kinds_are_refused(folder):
         load_generator(modality="vidio")
     with pytest.raises(UnknownNameError, match="Did you mean 'bfloat16'"):
         load_generator(folder, dtype="bf16loat")
-    with pytest.raises(GeneratorError, match=r"Wan 2\.1"):
-        wrap_pipeline(wan(boundary_ratio=0.9), **SETTINGS["wan"])
+    with pytest.raises(GeneratorError, match=r"expected a transformer_2 .* below boundary_ratio=0\.9"):
+        wrap_pipeline(wan(boundary_ratio=0.9, second=False), **CASES["wan"].settings)
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": "WanPipelin"}))
     with pytest.raises(GeneratorError, match="Did you mean 'WanPipeline'"):
         load_generator(folder)
+
+
+class PlainPipeline(WanPipeline):
+    """One that the general adapter fits."""
+
+
+class PooledPipeline(StableDiffusion3Pipeline):
+    """One whose transformer needs more than the general adapter hands over."""
+
+
+def upside_down():
+    """A pipeline that does something else after the last step."""
+    pipe = PlainPipeline(**wan().components)
+    finish = pipe.video_processor.postprocess_video
+    pipe.video_processor.postprocess_video = lambda video, **options: finish(video.flip(3), **options)
+    return pipe
+
+
+def test_a_pipeline_without_a_family_is_served_where_the_general_adapter_fits():
+    stock = shared("wan", guidance=3.0)
+    generator = wrap_pipeline(PlainPipeline(**wan().components), **CASES["wan"].settings, guidance_scale=3.0)
+    assert generator.modality == "video"
+    latents = generator.initial_latents(1, 0)
+    velocities = [view.velocity(latents, torch.ones(1), view.condition(["a red cube"])) for view in (generator, stock)]
+    assert torch.equal(*velocities)
+
+
+@pytest.mark.parametrize(
+    ("pipe", "message"),
+    [
+        (lambda: PooledPipeline(**sd3().components), "PooledPipeline has no family here.*AttributeError"),
+        (upside_down, "guidance_scale=1.0 its decoded samples differ"),
+    ],
+)
+def test_a_pipeline_that_needs_a_family_says_so(pipe, message):
+    settings = {"height": 32, "width": 32}
+    with pytest.raises(GeneratorError, match=rf"(?s){message}.*docs/adding_a_generator\.md"):
+        wrap_pipeline(pipe(), **settings)
+
+
+def test_a_pipeline_without_a_scheduler(folder):
+    pipe = sd3()
+    pipe.scheduler = None
+    with pytest.raises(GeneratorError, match="has no scheduler"):
+        wrap_pipeline(pipe)
+    index = json.loads((folder / "model_index.json").read_text())
+    del index["scheduler"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(GeneratorError, match="has no scheduler: expected one of flow matching"):
+        load_generator(folder)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sizes_that_cannot_be_made(family):
+    generator = shared(family)
+    multiple = generator.size_multiple()
+    with pytest.raises(ConfigError, match=f"width must be a multiple of {multiple}, got {multiple + 1}"):
+        generator.with_settings(width=multiple + 1)
+    if generator.modality == "video":
+        with pytest.raises(ConfigError, match="num_frames must be 1 more than a multiple of .*, got 3; the nearest"):
+            generator.with_settings(num_frames=3)
+
+
+def test_one_weight_of_guidance_or_two():
+    assert shared("flux").settings.guidance_scale == 3.5
+    assert shared("qwen_image").settings.guidance_scale == 1.0
+    for family in ("sd3", "qwen_image", "flux2"):
+        with pytest.raises(ConfigError, match="one weight of guidance: pass guidance_scale"):
+            shared(family).with_settings(true_cfg_scale=2.0)
+    distilled = wrap_pipeline(flux2_klein(is_distilled=True), **CASES["flux2_klein"].settings, guidance_scale=4.0)
+    assert not distilled.guided
+
+
+def test_a_family_is_short(record_property):
+    """What it takes more than this belongs into the general adapter."""
+    folder = Path(families_package.__file__).parent
+    lines = {path.stem: len(path.read_text().splitlines()) for path in folder.glob("[!_]*.py")}
+    for name, count in sorted(lines.items()):
+        record_property(name, count)
+        print(f"{name:16} {count}")
+    assert max(lines.values()) <= 80
 
 
 def test_reading_a_spec_copies_no_weights():

@@ -46,9 +46,10 @@ def test_gradients_reach_the_adapter_and_nothing_else(family):
     generator.add_lora(rank=2)
     disturb(generator)
     velocity(generator).square().mean().backward()
-    with_gradient = {name for name, value in generator.transformer.named_parameters() if value.grad is not None}
-    assert with_gradient == set(generator.trainable_state())
-    assert all("lora_" in name for name in with_gradient)
+    modules = generator.denoisers().values()
+    with_gradient = sum(value.grad is not None for module in modules for value in module.parameters())
+    assert with_gradient == len(generator.trainable_state())
+    assert all("lora_" in name for name in generator.trainable_state())
     assert all(float(value.grad.abs().sum()) > 0 for value in generator.trainable_parameters())
 
 
@@ -132,12 +133,25 @@ def test_saved_adapter_loads_in_the_stock_pipeline(family, tmp_path):
     generator.add_lora(rank=2)
     disturb(generator)
     generator.save(tmp_path / "adapter")
-    assert [path.name for path in (tmp_path / "adapter").iterdir()] == ["pytorch_lora_weights.safetensors"]
     stock = fresh(family)
     stock.pipe.load_lora_weights(tmp_path / "adapter")
+    if len(generator.denoisers()) > 1:
+        stock.pipe.load_lora_weights(tmp_path / "adapter" / "transformer_2", load_into_transformer_2=True)
+    files = [path.name for path in (tmp_path / "adapter").rglob("*") if path.is_file()]
+    assert files == ["pytorch_lora_weights.safetensors"] * len(generator.denoisers())
     assert torch.equal(velocity(stock), velocity(generator))
     with pytest.raises(CheckpointError, match="exists already"):
         generator.save(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_pipeline_comes_back_from_its_folder(family, tmp_path):
+    generator = shared(family, guidance=2.0)
+    generator.pipe.save_pretrained(tmp_path / "pipe")
+    again = load_generator(tmp_path / "pipe", device="cpu", **vars(generator.settings))
+    assert type(again) is type(generator)
+    # weights read from a file lie elsewhere in memory, and kernels for a single row may round by that
+    torch.testing.assert_close(velocity(again), velocity(generator), rtol=1e-5, atol=1e-5)
 
 
 def test_saved_pipeline_loads_everywhere(tmp_path):

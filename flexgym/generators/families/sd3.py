@@ -12,4 +12,4 @@ class SD3Generator(FlowGenerator):
 
     pipelines: ClassVar = ("StableDiffusion3Pipeline",)
     encoded: ClassVar = ("encoder_hidden_states", None, "pooled_projections", None)
-    joint_guidance: ClassVar = True
+    joint_guidance: ClassVar = "unconditional first"

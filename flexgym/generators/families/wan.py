@@ -1,8 +1,9 @@
-"""Wan 2.1 text to video (arXiv 2503.20314)."""
+"""Wan 2.1 and 2.2 text to video (arXiv 2503.20314)."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from flexgym.generators.base import FlowGenerator, FlowPipeline
 
 
 class WanGenerator(FlowGenerator):
-    """Conditional, then unconditional call; latents normalised by a mean and a deviation for each channel."""
+    """Conditional, then unconditional call; in Wan 2.2 a second transformer for low noise, or time steps by token."""
 
     pipelines: ClassVar = ("WanPipeline",)
     modality: ClassVar = "video"
@@ -20,19 +21,40 @@ class WanGenerator(FlowGenerator):
 
     @classmethod
     def check_pipeline(cls, pipe: FlowPipeline) -> None:
-        """Refuse Wan 2.2, whose two transformers or per-token time steps need another velocity."""
-        if pipe.config.get("boundary_ratio") is not None or pipe.config.get("expand_timesteps"):
+        """Refuse a boundary without a second transformer behind it."""
+        if pipe.config.boundary_ratio is not None and pipe.transformer_2 is None:
             raise GeneratorError(
-                "expected a Wan 2.1 pipeline with one transformer, got Wan 2.2 (boundary_ratio or expand_timesteps)"
+                f"expected a transformer_2 for the noise levels below boundary_ratio={pipe.config.boundary_ratio},"
+                " got none: load the whole pipeline, or one of Wan 2.1 with boundary_ratio=None"
             )
+
+    def denoisers(self) -> dict[str, Any]:
+        """Of Wan 2.2 A14B: `transformer` for high noise and ``transformer_2`` for low noise."""
+        if self.pipe.config.boundary_ratio is None:
+            return super().denoisers()
+        return {**super().denoisers(), "transformer_2": self.pipe.transformer_2}
 
     def image_seq_len(self) -> None:
         """Wan's pipeline never shifts its noise levels by size."""
 
-    def to_autoencoder(self, latents: Tensor) -> Tensor:
-        """Undo the normalisation of each channel."""
-        config = self.pipe.vae.config
-        mean = torch.tensor(config.latents_mean).view(1, -1, 1, 1, 1).to(latents)
-        # the pipeline divides by the inverse deviation; multiplying instead would differ in the last bit
-        inverse = 1.0 / torch.tensor(config.latents_std).view(1, -1, 1, 1, 1).to(latents)
-        return latents / inverse + mean
+    def forward(self, hidden: Tensor, timestep: Tensor, text: Mapping[str, Tensor]) -> Tensor:
+        """Each row goes through the transformer of its noise level."""
+        ratio = self.pipe.config.boundary_ratio
+        if ratio is None:
+            return self._call(self.transformer, hidden, timestep, text=text)
+        high = timestep >= ratio * self.pipe.scheduler.config.num_train_timesteps
+        if bool(high.all()):
+            return self._call(self.transformer, hidden, timestep, text=text)
+        if not bool(high.any()):
+            return self._call(self.pipe.transformer_2, hidden, timestep, text=text)
+        velocity = torch.empty_like(hidden)
+        for model, rows in ((self.transformer, high), (self.pipe.transformer_2, ~high)):
+            own = {name: tensor[rows] for name, tensor in text.items()}
+            velocity[rows] = self._call(model, hidden[rows], timestep[rows], text=own)
+        return velocity
+
+    def _call(self, model: Any, hidden: Tensor, timestep: Tensor, *, text: Mapping[str, Tensor]) -> Tensor:
+        if self.pipe.config.expand_timesteps:
+            tokens = hidden.shape[2] * self.image_tokens()
+            timestep = timestep[:, None].expand(-1, tokens)
+        return model(hidden_states=hidden, timestep=timestep, **text, return_dict=False)[0]

@@ -1,0 +1,46 @@
+"""FLUX.1 (github.com/black-forest-labs/flux)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from flexgym.generators.base import FlowGenerator
+
+
+class FluxGenerator(FlowGenerator):
+    """Tokens of 2x2 latents with positions of their own; the guidance of distilled models is an input."""
+
+    pipelines: ClassVar[tuple[str, ...]] = ("FluxPipeline",)
+    encoded: ClassVar[tuple[str | None, ...]] = ("encoder_hidden_states", "pooled_projections", None)
+    embedded_guidance: ClassVar[bool] = True
+    packing: ClassVar = 2
+    spacing: ClassVar = "linear"
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """The level itself, by way of rounded thousandths."""
+        return (sigma * 1000.0).to(self.dtype) / 1000
+
+    def pack(self, latents: Tensor) -> Tensor:
+        """``[B, C, H, W]`` to ``[B, H/2 * W/2, 4C]``."""
+        rows, channels, height, width = latents.shape
+        return self.pipe._pack_latents(latents, rows, channels, height, width)
+
+    def unpack(self, hidden: Tensor) -> Tensor:
+        """``[B, H/2 * W/2, 4C]`` to ``[B, C, H, W]``."""
+        size = (self.settings.height, self.settings.width, self.spatial_factor())
+        return self.pipe._unpack_latents(hidden, *size).view(len(hidden), *self.latent_shape)
+
+    def extra_arguments(self, hidden: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Positions of the tokens, and the scale of guidance where the weights were distilled with it."""
+        height, width = (side // self.packing for side in self.latent_shape[-2:])
+        length = text["encoder_hidden_states"].shape[1]
+        scale = torch.full((len(hidden),), self.settings.guidance_scale, dtype=torch.float32, device=hidden.device)
+        return {
+            "img_ids": self.pipe._prepare_latent_image_ids(len(hidden), height, width, hidden.device, hidden.dtype),
+            "txt_ids": hidden.new_zeros(length, 3),
+            "guidance": scale if self.transformer.config.guidance_embeds else None,
+        }

@@ -1,0 +1,33 @@
+"""HunyuanVideo (arXiv 2412.03603)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from flexgym.generators.base import FlowGenerator
+
+
+class HunyuanVideoGenerator(FlowGenerator):
+    """Distilled with guidance as an input, and a mask for the padded text."""
+
+    pipelines: ClassVar = ("HunyuanVideoPipeline",)
+    modality: ClassVar = "video"
+    encoded: ClassVar = ("encoder_hidden_states", "pooled_projections", "encoder_attention_mask")
+    embedded_guidance: ClassVar = True
+    spacing: ClassVar = "linear"
+
+    def image_seq_len(self) -> None:
+        """Its pipeline never shifts its noise levels by size."""
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """Thousandths, rounded."""
+        return (sigma * 1000.0).to(self.dtype)
+
+    def extra_arguments(self, hidden: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The scale of guidance, in thousandths."""
+        scale = torch.tensor([self.settings.guidance_scale] * len(hidden), dtype=self.dtype, device=hidden.device)
+        return {"guidance": scale * 1000.0}

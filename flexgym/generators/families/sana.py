@@ -1,0 +1,44 @@
+"""Sana (arXiv 2410.10629)."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from flexgym.errors import GeneratorError
+from flexgym.generators.base import FlowGenerator, FlowPipeline
+
+
+class SanaGenerator(FlowGenerator):
+    """Prompts follow a long instruction to the text encoder, the empty one does not; guidance in one call."""
+
+    pipelines: ClassVar = ("SanaPipeline",)
+    encoded: ClassVar = ("encoder_hidden_states", "encoder_attention_mask", None, None)
+    # the size of a sample is that of the settings, never the nearest of a list
+    call_options: ClassVar = {"use_resolution_binning": False}
+    joint_guidance: ClassVar = "unconditional first"
+    full_precision: ClassVar = True
+
+    @classmethod
+    def check_pipeline(cls, pipe: FlowPipeline) -> None:
+        """Refuse a transformer that also predicts a variance."""
+        config = pipe.transformer.config
+        if config.out_channels != config.in_channels:
+            raise GeneratorError(
+                f"expected as many channels out of the transformer as into it ({config.in_channels}),"
+                f" got {config.out_channels}: a learned variance has no place in flow matching"
+            )
+
+    def encode_options(self, text: str) -> dict[str, Any]:
+        """The instruction that ``__call__`` has by default."""
+        own = inspect.signature(self.pipe.__call__).parameters["complex_human_instruction"].default
+        return {"complex_human_instruction": own if text else None}
+
+    def image_seq_len(self) -> None:
+        """Its pipeline never shifts its noise levels by size."""
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """Thousandths times a scale of the checkpoint."""
+        return sigma * 1000.0 * self.transformer.config.timestep_scale

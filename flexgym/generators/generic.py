@@ -1,0 +1,111 @@
+"""Pipelines without a family: served by the general adapter where its defaults fit, which a short run decides."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+
+from flexgym.errors import FlexGymError, GeneratorError, nearest_name
+from flexgym.generators.base import FlowGenerator
+from flexgym.generators.conformance import own_run, pipeline_run
+from flexgym.generators.families import families
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+_PATCHES = 4
+"""Tokens along a side of the pictures of the trial: they are small, whatever the settings say."""
+_FAILURES = (AttributeError, LookupError, TypeError, ValueError, RuntimeError)
+
+
+class GenericImages(FlowGenerator):
+    """A text-to-image pipeline without a family."""
+
+
+class GenericVideos(FlowGenerator):
+    """A text-to-video pipeline without a family."""
+
+    modality: ClassVar = "video"
+
+
+def family_of(name: str, pipeline: type | None = None) -> type[FlowGenerator]:
+    """The adapter for a class of pipelines.
+
+    Args:
+        name: of the class.
+        pipeline: the class; by default diffusers' own of that name.
+
+    Returns:
+        Its family, or a general adapter of the right modality, which `build` tries out.
+
+    Raises:
+        GeneratorError: when there is no such class.
+    """
+    import diffusers
+
+    known = families()
+    if name in known:
+        return known[name]
+    pipeline = pipeline or getattr(diffusers, name, None)
+    if pipeline is None:
+        raise GeneratorError(f"diffusers has no pipeline class {name!r}. {nearest_name(name, known)}")
+    return GenericVideos if "num_frames" in inspect.signature(pipeline.__call__).parameters else GenericImages
+
+
+def build(
+    family: type[FlowGenerator],
+    pipe: DiffusionPipeline,
+    *,
+    checkpoint: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any],
+) -> FlowGenerator:
+    """A generator over a pipeline; one without a family must first sample as its pipeline does, to the bit.
+
+    Args:
+        family: from `family_of`.
+        pipe: the loaded pipeline.
+        checkpoint: sampling settings that came with the weights.
+        settings: of the user, see `Sampling`.
+
+    Raises:
+        GeneratorError: when the pipeline cannot serve, or has no family and needs one.
+        UnknownNameError: for an unknown setting.
+        ConfigError: for a value that cannot work.
+    """
+    if family not in (GenericImages, GenericVideos):
+        return family(pipe, checkpoint=checkpoint, settings=settings)
+    try:
+        generator = family(pipe, checkpoint=checkpoint, settings=settings)
+        difference = _difference(generator)
+    except FlexGymError:
+        raise
+    except _FAILURES as error:
+        difference = f"{type(error).__name__}: {str(error).strip()[:300]}"
+    if difference:
+        raise GeneratorError(
+            f"{type(pipe).__name__} has no family here, and the general adapter does not sample as its own call does"
+            f" ({difference}). Write a family, at most 80 lines: docs/adding_a_generator.md."
+            f" {nearest_name(type(pipe).__name__, families())}"
+        )
+    return generator
+
+
+def _difference(generator: FlowGenerator) -> str:
+    """What two steps of a small sample differ in, with and without guidance; nothing when they are equal."""
+    kind = type(generator.pipe.scheduler).__name__
+    if not kind.startswith("FlowMatchEuler"):
+        return f"{kind} takes steps of another kind, so that they cannot be compared: give it a FlowMatchEuler one"
+    side = _PATCHES * generator.size_multiple()
+    frames = None if generator.settings.num_frames is None else 1 + generator.frames_multiple()
+    for scale in (1.0, 3.0):
+        trial = generator.with_settings(num_steps=2, height=side, width=side, num_frames=frames, guidance_scale=scale)
+        noise = trial.initial_latents(2, 0).to(trial.dtype).float()
+        ours, theirs = own_run(trial, noise, "a red cube"), pipeline_run(trial, noise, "a red cube")
+        what = "latents" if not torch.equal(ours.latents, theirs.latents) else "decoded samples"
+        if what == "latents" or not np.array_equal(ours.samples, theirs.samples):
+            return f"with guidance_scale={scale} its {what} differ"
+    return ""
