@@ -39,6 +39,7 @@ class FlowAlgorithmConfig(AlgorithmConfig):
         self.mode = "lora"
         self.lora: dict[str, Any] = {"rank": 32}
         self.settings: dict[str, Any] = {}
+        self.gradient_checkpointing = False
         self.group_size = 16
         self.prompts: Any = None
         self.prompts_per_iteration = 16
@@ -75,6 +76,7 @@ class FlowAlgorithmConfig(AlgorithmConfig):
         mode: str = NotProvided,
         lora: Mapping[str, Any] = NotProvided,
         settings: Mapping[str, Any] = NotProvided,
+        gradient_checkpointing: bool = NotProvided,
     ) -> Self:
         """The generator and what of it trains.
 
@@ -82,9 +84,13 @@ class FlowAlgorithmConfig(AlgorithmConfig):
             source: a folder or hub id; None is the embedded one.
             mode: ``"lora"`` or ``"full"``.
             lora: arguments of `FlowGenerator.add_lora`.
-            settings: of sampling, see `flexgym.generators.Sampling`.
+            settings: arguments of `load_generator`, such as ``dtype``, and of sampling, see
+                `flexgym.generators.Sampling`.
+            gradient_checkpointing: trade time for memory, see `FlowGenerator.checkpoint_gradients`.
         """
-        return self._set(source=source, mode=mode, lora=lora, settings=settings)
+        return self._set(
+            source=source, mode=mode, lora=lora, settings=settings, gradient_checkpointing=gradient_checkpointing
+        )
 
     def rollout(
         self,
@@ -296,6 +302,7 @@ class FlowAlgorithmConfig(AlgorithmConfig):
             "settings": dict(self.settings),
             "mode": self.mode,
             "lora": dict(self.lora),
+            "gradient_checkpointing": self.gradient_checkpointing,
             "keep_reference": self.kl_coeff > 0 or self.reference_interval > 0,
             "noise": self.noise,
         }

@@ -19,7 +19,8 @@ class FlowModule(TorchRLModule):
     """The policy of every flow algorithm.
 
     ``model_config`` holds ``modality``, ``source``, ``settings`` (see `load_generator`), ``mode`` (``"lora"`` or
-    ``"full"``), ``lora`` (arguments of `FlowGenerator.add_lora`), ``keep_reference`` and ``noise``.
+    ``"full"``), ``lora`` (arguments of `FlowGenerator.add_lora`), ``gradient_checkpointing``, ``keep_reference`` and
+    ``noise``.
     """
 
     framework = "torch"
@@ -34,6 +35,8 @@ class FlowModule(TorchRLModule):
             generator.train_full(keep_reference=config["keep_reference"])
         else:
             raise ConfigError(f"mode must be 'lora' or 'full', got {config['mode']!r}")
+        if config["gradient_checkpointing"]:
+            generator.checkpoint_gradients()
         self.noise: NoiseScale = config["noise"]
         # not a submodule: text encoders and autoencoder neither train nor belong into any state
         object.__setattr__(self, "generator", generator)

@@ -53,6 +53,28 @@ def test_gradients_reach_the_adapter_and_nothing_else(family):
     assert all(float(value.grad.abs().sum()) > 0 for value in generator.trainable_parameters())
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_recomputed_blocks_change_neither_velocity_nor_gradients(family):
+    found = []
+    for recompute in (False, True):
+        generator = fresh(family)
+        generator.add_lora(rank=2)
+        disturb(generator)
+        if recompute:
+            generator.checkpoint_gradients()
+        out = velocity(generator)
+        out.square().mean().backward()
+        found.append([out, *(value.grad for value in generator.trainable_parameters())])
+    assert all(torch.equal(plain, recomputed) for plain, recomputed in zip(*found, strict=True))
+
+
+def test_a_transformer_that_cannot_recompute_says_so(monkeypatch):
+    generator = fresh("sd3")
+    monkeypatch.setattr(type(generator.transformer), "_supports_gradient_checkpointing", False)
+    with pytest.raises(GeneratorError, match="SD3Transformer2DModel, which cannot recompute"):
+        generator.checkpoint_gradients()
+
+
 def test_adapter_weights_depend_on_the_seed_alone():
     states = []
     for seed, noise in ((1, 5), (1, 6), (2, 5)):
