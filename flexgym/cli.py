@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from flexgym.judge.commands import app as judge_app
+from flexgym.runs.export import export_generator
+from flexgym.terminal import teaching_errors
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(judge_app, name="judge")
@@ -35,14 +38,29 @@ def recipes() -> None:
     """List the shipped recipes, which agents and `flexgym.rm train` take by name after --config."""
     from flexgym.rllib.recipe import load_recipe, shipped_recipes
 
-    table = Table("recipe", "environment or judge", "reward", "what trains")
-    for name, path in shipped_recipes().items():
+    shipped = shipped_recipes()
+    # names are there to be typed: the other columns give way
+    whole = Column("recipe", no_wrap=True, min_width=max(map(len, shipped), default=0))
+    table = Table(whole, "environment or judge", "reward", "what trains")
+    for name, path in shipped.items():
         recipe = load_recipe(path)
         judge, reward = recipe.get("judge", {}), recipe.get("reward", {})
         subject = recipe.get("environment", {}).get("env", judge.get("source", ""))
         mode = recipe.get("generator", judge).get("mode", "")
         table.add_row(name, subject, reward.get("name", ""), mode)
     Console().print(table)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="a run folder, or one checkpoint in it")],
+    out: Annotated[Path, typer.Argument(help="the folder to make")],
+) -> None:
+    """Copy the trained generator out of a run, as an adapter or a pipeline that diffusers loads."""
+    with teaching_errors():
+        exported = export_generator(run, out)
+        lines = [f"Generator of iteration {exported.iteration}: {exported.folder}", *exported.loading]
+        Console().print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def main() -> None:

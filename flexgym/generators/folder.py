@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,22 @@ def _check_component(folder: Path, kind: str) -> None:
     for word, config in _CONFIGS.items():
         if word in kind:
             read_json(folder / config)
+            _check_sentencepiece(folder)
             return
     if any(word in kind for word in _PROCESSORS):
         return
     read_json(folder / "config.json")
     _check_weights(folder)
+
+
+def _check_sentencepiece(folder: Path) -> None:
+    """A tokenizer without ``tokenizer.json`` is made from SentencePiece's own file by that library, an extra."""
+    models = sorted(path.name for path in folder.glob("*.model"))
+    if models and not (folder / "tokenizer.json").is_file() and find_spec("sentencepiece") is None:
+        raise CheckpointError(
+            f"expected tokenizer.json in {folder}, found only {models[0]}, which needs SentencePiece, and that is not"
+            " installed: pip install 'flexgym[sentencepiece]'"
+        )
 
 
 def _check_weights(folder: Path) -> None:

@@ -19,6 +19,7 @@ from flexgym.rllib.config import FlowAlgorithmConfig
 from flexgym.rllib.recipe import Recipe, describe, load_recipe
 from flexgym.runs.checkpoints import resolve_checkpoint
 from flexgym.runs.display import TrainingDisplay
+from flexgym.runs.export import GENERATOR
 from flexgym.runs.folder import RunFolder
 from flexgym.runs.interrupt import GracefulInterrupt, resume_message
 from flexgym.runs.media import GridRow, draw_grid, save_gif, save_png
@@ -195,7 +196,7 @@ class TrainingRun:
     def _checkpoint(self, algorithm: FlowAlgorithm) -> Path:
         def write(folder: Path) -> None:
             algorithm.save_to_path(str(folder / "algorithm"))
-            algorithm.save_generator(folder / "generator")
+            algorithm.save_generator(folder / GENERATOR)
 
         return self.folder.checkpoints.publish(algorithm.iteration, write)
 

@@ -88,6 +88,7 @@ def small_overrides(name: str, folder: Path, judge: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_recipe_trains_for_two_iterations(cluster, name, tmp_path: Path):
     CASES[FAMILIES[name]].build().save_pretrained(tmp_path / "pipe")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,15 @@ def test_half_written_folders_are_refused(breakage, folder):
     destroy, message = BREAKAGES[breakage]
     destroy(folder)
     with pytest.raises(CheckpointError, match=message):
+        load_generator(folder)
+
+
+def test_a_tokenizer_that_needs_sentencepiece_names_the_extra(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    (folder / "tokenizer" / "spiece.model").touch()
+    load_generator(folder, **CASES["sd3"].settings)
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"tokenizer, found only spiece\.model.*'flexgym\[sentencepiece\]'"):
         load_generator(folder)
 
 

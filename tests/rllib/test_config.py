@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from agents.pref_grpo import PrefGRPOConfig
-from flexgym.errors import UnknownNameError
+from flexgym.errors import ConfigError, UnknownNameError
 from flexgym.flow import blended_advantages, group_advantages
 from flexgym.types import GroupScores
 
@@ -50,3 +50,25 @@ def test_groups_need_each_other_where_something_is_taken_over_the_batch(advantag
 def test_an_unknown_advantage_is_refused_before_anything_is_loaded():
     with pytest.raises(UnknownNameError, match="Did you mean 'authors_code'"):
         PrefGRPOConfig().training(advantage="author_code").validate()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda config: config.learners(num_learners=4),
+            r"multiple of the learners \(learners\.num_learners\), 4, .*; got 6",
+        ),
+        (lambda config: config.learners(num_learners=8), "got 6, the nearest is 8"),
+        (
+            lambda config: config.learners(num_learners=2).training(num_updates=2),
+            r"learners times training\.num_updates, 4",
+        ),
+        (lambda config: config.env_runners(num_env_runners=4), "multiple of the env runners times .*, 4"),
+    ],
+)
+def test_groups_that_do_not_divide_are_refused_before_anything_is_loaded(change, message):
+    config = PrefGRPOConfig().rollout(prompts_per_iteration=6)
+    config.validate()
+    with pytest.raises(ConfigError, match=message):
+        change(config).validate()

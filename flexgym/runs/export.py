@@ -1,0 +1,83 @@
+"""Taking the trained generator out of a run, as a folder that stock diffusers loads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flexgym.errors import CheckpointError
+from flexgym.runs.atomic import fsync_tree, temporary_sibling
+from flexgym.runs.checkpoints import resolve_checkpoint, verify_checkpoint
+
+GENERATOR = "generator"
+"""The folder within a checkpoint that holds what trained, as `FlowGenerator.save` wrote it."""
+ADAPTER = "pytorch_lora_weights.safetensors"
+"""The file of an adapter, in diffusers' own name for it."""
+_PIPELINE = "model_index.json"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A generator outside of its run.
+
+    Attributes:
+        folder: where it stands.
+        iteration: finished iterations of the checkpoint that it comes from.
+        adapters: the folders that hold one adapter each, that of the first transformer first; none when the folder is a
+            whole pipeline.
+    """
+
+    folder: Path
+    iteration: int
+    adapters: Sequence[Path]
+
+    @property
+    def loading(self) -> list[str]:
+        """The lines of Python that load it with diffusers alone; ``pipe`` is the pipeline that was trained."""
+        if not self.adapters:
+            # diffusers wants to be told again of parts that a pipeline was saved without
+            index = json.loads((self.folder / _PIPELINE).read_text(encoding="utf-8"))
+            absent = "".join(f", {name}=None" for name, value in index.items() if value == [None, None])
+            return [f'pipe = DiffusionPipeline.from_pretrained("{self.folder}"{absent})']
+        first, *others = self.adapters
+        return [
+            f'pipe.load_lora_weights("{first}")',
+            *(f'pipe.load_lora_weights("{path}", load_into_{path.name}=True)' for path in others),
+        ]
+
+
+def export_generator(run: str | Path, out: str | Path) -> Exported:
+    """Copy the trained generator of a run: an adapter, or all weights as a whole pipeline.
+
+    Where the run keeps a moving average of the weights, that is what its checkpoints hold. Neither diffusers nor torch
+    is needed, and the run may go on meanwhile.
+
+    Args:
+        run: a run folder, whose newest whole checkpoint is taken, or one checkpoint.
+        out: a folder that does not exist yet; it appears once it is complete.
+
+    Raises:
+        CheckpointError: no whole checkpoint, one without a generator, or ``out`` exists.
+    """
+    checkpoint, target = resolve_checkpoint(run), Path(out).expanduser()
+    source = checkpoint / GENERATOR
+    if not (source / ADAPTER).is_file() and not (source / _PIPELINE).is_file():
+        raise CheckpointError(
+            f"expected {ADAPTER} or {_PIPELINE} in {source}, found neither: is it the run of a judge"
+            " (flexgym.rm export)?"
+        )
+    if target.exists():
+        raise CheckpointError(f"{target} exists already, and nothing is overwritten: name another folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = temporary_sibling(target)
+    try:
+        shutil.copytree(source, partial)
+        fsync_tree(partial)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    adapters = sorted((path.parent for path in target.rglob(ADAPTER)), key=lambda path: len(path.parts))
+    return Exported(target, verify_checkpoint(checkpoint), adapters)
