@@ -101,8 +101,9 @@ def _train(stage: str, judge: Path, *overrides: str, source: Path, rows: Path) -
     if run.exists():
         _run("train", stage, f"--resume={run}")
     else:
-        where = (f"run.root={run.parent}", f"run.name={run.name}", f"judge.source={source}", f"data.files=[{rows}]")
-        _run("train", stage, f"--config=rm_{stage}_shapes.yaml", *where, *overrides)
+        where = (f"run.root={run.parent}", f"run.name={run.name}", f"judge.source={source}")
+        data = (f"data.files=[{rows}]", f"data.root={run.parent.parent}")
+        _run("train", stage, f"--config=rm_{stage}_shapes.yaml", *where, *data, *overrides)
     _run("export", run, judge, "--dtype=float32")
 
 
