@@ -1,13 +1,9 @@
 """Short assessments of the small world, in which a small model can learn to reason: what it sees, then what follows.
 
-The form is that of every assessment; each category has one criterion. Category A says what each sample shows, B how well
-its things are formed, C whether it stages the caption as a whole or which demands it misses, and D, where the caption
-has a trait of its own, whether that trait is met. The text is put together from a small set of pieces, so that a
-tokenizer can hold each of them as one token (`pieces`).
-
-The scores of A come before any word about what is missed. A judge that has to say first whether the first sample misses
-something, and only then looks at the second, takes the first for whole and the second for faulty wherever it is not
-sure, in either order; scores weigh the two against one another.
+The form is that of every assessment; each category has one criterion. Category A says what each sample shows and which
+demands of the caption it misses, B how well its things are formed, C whether it stages the caption as a whole, and D,
+where the caption has a trait of its own, whether that trait is met. The text is put together from a small set of
+pieces, so that a tokenizer can hold each of them as one token (`pieces`).
 """
 
 from __future__ import annotations
@@ -218,14 +214,13 @@ def _pieces(spec: Spec, first: View, second: View) -> Iterable[str]:
 def _criteria(spec: Spec, both: tuple[View, View]) -> Iterable[_Criterion]:
     shares = both[0].share, both[1].share
     demands, forms, staging = zip(ANCHORS[spec.kind], _CRITERIA, strict=True)
-    yield _Criterion(*demands, (both[0].shown, both[1].shown), shares)
+    yield _Criterion(*demands, (seen(both[0]), seen(both[1])), shares)
     yield _Criterion(
         *forms,
         (_FORMS[both[0].form][1], _FORMS[both[1].form][1]),
         (1 - both[0].form / 4, 1 - both[1].form / 4),
     )
-    staged = [_missing(each, _STAGING[share < 1]) for each, share in zip(both, shares, strict=True)]
-    yield _Criterion(*staging, (staged[0], staged[1]), shares)
+    yield _Criterion(*staging, (_STAGING[shares[0] < 1], _STAGING[shares[1] < 1]), shares)
     if keys := personal_keys(spec, both[0].met):
         values = [sum(each.met[key] for key in keys) / len(keys) for each in both]
         told = [_TRAIT_MET[0 if value == 1 else 1 if value else 2] for value in values]
@@ -235,12 +230,8 @@ def _criteria(spec: Spec, both: tuple[View, View]) -> Iterable[_Criterion]:
 
 def seen(each: View) -> str:
     """What a sample shows and, if any, which demands of the caption it misses."""
-    return _missing(each, each.shown)
-
-
-def _missing(each: View, told: str) -> str:
     missed = [_demand(each.spec, key) for key, met in each.met.items() if not met]
-    return told + (_MISSES + ", ".join(missed) if missed else "")
+    return each.shown + (_MISSES + ", ".join(missed) if missed else "")
 
 
 def _demand(spec: Spec, key: str) -> str:
