@@ -17,6 +17,7 @@ from flexgym.generators.base import FlowGenerator, check_parts, check_scheduler
 from flexgym.generators.folder import MODEL_INDEX, check_folder, component_classes, read_json
 from flexgym.generators.generic import build, family_of
 from flexgym.generators.sampling import read_generation_config
+from flexgym.terminal import without_progress_bars
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -172,13 +173,5 @@ def _quiet() -> Iterator[None]:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    loggings = (diffusers_logging, transformers_logging)
-    shown = [logging.is_progress_bar_enabled() for logging in loggings]
-    try:
-        for logging in loggings:
-            logging.disable_progress_bar()
+    with without_progress_bars(diffusers_logging, transformers_logging):
         yield
-    finally:
-        for logging, on in zip(loggings, shown, strict=True):
-            if on:
-                logging.enable_progress_bar()

@@ -23,6 +23,7 @@ from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
 )
+from transformers.utils import logging
 
 from flexgym.errors import CheckpointError, ConfigError, unknown_name
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
@@ -30,6 +31,7 @@ from flexgym.judge.backends.local import TEMPLATE_SETTINGS, check_source, open_p
 from flexgym.judge.backends.usage import Usage
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.sources import read_judge_config
+from flexgym.terminal import without_progress_bars
 
 _DTYPES = ("auto", "bfloat16", "float16", "float32")
 _PICTURES_KEPT = 64
@@ -216,9 +218,10 @@ def _load(source: str | Path, dtype: str | torch.dtype) -> tuple[Any, Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         images = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
-        model = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, trust_remote_code=False
-        )
+        with without_progress_bars(logging):
+            model = AutoModelForImageTextToText.from_pretrained(
+                source, dtype=dtype, use_safetensors=True, trust_remote_code=False
+            )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise CheckpointError(
             f"{str(source)!r} could not be loaded as a vision-language checkpoint in safetensors format"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -98,11 +99,13 @@ def _train(stage: str, judge: Path, *overrides: str, source: Path, rows: Path) -
     if judge.exists():
         return
     run = judge.with_name(f"{judge.name}_run")
-    if run.exists():
+    if any(run.glob("checkpoints/iteration_*")):
         _run("train", stage, f"--resume={run}")
     else:
-        where = (f"run.root={run.parent}", f"run.name={run.name}", f"judge.source={source}", f"data.files=[{rows}]")
-        _run("train", stage, f"--config=rm_{stage}_shapes.yaml", *where, *overrides)
+        shutil.rmtree(run, ignore_errors=True)
+        where = (f"run.root={run.parent}", f"run.name={run.name}", f"judge.source={source}")
+        data = (f"data.files=[{rows}]", f"data.root={run.parent.parent}")
+        _run("train", stage, f"--config=rm_{stage}_shapes.yaml", *where, *data, *overrides)
     _run("export", run, judge, "--dtype=float32")
 
 

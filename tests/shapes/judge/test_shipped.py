@@ -21,7 +21,6 @@ from flexgym.types import Prompt, SampleGroup
 TITLES = {
     "counting": "D. Counting Accuracy",
     "position": "D. Spatial Relation",
-    "attribution": "D. Attribute Binding",
     **dict.fromkeys(VIDEO_CATEGORIES, "D. Motion Fidelity"),
     "order": "D. Temporal Order",
 }
