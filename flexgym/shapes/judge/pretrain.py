@@ -60,7 +60,7 @@ class Recipe:
         return replace(self, groups=groups, steps=max(2, int(self.steps / speed)))
 
 
-RECIPE = Recipe({"image": 2500, "video": 1500}, 2400, {"image": 64, "video": 32}, 2e-3)
+RECIPE = Recipe({"image": 5000, "video": 3000}, 4200, {"image": 64, "video": 32}, 2e-3)
 
 
 class PicturePool:
