@@ -74,7 +74,9 @@ def load_generator(
     if channels_last:
         convert_conv2d_weight_memory_format(pipe.vae, torch.channels_last)
         convert_conv3d_weight_memory_format(pipe.vae, torch.channels_last_3d)
-    return build(family, pipe, checkpoint=checkpoint, settings=settings)
+    generator = build(family, pipe, checkpoint=checkpoint, settings=settings)
+    generator.checkpoint_folder = folder
+    return generator
 
 
 def wrap_pipeline(pipe: DiffusionPipeline, **settings: Any) -> FlowGenerator:

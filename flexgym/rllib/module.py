@@ -19,8 +19,8 @@ class FlowModule(TorchRLModule):
     """The policy of every flow algorithm.
 
     ``model_config`` holds ``modality``, ``source``, ``settings`` (see `load_generator`), ``mode`` (``"lora"`` or
-    ``"full"``), ``lora`` (arguments of `FlowGenerator.add_lora`), ``gradient_checkpointing``, ``keep_reference`` and
-    ``noise``.
+    ``"full"``), ``lora`` (arguments of `FlowGenerator.add_lora`), ``memory`` (see `MemoryConfig.memory_settings`),
+    ``keep_reference`` and ``noise``.
     """
 
     framework = "torch"
@@ -35,8 +35,10 @@ class FlowModule(TorchRLModule):
             generator.train_full(keep_reference=config["keep_reference"])
         else:
             raise ConfigError(f"mode must be 'lora' or 'full', got {config['mode']!r}")
-        if config["gradient_checkpointing"]:
+        if config["memory"]["gradient_checkpointing"]:
             generator.checkpoint_gradients()
+        if config["memory"]["text_cache"]:
+            generator.cache_text(config["memory"]["text_cache"])
         self.noise: NoiseScale = config["noise"]
         # not a submodule: text encoders and autoencoder neither train nor belong into any state
         object.__setattr__(self, "generator", generator)

@@ -138,6 +138,7 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         """Load the generator on the runner's device."""
         spec = self.config.get_rl_module_spec(env=None, spaces=None, inference_only=True)
         self.module = spec.build().to(get_device(self.config, self.config.num_gpus_per_env_runner))
+        self.config.settle(self.module.generator)
 
     def make_env(self) -> gym.vector.VectorEnv:
         """Vectorised groups over the module's own generator, as many as one forward takes."""
