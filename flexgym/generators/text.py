@@ -16,9 +16,9 @@ import torch
 from flexgym.errors import CheckpointError, ConfigError
 from flexgym.generators.conditioning import Embedding, EmbeddingCache
 from flexgym.generators.folder import MODEL_INDEX, read_json
+from flexgym.generators.placement import Placed
 from flexgym.generators.sampling import Sampling
 from flexgym.generators.text_cache import TextCache, text_identity
-from flexgym.generators.training import Trainable
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -32,7 +32,7 @@ class _TextState:
     released: tuple[str, ...] = ()
 
 
-class TextConditioned(Trainable):
+class TextConditioned(Placed):
     """Encoding of prompts by the text encoders of a pipeline.
 
     Args:

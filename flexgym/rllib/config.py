@@ -102,6 +102,7 @@ class FlowAlgorithmConfig(MemoryConfig):
         noise: str = NotProvided,
         eta: float | None = NotProvided,
         window: Mapping[str, Any] = NotProvided,
+        **kwargs: Any,
     ) -> Self:
         """What is generated in an iteration.
 
@@ -117,7 +118,9 @@ class FlowAlgorithmConfig(MemoryConfig):
                 `flexgym.flow.Matching`.
             eta: amount of noise; None is the default of the noise scale.
             window: arguments of `flexgym.flow.WindowSchedule`.
+            **kwargs: in what precision it is kept, see `MemoryConfig.rollout`.
         """
+        super().rollout(**kwargs)
         return self._set(
             group_size=group_size,
             prompts=prompts,

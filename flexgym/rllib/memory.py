@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 
-from flexgym.errors import ConfigError
+from flexgym.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
     from flexgym.generators import FlowGenerator
+
+LATENTS_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class MemoryConfig(AlgorithmConfig):
@@ -21,6 +24,8 @@ class MemoryConfig(AlgorithmConfig):
         self.gradient_checkpointing = False
         self.text_cache: str | None = None
         self.release_text_encoders = False
+        self.vae_tiling = False
+        self.latents_dtype = "float32"
 
     def generator(
         self,
@@ -28,6 +33,7 @@ class MemoryConfig(AlgorithmConfig):
         gradient_checkpointing: bool = NotProvided,
         text_cache: str | None = NotProvided,
         release_text_encoders: bool = NotProvided,
+        vae_tiling: bool = NotProvided,
     ) -> Self:
         """What of the generator stands in memory, and when.
 
@@ -36,12 +42,22 @@ class MemoryConfig(AlgorithmConfig):
             text_cache: folder of encoded prompts, see `FlowGenerator.cache_text`; None keeps none.
             release_text_encoders: encode the prompts of the run at its start, then drop the text encoders, see
                 `FlowGenerator.release_text_encoders`.
+            vae_tiling: decode samples in tiles, see `FlowGenerator.tile_autoencoder`.
         """
         return self._set(
             gradient_checkpointing=gradient_checkpointing,
             text_cache=text_cache,
             release_text_encoders=release_text_encoders,
+            vae_tiling=vae_tiling,
         )
+
+    def rollout(self, *, latents_dtype: str = NotProvided) -> Self:
+        """In what precision a rollout is kept.
+
+        Args:
+            latents_dtype: ``"float32"`` or ``"bfloat16"``, see `flexgym.policy.FlowPolicy`.
+        """
+        return self._set(latents_dtype=latents_dtype)
 
     def _set(self, **values: Any) -> Self:
         for name, value in values.items():
@@ -61,17 +77,20 @@ class MemoryConfig(AlgorithmConfig):
     @property
     def memory_settings(self) -> dict[str, Any]:
         """What the module does as soon as the generator is loaded."""
-        return {"gradient_checkpointing": self.gradient_checkpointing, "text_cache": self.text_cache}
+        return {name: getattr(self, name) for name in ("gradient_checkpointing", "text_cache", "vae_tiling")}
 
     def validate(self) -> None:
         """Refuse values of another kind.
 
         Raises:
             ConfigError: naming the setting, what was expected and what came.
+            UnknownNameError: for an unknown precision.
         """
-        for name in ("gradient_checkpointing", "release_text_encoders"):
+        for name in ("gradient_checkpointing", "release_text_encoders", "vae_tiling"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"generator.{name} must be true or false, got {getattr(self, name)!r}")
         if self.text_cache is not None and not (isinstance(self.text_cache, str) and self.text_cache.strip()):
             raise ConfigError(f"generator.text_cache must be a folder or null, got {self.text_cache!r}")
+        if self.latents_dtype not in LATENTS_DTYPES:
+            raise unknown_name("rollout.latents_dtype", str(self.latents_dtype), LATENTS_DTYPES)
         super().validate()

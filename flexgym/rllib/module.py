@@ -35,10 +35,7 @@ class FlowModule(TorchRLModule):
             generator.train_full(keep_reference=config["keep_reference"])
         else:
             raise ConfigError(f"mode must be 'lora' or 'full', got {config['mode']!r}")
-        if config["memory"]["gradient_checkpointing"]:
-            generator.checkpoint_gradients()
-        if config["memory"]["text_cache"]:
-            generator.cache_text(config["memory"]["text_cache"])
+        _save_memory(generator, **config["memory"])
         self.noise: NoiseScale = config["noise"]
         # not a submodule: text encoders and autoencoder neither train nor belong into any state
         object.__setattr__(self, "generator", generator)
@@ -56,9 +53,9 @@ class FlowModule(TorchRLModule):
         """Stay in evaluation mode: replay must compute what the rollout computed, so nothing may drop out."""
         return super().train(False)
 
-    def policy(self, *, groups_per_forward: int = 1) -> FlowPolicy:
-        """The policy that acts with these weights."""
-        return FlowPolicy(self.generator, self.noise, groups_per_forward=groups_per_forward)
+    def policy(self, **kwargs: Any) -> FlowPolicy:
+        """The policy that acts with these weights; arguments as those of `FlowPolicy`."""
+        return FlowPolicy(self.generator, self.noise, **kwargs)
 
     def _forward_train(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         """Replay one denoising step of some groups.
@@ -73,7 +70,7 @@ class FlowModule(TorchRLModule):
         """
         policy = self.policy()
         gaussian = policy.transition(batch["latents"], batch["prompts"], batch["step"])
-        rows = batch["next_latents"].flatten(0, 1).to(gaussian.mean.device)
+        rows = batch["next_latents"].flatten(0, 1).to(gaussian.mean.device, torch.float32)
         out = {
             "log_prob": gaussian.log_prob(rows).view(batch["latents"].shape[:2]),
             "mean": gaussian.mean,
@@ -102,3 +99,14 @@ class FlowModule(TorchRLModule):
             CheckpointError: when it is not of this generator.
         """
         self.generator.load_trainable_state({name: torch.as_tensor(value) for name, value in state.items()})
+
+
+def _save_memory(
+    generator: FlowGenerator, *, gradient_checkpointing: bool, text_cache: str | None, vae_tiling: bool
+) -> None:
+    if gradient_checkpointing:
+        generator.checkpoint_gradients()
+    if text_cache:
+        generator.cache_text(text_cache)
+    if vae_tiling:
+        generator.tile_autoencoder()
