@@ -243,9 +243,10 @@ class FlowGenerator(TextConditioned):
         """
         if isinstance(prompts, str) or not prompts:
             raise ConfigError(f"expected a sequence of at least one prompt, got {prompts!r}")
-        entries = [self._embed(text) for text in prompts]
+        entries = self._embed_all([*prompts, *([""] if self.guided else [])])
+        empty = entries.pop() if self.guided else {}
         rows = {name: stack_rows([entry[name] for entry in entries]) for name in entries[0]}
-        return Conditioning(rows, self._embed("") if self.guided else {})
+        return Conditioning(rows, empty)
 
     def initial_latents(self, count: int, seed: int | torch.Generator) -> Tensor:
         """Gaussian noise to start from, the same on every device.
@@ -385,6 +386,10 @@ class FlowGenerator(TextConditioned):
             uint8 ``[B, H, W, 3]`` or ``[B, F, H, W, 3]``.
         """
         size = chunk or max(1, _DECODE_PIXELS // math.prod(self.sample_shape[:-1]))
+        with self._acting("vae"):
+            return self._decode(latents, size)
+
+    def _decode(self, latents: Tensor, size: int) -> NDArray[np.uint8]:
         samples = np.empty((len(latents), *self.sample_shape), dtype=np.uint8)
         for start in range(0, len(latents), size):
             rows = self.to_autoencoder(latents[start : start + size].to(self.pipe.vae.device))

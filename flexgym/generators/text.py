@@ -63,11 +63,6 @@ class TextConditioned(Placed):
             raise ConfigError("cache_text comes before release_text_encoders, since it must know what encodes")
         self._text.cache = TextCache(folder, text_identity(self.pipe))
 
-    def text_encoders(self) -> dict[str, Any]:
-        """The text encoders that are in memory, by their name in the pipeline."""
-        parts = self.pipe.components.items()
-        return {name: part for name, part in parts if part is not None and name.startswith("text_encoder")}
-
     def release_text_encoders(self, prompts: Iterable[str]) -> None:
         """Encode prompts and the empty one, then drop the text encoders from memory, for all views.
 
@@ -82,8 +77,9 @@ class TextConditioned(Placed):
                 stay then.
         """
         texts = list(dict.fromkeys(["", *prompts]))
-        for text in texts:
-            self._embed(text)
+        with self._acting(*self.text_encoders()):  # once for all
+            for text in texts:
+                self._embed(text)
         lost = [text for text in texts if not self._holds(text)]
         if lost:
             raise ConfigError(
@@ -92,10 +88,17 @@ class TextConditioned(Placed):
             )
         names = tuple(self.text_encoders())
         self.pipe.register_modules(**dict.fromkeys(names))
+        self._resting.difference_update(names)
         self._text.released += names
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _embed_all(self, texts: Sequence[str]) -> list[Embedding]:
+        """Every text as by `_embed`; resting encoders come once for all that are new."""
+        is_known = all(self._holds(text) for text in texts)
+        with self._acting(*(() if is_known else self.text_encoders())):
+            return [self._embed(text) for text in texts]
 
     def _embed(self, text: str) -> Embedding:
         """One text as arguments of the transformer, each ``[1, ...]``: from memory, from the disk, or encoded."""
@@ -137,7 +140,8 @@ class TextConditioned(Placed):
         for name, parameter in wanted.items():
             if name.startswith("prompt_") and parameter.default is parameter.empty:
                 arguments[name] = None
-        embedding = self.embedding(self.pipe.encode_prompt(**arguments, **self.encode_options(text)))
+        with self._acting(*self.text_encoders()):
+            embedding = self.embedding(self.pipe.encode_prompt(**arguments, **self.encode_options(text)))
         return {name: tensor.to(self.device, self.dtype) for name, tensor in embedding.items()}
 
     def encode_options(self, text: str) -> dict[str, Any]:

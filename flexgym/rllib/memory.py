@@ -25,6 +25,7 @@ class MemoryConfig(AlgorithmConfig):
         self.text_cache: str | None = None
         self.release_text_encoders = False
         self.vae_tiling = False
+        self.offload = False
         self.latents_dtype = "float32"
 
     def generator(
@@ -34,6 +35,7 @@ class MemoryConfig(AlgorithmConfig):
         text_cache: str | None = NotProvided,
         release_text_encoders: bool = NotProvided,
         vae_tiling: bool = NotProvided,
+        offload: bool = NotProvided,
     ) -> Self:
         """What of the generator stands in memory, and when.
 
@@ -43,12 +45,14 @@ class MemoryConfig(AlgorithmConfig):
             release_text_encoders: encode the prompts of the run at its start, then drop the text encoders, see
                 `FlowGenerator.release_text_encoders`.
             vae_tiling: decode samples in tiles, see `FlowGenerator.tile_autoencoder`.
+            offload: text encoders and autoencoder stand on the device only while they act, see `FlowGenerator.offload`.
         """
         return self._set(
             gradient_checkpointing=gradient_checkpointing,
             text_cache=text_cache,
             release_text_encoders=release_text_encoders,
             vae_tiling=vae_tiling,
+            offload=offload,
         )
 
     def rollout(self, *, latents_dtype: str = NotProvided) -> Self:
@@ -76,8 +80,9 @@ class MemoryConfig(AlgorithmConfig):
 
     @property
     def memory_settings(self) -> dict[str, Any]:
-        """What the module does as soon as the generator is loaded."""
-        return {name: getattr(self, name) for name in ("gradient_checkpointing", "text_cache", "vae_tiling")}
+        """What the module does when the generator is loaded."""
+        names = ("gradient_checkpointing", "text_cache", "vae_tiling", "offload")
+        return {name: getattr(self, name) for name in names}
 
     def validate(self) -> None:
         """Refuse values of another kind.
@@ -86,7 +91,7 @@ class MemoryConfig(AlgorithmConfig):
             ConfigError: naming the setting, what was expected and what came.
             UnknownNameError: for an unknown precision.
         """
-        for name in ("gradient_checkpointing", "release_text_encoders", "vae_tiling"):
+        for name in ("gradient_checkpointing", "release_text_encoders", "vae_tiling", "offload"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"generator.{name} must be true or false, got {getattr(self, name)!r}")
         if self.text_cache is not None and not (isinstance(self.text_cache, str) and self.text_cache.strip()):

@@ -28,14 +28,16 @@ class FlowModule(TorchRLModule):
     def setup(self) -> None:
         """Load the generator and say what trains."""
         config = self.model_config
-        generator = load_generator(config["source"], modality=config["modality"], **config["settings"])
+        memory = dict(config["memory"])
+        settings = {"offload": memory.pop("offload"), **config["settings"]}
+        generator = load_generator(config["source"], modality=config["modality"], **settings)
         if config["mode"] == "lora":
             generator.add_lora(**config["lora"])
         elif config["mode"] == "full":
             generator.train_full(keep_reference=config["keep_reference"])
         else:
             raise ConfigError(f"mode must be 'lora' or 'full', got {config['mode']!r}")
-        _save_memory(generator, **config["memory"])
+        _save_memory(generator, **memory)
         self.noise: NoiseScale = config["noise"]
         # not a submodule: text encoders and autoencoder neither train nor belong into any state
         object.__setattr__(self, "generator", generator)
@@ -45,8 +47,13 @@ class FlowModule(TorchRLModule):
     generator: FlowGenerator
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move the whole pipeline, so that text encoders and autoencoder stay with the transformer."""
-        self.generator.pipe.to(*args, **kwargs)
+        """Move the whole pipeline, so that text encoders and autoencoder stay with the transformer if they do not rest.
+
+        Args:
+            *args: a device, as for `torch.nn.Module.to`.
+            **kwargs: as for it.
+        """
+        self.generator.to(*args, **kwargs)
         return super().to(*args, **kwargs)
 
     def train(self, mode: bool = True) -> Self:

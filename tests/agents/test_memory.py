@@ -38,9 +38,10 @@ def test_a_run_without_text_encoders_learns_the_same(tmp_path: Path):
     expected, _, generator = finish(config.copy(copy_frozen=False))
     assert list(generator.text_encoders()) == ["text_encoder", "text_encoder_2"]
     assert not generator.pipe.vae.use_tiling
-    config.generator(text_cache=str(tmp_path / "text"), release_text_encoders=True, vae_tiling=True)
+    config.generator(text_cache=str(tmp_path / "text"), release_text_encoders=True, vae_tiling=True, offload=True)
     found, metrics, generator = finish(config)
     assert generator.text_encoders() == {}
+    assert generator._resting == {"vae"}
     assert generator.pipe.vae.use_tiling, "whose tiles are as large as a sample"
     assert largest_difference(found, expected) == 0.0
     assert metrics["policy/max_abs_log_ratio"] == 0.0
@@ -63,12 +64,13 @@ def test_before_the_first_update_every_ratio_is_one_in_either_precision(dtype):
 def test_overrides_reach_the_settings():
     overrides = ["generator.text_cache=runs/text", "generator.mode=full"]
     overrides += ["rollout.latents_dtype=bfloat16", "rollout.group_size=4"]
-    overrides += [f"generator.{name}=true" for name in ("release_text_encoders", "vae_tiling")]
+    overrides += [f"generator.{name}=true" for name in ("release_text_encoders", "vae_tiling", "offload")]
     config = apply_recipe(PrefGRPOConfig(), apply_overrides({}, overrides))
     assert (config.text_cache, config.mode) == ("runs/text", "full")
     assert (config.latents_dtype, config.group_size) == ("bfloat16", 4)
     assert config.release_text_encoders
     assert config.vae_tiling
+    assert config.offload
     again = apply_recipe(PrefGRPOConfig(), describe(config))
     assert describe(again) == describe(config)
     with pytest.raises(UnknownNameError, match="'text_cache'"):
@@ -81,6 +83,7 @@ def test_overrides_reach_the_settings():
         ({"text_cache": 3}, "generator.text_cache must be a folder or null, got 3"),
         ({"text_cache": " "}, "generator.text_cache must be a folder or null"),
         ({"vae_tiling": 1}, "generator.vae_tiling must be true or false, got 1"),
+        ({"offload": "vae"}, "generator.offload must be true or false, got 'vae'"),
         ({"release_text_encoders": "yes"}, "generator.release_text_encoders must be true or false, got 'yes'"),
     ],
 )
