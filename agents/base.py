@@ -1,8 +1,9 @@
-"""What every agent's config adds to FlexGym's: rewards by name."""
+"""What every agent's config adds to FlexGym's: rewards by name, and the prompts of the environments."""
 
 from __future__ import annotations
 
 import rewards
+from envs.prompts import load_prompts
 from flexgym.rllib.config import FlowAlgorithmConfig
 from rewards.base import Reward
 from rewards.registry import reward_class
@@ -26,6 +27,14 @@ class AgentConfig(FlowAlgorithmConfig):
     def make_verifier(self) -> Reward | None:
         """The reward that verifies; None without one."""
         return rewards.make(self.verification_reward) if self.verification_reward else None
+
+    def training_prompts(self) -> list[str]:
+        """The prompts that the environment draws from.
+
+        Raises:
+            PromptSourceError: when they cannot be read.
+        """
+        return [prompt.text for prompt in load_prompts(self.prompts, self.modality)]
 
     def validate(self) -> None:
         """Check the names of rewards besides what `FlowAlgorithmConfig.validate` checks."""

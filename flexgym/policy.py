@@ -44,14 +44,23 @@ class FlowPolicy:
             that seed gives to a single environment. None takes a random seed.
         groups_per_forward: groups in one forward of the transformer. Kernels may round differently for another number
             of rows, so what replays a step must use the same number to get the same result to the bit.
+        latents_dtype: precision in which the latents of steps with noise will be kept. Such a step starts from rounded
+            latents and ends on rounded ones, and its density is that of what will be kept.
     """
 
     def __init__(
-        self, generator: FlowGenerator, noise: NoiseScale, *, seed: int | None = None, groups_per_forward: int = 1
+        self,
+        generator: FlowGenerator,
+        noise: NoiseScale,
+        *,
+        seed: int | None = None,
+        groups_per_forward: int = 1,
+        latents_dtype: torch.dtype = torch.float32,
     ) -> None:
         self.generator = generator
         self.noise = noise
         self.groups_per_forward = groups_per_forward
+        self.latents_dtype = latents_dtype
         self._grid = generator.sigmas()
         self._window: Window | None = None
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
@@ -151,12 +160,13 @@ class FlowPolicy:
         """Take one step of the given groups in place."""
         before = move.latents[rows]
         noise = ODE() if self.noise.to_clean else self._noise_at(step)
-        gaussian = self._gaussian(before, prompts, step, noise=noise)
         if isinstance(noise, ODE):
-            move.latents[rows] = gaussian.mean.cpu().view(before.shape)
+            mean = self._gaussian(before, prompts, step, noise=noise).mean
+            move.latents[rows] = mean.cpu().view(before.shape)
             return
+        gaussian = self._gaussian(self._rounded(before), prompts, step, noise=noise)
         draws = torch.stack([torch.randn(before.shape[1:], generator=self._source(group)) for group in groups])
-        after = gaussian.sample(draws.flatten(0, 1).to(gaussian.mean.device))
+        after = self._rounded(gaussian.sample(draws.flatten(0, 1).to(gaussian.mean.device)))
         move.latents[rows] = after.cpu().view(before.shape)
         move.log_prob[rows] = gaussian.log_prob(after).cpu().view(before.shape[:2])
 
@@ -170,11 +180,12 @@ class FlowPolicy:
             step: whose noise level, 0 is the first.
 
         Returns:
-            The noised latents, with the log density of the finished ones given them.
+            The noised latents, with the log density of the finished ones given them; of both as they will be kept.
         """
+        clean_PG = self._rounded(clean_PG)
         noise = torch.stack([torch.randn(clean.shape, generator=self._source(at)) for at, clean in enumerate(clean_PG)])
         sigma = self._grid[step]
-        latents = (1.0 - sigma) * clean_PG + sigma * noise
+        latents = self._rounded((1.0 - sigma) * clean_PG + sigma * noise)
         log_prob = [
             self.transition(latents[rows], prompts[rows], step).log_prob(clean_PG[rows].flatten(0, 1).to(self._device))
             for rows in _chunks(len(prompts), self.groups_per_forward)
@@ -185,7 +196,7 @@ class FlowPolicy:
         """The distribution that is trained at one step; rollout and replay both call this.
 
         Args:
-            latents_PG: before the step, ``[P, G, ...]``.
+            latents_PG: before the step, ``[P, G, ...]``, in the precision they were kept in.
             prompts: P texts.
             step: which one, 0 is the first.
 
@@ -197,12 +208,16 @@ class FlowPolicy:
 
     def _gaussian(self, latents_PG: Tensor, prompts: Sequence[str], step: int, *, noise: NoiseScale) -> Gaussian:
         rows = latents_PG.shape[0] * latents_PG.shape[1]
-        latents = latents_PG.flatten(0, 1).to(self._device)
+        latents = latents_PG.flatten(0, 1).to(self._device, torch.float32)
         sigma, sigma_next = (self._grid[at].to(self._device).expand(rows) for at in (step, step + 1))
         after = torch.zeros_like(sigma) if noise.to_clean else sigma_next
         conditioning = self.generator.condition(prompts).repeat(latents_PG.shape[1])
         velocity = self.generator.velocity(latents, sigma, conditioning)
         return transition(latents, velocity, sigma, sigma_next=after, noise=noise, sigma_max=float(self._grid[1]))
+
+    def _rounded(self, latents: Tensor) -> Tensor:
+        """Float32 numbers that `latents_dtype` holds exactly."""
+        return latents.to(self.latents_dtype).float()
 
     @property
     def _device(self) -> torch.device:

@@ -33,8 +33,9 @@ class Rollout:
         prompts: P of them.
         samples: uint8 ``[P, G, H, W, 3]`` or ``[P, G, F, H, W, 3]``.
         window: the W trained steps.
-        latents: before each trained step, float32 ``[W, P, G, ...]``.
-        next_latents: after it, of the same shape.
+        latents: before each trained step, ``[W, P, G, ...]`` in the `FlowPolicy.latents_dtype` of the policy: it acted
+            from these very numbers, so that replay is exact.
+        next_latents: after it, of the same shape and precision.
         log_prob: log density of the step under the policy that took it, float32 ``[W, P, G]``.
         seconds: wall time of the denoising steps and decoding.
     """
@@ -117,8 +118,8 @@ def collect(envs: VectorEnv, policy: FlowPolicy, window: Window, *, seeds: Seque
         prompts=tuple(infos["prompt"]),
         samples=np.stack(list(infos["samples"])),
         window=window,
-        latents=latents,
-        next_latents=next_latents,
+        latents=latents.to(policy.latents_dtype),
+        next_latents=next_latents.to(policy.latents_dtype),
         log_prob=log_prob,
         seconds=time.perf_counter() - started,
     )

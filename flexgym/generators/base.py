@@ -17,9 +17,9 @@ from torch import Tensor
 from flexgym.errors import ConfigError, GeneratorError
 from flexgym.flow.sigmas import Spacing, sigma_grid
 from flexgym.generators.channels import denormalise
-from flexgym.generators.conditioning import Conditioning, Embedding, EmbeddingCache, stack_rows
+from flexgym.generators.conditioning import Conditioning, EmbeddingCache, stack_rows
 from flexgym.generators.sampling import Sampling, call_defaults, check_settings, resolve_sampling
-from flexgym.generators.training import Trainable
+from flexgym.generators.text import TextConditioned
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -30,7 +30,7 @@ _DECODE_PIXELS = 1 << 22
 """Pixels that one call of the autoencoder decodes at most: sixteen pictures of 512x512."""
 
 
-class FlowGenerator(Trainable):
+class FlowGenerator(TextConditioned):
     """A diffusers flow-matching pipeline as a policy over latents.
 
     The pipeline's own modules do the work; sampling with the Euler step gives what its ``__call__`` gives, to the bit.
@@ -57,8 +57,6 @@ class FlowGenerator(Trainable):
     pipelines: ClassVar[tuple[str, ...]] = ()
     """Names of the diffusers classes that a family serves."""
     modality: ClassVar[str] = "image"
-    encoded: ClassVar[tuple[str | None, ...]] = ("encoder_hidden_states",)
-    """What each output of ``encode_prompt`` is called by the transformer; None for outputs that are not used."""
     call_names: ClassVar[Mapping[str, str]] = {}
     """What ``__call__`` calls a setting of `Sampling`, where it has another name for it."""
     call_options: ClassVar[Mapping[str, Any]] = {}
@@ -91,7 +89,6 @@ class FlowGenerator(Trainable):
                 module.eval().requires_grad_(False)
         pipe.set_progress_bar_config(disable=True)
         self.dtype: torch.dtype = pipe.transformer.dtype
-        self._cache = EmbeddingCache()
         self._configure(resolve_sampling(self._call_defaults(), checkpoint or {}, settings or {}))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FlowGenerator:
@@ -176,11 +173,6 @@ class FlowGenerator(Trainable):
         """The class of the pipeline."""
         return type(self.pipe).__name__
 
-    @property
-    def device(self) -> torch.device:
-        """Where the transformer lives."""
-        return next(self.transformer.parameters()).device
-
     def spatial_factor(self) -> int:
         """Pixels for each latent, along height and width."""
         return _factor(self.pipe, "vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_scale_factor")
@@ -247,41 +239,14 @@ class FlowGenerator(Trainable):
             P rows on the generator's device.
 
         Raises:
-            ConfigError: without any prompt.
+            ConfigError: without any prompt, or for a new one after `release_text_encoders`.
         """
         if isinstance(prompts, str) or not prompts:
             raise ConfigError(f"expected a sequence of at least one prompt, got {prompts!r}")
-        entries = [self._cache.get(text, self._encode) for text in prompts]
+        entries = self._embed_all([*prompts, *([""] if self.guided else [])])
+        empty = entries.pop() if self.guided else {}
         rows = {name: stack_rows([entry[name] for entry in entries]) for name in entries[0]}
-        return Conditioning(rows, self._cache.get("", self._encode) if self.guided else {})
-
-    @torch.no_grad()
-    def _encode(self, text: str) -> Embedding:
-        """One text as arguments of the transformer, each ``[1, ...]``."""
-        offered = {
-            "prompt": [text],
-            "device": self.device,
-            "num_images_per_prompt": 1,
-            "num_videos_per_prompt": 1,
-            "do_classifier_free_guidance": False,
-            "max_sequence_length": self.settings.max_sequence_length,
-        }
-        wanted = inspect.signature(self.pipe.encode_prompt).parameters
-        arguments = {name: value for name, value in offered.items() if name in wanted and value is not None}
-        # second and third encoders take the same text when they are given none
-        for name, parameter in wanted.items():
-            if name.startswith("prompt_") and parameter.default is parameter.empty:
-                arguments[name] = None
-        embedding = self.embedding(self.pipe.encode_prompt(**arguments, **self.encode_options(text)))
-        return {name: tensor.to(self.device, self.dtype) for name, tensor in embedding.items()}
-
-    def encode_options(self, text: str) -> dict[str, Any]:
-        """Further arguments of ``encode_prompt`` for a text; the empty one is that of the unconditional branch."""
-        return {}
-
-    def embedding(self, outputs: Sequence[Any]) -> Embedding:
-        """What ``encode_prompt`` returned for one text, as arguments of the transformer, each ``[1, ...]``."""
-        return {name: output for name, output in zip(self.encoded, outputs, strict=False) if name is not None}
+        return Conditioning(rows, empty)
 
     def initial_latents(self, count: int, seed: int | torch.Generator) -> Tensor:
         """Gaussian noise to start from, the same on every device.
@@ -421,6 +386,10 @@ class FlowGenerator(Trainable):
             uint8 ``[B, H, W, 3]`` or ``[B, F, H, W, 3]``.
         """
         size = chunk or max(1, _DECODE_PIXELS // math.prod(self.sample_shape[:-1]))
+        with self._acting("vae"):
+            return self._decode(latents, size)
+
+    def _decode(self, latents: Tensor, size: int) -> NDArray[np.uint8]:
         samples = np.empty((len(latents), *self.sample_shape), dtype=np.uint8)
         for start in range(0, len(latents), size):
             rows = self.to_autoencoder(latents[start : start + size].to(self.pipe.vae.device))

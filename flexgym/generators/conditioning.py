@@ -95,6 +95,9 @@ class EmbeddingCache:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, text: str) -> bool:
+        return text in self._entries
+
     def get(self, text: str, encode: Callable[[str], Embedding]) -> Embedding:
         """The embedding of ``text``, by ``encode`` when it is not held."""
         if text in self._entries:

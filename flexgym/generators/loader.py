@@ -35,6 +35,7 @@ def load_generator(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     channels_last: bool = False,
+    offload: bool = False,
     **settings: Any,
 ) -> FlowGenerator:
     """Load a text-to-image or text-to-video pipeline as a flow policy.
@@ -49,6 +50,8 @@ def load_generator(
         dtype: of the weights, such as ``"bfloat16"``; float32 by default.
         channels_last: how the autoencoder's convolutions lie in memory. It makes some of them quicker, and they round
             otherwise than those of a stock pipeline.
+        offload: whether text encoders and autoencoder stand on the device only while they act, see
+            `FlowGenerator.offload`; they are never all there at once, not while loading either.
         settings: sampling settings that override the checkpoint's, see `Sampling`.
 
     Returns:
@@ -71,11 +74,19 @@ def load_generator(
             f"expected a pipeline for modality {modality!r}, got one for {family.modality!r}: use {kind} for {folder}"
         )
     checkpoint = read_generation_config(folder)
-    pipe = _load(folder, _dtype(dtype)).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    pipe = _load(folder, _dtype(dtype))
+    if not offload:
+        pipe.to(place)
     if channels_last:
         convert_conv2d_weight_memory_format(pipe.vae, torch.channels_last)
         convert_conv3d_weight_memory_format(pipe.vae, torch.channels_last_3d)
-    return build(family, pipe, checkpoint=checkpoint, settings=settings)
+    generator = build(family, pipe, checkpoint=checkpoint, settings=settings)
+    generator.checkpoint_folder = folder
+    if offload:
+        generator.offload()
+        generator.to(place)
+    return generator
 
 
 def wrap_pipeline(pipe: DiffusionPipeline, **settings: Any) -> FlowGenerator:

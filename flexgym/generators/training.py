@@ -42,6 +42,9 @@ class Trainable:
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
     """Layers that get an adapter when the caller names none."""
 
+    checkpoint_folder: Path | None = None
+    """Where the pipeline was loaded from; None for one that was handed over."""
+
     def __init__(self, pipe: DiffusionPipeline) -> None:
         self.pipe = pipe
         self._progress = _Progress()
@@ -50,6 +53,11 @@ class Trainable:
     def transformer(self) -> Any:
         """The diffusers module that predicts the velocity; where several do, the one that acts first."""
         return self.pipe.transformer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the transformer lives."""
+        return next(self.transformer.parameters()).device
 
     def denoisers(self) -> dict[str, Any]:
         """All modules that predict the velocity, by their name in the pipeline; all of them train.
@@ -236,10 +244,13 @@ class Trainable:
             for part, module in self.denoisers().items():
                 self._save_adapter(module, partial if module is self.transformer else partial / part)
         else:
-            self.pipe.save_pretrained(partial, safe_serialization=True)
+            self._write_pipeline(partial)
             (partial / CONFIG_NAME).write_text(json.dumps(dict(generation), indent=2) + "\n", encoding="utf-8")
         os.replace(partial, target)
         return target
+
+    def _write_pipeline(self, folder: Path) -> None:
+        self.pipe.save_pretrained(folder, safe_serialization=True)
 
     def _save_adapter(self, module: Any, folder: Path) -> None:
         from peft import get_peft_model_state_dict

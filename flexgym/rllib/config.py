@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Self
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from flexgym.errors import ConfigError
 from flexgym.flow import NoiseScale, WindowSchedule, blended_advantages, noise_scale
 from flexgym.flow.advantage import advantage_options
+from flexgym.rllib.memory import MemoryConfig
 from flexgym.rllib.module import FlowModule
 from flexgym.rllib.runner import GroupEnvRunner
 from flexgym.shapes.sampling import sample_prompts
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 MODALITIES = {"FlexT2I-v0": "image", "FlexT2V-v0": "video"}
 
 
-class FlowAlgorithmConfig(AlgorithmConfig):
+class FlowAlgorithmConfig(MemoryConfig):
     """What a generator, a rollout, a reward and an update need to know.
 
     The sections `generator`, `rollout`, `reward` and `verification` are FlexGym's own; `training`, `learners`,
@@ -39,7 +40,6 @@ class FlowAlgorithmConfig(AlgorithmConfig):
         self.mode = "lora"
         self.lora: dict[str, Any] = {"rank": 32}
         self.settings: dict[str, Any] = {}
-        self.gradient_checkpointing = False
         self.group_size = 16
         self.prompts: Any = None
         self.prompts_per_iteration = 16
@@ -76,7 +76,7 @@ class FlowAlgorithmConfig(AlgorithmConfig):
         mode: str = NotProvided,
         lora: Mapping[str, Any] = NotProvided,
         settings: Mapping[str, Any] = NotProvided,
-        gradient_checkpointing: bool = NotProvided,
+        **kwargs: Any,
     ) -> Self:
         """The generator and what of it trains.
 
@@ -86,11 +86,10 @@ class FlowAlgorithmConfig(AlgorithmConfig):
             lora: arguments of `FlowGenerator.add_lora`.
             settings: arguments of `load_generator`, such as ``dtype``, and of sampling, see
                 `flexgym.generators.Sampling`.
-            gradient_checkpointing: trade time for memory, see `FlowGenerator.checkpoint_gradients`.
+            **kwargs: what stands in memory, see `MemoryConfig.generator`.
         """
-        return self._set(
-            source=source, mode=mode, lora=lora, settings=settings, gradient_checkpointing=gradient_checkpointing
-        )
+        super().generator(**kwargs)
+        return self._set(source=source, mode=mode, lora=lora, settings=settings)
 
     def rollout(
         self,
@@ -103,6 +102,7 @@ class FlowAlgorithmConfig(AlgorithmConfig):
         noise: str = NotProvided,
         eta: float | None = NotProvided,
         window: Mapping[str, Any] = NotProvided,
+        **kwargs: Any,
     ) -> Self:
         """What is generated in an iteration.
 
@@ -118,7 +118,9 @@ class FlowAlgorithmConfig(AlgorithmConfig):
                 `flexgym.flow.Matching`.
             eta: amount of noise; None is the default of the noise scale.
             window: arguments of `flexgym.flow.WindowSchedule`.
+            **kwargs: in what precision it is kept, see `MemoryConfig.rollout`.
         """
+        super().rollout(**kwargs)
         return self._set(
             group_size=group_size,
             prompts=prompts,
@@ -208,12 +210,6 @@ class FlowAlgorithmConfig(AlgorithmConfig):
             advantage=advantage,
         )
 
-    def _set(self, **values: Any) -> Self:
-        for name, value in values.items():
-            if value is not NotProvided:
-                setattr(self, name, value)
-        return self
-
     # --- what follows from the settings ------------------------------------------------------------------------------
 
     @abstractmethod
@@ -227,6 +223,14 @@ class FlowAlgorithmConfig(AlgorithmConfig):
     @abstractmethod
     def make_verifier(self) -> Reward | None:
         """The reward that verifies."""
+
+    @abstractmethod
+    def training_prompts(self) -> list[str]:
+        """The prompts that groups are made for."""
+
+    def run_prompts(self) -> list[str]:
+        """The prompts of training, and those held out where progress is judged on them."""
+        return [*self.training_prompts(), *(self.held_out_prompts() if self.verification_reward else [])]
 
     def held_out_prompts(self) -> list[str]:
         """The prompts that progress is judged on; by default of the small world, balanced over its categories."""
@@ -302,7 +306,7 @@ class FlowAlgorithmConfig(AlgorithmConfig):
             "settings": dict(self.settings),
             "mode": self.mode,
             "lora": dict(self.lora),
-            "gradient_checkpointing": self.gradient_checkpointing,
+            "memory": self.memory_settings,
             "keep_reference": self.kl_coeff > 0 or self.reference_interval > 0,
             "noise": self.noise,
         }

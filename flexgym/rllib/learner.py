@@ -103,6 +103,7 @@ class FlowLearner(TorchLearner):
     def build(self) -> None:
         """Make module and optimiser, then start the moving average at the weights."""
         super().build()
+        self.config.settle(self.generator)
         self._runner: GroupEnvRunner | None = None
         self._parts: list[Part] = []
         self._ema: dict[str, Tensor] = self.flow_module.get_state() if self.config.ema_decay else {}

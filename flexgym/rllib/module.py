@@ -19,8 +19,8 @@ class FlowModule(TorchRLModule):
     """The policy of every flow algorithm.
 
     ``model_config`` holds ``modality``, ``source``, ``settings`` (see `load_generator`), ``mode`` (``"lora"`` or
-    ``"full"``), ``lora`` (arguments of `FlowGenerator.add_lora`), ``gradient_checkpointing``, ``keep_reference`` and
-    ``noise``.
+    ``"full"``), ``lora`` (arguments of `FlowGenerator.add_lora`), ``memory`` (see `MemoryConfig.memory_settings`),
+    ``keep_reference`` and ``noise``.
     """
 
     framework = "torch"
@@ -28,15 +28,16 @@ class FlowModule(TorchRLModule):
     def setup(self) -> None:
         """Load the generator and say what trains."""
         config = self.model_config
-        generator = load_generator(config["source"], modality=config["modality"], **config["settings"])
+        memory = dict(config["memory"])
+        settings = {"offload": memory.pop("offload"), **config["settings"]}
+        generator = load_generator(config["source"], modality=config["modality"], **settings)
         if config["mode"] == "lora":
             generator.add_lora(**config["lora"])
         elif config["mode"] == "full":
             generator.train_full(keep_reference=config["keep_reference"])
         else:
             raise ConfigError(f"mode must be 'lora' or 'full', got {config['mode']!r}")
-        if config["gradient_checkpointing"]:
-            generator.checkpoint_gradients()
+        _save_memory(generator, **memory)
         self.noise: NoiseScale = config["noise"]
         # not a submodule: text encoders and autoencoder neither train nor belong into any state
         object.__setattr__(self, "generator", generator)
@@ -46,17 +47,22 @@ class FlowModule(TorchRLModule):
     generator: FlowGenerator
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move the whole pipeline, so that text encoders and autoencoder stay with the transformer."""
-        self.generator.pipe.to(*args, **kwargs)
+        """Move the whole pipeline, so that text encoders and autoencoder stay with the transformer if they do not rest.
+
+        Args:
+            *args: a device, as for `torch.nn.Module.to`.
+            **kwargs: as for it.
+        """
+        self.generator.to(*args, **kwargs)
         return super().to(*args, **kwargs)
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: replay must compute what the rollout computed, so nothing may drop out."""
         return super().train(False)
 
-    def policy(self, *, groups_per_forward: int = 1) -> FlowPolicy:
-        """The policy that acts with these weights."""
-        return FlowPolicy(self.generator, self.noise, groups_per_forward=groups_per_forward)
+    def policy(self, **kwargs: Any) -> FlowPolicy:
+        """The policy that acts with these weights; arguments as those of `FlowPolicy`."""
+        return FlowPolicy(self.generator, self.noise, **kwargs)
 
     def _forward_train(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         """Replay one denoising step of some groups.
@@ -71,7 +77,7 @@ class FlowModule(TorchRLModule):
         """
         policy = self.policy()
         gaussian = policy.transition(batch["latents"], batch["prompts"], batch["step"])
-        rows = batch["next_latents"].flatten(0, 1).to(gaussian.mean.device)
+        rows = batch["next_latents"].flatten(0, 1).to(gaussian.mean.device, torch.float32)
         out = {
             "log_prob": gaussian.log_prob(rows).view(batch["latents"].shape[:2]),
             "mean": gaussian.mean,
@@ -100,3 +106,14 @@ class FlowModule(TorchRLModule):
             CheckpointError: when it is not of this generator.
         """
         self.generator.load_trainable_state({name: torch.as_tensor(value) for name, value in state.items()})
+
+
+def _save_memory(
+    generator: FlowGenerator, *, gradient_checkpointing: bool, text_cache: str | None, vae_tiling: bool
+) -> None:
+    if gradient_checkpointing:
+        generator.checkpoint_gradients()
+    if text_cache:
+        generator.cache_text(text_cache)
+    if vae_tiling:
+        generator.tile_autoencoder()

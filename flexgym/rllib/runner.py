@@ -21,6 +21,7 @@ from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from flexgym.flow import Window
+from flexgym.rllib.memory import LATENTS_DTYPES
 from flexgym.rllib.module import FlowModule
 from flexgym.rollout import Rollout, collect, concatenate
 from flexgym.types import GroupScores
@@ -138,6 +139,7 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         """Load the generator on the runner's device."""
         spec = self.config.get_rl_module_spec(env=None, spaces=None, inference_only=True)
         self.module = spec.build().to(get_device(self.config, self.config.num_gpus_per_env_runner))
+        self.config.settle(self.module.generator)
 
     def make_env(self) -> gym.vector.VectorEnv:
         """Vectorised groups over the module's own generator, as many as one forward takes."""
@@ -162,7 +164,9 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         """
         assert self.module is not None
         envs = self.env or self.make_env()
-        policy = self.module.policy(groups_per_forward=self.config.groups_per_forward)
+        policy = self.module.policy(
+            groups_per_forward=self.config.groups_per_forward, latents_dtype=LATENTS_DTYPES[self.config.latents_dtype]
+        )
         parts = []
         for start in range(0, len(seeds), envs.num_envs):
             mine = seeds[start : start + envs.num_envs]

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import gymnasium as gym
+import pytest
+import torch
+
+from flexgym import FlowPolicy
+from flexgym.flow import Window, noise_scale
+from flexgym.rollout import collect
+from tests.generators.tiny import PROMPTS, shared
+
+
+def rolled_out(noise, dtype):
+    """A rollout whose window begins after a step without noise, and the policy that replays it."""
+    generator, scale = shared("sd3").with_settings(num_steps=4), noise_scale(noise)
+    envs = gym.make_vec(
+        "FlexT2I-v0",
+        num_envs=2,
+        vectorization_mode="vector_entry_point",
+        generator=generator,
+        group_size=2,
+        prompts=PROMPTS,
+        autoreset_mode=gym.vector.AutoresetMode.DISABLED,
+    )
+    window = Window(1, 2)
+    policy = FlowPolicy(generator, scale, latents_dtype=dtype)
+    return collect(envs, policy, window, seeds=[3, 4]), FlowPolicy(generator, scale)
+
+
+def replayed(rollout, policy):
+    densities = []
+    for step, before, after in zip(rollout.window.steps, rollout.latents, rollout.next_latents, strict=True):
+        pairs = zip(before.split(1), after.split(1), rollout.prompts, strict=True)
+        densities.append(
+            torch.stack(
+                [policy.transition(one, [prompt.text], step).log_prob(two[0].float()) for one, two, prompt in pairs]
+            )
+        )
+    return torch.stack(densities)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("noise", ["cps", "flow", "dance", "matching"])
+def test_replay_of_what_was_kept_is_exact(noise, dtype):
+    rollout, policy = rolled_out(noise, dtype)
+    assert rollout.latents.dtype == rollout.next_latents.dtype == dtype
+    assert rollout.log_prob.dtype == torch.float32
+    with torch.no_grad():
+        found = replayed(rollout, policy)
+    assert float((found - rollout.log_prob).abs().max()) == 0.0
+
+
+@pytest.mark.parametrize("noise", ["cps", "matching"])
+def test_latents_rounded_after_their_density_was_taken_would_not_replay(noise):
+    rollout, policy = rolled_out(noise, torch.float32)
+    with torch.no_grad():
+        late = replayed(_in(rollout, torch.bfloat16), policy)
+    assert float((late - rollout.log_prob).abs().max()) > 1e-4
+
+
+def test_half_the_bytes_are_kept_and_the_samples_hardly_change():
+    (whole, _), (half, _) = (rolled_out("cps", dtype) for dtype in (torch.float32, torch.bfloat16))
+    assert half.latents.nbytes * 2 == whole.latents.nbytes
+    assert not torch.equal(half.latents.float(), whole.latents)
+    step = (whole.next_latents - whole.latents).std()
+    assert float((half.next_latents.float() - whole.next_latents).std() / step) < 0.05
+    assert abs(half.samples.astype(int) - whole.samples).mean() < 2.0
+
+
+def _in(rollout, dtype):
+    return replace(rollout, latents=rollout.latents.to(dtype), next_latents=rollout.next_latents.to(dtype))
