@@ -255,6 +255,11 @@ class FlowGenerator(Trainable):
         rows = {name: stack_rows([entry[name] for entry in entries]) for name in entries[0]}
         return Conditioning(rows, self._cache.get("", self._encode) if self.guided else {})
 
+    @property
+    def encoded_text(self) -> list[Tensor]:
+        """What the cache of encoded prompts holds."""
+        return self._cache.tensors()
+
     @torch.no_grad()
     def _encode(self, text: str) -> Embedding:
         """One text as arguments of the transformer, each ``[1, ...]``."""
@@ -420,14 +425,25 @@ class FlowGenerator(Trainable):
         Returns:
             uint8 ``[B, H, W, 3]`` or ``[B, F, H, W, 3]``.
         """
-        size = chunk or max(1, _DECODE_PIXELS // math.prod(self.sample_shape[:-1]))
+        size = chunk or decode_rows(self.sample_shape)
         samples = np.empty((len(latents), *self.sample_shape), dtype=np.uint8)
         for start in range(0, len(latents), size):
-            rows = self.to_autoencoder(latents[start : start + size].to(self.pipe.vae.device))
-            pixels = self.pixels(rows.to(self.pipe.vae.dtype))
-            levels = (pixels * 0.5 + 0.5).clamp(0, 1).float().mul(255).round().to(torch.uint8)
-            samples[start : start + size] = levels.movedim(1, -1).cpu().numpy()
+            samples[start : start + size] = self.decode_chunk(latents[start : start + size]).cpu().numpy()
         return samples
+
+    def decode_chunk(self, latents: Tensor) -> Tensor:
+        """One call of the autoencoder for `decode`.
+
+        Args:
+            latents: ``[B, ...]``.
+
+        Returns:
+            uint8 ``[B, H, W, 3]`` or ``[B, F, H, W, 3]``, on the autoencoder's device.
+        """
+        rows = self.to_autoencoder(latents.to(self.pipe.vae.device))
+        pixels = self.pixels(rows.to(self.pipe.vae.dtype))
+        levels = (pixels * 0.5 + 0.5).clamp(0, 1).float().mul(255).round().to(torch.uint8)
+        return levels.movedim(1, -1)
 
     def save(self, folder: str | Path) -> Path:
         """Write what trains in the format of diffusers, so that the stock pipeline loads it.
@@ -446,6 +462,15 @@ class FlowGenerator(Trainable):
             CheckpointError: when the folder exists.
         """
         return self._save(Path(folder), vars(self.settings))
+
+
+def decode_rows(sample_shape: Sequence[int]) -> int:
+    """How many samples the autoencoder decodes in one call by default.
+
+    Args:
+        sample_shape: of one, ``(H, W, 3)`` or ``(F, H, W, 3)``.
+    """
+    return max(1, _DECODE_PIXELS // math.prod(sample_shape[:-1]))
 
 
 def _defaults(function: Any) -> dict[str, Any]:
