@@ -131,17 +131,19 @@ def advise(planner: Planner, plan: Plan) -> list[Remedy]:
 
 
 def _mildest(planner: Planner, plan: Plan, rungs: list[Change]) -> Remedy | None:
-    """The first of some changes that is enough; none when the last is not."""
-    if not rungs:
-        return None
-    last = _changed(planner, plan, rungs[-1])
-    if last is None or not last.fits:
-        return None
-    for change in rungs[:-1]:
-        found = _changed(planner, plan, change)
+    """The first of some changes that is enough, found by halving, since a plan takes a while."""
+    best, low, middle = None, 0, len(rungs) - 1
+    high = middle
+    while low <= high:
+        found = _changed(planner, plan, rungs[middle])
         if found and found.fits:
-            return Remedy((change,), found)
-    return Remedy((rungs[-1],), last)
+            best, high = Remedy((rungs[middle],), found), middle - 1
+        elif best is None:
+            return None
+        else:
+            low = middle + 1
+        middle = (low + high) // 2
+    return best
 
 
 def _together(planner: Planner, plan: Plan) -> Remedy:
