@@ -151,11 +151,11 @@ def tight(plan: Plan, share: float) -> Device:
 
 def test_advice_fits_when_it_is_planned_again():
     settings = settings_of(RECIPES["image"], "generator.mode=full", "rollout.groups_per_forward=4")
-    planner = Planner(tight(make_plan(settings, choose_device()), 0.7))
+    planner = Planner(tight(make_plan(replace(settings, groups_per_forward=2), choose_device()), 1.001))
     plan = planner.plan(settings)
     assert not plan.fits
     remedies = {remedy.changes[0].override: remedy for remedy in advise(planner, plan)}
-    assert {"generator.gradient_checkpointing=true", "rollout.groups_per_forward=2"} <= set(remedies)
+    assert "rollout.groups_per_forward=2" in remedies  # the mildest that is enough
     for remedy in remedies.values():
         overrides = [change.override for change in remedy.changes]
         again = settings_of(RECIPES["image"], "generator.mode=full", "rollout.groups_per_forward=4", *overrides)
@@ -163,12 +163,13 @@ def test_advice_fits_when_it_is_planned_again():
         assert make_plan(again, planner.device).phases == remedy.plan.phases
 
 
-def test_where_no_setting_is_enough_some_are_together():
-    settings = settings_of(RECIPES["image"], "generator.mode=full", "rollout.groups_per_forward=4", *SMALL[:2])
-    planner = Planner(tight(make_plan(settings, choose_device()), 0.2))
-    (remedy,) = advise(planner, planner.plan(settings))
-    assert len(remedy.changes) > 1
-    assert remedy.plan.fits
+def test_remedies_are_found_where_two_settings_together_are_known_to_fit():
+    settings = settings_of(RECIPES["image"], "generator.mode=full", "rollout.groups_per_forward=4")
+    both = replace(settings, groups_per_forward=1, gradient_checkpointing=True)
+    planner = Planner(tight(make_plan(both, choose_device()), 1.001))
+    remedies = advise(planner, planner.plan(settings))
+    assert remedies
+    assert all(remedy.plan.fits for remedy in remedies)
 
 
 def test_nothing_fits_into_almost_nothing():
