@@ -248,6 +248,11 @@ class FlowGenerator(TextConditioned):
         rows = {name: stack_rows([entry[name] for entry in entries]) for name in entries[0]}
         return Conditioning(rows, empty)
 
+    @property
+    def encoded_text(self) -> list[Tensor]:
+        """What the cache of encoded prompts holds."""
+        return self._cache.tensors()
+
     def initial_latents(self, count: int, seed: int | torch.Generator) -> Tensor:
         """Gaussian noise to start from, the same on every device.
 
@@ -385,18 +390,29 @@ class FlowGenerator(TextConditioned):
         Returns:
             uint8 ``[B, H, W, 3]`` or ``[B, F, H, W, 3]``.
         """
-        size = chunk or max(1, _DECODE_PIXELS // math.prod(self.sample_shape[:-1]))
+        size = chunk or decode_rows(self.sample_shape)
         with self._acting("vae"):
             return self._decode(latents, size)
 
     def _decode(self, latents: Tensor, size: int) -> NDArray[np.uint8]:
         samples = np.empty((len(latents), *self.sample_shape), dtype=np.uint8)
         for start in range(0, len(latents), size):
-            rows = self.to_autoencoder(latents[start : start + size].to(self.pipe.vae.device))
-            pixels = self.pixels(rows.to(self.pipe.vae.dtype))
-            levels = (pixels * 0.5 + 0.5).clamp(0, 1).float().mul(255).round().to(torch.uint8)
-            samples[start : start + size] = levels.movedim(1, -1).cpu().numpy()
+            samples[start : start + size] = self.decode_chunk(latents[start : start + size]).cpu().numpy()
         return samples
+
+    def decode_chunk(self, latents: Tensor) -> Tensor:
+        """One call of the autoencoder for `decode`.
+
+        Args:
+            latents: ``[B, ...]``.
+
+        Returns:
+            uint8 ``[B, H, W, 3]`` or ``[B, F, H, W, 3]``, on the autoencoder's device.
+        """
+        rows = self.to_autoencoder(latents.to(self.pipe.vae.device))
+        pixels = self.pixels(rows.to(self.pipe.vae.dtype))
+        levels = (pixels * 0.5 + 0.5).clamp(0, 1).float().mul(255).round().to(torch.uint8)
+        return levels.movedim(1, -1)
 
     def save(self, folder: str | Path) -> Path:
         """Write what trains in the format of diffusers, so that the stock pipeline loads it.
@@ -415,6 +431,15 @@ class FlowGenerator(TextConditioned):
             CheckpointError: when the folder exists.
         """
         return self._save(Path(folder), vars(self.settings))
+
+
+def decode_rows(sample_shape: Sequence[int]) -> int:
+    """How many samples the autoencoder decodes in one call by default.
+
+    Args:
+        sample_shape: of one, ``(H, W, 3)`` or ``(F, H, W, 3)``.
+    """
+    return max(1, _DECODE_PIXELS // math.prod(sample_shape[:-1]))
 
 
 def _defaults(function: Any) -> dict[str, Any]:

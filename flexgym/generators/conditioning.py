@@ -80,6 +80,10 @@ def trim_padding(text: Mapping[str, Tensor], mask: str) -> dict[str, Tensor]:
     return trimmed
 
 
+CACHE_BYTES = 1 << 30
+"""Memory that encoded prompts take at most."""
+
+
 class EmbeddingCache:
     """The most recently used embeddings, by text.
 
@@ -87,7 +91,7 @@ class EmbeddingCache:
         max_bytes: memory for the embeddings; the least recently used go first. The newest is always kept.
     """
 
-    def __init__(self, max_bytes: int = 1 << 30) -> None:
+    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._entries: OrderedDict[str, Embedding] = OrderedDict()
@@ -97,6 +101,10 @@ class EmbeddingCache:
 
     def __contains__(self, text: str) -> bool:
         return text in self._entries
+
+    def tensors(self) -> list[Tensor]:
+        """All that is held."""
+        return [tensor for entry in self._entries.values() for tensor in entry.values()]
 
     def get(self, text: str, encode: Callable[[str], Embedding]) -> Embedding:
         """The embedding of ``text``, by ``encode`` when it is not held."""

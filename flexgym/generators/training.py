@@ -71,6 +71,11 @@ class Trainable:
         """What trains: ``"frozen"`` (nothing), ``"lora"`` or ``"full"``."""
         return self._progress.mode
 
+    @property
+    def weights_before(self) -> Mapping[str, Tensor]:
+        """The weights that `reference` serves after full training that keeps them; empty otherwise."""
+        return self._progress.before
+
     def add_lora(
         self, rank: int = 32, alpha: float | None = None, targets: Sequence[str] | None = None, *, seed: int = 0
     ) -> None:

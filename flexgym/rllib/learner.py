@@ -18,7 +18,8 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchDDPRLModule
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 
-from flexgym.flow import Gaussian, Window, clipped_surrogate, kl_penalty
+from flexgym.flow import Window
+from flexgym.replay import replay_loss
 from flexgym.rllib.runner import GroupEnvRunner, Part, Scored
 from flexgym.rollout import Rollout, sample
 
@@ -269,19 +270,19 @@ class FlowLearner(TorchLearner):
             "reference": self.config.kl_coeff > 0,
         }
         out = self.module[DEFAULT_MODULE_ID].forward_train(batch)
-        log_ratio = (out["log_prob"] - rollout.log_prob[step].to(out["log_prob"].device)).flatten()
-        advantages = advantages_PG.flatten().to(log_ratio.device)
-        surrogate = clipped_surrogate(log_ratio, advantages, clip_range=self.config.clip_range)
-        loss = surrogate.loss.mean()
-        stats.log_ratios.append(log_ratio.detach())
-        stats.clipped.append(surrogate.clipped.float().mean())
-        stats.losses.append(loss.detach())
-        if batch["reference"]:
-            policy, reference = Gaussian(out["mean"], out["std"]), Gaussian(out["reference_mean"], out["std"])
-            penalty = kl_penalty(policy, reference, beta=self.config.kl_coeff).mean()
-            stats.kls.append(penalty.detach() / self.config.kl_coeff)
-            loss = loss + penalty
-        return loss
+        replayed = replay_loss(
+            out,
+            rollout.log_prob[step],
+            advantages_PG,
+            clip_range=self.config.clip_range,
+            kl_coeff=self.config.kl_coeff,
+        )
+        stats.log_ratios.append(replayed.log_ratio)
+        stats.clipped.append(replayed.clipped)
+        stats.losses.append(replayed.surrogate)
+        if replayed.kl is not None:
+            stats.kls.append(replayed.kl)
+        return replayed.loss
 
     # --- moving average and evaluation -------------------------------------------------------------------------------
 

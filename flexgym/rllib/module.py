@@ -13,6 +13,7 @@ from flexgym.errors import ConfigError
 from flexgym.flow import NoiseScale
 from flexgym.generators import FlowGenerator, load_generator
 from flexgym.policy import FlowPolicy
+from flexgym.replay import replay_step
 
 
 class FlowModule(TorchRLModule):
@@ -65,28 +66,8 @@ class FlowModule(TorchRLModule):
         return FlowPolicy(self.generator, self.noise, **kwargs)
 
     def _forward_train(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
-        """Replay one denoising step of some groups.
-
-        Args:
-            batch: ``latents`` and ``next_latents`` ``[P, G, ...]``, ``prompts`` (P texts), ``step``, and ``reference``
-                (whether the mean of the policy before training is wanted, too).
-            **kwargs: unused.
-
-        Returns:
-            ``log_prob`` ``[P, G]``, ``mean`` and ``std`` of the step, and ``reference_mean``.
-        """
-        policy = self.policy()
-        gaussian = policy.transition(batch["latents"], batch["prompts"], batch["step"])
-        rows = batch["next_latents"].flatten(0, 1).to(gaussian.mean.device, torch.float32)
-        out = {
-            "log_prob": gaussian.log_prob(rows).view(batch["latents"].shape[:2]),
-            "mean": gaussian.mean,
-            "std": gaussian.std,
-        }
-        if batch["reference"]:
-            with torch.no_grad(), self.generator.reference():
-                out["reference_mean"] = policy.transition(batch["latents"], batch["prompts"], batch["step"]).mean
-        return out
+        """Replay one denoising step of some groups, see `replay_step`."""
+        return replay_step(self.policy(), batch)
 
     def get_state(
         self,

@@ -1,0 +1,193 @@
+"""Which settings would make a training fit, each found by planning again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from flexgym.errors import ConfigError, GeneratorError
+from flexgym.planning.devices import DEVICES, GIB
+from flexgym.planning.plan import PARTS, Plan, Planner
+from flexgym.planning.settings import PlanSettings
+
+_SMALLEST_RANK = 8
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting of a recipe with another value.
+
+    Attributes:
+        override: as it is typed behind the command.
+        price: what it costs.
+        values: fields of `PlanSettings` that it sets.
+    """
+
+    override: str
+    price: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Changes that make a training fit together.
+
+    Attributes:
+        changes: one or more.
+        plan: with all of them.
+    """
+
+    changes: tuple[Change, ...]
+    plan: Plan
+
+    def describe(self) -> str:
+        """Overrides, what is needed with them, and their price, in one line."""
+        overrides = " ".join(change.override for change in self.changes)
+        prices = ", ".join(dict.fromkeys(change.price for change in self.changes))
+        return f"{overrides}: {self.plan.peak.bytes / GIB:.1f} GiB, {self.plan.seconds:.3g} s an iteration ({prices})"
+
+
+def _checkpointing(settings: PlanSettings) -> list[Change]:
+    if settings.gradient_checkpointing:
+        return []
+    name = "gradient_checkpointing"
+    return [Change(f"generator.{name}=true", "one more forward in each update", {name: True})]
+
+
+def _groups_per_forward(settings: PlanSettings) -> list[Change]:
+    now = settings.groups_per_forward
+    sizes = [size for size in range(now - 1, 0, -1) if now % size == 0]
+    name = "groups_per_forward"
+    return [Change(f"rollout.{name}={size}", "smaller forwards, more of them", {name: size}) for size in sizes]
+
+
+def _precision(settings: PlanSettings) -> list[Change]:
+    if settings.dtype != torch.float32:
+        return []
+    price = "half the digits of the frozen weights"
+    if settings.mode == "full":
+        price = "small steps of the optimiser round away in bfloat16"
+    return [Change("generator.settings.dtype=bfloat16", price, {"dtype": torch.bfloat16})]
+
+
+def _adapter(settings: PlanSettings) -> list[Change]:
+    if settings.mode == "lora":
+        return []
+    return [Change("generator.mode=lora", "an adapter trains in place of all weights", {"mode": "lora"})]
+
+
+def _rank(settings: PlanSettings) -> list[Change]:
+    if settings.mode != "lora":
+        return []
+    ranks = _halves(int(settings.lora.get("rank", 32)), _SMALLEST_RANK)
+    return [
+        Change(f"generator.lora.rank={rank}", "a smaller adapter", {"lora": {**settings.lora, "rank": rank}})
+        for rank in ranks
+    ]
+
+
+def _group_size(settings: PlanSettings) -> list[Change]:
+    name = "group_size"
+    return [
+        Change(f"rollout.{name}={size}", "fewer samples to compare", {name: size})
+        for size in _halves(settings.group_size, 2)
+    ]
+
+
+def _halves(value: int, smallest: int) -> list[int]:
+    """What remains after halving once, twice and so on."""
+    return [value >> times for times in range(1, value.bit_length()) if value >> times >= smallest]
+
+
+_LADDERS: tuple[Callable[[PlanSettings], list[Change]], ...] = (
+    _checkpointing,
+    _groups_per_forward,
+    _precision,
+    _adapter,
+    _rank,
+    _group_size,
+)
+"""Values of one setting each, from the mildest to the strongest; first those that leave unchanged what is learnt."""
+
+
+def advise(planner: Planner, plan: Plan) -> list[Remedy]:
+    """What makes a training fit: each setting that does so alone, with its mildest value; else some together.
+
+    Args:
+        planner: that made the plan.
+        plan: that does not fit.
+
+    Returns:
+        The remedies, best first; none when all of them together are not enough.
+    """
+    alone = [remedy for ladder in _LADDERS if (remedy := _mildest(planner, plan, ladder(plan.settings)))]
+    if alone:
+        return alone
+    together = _together(planner, plan)
+    return [together] if together.plan.fits else []
+
+
+def _mildest(planner: Planner, plan: Plan, rungs: list[Change]) -> Remedy | None:
+    """The first of some changes that is enough, found by halving, since a plan takes a while."""
+    best, low, middle = None, 0, len(rungs) - 1
+    high = middle
+    while low <= high:
+        found = _changed(planner, plan, rungs[middle])
+        if found and found.fits:
+            best, high = Remedy((rungs[middle],), found), middle - 1
+        elif best is None:
+            return None
+        else:
+            low = middle + 1
+        middle = (low + high) // 2
+    return best
+
+
+def _together(planner: Planner, plan: Plan) -> Remedy:
+    """The strongest changes, one after the other, of those that help, until they are enough."""
+    remedy = Remedy((), plan)
+    for ladder in _LADDERS:
+        rungs = ladder(remedy.plan.settings)
+        found = _changed(planner, remedy.plan, rungs[-1]) if rungs else None
+        if found and found.peak.bytes < remedy.plan.peak.bytes:
+            remedy = Remedy((*remedy.changes, rungs[-1]), found)
+        if remedy.plan.fits:
+            break
+    return remedy
+
+
+def _changed(planner: Planner, plan: Plan, change: Change) -> Plan | None:
+    """The plan with a change; None where the generator refuses it."""
+    try:
+        return planner.plan(replace(plan.settings, **change.values))
+    except GeneratorError:
+        return None
+
+
+def refusal(planner: Planner, plan: Plan) -> ConfigError:
+    """The error that says by how much a training does not fit, and what would.
+
+    Args:
+        planner: that made the plan.
+        plan: that does not fit.
+    """
+    device, peak = plan.device, plan.peak
+    largest = sorted(PARTS, key=lambda part: -peak.parts[part])[:3]
+    parts = ", ".join(f"{part} {peak.parts[part] / GIB:.1f}" for part in largest)
+    lines = [
+        f"expected a training that fits into the {device.usable / GIB:.1f} GiB of {device.name} (of"
+        f" {device.gib:g} GiB, {device.reserve:.0%} stay free), got one whose {peak.name} needs"
+        f" {peak.bytes / GIB:.1f} GiB; most of them are {parts}."
+    ]
+    remedies = advise(planner, plan)
+    if remedies:
+        lines += ["Planned again, it fits with", *(f"  {remedy.describe()}" for remedy in remedies)]
+    else:
+        lines.append("No setting makes it fit, nor do all of them together.")
+    larger = [name for name, other in DEVICES.items() if other.usable >= peak.bytes]
+    if larger:
+        lines.append(f"As it is, it fits on {', '.join(larger)} (--device).")
+    return ConfigError("\n".join(lines))

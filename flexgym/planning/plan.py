@@ -1,0 +1,246 @@
+"""Memory of each device by phase and part, and time of an iteration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from flexgym.generators.base import FlowGenerator
+from flexgym.generators.conditioning import CACHE_BYTES
+from flexgym.planning.devices import Device
+from flexgym.planning.phases import Work, bytes_of, do_once, prepare
+from flexgym.planning.settings import PlanSettings
+from flexgym.planning.skeleton import build_skeleton, config_folder
+
+PARTS = (
+    "weights",
+    "adapter",
+    "reference",
+    "gradients",
+    "optimiser",
+    "activations",
+    "encoded prompts",
+    "text encoders",
+    "VAE",
+)
+"""What fills the memory of a device, in the order of a table."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of an iteration on one device.
+
+    Attributes:
+        name: ``"sampling"``, ``"decoding"`` or ``"update"``.
+        parts: bytes by name, see `PARTS`.
+        flops: of all of it in an iteration.
+        seconds: that they take.
+    """
+
+    name: str
+    parts: Mapping[str, int]
+    flops: int = 0
+    seconds: float = 0.0
+
+    @property
+    def bytes(self) -> int:
+        """Of all parts together."""
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training will need.
+
+    Attributes:
+        settings: of the training.
+        device: it is planned for.
+        phases: in the order of an iteration.
+        host: bytes in the memory of the host for each learner, by what they are.
+        trained: parameters that train.
+        parameters: of everything that predicts the velocity.
+    """
+
+    settings: PlanSettings
+    device: Device
+    phases: tuple[Phase, ...]
+    host: Mapping[str, int]
+    trained: int
+    parameters: int
+
+    @property
+    def peak(self) -> Phase:
+        """The phase that needs most memory."""
+        return max(self.phases, key=lambda phase: phase.bytes)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the device has room for every phase."""
+        return self.peak.bytes <= self.device.usable
+
+    @property
+    def seconds(self) -> float:
+        """Of an iteration, without judging, verification, and whatever is no matrix operation."""
+        return sum(phase.seconds for phase in self.phases)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of what stays.
+
+    Attributes:
+        weights: of what predicts the velocity, without an adapter.
+        adapter: of the adapter.
+        reference: weights from before full training.
+        gradients: of what trains.
+        encoders: of all text encoders.
+        autoencoder: of the autoencoder.
+    """
+
+    weights: int
+    adapter: int
+    reference: int
+    gradients: int
+    encoders: int
+    autoencoder: int
+
+    @classmethod
+    def of(cls, generator: FlowGenerator) -> Sizes:
+        """Of a generator after `prepare`."""
+        modules = list(generator.denoisers().values())
+        trained = generator.trainable_parameters()
+        everything = bytes_of(tensor for module in modules for tensor in _tensors(module))
+        adapter = bytes_of(trained) if generator.mode == "lora" else 0
+        named = {name: part for name, part in generator.pipe.components.items() if isinstance(part, nn.Module)}
+        return cls(
+            weights=everything - adapter,
+            adapter=adapter,
+            reference=bytes_of(generator.weights_before.values()),
+            gradients=bytes_of(trained),
+            encoders=sum(bytes_of(_tensors(part)) for name, part in named.items() if name.startswith("text_encoder")),
+            autoencoder=bytes_of(_tensors(generator.pipe.vae)),
+        )
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _numbers(parameters: Iterable[Tensor]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+class Planner:
+    """Makes plans, and remembers the work that it did for one of them for those that differ in something else.
+
+    Args:
+        device: to plan for.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._done: dict[str, tuple[Sizes, Work, FlowGenerator]] = {}
+
+    def plan(self, settings: PlanSettings) -> Plan:
+        """The plan of a training.
+
+        Raises:
+            CheckpointError: when the generator's configs cannot be read.
+            GeneratorError: when its pipeline cannot serve.
+            ConfigError: for settings that cannot work.
+            UnknownNameError: for names that do not exist.
+        """
+        sizes, work, generator = self._do(settings)
+        return _Accounts(settings, self.device, sizes, work=work, generator=generator).plan()
+
+    def _do(self, settings: PlanSettings) -> tuple[Sizes, Work, FlowGenerator]:
+        matters = (
+            settings.source,
+            settings.modality,
+            settings.dtype,
+            settings.mode,
+            sorted(settings.lora.items()),
+            sorted(settings.sampling.items()),
+            settings.group_size,
+            settings.groups_per_forward,
+            settings.kl_coeff > 0,
+            settings.keeps_reference,
+            settings.gradient_checkpointing,
+        )
+        if repr(matters) not in self._done:
+            with config_folder(settings.source, settings.modality) as folder:
+                generator = build_skeleton(folder, settings.dtype, settings.sampling)
+            prepare(generator, settings)
+            # the optimiser's choice on a GPU
+            self._done[repr(matters)] = Sizes.of(generator), do_once(generator, settings, foreach=True), generator
+        return self._done[repr(matters)]
+
+
+def make_plan(settings: PlanSettings, device: Device) -> Plan:
+    """One plan, see `Planner.plan`."""
+    return Planner(device).plan(settings)
+
+
+@dataclass(frozen=True)
+class _Accounts:
+    """Adds up what `Sizes` and `Work` say."""
+
+    settings: PlanSettings
+    device: Device
+    sizes: Sizes
+    work: Work
+    generator: FlowGenerator
+
+    def plan(self) -> Plan:
+        steps = self.generator.settings.num_steps
+        settings, work = self.settings, self.work
+        repeats = 1.0 + (1.0 / settings.reference_interval if settings.reference_interval else 0.0)
+        noised = settings.window if settings.noise.to_clean else 0
+        samples = settings.groups // settings.learners * settings.group_size
+        chunks = math.ceil(settings.group_size / work.decoded) * samples // settings.group_size
+        shared = settings.learners / settings.runners if settings.runners else 1.0
+        sampled = shared * (repeats * steps + noised) * settings.forwards * work.step.flops
+        decoded = shared * repeats * chunks * work.decoding.flops
+        peak = max(work.replay.peak, work.optimiser.peak)
+        phases = (
+            self._phase("sampling", work.step.peak, sampled, trains=not settings.runners),
+            self._phase("decoding", work.decoding.peak, decoded, trains=not settings.runners),
+            self._phase("update", peak, settings.window * settings.forwards * work.replay.flops),
+        )
+        trained = _numbers(self.generator.trainable_parameters())
+        everything = sum(_numbers(module.parameters()) for module in self.generator.denoisers().values())
+        parameters = everything - (trained if self.generator.mode == "lora" else 0)
+        return Plan(settings, self.device, phases, self._host(), trained, parameters)
+
+    def _phase(self, name: str, activations: int, flops: float, *, trains: bool = True) -> Phase:
+        sizes, settings = self.sizes, self.settings
+        cut = settings.learners if trains else settings.runners  # each sees its own part of the prompts
+        # learners exchange gradients through buckets, which hold all of them once more
+        exchanged = 2 if settings.learners > 1 else 1
+        parts = {
+            "weights": sizes.weights,
+            "adapter": sizes.adapter,
+            "reference": sizes.reference if trains else 0,
+            "gradients": exchanged * sizes.gradients if trains else 0,
+            "optimiser": self.work.optimiser_state if trains else 0,
+            "activations": activations,
+            "encoded prompts": min(CACHE_BYTES, self.work.text * settings.iterations * settings.groups // cut),
+            "text encoders": sizes.encoders,
+            "VAE": sizes.autoencoder,
+        }
+        return Phase(name, parts, flops=int(flops), seconds=self.device.seconds(flops, settings.dtype))
+
+    def _host(self) -> dict[str, int]:
+        """Trajectories, samples and the moving average stay in the memory of the host."""
+        settings, generator = self.settings, self.generator
+        samples = settings.groups // settings.learners * settings.group_size
+        latents = 4 * math.prod(generator.latent_shape)
+        host = {
+            "stored latents": 2 * settings.window * latents * samples,
+            "samples": samples * math.prod(generator.sample_shape),
+            "moving average": self.sizes.gradients if settings.ema else 0,
+        }
+        return {name: size for name, size in host.items() if size}

@@ -1,0 +1,125 @@
+"""What a plan needs to know of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from flexgym.errors import ConfigError, unknown_name
+from flexgym.flow import NoiseScale
+from flexgym.generators.sampling import SETTINGS, check_settings
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_LOADING = ("device", "dtype", "channels_last")
+"""Settings of a generator that `load_generator` takes itself."""
+MODES = ("lora", "full")
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """A training as far as memory and time go.
+
+    Attributes:
+        source: of the generator, see `load_generator`.
+        modality: ``"image"`` or ``"video"``.
+        noise: of the trained steps.
+        sampling: settings of sampling, see `Sampling`.
+        dtype: of the weights.
+        mode: ``"lora"`` or ``"full"``.
+        lora: arguments of `FlowGenerator.add_lora`.
+        gradient_checkpointing: whether blocks are computed again in the backward pass.
+        group_size: samples G of a group.
+        groups: groups P of an iteration over all learners.
+        groups_per_forward: groups in one forward.
+        window: trained steps W of each sample.
+        reference_interval: iterations between two rollouts of the reference policy; 0 is never.
+        kl_coeff: weight of the divergence from it.
+        clip_range: of the ratio.
+        ema: whether a moving average of the weights is kept, in the memory of the host.
+        learners: among which the groups are shared.
+        runners: devices of their own that sample; 0 leaves sampling to the learners.
+        iterations: of the run.
+    """
+
+    source: str | None
+    modality: str
+    noise: NoiseScale
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    dtype: torch.dtype = torch.float32
+    mode: str = "lora"
+    lora: Mapping[str, Any] = field(default_factory=dict)
+    gradient_checkpointing: bool = False
+    group_size: int = 16
+    groups: int = 16
+    groups_per_forward: int = 1
+    window: int = 3
+    reference_interval: int = 0
+    kl_coeff: float = 0.0
+    clip_range: float | tuple[float, float] = 1e-3
+    ema: bool = False
+    learners: int = 1
+    runners: int = 0
+    iterations: int = 1
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise unknown_name("generator.mode", str(self.mode), MODES)
+
+    @property
+    def keeps_reference(self) -> bool:
+        """Whether full training keeps the weights from before."""
+        return self.mode == "full" and (self.kl_coeff > 0 or self.reference_interval > 0)
+
+    @property
+    def forwards(self) -> int:
+        """How often a learner's groups go through the transformer, for one step of all of them."""
+        return self.groups // self.learners // self.groups_per_forward
+
+
+def read_settings(recipe: Mapping[str, Any]) -> PlanSettings:
+    """The settings of a plan from a recipe of a flow algorithm.
+
+    Args:
+        recipe: sections by name, as `load_recipe` and `apply_overrides` give them.
+
+    Raises:
+        ConfigError: settings that cannot work, or a recipe of something else.
+        UnknownNameError: a section or key that does not exist.
+    """
+    from flexgym.rllib.planned import planned_config
+    from flexgym.rllib.training_run import RunSettings
+
+    if "judge" in recipe:
+        raise ConfigError(
+            "expected a recipe that trains a generator, got one that trains a judge: 'flexgym.rm train ... --dry-run'"
+            " tells its memory"
+        )
+    config = planned_config(recipe)
+    check_settings({name: value for name, value in config.settings.items() if name not in _LOADING}, "sampling setting")
+    dtype = config.settings.get("dtype") or "float32"
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", str(dtype), DTYPES)
+    return PlanSettings(
+        source=config.source,
+        modality=config.modality,
+        noise=config.noise,
+        sampling={name: value for name, value in config.settings.items() if name in SETTINGS},
+        dtype=DTYPES[dtype],
+        mode=config.mode,
+        lora=config.lora,
+        gradient_checkpointing=config.gradient_checkpointing,
+        group_size=config.group_size,
+        groups=config.prompts_per_iteration,
+        groups_per_forward=config.groups_per_forward,
+        window=int(config.window.get("size", 1)),
+        reference_interval=config.reference_interval,
+        kl_coeff=config.kl_coeff,
+        clip_range=config.clip_range,
+        ema=config.ema_decay > 0,
+        learners=config.num_shards,
+        runners=config.num_env_runners,
+        iterations=RunSettings.parse(recipe.get("run") or {}).iterations,
+    )

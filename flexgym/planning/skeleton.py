@@ -1,0 +1,179 @@
+"""A generator without weights: the real pipeline and the real modules, on the meta device, from config files alone."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flexgym.errors import CheckpointError, GeneratorError, nearest_name
+from flexgym.generators.base import FlowGenerator
+from flexgym.generators.conditioning import Embedding
+from flexgym.generators.folder import MODEL_INDEX, read_json
+from flexgym.generators.generic import family_of
+from flexgym.generators.loader import DEFAULTS, EMBEDDED
+from flexgym.generators.sampling import read_generation_config
+from flexgym.planning.architectures import PUBLISHED, write_configs
+
+_CHECKPOINTS = Path(__file__).parents[1] / "shapes" / "checkpoints"
+_LIBRARIES = ("diffusers", "transformers")
+_WIDTHS = ("joint_attention_dim", "text_dim", "text_embed_dim", "caption_channels", "cap_feat_dim")
+"""What transformers call the width of encoded text in their configs."""
+_OWN_NAMES = {"ZImagePipeline": ("texts", "mask")}
+"""What families call encoded text that is no argument of the transformer."""
+_READ = ("encoder_hidden_states_mask", "mask")
+"""Masks whose values a family reads, so that they need data."""
+_TOKENS = 512
+
+
+class _Textless(FlowGenerator):
+    """Encoded text without an encoder: of the right width, and as long as a prompt may be."""
+
+    def _encode(self, text: str) -> Embedding:
+        config = self.transformer.config
+        width = next((config[name] for name in _WIDTHS if config.get(name)), None)
+        if width is None:
+            raise GeneratorError(
+                f"expected a {type(self.transformer).__name__} whose config says how wide its text is"
+                f" ({', '.join(_WIDTHS)}), got none of them: this pipeline cannot be planned"
+            )
+        names = _OWN_NAMES.get(self.name, self.encoded)
+        return {name: self._row(name, width) for name in names if name is not None}
+
+    def _row(self, name: str, width: int) -> Tensor:
+        tokens = self.settings.max_sequence_length or _TOKENS
+        if self.name == "StableDiffusion3Pipeline":
+            tokens += self.pipe.tokenizer_max_length  # the states of CLIP stand before those of T5
+        if name == "pooled_projections":
+            return torch.empty(1, self.transformer.config.pooled_projection_dim, dtype=self.dtype, device="meta")
+        if name in _READ:
+            return torch.ones(1, tokens)
+        shape = (1, tokens) if name.endswith("mask") else (1, tokens, width)
+        return torch.empty(shape, dtype=self.dtype, device="meta")
+
+
+@contextmanager
+def config_folder(source: str | Path | None, modality: str = "image") -> Iterator[Path]:
+    """The folder with the config files of a generator; nothing but such files is read or fetched.
+
+    Args:
+        source: as `load_generator` takes it; of a folder, weights may be missing. The hub is asked only for what is
+            neither a folder nor among `PUBLISHED`.
+        modality: of the embedded generator that None stands for.
+
+    Raises:
+        CheckpointError: nothing there.
+    """
+    text = str(source or DEFAULTS[modality])
+    if text in EMBEDDED:
+        yield _CHECKPOINTS / EMBEDDED[text]
+    elif Path(text).expanduser().is_dir():
+        yield Path(text).expanduser()
+    elif text in PUBLISHED:
+        with TemporaryDirectory() as folder:
+            yield write_configs(text, Path(folder))
+    else:
+        yield _fetch(text)
+
+
+def _fetch(source: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=["*.json"]))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{source!r} is no folder here, and as a hub id its configs could not be fetched ({type(error).__name__}:"
+            f" {error}). Known without the hub: {nearest_name(source, [*EMBEDDED, *PUBLISHED])}"
+        ) from error
+
+
+def build_skeleton(folder: Path, dtype: torch.dtype, settings: Mapping[str, Any]) -> FlowGenerator:
+    """The generator that `load_generator` would make from a folder, on the meta device.
+
+    Args:
+        folder: of a pipeline; only JSON files are read.
+        dtype: of the weights.
+        settings: of sampling.
+
+    Returns:
+        The generator, frozen, with modules of full size that hold no data. Texts are those of the longest prompt.
+
+    Raises:
+        CheckpointError: a file that is missing or no JSON, or a component of another library.
+        GeneratorError: a pipeline that cannot serve.
+        ConfigError: a setting that cannot work.
+    """
+    import diffusers
+
+    index = read_json(folder / MODEL_INDEX)
+    family = family_of(str(index.get("_class_name")))
+    kind = getattr(diffusers, index["_class_name"])
+    parts = {name: _component(folder / name, *value, dtype=dtype) for name, value in index.items() if _is_part(value)}
+    options = {name: value for name, value in index.items() if not name.startswith("_") and not isinstance(value, list)}
+    required = dict.fromkeys(name for name, default in _parameters(kind) if default is inspect.Parameter.empty)
+    pipe = kind(**{**required, **parts, **options})
+    if (folder / "tokenizer" / "tokenizer_config.json").is_file() and hasattr(pipe, "tokenizer_max_length"):
+        limit = read_json(folder / "tokenizer" / "tokenizer_config.json").get("model_max_length")
+        pipe.tokenizer_max_length = limit or pipe.tokenizer_max_length
+    textless = type(f"Textless{family.__name__}", (_Textless, family), {})
+    return textless(pipe, checkpoint=read_generation_config(folder), settings=settings)
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[1], str)
+
+
+def _parameters(kind: type) -> list[tuple[str, Any]]:
+    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]  # type: ignore[misc]
+    return [(parameter.name, parameter.default) for parameter in parameters]
+
+
+def _component(folder: Path, library: str, name: str, *, dtype: torch.dtype) -> Any:
+    """A module without data or a scheduler; None for what prepares text, which a plan does without."""
+    if library not in _LIBRARIES:
+        raise CheckpointError(
+            f"{folder}: expected a component of {' or '.join(_LIBRARIES)}, got {library}.{name}: code that comes with a"
+            " checkpoint is never run"
+        )
+    kind = getattr(importlib.import_module(library), name, None)
+    if kind is None:
+        raise CheckpointError(f"{folder}: {library} has no class {name!r}; is its version new enough?")
+    if name.endswith("Scheduler"):
+        return kind.from_config(read_json(folder / "scheduler_config.json"))
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        return None
+    return _cast(
+        _build(kind, library, read_json(folder / "config.json")), dtype, single=_kept_single(kind, library, dtype)
+    )
+
+
+def _build(kind: Any, library: str, config: Mapping[str, Any]) -> nn.Module:
+    """A module without data from its config."""
+    with torch.device("meta"):
+        return kind.from_config(config) if library == "diffusers" else kind(kind.config_class.from_dict(config))
+
+
+def _kept_single(kind: Any, library: str, dtype: torch.dtype) -> tuple[str, ...]:
+    """Parts that stay in float32 when weights are read in half precision, by the rules of either library."""
+    always = "_keep_in_fp32_modules" if library == "diffusers" else "_keep_in_fp32_modules_strict"
+    names = {*(getattr(kind, always, None) or ())}
+    if dtype == torch.float16:
+        names |= {*(getattr(kind, "_keep_in_fp32_modules", None) or ())}
+    return tuple(names)
+
+
+def _cast(model: nn.Module, dtype: torch.dtype, *, single: tuple[str, ...]) -> nn.Module:
+    """As weights are read: parameters and what is saved with them; other buffers stay as they were made."""
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if tensor.is_floating_point():
+            kept = any(part in name.split(".") for part in single)
+            tensor.data = tensor.data.to(torch.float32 if kept else dtype)
+    return model

@@ -1,0 +1,145 @@
+"""Memory and arithmetic of real code on tensors without data.
+
+A module on the meta device computes shapes and nothing else, so a transformer of any size runs forward and backward
+within seconds. `trace` lets it, and counts which storages are alive at the same time and which matrix operations were
+called: what autograd saves, what checkpointing drops and what a kernel's output needs are then facts of the code that
+runs, not of a formula.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+_aten = torch.ops.aten
+_FLOPS = {
+    **flop_registry,
+    _aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[_aten._scaled_dot_product_flash_attention],
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
+        _aten._scaled_dot_product_flash_attention_backward
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a piece of work needs.
+
+    Attributes:
+        peak: most bytes alive at once, beyond those that were there before.
+        kept: bytes still alive at its end.
+        flops: floating-point operations of matrix products, convolutions and attention; two for a multiply-add.
+    """
+
+    peak: int = 0
+    kept: int = 0
+    flops: int = 0
+
+
+class Meter(TorchDispatchMode):
+    """Counts the bytes of storages that operations make, until the last tensor on them goes, and their arithmetic.
+
+    The formulas are those of `torch.utils.flop_counter`; its own mode follows modules by hooks, which keep alive
+    what checkpointing lets go.
+
+    Args:
+        before: tensors that are there already and do not count.
+
+    Attributes:
+        live: bytes at this moment.
+        peak: most bytes at any moment.
+        flops: so far.
+    """
+
+    def __init__(self, before: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        self.live = self.peak = self.flops = 0
+        self._sizes: dict[int, int] = {tensor.untyped_storage()._cdata: 0 for tensor in before}
+
+    def __torch_dispatch__(self, func: Any, types: Any, *inputs: Any) -> Any:
+        """Run an operation and count the storages that are new in what it returns."""
+        args, kwargs = _arguments(*inputs)
+        out = func(*args, **kwargs)
+        formula = _FLOPS.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **kwargs, out_val=out)
+        for leaf in (out,) if isinstance(out, Tensor) else tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._count(leaf.untyped_storage())
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._sizes:
+            return
+        self._sizes[key] = storage.nbytes()
+        self.live += storage.nbytes()
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._forget, key)
+
+    def _forget(self, key: int) -> None:
+        self.live -= self._sizes.pop(key)
+
+
+def _arguments(args: Any = (), kwargs: Any = None) -> tuple[Any, dict[str, Any]]:
+    """What PyTorch hands to a mode, which may leave out both."""
+    return args, kwargs or {}
+
+
+class _NoData(TorchFunctionMode):
+    """A condition on data of the meta device is false, since there is no data.
+
+    In Wan 2.2, whose two transformers are alike, the second then acts.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, *inputs: Any) -> Any:
+        """Run a function, unless it asks for data that do not exist."""
+        args, kwargs = _arguments(*inputs)
+        if func is Tensor.__bool__ and args[0].is_meta:
+            return False
+        return func(*args, **kwargs)
+
+
+def _fused_attention(query: Tensor, key: Tensor, value: Tensor, *further: Any, **options: Any) -> Tensor:
+    """Attention by one kernel that keeps no scores, as devices have it.
+
+    On the meta device PyTorch takes products that keep all of them; of its kernels, that for the CPU has shapes there.
+    """
+    if not query.is_meta or further or options.get("enable_gqa"):
+        return scaled_dot_product_attention(query, key, value, *further, **options)
+    options.pop("enable_gqa", None)
+    mask = options.pop("attn_mask", None)
+    if mask is not None and mask.dtype == torch.bool:
+        mask = mask.to(query.dtype)  # as scores, which is what the kernel takes
+    return _aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, attn_mask=mask, **options)[0]
+
+
+def trace(work: Callable[[], Any], before: Iterable[Tensor] = ()) -> Trace:
+    """Do some work and say what it needed.
+
+    Args:
+        work: on tensors of the meta device, or of a real one.
+        before: tensors that are there already, such as weights.
+
+    Returns:
+        Its memory and arithmetic.
+    """
+    meter = Meter(before)
+    # not a mode, which PyTorch leaves while the backward pass computes blocks again
+    with patch.object(functional, "scaled_dot_product_attention", _fused_attention), _NoData(), meter:
+        kept = work()
+    still = meter.live
+    del kept
+    return Trace(meter.peak, still, meter.flops)
