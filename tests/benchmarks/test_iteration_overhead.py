@@ -23,7 +23,7 @@ REPEATS = 8
 @pytest.fixture
 def algorithm():
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    recipe = load_recipe("pref_grpo_shapes_oracle.yaml")
+    recipe = load_recipe("pref_grpo_shapes_t2i.yaml")
     del recipe["run"]
     config = apply_recipe(PrefGRPO.get_default_config(), recipe)
     config.verification(interval=0)
