@@ -25,6 +25,10 @@ class PlannedConfig(FlowAlgorithmConfig):
         """
         raise ConfigError("a plan makes no reward: train with the agent itself, such as python -m agents.pref_grpo")
 
+    def training_prompts(self) -> list[str]:
+        """None: a plan reads no prompts."""
+        return []
+
     def make_monitors(self) -> dict[str, Reward]:
         """None of them."""
         return {}

@@ -136,7 +136,7 @@ def test_a_missing_config_file_is_named(tmp_path: Path):
     )
     result = runner.invoke(app, ["plan", "--config", "pref_grpo_shapes_t2v", f"generator.source={tmp_path}"])
     assert result.exit_code == 2
-    assert "config.json" in words(result)
+    assert "config.json" in words(result).replace(" ", "")  # a long path is broken
 
 
 def words(result: Result) -> str:
