@@ -6,7 +6,7 @@ steps of the window, F frames, C H W channels, height, width, B any batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,3 +95,16 @@ class GroupScores:
         values = self.rewards if self.win_rate_vs_reference is None else self.win_rate_vs_reference
         valid = values[~np.isnan(values)]
         return float(valid.mean()) if len(valid) else float("nan")
+
+
+def stacked_term(scores: Sequence[GroupScores], name: str) -> NDArray[np.float32]:
+    """One term of several groups.
+
+    Args:
+        scores: of P groups of the same size G.
+        name: of the term.
+
+    Returns:
+        float32 ``[P, G]``; NaN for a group without the term, such as one that the reward failed on altogether.
+    """
+    return np.stack([group.terms.get(name, np.full_like(group.rewards, np.nan)) for group in scores])

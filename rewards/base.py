@@ -6,49 +6,43 @@ and its name for `rewards.make` follow from that class.
 
 from __future__ import annotations
 
-import logging
+import inspect
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flexgym.errors import ConfigError
+from flexgym.errors import ConfigError, check_names
 from flexgym.judge import Judge, Tournament, judge_groups, make_tournament
 from flexgym.types import GroupScores, Prompt, SampleGroup
+from rewards.guard import FailedSamples, OneAtATime, checked_deadline, guarded_scores, sample_scores
 
-logger = logging.getLogger(__name__)
-
-# Everything that a scorer's own code, its libraries or its data can raise while it works on one group. What stops the
-# process (memory exhausted, interruption) is not a failed score and passes through.
-SCORER_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    BufferError,
-    EOFError,
-    ImportError,
-    LookupError,
-    NameError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+PROTOCOL_SETTINGS = ("deadline_s", "failed_samples")
+"""Settings that every reward takes besides its own, see `build`."""
 
 
 class Reward(ABC):
     """Scores groups of finished samples.
 
     Attributes:
-        name: how the reward is called in `rewards.make`, in the terms of its scores and in its failure counts.
+        name: how the reward is called in `rewards.make`, in the terms of its scores and in its failure counts; by
+            default the class's name with underscores.
+        deadline_s: seconds that one call of `score` may take; None for no limit.
     """
 
     name: ClassVar[str] = "reward"
+    deadline_s: float | None = None
     _worker: ThreadPoolExecutor | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in vars(cls):
+            cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
 
     @abstractmethod
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
@@ -61,6 +55,38 @@ class Reward(ABC):
             One `GroupScores` per group. What could not be scored is NaN there and counted, not raised.
         """
 
+    def guarded(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
+        """`score` under the protocol: what everything that uses a reward calls.
+
+        A reward that raises, answers in another form than agreed, with NaN or infinity, or not within ``deadline_s``
+        has failed on these samples: they are NaN, counted under its name and kept in `failed`.
+
+        Args:
+            groups: as for `score`.
+
+        Returns:
+            One `GroupScores` per group, whatever the reward does.
+
+        Raises:
+            FlexGymError: what the reward says on purpose, such as that no judge server is left.
+        """
+
+        def scored() -> list[GroupScores]:
+            if self.deadline_s is None:
+                return self.score(groups)
+            return self._in_time.call(lambda: self.score(groups), self.deadline_s)
+
+        return guarded_scores(self.name, groups, scored, failed=self.failed)
+
+    @cached_property
+    def failed(self) -> FailedSamples:
+        """The latest samples that got no score; assign another one to have them written to a folder."""
+        return FailedSamples()
+
+    @cached_property
+    def _in_time(self) -> OneAtATime:
+        return OneAtATime()
+
     def submit(self, groups: Sequence[SampleGroup]) -> Future[list[GroupScores]]:
         """Score in the background, so that judging overlaps with the next rollout.
 
@@ -71,11 +97,11 @@ class Reward(ABC):
             groups: as for `score`; the arrays must not be written to until the future is done.
 
         Returns:
-            The future of what `score` returns.
+            The future of what `guarded` returns.
         """
         if self._worker is None:
             self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"reward-{self.name}")
-        return self._worker.submit(self.score, groups)
+        return self._worker.submit(self.guarded, groups)
 
     def metrics(self) -> dict[str, float]:
         """What the reward says of its own work, such as tokens and latency; logged under ``judge/``."""
@@ -114,28 +140,13 @@ class PointwiseReward(Reward):
             group: what is scored.
             scorer: gives what `score_samples` gives. When it raises, all samples of this group are NaN and counted.
         """
-        rewards = self._guarded_scores(group, scorer)
-        failed = int(np.isnan(rewards).sum())
+        rewards, failures = sample_scores(scorer, len(group))
+        self.failed.keep(self.name, group, failures)
         return GroupScores(
             rewards=rewards,
             terms={self.name: rewards},
-            failures={self.name: failed} if failed else {},
+            failures={self.name: len(failures)} if failures else {},
         )
-
-    def _guarded_scores(self, group: SampleGroup, scorer: Callable[[], ArrayLike]) -> NDArray[np.float32]:
-        """Scores of a group, float32 ``[G]``, with NaN for every one that is not a finite number."""
-        unscored = np.full(len(group), np.nan, dtype=np.float32)
-        try:
-            scores = np.asarray(scorer(), dtype=np.float64)
-        except SCORER_ERRORS as error:
-            logger.warning("%s failed on %r: %s: %s", self.name, group.prompt.text, type(error).__name__, error)
-            return unscored
-        if scores.shape != unscored.shape:
-            logger.warning("%s must return shape %s, got %s", self.name, unscored.shape, scores.shape)
-            return unscored
-        # The bound of float32 counts as well: beyond it the cast would make infinity.
-        usable = np.abs(scores) <= np.finfo(np.float32).max
-        return np.where(usable, scores, np.nan).astype(np.float32)
 
 
 class JudgeReward(Reward):
@@ -183,6 +194,43 @@ def register(name: str) -> Callable[[RewardClass], RewardClass]:
         return cls
 
     return decorate
+
+
+def build(cls: Callable[..., Reward], settings: Mapping[str, Any]) -> Reward:
+    """A reward with its settings and with those of the protocol.
+
+    Args:
+        cls: the reward's class.
+        settings: its keyword arguments, and for every reward ``deadline_s``, see `Reward`, and ``failed_samples``, a
+            folder that samples without a score are written to.
+
+    Raises:
+        UnknownNameError: a setting that the reward does not have; the message holds the nearest one.
+        ConfigError: a setting that cannot work or is missing.
+    """
+    own = {name: value for name, value in settings.items() if name not in PROTOCOL_SETTINGS}
+    known = _setting_names(cls)
+    if known is not None:
+        check_names(f"setting of {getattr(cls, 'name', 'the reward')}", own, [*known, *PROTOCOL_SETTINGS])
+    deadline_s = checked_deadline(settings.get("deadline_s"))
+    try:
+        inspect.signature(cls).bind(**own)
+    except TypeError as error:
+        raise ConfigError(f"{getattr(cls, 'name', cls)}: {error}") from None
+    reward = cls(**own)
+    if deadline_s is not None:
+        reward.deadline_s = deadline_s
+    if settings.get("failed_samples") is not None:
+        reward.failed = FailedSamples(settings["failed_samples"])
+    return reward
+
+
+def _setting_names(cls: Callable[..., Reward]) -> list[str] | None:
+    """The keyword arguments of a reward; None where it takes any and checks them itself."""
+    parameters = inspect.signature(cls).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return [parameter.name for parameter in parameters]
 
 
 def registered() -> dict[str, type[Reward]]:

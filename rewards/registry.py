@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from flexgym.errors import ConfigError, unknown_name
-from rewards.base import Reward, name_key, registered
+from rewards.base import Reward, build, name_key, registered
 from rewards.wrappers import RewardWrapper, VectorRewardWrapper, single_twin, vector_twin
 
 _FOLDER = Path(__file__).parent
-_MACHINERY = frozenset({"base", "registry", "vector", "vision", "wrappers"})
+_MACHINERY = frozenset({"base", "guard", "registry", "vector", "vision", "wrappers"})
 
 
 def names() -> list[str]:
@@ -28,8 +28,8 @@ def make(name: str, **settings: Any) -> Reward:
     """Build a reward by name.
 
     Args:
-        name: one of `names`, or the class name.
-        **settings: keyword arguments of the reward.
+        name: one of `names`, the class name, or the path of a class of your own, see `reward_class`.
+        **settings: keyword arguments of the reward, and those that every reward takes, see `rewards.base.build`.
 
     Returns:
         The bare scorer, without an environment around it.
@@ -37,16 +37,23 @@ def make(name: str, **settings: Any) -> Reward:
     Raises:
         UnknownNameError: when no reward has the name; the message holds the nearest one.
     """
-    return reward_class(name)(**settings)
+    return build(reward_class(name), settings)
 
 
 def reward_class(name: str) -> type[Reward]:
     """The class of a reward by name, imported if need be.
 
+    Args:
+        name: one of `names`, the class name, or the path of a class that is a `Reward`: ``"mymodule:MyReward"`` or
+            ``"package.mymodule.MyReward"``. The module is imported in every process that scores, so it must be found
+            there: installed, or in the folder in which training was started.
+
     Raises:
-        UnknownNameError: when no reward has the name.
-        ConfigError: when the module of that name registers no reward of the same name.
+        UnknownNameError: when no reward has the name; the message holds the nearest one.
+        ConfigError: when the module cannot be imported, or holds no reward of that name.
     """
+    if ":" in str(name) or "." in str(name):
+        return _own_class(str(name))
     key = name_key(name)
     if key not in registered():
         module = next((module for module in _modules() if name_key(module) == key), None)
@@ -56,6 +63,29 @@ def reward_class(name: str) -> type[Reward]:
     if key not in registered():
         raise ConfigError(f"rewards/{module}.py must mark its class with @register({module!r})")
     return registered()[key]
+
+
+def _own_class(path: str) -> type[Reward]:
+    """The class at a path such as ``"package.module:Class"``."""
+    module_name, _, class_name = path.partition(":") if ":" in path else path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(
+            f"reward {path!r}: the module {module_name!r} cannot be imported ({error}). Expected the path of a class,"
+            f" such as 'mymodule:MyReward', or one of {', '.join(names())}"
+        ) from error
+    found = getattr(module, class_name, None)
+    if not (isinstance(found, type) and issubclass(found, Reward)):
+        known = [name for name, value in vars(module).items() if _is_reward_of(value, module_name)]
+        if found is None and known:
+            raise unknown_name(f"reward of {module_name}", class_name, known)
+        raise ConfigError(f"reward {path!r}: expected a class derived from rewards.Reward, got {found!r}")
+    return found
+
+
+def _is_reward_of(value: Any, module_name: str) -> bool:
+    return isinstance(value, type) and issubclass(value, Reward) and value.__module__ == module_name
 
 
 @cache

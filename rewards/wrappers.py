@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from flexgym.errors import ConfigError
 from flexgym.types import GroupScores, Prompt, SampleGroup
-from rewards.base import Reward
+from rewards.base import Reward, build
 
 INFO_KEYS = ("group_rewards", "reward_terms", "reward_weights", "reward_failures", "assessments", "assessed_pairs")
 """What a reward wrapper adds to the info of the last step of an episode."""
@@ -49,7 +49,7 @@ class RewardWrapper(gym.Wrapper, RecordConstructorArgs):
         """Step the environment and score the group where the episode ends."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         if (terminated or truncated) and "samples" in info:
-            scores = self.scorer.score([SampleGroup(_checked_prompt(info.get("prompt")), info["samples"])])[0]
+            scores = self.scorer.guarded([SampleGroup(_checked_prompt(info.get("prompt")), info["samples"])])[0]
             reward, info = scores.mean, {**info, **group_info(scores)}
             # Environments that draw their group write the rewards under the samples.
             if self.env.has_wrapper_attr("show_rewards"):
@@ -106,7 +106,7 @@ class VectorRewardWrapper(VectorWrapper):
         groups = [SampleGroup(_checked_prompt(prompts[row]), infos["samples"][row]) for row in rows]
         # An inner reward wrapper has used the same keys; its values must not be mixed with ours.
         found = {key: value for key, value in infos.items() if key.removeprefix("_") not in INFO_KEYS}
-        for row, scores in zip(rows, self.scorer.score(groups), strict=True):
+        for row, scores in zip(rows, self.scorer.guarded(groups), strict=True):
             rewards[row] = scores.mean
             found = self._add_info(found, group_info(scores), int(row))
         return found
@@ -130,7 +130,7 @@ def single_twin(cls: type[Reward]) -> type[RewardWrapper]:
     def __init__(self: RewardWrapper, env: gym.Env, **settings: Any) -> None:
         # Recorded first, so that the spec of the wrapped environment holds plain settings in place of a built reward.
         RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **settings)
-        RewardWrapper.__init__(self, env, cls(**settings))
+        RewardWrapper.__init__(self, env, build(cls, settings))
 
     return type(cls.__name__, (RewardWrapper,), _twin_body(cls, __init__, "rewards"))
 
@@ -139,7 +139,7 @@ def vector_twin(cls: type[Reward]) -> type[VectorRewardWrapper]:
     """Make the vector wrapper class of a reward, called ``Wrapper(envs, **settings of the reward)``."""
 
     def __init__(self: VectorRewardWrapper, env: VectorEnv, **settings: Any) -> None:
-        VectorRewardWrapper.__init__(self, env, cls(**settings))
+        VectorRewardWrapper.__init__(self, env, build(cls, settings))
 
     return type(cls.__name__, (VectorRewardWrapper,), _twin_body(cls, __init__, "rewards.vector"))
 

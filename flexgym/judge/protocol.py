@@ -22,6 +22,7 @@ FailureKind = Literal[
     "refused",
     "timed_out",
     "server_error",
+    "raised",
 ]
 
 
@@ -35,7 +36,8 @@ class JudgeFailure:
             in place of a choice, or its ``X`` in place of a score; ``contradictory`` both named as the winner, more
             than one overall verdict, or two scores for one axis; ``invalid`` any other departure from the format, such
             as no winner, a score out of range, or scores that do not share ten points; ``refused`` the judge declined,
-            or cannot know the prompt; ``timed_out`` no reply in time; ``server_error`` no reply at all.
+            or cannot know the prompt; ``timed_out`` no reply in time; ``server_error`` no reply at all; ``raised``
+            the scorer's own code raised an error.
         detail: one line for the log, with the place in the reply.
     """
 

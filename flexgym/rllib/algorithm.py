@@ -22,7 +22,7 @@ from flexgym.judge.agreement import agreement_summary
 from flexgym.rllib.config import FlowAlgorithmConfig
 from flexgym.rllib.runner import Scored, mean_score
 from flexgym.rollout import Rollout, concatenate
-from flexgym.types import GroupScores, Prompt, SampleGroup
+from flexgym.types import GroupScores, Prompt, SampleGroup, stacked_term
 
 METRICS = "flexgym"
 """Where the metrics of an iteration stand in RLlib's result."""
@@ -181,7 +181,7 @@ class FlowAlgorithm(Algorithm):
         ]
         samples = self.on_first_learner(lambda learner: learner.evaluate(prompts=prompts, seeds=seeds))
         groups = [SampleGroup(Prompt(prompt), row[None]) for prompt, row in zip(prompts, samples, strict=True)]
-        scores = np.concatenate([group.rewards for group in verifier.score(groups)])
+        scores = np.concatenate([group.rewards for group in verifier.guarded(groups)])
         return Verification(prompts, samples, scores)
 
     def save_generator(self, folder: str | Path) -> None:
@@ -231,14 +231,25 @@ def reward_metrics(scores: Sequence[GroupScores], advantages: NDArray[np.float32
         "reward/unscored_share": float(np.isnan(rewards).mean()),
         "reward/failures": float(sum(sum(group.failures.values()) for group in scores)),
     }
-    for name in scores[0].terms:
-        metrics[f"reward/{name}"] = float(np.nanmean(np.stack([group.terms[name] for group in scores])))
+    for name in dict.fromkeys(name for group in scores for name in group.terms):
+        metrics |= _term_metrics(name, stacked_term(scores, name))
     against = [group.win_rate_vs_reference for group in scores if group.win_rate_vs_reference is not None]
     if against:
         metrics["reward/win_rate_vs_reference"] = float(np.nanmean(np.stack(against)))
     outcomes = [outcome for group in scores for outcome in group.assessments]
     agreement = agreement_summary(outcomes) if outcomes else {}
     return {**metrics, **{f"judge/{name}": value for name, value in agreement.items()}}
+
+
+def _term_metrics(name: str, term_PG: NDArray[np.float32]) -> dict[str, float]:
+    """Mean, spread within the groups and unscored share of one term."""
+    scored = ~np.isnan(term_PG)
+    groups = term_PG[scored.any(axis=1)]
+    return {
+        f"reward/{name}": float(term_PG[scored].mean()) if scored.any() else float("nan"),
+        f"reward_std_within_group/{name}": float(np.nanstd(groups, axis=1).mean()) if len(groups) else float("nan"),
+        f"reward_unscored_share/{name}": float(1.0 - scored.mean()),
+    }
 
 
 def scorer_metrics(scored: Sequence[Scored]) -> dict[str, float]:

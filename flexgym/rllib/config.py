@@ -19,7 +19,7 @@ from flexgym.rllib.memory import MemoryConfig
 from flexgym.rllib.module import FlowModule
 from flexgym.rllib.runner import GroupEnvRunner
 from flexgym.shapes.sampling import sample_prompts
-from flexgym.types import GroupScores
+from flexgym.types import GroupScores, stacked_term
 
 if TYPE_CHECKING:
     from rewards import Reward
@@ -285,11 +285,12 @@ class FlowAlgorithmConfig(MemoryConfig):
         Terms with weights are normalised one by one and then blended, as in Pref-GRPO; else the reward itself is.
         """
         options = advantage_options(self.advantage)
-        weights = scores[0].weights
-        if not weights:
+        # A group that the reward failed on altogether has none.
+        weights = next((group.weights for group in scores if group.weights), None)
+        if weights is None:
             rewards = np.stack([group.rewards for group in scores])
             return blended_advantages({"reward": rewards}, {"reward": 1.0}, **options)
-        terms = {name: np.stack([group.terms[name] for group in scores]) for name in weights}
+        terms = {name: stacked_term(scores, name) for name in weights}
         return blended_advantages(terms, weights, **options)
 
     @property

@@ -161,3 +161,48 @@ def test_register_makes_a_reward_of_ones_own(monkeypatch):
         rewards.register("meanvalue")(type("MeanValue", (Brightness,), {"__qualname__": "Other"}))
     with pytest.raises(ConfigError, match="same name in capitals"):
         rewards.register("median_value")(MeanValue)
+
+
+def write_module(folder, monkeypatch, name, text):
+    (folder / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(folder))
+
+
+OWN = """
+import numpy as np
+from rewards import PointwiseReward
+
+class MyReward(PointwiseReward):
+    def __init__(self, factor=1.0):
+        self.factor = factor
+
+    def score_samples(self, prompt, samples):
+        return self.factor * samples.mean(axis=(1, 2, 3))
+
+other = 3
+"""
+
+
+def test_a_reward_of_ones_own_is_found_by_its_path(tmp_path, monkeypatch):
+    write_module(tmp_path, monkeypatch, "own_reward_module", OWN)
+    for path in ("own_reward_module:MyReward", "own_reward_module.MyReward"):
+        reward = rewards.make(path, factor=2.0, deadline_s=5)
+        assert reward.guarded([group(10, 20)])[0].rewards.tolist() == [20, 40]
+        assert reward.name == "my_reward"
+        assert reward.deadline_s == 5
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        ("own_reward_errors:MyRewrad", UnknownNameError, "Did you mean 'MyReward'"),
+        ("own_reward_errors:other", ConfigError, "derived from rewards.Reward, got 3"),
+        ("no_such_module:MyReward", ConfigError, "'no_such_module' cannot be imported.*mymodule:MyReward"),
+        (":MyReward", ConfigError, "cannot be imported"),
+        ("own_reward_errors:", UnknownNameError, "Known: MyReward[.]"),
+    ],
+)
+def test_a_path_that_leads_nowhere_says_so(tmp_path, monkeypatch, path, error, message):
+    write_module(tmp_path, monkeypatch, "own_reward_errors", OWN)
+    with pytest.raises(error, match=message):
+        rewards.make(path)
