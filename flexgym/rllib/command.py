@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from flexgym.rllib.algorithm import FlowAlgorithm
-from flexgym.rllib.recipe import Recipe, apply_overrides, apply_recipe, load_recipe
-from flexgym.rllib.training_run import RunSettings, TrainingRun, saved_recipe
+from flexgym.rllib.recipe import apply_recipe
+from flexgym.rllib.training_run import TrainingRun
+from flexgym.runs.recipe import Recipe, apply_overrides, load_recipe, saved_recipe
+from flexgym.runs.settings import RunSettings
 from flexgym.terminal import teaching_errors
 
 
