@@ -39,14 +39,14 @@ class Verification:
 
 
 def save_verification(
-    verification: Verification, samples: Path, tensorboard: TensorboardLog, *, iteration: int
+    verification: Verification, samples: Path, tensorboard: TensorboardLog | None, *, iteration: int
 ) -> None:
     """Draw held-out samples with fixed seeds, so that grids of two iterations differ by what was learnt alone.
 
     Args:
         verification: of which the first samples are drawn.
         samples: folder for the PNG, of videos the GIF.
-        tensorboard: which gets the same picture.
+        tensorboard: which gets the same picture, if any.
         iteration: that the file is named after.
     """
     accuracy = verification.metrics["eval/verifier_accuracy"]
@@ -59,10 +59,10 @@ def save_verification(
     name = f"iteration_{iteration:06d}"
     if grid.ndim == 4:
         save_gif(samples / f"{name}.gif", grid)
-        tensorboard.video("held_out", grid, iteration)
     else:
         save_png(samples / f"{name}.png", grid)
-        tensorboard.image("held_out", grid, iteration)
+    if tensorboard is not None:
+        (tensorboard.video if grid.ndim == 4 else tensorboard.image)("held_out", grid, iteration)
 
 
 def _grid_rows(verification: Verification) -> list[GridRow]:
