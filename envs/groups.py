@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -25,7 +25,12 @@ _NOT_STARTED = -1
 
 
 def open_generator(
-    name: str, modality: str, generator: str | Path | FlowGenerator | None, *, settings: Mapping[str, Any]
+    name: str,
+    modality: str,
+    generator: str | Path | FlowGenerator | None,
+    *,
+    settings: Mapping[str, Any],
+    options: Sequence[str] = (),
 ) -> FlowGenerator:
     """The generator of an environment.
 
@@ -34,6 +39,7 @@ def open_generator(
         modality: ``"image"`` or ``"video"``.
         generator: to share, or where to load it from; None for the embedded one.
         settings: sampling settings among the environment's arguments; anything else is refused.
+        options: names of the arguments that this kind of environment has of its own, for messages.
 
     Raises:
         UnknownNameError: for an unknown argument, with the nearest valid one.
@@ -42,7 +48,7 @@ def open_generator(
         ConfigError: for a setting that cannot work.
     """
     sampling = [setting for setting in SETTINGS if modality == "video" or setting != "num_frames"]
-    known = ["generator", "group_size", "prompts", "preview", "render_mode", *sampling]
+    known = ["generator", "group_size", "prompts", "preview", "render_mode", *options, *sampling]
     check_names(f"argument of {name}", settings, known)
     if not isinstance(generator, FlowGenerator):
         return load_generator(generator, modality=modality, **settings)
@@ -62,17 +68,21 @@ class GroupBatch:
         preview: whether the info of each step holds samples.
 
     Raises:
-        ConfigError: for a group of fewer than 2.
+        ConfigError: for a group of fewer than `smallest`.
         PromptSourceError: when the prompts cannot be used.
     """
 
+    options: ClassVar[tuple[str, ...]] = ()
+    """Arguments of the environment that are for the batch alone."""
+    smallest: ClassVar[int] = 2
+    """Samples of a group at least."""
+
     def __init__(
-        self, generator: FlowGenerator, prompts: Any, *, group_size: int, num_groups: int, preview: bool
+        self, generator: FlowGenerator, *, prompts: Any, group_size: int, num_groups: int, preview: bool
     ) -> None:
-        if isinstance(group_size, bool) or not isinstance(group_size, int | np.integer) or group_size < 2:
-            raise ConfigError(
-                f"group_size must be a whole number of at least 2 (samples are compared), got {group_size!r}"
-            )
+        if isinstance(group_size, bool) or not isinstance(group_size, int | np.integer) or group_size < self.smallest:
+            why = " (samples are compared)" if self.smallest > 1 else ""
+            raise ConfigError(f"group_size must be a whole number of at least {self.smallest}{why}, got {group_size!r}")
         self.generator = generator
         self.source: PromptSource = load_prompts(prompts, generator.modality)
         self.group_size = int(group_size)
@@ -90,12 +100,12 @@ class GroupBatch:
 
     def observation_space(self) -> gymnasium.spaces.Dict:
         """Of one group."""
-        spaces = {"prompt": PromptSpace(), "latents": self.action_space(), "sigma": _box(0.0, 1.0, (1,))}
+        spaces = {"prompt": PromptSpace(), "latents": self.action_space(), "sigma": box(0.0, 1.0, (1,))}
         return gymnasium.spaces.Dict(spaces)
 
     def action_space(self) -> gymnasium.spaces.Box:
         """Of one group: its next latents."""
-        return _box(-np.inf, np.inf, self.latents.shape[1:])
+        return box(-np.inf, np.inf, self.latents.shape[1:])
 
     @property
     def finished(self) -> NDArray[np.bool_]:
@@ -135,8 +145,7 @@ class GroupBatch:
             ActionError: when the latents have another shape or are not all finite, or an active group is finished;
                 nothing has changed then.
         """
-        if (self.steps[active] == _NOT_STARTED).any() or self.finished[active].any():
-            raise ActionError("expected reset() before this step: the episode has ended or has not begun")
+        self._check_running(active)
         latents = self._checked(actions, active)
         if not active.all():
             latents[~active] = self.latents[~active]
@@ -144,6 +153,10 @@ class GroupBatch:
         self.steps = self.steps + active
         for slot in np.flatnonzero(active).tolist():
             self._forget(slot)
+
+    def _check_running(self, active: NDArray[np.bool_]) -> None:
+        if (self.steps[active] == _NOT_STARTED).any() or self.finished[active].any():
+            raise ActionError("expected reset() before this step: the episode has ended or has not begun")
 
     def _checked(self, actions: Any, active: NDArray[np.bool_]) -> NDArray[np.float32]:
         """A copy of the actions, which stay the caller's."""
@@ -224,9 +237,24 @@ class GroupBatch:
 
 
 class GroupAccess:
-    """What both kinds of environment show of their groups."""
+    """What single and vector environments have in common: a generator, and groups that it makes."""
 
+    name: ClassVar[str]
+    modality: ClassVar[str]
+    batch_type: ClassVar[type[GroupBatch]] = GroupBatch
+    generator: FlowGenerator
     _groups: GroupBatch
+
+    def _open(
+        self, generator: str | Path | FlowGenerator | None, settings: Mapping[str, Any], **batch: Any
+    ) -> GroupBatch:
+        """Load the generator and set up its groups; settings are split into those of sampling and of the batch."""
+        options = self.batch_type.options
+        own = {name: settings[name] for name in options if name in settings}
+        sampling = {name: value for name, value in settings.items() if name not in own}
+        self.generator = open_generator(self.name, self.modality, generator, settings=sampling, options=options)
+        self._groups = self.batch_type(self.generator, **batch, **own)
+        return self._groups
 
     @property
     def group_size(self) -> int:
@@ -264,5 +292,6 @@ def check_options(options: Mapping[str, Any] | None, known: Sequence[str]) -> di
     return dict(options or {})
 
 
-def _box(low: float, high: float, shape: tuple[int, ...]) -> gymnasium.spaces.Box:
+def box(low: float, high: float, shape: tuple[int, ...]) -> gymnasium.spaces.Box:
+    """Float32 numbers of a shape, all within the same bounds."""
     return gymnasium.spaces.Box(low, high, shape, np.float32)

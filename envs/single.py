@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.groups import RENDER_MODES, GroupAccess, GroupBatch, check_options, check_render_mode, open_generator
+from envs.groups import RENDER_MODES, GroupAccess, check_options, check_render_mode
 from envs.prompts import Prompts
 from flexgym.generators.base import FlowGenerator
 
@@ -45,8 +45,6 @@ class GroupEnv(GroupAccess, gymnasium.Env):
     """
 
     metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 8}
-    name: ClassVar[str]
-    modality: ClassVar[str]
 
     def __init__(
         self,
@@ -62,10 +60,8 @@ class GroupEnv(GroupAccess, gymnasium.Env):
         self.render_mode = render_mode
         # a vector of single environments writes into it
         self.metadata = dict(type(self).metadata)
-        self.generator = open_generator(self.name, self.modality, generator, settings=settings)
-        self._groups = GroupBatch(self.generator, prompts, group_size=group_size, num_groups=1, preview=preview)
-        self.observation_space = self._groups.observation_space()
-        self.action_space = self._groups.action_space()
+        groups = self._open(generator, settings, prompts=prompts, group_size=group_size, num_groups=1, preview=preview)
+        self.observation_space, self.action_space = groups.observation_space(), groups.action_space()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin a group of noise for a prompt.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from envs.groups import RENDER_MODES, GroupAccess, GroupBatch, check_options, check_render_mode, open_generator
+from envs.groups import RENDER_MODES, GroupAccess, check_options, check_render_mode
 from envs.prompts import Prompts
 from flexgym.errors import ConfigError, unknown_name
 from flexgym.generators.base import FlowGenerator
@@ -42,8 +42,6 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
     """
 
     metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 8}
-    name: ClassVar[str]
-    modality: ClassVar[str]
 
     def __init__(
         self,
@@ -63,10 +61,10 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
         self.num_envs, self.render_mode = num_envs, render_mode
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
-        self.generator = open_generator(self.name, self.modality, generator, settings=settings)
-        self._groups = GroupBatch(self.generator, prompts, group_size=group_size, num_groups=num_envs, preview=preview)
-        self.single_observation_space = self._groups.observation_space()
-        self.single_action_space = self._groups.action_space()
+        groups = self._open(
+            generator, settings, prompts=prompts, group_size=group_size, num_groups=num_envs, preview=preview
+        )
+        self.single_observation_space, self.single_action_space = groups.observation_space(), groups.action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._rngs: list[np.random.Generator] = []

@@ -17,6 +17,8 @@ __all__ = ["FlowPolicy"]
 _ENVIRONMENTS = {
     "FlexT2I-v0": ("envs.t2i:FlexT2I", "envs.t2i:FlexT2IVector"),
     "FlexT2V-v0": ("envs.t2v:FlexT2V", "envs.t2v:FlexT2VVector"),
+    "FlexT2IControl-v0": ("envs.t2i:FlexT2IControl", "envs.t2i:FlexT2IControlVector"),
+    "FlexT2VControl-v0": ("envs.t2v:FlexT2VControl", "envs.t2v:FlexT2VControlVector"),
 }
 
 for _name, (_single, _vector) in _ENVIRONMENTS.items():

@@ -13,9 +13,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -147,6 +147,7 @@ class OneAtATime:
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
+        self._threads: ThreadPool | None = None
 
     def call(self, work: Callable[[], _Result], deadline_s: float) -> _Result:
         """What ``work`` returns or raises.
@@ -162,25 +163,24 @@ class OneAtATime:
         started = time.monotonic()
         if not self._turn.acquire(timeout=deadline_s):
             raise late
-        done: Future[_Result] = Future()
 
-        def run() -> None:
+        def run() -> _Result:
             try:
-                done.set_result(work())
-            except BaseException as error:  # it belongs to the thread that waits
-                done.set_exception(error)
-                if not isinstance(error, Exception):
-                    raise
+                return work()
             finally:
                 self._turn.release()
 
-        threading.Thread(target=run, daemon=True, name="reward-with-deadline").start()
-        try:
-            return done.result(timeout=max(0.0, deadline_s - (time.monotonic() - started)))
-        except TimeoutError:
-            if done.done():  # the scorer's own
-                raise
-            raise late from None
+        running = self._pool().apply_async(run)
+        running.wait(max(0.0, deadline_s - (time.monotonic() - started)))
+        if not running.ready():
+            raise late
+        return running.get()
+
+    def _pool(self) -> ThreadPool:
+        """Made when it is first needed; its thread does not keep a program from ending."""
+        if self._threads is None:
+            self._threads = ThreadPool(1)
+        return self._threads
 
 
 def checked_deadline(deadline_s: Any) -> float | None:

@@ -25,7 +25,7 @@ def plan(
     from flexgym.planning.plan import Planner
     from flexgym.planning.report import show
     from flexgym.planning.settings import read_settings
-    from flexgym.rllib.recipe import apply_overrides, load_recipe
+    from flexgym.runs.recipe import apply_overrides, load_recipe
 
     with teaching_errors():
         planner = Planner(choose_device(device, gib=gib, tflops=tflops))

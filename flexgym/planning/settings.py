@@ -90,7 +90,7 @@ def read_settings(recipe: Mapping[str, Any]) -> PlanSettings:
         UnknownNameError: a section or key that does not exist.
     """
     from flexgym.rllib.planned import planned_config
-    from flexgym.rllib.training_run import RunSettings
+    from flexgym.runs.settings import RunSettings
 
     if "judge" in recipe:
         raise ConfigError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -22,35 +21,13 @@ from flexgym.judge.agreement import agreement_summary
 from flexgym.rllib.config import FlowAlgorithmConfig
 from flexgym.rllib.runner import Scored, mean_score
 from flexgym.rollout import Rollout, concatenate
+from flexgym.runs.verification import Verification
 from flexgym.types import GroupScores, Prompt, SampleGroup, stacked_term
 
 METRICS = "flexgym"
 """Where the metrics of an iteration stand in RLlib's result."""
 OF_LARGEST = frozenset({"policy/max_abs_log_ratio", "time/update_s", "time/reward_wait_s"})
 """Of several learners' metrics the largest counts here, elsewhere the mean."""
-
-
-@dataclass(frozen=True, eq=False)
-class Verification:
-    """What a verifier says about held-out prompts.
-
-    Attributes:
-        prompts: N of them.
-        samples: one for each, uint8 ``[N, ...]``.
-        scores: of each, float32 ``[N]``.
-    """
-
-    prompts: Sequence[str]
-    samples: NDArray[np.uint8]
-    scores: NDArray[np.float32]
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Share of samples without fault, and mean score."""
-        return {
-            "eval/verifier_accuracy": float(np.mean(self.scores >= 1.0 - 1e-6)),
-            "eval/verifier_score": float(np.nanmean(self.scores)),
-        }
 
 
 class FlowAlgorithm(Algorithm):

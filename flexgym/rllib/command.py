@@ -1,16 +1,16 @@
-"""The command line of every agent: recipe, overrides, and what is to be resumed."""
+"""The command line of the agents on RLlib."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from flexgym.rllib.algorithm import FlowAlgorithm
-from flexgym.rllib.recipe import Recipe, apply_overrides, apply_recipe, load_recipe
-from flexgym.rllib.training_run import RunSettings, TrainingRun, saved_recipe
-from flexgym.terminal import teaching_errors
+from flexgym.rllib.recipe import apply_recipe
+from flexgym.rllib.training_run import TrainingRun
+from flexgym.runs.command import recipe_command
+from flexgym.runs.recipe import Recipe
+from flexgym.runs.settings import RunSettings
 
 
 def run_command(algorithm: type[FlowAlgorithm], *, default_recipe: str, program: str) -> None:
@@ -22,22 +22,10 @@ def run_command(algorithm: type[FlowAlgorithm], *, default_recipe: str, program:
         program: how the command is typed, for messages.
     """
 
-    def command(
-        overrides: Annotated[list[str] | None, typer.Argument(help="such as training.lr=1e-4 run.minutes=5")] = None,
-        config: Annotated[str | None, typer.Option(help="a recipe: a file, or the name of a shipped one")] = None,
-        resume: Annotated[Path | None, typer.Option(help="a run folder, or one checkpoint in it")] = None,
-    ) -> None:
-        with teaching_errors():
-            recipe = saved_recipe(resume) if resume and not config else load_recipe(config or default_recipe)
-            _train(algorithm, apply_overrides(recipe, overrides or []), resume=resume, program=program)
+    def train(recipe: Recipe, resume: Path | None) -> None:
+        settings = RunSettings.parse(recipe.pop("run", None) or {})
+        config: Any = apply_recipe(algorithm.get_default_config(), recipe)
+        config.validate()
+        TrainingRun(config, settings, resume=resume, command=program.split()).train()
 
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(help=algorithm.__doc__)(command)
-    app(prog_name=program)
-
-
-def _train(algorithm: type[FlowAlgorithm], recipe: Recipe, *, resume: Path | None, program: str) -> None:
-    settings = RunSettings.parse(recipe.pop("run", None) or {})
-    config: Any = apply_recipe(algorithm.get_default_config(), recipe)
-    config.validate()
-    TrainingRun(config, settings, resume=resume, command=program.split()).train()
+    recipe_command(train, default_recipe=default_recipe, program=program, summary=algorithm.__doc__)

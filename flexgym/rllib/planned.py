@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from flexgym.errors import ConfigError
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.config import FlowAlgorithmConfig
-from flexgym.rllib.recipe import Recipe, apply_recipe
+from flexgym.rllib.recipe import apply_recipe
+from flexgym.runs.recipe import Recipe
 
 if TYPE_CHECKING:
     from rewards import Reward

@@ -6,77 +6,24 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from flexgym.errors import JudgeUnavailableError, RewardError, built_settings
-from flexgym.judge.choice import check_count
-from flexgym.rllib.algorithm import METRICS, FlowAlgorithm, Verification
+from flexgym.errors import JudgeUnavailableError, RewardError
+from flexgym.rllib.algorithm import METRICS, FlowAlgorithm
 from flexgym.rllib.config import FlowAlgorithmConfig
-from flexgym.rllib.recipe import Recipe, describe, load_recipe
-from flexgym.runs.checkpoints import resolve_checkpoint
+from flexgym.rllib.recipe import describe
 from flexgym.runs.display import TrainingDisplay
 from flexgym.runs.export import GENERATOR
 from flexgym.runs.folder import RunFolder
 from flexgym.runs.interrupt import GracefulInterrupt, resume_message
-from flexgym.runs.media import GridRow, draw_grid, save_gif, save_png
 from flexgym.runs.metrics import read_metrics
+from flexgym.runs.settings import RunSettings
 from flexgym.runs.tensorboard import TensorboardLog
-
-_GRID_ROWS, _GRID_COLUMNS = 4, 6
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """Section ``run`` of a recipe.
-
-    Attributes:
-        name: of the folder.
-        root: where run folders stand.
-        iterations: how many there are in all.
-        minutes: wall time after which the run ends, whatever the iterations; None is no limit.
-        checkpoint_interval: iterations between two checkpoints.
-        keep: number of newest checkpoints that are kept.
-
-    Raises:
-        ConfigError: for a count that is no whole number of at least 1.
-    """
-
-    name: str = "run"
-    root: str = "runs"
-    iterations: int = 100
-    minutes: float | None = None
-    checkpoint_interval: int = 20
-    keep: int = 3
-
-    def __post_init__(self) -> None:
-        for name in ("iterations", "checkpoint_interval", "keep"):
-            check_count(f"run.{name}", getattr(self, name))
-
-    @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> RunSettings:
-        """From the section of a recipe.
-
-        Raises:
-            UnknownNameError: for an unknown key, with the nearest valid one.
-            ConfigError: for a value that cannot work.
-        """
-        return built_settings("section 'run'", cls, values)
-
-
-def saved_recipe(run: Path) -> Recipe:
-    """The recipe that a run was started with.
-
-    Args:
-        run: a run folder, or one checkpoint in it.
-
-    Raises:
-        CheckpointError: when there is no whole checkpoint to go on from.
-    """
-    return load_recipe(resolve_checkpoint(run).resolve().parents[1] / "config.yaml")
+from flexgym.runs.verification import Verification, save_verification
 
 
 class TrainingRun:
@@ -171,27 +118,10 @@ class TrainingRun:
         """Metrics to the file, TensorBoard and the display; a grid where samples were verified."""
         if verification is not None:
             row = {**row, **verification.metrics}
-            self._draw(verification, row["iteration"])
+            save_verification(verification, self.folder.samples, self._tensorboard, iteration=row["iteration"])
         self.folder.metrics.append(row)
         self._tensorboard.scalars(row, row["iteration"])
         display.update(row)
-
-    def _draw(self, verification: Verification, iteration: int) -> None:
-        """Held-out samples with fixed seeds, so that grids of two iterations differ by what was learnt alone."""
-        accuracy = verification.metrics["eval/verifier_accuracy"]
-        grid = draw_grid(
-            _grid_rows(verification),
-            title=f"iteration {iteration}: {accuracy:.1%} of the held-out prompts met",
-            columns=_GRID_COLUMNS,
-            tile=96,
-        )
-        name = f"iteration_{iteration:06d}"
-        if grid.ndim == 4:
-            save_gif(self.folder.samples / f"{name}.gif", grid)
-            self._tensorboard.video("held_out", grid, iteration)
-        else:
-            save_png(self.folder.samples / f"{name}.png", grid)
-            self._tensorboard.image("held_out", grid, iteration)
 
     def _checkpoint(self, algorithm: FlowAlgorithm) -> Path:
         def write(folder: Path) -> None:
@@ -236,16 +166,3 @@ def _quiet_libraries() -> None:
         library.set_verbosity_error()
         library.disable_progress_bar()
     logging.getLogger("ray").setLevel(logging.ERROR)
-
-
-def _grid_rows(verification: Verification) -> list[GridRow]:
-    """The first held-out samples, one tile each under its own caption."""
-    count = min(_GRID_ROWS * _GRID_COLUMNS, len(verification.prompts))
-    return [
-        GridRow(
-            caption=verification.prompts[index],
-            samples=verification.samples[index : index + 1],
-            marks=(bool(verification.scores[index] >= 1.0 - 1e-6),),
-        )
-        for index in range(count)
-    ]

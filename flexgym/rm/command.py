@@ -69,10 +69,10 @@ def export(
     dtype: Annotated[str, typer.Option(help="of the weights: bfloat16 or float32")] = "bfloat16",
 ) -> None:
     """Make a checkpoint folder for transformers and vLLM, with an adapter merged into the weights."""
-    from flexgym.rllib.training_run import saved_recipe
     from flexgym.rm.saving import export_judge
     from flexgym.rm.training_run import JUDGE
     from flexgym.runs.checkpoints import resolve_checkpoint
+    from flexgym.runs.recipe import saved_recipe
 
     with teaching_errors():
         source = saved_recipe(run)["judge"]["source"]
@@ -171,10 +171,11 @@ def _tell_cost(who: str, cost: Cost | None, price: tuple[float, float] | None) -
 def _train(
     settings: Any, overrides: list[str] | None, recipe_name: str, *, resume: Path | None, dry_run: bool, stage: str
 ) -> None:
-    from flexgym.rllib.recipe import apply_overrides, apply_recipe, load_recipe
-    from flexgym.rllib.training_run import RunSettings, saved_recipe
+    from flexgym.rllib.recipe import apply_recipe
     from flexgym.rm.plan import make_plan
     from flexgym.rm.training_run import RewardModelRun
+    from flexgym.runs.recipe import apply_overrides, load_recipe, saved_recipe
+    from flexgym.runs.settings import RunSettings
 
     recipe = apply_overrides(saved_recipe(resume) if resume else load_recipe(recipe_name), overrides or [])
     run = RunSettings.parse(recipe.pop("run", None) or {})

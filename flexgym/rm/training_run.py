@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from flexgym.rllib.recipe import describe
-from flexgym.rllib.training_run import RunSettings
 from flexgym.rm.algorithm import METRICS, RewardModelAlgorithm
 from flexgym.rm.config import RewardModelConfig
 from flexgym.rm.held_out import PREFIX
 from flexgym.runs.folder import RunFolder
 from flexgym.runs.interrupt import GracefulInterrupt, resume_message
+from flexgym.runs.settings import RunSettings
 from flexgym.runs.tensorboard import TensorboardLog
 
 _FIGURES = ("loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins")

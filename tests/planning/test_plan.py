@@ -26,7 +26,7 @@ from flexgym.planning.settings import PlanSettings, read_settings
 from flexgym.planning.skeleton import config_folder
 from flexgym.policy import FlowPolicy
 from flexgym.replay import replay_loss, replay_step
-from flexgym.rllib.recipe import apply_overrides, load_recipe
+from flexgym.runs.recipe import apply_overrides, load_recipe
 
 RECIPES = {"image": "pref_grpo_shapes_t2i", "video": "pref_grpo_shapes_t2v"}
 WAYS = {

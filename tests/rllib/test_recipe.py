@@ -12,14 +12,8 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from agents.pref_grpo import PrefGRPOConfig
 from flexgym.errors import ConfigError, UnknownNameError
 from flexgym.flow import clipped_surrogate
-from flexgym.rllib.recipe import (
-    apply_overrides,
-    apply_recipe,
-    config_sections,
-    describe,
-    load_recipe,
-    shipped_recipes,
-)
+from flexgym.rllib.recipe import apply_recipe, config_sections, describe
+from flexgym.runs.recipe import apply_overrides, load_recipe, shipped_recipes
 from flexgym.runs.yaml_files import dump_yaml, parse_yaml
 
 

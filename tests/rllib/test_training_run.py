@@ -7,8 +7,9 @@ import ray
 
 from agents.pref_grpo import PrefGRPOConfig
 from flexgym.errors import CheckpointError, ConfigError, UnknownNameError
-from flexgym.rllib.training_run import RunSettings, TrainingRun
+from flexgym.rllib.training_run import TrainingRun
 from flexgym.runs import RunFolder
+from flexgym.runs.settings import RunSettings
 
 
 def test_settings_of_a_run_are_the_section_of_a_recipe():

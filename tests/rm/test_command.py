@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 from flexgym.errors import ConfigError
 from flexgym.judge.backends.base import ChatRequest, Decoding
 from flexgym.judge.backends.transformers_model import TransformersBackend
-from flexgym.rllib.recipe import apply_recipe, load_recipe
+from flexgym.rllib.recipe import apply_recipe
 from flexgym.rm.command import app
 from flexgym.rm.dpo import RewardDPOConfig
 from flexgym.rm.processor import load_model
 from flexgym.rm.saving import export_judge, save_judge
 from flexgym.rm.sft import RewardSFTConfig
 from flexgym.runs.metrics import read_metrics
+from flexgym.runs.recipe import load_recipe
 from tests.judge.backends.tiny_qwen3_vl import picture
 
 SMALL = ["judge.dtype=float32", "training.lr=1e-2", "training.batch_size=4", "training.micro_batch_size=2"]

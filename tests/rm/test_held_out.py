@@ -12,11 +12,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from typer.testing import CliRunner
 
 from flexgym.errors import ConfigError
-from flexgym.rllib.training_run import RunSettings
 from flexgym.rm.command import app
 from flexgym.rm.held_out import Share
 from flexgym.rm.training_run import RewardModelRun
 from flexgym.runs.metrics import read_metrics
+from flexgym.runs.settings import RunSettings
 from tests.rm.small import LORA, measured, small_config, steps, weights, write_rows
 
 KINDS = ["sft", "dpo"]

@@ -1,0 +1,235 @@
+"""Control of a frozen generator: the action is how a group is sampled, not what it becomes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from envs.features import PROMPT_FEATURES, prompt_features
+from envs.groups import GroupBatch, box
+from envs.single import GroupEnv
+from envs.vector import GroupVectorEnv
+from flexgym.errors import ActionError, ConfigError
+from flexgym.flow import ODE, noise_scale
+from flexgym.generators.base import FlowGenerator
+from flexgym.policy import FlowPolicy
+
+_DIGITS = 4
+"""Decimals to which the settings behind an action are rounded, so that those of the pipeline come out exactly."""
+_LEAST_RANGE = 3.0
+
+
+class ControlBatch(GroupBatch):
+    """P groups side by side, whose guidance and noise are chosen while they are made.
+
+    Args:
+        generator: that makes them; it stays as it is.
+        decisions: how often guidance and noise are chosen in an episode.
+        guidance: least and greatest guidance scale; None is from 1 to twice the generator's own, at least to 3.
+        noise: what kind of noise the steps add: ``"cps"``, ``"flow"`` or ``"dance"``.
+        eta: least and greatest amount of it.
+        batch: of `GroupBatch`.
+
+    Raises:
+        UnknownNameError: for an unknown kind of noise.
+        ConfigError: for bounds or a number of decisions that cannot work, or what `GroupBatch` refuses.
+    """
+
+    options = ("decisions", "guidance", "noise", "eta")
+    smallest = 1
+
+    def __init__(
+        self,
+        generator: FlowGenerator,
+        *,
+        decisions: int = 1,
+        guidance: tuple[float, float] | None = None,
+        noise: str = "cps",
+        eta: tuple[float, float] = (0.0, 1.0),
+        **batch: Any,
+    ) -> None:
+        super().__init__(generator, **batch)
+        own = generator.settings.guidance_scale
+        ranges = [guidance or (1.0, max(2.0 * own, _LEAST_RANGE)), eta]
+        self._low, self._high = np.array([_bounds(*named) for named in zip(("guidance", "eta"), ranges, strict=True)]).T
+        self._noise = noise
+        _check_noise(noise, float(self._high[1]))
+        self._ends = _ends(decisions, self.num_steps)
+        share = (np.clip([own, 0.0], self._low, self._high) - self._low) / (self._high - self._low)
+        self.default_action: NDArray[np.float32] = (2.0 * share - 1.0).astype(np.float32)
+        self.default_action.flags.writeable = False
+        self._features = np.zeros((self.num_groups, PROMPT_FEATURES), np.float32)
+        self._actions = np.tile(self.default_action, (self.num_groups, 1))
+        self._noise_rngs = [np.random.default_rng(0)] * self.num_groups
+
+    def observation_space(self) -> gymnasium.spaces.Dict:
+        """Of one group."""
+        bound = math.sqrt(PROMPT_FEATURES)
+        return gymnasium.spaces.Dict(
+            {
+                "prompt": box(-bound, bound, (PROMPT_FEATURES,)),
+                "progress": box(0.0, 1.0, (1,)),
+                "sigma": box(0.0, 1.0, (1,)),
+                "last_action": self.action_space(),
+            }
+        )
+
+    def action_space(self) -> gymnasium.spaces.Box:
+        """Of one group: guidance scale and amount of noise, each from -1 (least) to 1 (greatest)."""
+        return box(-1.0, 1.0, (2,))
+
+    def begin(self, slots: Sequence[int], rngs: Sequence[np.random.Generator], prompts: Sequence[Any]) -> None:
+        """Start groups anew; see `GroupBatch.begin`. The seed of a group's noise is drawn after its prompt."""
+        super().begin(slots, rngs, prompts)
+        for slot in slots:
+            self._noise_rngs[slot] = np.random.default_rng(int(rngs[slot].integers(2**63)))
+            self._actions[slot] = self.default_action
+            prompt = self.prompts[slot]
+            assert prompt is not None
+            self._features[slot] = prompt_features(self.generator, prompt.text)
+
+    def advance(self, actions: Any, active: NDArray[np.bool_]) -> None:
+        """Take the denoising steps up to the next decision.
+
+        Args:
+            actions: ``[P, 2]`` within -1 and 1.
+            active: groups that take it, ``[P]``; the actions of others are ignored.
+
+        Raises:
+            ActionError: when the actions have another shape, are not within the bounds, or an active group is finished;
+                nothing has changed then.
+        """
+        self._check_running(active)
+        chosen = self._checked(actions, active)
+        latents, steps = self.latents.copy(), self.steps.copy()
+        for slot in np.flatnonzero(active).tolist():
+            self._actions[slot] = chosen[slot]
+            steps[slot] = next(end for end in self._ends if end > self.steps[slot])
+            latents[slot] = self._denoise(slot, int(steps[slot]))
+            self._forget(slot)
+        self.latents, self.steps = latents, steps
+
+    def _checked(self, actions: Any, active: NDArray[np.bool_]) -> NDArray[np.float32]:
+        try:
+            chosen = np.array(actions, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise ActionError(f"expected guidance and noise as a float32 array, got {actions!r}: {error}") from error
+        if chosen.shape != self._actions.shape:
+            raise ActionError(f"expected guidance and noise of shape {self._actions.shape}, got {chosen.shape}")
+        if not (np.abs(chosen[active]) <= 1.0).all():
+            raise ActionError(
+                f"guidance and noise must lie within -1 and 1, got {chosen[active].tolist()}: bound what a policy puts"
+                " out, for example with gymnasium.wrappers.ClipAction"
+            )
+        return chosen
+
+    def _denoise(self, slot: int, end: int) -> NDArray[np.float32]:
+        """The latents of a group after the steps up to ``end``, sampled as its action says."""
+        prompt = self.prompts[slot]
+        assert prompt is not None
+        guidance, eta = self.settings_of(slot)
+        generator = self.generator.with_settings(guidance_scale=guidance)
+        noise = noise_scale(self._noise, eta) if eta else ODE()
+        policy = FlowPolicy(generator, noise, seed=int(self._noise_rngs[slot].integers(2**62)))
+        latents = torch.from_numpy(self.latents[slot])[None]
+        for step in range(int(self.steps[slot]), end):
+            level = self.sigmas[step : step + 1, None]
+            latents = policy.act({"prompt": (prompt.text,), "latents": latents.numpy(), "sigma": level}).latents
+        return latents[0].numpy()
+
+    def settings_of(self, slot: int) -> tuple[float, float]:
+        """Guidance scale and amount of noise that a group was last sampled with."""
+        values = self._low + (self._actions[slot].astype(np.float64) + 1.0) / 2.0 * (self._high - self._low)
+        return round(float(values[0]), _DIGITS), round(float(values[1]), _DIGITS)
+
+    def observation(self) -> dict[str, Any]:
+        """Of all groups, in the form of Gymnasium's batched spaces."""
+        return {
+            "prompt": self._features.copy(),
+            "progress": (self.steps[:, None] / self.num_steps).astype(np.float32),
+            "sigma": self.sigmas[self.steps][:, None],
+            "last_action": self._actions.copy(),
+        }
+
+    def info(self, slot: int) -> dict[str, Any]:
+        """That of `GroupBatch`, and after a step the guidance scale and the amount of noise behind the action."""
+        info = super().info(slot)
+        if self.steps[slot]:
+            info["guidance_scale"], info["eta"] = self.settings_of(slot)
+        return info
+
+
+class ControlEnv(GroupEnv):
+    """Sampling with a frozen generator, one decision or several for each group of G samples.
+
+    The action is two numbers within -1 and 1: where guidance scale and amount of noise lie between their bounds. They
+    hold for the denoising steps up to the next decision; with one decision an episode is one step. `default_action`
+    samples as the pipeline does: its own guidance, no noise.
+
+    The observation holds ``prompt`` (float32 ``[64]``, see `envs.features.prompt_features`), ``progress`` (share of the
+    denoising steps that are done), ``sigma`` (noise level of the latents) and ``last_action``. The info is that of
+    `GroupEnv`, with ``guidance_scale`` and ``eta`` after each step; the reward is 0 until a reward wrapper scores the
+    finished group.
+
+    Args:
+        decisions: in an episode, at most as many as denoising steps.
+        guidance: least and greatest guidance scale; None is from 1 to twice the generator's own, at least to 3.
+        noise: what kind of noise the steps add: ``"cps"``, ``"flow"`` or ``"dance"``.
+        eta: least and greatest amount of it.
+        group_size: samples G, at least 1.
+        arguments: the others of `GroupEnv`, which also says what is raised.
+    """
+
+    batch_type = ControlBatch
+    _groups: ControlBatch
+
+    @property
+    def default_action(self) -> NDArray[np.float32]:
+        """The action that samples as the pipeline does, or as nearly as the bounds let it: float32 ``[2]``."""
+        return self._groups.default_action
+
+
+class ControlVectorEnv(GroupVectorEnv):
+    """P episodes of `ControlEnv` in one batch; what comes out is to the bit what P single environments give.
+
+    Args:
+        arguments: of `ControlEnv`; ``num_envs`` and ``autoreset_mode`` are those of `GroupVectorEnv`.
+    """
+
+    batch_type = ControlBatch
+    _groups: ControlBatch
+
+    @property
+    def default_action(self) -> NDArray[np.float32]:
+        """The action that samples as the pipeline does, or as nearly as the bounds let it: float32 ``[2]``."""
+        return self._groups.default_action
+
+
+def _bounds(name: str, bounds: Any) -> tuple[float, float]:
+    try:
+        low, high = (float(bound) for bound in bounds)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name} must be a least and a greatest value, got {bounds!r}") from error
+    if not (0.0 <= low < high and math.isfinite(high)):
+        raise ConfigError(f"{name} must be two finite values of at least 0, the lesser one first, got {bounds!r}")
+    return low, high
+
+
+def _check_noise(name: str, eta: float) -> None:
+    if noise_scale(name, eta).to_clean:
+        raise ConfigError(f"noise {name!r} adds nothing to the steps of sampling: choose 'cps', 'flow' or 'dance'")
+
+
+def _ends(decisions: Any, num_steps: int) -> list[int]:
+    """After how many denoising steps each decision ends."""
+    if isinstance(decisions, bool) or not isinstance(decisions, int) or not 1 <= decisions <= num_steps:
+        raise ConfigError(
+            f"decisions must be a whole number from 1 to the {num_steps} denoising steps, got {decisions!r}"
+        )
+    return [round(num_steps * (index + 1) / decisions) for index in range(decisions)]

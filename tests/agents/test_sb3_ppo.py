@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+
+from agents.sb3_ppo import DEFAULT_RECIPE, make_run
+from flexgym.errors import RewardError, UnknownNameError
+from flexgym.runs.metrics import read_metrics
+from flexgym.runs.recipe import apply_overrides, load_recipe, saved_recipe
+
+SMALL = (
+    "run.iterations=2",
+    "run.checkpoint_interval=1",
+    "environment.num_envs=2",
+    "environment.env_config={group_size: 1, num_steps: 2}",
+    "verification.num_prompts=3",
+    "training.steps_per_iteration=8",
+    "PPO.n_steps=4",
+    "PPO.batch_size=4",
+    "PPO.n_epochs=1",
+    "SAC.learning_starts=4",
+    "SAC.batch_size=4",
+    "SAC.buffer_size=64",
+)
+
+
+def small(tmp_path, *overrides):
+    return apply_overrides(load_recipe(DEFAULT_RECIPE), [f"run.root={tmp_path}", "run.name=run", *SMALL, *overrides])
+
+
+def rows(folder):
+    return read_metrics(folder / "metrics.jsonl")
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "SAC"])
+def test_a_run_leaves_metrics_pictures_and_checkpoints_and_goes_on(tmp_path, algorithm):
+    folder = make_run(small(tmp_path, f"training.algorithm={algorithm}")).train()
+    assert [(row["iteration"], row["steps"]) for row in rows(folder)] == [(0, 0), (1, 8), (2, 16)]
+    first, middle, last = rows(folder)
+    assert {"eval/verifier_accuracy"} <= first.keys() & last.keys()
+    assert {"reward/mean", "action/guidance_scale", "action/eta"} <= middle.keys()
+    assert 0.0 <= middle["reward/mean"] <= 1.0
+    assert any(name.startswith("train/") for name in last)
+    assert [path.name for path in sorted((folder / "samples").iterdir())] == [
+        "iteration_000000.png",
+        "iteration_000002.png",
+    ]
+    assert sorted(path.name for path in (folder / "checkpoints").glob("iteration_*")) == [
+        "iteration_000001",
+        "iteration_000002",
+    ]
+    assert list((folder / "tensorboard").iterdir())
+    recipe = apply_overrides(saved_recipe(folder), ["run.iterations=3"])
+    assert make_run(recipe, folder).train() == folder
+    assert [(row["iteration"], row["steps"]) for row in rows(folder)] == [(0, 0), (1, 8), (2, 16), (3, 24)]
+
+
+def test_going_on_starts_from_the_saved_policy(tmp_path):
+    folder = make_run(small(tmp_path)).train()
+    saved = PPO.load(folder / "checkpoints" / "iteration_000002" / "model.zip")
+    seen = {}
+
+    class Look(BaseCallback):
+        def _on_training_start(self):
+            seen.update({name: value.clone() for name, value in self.model.policy.state_dict().items()})
+            seen["steps"] = self.num_timesteps
+
+        def _on_step(self):
+            return True
+
+    make_run(apply_overrides(saved_recipe(folder), ["run.iterations=3"]), folder).train([Look()])
+    assert seen.pop("steps") == 16
+    for name, value in saved.policy.state_dict().items():
+        assert torch.equal(value, seen[name]), name
+
+
+def test_the_same_seed_trains_the_same_and_another_does_not(tmp_path):
+    ends = [
+        PPO.load(make_run(small(tmp_path, f"training.seed={seed}")).train() / "checkpoints/iteration_000002/model.zip")
+        for seed in (0, 0, 1)
+    ]
+    flat = [torch.cat([value.flatten() for value in model.policy.state_dict().values()]) for model in ends]
+    assert torch.equal(flat[0], flat[1])
+    assert not torch.equal(flat[0], flat[2])
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capfd):
+    class Interrupt(BaseCallback):
+        def _on_step(self):
+            if self.num_timesteps == 12:
+                os.kill(os.getpid(), signal.SIGINT)
+            return True
+
+    folder = make_run(small(tmp_path, "run.iterations=9")).train([Interrupt()])
+    assert [row["iteration"] for row in rows(folder)] == [0, 1, 2]
+    assert (folder / "checkpoints" / "iteration_000002").is_dir()
+    assert "python -m agents.sb3_ppo --resume" in capfd.readouterr().out.replace("\n", " ")
+
+
+def test_time_ends_a_run(tmp_path):
+    folder = make_run(small(tmp_path, "run.iterations=90", "run.minutes=0.0001")).train()
+    assert [row["iteration"] for row in rows(folder)] == [0, 1]
+    assert "eval/verifier_accuracy" in rows(folder)[-1]
+
+
+def test_a_reward_that_fails_ends_the_run_with_what_was_learnt(tmp_path):
+    recipe = small(tmp_path, "environment.env_config.prompts=[a horse on the moon]")
+    with pytest.raises(RewardError, match="could be scored"):
+        make_run(recipe).train()
+    assert (tmp_path / "run" / "checkpoints" / "iteration_000000" / "model.zip").is_file()
+
+
+def test_several_decisions_make_one_episode(tmp_path):
+    folder = make_run(small(tmp_path, "environment.env_config.decisions=2")).train()
+    assert rows(folder)[-1]["steps"] == 16
+    assert np.isfinite(rows(folder)[-1]["reward/mean"])
+
+
+def test_unknown_names_are_told_before_a_folder_is_made(tmp_path):
+    for override, message in (
+        ("reward.name=ShapeVerifier", "shapes_verifier"),
+        ("verification.reward=x", "reward 'x'"),
+    ):
+        with pytest.raises(UnknownNameError, match=message):
+            make_run(small(tmp_path, override))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_teaches(tmp_path):
+    command = [sys.executable, "-m", "agents.sb3_ppo", "training.algorithm=PO"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "Did you mean 'PPO'?" in done.stderr
