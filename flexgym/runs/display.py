@@ -184,13 +184,11 @@ class TrainingDisplay:
         if curves:
             grid.add_column(no_wrap=True, min_width=_SPARK_WIDTH)
         grid.add_column()
-        rows = [
+        for name, value, curve, detail in (
             ("reward", _fixed(self._row.get(REWARD)), Text(sparkline(self._rewards), "cyan"), self._reward_change()),
             ("verified accuracy", _fixed(_last(accuracies)), Text(sparkline(accuracies), "green"), self._gain()),
-        ]
-        if LOG_RATIO in self._row:
-            rows.append(("max |log ratio|", _scientific(self._row.get(LOG_RATIO)), Text(), Text(ratios)))
-        for name, value, curve, detail in rows:
+            ("max |log ratio|", _scientific(self._row.get(LOG_RATIO)), Text(), Text(ratios)),
+        ):
             grid.add_row(name, value, *([curve] if curves else []), detail)
         return grid
 
@@ -240,10 +238,9 @@ class TrainingDisplay:
         parts = [f"iteration {self._iteration}/{self._total}", f"reward {_fixed(row.get(REWARD))}"]
         if _number(metrics.get(ACCURACY)) is not None:
             parts.append(f"verified {_fixed(row.get(ACCURACY))}")
-        if LOG_RATIO in row:
-            parts.append(f"max|log ratio| {_scientific(row.get(LOG_RATIO))}")
-            parts.append(f"ratio {_fixed(row.get(RATIO), 4)}")
-            parts.append(f"clipped {_percent(row.get(CLIPPED))}")
+        parts.append(f"max|log ratio| {_scientific(row.get(LOG_RATIO))}")
+        parts.append(f"ratio {_fixed(row.get(RATIO), 4)}")
+        parts.append(f"clipped {_percent(row.get(CLIPPED))}")
         parts += [f"{name} {_seconds(row[key])}" for name, key in PHASES.items() if key in row]
         left = self.seconds_left()
         if left is not None and self._iteration < self._total:

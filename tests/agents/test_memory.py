@@ -9,7 +9,8 @@ import ray
 
 from agents.pref_grpo import PrefGRPOConfig
 from flexgym.errors import ConfigError, UnknownNameError
-from flexgym.rllib.recipe import apply_overrides, apply_recipe, describe
+from flexgym.rllib.recipe import apply_recipe, describe
+from flexgym.runs.recipe import apply_overrides
 from tests.agents.small import largest_difference, small_config, train, weights
 
 PROMPTS = ("a red circle", "a blue square")

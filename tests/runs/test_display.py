@@ -53,7 +53,7 @@ def test_without_a_terminal_each_iteration_is_one_line() -> None:
         display.update(row(1))
         display.note("saved [1]")
     assert stream.getvalue().splitlines() == [
-        "iteration 0/10  reward –  verified 0.480",
+        "iteration 0/10  reward –  verified 0.480  max|log ratio| –  ratio –  clipped –",
         "iteration 1/10  reward 0.510  max|log ratio| 3.1e-02  ratio 1.0002  clipped 2.1%  "
         "rollout 2.1 s  reward 0.3 s  update 4.0 s  left 1:12 min",
         "saved [1]",
