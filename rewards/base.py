@@ -21,6 +21,7 @@ from flexgym.errors import ConfigError, check_names
 from flexgym.judge import Judge, Tournament, judge_groups, make_tournament
 from flexgym.types import GroupScores, Prompt, SampleGroup
 from rewards.guard import FailedSamples, OneAtATime, checked_deadline, guarded_scores, sample_scores
+from rewards.known import KnownPair, fitting_and_other_prompt
 
 PROTOCOL_SETTINGS = ("deadline_s", "failed_samples")
 """Settings that every reward takes besides its own, see `build`."""
@@ -80,8 +81,12 @@ class Reward(ABC):
 
     @cached_property
     def failed(self) -> FailedSamples:
-        """The latest samples that got no score; assign another one to have them written to a folder."""
+        """The latest samples that got no score; `keep_failed` has them written to a folder."""
         return FailedSamples()
+
+    def keep_failed(self, failed: FailedSamples) -> None:
+        """Keep samples without a score there from now on."""
+        self.failed = failed
 
     @cached_property
     def _in_time(self) -> OneAtATime:
@@ -102,6 +107,13 @@ class Reward(ABC):
         if self._worker is None:
             self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"reward-{self.name}")
         return self._worker.submit(self.guarded, groups)
+
+    def known_pairs(self) -> list[KnownPair]:
+        """Samples that it must tell apart when it is set up right, for `rewards.validate`.
+
+        By default pictures of shapes and captions that fit one of them.
+        """
+        return fitting_and_other_prompt()
 
     def metrics(self) -> dict[str, float]:
         """What the reward says of its own work, such as tokens and latency; logged under ``judge/``."""
@@ -221,7 +233,7 @@ def build(cls: Callable[..., Reward], settings: Mapping[str, Any]) -> Reward:
     if deadline_s is not None:
         reward.deadline_s = deadline_s
     if settings.get("failed_samples") is not None:
-        reward.failed = FailedSamples(settings["failed_samples"])
+        reward.keep_failed(FailedSamples(settings["failed_samples"]))
     return reward
 
 

@@ -16,7 +16,23 @@ from rewards.base import Reward, build, name_key, registered
 from rewards.wrappers import RewardWrapper, VectorRewardWrapper, single_twin, vector_twin
 
 _FOLDER = Path(__file__).parent
-_MACHINERY = frozenset({"base", "guard", "registry", "vector", "vision", "wrappers"})
+_MACHINERY = frozenset(
+    {
+        "base",
+        "checkpoints",
+        "clip",
+        "convert",
+        "guard",
+        "known",
+        "named",
+        "pictures",
+        "registry",
+        "validate",
+        "vector",
+        "vision",
+        "wrappers",
+    }
+)
 
 
 def names() -> list[str]:

@@ -1,0 +1,122 @@
+"""Loading the models of scorers with transformers: safetensors only, whole, and with errors that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers.utils import logging
+
+from flexgym.errors import CheckpointError, ConfigError, unknown_name
+from flexgym.judge.backends.local import check_source
+from flexgym.terminal import without_progress_bars
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_SHOWN = 3
+
+
+def load_model(kind: Any, source: str | Path, *, device: str | None, dtype: str = "float32") -> Any:
+    """A model ready to score.
+
+    Args:
+        kind: its class in transformers, or one derived from there.
+        source: a folder or a hub id.
+        device: where it runs; the first GPU where there is one by default.
+        dtype: of its weights, a name in `DTYPES`.
+
+    Raises:
+        CheckpointError: missing, half written, of another kind, or without some of the weights.
+        UnknownNameError: no such dtype.
+    """
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
+    check_source(source)
+    try:
+        with without_progress_bars(logging):
+            model, told = kind.from_pretrained(
+                source,
+                dtype=DTYPES[dtype],
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise _not_loaded(source, kind.__name__, error) from error
+    # transformers draws what is missing or of another size at random, and random scores look like scores.
+    if missing := sorted([*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])]):
+        raise CheckpointError(
+            f"{str(source)!r} lacks {len(missing)} weights of a {kind.__name__}, such as"
+            f" {', '.join(missing[:_SHOWN])}: expected a checkpoint of that kind"
+        )
+    return model.to(chosen_device(device)).eval().requires_grad_(False)
+
+
+def load_part(kind: Any, source: str | Path, **settings: Any) -> Any:
+    """A tokenizer or image processor.
+
+    Args:
+        kind: its class in transformers.
+        source: a folder or a hub id.
+        **settings: in place of those of the checkpoint.
+
+    Raises:
+        CheckpointError: missing or of another kind.
+    """
+    check_source(source)
+    try:
+        return kind.from_pretrained(source, trust_remote_code=False, **settings)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _not_loaded(source, kind.__name__, error) from error
+
+
+def load_weights(module: torch.nn.Module, file: str | Path, *, hint: str) -> None:
+    """Put the weights of a safetensors file into a module.
+
+    Args:
+        module: whose names and shapes the file must have.
+        file: the safetensors file.
+        hint: how such a file is made, for the message.
+
+    Raises:
+        CheckpointError: missing, no safetensors file, or of other names or shapes.
+    """
+    try:
+        weights: Mapping[str, torch.Tensor] = load_file(str(file))
+        module.load_state_dict(dict(weights))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{str(file)!r} could not be loaded: {error}. {hint}") from error
+
+
+def chosen_device(device: str | None) -> torch.device:
+    """Where a model runs: as asked, else the first GPU, else the CPU.
+
+    Raises:
+        ConfigError: no such device.
+    """
+    try:
+        return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ConfigError(f"device: expected a name such as 'cuda:1' or 'cpu', got {device!r}") from error
+
+
+def check_batch_size(batch_size: int) -> int:
+    """A batch size of at least 1.
+
+    Raises:
+        ConfigError: below.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size: expected at least 1, got {batch_size}")
+    return batch_size
+
+
+def _not_loaded(source: str | Path, kind: str, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{str(source)!r} could not be loaded as a {kind} with weights in safetensors format: {error}. Without a"
+        " network, give the path of a checkpoint folder in place of a hub id; published weights in other formats are"
+        " turned into such a folder by `python -m rewards.convert`"
+    )

@@ -1,0 +1,127 @@
+"""ImageReward (arXiv 2304.05977): human preferences between pictures of one prompt, by BLIP and a linear head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import AutoTokenizer, BlipConfig, BlipTextModel, BlipVisionModel
+from transformers.models.blip.modeling_blip import BlipPreTrainedModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from flexgym.errors import ConfigError
+from flexgym.types import Prompt
+from rewards.aesthetic import score_head
+from rewards.base import PointwiseReward, register
+from rewards.checkpoints import check_batch_size, load_model, load_part
+from rewards.clip import PictureProcessor, batched
+from rewards.pictures import mean_over_frames
+
+MEAN, STD = 0.16717362830052426, 1.0333394966054072
+"""Of the head's outputs over the authors' validation set, by which scores are normalised (THUDM/ImageReward)."""
+LONGEST_PROMPT = 35
+_HINT = (
+    "download ImageReward.pt from THUDM/ImageReward and make a folder of it with"
+    " `python -m rewards.convert image_reward ImageReward.pt folder`"
+)
+
+
+class ImageRewardModel(BlipPreTrainedModel):
+    """BLIP's text encoder that looks at the picture, and a head on its first token.
+
+    Args:
+        config: of BLIP, with ``is_decoder`` in its text part, which is what adds the cross attention.
+    """
+
+    config_class = BlipConfig
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: BlipConfig) -> None:
+        super().__init__(config)
+        self.vision_model = BlipVisionModel(config.vision_config)
+        self.text_encoder = BlipTextModel(config.text_config, add_pooling_layer=False)
+        self.head = score_head(config.text_config.hidden_size)
+        self.post_init()
+
+    def forward(
+        self, pixel_values: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Normalised scores ``[N]``.
+
+        Args:
+            pixel_values: N pictures, ``[N, 3, S, S]``.
+            input_ids: of the prompt, ``[1, L]``.
+            attention_mask: 0 where padding stands, ``[1, L]``.
+        """
+        seen = self.vision_model(pixel_values=pixel_values).last_hidden_state
+        read = self.text_encoder(
+            input_ids=input_ids.expand(len(seen), -1),
+            attention_mask=attention_mask.expand(len(seen), -1),
+            encoder_hidden_states=seen,
+        ).last_hidden_state
+        return (self.head(read[:, 0])[:, 0] - MEAN) / STD
+
+
+def image_processor(side: int) -> CLIPImageProcessorPil:
+    """The preprocessing of ImageReward: the shortest side to ``side`` pixels, and a crop of the middle."""
+    return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+
+
+@register("image_reward")
+class ImageReward(PointwiseReward):
+    """Human preference by BLIP, normalised to mean 0 and deviation 1 over the authors' set; about -2 to 2.
+
+    Prompts are cut off after 35 tokens, as the authors do. For videos the mean over frames.
+
+    Args:
+        model: a folder made by ``python -m rewards.convert image_reward``, or a hub id of one.
+        num_frames: uniformly spaced frames of a video that are scored.
+        device: by default the first GPU where there is one.
+        dtype: of the weights.
+        batch_size: pictures in one forward pass.
+
+    Raises:
+        ConfigError: no model, or a number that makes no sense.
+        CheckpointError: the model cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "",
+        *,
+        num_frames: int = 8,
+        device: str | None = None,
+        dtype: str = "float32",
+        batch_size: int = 32,
+    ) -> None:
+        if not model:
+            raise ConfigError(f"image_reward: expected a model, got none: {_HINT}")
+        if num_frames < 1:
+            raise ConfigError(f"num_frames: expected at least 1, got {num_frames}")
+        self.num_frames = num_frames
+        self._batch_size = check_batch_size(batch_size)
+        self._tokenizer = load_part(AutoTokenizer, model)
+        self._pictures = PictureProcessor(model)
+        self._model: nn.Module = load_model(ImageRewardModel, model, device=device, dtype=dtype)
+
+    @torch.inference_mode()
+    def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The score of each sample, float32 ``[n]``, see `PointwiseReward.score_samples`."""
+        tokens = self._tokenizer(
+            [prompt.text], padding="max_length", truncation=True, max_length=LONGEST_PROMPT, return_tensors="pt"
+        ).to(self._model.device)
+
+        def scores(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+            found = batched(
+                lambda pixels: self._model(pixels, tokens["input_ids"], tokens["attention_mask"]).float(),
+                self._pictures,
+                pictures,
+                batch_size=self._batch_size,
+                like=self._model,
+            )
+            return found.numpy()
+
+        return mean_over_frames(scores, samples, num_frames=self.num_frames)

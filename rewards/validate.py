@@ -1,0 +1,114 @@
+"""Whether a reward is set up right: ``python -m rewards.validate NAME [key=value ...]``.
+
+It scores samples that are known to be good and bad, such as a picture of what the prompt says and one of something
+else, prints both scores and ends with 0 where every good one is above its bad one, 1 where not, 2 where the reward
+cannot be built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flexgym.errors import ConfigError
+from flexgym.judge.protocol import JudgeFailure
+from flexgym.runs.yaml_files import parse_yaml
+from flexgym.terminal import teaching_errors
+from rewards.base import Reward
+from rewards.known import KnownPair
+from rewards.registry import make
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What a reward says of a known pair.
+
+    Attributes:
+        pair: the samples.
+        good: score of the better one; NaN where unscored.
+        bad: score of the other.
+        failure: why a score is missing; None where none is.
+    """
+
+    pair: KnownPair
+    good: float
+    bad: float
+    failure: JudgeFailure | None = None
+
+    @property
+    def right(self) -> bool:
+        """Whether both have a score and the better one the higher."""
+        return self.good > self.bad  # never with NaN
+
+    @property
+    def verdict(self) -> str:
+        """In a word, or why there is none."""
+        if self.right:
+            return "right"
+        return self.failure.detail if self.failure else "WRONG"
+
+
+def validate(reward: Reward, pairs: Sequence[KnownPair] | None = None) -> list[Finding]:
+    """Score known pairs.
+
+    Args:
+        reward: what is looked at.
+        pairs: those of the reward itself when None, see `Reward.known_pairs`.
+    """
+    findings = []
+    for pair in reward.known_pairs() if pairs is None else pairs:
+        before = len(reward.failed.latest())
+        good, bad = (float(score) for score in reward.guarded([pair.group])[0].rewards)
+        new = reward.failed.latest()[before:]
+        findings.append(Finding(pair, good, bad=bad, failure=new[0].failure if new else None))
+    return findings
+
+
+def settings_of(words: Sequence[str]) -> dict[str, Any]:
+    """Settings from words such as ``model=folder`` or ``inputs.format=png``; values are YAML.
+
+    Raises:
+        ConfigError: another form.
+    """
+    settings: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        *outer, last = name.split(".")
+        if not equals or not last or not all(outer):
+            raise ConfigError(f"setting {word!r}: expected key=value, such as model=folder")
+        place = settings
+        for key in outer:
+            place = place.setdefault(key, {})
+        place[last] = parse_yaml(text, source=f"setting {word!r}")
+    return settings
+
+
+def main(
+    name: Annotated[str, typer.Argument(help="Of the reward, or the path of a class, such as mymodule:MyReward.")],
+    settings: Annotated[list[str] | None, typer.Argument(help="Settings of the reward as key=value.")] = None,
+) -> None:
+    """Score samples that are known to be good and bad."""
+    with teaching_errors():
+        reward = make(name, **settings_of(settings or []))
+        try:
+            findings = validate(reward)
+        finally:
+            reward.close()
+    table = Table("known samples", "prompt", "good", "bad", "")
+    for found in findings:
+        # A failure may quote a stranger, so nothing in it is taken for markup.
+        scores = (f"{found.good:.4g}", f"{found.bad:.4g}")
+        table.add_row(found.pair.what, found.pair.prompt, *scores, Text(found.verdict))
+    Console().print(table)
+    if not all(found.right for found in findings):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
