@@ -1,0 +1,250 @@
+"""A scorer behind HTTP, for those that need an environment of their own: HPSv3, VideoAlign, GenEval, VisionReward.
+
+One request holds one group. The body of ``POST <url>`` is a JSON object, and so is the reply:
+
+- ``prompt``, a text, and ``metadata``, what the prompt brings along, such as the objects that GenEval looks for;
+- ``kind``, ``"image"`` or ``"video"``; ``samples``, for each a list of frames (one for an image), each the base64 of a
+  PNG file, so nothing is lost; ``fps`` of videos;
+- in the reply ``scores``, a number for each sample or null where there is none, and optionally ``terms``, lists of the
+  same length by name, and ``errors``, a text or null for each sample.
+
+``examples/reward_server.py`` is such a server in one file, for any environment.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError
+
+from flexgym.errors import ConfigError
+from flexgym.judge.backends.chat_format import one_line
+from flexgym.judge.backends.retry import TransientError, backoff, is_transient, retry_after
+from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
+from flexgym.judge.inputs import frame_indices
+from flexgym.judge.protocol import JudgeFailure
+from flexgym.runs.media import encode_png
+from flexgym.types import GroupScores, SampleGroup
+from rewards.base import Reward, register
+from rewards.pictures import as_videos
+
+MAX_REPLY_BYTES = 2**20
+_MAX_TERMS = 32
+
+_Score = Annotated[float, Field(strict=False, allow_inf_nan=False)] | None
+
+
+class _Reply(BaseModel):
+    scores: list[_Score]
+    terms: dict[str, list[_Score]] = Field(default_factory=dict, max_length=_MAX_TERMS)
+    errors: list[str | None] = Field(default_factory=list)
+
+
+@register("remote")
+class Remote(Reward):
+    """Scores of a server that speaks the protocol of this module.
+
+    Groups are sent side by side. Lost connections, status 429 and 5xx are tried again after a growing random pause, at
+    the next address where there are several; other errors are not. Whatever then fails is a `JudgeFailure`, counted by
+    kind as for a judge: ``timed_out``, ``server_error`` (no connection, or an error of the server's), ``unparsable`` (a
+    reply that is no JSON of this form), ``invalid`` (another number of scores) and ``refused`` (the server says why it
+    has no score for a sample).
+
+    Args:
+        url: of the scorer, such as ``"http://localhost:8100/score"``; or several of the same scorer.
+        timeout_s: seconds for one group, all attempts and pauses together.
+        max_attempts: how often a group is sent at most.
+        max_concurrency: groups under way at once.
+        num_frames: uniformly spaced frames of a video that are sent; None sends all.
+        fps: frames per second of the videos, told to the server.
+        api_key: sent as a bearer token.
+        max_failure_share: above this share of failed samples in a call, `score` raises; 1.0 never does.
+
+    Raises:
+        ConfigError: no address, or a setting that cannot work.
+    """
+
+    def __init__(
+        self,
+        url: str | Sequence[str] = "",
+        *,
+        timeout_s: float = 120.0,
+        max_attempts: int = 4,
+        max_concurrency: int = 8,
+        num_frames: int | None = None,
+        fps: float = 8.0,
+        api_key: str | None = None,
+        max_failure_share: float = 0.5,
+    ) -> None:
+        self._urls = [_checked_url(one) for one in ([url] if isinstance(url, str) else url)]
+        if not self._urls or not timeout_s > 0 or max_attempts < 1 or max_concurrency < 1:
+            raise ConfigError(
+                "remote: expected an address, timeout_s above 0, max_attempts and max_concurrency of at least 1, got"
+                f" {url!r}, {timeout_s}, {max_attempts}, {max_concurrency}"
+            )
+        if num_frames is not None and num_frames < 1:
+            raise ConfigError(f"num_frames: expected at least 1, got {num_frames}")
+        check_failure_limit(max_failure_share)
+        self._timeout_s, self._max_attempts, self._num_frames, self._fps = timeout_s, max_attempts, num_frames, fps
+        self._max_failure_share = max_failure_share
+        # The answer is asked for uncompressed, since only its true size can be bounded.
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        headers |= {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        limits = httpx.Limits(max_connections=max_concurrency)
+        self._client = httpx.Client(headers=headers, limits=limits, trust_env=False)
+        self._max_concurrency = max_concurrency
+        self._counts = {"requests": 0, "retries": 0, "bytes_sent": 0}
+        self._rng = random.Random()  # its own, so that retries do not shift the random numbers of anybody else
+
+    def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
+        """Score every group, one request for each.
+
+        Raises:
+            JudgeFailureShareError: if too many samples failed, see `flexgym.judge.failures.check_failure_share`.
+        """
+        with ThreadPoolExecutor(self._max_concurrency, thread_name_prefix="remote-reward") as threads:
+            replies = list(threads.map(self._ask, groups))
+        outcomes = [_sample_outcomes(reply, len(group)) for reply, group in zip(replies, groups, strict=True)]
+        for group, told in zip(groups, outcomes, strict=True):
+            failed = [(index, outcome) for index, outcome in enumerate(told) if isinstance(outcome, JudgeFailure)]
+            self.failed.keep(self.name, group, failed)
+        check_failure_share([outcome for told in outcomes for outcome in told], self._max_failure_share)
+        return [self._scores(reply, told) for reply, told in zip(replies, outcomes, strict=True)]
+
+    def metrics(self) -> dict[str, float]:
+        """``requests``, ``retries`` and ``bytes_sent`` since the reward was made."""
+        return {name: float(count) for name, count in self._counts.items()}
+
+    def close(self) -> None:
+        """Wait for submitted work, then close all connections; nothing can be scored afterwards."""
+        super().close()
+        self._client.close()
+
+    def _scores(self, reply: _Reply | JudgeFailure, outcomes: Sequence[float | JudgeFailure]) -> GroupScores:
+        rewards = np.array([np.nan if isinstance(it, JudgeFailure) else it for it in outcomes], np.float32)
+        terms = {} if isinstance(reply, JudgeFailure) else {name: _numbers(it) for name, it in reply.terms.items()}
+        return GroupScores(rewards=rewards, terms={self.name: rewards, **terms}, failures=count_failures(outcomes))
+
+    def _ask(self, group: SampleGroup) -> _Reply | JudgeFailure:
+        """The reply to one group after all attempts."""
+        body = _body(group, num_frames=self._num_frames, fps=self._fps)
+        ends = time.monotonic() + self._timeout_s
+        trouble = ""
+        for attempt in range(self._max_attempts):
+            self._counts["requests"] += 1
+            self._counts["bytes_sent"] += len(body)
+            try:
+                return _read_reply(*self._send(self._urls[attempt % len(self._urls)], body, ends), count=len(group))
+            except TransientError as error:
+                trouble, pause = str(error), error.retry_after + backoff(attempt, self._rng)
+            if time.monotonic() + pause >= ends:
+                return JudgeFailure("timed_out", f"no scores within {self._timeout_s:g} s; the last of it: {trouble}")
+            if attempt + 1 < self._max_attempts:
+                self._counts["retries"] += 1
+                time.sleep(pause)
+        return JudgeFailure("server_error", f"gave up after {self._max_attempts} attempts; the last: {trouble}")
+
+    def _send(self, url: str, body: bytes, ends: float) -> tuple[int, bytes]:
+        """Status and body of the answer.
+
+        Raises:
+            TransientError: no answer, or one that asks for another attempt.
+        """
+        left = max(ends - time.monotonic(), 0.01)
+        try:
+            with self._client.stream("POST", url, content=body, timeout=left) as response:
+                status, wait = response.status_code, retry_after(response.headers.get("Retry-After"))
+                answer = _bounded(response, ends)
+        except httpx.TransportError as error:
+            raise TransientError(one_line(f"{url}: {type(error).__name__}: {error}")) from None
+        if is_transient(status):
+            raise TransientError(f"HTTP {status} from {url}: {_excerpt(answer)}", wait)
+        return status, answer
+
+
+def _bounded(response: httpx.Response, ends: float) -> bytes:
+    """The body up to one byte more than a reply may have; a server that drips is cut off when time is up."""
+    body = bytearray()
+    for chunk in response.iter_raw():
+        body += chunk
+        if len(body) > MAX_REPLY_BYTES:
+            break
+        if time.monotonic() > ends:
+            raise httpx.ReadTimeout("the reply was not whole in time")
+    return bytes(body[: MAX_REPLY_BYTES + 1])
+
+
+def _read_reply(status: int, body: bytes, *, count: int) -> _Reply | JudgeFailure:
+    if status != 200:
+        return JudgeFailure("server_error", f"HTTP {status}: {_excerpt(body)}")
+    if len(body) > MAX_REPLY_BYTES:
+        return JudgeFailure("unparsable", f"the reply is longer than {MAX_REPLY_BYTES} bytes")
+    try:
+        reply = _Reply.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        return JudgeFailure("unparsable", one_line(f"the reply is no JSON of scores: {place}: {first['msg']}"))
+    lengths = {"scores": len(reply.scores), **{name: len(values) for name, values in reply.terms.items()}}
+    lengths |= {"errors": len(reply.errors)} if reply.errors else {}
+    wrong = {one_line(name): length for name, length in lengths.items() if length != count}
+    return JudgeFailure("invalid", f"expected {count} entries, got {wrong}") if wrong else reply
+
+
+def _sample_outcomes(reply: _Reply | JudgeFailure, count: int) -> list[float | JudgeFailure]:
+    """A score or a failure for each sample."""
+    if isinstance(reply, JudgeFailure):
+        return [reply] * count
+    errors = reply.errors or [None] * count
+    return [
+        JudgeFailure("refused", one_line(error or "the server gave no score")) if score is None else score
+        for score, error in zip(reply.scores, errors, strict=True)
+    ]
+
+
+def _numbers(values: Sequence[float | None]) -> NDArray[np.float32]:
+    return np.array([np.nan if value is None else value for value in values], np.float32)
+
+
+def _body(group: SampleGroup, *, num_frames: int | None, fps: float) -> bytes:
+    videos = as_videos(group.samples)
+    chosen = videos if num_frames is None else videos[:, frame_indices(videos.shape[1], num_frames)]
+    told: Mapping[str, Any] = {
+        "prompt": group.prompt.text,
+        "metadata": dict(group.prompt.metadata),
+        "kind": "image" if group.samples.ndim == 4 else "video",
+        "fps": fps,
+        "samples": [[b64encode(encode_png(frame)).decode() for frame in video] for video in chosen],
+    }
+    return json.dumps(told).encode()
+
+
+def _checked_url(url: Any) -> str:
+    """An http address.
+
+    Raises:
+        ConfigError: anything else, or one with a password in it.
+    """
+    example = "expected an address such as 'http://localhost:8100/score'"
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise ConfigError(f"remote: {example}, got {url!r} ({error})") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ConfigError(f"remote: {example}, got {url!r}")
+    if parsed.userinfo:
+        raise ConfigError("remote: expected an address without a password; see api_key")
+    return str(parsed)
+
+
+def _excerpt(body: bytes) -> str:
+    return one_line(body.decode("utf-8", "replace"))
