@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import rewards
 from envs.prompts import load_prompts
+from flexgym.errors import ConfigError
 from flexgym.rllib.config import FlowAlgorithmConfig
 from rewards.base import Reward
+from rewards.named import watched_reward
 from rewards.registry import reward_class
 
 
@@ -18,11 +20,16 @@ class AgentConfig(FlowAlgorithmConfig):
         Raises:
             UnknownNameError: for an unknown name, with the nearest valid one.
         """
-        return rewards.make(self.reward_name, **self.reward_settings)
+        written = {} if self.failed_samples is None else {"failed_samples": self.failed_samples}
+        return rewards.make(self.reward_name, **{**written, **self.reward_settings})
 
     def make_monitors(self) -> dict[str, Reward]:
         """The rewards that are only watched, by name."""
-        return {name: rewards.make(name) for name in self.monitors}
+        return {watched.title: watched.make() for watched in map(watched_reward, self.monitors)}
+
+    def make_evaluations(self) -> dict[str, Reward]:
+        """The rewards that score held-out samples and are never optimised, by name."""
+        return {watched.title: watched.make() for watched in map(watched_reward, self.verification_rewards)}
 
     def make_verifier(self) -> Reward | None:
         """The reward that verifies; None without one."""
@@ -39,9 +46,12 @@ class AgentConfig(FlowAlgorithmConfig):
     def validate(self) -> None:
         """Check the names of rewards besides what `FlowAlgorithmConfig.validate` checks."""
         super().validate()
-        for name in (
-            self.reward_name,
-            *self.monitors,
-            *([self.verification_reward] if self.verification_reward else []),
-        ):
+        for name in (self.reward_name, *([self.verification_reward] if self.verification_reward else [])):
             reward_class(name)
+        for section, entries in (
+            ("reward.monitors", self.monitors),
+            ("verification.rewards", self.verification_rewards),
+        ):
+            titles = [watched_reward(entry).title for entry in entries]
+            if len(set(titles)) < len(titles):
+                raise ConfigError(f"{section}: expected a name of its own for each reward, got {titles}")

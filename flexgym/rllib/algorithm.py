@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
@@ -23,6 +23,9 @@ from flexgym.rllib.runner import Scored, mean_score
 from flexgym.rollout import Rollout, concatenate
 from flexgym.runs.verification import Verification
 from flexgym.types import GroupScores, Prompt, SampleGroup, stacked_term
+
+if TYPE_CHECKING:
+    from rewards import Reward
 
 METRICS = "flexgym"
 """Where the metrics of an iteration stand in RLlib's result."""
@@ -159,7 +162,13 @@ class FlowAlgorithm(Algorithm):
         samples = self.on_first_learner(lambda learner: learner.evaluate(prompts=prompts, seeds=seeds))
         groups = [SampleGroup(Prompt(prompt), row[None]) for prompt, row in zip(prompts, samples, strict=True)]
         scores = np.concatenate([group.rewards for group in verifier.guarded(groups)])
-        return Verification(prompts, samples, scores)
+        means = {name: mean_score(reward.guarded(groups)) for name, reward in self._evaluations.items()}
+        return Verification(prompts, samples, scores, means=means)
+
+    @cached_property
+    def _evaluations(self) -> dict[str, Reward]:
+        """Made once: their models may be large."""
+        return self.config.make_evaluations()
 
     def save_generator(self, folder: str | Path) -> None:
         """Write what trains in the format of diffusers."""

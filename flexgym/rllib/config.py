@@ -50,7 +50,8 @@ class FlowAlgorithmConfig(MemoryConfig):
         self.window: dict[str, Any] = {"size": 3, "strategy": "random", "first": (0, 3)}
         self.reward_name = ""
         self.reward_settings: dict[str, Any] = {}
-        self.monitors: tuple[str, ...] = ()
+        self.monitors: tuple[str | Mapping[str, Any], ...] = ()
+        self.failed_samples: str | None = None
         self.clip_range: float | tuple[float, float] = 1e-3
         self.kl_coeff = 0.0
         self.ema_decay = 0.0
@@ -59,6 +60,7 @@ class FlowAlgorithmConfig(MemoryConfig):
         self.betas = (0.9, 0.999)
         self.advantage: str | Mapping[str, Any] = "paper"
         self.verification_reward: str | None = None
+        self.verification_rewards: tuple[str | Mapping[str, Any], ...] = ()
         self.verification_prompts: Any = None
         self.verification_num_prompts, self.verification_interval, self.verification_seed = 400, 20, 7
         self.lr, self.grad_clip, self.grad_clip_by, self.seed = 3e-4, 1.0, "global_norm", 0
@@ -137,14 +139,15 @@ class FlowAlgorithmConfig(MemoryConfig):
         *,
         name: str = NotProvided,
         settings: Mapping[str, Any] = NotProvided,
-        monitors: Sequence[str] = NotProvided,
+        monitors: Sequence[str | Mapping[str, Any]] = NotProvided,
     ) -> Self:
         """What is optimised, and what is only watched.
 
         Args:
             name: of the reward.
             settings: its arguments.
-            monitors: names of rewards whose mean over each rollout is logged as ``monitor/<name>``.
+            monitors: rewards whose mean over each rollout is logged as ``monitor/<name>``: names, or ``reward`` and
+                ``settings`` by name, with ``name`` for what they are called.
         """
         return self._set(reward_name=name, reward_settings=settings, monitors=monitors)
 
@@ -152,6 +155,7 @@ class FlowAlgorithmConfig(MemoryConfig):
         self,
         *,
         reward: str | None = NotProvided,
+        rewards: Sequence[str | Mapping[str, Any]] = NotProvided,
         prompts: str | Sequence[str] | None = NotProvided,
         num_prompts: int = NotProvided,
         interval: int = NotProvided,
@@ -161,6 +165,8 @@ class FlowAlgorithmConfig(MemoryConfig):
 
         Args:
             reward: name of a pointwise reward that gives 1.0 to a sample without fault.
+            rewards: more that score the same samples, as for ``reward.monitors``; their means are logged as
+                ``eval/<name>``.
             prompts: held-out prompts: None (built in) or a sequence.
             num_prompts: how many are used.
             interval: iterations between two verifications; 0 is never.
@@ -168,6 +174,7 @@ class FlowAlgorithmConfig(MemoryConfig):
         """
         return self._set(
             verification_reward=reward,
+            verification_rewards=rewards,
             verification_prompts=prompts,
             verification_num_prompts=num_prompts,
             verification_interval=interval,
@@ -219,6 +226,10 @@ class FlowAlgorithmConfig(MemoryConfig):
     @abstractmethod
     def make_monitors(self) -> dict[str, Reward]:
         """The rewards that are only watched, by name."""
+
+    @abstractmethod
+    def make_evaluations(self) -> dict[str, Reward]:
+        """The rewards that score held-out samples beside the verifier, by name."""
 
     @abstractmethod
     def make_verifier(self) -> Reward | None:

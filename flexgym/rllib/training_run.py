@@ -44,6 +44,7 @@ class TrainingRun:
             self.folder = RunFolder.resume(resume, keep=settings.keep)
         else:
             self.folder = RunFolder.create(settings.root, settings.name, keep=settings.keep)
+        self.config.failed_samples = str(self.folder.path.resolve() / "failed_samples")
         self.folder.write_config({"run": asdict(settings), **describe(config)})
         self._tensorboard = TensorboardLog(self.folder.tensorboard, start_iteration=self.folder.start_iteration)
 

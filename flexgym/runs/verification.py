@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +23,19 @@ class Verification:
         prompts: N of them.
         samples: one for each, uint8 ``[N, ...]``.
         scores: of each, float32 ``[N]``.
+        means: of the evaluation rewards over all samples, by name.
     """
 
     prompts: Sequence[str]
     samples: NDArray[np.uint8]
     scores: NDArray[np.float32]
+    means: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Share of samples without fault, and mean score."""
+        """Share of samples without fault, mean score, and the means of the evaluation rewards."""
         return {
+            **{f"eval/{name}": mean for name, mean in self.means.items()},
             "eval/verifier_accuracy": float(np.mean(self.scores >= 1.0 - 1e-6)),
             "eval/verifier_score": float(np.nanmean(self.scores)),
         }

@@ -1,0 +1,87 @@
+"""Rewards of one's own and rubrics in training, with env runners in processes of their own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import ray
+
+from agents.pref_grpo import PrefGRPOConfig
+from flexgym.rllib.recipe import apply_recipe
+from tests.agents.small import small_config, train
+
+pytestmark = pytest.mark.slow
+
+OWN = """
+import os
+import numpy as np
+from rewards import PointwiseReward
+
+class Redness(PointwiseReward):
+    def __init__(self, folder, broken=False):
+        self.folder, self.broken = folder, broken
+
+    def score_samples(self, prompt, samples):
+        with open(os.path.join(self.folder, str(os.getpid())), "w"):
+            pass
+        if self.broken:
+            raise ValueError("no such colour")
+        return samples[..., 0].mean(axis=(1, 2)) / 255
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("modules")
+    (folder / "own_reward_of_agents.py").write_text(OWN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+def recipe(folder, **settings):
+    own = {"reward": "own_reward_of_agents:Redness", "settings": {"folder": str(folder), **settings}}
+    return {
+        "reward": {
+            "name": "Rubric",
+            "settings": {"combine": "gdpo", "terms": [{**own, "weight": 1.0}, {"reward": "JPEGCompressibility"}]},
+            "monitors": [{"reward": "ShapesVerifier", "name": "met"}],
+        },
+        "verification": {
+            "reward": "ShapesVerifier",
+            "rewards": [{"reward": "JPEGCompressibility", "name": "small"}],
+            "num_prompts": 4,
+            "interval": 1,
+        },
+    }
+
+
+@pytest.mark.parametrize("num_env_runners", [0, 2])
+def test_a_rubric_with_a_reward_of_ones_own_trains(cluster, tmp_path, num_env_runners):
+    config: PrefGRPOConfig = small_config()
+    apply_recipe(config, recipe(tmp_path))
+    config.env_runners(num_env_runners=num_env_runners)
+    algorithm, metrics = train(config)
+    algorithm.stop()
+    assert 0 < metrics["reward/redness"] < 1
+    assert metrics["reward/jpeg_compressibility"] < 0
+    assert metrics["reward_std_within_group/redness"] > 0
+    assert metrics["reward/failures"] == 0
+    assert 0 <= metrics["monitor/met"] <= 1
+    assert metrics["eval/small"] < 0
+    assert len(list(tmp_path.iterdir())) == max(1, num_env_runners)  # one process each
+
+
+def test_a_broken_term_is_counted_and_its_samples_are_written(cluster, tmp_path):
+    config: PrefGRPOConfig = small_config()
+    apply_recipe(config, recipe(tmp_path, broken=True))
+    config.failed_samples = str(tmp_path / "failed")
+    algorithm, metrics = train(config)
+    algorithm.stop()
+    assert metrics["reward/failures"] == metrics["samples"] == 6
+    assert metrics["reward_unscored_share/redness"] == 1.0
+    assert np.isnan(metrics["reward/redness"])
+    assert metrics["reward/dead_groups"] == 0.0  # the other term still tells samples apart
+    assert len(list((tmp_path / "failed").glob("redness-raised-*.png"))) == 6
