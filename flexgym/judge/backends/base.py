@@ -46,12 +46,14 @@ class Decoding:
         temperature: 0 is greedy.
         seed: of the sampling, for temperatures above 0.
         json_schema: a schema that the reply must follow; None lets the model write freely, as it was trained to.
+        top_logprobs: how many of the likeliest first tokens are told with their log-probabilities; servers allow 20.
     """
 
     max_tokens: int = 2048
     temperature: float = 0.0
     seed: int = 0
     json_schema: Mapping[str, Any] | None = None
+    top_logprobs: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Reply:
         completion_tokens: tokens written.
         cached_tokens: those of the tokens read that came from a prefix cache.
         seconds: from sending to the last token.
+        first_tokens: the likeliest first tokens and their log-probabilities, where `Decoding.top_logprobs` asks for
+            them, the likeliest first.
     """
 
     text: str
@@ -73,6 +77,7 @@ class Reply:
     completion_tokens: int = 0
     cached_tokens: int = 0
     seconds: float = 0.0
+    first_tokens: tuple[tuple[str, float], ...] = ()
 
 
 class Backend(Protocol):

@@ -38,9 +38,23 @@ class _Message(BaseModel):
     refusal: str | None = None
 
 
+class _Alternative(BaseModel):
+    token: str
+    logprob: Annotated[float, Field(le=0.0)]
+
+
+class _Position(BaseModel):
+    top_logprobs: list[_Alternative] = Field(default_factory=list)
+
+
+class _Logprobs(BaseModel):
+    content: list[_Position] | None = None
+
+
 class _Choice(BaseModel):
     message: _Message
     finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
 
 
 class _Completion(BaseModel):
@@ -81,6 +95,8 @@ def chat_body(
         "temperature": decoding.temperature,
         "seed": decoding.seed,
     }
+    if decoding.top_logprobs:
+        settings |= {"logprobs": True, "top_logprobs": decoding.top_logprobs}
     if decoding.json_schema is not None:
         schema = {"name": "assessment", "schema": decoding.json_schema, "strict": True}
         settings["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -117,7 +133,15 @@ def read_completion(body: bytes, seconds: float) -> Reply | JudgeFailure:
         completion_tokens=usage.completion_tokens or 0,
         cached_tokens=(usage.prompt_tokens_details or _Details()).cached_tokens or 0,
         seconds=seconds,
+        first_tokens=_first_tokens(choice.logprobs),
     )
+
+
+def _first_tokens(logprobs: _Logprobs | None) -> tuple[tuple[str, float], ...]:
+    if logprobs is None or not logprobs.content:
+        return ()
+    told = [(one.token, one.logprob) for one in logprobs.content[0].top_logprobs]
+    return tuple(sorted(told, key=lambda one: -one[1]))
 
 
 def read_models(body: bytes) -> list[str]:

@@ -35,6 +35,7 @@ from flexgym.terminal import without_progress_bars
 
 _DTYPES = ("auto", "bfloat16", "float16", "float32")
 _PICTURES_KEPT = 64
+FirstTokens = tuple[tuple[str, float], ...]
 
 
 class TransformersBackend:
@@ -146,8 +147,10 @@ class TransformersBackend:
         return batch["pixel_values"], batch["image_grid_thw"][0]
 
     @torch.no_grad()
-    def _generate(self, prompts: list[list[int]], pictures: Sequence[Picture], decoding: Decoding) -> list[list[int]]:
-        """What the model writes after each prompt, up to and with the first stop token."""
+    def _generate(
+        self, prompts: list[list[int]], pictures: Sequence[Picture], decoding: Decoding
+    ) -> list[tuple[list[int], FirstTokens]]:
+        """What the model writes after each prompt, with the first stop token; and its likeliest beginnings."""
         inputs = dict(self._tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt"))
         inputs["mm_token_type_ids"] = (inputs["input_ids"] == self._model.config.image_token_id).int()
         if pictures:
@@ -162,21 +165,35 @@ class TransformersBackend:
             do_sample=False,
             max_new_tokens=decoding.max_tokens,
             logits_processor=processors,
+            return_dict_in_generate=True,
+            output_logits=decoding.top_logprobs > 0,
         )
-        return [self._until_stop(row) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
+        written = output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
+        first = self._first_tokens(output.logits[0], decoding.top_logprobs) if output.logits else [()] * len(written)
+        return [(self._until_stop(row), told) for row, told in zip(written, first, strict=True)]
+
+    def _first_tokens(self, logits: torch.Tensor, count: int) -> list[FirstTokens]:
+        """The likeliest tokens and their log-probabilities by logits ``[B, V]``."""
+        best = logits.float().log_softmax(-1).topk(min(count, logits.shape[-1]))
+        return [
+            tuple((self._tokenizer.decode([token]), value) for token, value in zip(tokens, values, strict=True))
+            for tokens, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
 
     def _until_stop(self, tokens: list[int]) -> list[int]:
         """Without the padding behind the first stop token."""
         end = next((index for index, token in enumerate(tokens) if token in self._stops), len(tokens))
         return tokens[: end + 1]
 
-    def _reply(self, tokens: list[int], prompt_tokens: int, seconds: float) -> Reply:
+    def _reply(self, written: tuple[list[int], FirstTokens], prompt_tokens: int, seconds: float) -> Reply:
+        tokens, first_tokens = written
         return Reply(
             text=self._tokenizer.decode(tokens, skip_special_tokens=True),
             finish_reason="stop" if tokens[-1] in self._stops else "length",
             prompt_tokens=prompt_tokens,
             completion_tokens=len(tokens),
             seconds=seconds,
+            first_tokens=first_tokens,
         )
 
 

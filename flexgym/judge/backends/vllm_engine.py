@@ -123,6 +123,7 @@ class VLLMBackend:
             temperature=decoding.temperature,
             seed=decoding.seed,
             max_tokens=decoding.max_tokens,
+            logprobs=decoding.top_logprobs or None,
             structured_outputs=schema and self._vllm.sampling_params.StructuredOutputsParams(json=dict(schema)),
         )
 
@@ -164,7 +165,15 @@ def _outcome(output: Any) -> Reply | JudgeFailure:
         completion_tokens=len(written.token_ids),
         cached_tokens=output.num_cached_tokens or 0,
         seconds=times.last_token_ts - times.queued_ts,
+        first_tokens=_first_tokens(written),
     )
+
+
+def _first_tokens(written: Any) -> tuple[tuple[str, float], ...]:
+    if not written.logprobs:
+        return ()
+    told = [(one.decoded_token, one.logprob) for one in written.logprobs[0].values()]
+    return tuple(sorted(told, key=lambda one: -one[1]))
 
 
 def _import_vllm() -> ModuleType:

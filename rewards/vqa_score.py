@@ -1,0 +1,99 @@
+"""VQAScore (arXiv 2404.01291): the probability that a vision-language model says yes to the prompt."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Unpack
+
+import numpy as np
+
+from flexgym.errors import ConfigError
+from flexgym.judge.backends.base import ChatRequest, Reply
+from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
+from flexgym.judge.inputs import encode_sample
+from flexgym.judge.points import group_kind
+from flexgym.judge.protocol import JudgeFailure
+from flexgym.judge.vision_judge import ask
+from flexgym.types import GroupScores, SampleGroup
+from rewards.base import register
+from rewards.vision import JudgeSource, ModelSettings, VisionReward
+
+_WORDS = {"image": "figure", "video": "video"}
+_ALTERNATIVES = 20  # as many as servers tell
+
+
+@register("vqa_score")
+class VQAScore(VisionReward):
+    """Probability of "Yes" to ``Does this figure show "{prompt}"? Please answer Yes or No.`` (arXiv 2404.01291, eq. 1).
+
+    One token is asked for, with the log-probabilities of the likeliest. The probabilities of all that say yes, whatever
+    their case and spaces, are added. A reply whose likeliest tokens say neither yes nor no has no score. The model must
+    answer at once: one that thinks first never says yes with its first token.
+
+    Args:
+        judge: addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which stays open.
+        max_failure_share: above this share of failed samples in a call, `score` raises; 1.0 never does.
+        **model: ``backend``, ``backend_settings``, ``prompt_template`` (its text with ``{prompt}`` in it in place of
+            the question) and ``inputs``, see `rewards.vision.ModelSettings`.
+
+    Raises:
+        ConfigError: a setting that cannot work.
+        UnknownNameError: no such setting; the message holds the nearest one.
+    """
+
+    def __init__(
+        self, judge: JudgeSource = "", *, max_failure_share: float = 0.5, **model: Unpack[ModelSettings]
+    ) -> None:
+        check_failure_limit(max_failure_share)
+        if not judge:
+            raise ConfigError("vqa_score: expected a judge, such as 'http://localhost:8080/v1', got none")
+        super().__init__(judge, model, own=("max_failure_share",))
+        self.max_failure_share = max_failure_share
+        self._decoding = replace(self.wording.decoding, max_tokens=1, temperature=0.0, top_logprobs=_ALTERNATIVES)
+
+    def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
+        """Score every sample of all groups with one call to the model.
+
+        Raises:
+            JudgeFailureShareError: if too many samples failed, see `flexgym.judge.failures.check_failure_share`.
+        """
+        requests = [self._request(group, index) for group in groups for index in range(len(group))]
+        replies = ask(self.backend, requests, self._decoding)
+        outcomes = [reply if isinstance(reply, JudgeFailure) else probability_of_yes(reply) for reply in replies]
+        check_failure_share(outcomes, self.max_failure_share)
+        remaining = iter(outcomes)
+        return [self._scores(group, list(islice(remaining, len(group)))) for group in groups]
+
+    def _scores(self, group: SampleGroup, outcomes: Sequence[float | JudgeFailure]) -> GroupScores:
+        failed = [(index, outcome) for index, outcome in enumerate(outcomes) if isinstance(outcome, JudgeFailure)]
+        self.failed.keep(self.name, group, failed)
+        rewards = np.array([np.nan if isinstance(it, JudgeFailure) else it for it in outcomes], np.float32)
+        return GroupScores(rewards=rewards, terms={self.name: rewards}, failures=count_failures(outcomes))
+
+    def _request(self, group: SampleGroup, index: int) -> ChatRequest:
+        kind, caption = group_kind(group), group.prompt.text
+        pictures = encode_sample(group.samples[index], self.wording.inputs)
+        if self.wording.template is not None:
+            return ChatRequest(pictures, self.wording.template.fill(caption, kind, (len(pictures),)))
+        # Half a surrogate pair cannot be sent; "<" is escaped, since tokenizers take <|im_end|> for the message's end.
+        quoted = json.dumps(caption.encode("utf-8", "replace").decode(), ensure_ascii=False).replace("<", "\\u003c")
+        return ChatRequest(pictures, f"Does this {_WORDS[kind]} show {quoted}? Please answer Yes or No.")
+
+
+def probability_of_yes(reply: Reply) -> float | JudgeFailure:
+    """The probability that the reply begins with yes, or why it cannot be told."""
+    if not reply.first_tokens:
+        return JudgeFailure("server_error", "the reply holds no log-probabilities: expected a backend that tells them")
+    said = {word: math.fsum(_probabilities(reply, word)) for word in ("yes", "no")}
+    if not any(said.values()):
+        likeliest = ", ".join(repr(token[:20]) for token, _ in reply.first_tokens[:3])
+        return JudgeFailure("invalid", f"expected a reply that begins with Yes or No; the likeliest are {likeliest}")
+    return min(said["yes"], 1.0)
+
+
+def _probabilities(reply: Reply, word: str) -> list[float]:
+    return [math.exp(value) for token, value in reply.first_tokens if token.strip().lower() == word]
