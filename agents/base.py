@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import rewards
 from envs.prompts import load_prompts
 from flexgym.errors import ConfigError
@@ -20,11 +23,13 @@ class AgentConfig(FlowAlgorithmConfig):
         Raises:
             UnknownNameError: for an unknown name, with the nearest valid one.
         """
+        self._find_modules()
         written = {} if self.failed_samples is None else {"failed_samples": self.failed_samples}
         return rewards.make(self.reward_name, **{**written, **self.reward_settings})
 
     def make_monitors(self) -> dict[str, Reward]:
         """The rewards that are only watched, by name."""
+        self._find_modules()
         return {watched.title: watched.make() for watched in map(watched_reward, self.monitors)}
 
     def make_evaluations(self) -> dict[str, Reward]:
@@ -43,9 +48,14 @@ class AgentConfig(FlowAlgorithmConfig):
         """
         return [prompt.text for prompt in load_prompts(self.prompts, self.modality)]
 
+    def _find_modules(self) -> None:
+        """Let a process that Ray started find modules where the one that started training does, as a last resort."""
+        sys.path.extend(path for path in self.import_paths if path not in sys.path)
+
     def validate(self) -> None:
         """Check the names of rewards besides what `FlowAlgorithmConfig.validate` checks."""
         super().validate()
+        self.import_paths = self.import_paths or tuple(str(Path(path).resolve()) for path in sys.path)
         for name in (self.reward_name, *([self.verification_reward] if self.verification_reward else [])):
             reward_class(name)
         for section, entries in (

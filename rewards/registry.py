@@ -61,8 +61,8 @@ def reward_class(name: str) -> type[Reward]:
 
     Args:
         name: one of `names`, the class name, or the path of a class that is a `Reward`: ``"mymodule:MyReward"`` or
-            ``"package.mymodule.MyReward"``. The module is imported in every process that scores, so it must be found
-            there: installed, or in the folder in which training was started.
+            ``"package.mymodule.MyReward"``. The module is imported in every process that scores; agents look for it
+            there in the folders in which the process that started training does.
 
     Raises:
         UnknownNameError: when no reward has the name; the message holds the nearest one.

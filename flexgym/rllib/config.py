@@ -52,6 +52,7 @@ class FlowAlgorithmConfig(MemoryConfig):
         self.reward_settings: dict[str, Any] = {}
         self.monitors: tuple[str | Mapping[str, Any], ...] = ()
         self.failed_samples: str | None = None
+        self.import_paths: tuple[str, ...] = ()
         self.clip_range: float | tuple[float, float] = 1e-3
         self.kl_coeff = 0.0
         self.ema_decay = 0.0

@@ -252,3 +252,12 @@ def report(
         f" {sent_whole(requests):,}; images encoded or sent {pictures} instead of {shown};"
         f" tokens prefilled {read:,.0f} instead of {sum(reply.prompt_tokens for reply in replies):,}"
     )
+
+
+def test_first_tokens_are_told_alike_by_all_backends(engine, folder, url):
+    request, decoding = pair(0, 1, (64, 64)), Decoding(max_tokens=1, top_logprobs=5)
+    backends = [engine, TransformersBackend(folder, dtype="float32"), ServerBackend(url)]
+    told = [backend.complete([request], decoding)[0].first_tokens for backend in backends]
+    for tokens in told:
+        assert [token for token, _ in tokens[:3]] == [token for token, _ in told[0][:3]]
+        np.testing.assert_allclose([value for _, value in tokens[:5]], [value for _, value in told[0][:5]], atol=1e-2)
