@@ -27,6 +27,8 @@ KINDS, SOURCES = ("image", "video"), ("rendered", "generated")
 TAUGHT = ("training", "rich")
 STAGES = ("sft", "dpo_one_right", "dpo")
 """The judges of the table: after fine-tuning, after DPO without items of two right traces, and after full DPO."""
+DPO_BATCH = 32
+"""Rows of a step of alignment; fewer where there are fewer."""
 _SETS = tuple((kind, source) for kind in KINDS for source in SOURCES)
 _ASK = (f"--num-frames={NUM_FRAMES}", f"--max-tokens={ASKED.decoding['max_tokens']}")
 
@@ -83,9 +85,14 @@ def make_judge(folder: Path, base: Path, *, seed: int, sizes: Sizes) -> None:
         if not rows.exists():
             asked = (f"--judge={judges['sft']}", f"--replies={own / 'replies.jsonl'}", f"--seed={seed}", "--batch=256")
             _run("pairs", *_files(folder, "dpo"), *asked, *how, *_ASK, f"--out={rows}")
-        steps = sizes.dpo_passes * sum(1 for _ in rows.open()) // 32
-        length = f"run.iterations={max(1, steps // 10)}"
-        _train("dpo", judges[stage], f"debugging.seed={seed}", length, source=judges["sft"], rows=rows)
+        count = sum(1 for _ in rows.open())
+        batch = min(DPO_BATCH, count)
+        length = (
+            f"run.iterations={max(1, sizes.dpo_passes * count // (10 * DPO_BATCH))}",
+            f"training.batch_size={batch}",
+        )
+        length += (f"training.micro_batch_size={batch}",)
+        _train("dpo", judges[stage], f"debugging.seed={seed}", *length, source=judges["sft"], rows=rows)
     for judge in judges.values():
         for kind, source in _SETS:
             report = judge.with_name(f"{judge.name}_report") / f"{kind}_{source}"

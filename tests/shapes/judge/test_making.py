@@ -14,7 +14,7 @@ from flexgym.shapes.judge.checkpoint import NUM_FRAMES, build_judge
 from flexgym.shapes.judge.make import STAGES, Sizes, make_data, make_judge, table
 from flexgym.shapes.judge.pretrain import Batches, PicturePool, Recipe, train
 
-LITTLE = Sizes({"image": 24, "video": 12}, {"image": 24, "video": 8}, held_out=4, sft_iterations=1, dpo_passes=1)
+LITTLE = Sizes({"image": 24, "video": 12}, {"image": 96, "video": 8}, held_out=4, sft_iterations=1, dpo_passes=1)
 
 
 def pools(count=6):
