@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flexgym.errors import GeneratorError
 from flexgym.first_frame import FirstFrame
 from flexgym.generators.base import FlowGenerator, decode_rows
 from flexgym.planning.settings import PlanSettings
@@ -85,6 +86,9 @@ class Rehearsal:
 
     Attributes:
         generator: the same.
+
+    Raises:
+        GeneratorError: by `work`, for a pipeline that cannot do without data.
     """
 
     def __init__(
@@ -123,7 +127,13 @@ class Rehearsal:
 
     def _once(self, done: dict[Any, Trace], key: Any, work: Callable[[], Any]) -> Trace:
         if key not in done:
-            done[key] = trace(work, self._there)
+            try:
+                done[key] = trace(work, self._there)
+            except (NotImplementedError, RuntimeError) as error:
+                raise GeneratorError(
+                    f"{self.generator.name} reads values of its inputs, so that it cannot be planned without data"
+                    f" ({str(error).strip().splitlines()[0][:120]})"
+                ) from error
         return done[key]
 
     def _optimiser(self) -> tuple[Trace, int]:
