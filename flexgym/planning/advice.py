@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from flexgym.errors import ConfigError, GeneratorError
 from flexgym.planning.devices import DEVICES, GIB
-from flexgym.planning.plan import PARTS, Plan, Planner
+from flexgym.planning.plan import PARTS, Phase, Plan, Planner
 from flexgym.planning.settings import PlanSettings
 
 _SMALLEST_RANK = 8
@@ -26,12 +27,19 @@ class Change:
         price: what it costs.
         values: fields of `PlanSettings` that it sets.
         leaves: the least share of each part that it can leave, by name; parts that are not named stay as they are.
+        phase: the only one that it changes; None where it changes all.
     """
 
     override: str
     price: str
     values: Mapping[str, Any]
     leaves: Mapping[str, float]
+    phase: str | None = None
+
+    def least(self, phase: Phase) -> dict[str, float]:
+        """Bytes of each part that it can leave of a phase."""
+        changes = self.phase in (None, phase.name)
+        return {part: size * (self.leaves.get(part, 1.0) if changes else 1.0) for part, size in phase.parts.items()}
 
 
 @dataclass(frozen=True)
@@ -74,14 +82,14 @@ def _tiling(settings: PlanSettings) -> list[Change]:
     if settings.vae_tiling:
         return []
     price = "pixels change a little where tiles overlap"
-    return [Change("generator.vae_tiling=true", price, {"vae_tiling": True}, {"activations": 0.0})]
+    return [Change("generator.vae_tiling=true", price, {"vae_tiling": True}, {"activations": 0.0}, "decoding")]
 
 
 def _checkpointing(settings: PlanSettings) -> list[Change]:
     if settings.gradient_checkpointing:
         return []
     name, price = "gradient_checkpointing", "one more forward in each update"
-    return [Change(f"generator.{name}=true", price, {name: True}, {"activations": 0.0})]
+    return [Change(f"generator.{name}=true", price, {name: True}, {"activations": 0.0}, "update")]
 
 
 def _groups_per_forward(settings: PlanSettings) -> list[Change]:
@@ -116,7 +124,7 @@ def _rank(settings: PlanSettings) -> list[Change]:
             f"generator.lora.rank={rank}",
             "a smaller adapter",
             {"lora": {**settings.lora, "rank": rank}},
-            {**dict.fromkeys(("adapter", *_OF_TRAINING), rank / now), "activations": 0.0},
+            dict.fromkeys(("adapter", "activations", *_OF_TRAINING), rank / now),
         )
         for rank in _halves(now, _SMALLEST_RANK)
     ]
@@ -161,8 +169,9 @@ def advise(planner: Planner, plan: Plan) -> list[Remedy]:
     alone = [remedy for ladder in _LADDERS if (remedy := _mildest(planner, plan, ladder(plan.settings)))]
     if alone:
         return alone
-    together = _together(planner, plan)
-    return [together] if together.plan.fits else []
+    strongest = [rungs[-1] for ladder in _LADDERS if (rungs := ladder(plan.settings))]
+    together = _together(planner, plan) if _can_fit(plan, *strongest) else None
+    return [together] if together and together.plan.fits else []
 
 
 def _mildest(planner: Planner, plan: Plan, rungs: list[Change]) -> Remedy | None:
@@ -182,14 +191,19 @@ def _mildest(planner: Planner, plan: Plan, rungs: list[Change]) -> Remedy | None
     return best
 
 
-def _can_fit(plan: Plan, change: Change) -> bool:
-    """Whether a change leaves little enough, if it leaves no more than the least that it can.
+def _can_fit(plan: Plan, *changes: Change) -> bool:
+    """Whether changes leave little enough, if each leaves no more than the least that it can.
 
     All that is alive at the peak of the activations either grows with the rows or stays, so that fewer rows leave at
     least their share of it.
     """
-    least = (sum(size * change.leaves.get(part, 1.0) for part, size in phase.parts.items()) for phase in plan.phases)
-    return max(least) <= plan.device.usable
+    return all(_least(phase, changes) <= plan.device.usable for phase in plan.phases)
+
+
+def _least(phase: Phase, changes: Sequence[Change]) -> float:
+    """Bytes that changes can leave of a phase together."""
+    parts = [change.least(phase) for change in changes]
+    return sum(math.prod(each[name] / size for each in parts) * size for name, size in phase.parts.items() if size)
 
 
 def _together(planner: Planner, plan: Plan) -> Remedy:
@@ -197,7 +211,8 @@ def _together(planner: Planner, plan: Plan) -> Remedy:
     remedy = Remedy((), plan)
     for ladder in _LADDERS:
         rungs = ladder(remedy.plan.settings)
-        helps = bool(rungs) and any(remedy.plan.peak.parts[part] for part in rungs[-1].leaves)
+        peak = remedy.plan.peak
+        helps = bool(rungs) and sum(rungs[-1].least(peak).values()) < peak.bytes
         found = _changed(planner, remedy.plan, rungs[-1]) if helps else None
         if found and found.peak.bytes < remedy.plan.peak.bytes:
             remedy = Remedy((*remedy.changes, rungs[-1]), found)
