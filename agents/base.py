@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import rewards
 from envs.prompts import load_prompts
 from flexgym.errors import ConfigError
 from flexgym.rllib.config import FlowAlgorithmConfig
+from flexgym.types import Prompt
 from rewards.base import Reward
 from rewards.named import watched_reward
 from rewards.registry import reward_class
@@ -40,13 +42,13 @@ class AgentConfig(FlowAlgorithmConfig):
         """The reward that verifies; None without one."""
         return rewards.make(self.verification_reward) if self.verification_reward else None
 
-    def training_prompts(self) -> list[str]:
-        """The prompts that the environment draws from.
+    def opened_prompts(self, prompts: Any) -> list[Prompt]:
+        """The prompts of a source as the environment opens it.
 
         Raises:
             PromptSourceError: when they cannot be read.
         """
-        return [prompt.text for prompt in load_prompts(self.prompts, self.modality)]
+        return list(load_prompts(prompts, self.modality))
 
     def _find_modules(self) -> None:
         """Let a process that Ray started find modules where the one that started training does, as a last resort."""

@@ -140,7 +140,10 @@ class ControlBatch(GroupBatch):
         latents = torch.from_numpy(self.latents[slot])[None]
         for step in range(int(self.steps[slot]), end):
             level = self.sigmas[step : step + 1, None]
-            latents = policy.act({"prompt": (prompt.text,), "latents": latents.numpy(), "sigma": level}).latents
+            observation = {"prompt": (prompt.text,), "latents": latents.numpy(), "sigma": level}
+            if prompt.first_frame is not None:
+                observation["first_frame"] = prompt.first_frame.pixels[None]
+            latents = policy.act(observation).latents
         return latents[0].numpy()
 
     def settings_of(self, slot: int) -> tuple[float, float]:

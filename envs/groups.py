@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -68,7 +69,7 @@ class GroupBatch:
         preview: whether the info of each step holds samples.
 
     Raises:
-        ConfigError: for a group of fewer than `smallest`.
+        ConfigError: for a group of fewer than `smallest`, or prompts without the first frames that a generator takes.
         PromptSourceError: when the prompts cannot be used.
     """
 
@@ -85,6 +86,7 @@ class GroupBatch:
             raise ConfigError(f"group_size must be a whole number of at least {self.smallest}{why}, got {group_size!r}")
         self.generator = generator
         self.source: PromptSource = load_prompts(prompts, generator.modality)
+        self.source.check_first_frames(generator.takes_first_frame)
         self.group_size = int(group_size)
         self.num_groups = num_groups
         self.preview = preview
@@ -100,7 +102,13 @@ class GroupBatch:
 
     def observation_space(self) -> gymnasium.spaces.Dict:
         """Of one group."""
-        spaces = {"prompt": PromptSpace(), "latents": self.action_space(), "sigma": box(0.0, 1.0, (1,))}
+        spaces: dict[str, gymnasium.Space] = {
+            "prompt": PromptSpace(),
+            "latents": self.action_space(),
+            "sigma": box(0.0, 1.0, (1,)),
+        }
+        if self.generator.takes_first_frame:
+            spaces["first_frame"] = gymnasium.spaces.Box(0, 255, self.generator.sample_shape[1:], np.uint8)
         return gymnasium.spaces.Dict(spaces)
 
     def action_space(self) -> gymnasium.spaces.Box:
@@ -122,17 +130,24 @@ class GroupBatch:
 
         Raises:
             PromptSourceError: when a given prompt cannot be used; nothing has changed then.
+            ConfigError: when it has a first frame and should not, or the other way round; nothing has changed then.
         """
-        chosen = {slot: None if prompts[slot] is None else as_prompt(prompts[slot]) for slot in slots}
+        given = {slot: as_prompt(prompts[slot]) for slot in slots if prompts[slot] is not None}
+        chosen = {slot: self._framed(prompt) for slot, prompt in given.items()}
         # observations handed out share this memory: it is replaced, never written to
         self.latents = self.latents.copy()
         for slot in slots:
             seed = int(rngs[slot].integers(2**63))
             self.latents[slot] = self.generator.initial_latents(self.group_size, seed).cpu().numpy()
-            self.prompts[slot] = chosen[slot] or self.source.draw(rngs[slot])
+            self.prompts[slot] = chosen.get(slot) or self._framed(self.source.draw(rngs[slot]))
             self.steps[slot] = 0
             self._forget(slot)
         self._frame = 0
+
+    def _framed(self, prompt: Prompt) -> Prompt:
+        """The prompt with its first frame as the generator takes it, read once for the whole episode."""
+        frames = self.generator.first_frames([prompt])
+        return replace(prompt, first_frame=frames[0]) if frames else prompt
 
     def advance(self, actions: Any, active: NDArray[np.bool_]) -> None:
         """Take a step.
@@ -181,7 +196,18 @@ class GroupBatch:
     def observation(self) -> dict[str, Any]:
         """Of all groups, in the form of Gymnasium's batched spaces."""
         texts = tuple(prompt.text if prompt else "" for prompt in self.prompts)
-        return {"prompt": texts, "latents": self.latents, "sigma": self.sigmas[self.steps][:, None]}
+        batch = {"prompt": texts, "latents": self.latents, "sigma": self.sigmas[self.steps][:, None]}
+        if self.generator.takes_first_frame:
+            batch["first_frame"] = self.first_frames()
+        return batch
+
+    def first_frames(self) -> NDArray[np.uint8]:
+        """Of all groups, ``[P, H, W, 3]``; black where a group has not begun."""
+        frames = np.zeros((self.num_groups, *self.generator.sample_shape[1:]), np.uint8)
+        for slot, prompt in enumerate(self.prompts):
+            if prompt is not None and prompt.first_frame is not None:
+                frames[slot] = prompt.first_frame.pixels
+        return frames
 
     def observation_of(self, slot: int) -> dict[str, Any]:
         """Of one group."""
@@ -210,11 +236,14 @@ class GroupBatch:
     def _clean(self, slot: int) -> torch.Tensor:
         latents = torch.from_numpy(self.latents[slot]).to(self.generator.device)
         prompt = self.prompts[slot]
-        if self.finished[slot] or prompt is None:
+        is_clean = bool(self.finished[slot])
+        if prompt is None or is_clean and not self.generator.takes_first_frame:
             return latents
-        sigma = torch.full((self.group_size,), float(self.sigmas[self.steps[slot]]), device=latents.device)
-        conditioning = self.generator.condition([prompt.text]).repeat(self.group_size)
-        return predicted_clean(latents, self.generator.velocity(latents, sigma, conditioning), sigma)
+        conditioning = self.generator.condition([prompt]).repeat(self.group_size)
+        if not is_clean:
+            sigma = torch.full((self.group_size,), float(self.sigmas[self.steps[slot]]), device=latents.device)
+            latents = predicted_clean(latents, self.generator.velocity(latents, sigma, conditioning), sigma)
+        return self.generator.with_first_frame(latents, conditioning)
 
     def show_rewards(self, slot: int, rewards: Any) -> None:
         """Let `picture` write rewards ``[G]`` under the samples of a finished group, until it takes another step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -10,11 +11,14 @@ from typing import Any, overload
 import gymnasium
 import numpy as np
 
-from flexgym.errors import PromptSourceError
+from flexgym.errors import ConfigError, PromptSourceError
+from flexgym.first_frame import FirstFrame
 from flexgym.types import Prompt
 
 MAX_PROMPT_LENGTH = 2048
 """Characters of a prompt at most; the text encoders in use read at most 512 tokens."""
+
+_FRAME = "first_frame"
 
 Prompts = str | Path | Sequence[str | Prompt | Mapping[str, Any]] | None
 """None for the built-in set, the path of a .txt or .jsonl file, or any sequence."""
@@ -46,7 +50,7 @@ class PromptSource(Sequence[Prompt]):
     """Prompts to draw from.
 
     Args:
-        prompts: at least one text, `Prompt`, or mapping with the key ``"prompt"`` (its other keys become metadata).
+        prompts: at least one text, `Prompt`, or mapping, see `as_prompt`.
         name: what they are called in messages.
 
     Raises:
@@ -72,23 +76,46 @@ class PromptSource(Sequence[Prompt]):
         """One prompt, each with equal chance."""
         return self._prompts[int(rng.integers(len(self._prompts)))]
 
+    def check_first_frames(self, wanted: bool) -> None:
+        """Refuse prompts that a generator cannot take.
 
-def as_prompt(entry: str | Prompt | Mapping[str, Any], where: str = "the prompt") -> Prompt:
+        Args:
+            wanted: whether it makes videos from their first frame.
+
+        Raises:
+            ConfigError: when a prompt has no first frame and needs one, or has one that would count for nothing.
+        """
+        for at, prompt in enumerate(self._prompts):
+            if (prompt.first_frame is not None) is not wanted:
+                what = "a first frame for each prompt" if wanted else "prompts without first frames"
+                raise ConfigError(
+                    f"this generator needs {what} (the key {_FRAME!r} of a .jsonl file or a mapping, or"
+                    f" Prompt(text, first_frame=...)); prompt {at}, {prompt.text[:80]!r}, is another"
+                )
+
+
+def as_prompt(
+    entry: str | Prompt | Mapping[str, Any], where: str = "the prompt", *, folder: Path | None = None
+) -> Prompt:
     """A checked prompt.
 
     Args:
-        entry: text, `Prompt`, or mapping with the key ``"prompt"``.
+        entry: text, `Prompt`, or mapping with the key ``"prompt"`` and, for generators from image to video,
+            ``"first_frame"``: an array, or the path of a picture, see `FirstFrame`. Its other keys become metadata.
         where: it stands, for messages.
+        folder: of the file that it was read from: paths of pictures start there and may not lead out of it.
 
     Raises:
-        PromptSourceError: when it is empty, too long or of another type.
+        PromptSourceError: when it is empty, too long or of another type, or its picture cannot be used.
     """
     text: Any
     metadata: Mapping[str, Any]
+    frame: Any = None
     if isinstance(entry, Prompt):
-        text, metadata = entry.text, entry.metadata
+        text, metadata, frame = entry.text, entry.metadata, entry.first_frame
     elif isinstance(entry, Mapping):
-        text, metadata = entry.get("prompt"), {key: value for key, value in entry.items() if key != "prompt"}
+        text, frame = entry.get("prompt"), entry.get(_FRAME)
+        metadata = {key: value for key, value in entry.items() if key not in ("prompt", _FRAME)}
     else:
         text, metadata = entry, {}
     if not isinstance(text, str):
@@ -97,7 +124,21 @@ def as_prompt(entry: str | Prompt | Mapping[str, Any], where: str = "the prompt"
         raise PromptSourceError(f"{where} is empty; expected a caption")
     if len(text) > MAX_PROMPT_LENGTH:
         raise PromptSourceError(f"{where} has {len(text)} characters, at most {MAX_PROMPT_LENGTH} are possible")
-    return Prompt(text, dict(metadata))
+    return Prompt(text, dict(metadata), _first_frame(frame, where, folder))
+
+
+def _first_frame(source: Any, where: str, folder: Path | None) -> FirstFrame | None:
+    if source is None or isinstance(source, FirstFrame):
+        return source
+    if folder is not None and isinstance(source, str):
+        place = Path(os.path.realpath(folder / source))
+        if not place.is_relative_to(os.path.realpath(folder)):
+            raise PromptSourceError(f"{where}: the first frame {source!r} lies outside of {folder}; move it there")
+        source = place
+    try:
+        return FirstFrame(source)
+    except PromptSourceError as error:
+        raise PromptSourceError(f"{where}: {error}") from None
 
 
 def load_prompts(prompts: Prompts, kind: str) -> PromptSource:
@@ -106,6 +147,7 @@ def load_prompts(prompts: Prompts, kind: str) -> PromptSource:
     Args:
         prompts: None for the built-in set of the small world; the path of a ``.txt`` file with a prompt on each line or
             of a ``.jsonl`` file with objects such as ``{"prompt": "a red cube", "category": "colours"}``; a sequence.
+            Such a file names first frames by paths from its own folder: ``{"prompt": ..., "first_frame": "a.png"}``.
         kind: ``"image"`` or ``"video"``, for the built-in set.
 
     Raises:
@@ -163,4 +205,4 @@ def _json_entries(text: str, path: Path) -> Iterator[Prompt]:
             raise PromptSourceError(f"{where} is not valid JSON: {error}") from error
         if not isinstance(entry, dict):
             raise PromptSourceError(f"{where} must be an object with the key 'prompt', got {line[:80]!r}")
-        yield as_prompt(entry, where)
+        yield as_prompt(entry, where, folder=path.parent)

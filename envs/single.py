@@ -22,7 +22,8 @@ class GroupEnv(GroupAccess, gymnasium.Env):
     The observation is the prompt, the latents of the group and their noise level; the action is the group's next
     latents. After T steps the episode terminates and ``info["samples"]`` holds the decoded group: uint8
     ``[G, H, W, 3]`` or ``[G, F, H, W, 3]``. ``info["prompt"]`` is always the `flexgym.types.Prompt`. The reward is 0;
-    reward wrappers say how good a group is.
+    reward wrappers say how good a group is. With a generator from image to video the observation also holds
+    ``first_frame``, uint8 ``[H, W, 3]``: the picture of the prompt at the size of the samples.
 
     Args:
         generator: to share, or a folder or hub id to load; None for the embedded one.
@@ -76,6 +77,7 @@ class GroupEnv(GroupAccess, gymnasium.Env):
         Raises:
             UnknownNameError: for an unknown option.
             PromptSourceError: when the prompt cannot be used.
+            ConfigError: when it has a first frame and the generator takes none, or the other way round.
         """
         chosen = check_options(options, ["prompt"])
         super().reset(seed=seed)

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flexgym.errors import ConfigError, GeneratorError
+from flexgym.first_frame import FirstFrame
 from flexgym.flow import ODE, Gaussian, NoiseScale, Window, noise_scale, transition
 from flexgym.generators.base import FlowGenerator
+from flexgym.types import Prompt
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,11 +125,9 @@ class FlowPolicy:
         """
         if not isinstance(observation["prompt"], str):
             return self.act(observation).latents.numpy()
-        batch = {
-            "prompt": (observation["prompt"],),
-            "latents": observation["latents"][None],
-            "sigma": observation["sigma"],
-        }
+        batch = {**observation, "prompt": (observation["prompt"],), "latents": observation["latents"][None]}
+        if "first_frame" in observation:
+            batch["first_frame"] = observation["first_frame"][None]
         return self.act(batch).latents[0].numpy()
 
     @torch.no_grad()
@@ -135,13 +135,14 @@ class FlowPolicy:
         """One step of the P groups of a vector environment, with its log density.
 
         Args:
-            observation: ``prompt`` (P texts), ``latents`` ``[P, G, ...]`` and ``sigma`` ``[P, 1]``. Groups that are
-                finished come back unchanged.
+            observation: ``prompt`` (P texts), ``latents`` ``[P, G, ...]``, ``sigma`` ``[P, 1]`` and, for generators
+                from image to video, ``first_frame`` (uint8 ``[P, H, W, 3]``). Groups that are finished come back
+                unchanged.
 
         Raises:
             ConfigError: when a noise level is not on the generator's grid.
         """
-        prompts = list(observation["prompt"])
+        prompts = _prompts(observation)
         # a copy only where a caller hands out read-only memory, which torch cannot share
         latents_PG = torch.from_numpy(np.require(observation["latents"], np.float32, "W"))
         steps = self._steps(np.asarray(observation["sigma"], np.float32).reshape(len(prompts)))
@@ -155,7 +156,7 @@ class FlowPolicy:
         return move
 
     def _move(
-        self, move: Move, rows: slice | list[int], prompts: Sequence[str], *, groups: Sequence[int], step: int
+        self, move: Move, rows: slice | list[int], prompts: Sequence[str | Prompt], *, groups: Sequence[int], step: int
     ) -> None:
         """Take one step of the given groups in place."""
         before = move.latents[rows]
@@ -171,12 +172,12 @@ class FlowPolicy:
         move.log_prob[rows] = gaussian.log_prob(after).cpu().view(before.shape[:2])
 
     @torch.no_grad()
-    def noised(self, clean_PG: Tensor, prompts: Sequence[str], step: int) -> Move:
+    def noised(self, clean_PG: Tensor, prompts: Sequence[str | Prompt], step: int) -> Move:
         """Finished latents with fresh noise on them, at the level of one step; see `flexgym.flow.Matching`.
 
         Args:
             clean_PG: finished latents, float32 ``[P, G, ...]``.
-            prompts: P texts.
+            prompts: P texts, or prompts with first frames.
             step: whose noise level, 0 is the first.
 
         Returns:
@@ -192,12 +193,12 @@ class FlowPolicy:
         ]
         return Move(latents, torch.cat(log_prob).cpu().view(clean_PG.shape[:2]))
 
-    def transition(self, latents_PG: Tensor, prompts: Sequence[str], step: int) -> Gaussian:
+    def transition(self, latents_PG: Tensor, prompts: Sequence[str | Prompt], step: int) -> Gaussian:
         """The distribution that is trained at one step; rollout and replay both call this.
 
         Args:
             latents_PG: before the step, ``[P, G, ...]``, in the precision they were kept in.
-            prompts: P texts.
+            prompts: P texts, or prompts with first frames.
             step: which one, 0 is the first.
 
         Returns:
@@ -206,7 +207,9 @@ class FlowPolicy:
         """
         return self._gaussian(latents_PG, prompts, step, noise=self._noise_at(step))
 
-    def _gaussian(self, latents_PG: Tensor, prompts: Sequence[str], step: int, *, noise: NoiseScale) -> Gaussian:
+    def _gaussian(
+        self, latents_PG: Tensor, prompts: Sequence[str | Prompt], step: int, *, noise: NoiseScale
+    ) -> Gaussian:
         rows = latents_PG.shape[0] * latents_PG.shape[1]
         latents = latents_PG.flatten(0, 1).to(self._device, torch.float32)
         sigma, sigma_next = (self._grid[at].to(self._device).expand(rows) for at in (step, step + 1))
@@ -240,6 +243,15 @@ class FlowPolicy:
         while len(self._sources) <= group:
             self._sources.append(torch.Generator().manual_seed(self._seed + len(self._sources)))
         return self._sources[group]
+
+
+def _prompts(observation: Mapping[str, Any]) -> list[str | Prompt]:
+    """The prompts of an observation of P groups, with their first frames where it has them."""
+    texts = observation["prompt"]
+    if "first_frame" not in observation:
+        return list(texts)
+    frames = observation["first_frame"]
+    return [Prompt(text, first_frame=FirstFrame(frame)) for text, frame in zip(texts, frames, strict=True)]
 
 
 def _chunks(count: int, size: int) -> list[slice]:

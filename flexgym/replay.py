@@ -37,7 +37,7 @@ def replay_step(policy: FlowPolicy, batch: Mapping[str, Any]) -> dict[str, Tenso
 
     Args:
         policy: with the weights that train.
-        batch: ``latents`` and ``next_latents`` ``[P, G, ...]``, ``prompts`` (P texts), ``step``, and ``reference``
+        batch: ``latents`` and ``next_latents`` ``[P, G, ...]``, ``prompts`` (P of them), ``step``, and ``reference``
             (whether the mean of the policy before training is wanted, too).
 
     Returns:

@@ -110,7 +110,7 @@ def collect(envs: VectorEnv, policy: FlowPolicy, window: Window, *, seeds: Seque
             kept.append((torch.from_numpy(observation["latents"]), move.latents, move.log_prob))
         observation, _, _, _, infos = envs.step(move.latents.numpy())
     if policy.noise.to_clean:
-        clean, prompts = move.latents, [prompt.text for prompt in infos["prompt"]]
+        clean, prompts = move.latents, list(infos["prompt"])
         for noised in (acting.noised(clean, prompts, step) for step in window.steps):
             kept.append((noised.latents, clean, noised.log_prob))
     latents, next_latents, log_prob = (torch.stack(parts) for parts in zip(*kept, strict=True))
@@ -126,13 +126,13 @@ def collect(envs: VectorEnv, policy: FlowPolicy, window: Window, *, seeds: Seque
 
 
 def sample(
-    generator: FlowGenerator, prompts: Sequence[str], *, seeds: Sequence[int], max_rows: int = 64
+    generator: FlowGenerator, prompts: Sequence[str | Prompt], *, seeds: Sequence[int], max_rows: int = 64
 ) -> NDArray[np.uint8]:
     """One deterministic sample for each prompt, as evaluation wants them.
 
     Args:
         generator: whose velocity is followed, without noise.
-        prompts: N texts.
+        prompts: N texts, or prompts with first frames for generators from image to video.
         seeds: N seeds of the first latents; a sample depends on its own seed alone.
         max_rows: latents in one forward at most.
 
@@ -148,10 +148,10 @@ def sample(
 
 
 @torch.no_grad()
-def _denoise(generator: FlowGenerator, latents: Tensor, prompts: Sequence[str]) -> Tensor:
+def _denoise(generator: FlowGenerator, latents: Tensor, prompts: Sequence[str | Prompt]) -> Tensor:
     sigmas, conditioning = generator.sigmas().to(latents.device), generator.condition(prompts)
     for sigma, sigma_next in pairwise(sigmas):
         level, after = sigma.expand(len(latents)), sigma_next.expand(len(latents))
         velocity = generator.velocity(latents, level, conditioning)
         latents = transition(latents, velocity, level, sigma_next=after, noise=ODE()).mean
-    return latents
+    return generator.with_first_frame(latents, conditioning)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexgym.errors import ConfigError
+from flexgym.first_frame import FirstFrame
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,12 @@ class Prompt:
     Attributes:
         text: the caption as the generator reads it.
         metadata: anything a reward may want beside it (JSON values), such as the category of a benchmark.
+        first_frame: the picture that the video begins with, for generators from image to video; None for the others.
     """
 
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    first_frame: FirstFrame | None = None
 
 
 @dataclass(frozen=True)

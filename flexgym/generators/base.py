@@ -17,9 +17,10 @@ from torch import Tensor
 from flexgym.errors import ConfigError, GeneratorError
 from flexgym.flow.sigmas import Spacing, sigma_grid
 from flexgym.generators.channels import denormalise
-from flexgym.generators.conditioning import Conditioning, EmbeddingCache, stack_rows
+from flexgym.generators.conditioning import Conditioning, Embedding, EmbeddingCache, stack_rows
+from flexgym.generators.frames import KNOWN, FrameConditioned, without_known
 from flexgym.generators.sampling import Sampling, call_defaults, check_settings, resolve_sampling
-from flexgym.generators.text import TextConditioned
+from flexgym.types import Prompt
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -30,7 +31,7 @@ _DECODE_PIXELS = 1 << 22
 """Pixels that one call of the autoencoder decodes at most: sixteen pictures of 512x512."""
 
 
-class FlowGenerator(TextConditioned):
+class FlowGenerator(FrameConditioned):
     """A diffusers flow-matching pipeline as a policy over latents.
 
     The pipeline's own modules do the work; sampling with the Euler step gives what its ``__call__`` gives, to the bit.
@@ -61,6 +62,8 @@ class FlowGenerator(TextConditioned):
     """What ``__call__`` calls a setting of `Sampling`, where it has another name for it."""
     call_options: ClassVar[Mapping[str, Any]] = {}
     """Further arguments of ``__call__`` under which it does what the adapter does."""
+    call_groups: ClassVar[bool] = True
+    """Whether ``__call__`` can make several samples of a prompt; where it fails to, it is given the prompt again."""
     default_side: ClassVar[int | None] = None
     """Height and width in pixels that ``__call__`` takes when it is given none, where only its code says so."""
     joint_guidance: ClassVar[Literal["unconditional first", "conditional first"] | None] = None
@@ -89,7 +92,7 @@ class FlowGenerator(TextConditioned):
                 module.eval().requires_grad_(False)
         pipe.set_progress_bar_config(disable=True)
         self.dtype: torch.dtype = pipe.transformer.dtype
-        self._configure(resolve_sampling(self._call_defaults(), checkpoint or {}, settings or {}))
+        self._configure(resolve_sampling(self.call_defaults(), checkpoint or {}, settings or {}))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FlowGenerator:
         """The generator itself: weights are shared and never duplicated by accident.
@@ -159,14 +162,20 @@ class FlowGenerator(TextConditioned):
             spacing=self.spacing,
         )
 
-    def _call_defaults(self) -> dict[str, Any]:
+    def call_defaults(self) -> dict[str, Any]:
+        """The settings that ``__call__`` has by default, by the names of `Sampling`."""
         defaults = _defaults(self.pipe.__call__)
+        if defaults.get("height") is None:
+            height, width = self.default_size()
+            defaults.update(height=height, width=width)
+        return call_defaults(defaults, self.call_names)
+
+    def default_size(self) -> tuple[int | None, int | None]:
+        """Height and width in pixels that ``__call__`` takes when it is given none."""
         side = self.default_side
         if hasattr(self.pipe, "default_sample_size"):
             side = self.pipe.default_sample_size * self.pipe.vae_scale_factor
-        if defaults.get("height") is None:
-            defaults.update(height=side, width=side)
-        return call_defaults(defaults, self.call_names)
+        return side, side
 
     @property
     def name(self) -> str:
@@ -207,8 +216,11 @@ class FlowGenerator(TextConditioned):
         frames: tuple[int, ...] = ()
         if settings.num_frames is not None:
             frames = ((settings.num_frames - 1) // self.frames_multiple() + 1,)
-        channels = int(self.transformer.config.in_channels) // self.packing**2
-        return (channels, *frames, settings.height // factor, settings.width // factor)
+        return (self.latent_channels(), *frames, settings.height // factor, settings.width // factor)
+
+    def latent_channels(self) -> int:
+        """Channels of the latents: by default all that go into the transformer."""
+        return int(self.transformer.config.in_channels) // self.packing**2
 
     def sigmas(self) -> Tensor:
         """The noise levels of a run, ``[T + 1]`` float32 on the CPU, from 1 to 0."""
@@ -227,26 +239,27 @@ class FlowGenerator(TextConditioned):
         """Whether the unconditional branch is computed."""
         return self.cfg_scale > 1
 
-    def condition(self, prompts: Sequence[str]) -> Conditioning:
-        """Encode prompts, each once: later calls find it in the cache.
+    def condition(self, prompts: Sequence[str | Prompt]) -> Conditioning:
+        """Encode prompts, each text and each first frame once: later calls find it in the cache.
 
         Every text is encoded alone, so that its embedding does not depend on which others came with it.
 
         Args:
-            prompts: P texts.
+            prompts: P of them; a text, or one with its first frame for generators from image to video.
 
         Returns:
             P rows on the generator's device.
 
         Raises:
-            ConfigError: without any prompt, or for a new one after `release_text_encoders`.
+            ConfigError: without any prompt, for a new one after `release_text_encoders`, or see `first_frames`.
         """
         if isinstance(prompts, str) or not prompts:
             raise ConfigError(f"expected a sequence of at least one prompt, got {prompts!r}")
-        entries = self._embed_all([*prompts, *([""] if self.guided else [])])
+        frames = self._embed_frames(self.first_frames(prompts))
+        texts = [self._text_of(text) for text in [*prompts, *([""] if self.guided else [])]]
+        entries = self._embed_all(texts, *self.text_encoders())
         empty = entries.pop() if self.guided else {}
-        rows = {name: stack_rows([entry[name] for entry in entries]) for name in entries[0]}
-        return Conditioning(rows, empty)
+        return Conditioning(_rows(entries), empty, _rows(frames))
 
     @property
     def encoded_text(self) -> list[Tensor]:
@@ -300,18 +313,20 @@ class FlowGenerator(TextConditioned):
         return torch.cat([self._velocity(latents[at], levels[at], conditioning.index(at)) for at in blocks])
 
     def _velocity(self, latents: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+        latents = self.with_first_frame(latents, conditioning)
         hidden, timestep = self.pack(latents.to(self.dtype)), self.timestep(sigma)
+        told = {name: tensor for name, tensor in conditioning.frames.items() if name != KNOWN}
+        prompts = {**conditioning.prompts, **told}
         if not self.guided:
-            return self.unpack(self.forward(hidden, timestep, conditioning.prompts)).float()
-        empty = conditioning.unconditional()
-        if not empty:
+            packed = self.forward(hidden, timestep, prompts)
+        elif not conditioning.empty:
             raise ConfigError(
                 "these prompts were encoded without guidance: encode them with this generator's condition()"
             )
-        branches = self._branches(hidden, timestep, conditioning.prompts, empty=empty)
-        return self.unpack(
-            self.combine(*(branch.float() if self.full_precision else branch for branch in branches))
-        ).float()
+        else:
+            branches = self._branches(hidden, timestep, prompts, empty={**conditioning.unconditional(), **told})
+            packed = self.combine(*(branch.float() if self.full_precision else branch for branch in branches))
+        return without_known(self.unpack(packed).float(), conditioning)
 
     def _branches(
         self, hidden: Tensor, timestep: Tensor, prompts: Mapping[str, Tensor], *, empty: Mapping[str, Tensor]
@@ -336,6 +351,9 @@ class FlowGenerator(TextConditioned):
     def unpack(self, hidden: Tensor) -> Tensor:
         """The inverse of `pack`, for what the transformer returns."""
         return hidden
+
+    def prepare_call(self) -> None:
+        """Set what ``__call__`` takes from the pipeline and not from its arguments; nothing by default."""
 
     def call_latents(self, latents: Tensor) -> Tensor:
         """Latents as the argument of the pipeline's ``__call__``, which is usually what the transformer takes."""
@@ -440,6 +458,11 @@ def decode_rows(sample_shape: Sequence[int]) -> int:
         sample_shape: of one, ``(H, W, 3)`` or ``(F, H, W, 3)``.
     """
     return max(1, _DECODE_PIXELS // math.prod(sample_shape[:-1]))
+
+
+def _rows(entries: Sequence[Embedding]) -> dict[str, Tensor]:
+    """Embeddings ``[1, ...]`` below each other, by name."""
+    return {name: stack_rows([entry[name] for entry in entries]) for name in (entries[0] if entries else ())}
 
 
 def _defaults(function: Any) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 Embedding = Mapping[str, Tensor]
 """Encoded text of one prompt: tensors with a leading dimension of 1, named as the transformer's arguments."""
+
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -20,28 +23,36 @@ class Conditioning:
     Attributes:
         prompts: transformer arguments by name, each ``[rows, ...]``.
         empty: the same for the unconditional branch of guidance, each ``[1, ...]``; empty without guidance.
+        frames: what is known of the first frames, by name, each ``[rows, ...]``; both branches are told. Empty for
+            generators from text alone.
     """
 
     prompts: Mapping[str, Tensor]
     empty: Mapping[str, Tensor] = field(default_factory=dict)
+    frames: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.prompts.values())))
 
     def repeat(self, count: int) -> Conditioning:
         """Every row ``count`` times in a row: from P prompts to the P*G rows of their groups."""
-        repeated = {name: tensor.repeat_interleave(count, dim=0) for name, tensor in self.prompts.items()}
-        return Conditioning(repeated, self.empty)
+        return Conditioning(_repeated(self.prompts, count), self.empty, _repeated(self.frames, count))
 
     def index(self, rows: slice | Tensor | Sequence[int]) -> Conditioning:
         """The given rows, in that order; a slice is taken without a copy."""
         where = rows if isinstance(rows, slice | Tensor) else torch.as_tensor(rows, dtype=torch.long)
-        return Conditioning({name: tensor[where] for name, tensor in self.prompts.items()}, self.empty)
+        prompts, frames = (
+            {name: tensor[where] for name, tensor in mapping.items()} for mapping in (self.prompts, self.frames)
+        )
+        return Conditioning(prompts, self.empty, frames)
 
     def unconditional(self) -> dict[str, Tensor]:
         """The unconditional arguments with as many rows as there are prompts."""
-        count = len(self)
-        return {name: tensor.repeat_interleave(count, dim=0) for name, tensor in self.empty.items()}
+        return _repeated(self.empty, len(self))
+
+
+def _repeated(rows: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    return {name: tensor.repeat_interleave(count, dim=0) for name, tensor in rows.items()}
 
 
 def stack_rows(blocks: Sequence[Tensor]) -> Tensor:
@@ -85,7 +96,7 @@ CACHE_BYTES = 1 << 30
 
 
 class EmbeddingCache:
-    """The most recently used embeddings, by text.
+    """The most recently used embeddings, by text, or by what else was encoded.
 
     Args:
         max_bytes: memory for the embeddings; the least recently used go first. The newest is always kept.
@@ -94,25 +105,25 @@ class EmbeddingCache:
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._entries: OrderedDict[str, Embedding] = OrderedDict()
+        self._entries: OrderedDict[Hashable, Embedding] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __contains__(self, text: str) -> bool:
-        return text in self._entries
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._entries
 
     def tensors(self) -> list[Tensor]:
         """All that is held."""
         return [tensor for entry in self._entries.values() for tensor in entry.values()]
 
-    def get(self, text: str, encode: Callable[[str], Embedding]) -> Embedding:
-        """The embedding of ``text``, by ``encode`` when it is not held."""
-        if text in self._entries:
-            self._entries.move_to_end(text)
-            return self._entries[text]
-        entry = encode(text)
-        self._entries[text] = entry
+    def get(self, key: _Key, encode: Callable[[_Key], Embedding]) -> Embedding:
+        """The embedding of a text or something else, by ``encode`` when it is not held."""
+        if key in self._entries:
+            self._entries.move_to_end(key)
+            return self._entries[key]
+        entry = encode(key)
+        self._entries[key] = entry
         self._bytes += _size(entry)
         while self._bytes > self._max_bytes and len(self._entries) > 1:
             _, dropped = self._entries.popitem(last=False)

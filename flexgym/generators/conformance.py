@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from flexgym.flow import ODE, transition
 from flexgym.generators.sampling import call_arguments
+from flexgym.types import Prompt
 
 if TYPE_CHECKING:
     from flexgym.generators.base import FlowGenerator
@@ -25,7 +28,8 @@ class Run:
     """Samples of one prompt.
 
     Attributes:
-        latents: after each step, as the transformer takes them, float32 ``[T, B, ...]``.
+        latents: after each step, as the transformer takes them, float32 ``[T, B, ...]``; with the first frame in its
+            place where it is known, see `FlowGenerator.with_first_frame`.
         samples: uint8 ``[B, H, W, 3]`` or ``[B, F, H, W, 3]``.
     """
 
@@ -33,7 +37,7 @@ class Run:
     samples: NDArray[np.uint8]
 
 
-def own_run(generator: FlowGenerator, noise: Tensor, prompt: str) -> Run:
+def own_run(generator: FlowGenerator, noise: Tensor, prompt: str | Prompt) -> Run:
     """Sample with the generator's velocity.
 
     In float32 the step is that of `flexgym.flow`. In a lower precision it is that of the pipeline's scheduler, which
@@ -56,38 +60,63 @@ def own_run(generator: FlowGenerator, noise: Tensor, prompt: str) -> Run:
             level = sigma.expand(len(noise))
             velocity = generator.velocity(latents, level, conditioning)
             latents = step(latents, velocity, (sigma, sigma_next))
+            latents = generator.with_first_frame(latents, conditioning)
             path.append(generator.pack(latents))
     return Run(torch.stack(path), generator.decode(latents))
 
 
-def pipeline_run(generator: FlowGenerator, noise: Tensor, prompt: str) -> Run:
+def pipeline_run(generator: FlowGenerator, noise: Tensor, prompt: str | Prompt) -> Run:
     """Sample with the ``__call__`` of the generator's pipeline; arguments as those of `own_run`."""
+    conditioning = generator.condition([prompt]).repeat(len(noise))
     path: list[Tensor] = []
 
-    def keep(*state: Any) -> dict[str, Any]:
-        """The last of a pipeline, a step, a time step and tensors by name."""
-        path.append(state[-1]["latents"].float())
+    def keep(latents: Tensor) -> dict[str, Any]:
+        """Nothing is changed."""
+        whole = generator.unpack(latents.float()).view(noise.shape)
+        path.append(generator.pack(generator.with_first_frame(whole, conditioning)))
         return {}
 
-    taken = inspect.signature(generator.pipe.__call__).parameters
+    frames = generator.first_frames([prompt])
+    copies = (1, len(noise)) if generator.call_groups else (len(noise), 1)
     offered = {
         **call_arguments(generator.settings, generator.call_names),
-        "num_images_per_prompt": len(noise),
-        "num_videos_per_prompt": len(noise),
-        "negative_prompt": "" if generator.guided else None,
+        "num_images_per_prompt": copies[1],
+        "num_videos_per_prompt": copies[1],
+        "negative_prompt": [""] * copies[0] if generator.guided else None,
+        "callback_on_step_end": lambda *state: keep(state[-1]["latents"]),
+        "image": Image.fromarray(frames[0].pixels) if frames else None,
     }
-    samples = generator.pipe(
-        prompt=[prompt],
-        latents=generator.call_latents(noise.clone()),
-        output_type="pil",
-        callback_on_step_end=keep,
-        return_dict=False,
-        **{name: value for name, value in offered.items() if name in taken},
-        **generator.call_options,
-    )[0]
+    taken = inspect.signature(generator.pipe.__call__).parameters
+    generator.prepare_call()
+    with contextlib.nullcontext() if "callback_on_step_end" in taken else _watched(generator.pipe.scheduler, keep):
+        samples = generator.pipe(
+            prompt=[prompt if isinstance(prompt, str) else prompt.text] * copies[0],
+            latents=generator.call_latents(generator.with_first_frame(noise.clone(), conditioning)),
+            output_type="pil",
+            return_dict=False,
+            **{name: value for name, value in offered.items() if name in taken},
+            **generator.call_options,
+        )[0]
     stacked = [np.stack([np.asarray(frame) for frame in sample]) if isinstance(sample, list) else np.asarray(sample)
                for sample in samples]  # fmt: skip
     return Run(torch.stack(path), np.stack(stacked))
+
+
+@contextlib.contextmanager
+def _watched(scheduler: Any, keep: Callable[[Tensor], Any]) -> Iterator[None]:
+    """Within this context the latents after each step are kept, for pipelines that call nothing back."""
+    own = scheduler.step
+
+    def step(*args: Any, **kwargs: Any) -> Any:
+        found = own(*args, **kwargs)
+        keep(found[0])
+        return found
+
+    scheduler.step = step
+    try:
+        yield
+    finally:
+        del scheduler.step
 
 
 def _euler(latents: Tensor, velocity: Tensor, levels: tuple[Tensor, Tensor]) -> Tensor:

@@ -12,7 +12,11 @@ from typing import Any
 from flexgym.errors import CheckpointError
 
 MODEL_INDEX = "model_index.json"
-_CONFIGS = {"Scheduler": "scheduler_config.json", "Tokenizer": "tokenizer_config.json"}
+_CONFIGS = {
+    "Scheduler": "scheduler_config.json",
+    "Tokenizer": "tokenizer_config.json",
+    "Guidance": "guider_config.json",
+}
 _PROCESSORS = ("Processor", "FeatureExtractor")
 _HINT = "a download or a save was cut short: fetch or write the folder again"
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 _REST = "cpu"
+_ENCODERS = ("text_encoder", "image_encoder")
 
 
 class Placed(Trainable):
@@ -30,9 +31,9 @@ class Placed(Trainable):
         self._resting: set[str] = set()  # shared by all views
 
     def text_encoders(self) -> dict[str, Any]:
-        """The text encoders that are in memory, by their name in the pipeline."""
+        """What encodes prompts and is in memory, by its name in the pipeline: text encoders, an encoder of pictures."""
         parts = self.pipe.components.items()
-        return {name: part for name, part in parts if part is not None and name.startswith("text_encoder")}
+        return {name: part for name, part in parts if part is not None and name.startswith(_ENCODERS)}
 
     def offload(self) -> None:
         """Let text encoders and autoencoder rest in the memory of the host; for all views.

@@ -6,7 +6,7 @@ import gc
 import inspect
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,6 +19,7 @@ from flexgym.generators.folder import MODEL_INDEX, read_json
 from flexgym.generators.placement import Placed
 from flexgym.generators.sampling import Sampling
 from flexgym.generators.text_cache import TextCache, text_identity
+from flexgym.types import Prompt
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -32,6 +33,21 @@ class _TextState:
     released: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Something to be encoded.
+
+    Attributes:
+        key: in the cache in memory.
+        request: in the cache on the disk, see `TextCache`.
+        encode: makes the embedding.
+    """
+
+    key: Hashable
+    request: Mapping[str, Any]
+    encode: Callable[[], Embedding]
+
+
 class TextConditioned(Placed):
     """Encoding of prompts by the text encoders of a pipeline.
 
@@ -41,6 +57,8 @@ class TextConditioned(Placed):
 
     encoded: ClassVar[tuple[str | None, ...]] = ("encoder_hidden_states",)
     """What each output of ``encode_prompt`` is called by the transformer; None for outputs that are not used."""
+    takes_first_frame: ClassVar[bool] = False
+    """Whether a prompt is a text and the picture that the video begins with."""
 
     settings: Sampling
     dtype: torch.dtype
@@ -61,9 +79,9 @@ class TextConditioned(Placed):
         """
         if self._text.released:
             raise ConfigError("cache_text comes before release_text_encoders, since it must know what encodes")
-        self._text.cache = TextCache(folder, text_identity(self.pipe))
+        self._text.cache = TextCache(folder, text_identity(self.pipe, autoencoder=self.takes_first_frame))
 
-    def release_text_encoders(self, prompts: Iterable[str]) -> None:
+    def release_text_encoders(self, prompts: Iterable[str | Prompt]) -> None:
         """Encode prompts and the empty one, then drop the text encoders from memory, for all views.
 
         Afterwards a text that is held neither in memory nor by `cache_text` is a ConfigError: nothing is loaded again
@@ -76,14 +94,14 @@ class TextConditioned(Placed):
             ConfigError: when the embeddings do not fit the cache in memory and there is none on the disk; the encoders
                 stay then.
         """
-        texts = list(dict.fromkeys(["", *prompts]))
+        wanted = list({each.key: each for each in self._wanted(["", *prompts])}.values())
         with self._acting(*self.text_encoders()):  # once for all
-            for text in texts:
-                self._embed(text)
-        lost = [text for text in texts if not self._holds(text)]
+            for each in wanted:
+                self._embed(each)
+        lost = [each for each in wanted if not self._holds(each)]
         if lost:
             raise ConfigError(
-                f"{len(lost)} of {len(texts)} encoded prompts do not fit the cache in memory, so the text encoders"
+                f"{len(lost)} of {len(wanted)} encoded prompts do not fit the cache in memory, so the text encoders"
                 " cannot be released: set generator.text_cache=FOLDER (cache_text), and they are read from there"
             )
         names = tuple(self.text_encoders())
@@ -94,30 +112,42 @@ class TextConditioned(Placed):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _embed_all(self, texts: Sequence[str]) -> list[Embedding]:
-        """Every text as by `_embed`; resting encoders come once for all that are new."""
-        is_known = all(self._holds(text) for text in texts)
-        with self._acting(*(() if is_known else self.text_encoders())):
-            return [self._embed(text) for text in texts]
+    def encode_text(self, text: str) -> Embedding:
+        """A text alone, as arguments of the transformer, each ``[1, ...]``; kept as by `condition`."""
+        return self._embed_all([self._text_of(text)], *self.text_encoders())[0]
 
-    def _embed(self, text: str) -> Embedding:
-        """One text as arguments of the transformer, each ``[1, ...]``: from memory, from the disk, or encoded."""
-        return self._cache.get(text, self._find)
+    def _wanted(self, prompts: Sequence[str | Prompt]) -> list[Wanted]:
+        """What the encoders that can be released make of prompts."""
+        return [self._text_of(prompt) for prompt in prompts]
 
-    def _find(self, text: str) -> Embedding:
+    def _text_of(self, prompt: str | Prompt) -> Wanted:
+        text = prompt if isinstance(prompt, str) else prompt.text
+        request = {"text": text, "max_sequence_length": self.settings.max_sequence_length, **self._place()}
+        return Wanted(text, request, lambda: self._encode(text))
+
+    def _place(self) -> dict[str, str]:
+        """What every embedding depends on besides the encoders; kernels of another device round otherwise."""
+        return {"dtype": str(self.dtype), "device": self.device.type}
+
+    def _embed_all(self, wanted: Sequence[Wanted], *encoders: str) -> list[Embedding]:
+        """Everything as by `_embed`; resting encoders come once for all that is new."""
+        is_known = all(self._holds(each) for each in wanted)
+        with self._acting(*(() if is_known else encoders)):
+            return [self._embed(each) for each in wanted]
+
+    def _embed(self, wanted: Wanted) -> Embedding:
+        """One embedding on the device, each tensor ``[1, ...]``: from memory, from the disk, or encoded."""
+        return self._cache.get(wanted.key, lambda _: self._find(wanted))
+
+    def _find(self, wanted: Wanted) -> Embedding:
         if self._text.cache is None:
-            return self._encode(text)
-        entry = self._text.cache.get(self._request(text), lambda: self._encode(text))
+            return wanted.encode()
+        entry = self._text.cache.get(wanted.request, wanted.encode)
         return {name: tensor.to(self.device) for name, tensor in entry.items()}
 
-    def _holds(self, text: str) -> bool:
+    def _holds(self, wanted: Wanted) -> bool:
         cache = self._text.cache
-        return text in self._cache or cache is not None and cache.path(self._request(text)).is_file()
-
-    def _request(self, text: str) -> dict[str, Any]:
-        """What an embedding depends on besides the encoders; kernels of another device round otherwise."""
-        length = self.settings.max_sequence_length
-        return {"text": text, "dtype": str(self.dtype), "max_sequence_length": length, "device": self.device.type}
+        return wanted.key in self._cache or cache is not None and cache.path(wanted.request).is_file()
 
     @torch.no_grad()
     def _encode(self, text: str) -> Embedding:
@@ -141,7 +171,7 @@ class TextConditioned(Placed):
             if name.startswith("prompt_") and parameter.default is parameter.empty:
                 arguments[name] = None
         with self._acting(*self.text_encoders()):
-            embedding = self.embedding(self.pipe.encode_prompt(**arguments, **self.encode_options(text)))
+            embedding = self.embedding(self.pipe.encode_prompt(**{**arguments, **self.encode_options(text)}))
         return {name: tensor.to(self.device, self.dtype) for name, tensor in embedding.items()}
 
     def encode_options(self, text: str) -> dict[str, Any]:

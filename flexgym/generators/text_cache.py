@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 MAX_BYTES = 1 << 28
-"""Size of one file at most; embeddings in use take up to 16 MiB."""
+"""Size of one file at most; embeddings in use take up to 16 MiB, encoded first frames up to 32 MiB."""
 
 _FORMAT = 1
 _SAID = "flexgym"
@@ -103,13 +104,14 @@ class TextCache:
             write_atomic(self.path(request), data)
 
 
-def text_identity(pipe: DiffusionPipeline) -> str:
+def text_identity(pipe: DiffusionPipeline, *, autoencoder: bool = False) -> str:
     """What the embedding of a text depends on besides the request: equal for equal weights, wherever they came from.
 
     Every byte of the text encoders is read, about a second for each gigabyte.
 
     Args:
         pipe: the loaded pipeline, with its text encoders.
+        autoencoder: whether it counts as well, since it encodes first frames.
 
     Returns:
         A hexadecimal digest of the weights and configs of all components that are neither transformer nor autoencoder
@@ -117,11 +119,12 @@ def text_identity(pipe: DiffusionPipeline) -> str:
     """
     settings = {name: value for name, value in pipe.config.items() if not name.startswith("_")}
     plain = {name: value for name, value in settings.items() if isinstance(value, bool | int | float | str)}
-    libraries = {name: version(name) for name in ("diffusers", "transformers")}
+    used = ("diffusers", "transformers", *(["ftfy"] if find_spec("ftfy") else []))  # the last cleans prompts if it can
+    libraries = {name: version(name) for name in used}
     whole = {"format": _FORMAT, "pipeline": type(pipe).__name__, "settings": plain, "libraries": libraries}
     digest = hashlib.sha256(_json(whole))
     for name, part in sorted(pipe.components.items()):
-        if part is None or name.startswith(_NOT_TEXT):
+        if part is None or name.startswith(_NOT_TEXT) and not (autoencoder and name == "vae"):
             continue
         digest.update(f"{name} {type(part).__name__}".encode())
         for piece in _weights(part) if isinstance(part, torch.nn.Module) else _files(part):

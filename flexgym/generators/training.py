@@ -258,10 +258,13 @@ class Trainable:
         self.pipe.save_pretrained(folder, safe_serialization=True)
 
     def _save_adapter(self, module: Any, folder: Path) -> None:
+        from diffusers.loaders.lora_pipeline import HunyuanVideoLoraLoaderMixin
         from peft import get_peft_model_state_dict
 
+        # the same format where a pipeline cannot write it; `transformer.load_lora_adapter` reads it there
+        writer = self.pipe if hasattr(self.pipe, "save_lora_weights") else HunyuanVideoLoraLoaderMixin
         # without the metadata a reader would take the scale to be 1
-        self.pipe.save_lora_weights(
+        writer.save_lora_weights(
             folder,
             transformer_lora_layers=get_peft_model_state_dict(module),
             transformer_lora_adapter_metadata=module.peft_config["default"].to_dict(),

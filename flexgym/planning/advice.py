@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 
 from flexgym.errors import ConfigError, GeneratorError
 from flexgym.planning.devices import DEVICES, GIB
-from flexgym.planning.plan import PARTS, Plan, Planner
+from flexgym.planning.plan import PARTS, Phase, Plan, Planner
 from flexgym.planning.settings import PlanSettings
 
 _SMALLEST_RANK = 8
+_OF_TRAINING = ("gradients", "optimiser")
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,20 @@ class Change:
         override: as it is typed behind the command.
         price: what it costs.
         values: fields of `PlanSettings` that it sets.
+        leaves: the least share of each part that it can leave, by name; parts that are not named stay as they are.
+        phase: the only one that it changes; None where it changes all.
     """
 
     override: str
     price: str
     values: Mapping[str, Any]
+    leaves: Mapping[str, float]
+    phase: str | None = None
+
+    def least(self, phase: Phase) -> dict[str, float]:
+        """Bytes of each part that it can leave of a phase."""
+        changes = self.phase in (None, phase.name)
+        return {part: size * (self.leaves.get(part, 1.0) if changes else 1.0) for part, size in phase.parts.items()}
 
 
 @dataclass(frozen=True)
@@ -50,18 +61,42 @@ class Remedy:
         return f"{overrides}: {self.plan.peak.bytes / GIB:.1f} GiB, {self.plan.seconds:.3g} s an iteration ({prices})"
 
 
+def _release(settings: PlanSettings) -> list[Change]:
+    if settings.release_text_encoders:
+        return []
+    name, price = "release_text_encoders", "all prompts are encoded at the start"
+    override, values = f"generator.{name}=true", {name: True}
+    if not settings.text_cache:  # what does not fit the cache in memory has to be read from somewhere
+        override, values = f"{override} generator.text_cache=text_cache", {**values, "text_cache": True}
+    return [Change(override, price, values, {"text encoders": 0.0})]
+
+
+def _offload(settings: PlanSettings) -> list[Change]:
+    if settings.offload:
+        return []
+    price = "text encoders and autoencoder are moved when they act"
+    return [Change("generator.offload=true", price, {"offload": True}, {"text encoders": 0.0, "VAE": 0.0})]
+
+
+def _tiling(settings: PlanSettings) -> list[Change]:
+    if settings.vae_tiling:
+        return []
+    price = "pixels change a little where tiles overlap"
+    return [Change("generator.vae_tiling=true", price, {"vae_tiling": True}, {"activations": 0.0}, "decoding")]
+
+
 def _checkpointing(settings: PlanSettings) -> list[Change]:
     if settings.gradient_checkpointing:
         return []
-    name = "gradient_checkpointing"
-    return [Change(f"generator.{name}=true", "one more forward in each update", {name: True})]
+    name, price = "gradient_checkpointing", "one more forward in each update"
+    return [Change(f"generator.{name}=true", price, {name: True}, {"activations": 0.0}, "update")]
 
 
 def _groups_per_forward(settings: PlanSettings) -> list[Change]:
     now = settings.groups_per_forward
     sizes = [size for size in range(now - 1, 0, -1) if now % size == 0]
-    name = "groups_per_forward"
-    return [Change(f"rollout.{name}={size}", "smaller forwards, more of them", {name: size}) for size in sizes]
+    name, price = "groups_per_forward", "smaller forwards, more of them"
+    return [Change(f"rollout.{name}={size}", price, {name: size}, {"activations": size / now}) for size in sizes]
 
 
 def _precision(settings: PlanSettings) -> list[Change]:
@@ -70,30 +105,35 @@ def _precision(settings: PlanSettings) -> list[Change]:
     price = "half the digits of the frozen weights"
     if settings.mode == "full":
         price = "small steps of the optimiser round away in bfloat16"
-    return [Change("generator.settings.dtype=bfloat16", price, {"dtype": torch.bfloat16})]
+    return [Change("generator.settings.dtype=bfloat16", price, {"dtype": torch.bfloat16}, dict.fromkeys(PARTS, 0.0))]
 
 
 def _adapter(settings: PlanSettings) -> list[Change]:
     if settings.mode == "lora":
         return []
-    return [Change("generator.mode=lora", "an adapter trains in place of all weights", {"mode": "lora"})]
+    leaves = dict.fromkeys(("reference", "activations", *_OF_TRAINING), 0.0)
+    return [Change("generator.mode=lora", "an adapter trains in place of all weights", {"mode": "lora"}, leaves)]
 
 
 def _rank(settings: PlanSettings) -> list[Change]:
     if settings.mode != "lora":
         return []
-    ranks = _halves(int(settings.lora.get("rank", 32)), _SMALLEST_RANK)
+    now = int(settings.lora.get("rank", 32))
     return [
-        Change(f"generator.lora.rank={rank}", "a smaller adapter", {"lora": {**settings.lora, "rank": rank}})
-        for rank in ranks
+        Change(
+            f"generator.lora.rank={rank}",
+            "a smaller adapter",
+            {"lora": {**settings.lora, "rank": rank}},
+            dict.fromkeys(("adapter", "activations", *_OF_TRAINING), rank / now),
+        )
+        for rank in _halves(now, _SMALLEST_RANK)
     ]
 
 
 def _group_size(settings: PlanSettings) -> list[Change]:
-    name = "group_size"
+    name, price, now = "group_size", "fewer samples to compare", settings.group_size
     return [
-        Change(f"rollout.{name}={size}", "fewer samples to compare", {name: size})
-        for size in _halves(settings.group_size, 2)
+        Change(f"rollout.{name}={size}", price, {name: size}, {"activations": size / now}) for size in _halves(now, 2)
     ]
 
 
@@ -103,6 +143,9 @@ def _halves(value: int, smallest: int) -> list[int]:
 
 
 _LADDERS: tuple[Callable[[PlanSettings], list[Change]], ...] = (
+    _release,
+    _offload,
+    _tiling,
     _checkpointing,
     _groups_per_forward,
     _precision,
@@ -126,24 +169,41 @@ def advise(planner: Planner, plan: Plan) -> list[Remedy]:
     alone = [remedy for ladder in _LADDERS if (remedy := _mildest(planner, plan, ladder(plan.settings)))]
     if alone:
         return alone
-    together = _together(planner, plan)
-    return [together] if together.plan.fits else []
+    strongest = [rungs[-1] for ladder in _LADDERS if (rungs := ladder(plan.settings))]
+    together = _together(planner, plan) if _can_fit(plan, *strongest) else None
+    return [together] if together and together.plan.fits else []
 
 
 def _mildest(planner: Planner, plan: Plan, rungs: list[Change]) -> Remedy | None:
-    """The first of some changes that is enough, found by halving, since a plan takes a while."""
-    best, low, middle = None, 0, len(rungs) - 1
-    high = middle
+    """The first of some changes that is enough, found by halving, and without those that cannot be."""
+    possible = [rung for rung in rungs if _can_fit(plan, rung)]
+    best, low, high = None, 0, len(possible) - 1
+    at = low  # the bound is nearly reached, so that the first is mostly enough
     while low <= high:
-        found = _changed(planner, plan, rungs[middle])
+        found = _changed(planner, plan, possible[at])
         if found and found.fits:
-            best, high = Remedy((rungs[middle],), found), middle - 1
-        elif best is None:
+            best, high = Remedy((possible[at],), found), at - 1
+        elif best is None and at == len(possible) - 1:
             return None
         else:
-            low = middle + 1
-        middle = (low + high) // 2
+            low = at + 1
+        at = (low + high) // 2 if best else high
     return best
+
+
+def _can_fit(plan: Plan, *changes: Change) -> bool:
+    """Whether changes leave little enough, if each leaves no more than the least that it can.
+
+    All that is alive at the peak of the activations either grows with the rows or stays, so that fewer rows leave at
+    least their share of it.
+    """
+    return all(_least(phase, changes) <= plan.device.usable for phase in plan.phases)
+
+
+def _least(phase: Phase, changes: Sequence[Change]) -> float:
+    """Bytes that changes can leave of a phase together."""
+    parts = [change.least(phase) for change in changes]
+    return sum(math.prod(each[name] / size for each in parts) * size for name, size in phase.parts.items() if size)
 
 
 def _together(planner: Planner, plan: Plan) -> Remedy:
@@ -151,7 +211,9 @@ def _together(planner: Planner, plan: Plan) -> Remedy:
     remedy = Remedy((), plan)
     for ladder in _LADDERS:
         rungs = ladder(remedy.plan.settings)
-        found = _changed(planner, remedy.plan, rungs[-1]) if rungs else None
+        peak = remedy.plan.peak
+        helps = bool(rungs) and sum(rungs[-1].least(peak).values()) < peak.bytes
+        found = _changed(planner, remedy.plan, rungs[-1]) if helps else None
         if found and found.peak.bytes < remedy.plan.peak.bytes:
             remedy = Remedy((*remedy.changes, rungs[-1]), found)
         if remedy.plan.fits:

@@ -5,18 +5,23 @@ The work is that of a learner: `FlowPolicy.transition` samples, `replay_step` an
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flexgym.errors import GeneratorError
+from flexgym.first_frame import FirstFrame
 from flexgym.generators.base import FlowGenerator, decode_rows
 from flexgym.planning.settings import PlanSettings
 from flexgym.planning.tracing import Trace, trace
 from flexgym.policy import FlowPolicy
 from flexgym.replay import replay_loss, replay_step
+from flexgym.types import Prompt
 
 
 @dataclass(frozen=True)
@@ -43,48 +48,108 @@ class Work:
 
 
 def prepare(generator: FlowGenerator, settings: PlanSettings) -> None:
-    """Say what trains, and whether blocks are computed again, as the learner's module does."""
+    """Say what trains, and what is done for memory, as the learner's module does."""
+    train(generator, settings)
+    _arrange(generator, settings)
+
+
+def train(generator: FlowGenerator, settings: PlanSettings) -> None:
+    """Say what trains."""
     if settings.mode == "lora":
         generator.add_lora(**settings.lora)
     else:
         generator.train_full(keep_reference=settings.keeps_reference)
+
+
+def _arrange(generator: FlowGenerator, settings: PlanSettings) -> None:
+    """Whether blocks are computed again and samples decoded in tiles; it can be changed again, unlike what trains."""
     if settings.gradient_checkpointing:
         generator.checkpoint_gradients()
+    else:
+        for module in generator.denoisers().values():
+            if getattr(module, "is_gradient_checkpointing", False):
+                module.disable_gradient_checkpointing()
+    if settings.vae_tiling:
+        generator.tile_autoencoder()
+    elif getattr(generator.pipe.vae, "use_tiling", False):
+        generator.pipe.vae.disable_tiling()
+
+
+class Rehearsal:
+    """The parts of an iteration, each done once for the settings that change it.
+
+    Args:
+        generator: after `train`, on the meta device or on a real one.
+        foreach: whether the optimiser takes all parameters together, which needs room for one number each; None is
+            PyTorch's choice for the device that the weights are on.
+        decoded: what decoding needed, by the settings that change it; may be shared by generators that train otherwise.
+
+    Attributes:
+        generator: the same.
+
+    Raises:
+        GeneratorError: by `work`, for a pipeline that cannot do without data.
+    """
+
+    def __init__(
+        self, generator: FlowGenerator, *, foreach: bool | None = None, decoded: dict[Any, Trace] | None = None
+    ) -> None:
+        self.generator = generator
+        generator.condition([_prompt(generator)])
+        parameters = generator.trainable_parameters()
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        self._there = [*tensors_of(generator), *generator.encoded_text, *gradients]
+        self._optimizer = torch.optim.AdamW(parameters, foreach=foreach)
+        self._decoded = {} if decoded is None else decoded
+        self._traces: dict[Any, Trace] = {}
+
+    def work(self, settings: PlanSettings) -> Work:
+        """Everything that an iteration with these settings is made of."""
+        _arrange(self.generator, settings)
+        policy = FlowPolicy(self.generator, settings.noise, groups_per_forward=settings.groups_per_forward)
+        rows = min(settings.group_size, decode_rows(self.generator.sample_shape))
+        sizes = (settings.group_size, settings.groups_per_forward, repr(settings.noise))
+        replayed = (*sizes, settings.gradient_checkpointing, settings.kl_coeff > 0)
+        decode = torch.no_grad()(partial(_decode, self.generator, rows))
+        step = torch.no_grad()(partial(_one_step, policy, settings))
+        optimiser, state = self._optimiser()
+        return Work(
+            text=bytes_of(self.generator.encoded_text),
+            step=self._once(self._traces, ("step", *sizes), step),
+            decoding=self._once(self._decoded, (rows, settings.vae_tiling), decode),
+            decoded=rows,
+            replay=self._once(self._traces, ("replay", *replayed), partial(_replay, policy, settings)),
+            optimiser=optimiser,
+            optimiser_state=state,
+        )
+
+    def _once(self, done: dict[Any, Trace], key: Any, work: Callable[[], Any]) -> Trace:
+        if key not in done:
+            try:
+                done[key] = trace(work, self._there)
+            except (NotImplementedError, RuntimeError) as error:
+                raise GeneratorError(
+                    f"{self.generator.name} reads values of its inputs, so that it cannot be planned without data"
+                    f" ({str(error).strip().splitlines()[0][:120]})"
+                ) from error
+        return done[key]
+
+    def _optimiser(self) -> tuple[Trace, int]:
+        """A step of it when its state is there already, and the bytes of that state."""
+        if not self._optimizer.state:
+            self._optimizer.step()
+        entries = self._optimizer.state.values()
+        state = [value for entry in entries for value in entry.values() if isinstance(value, Tensor)]
+        if "optimiser" not in self._traces:
+            self._traces["optimiser"] = trace(partial(self._optimizer.step), [*self._there, *state])
+        return self._traces["optimiser"], bytes_of(state)
 
 
 def do_once(generator: FlowGenerator, settings: PlanSettings, *, foreach: bool | None = None) -> Work:
-    """Each part of an iteration once.
-
-    Args:
-        generator: after `prepare`, on the meta device or on a real one.
-        settings: of the training.
-        foreach: whether the optimiser takes all parameters together, which needs room for one number each; None is
-            PyTorch's choice for the device that the weights are on.
-    """
-    policy = FlowPolicy(generator, settings.noise, groups_per_forward=settings.groups_per_forward)
-    generator.condition(["a prompt"])
-    text = bytes_of(generator.encoded_text)
-    there = [*tensors_of(generator), *generator.encoded_text]
-    parameters = generator.trainable_parameters()
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
-    there += [parameter.grad for parameter in parameters if parameter.grad is not None]
-    optimizer = torch.optim.AdamW(parameters, foreach=foreach)
-    step = trace(torch.no_grad()(partial(_one_step, policy, settings)), there)
-    rows = min(settings.group_size, decode_rows(generator.sample_shape))
-    decoding = trace(torch.no_grad()(partial(_decode, generator, rows)), there)
-    replay = trace(partial(_replay, policy, settings), there)
-    optimizer.step()
-    state = [value for entry in optimizer.state.values() for value in entry.values() if isinstance(value, Tensor)]
-    return Work(
-        text=text,
-        step=step,
-        decoding=decoding,
-        decoded=rows,
-        replay=replay,
-        optimiser=trace(partial(optimizer.step), [*there, *state]),
-        optimiser_state=bytes_of(state),
-    )
+    """Each part of an iteration once; arguments as those of `Rehearsal`, the generator after `prepare`."""
+    return Rehearsal(generator, foreach=foreach).work(settings)
 
 
 def tensors_of(generator: FlowGenerator) -> Iterable[Tensor]:
@@ -107,12 +172,18 @@ def _latents(policy: FlowPolicy, settings: PlanSettings) -> Tensor:
     return torch.zeros(shape, device=policy.generator.device)
 
 
-def _prompts(settings: PlanSettings) -> list[str]:
-    return ["a prompt"] * settings.groups_per_forward
+def _prompt(generator: FlowGenerator) -> Prompt:
+    """One of each kind that a generator takes."""
+    frame = FirstFrame(np.zeros(generator.sample_shape[-3:], np.uint8)) if generator.takes_first_frame else None
+    return Prompt("a prompt", first_frame=frame)
+
+
+def _prompts(policy: FlowPolicy) -> list[Prompt]:
+    return [_prompt(policy.generator)] * policy.groups_per_forward
 
 
 def _one_step(policy: FlowPolicy, settings: PlanSettings) -> Tensor:
-    gaussian = policy.transition(_latents(policy, settings), _prompts(settings), 0)
+    gaussian = policy.transition(_latents(policy, settings), _prompts(policy), 0)
     after = gaussian.sample(torch.zeros_like(gaussian.mean))
     gaussian.log_prob(after)
     return after
@@ -129,7 +200,7 @@ def _replay(policy: FlowPolicy, settings: PlanSettings) -> Tensor:
         {
             "latents": latents,
             "next_latents": torch.zeros_like(latents),
-            "prompts": _prompts(settings),
+            "prompts": _prompts(policy),
             "step": 0,
             "reference": settings.kl_coeff > 0,
         },

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
 
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conditioning import CACHE_BYTES
 from flexgym.planning.devices import Device
-from flexgym.planning.phases import Work, bytes_of, do_once, prepare
+from flexgym.planning.phases import Rehearsal, Work, bytes_of, train
 from flexgym.planning.settings import PlanSettings
 from flexgym.planning.skeleton import build_skeleton, config_folder
+from flexgym.planning.tracing import Trace
 
 PARTS = (
     "weights",
@@ -34,7 +36,7 @@ class Phase:
     """One phase of an iteration on one device.
 
     Attributes:
-        name: ``"sampling"``, ``"decoding"`` or ``"update"``.
+        name: ``"encoding"`` (only where text encoders come and go), ``"sampling"``, ``"decoding"`` or ``"update"``.
         parts: bytes by name, see `PARTS`.
         flops: of all of it in an iteration.
         seconds: that they take.
@@ -96,7 +98,7 @@ class Sizes:
         adapter: of the adapter.
         reference: weights from before full training.
         gradients: of what trains.
-        encoders: of all text encoders.
+        encoders: of what encodes prompts.
         autoencoder: of the autoencoder.
     """
 
@@ -109,18 +111,17 @@ class Sizes:
 
     @classmethod
     def of(cls, generator: FlowGenerator) -> Sizes:
-        """Of a generator after `prepare`."""
+        """Of a generator after `train`."""
         modules = list(generator.denoisers().values())
         trained = generator.trainable_parameters()
         everything = bytes_of(tensor for module in modules for tensor in _tensors(module))
         adapter = bytes_of(trained) if generator.mode == "lora" else 0
-        named = {name: part for name, part in generator.pipe.components.items() if isinstance(part, nn.Module)}
         return cls(
             weights=everything - adapter,
             adapter=adapter,
             reference=bytes_of(generator.weights_before.values()),
             gradients=bytes_of(trained),
-            encoders=sum(bytes_of(_tensors(part)) for name, part in named.items() if name.startswith("text_encoder")),
+            encoders=sum(bytes_of(_tensors(part)) for part in generator.text_encoders().values()),
             autoencoder=bytes_of(_tensors(generator.pipe.vae)),
         )
 
@@ -142,7 +143,8 @@ class Planner:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self._done: dict[str, tuple[Sizes, Work, FlowGenerator]] = {}
+        self._rehearsals: dict[str, Rehearsal] = {}
+        self._decoded: dict[str, dict[Any, Trace]] = {}
 
     def plan(self, settings: PlanSettings) -> Plan:
         """The plan of a training.
@@ -153,30 +155,22 @@ class Planner:
             ConfigError: for settings that cannot work.
             UnknownNameError: for names that do not exist.
         """
-        sizes, work, generator = self._do(settings)
-        return _Accounts(settings, self.device, sizes, work=work, generator=generator).plan()
+        rehearsal = self._rehearse(settings)
+        sizes, work = Sizes.of(rehearsal.generator), rehearsal.work(settings)
+        return _Accounts(settings, self.device, sizes, work=work, generator=rehearsal.generator).plan()
 
-    def _do(self, settings: PlanSettings) -> tuple[Sizes, Work, FlowGenerator]:
-        matters = (
-            settings.source,
-            settings.modality,
-            settings.dtype,
-            settings.mode,
-            sorted(settings.lora.items()),
-            sorted(settings.sampling.items()),
-            settings.group_size,
-            settings.groups_per_forward,
-            settings.kl_coeff > 0,
-            settings.keeps_reference,
-            settings.gradient_checkpointing,
-        )
-        if repr(matters) not in self._done:
+    def _rehearse(self, settings: PlanSettings) -> Rehearsal:
+        model = repr((settings.source, settings.modality, settings.dtype, sorted(settings.sampling.items())))
+        lora = sorted(settings.lora.items()) if settings.mode == "lora" else []
+        trains = repr((model, settings.mode, lora, settings.keeps_reference))
+        if trains not in self._rehearsals:
             with config_folder(settings.source, settings.modality) as folder:
                 generator = build_skeleton(folder, settings.dtype, settings.sampling)
-            prepare(generator, settings)
-            # the optimiser's choice on a GPU
-            self._done[repr(matters)] = Sizes.of(generator), do_once(generator, settings, foreach=True), generator
-        return self._done[repr(matters)]
+            train(generator, settings)
+            decoded = self._decoded.setdefault(model, {})
+            # foreach is the optimiser's choice on a GPU
+            self._rehearsals[trains] = Rehearsal(generator, foreach=True, decoded=decoded)
+        return self._rehearsals[trains]
 
 
 def make_plan(settings: PlanSettings, device: Device) -> Plan:
@@ -206,6 +200,7 @@ class _Accounts:
         decoded = shared * repeats * chunks * work.decoding.flops
         peak = max(work.replay.peak, work.optimiser.peak)
         phases = (
+            *self._encoding(),
             self._phase("sampling", work.step.peak, sampled, trains=not settings.runners),
             self._phase("decoding", work.decoding.peak, decoded, trains=not settings.runners),
             self._phase("update", peak, settings.window * settings.forwards * work.replay.flops),
@@ -220,6 +215,8 @@ class _Accounts:
         cut = settings.learners if trains else settings.runners  # each sees its own part of the prompts
         # learners exchange gradients through buckets, which hold all of them once more
         exchanged = 2 if settings.learners > 1 else 1
+        # all prompts of a run where they are encoded at its start, else those that a device has met
+        prompts = settings.iterations * settings.groups // (1 if settings.release_text_encoders else cut)
         parts = {
             "weights": sizes.weights,
             "adapter": sizes.adapter,
@@ -227,20 +224,32 @@ class _Accounts:
             "gradients": exchanged * sizes.gradients if trains else 0,
             "optimiser": self.work.optimiser_state if trains else 0,
             "activations": activations,
-            "encoded prompts": min(CACHE_BYTES, self.work.text * settings.iterations * settings.groups // cut),
-            "text encoders": sizes.encoders,
-            "VAE": sizes.autoencoder,
+            "encoded prompts": min(CACHE_BYTES, self.work.text * prompts),
+            "text encoders": 0 if settings.release_text_encoders or settings.offload else sizes.encoders,
+            "VAE": 0 if settings.offload and name != "decoding" else sizes.autoencoder,
         }
         return Phase(name, parts, flops=int(flops), seconds=self.device.seconds(flops, settings.dtype))
 
+    def _encoding(self) -> list[Phase]:
+        """When text encoders are there that are away later: before anything trains, or whenever a new prompt comes."""
+        settings = self.settings
+        if not (settings.release_text_encoders or settings.offload):
+            return []
+        phase = self._phase("encoding", 0, 0.0, trains=not settings.release_text_encoders and not settings.runners)
+        kept = {"reference": self.sizes.reference} if settings.release_text_encoders else {}
+        return [replace(phase, parts={**phase.parts, **kept, "text encoders": self.sizes.encoders})]
+
     def _host(self) -> dict[str, int]:
-        """Trajectories, samples and the moving average stay in the memory of the host."""
+        """Trajectories, samples and the moving average stay in the memory of the host, and so do parts that rest."""
         settings, generator = self.settings, self.generator
         samples = settings.groups // settings.learners * settings.group_size
-        latents = 4 * math.prod(generator.latent_shape)
+        latents = settings.latents_dtype.itemsize * math.prod(generator.latent_shape)
+        rests = settings.offload and not settings.release_text_encoders
         host = {
             "stored latents": 2 * settings.window * latents * samples,
             "samples": samples * math.prod(generator.sample_shape),
             "moving average": self.sizes.gradients if settings.ema else 0,
+            "text encoders": self.sizes.encoders if rests else 0,
+            "VAE": self.sizes.autoencoder if settings.offload else 0,
         }
         return {name: size for name, size in host.items() if size}

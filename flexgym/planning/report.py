@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -42,6 +43,8 @@ def _lines(plan: Plan) -> list[str]:
     if settings.mode == "full":
         trained = f"all {plan.trained:,} parameters train"
     host = ", ".join(f"{name} {size / GIB:.2f} GiB" for name, size in plan.host.items())
+    if settings.latents_dtype == torch.float32:
+        host += " (rollout.latents_dtype=bfloat16 halves the stored latents)"
     return [
         f"{trained}, in {dtype}",
         f"an iteration takes {plan.seconds:,.3g} s at {rate:,.3g} x 10^12 operations a second; judging and verification"

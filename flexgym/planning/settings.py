@@ -31,6 +31,11 @@ class PlanSettings:
         mode: ``"lora"`` or ``"full"``.
         lora: arguments of `FlowGenerator.add_lora`.
         gradient_checkpointing: whether blocks are computed again in the backward pass.
+        release_text_encoders: whether they leave memory once all prompts are encoded.
+        text_cache: whether encoded prompts are kept on the disk.
+        vae_tiling: whether samples are decoded in tiles.
+        offload: whether text encoders and autoencoder stand on the device only while they act.
+        latents_dtype: of the latents that are kept for replay.
         group_size: samples G of a group.
         groups: groups P of an iteration over all learners.
         groups_per_forward: groups in one forward.
@@ -52,6 +57,11 @@ class PlanSettings:
     mode: str = "lora"
     lora: Mapping[str, Any] = field(default_factory=dict)
     gradient_checkpointing: bool = False
+    release_text_encoders: bool = False
+    text_cache: bool = False
+    vae_tiling: bool = False
+    offload: bool = False
+    latents_dtype: torch.dtype = torch.float32
     group_size: int = 16
     groups: int = 16
     groups_per_forward: int = 1
@@ -89,6 +99,7 @@ def read_settings(recipe: Mapping[str, Any]) -> PlanSettings:
         ConfigError: settings that cannot work, or a recipe of something else.
         UnknownNameError: a section or key that does not exist.
     """
+    from flexgym.rllib.memory import LATENTS_DTYPES
     from flexgym.rllib.planned import planned_config
     from flexgym.runs.settings import RunSettings
 
@@ -111,6 +122,11 @@ def read_settings(recipe: Mapping[str, Any]) -> PlanSettings:
         mode=config.mode,
         lora=config.lora,
         gradient_checkpointing=config.gradient_checkpointing,
+        release_text_encoders=config.release_text_encoders,
+        text_cache=bool(config.text_cache),
+        vae_tiling=config.vae_tiling,
+        offload=config.offload,
+        latents_dtype=LATENTS_DTYPES[config.latents_dtype],
         group_size=config.group_size,
         groups=config.prompts_per_iteration,
         groups_per_forward=config.groups_per_forward,

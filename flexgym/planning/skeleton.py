@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from flexgym.errors import CheckpointError, GeneratorError, nearest_name
@@ -46,6 +47,16 @@ class _Textless(FlowGenerator):
             )
         names = _OWN_NAMES.get(self.name, self.encoded)
         return {name: self._row(name, width) for name in names if name is not None}
+
+    def encode_frame(self, picture: Image.Image) -> Embedding:
+        """Of a first frame, with the tokens of CLIP where it has an encoder."""
+        encoder = self.pipe.components.get("image_encoder")
+        if encoder is not None:  # what prepares pictures for it is not there
+            config = encoder.config
+            tokens = (config.image_size // config.patch_size) ** 2 + 1  # one for all of the picture
+            made = torch.empty(1, tokens, config.hidden_size, dtype=self.dtype, device="meta")
+            self.pipe.encode_image = lambda *_: made
+        return super().encode_frame(picture)
 
     def _row(self, name: str, width: int) -> Tensor:
         tokens = self.settings.max_sequence_length or _TOKENS
@@ -137,7 +148,7 @@ def _parameters(kind: type) -> list[tuple[str, Any]]:
 
 
 def _component(folder: Path, library: str, name: str, *, dtype: torch.dtype) -> Any:
-    """A module without data or a scheduler; None for what prepares text, which a plan does without."""
+    """A module without data, a scheduler or a guider; None for what prepares text, which a plan does without."""
     if library not in _LIBRARIES:
         raise CheckpointError(
             f"{folder}: expected a component of {' or '.join(_LIBRARIES)}, got {library}.{name}: code that comes with a"
@@ -146,8 +157,9 @@ def _component(folder: Path, library: str, name: str, *, dtype: torch.dtype) -> 
     kind = getattr(importlib.import_module(library), name, None)
     if kind is None:
         raise CheckpointError(f"{folder}: {library} has no class {name!r}; is its version new enough?")
-    if name.endswith("Scheduler"):
-        return kind.from_config(read_json(folder / "scheduler_config.json"))
+    for ending, file in (("Scheduler", "scheduler_config.json"), ("Guidance", "guider_config.json")):
+        if name.endswith(ending):
+            return kind.from_config(read_json(folder / file))
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         return None
     return _cast(

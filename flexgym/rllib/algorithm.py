@@ -142,9 +142,9 @@ class FlowAlgorithm(Algorithm):
     # --- verification ------------------------------------------------------------------------------------------------
 
     @cached_property
-    def held_out(self) -> list[str]:
+    def held_out(self) -> list[Prompt]:
         """The prompts of `verify`."""
-        return list(self.config.held_out_prompts())
+        return self.config.held_out_prompts()
 
     def verify(self) -> Verification:
         """Sample the held-out prompts with fixed seeds and let the verifier judge them.
@@ -160,10 +160,10 @@ class FlowAlgorithm(Algorithm):
             int(seed) for seed in np.random.SeedSequence(self.config.verification_seed).generate_state(len(prompts))
         ]
         samples = self.on_first_learner(lambda learner: learner.evaluate(prompts=prompts, seeds=seeds))
-        groups = [SampleGroup(Prompt(prompt), row[None]) for prompt, row in zip(prompts, samples, strict=True)]
+        groups = [SampleGroup(prompt, row[None]) for prompt, row in zip(prompts, samples, strict=True)]
         scores = np.concatenate([group.rewards for group in verifier.guarded(groups)])
         means = {name: mean_score(reward.guarded(groups)) for name, reward in self._evaluations.items()}
-        return Verification(prompts, samples, scores, means=means)
+        return Verification([prompt.text for prompt in prompts], samples, scores, means=means)
 
     @cached_property
     def _evaluations(self) -> dict[str, Reward]:

@@ -19,7 +19,7 @@ from flexgym.rllib.memory import MemoryConfig
 from flexgym.rllib.module import FlowModule
 from flexgym.rllib.runner import GroupEnvRunner
 from flexgym.shapes.sampling import sample_prompts
-from flexgym.types import GroupScores, stacked_term
+from flexgym.types import GroupScores, Prompt, stacked_term
 
 if TYPE_CHECKING:
     from rewards import Reward
@@ -168,7 +168,7 @@ class FlowAlgorithmConfig(MemoryConfig):
             reward: name of a pointwise reward that gives 1.0 to a sample without fault.
             rewards: more that score the same samples, as for ``reward.monitors``; their means are logged as
                 ``eval/<name>``.
-            prompts: held-out prompts: None (built in) or a sequence.
+            prompts: held-out prompts: None (built in), a file, or a sequence.
             num_prompts: how many are used.
             interval: iterations between two verifications; 0 is never.
             seed: of the prompts drawn and of the first latents.
@@ -236,19 +236,25 @@ class FlowAlgorithmConfig(MemoryConfig):
     def make_verifier(self) -> Reward | None:
         """The reward that verifies."""
 
-    @abstractmethod
-    def training_prompts(self) -> list[str]:
-        """The prompts that groups are made for."""
-
-    def run_prompts(self) -> list[str]:
+    def run_prompts(self) -> list[Prompt]:
         """The prompts of training, and those held out where progress is judged on them."""
         return [*self.training_prompts(), *(self.held_out_prompts() if self.verification_reward else [])]
 
-    def held_out_prompts(self) -> list[str]:
+    def held_out_prompts(self) -> list[Prompt]:
         """The prompts that progress is judged on; by default of the small world, balanced over its categories."""
+        count = self.verification_num_prompts
         if self.verification_prompts is not None:
-            return list(self.verification_prompts)[: self.verification_num_prompts]
-        return sample_prompts(self.modality, "held_out", self.verification_num_prompts, seed=self.verification_seed)
+            return self.opened_prompts(self.verification_prompts)[:count]
+        texts = sample_prompts(self.modality, "held_out", count, seed=self.verification_seed)
+        return [Prompt(text) for text in texts]
+
+    @abstractmethod
+    def opened_prompts(self, prompts: Any) -> list[Prompt]:
+        """The prompts of a source: None for the built-in set, a file, or a sequence."""
+
+    def training_prompts(self) -> list[Prompt]:
+        """The prompts that groups are made for."""
+        return self.opened_prompts(self.prompts)
 
     @property
     def is_online(self) -> bool:

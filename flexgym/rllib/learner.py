@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from flexgym.generators import FlowGenerator
     from flexgym.rllib.config import FlowAlgorithmConfig
     from flexgym.rllib.module import FlowModule
+    from flexgym.types import Prompt
 
 COMPONENT_EMA = "ema"
 
@@ -265,7 +266,7 @@ class FlowLearner(TorchLearner):
         batch = {
             "latents": rollout.latents[step],
             "next_latents": rollout.next_latents[step],
-            "prompts": [prompt.text for prompt in rollout.prompts],
+            "prompts": rollout.prompts,
             "step": rollout.window.steps[step],
             "reference": self.config.kl_coeff > 0,
         }
@@ -307,7 +308,7 @@ class FlowLearner(TorchLearner):
         finally:
             self.flow_module.set_state(current)
 
-    def evaluate(self, *, prompts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8] | None:
+    def evaluate(self, *, prompts: Sequence[str | Prompt], seeds: Sequence[int]) -> NDArray[np.uint8] | None:
         """One deterministic sample for each prompt from the averaged weights; the first learner alone does it."""
         if self._learner_index:
             return None

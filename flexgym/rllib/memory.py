@@ -12,6 +12,7 @@ from flexgym.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
     from flexgym.generators import FlowGenerator
+    from flexgym.types import Prompt
 
 LATENTS_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -70,8 +71,8 @@ class MemoryConfig(AlgorithmConfig):
         return self
 
     @abstractmethod
-    def run_prompts(self) -> list[str]:
-        """Every text that the run gives to the generator, in training and in verification."""
+    def run_prompts(self) -> list[Prompt]:
+        """Every prompt that the run gives to the generator, in training and in verification."""
 
     def settle(self, generator: FlowGenerator) -> None:
         """Let go of what a run needs no longer, once the generator stands on its device."""

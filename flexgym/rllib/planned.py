@@ -10,6 +10,7 @@ from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.config import FlowAlgorithmConfig
 from flexgym.rllib.recipe import apply_recipe
 from flexgym.runs.recipe import Recipe
+from flexgym.types import Prompt
 
 if TYPE_CHECKING:
     from rewards import Reward
@@ -26,11 +27,15 @@ class PlannedConfig(FlowAlgorithmConfig):
         """
         raise ConfigError("a plan makes no reward: train with the agent itself, such as python -m agents.pref_grpo")
 
-    def training_prompts(self) -> list[str]:
+    def opened_prompts(self, prompts: Any) -> list[Prompt]:
         """None: a plan reads no prompts."""
         return []
 
     def make_monitors(self) -> dict[str, Reward]:
+        """None of them."""
+        return {}
+
+    def make_evaluations(self) -> dict[str, Reward]:
         """None of them."""
         return {}
 

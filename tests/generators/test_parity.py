@@ -8,7 +8,7 @@ import torch
 
 from flexgym.generators.conformance import own_run, pipeline_run
 from flexgym.rollout import sample
-from tests.generators.tiny import FAMILIES, shared
+from tests.generators.tiny import FAMILIES, prompts_for, shared
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -19,7 +19,8 @@ def test_sampling_equals_the_call_of_the_pipeline(family, guidance, rows, dtype)
     generator = shared(family, guidance=guidance, dtype=dtype)
     # some pipelines round the first latents and some do not: here there is nothing to round
     noise = generator.initial_latents(rows, 7).to(dtype).float()
-    ours, theirs = (run(generator, noise, "a red cube") for run in (own_run, pipeline_run))
+    (prompt,) = prompts_for(family, ["a red cube"])
+    ours, theirs = (run(generator, noise, prompt) for run in (own_run, pipeline_run))
     assert torch.equal(ours.latents, theirs.latents)
     np.testing.assert_array_equal(ours.samples, theirs.samples)
     assert ours.samples.dtype == np.uint8
@@ -30,8 +31,9 @@ def test_sampling_equals_the_call_of_the_pipeline(family, guidance, rows, dtype)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_samples_of_an_evaluation_equal_the_call_of_the_pipeline(family):
     generator = shared(family, guidance=4.0)
-    ours = sample(generator, ["a red cube"], seeds=[7])
-    theirs = pipeline_run(generator, generator.initial_latents(1, 7), "a red cube").samples
+    prompts = prompts_for(family, ["a red cube"])
+    ours = sample(generator, prompts, seeds=[7])
+    theirs = pipeline_run(generator, generator.initial_latents(1, 7), prompts[0]).samples
     np.testing.assert_array_equal(ours, theirs)
 
 

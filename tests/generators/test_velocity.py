@@ -6,7 +6,7 @@ import torch
 
 from flexgym.errors import ConfigError
 from flexgym.flow import FlowSDE, transition
-from tests.generators.tiny import FAMILIES, PROMPTS, fresh, shared
+from tests.generators.tiny import FAMILIES, PROMPTS, fresh, prompts_for, shared
 
 
 def count_calls(module):
@@ -29,7 +29,7 @@ def test_replay_equals_rollout_exactly(family, guidance, training, dtype):
     else:
         generator.train_full()
     group, grid, noise = 2, generator.sigmas(), FlowSDE()
-    conditioning = generator.condition(PROMPTS[:2]).repeat(group)
+    conditioning = generator.condition(prompts_for(family)[:2]).repeat(group)
     latents, taken = generator.initial_latents(2 * group, 3), []
     for step in range(2):
         sigma, after = grid[step].expand(2 * group), grid[step + 1].expand(2 * group)
@@ -65,14 +65,15 @@ def test_forwards_of_one_velocity(family, guidance, calls):
 def test_text_is_encoded_once_per_prompt(family):
     generator = fresh(family, guidance=4.0)
     counted = count_calls(generator.pipe.text_encoder)
-    first = generator.condition(["a red cube", "a blue ball", "a red cube"])
+    first = generator.condition(prompts_for(family, ["a red cube", "a blue ball", "a red cube"]))
     expected = 2 + generator.guided
     assert len(counted) == expected, "two prompts and the empty one of the unconditional branch"
-    again = generator.with_settings(num_steps=2).condition(["a blue ball"])
+    blue = prompts_for(family, ["a blue ball"], seed=1)
+    again = generator.with_settings(num_steps=2).condition(blue)
     assert len(counted) == expected
     for name, alone in again.prompts.items():
         assert torch.equal(alone, first.prompts[name][1:2, : alone.shape[1]])
-    generator.with_settings(max_sequence_length=5).condition(["a blue ball"])
+    generator.with_settings(max_sequence_length=5).condition(blue)
     assert len(counted) == 2 * expected - 1, "another length is another embedding"
 
 
@@ -93,10 +94,10 @@ def test_a_group_is_the_same_beside_any_other(family):
     """Texts of other lengths change nothing: rows of one forward are padded among themselves."""
     generator = shared(family, guidance=4.0)
     latents, sigma = generator.initial_latents(4, 3), torch.full((4,), 0.7)
-    both = generator.condition(["a red cube", "two green cones beside a red ball"]).repeat(2)
-    velocity = generator.velocity(latents, sigma, both, micro_batch=2)
-    for rows, text in ((slice(0, 2), "a red cube"), (slice(2, 4), "two green cones beside a red ball")):
-        alone = generator.velocity(latents[rows], sigma[rows], generator.condition([text]).repeat(2))
+    prompts = prompts_for(family, ["a red cube", "two green cones beside a red ball"])
+    velocity = generator.velocity(latents, sigma, generator.condition(prompts).repeat(2), micro_batch=2)
+    for rows, prompt in zip((slice(0, 2), slice(2, 4)), prompts, strict=True):
+        alone = generator.velocity(latents[rows], sigma[rows], generator.condition([prompt]).repeat(2))
         assert torch.equal(velocity[rows], alone)
 
 
@@ -144,7 +145,7 @@ def test_the_text_and_the_level_reach_the_transformer(family):
     generator = shared(family)
     latents = generator.initial_latents(1, 0)
     velocities = [
-        generator.velocity(latents, torch.tensor([level]), generator.condition([text]))
+        generator.velocity(latents, torch.tensor([level]), generator.condition(prompts_for(family, [text])))
         for text, level in ((PROMPTS[0], 0.7), (PROMPTS[1], 0.7), (PROMPTS[0], 0.3))
     ]
     assert not torch.equal(velocities[0], velocities[1])

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from diffusers import (
     AutoencoderDC,
     AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLHunyuanVideo,
+    AutoencoderKLHunyuanVideo15,
     AutoencoderKLLTXVideo,
     AutoencoderKLQwenImage,
     AutoencoderKLWan,
+    ClassifierFreeGuidance,
     DDPMScheduler,
     DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
@@ -24,16 +29,23 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    HunyuanVideo15ImageToVideoPipeline,
+    HunyuanVideo15Pipeline,
+    HunyuanVideo15Transformer3DModel,
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
+    LTXImageToVideoPipeline,
     LTXPipeline,
     LTXVideoTransformer3DModel,
+    Lumina2Pipeline,
+    Lumina2Transformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SanaPipeline,
     SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    WanImageToVideoPipeline,
     WanPipeline,
     WanTransformer3DModel,
     ZImagePipeline,
@@ -41,9 +53,12 @@ from diffusers import (
 )
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    CLIPImageProcessor,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModel,
     LlamaConfig,
     LlamaModel,
     PreTrainedTokenizerFast,
@@ -51,17 +66,25 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
+    SiglipImageProcessor,
+    SiglipVisionConfig,
+    SiglipVisionModel,
     T5Config,
     T5EncoderModel,
     UMT5Config,
     UMT5EncoderModel,
 )
 
+from flexgym.first_frame import FirstFrame
 from flexgym.generators import FlowGenerator, wrap_pipeline
+from flexgym.types import Prompt
 
 PROMPTS = ["a red cube", "a blue ball", "two green cones"]
 _WORDS = ["<pad>", "<unk>", "<s>", "two", "a", "red", "blue", "green", "cube", "ball", "cones", "</s>"]
 TOKENS = 16
+FRAME = "_frame"
+"""End of the names of families that make videos from their first frame."""
+_SIGHT = {"height": 32, "width": 32}
 _CHAT = (
     "{% for message in messages %}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endif %} {% endfor %}"
@@ -118,11 +141,11 @@ def _t5(words: PreTrainedTokenizerFast, kind: type = T5EncoderModel, config: typ
     )
 
 
-def _autoencoder() -> AutoencoderKL:
+def _autoencoder(levels: int = 2) -> AutoencoderKL:
     return AutoencoderKL(
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8,) * levels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=2,
@@ -325,6 +348,31 @@ def z_image() -> ZImagePipeline:
     )
 
 
+def lumina2() -> Lumina2Pipeline:
+    """Pictures of 32x32 from latents of 4x4x4. The text encoder is not Gemma."""
+    torch.manual_seed(0)
+    transformer = Lumina2Transformer2DModel(
+        sample_size=4,
+        in_channels=4,
+        hidden_size=24,
+        num_layers=1,
+        num_refiner_layers=1,
+        num_attention_heads=2,
+        num_kv_heads=1,
+        multiple_of=8,
+        axes_dim_rope=(4, 4, 4),
+        axes_lens=(128, 8, 8),
+        cap_feat_dim=16,
+    )
+    return Lumina2Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=_autoencoder(levels=4),
+        text_encoder=LlamaModel(LlamaConfig(**_DECODER, num_hidden_layers=2)),
+        tokenizer=tokenizer(),
+    )
+
+
 def sana() -> SanaPipeline:
     """Pictures of 32x32 from latents of 4x8x8. The text encoder is not Gemma."""
     torch.manual_seed(0)
@@ -397,7 +445,54 @@ def hunyuan_video() -> HunyuanVideoPipeline:
     )
 
 
-def ltx(*, timestep_conditioning: bool = False) -> LTXPipeline:
+def hunyuan_video15(*, first_frame: bool = False) -> HunyuanVideo15Pipeline | HunyuanVideo15ImageToVideoPipeline:
+    """Videos of 5x32x32 from latents of 4x2x2x2. The text encoder is that of Qwen-Image without its eyes."""
+    torch.manual_seed(0)
+    words = tokenizer()
+    autoencoder = AutoencoderKLHunyuanVideo15(latent_channels=4, block_out_channels=(8, 8, 8, 8, 8), layers_per_block=1)
+    transformer = HunyuanVideo15Transformer3DModel(
+        in_channels=9,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=10,
+        num_layers=1,
+        num_refiner_layers=1,
+        text_embed_dim=32,
+        text_embed_2_dim=32,
+        image_embed_dim=16,
+        rope_axes_dim=(2, 4, 4),
+        target_size=32,
+    )
+    parts = {
+        "text_encoder": _qwen_vl(words).model.language_model,
+        "tokenizer": words,
+        "text_encoder_2": _t5(words),
+        "tokenizer_2": words,
+        "transformer": transformer,
+        "vae": autoencoder,
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=7.0),
+        "guider": ClassifierFreeGuidance(guidance_scale=6.0),
+    }
+    sight = SiglipVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16
+    )
+    if first_frame:
+        eyes = {"image_encoder": SiglipVisionModel(sight), "feature_extractor": SiglipImageProcessor(size=_SIGHT)}
+        pipe = HunyuanVideo15ImageToVideoPipeline(**parts, **eyes)
+    else:
+        pipe = HunyuanVideo15Pipeline(**parts)
+    shorten(pipe)
+    return pipe
+
+
+def shorten(pipe: DiffusionPipeline) -> None:
+    """Let HunyuanVideo 1.5 take fewer tokens than the real ones, which no config tells."""
+    if hasattr(pipe, "vision_num_semantic_tokens"):
+        pipe.prompt_template_encode_start_idx, pipe.tokenizer_max_length = 72, 24
+        pipe.tokenizer_2_max_length, pipe.vision_num_semantic_tokens = 8, 4
+
+
+def ltx(*, timestep_conditioning: bool = False, kind: type = LTXPipeline) -> LTXPipeline | LTXImageToVideoPipeline:
     """Videos of 5x32x32 from latents of 8x2x8x8, which the pipeline packs into tokens."""
     torch.manual_seed(0)
     words = tokenizer()
@@ -421,7 +516,7 @@ def ltx(*, timestep_conditioning: bool = False) -> LTXPipeline:
         num_layers=1,
         caption_channels=32,
     )
-    return LTXPipeline(
+    return kind(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         vae=autoencoder,
         text_encoder=_t5(words),
@@ -430,12 +525,12 @@ def ltx(*, timestep_conditioning: bool = False) -> LTXPipeline:
     )
 
 
-def _wan_transformer() -> WanTransformer3DModel:
+def _wan_transformer(**config: Any) -> WanTransformer3DModel:
     return WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=2,
         attention_head_dim=12,
-        in_channels=8,
+        **{"in_channels": 8, **config},
         out_channels=8,
         text_dim=32,
         freq_dim=16,
@@ -447,11 +542,8 @@ def _wan_transformer() -> WanTransformer3DModel:
     )
 
 
-def wan(*, boundary_ratio: float | None = None, second: bool = True, expand_timesteps: bool = False) -> WanPipeline:
-    """Videos of 5x32x32 from latents of 8x2x4x4."""
-    torch.manual_seed(0)
-    words = tokenizer()
-    autoencoder = AutoencoderKLWan(
+def _wan_autoencoder() -> AutoencoderKLWan:
+    return AutoencoderKLWan(
         base_dim=3,
         z_dim=8,
         dim_mult=[1, 1, 1, 1],
@@ -460,13 +552,44 @@ def wan(*, boundary_ratio: float | None = None, second: bool = True, expand_time
         latents_mean=[0.1] * 8,
         latents_std=[1.7] * 8,
     )
+
+
+def wan(*, boundary_ratio: float | None = None, second: bool = True, expand_timesteps: bool = False) -> WanPipeline:
+    """Videos of 5x32x32 from latents of 8x2x4x4."""
+    torch.manual_seed(0)
+    words = tokenizer()
     return WanPipeline(
         tokenizer=words,
         text_encoder=_t5(words, UMT5EncoderModel, UMT5Config),
-        vae=autoencoder,
+        vae=_wan_autoencoder(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         transformer=_wan_transformer(),
         transformer_2=_wan_transformer() if boundary_ratio and second else None,
+        boundary_ratio=boundary_ratio,
+        expand_timesteps=expand_timesteps,
+    )
+
+
+def wan_frame(
+    *, clip: bool = True, boundary_ratio: float | None = None, expand_timesteps: bool = False
+) -> WanImageToVideoPipeline:
+    """Videos of 5x32x32 from latents of 8x2x4x4 and a first frame: of Wan 2.1 with ``clip``, else of Wan 2.2."""
+    torch.manual_seed(0)
+    words = tokenizer()
+    sight = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16
+    )
+    # four channels of a mask and eight of latents beside those of the sample
+    config = {} if expand_timesteps else {"in_channels": 20, "image_dim": 16 if clip else None}
+    return WanImageToVideoPipeline(
+        tokenizer=words,
+        text_encoder=_t5(words, UMT5EncoderModel, UMT5Config),
+        vae=_wan_autoencoder(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        image_processor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=_SIGHT) if clip else None,
+        image_encoder=CLIPVisionModel(sight) if clip else None,
+        transformer=_wan_transformer(**config),
+        transformer_2=_wan_transformer(**config) if boundary_ratio else None,
         boundary_ratio=boundary_ratio,
         expand_timesteps=expand_timesteps,
     )
@@ -511,8 +634,29 @@ CASES = {
     "sana": Case(sana, _PICTURE),
     "hunyuan_video": Case(hunyuan_video, {**_VIDEO, "max_sequence_length": 40}, guidance="true_cfg_scale"),
     "ltx": Case(ltx, _VIDEO),
+    "lumina2": Case(lumina2, {**_PICTURE, "max_sequence_length": 48}),
+    "hunyuan_video15": Case(hunyuan_video15, _VIDEO),
+    "wan21_frame": Case(wan_frame, _VIDEO),
+    "wan22_frame": Case(partial(wan_frame, clip=False, boundary_ratio=0.9), _VIDEO),
+    "wan22_ti2v_frame": Case(partial(wan_frame, clip=False, expand_timesteps=True), _VIDEO),
+    "ltx_frame": Case(partial(ltx, kind=LTXImageToVideoPipeline), _VIDEO),
+    "hunyuan_video15_frame": Case(partial(hunyuan_video15, first_frame=True), _VIDEO),
 }
-FAMILIES = tuple(CASES)
+_NO_FTFY = pytest.mark.skipif(find_spec("ftfy") is None, reason="the pipeline needs ftfy: the extra wan")
+FAMILIES = tuple(
+    pytest.param(name, marks=_NO_FTFY) if name.startswith("wan") and name.endswith(FRAME) else name for name in CASES
+)
+
+
+def picture(seed: int = 0, height: int = 32, width: int = 32) -> FirstFrame:
+    """A first frame of noise."""
+    return FirstFrame(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def prompts_for(family: str, texts: Sequence[str] = PROMPTS, *, seed: int = 0) -> list[Prompt]:
+    """Prompts as a family takes them: each with a first frame of its own where it has them."""
+    frames = [picture(seed + at) if family.endswith(FRAME) else None for at in range(len(texts))]
+    return [Prompt(text, first_frame=frame) for text, frame in zip(texts, frames, strict=True)]
 
 
 def fresh(family: str, *, guidance: float = 1.0, dtype: torch.dtype = torch.float32) -> FlowGenerator:

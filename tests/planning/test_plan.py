@@ -18,9 +18,9 @@ from typer.testing import CliRunner, Result
 from flexgym.cli import app
 from flexgym.errors import ConfigError, UnknownNameError
 from flexgym.generators import FlowGenerator, load_generator
-from flexgym.planning.advice import advise, refusal
+from flexgym.planning.advice import _group_size, _mildest, advise, refusal
 from flexgym.planning.devices import GIB, Device, choose_device
-from flexgym.planning.phases import bytes_of, prepare
+from flexgym.planning.phases import Rehearsal, bytes_of, prepare, tensors_of
 from flexgym.planning.plan import Plan, Planner, make_plan
 from flexgym.planning.settings import PlanSettings, read_settings
 from flexgym.planning.skeleton import config_folder
@@ -108,6 +108,101 @@ def test_a_plan_is_within_a_tenth_of_what_is_measured(modality: str, way: str):
     settings = settings_of(RECIPES[modality], *WAYS[way], *SMALL)
     planned = {phase.name: phase.bytes for phase in make_plan(settings, choose_device()).phases}
     assert planned == pytest.approx(measured(settings), rel=0.1)
+
+
+def rested(generator: FlowGenerator) -> dict[str, int]:
+    """Bytes of what rests in the memory of the host once `offload` was called."""
+    parts = {name: getattr(generator.pipe, name) for name in generator._resting}
+    return {name: bytes_of([*part.parameters(), *part.buffers()]) for name, part in parts.items()}
+
+
+def test_parts_that_rest_or_leave_are_there_only_while_they_act():
+    """Against a real generator: what is released, and what rests beside the device while nothing acts."""
+    settings = settings_of(RECIPES["image"], *SMALL)
+    generator = load_generator(settings.source, modality="image", device="cpu")
+    generator.offload()
+    resting = rested(generator)
+    encoders = sum(size for name, size in resting.items() if name != "vae")
+    planner = Planner(choose_device())
+    plain = {phase.name: phase.parts for phase in planner.plan(settings).phases}
+    assert plain["sampling"]["text encoders"] == encoders
+    assert plain["sampling"]["VAE"] == resting["vae"]
+
+    offloaded = planner.plan(replace(settings, offload=True))
+    parts = {phase.name: phase.parts for phase in offloaded.phases}
+    assert [parts[name]["text encoders"] for name in parts] == [encoders, 0, 0, 0]
+    assert [parts[name]["VAE"] for name in parts] == [0, 0, resting["vae"], 0]
+    assert (offloaded.host["text encoders"], offloaded.host["VAE"]) == (encoders, resting["vae"])
+
+    generator.release_text_encoders(["a red cube"])
+    assert generator.text_encoders() == {}
+    released = planner.plan(replace(settings, release_text_encoders=True))
+    parts = {phase.name: phase.parts for phase in released.phases}
+    assert [parts[name]["text encoders"] for name in parts] == [encoders, 0, 0, 0]
+    assert parts["encoding"]["optimiser"] == parts["encoding"]["gradients"] == 0, "nothing trains yet"
+    assert parts["update"] == {**plain["update"], "text encoders": 0}
+
+
+def test_kept_latents_take_half_in_bfloat16():
+    settings = settings_of(RECIPES["image"], *SMALL)
+    planner = Planner(choose_device())
+    single = planner.plan(settings).host["stored latents"]
+    assert planner.plan(replace(settings, latents_dtype=torch.bfloat16)).host["stored latents"] * 2 == single
+
+
+def test_tiles_need_less_than_whole_samples():
+    """The decoder alone, on tiles as small as it allows, against the allocator's own profiler."""
+    settings = replace(settings_of(RECIPES["image"], *SMALL), vae_tiling=True)
+    found = {}
+    for tiled in (False, True):
+        generator = load_generator(settings.source, modality="image", device="cpu", **settings.sampling)
+        rehearsed = Rehearsal(prepared(generator, replace(settings, vae_tiling=tiled)), foreach=True)
+        generator.pipe.vae.tile_latent_min_size = generator.latent_shape[-1] // 2
+        generator.pipe.vae.tile_sample_min_size = generator.sample_shape[-2] // 2
+        there = bytes_of(tensors_of(generator))
+        planned = there + rehearsed.work(replace(settings, vae_tiling=tiled)).decoding.peak
+        latents = torch.randn(settings.group_size, *generator.latent_shape)
+        seen = there + allocated(torch.no_grad()(partial(generator.decode_chunk, latents)))
+        assert planned == pytest.approx(seen, rel=0.1)
+        found[tiled] = planned
+    assert found[True] < found[False]
+
+
+def prepared(generator: FlowGenerator, settings: PlanSettings) -> FlowGenerator:
+    prepare(generator, settings)
+    return generator
+
+
+def test_memory_settings_are_named_where_they_are_enough():
+    settings = settings_of(RECIPES["image"], *SMALL)
+    planner = Planner(choose_device())
+    plan = planner.plan(settings)
+    peaks = {
+        name: planner.plan(replace(settings, **{name: True})).peak for name in ("release_text_encoders", "offload")
+    }
+    for name, peak in peaks.items():
+        assert peak.bytes < plan.peak.bytes
+        small = Planner(Device("small", peak.bytes * 1.0001 / GIB, planner.device.tflops, reserve=0.0))
+        remedies = advise(small, small.plan(settings))
+        assert any(name in remedy.changes[0].values and remedy.plan.fits for remedy in remedies)
+
+
+def test_a_change_that_cannot_be_enough_is_not_planned():
+    """Weights alone are too many: no trace is made for what leaves them as they are."""
+    settings = settings_of(RECIPES["image"], *SMALL)
+    planner = Planner(Device("tiny", 1e-3, choose_device().tflops))
+    plan = planner.plan(settings)
+    (rehearsal,) = planner._rehearsals.values()
+    before = dict(rehearsal._traces)
+    assert _mildest(planner, plan, _group_size(settings)) is None
+    assert rehearsal._traces == before
+
+
+def test_what_decoding_needs_is_counted_once_for_all_ways_of_training():
+    planner = Planner(choose_device())
+    plans = [planner.plan(settings_of(RECIPES["image"], *SMALL, f"generator.mode={mode}")) for mode in ("lora", "full")]
+    assert [plan.settings.mode for plan in plans] == ["lora", "full"]
+    assert [len(decoded) for decoded in planner._decoded.values()] == [1]
 
 
 def test_time_is_that_of_the_operations():

@@ -55,6 +55,9 @@ class WanGenerator(FlowGenerator):
 
     def _call(self, model: Any, hidden: Tensor, timestep: Tensor, *, text: Mapping[str, Tensor]) -> Tensor:
         if self.pipe.config.expand_timesteps:
-            tokens = hidden.shape[2] * self.image_tokens()
-            timestep = timestep[:, None].expand(-1, tokens)
+            timestep = self.by_token(timestep, hidden)
         return model(hidden_states=hidden, timestep=timestep, **text, return_dict=False)[0]
+
+    def by_token(self, timestep: Tensor, hidden: Tensor) -> Tensor:
+        """The time step ``[B]`` of each token, ``[B, tokens]``."""
+        return timestep[:, None].expand(-1, hidden.shape[2] * self.image_tokens())

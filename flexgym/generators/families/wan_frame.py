@@ -1,0 +1,65 @@
+"""Wan 2.1 and 2.2 from a first frame to a video (arXiv 2503.20314)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flexgym.errors import GeneratorError
+from flexgym.generators.base import FlowPipeline
+from flexgym.generators.conditioning import Embedding
+from flexgym.generators.families.wan import WanGenerator
+from flexgym.generators.frames import KNOWN
+
+_CHANNELS = "picture"
+
+
+class WanFrameGenerator(WanGenerator):
+    """The picture is told in further channels, and to Wan 2.1 by CLIP; the 5B of Wan 2.2 keeps its latents."""
+
+    pipelines: ClassVar = ("WanImageToVideoPipeline",)
+    takes_first_frame: ClassVar = True
+    call_groups: ClassVar = False
+
+    @classmethod
+    def check_pipeline(cls, pipe: FlowPipeline) -> None:
+        """Refuse what `WanGenerator` refuses, and to go without ftfy, which this pipeline cannot do."""
+        super().check_pipeline(pipe)
+        if find_spec("ftfy") is None:
+            raise GeneratorError("WanImageToVideoPipeline cleans prompts with ftfy: pip install 'flexgym[wan]'")
+
+    def latent_channels(self) -> int:
+        """Those of the autoencoder."""
+        return int(self.pipe.vae.config.z_dim)
+
+    def encode_frame(self, picture: Image.Image) -> Embedding:
+        """The latents of the picture alone, or of a video that goes on in grey, below a mask of what is given."""
+        settings, pipe = self.settings, self.pipe
+        size = (settings.height, settings.width)
+        pixels = pipe.video_processor.preprocess(picture, *size).to(self.device, torch.float32)
+        latents = torch.zeros(1, *self.latent_shape, device=self.device)
+        made = (self.latent_channels(), *size, settings.num_frames, torch.float32, self.device)
+        known = pipe.prepare_latents(pixels, 1, *made, latents=latents)[1]
+        if pipe.config.expand_timesteps:
+            return {KNOWN: known}
+        if self.transformer.config.image_dim is None:
+            return {_CHANNELS: known.to(self.dtype)}
+        tokens = pipe.encode_image(picture, self.device)
+        return {_CHANNELS: known.to(self.dtype), "encoder_hidden_states_image": tokens.to(self.dtype)}
+
+    def _call(self, model: Any, hidden: Tensor, timestep: Tensor, *, text: Mapping[str, Tensor]) -> Tensor:
+        own = dict(text)
+        if _CHANNELS in own:
+            hidden = torch.cat([hidden, own.pop(_CHANNELS)], 1)
+        return super()._call(model, hidden, timestep, text=own)
+
+    def by_token(self, timestep: Tensor, hidden: Tensor) -> Tensor:
+        """The tokens of the first latent frame stand at the end, where there is no noise."""
+        steps = super().by_token(timestep, hidden).clone()
+        steps[:, : self.image_tokens()] = 0
+        return steps
