@@ -5,6 +5,7 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 import pytest
+import ray
 import torch
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.connectors.env_to_module import FlattenObservations
@@ -13,6 +14,13 @@ from ray.tune import register_env
 
 import flexgym  # noqa: F401
 import rewards
+
+
+@pytest.fixture
+def cluster():
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
 
 
 def make_config():
@@ -37,7 +45,7 @@ def weights(algorithm):
 
 
 @pytest.mark.slow
-def test_rllibs_own_ppo_trains_on_the_environment():
+def test_rllibs_own_ppo_trains_on_the_environment(cluster):
     algorithm = make_config().build_algo()
     try:
         before = weights(algorithm)
