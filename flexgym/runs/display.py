@@ -64,6 +64,7 @@ class TrainingDisplay:
         self._notice = ""
         self._iteration = 0
         self._row: dict[str, float] = {}
+        self._names: set[str] = set()
         self._rewards: list[float] = []
         self._accuracies: list[tuple[int, float]] = []
         self._durations: list[float] = []
@@ -85,6 +86,7 @@ class TrainingDisplay:
 
         Args:
             metrics: ``iteration`` and any of the names in this module; what is missing, None or NaN shows as a dash.
+                What no metrics of the run ever name is left out, such as ratios of an algorithm without them.
         """
         now = self._clock()
         if self._last_update is not None:
@@ -146,6 +148,7 @@ class TrainingDisplay:
     def _take(self, metrics: Mapping[str, Any]) -> None:
         row = {name: number for name, value in metrics.items() if (number := _number(value)) is not None}
         self._row = row
+        self._names |= metrics.keys()
         self._iteration = int(row.get("iteration", self._iteration))
         if REWARD in row:
             self._rewards.append(row[REWARD])
@@ -176,7 +179,6 @@ class TrainingDisplay:
 
     def _values(self, width: int) -> Table:
         accuracies = [value for _, value in self._accuracies]
-        ratios = f"ratio mean {_fixed(self._row.get(RATIO), 4)}   clipped {_percent(self._row.get(CLIPPED))}"
         curves = width >= _WIDE
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="bright_black", no_wrap=True)
@@ -184,11 +186,14 @@ class TrainingDisplay:
         if curves:
             grid.add_column(no_wrap=True, min_width=_SPARK_WIDTH)
         grid.add_column()
-        for name, value, curve, detail in (
+        rows = [
             ("reward", _fixed(self._row.get(REWARD)), Text(sparkline(self._rewards), "cyan"), self._reward_change()),
             ("verified accuracy", _fixed(_last(accuracies)), Text(sparkline(accuracies), "green"), self._gain()),
-            ("max |log ratio|", _scientific(self._row.get(LOG_RATIO)), Text(), Text(ratios)),
-        ):
+        ]
+        if LOG_RATIO in self._names:
+            ratios = f"ratio mean {_fixed(self._row.get(RATIO), 4)}   clipped {_percent(self._row.get(CLIPPED))}"
+            rows.append(("max |log ratio|", _scientific(self._row.get(LOG_RATIO)), Text(), Text(ratios)))
+        for name, value, curve, detail in rows:
             grid.add_row(name, value, *([curve] if curves else []), detail)
         return grid
 
@@ -238,9 +243,10 @@ class TrainingDisplay:
         parts = [f"iteration {self._iteration}/{self._total}", f"reward {_fixed(row.get(REWARD))}"]
         if _number(metrics.get(ACCURACY)) is not None:
             parts.append(f"verified {_fixed(row.get(ACCURACY))}")
-        parts.append(f"max|log ratio| {_scientific(row.get(LOG_RATIO))}")
-        parts.append(f"ratio {_fixed(row.get(RATIO), 4)}")
-        parts.append(f"clipped {_percent(row.get(CLIPPED))}")
+        if LOG_RATIO in self._names:
+            parts.append(f"max|log ratio| {_scientific(row.get(LOG_RATIO))}")
+            parts.append(f"ratio {_fixed(row.get(RATIO), 4)}")
+            parts.append(f"clipped {_percent(row.get(CLIPPED))}")
         parts += [f"{name} {_seconds(row[key])}" for name, key in PHASES.items() if key in row]
         left = self.seconds_left()
         if left is not None and self._iteration < self._total:

@@ -165,6 +165,7 @@ class _Progress(BaseCallback):
         self._episodes: list[dict[str, float]] = []
         self._began = time.monotonic()
         self._verification_s = self._longest = 0.0
+        self._rollout_began = self._rollout_s = 0.0
         self._ended = False
 
     def _on_training_start(self) -> None:
@@ -178,6 +179,10 @@ class _Progress(BaseCallback):
     def _on_rollout_start(self) -> None:
         if self.num_timesteps // self._size > self._iteration:
             self._end_iteration()
+        self._rollout_began = time.monotonic()
+
+    def _on_rollout_end(self) -> None:
+        self._rollout_s += time.monotonic() - self._rollout_began
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
@@ -201,7 +206,7 @@ class _Progress(BaseCallback):
         late = now + self._longest + self._verification_s > self.deadline
         self._ended = last or late or self.stops()
         row = {"iteration": self._iteration, "steps": self.num_timesteps, **self._means(), **self._losses()}
-        row["time/iteration_s"] = now - self._began
+        row.update(self._times(now - self._began))
         if self._ended or self._crosses(previous, self.run.settings.verification.interval):
             row.update(self._timed(lambda: self.grids.verify(self._iteration)).metrics)
         self.run.record(row, self.display)
@@ -225,6 +230,15 @@ class _Progress(BaseCallback):
         episodes, self._episodes = self._episodes, []
         names = episodes[0] if episodes else {}
         return {name: float(np.mean([episode[name] for episode in episodes])) for name in names}
+
+    def _times(self, iteration_s: float) -> dict[str, float]:
+        """What acting took, rewards included, and what is left for the updates."""
+        rollout_s, self._rollout_s = self._rollout_s, 0.0
+        return {
+            "time/rollout_s": rollout_s,
+            "time/update_s": iteration_s - rollout_s,
+            "time/iteration_s": iteration_s,
+        }
 
     def _losses(self) -> dict[str, float]:
         """What the algorithm logged of its last update."""

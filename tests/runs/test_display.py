@@ -53,7 +53,7 @@ def test_without_a_terminal_each_iteration_is_one_line() -> None:
         display.update(row(1))
         display.note("saved [1]")
     assert stream.getvalue().splitlines() == [
-        "iteration 0/10  reward –  verified 0.480  max|log ratio| –  ratio –  clipped –",
+        "iteration 0/10  reward –  verified 0.480",
         "iteration 1/10  reward 0.510  max|log ratio| 3.1e-02  ratio 1.0002  clipped 2.1%  "
         "rollout 2.1 s  reward 0.3 s  update 4.0 s  left 1:12 min",
         "saved [1]",
@@ -112,6 +112,19 @@ def test_missing_and_undefined_values_are_dashes() -> None:
     text = "\n".join(panel(display))
     assert "ratio mean –   clipped –" in text
     assert "nan" not in text.lower()
+
+
+def test_what_a_run_never_names_is_left_out() -> None:
+    console, stream = plain_console()
+    row_of_sb3 = {"iteration": 1, "reward/mean": 0.5, "time/rollout_s": 4.0, "time/update_s": 1.0}
+    with TrainingDisplay(5, title="run", console=console) as display:
+        display.update(row_of_sb3)
+    assert stream.getvalue() == "iteration 1/5  reward 0.500  rollout 4.0 s  update 1.0 s\n"
+    assert not [line for line in panel(display) if "log ratio" in line]
+    display.update(row(2))
+    assert [line for line in panel(display) if "log ratio" in line]
+    display.update({"iteration": 3})
+    assert "–   clipped –" in "\n".join(panel(display))
 
 
 def test_an_exact_zero_log_ratio_reads_as_0() -> None:

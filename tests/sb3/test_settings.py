@@ -32,7 +32,7 @@ def test_overrides_reach_the_algorithm_and_the_environment():
     assert settings.training.algorithm == "SAC"
     assert settings.algorithms["SAC"]["batch_size"] == 32
     assert settings.environment.env_config["decisions"] == 2
-    assert settings.environment.env_config["group_size"] == 4
+    assert settings.environment.env_config["group_size"] == 8
 
 
 def test_every_algorithm_of_stable_baselines_is_known():
