@@ -21,6 +21,7 @@ from flexgym.judge.agreement import agreement_summary
 from flexgym.rllib.config import FlowAlgorithmConfig
 from flexgym.rllib.runner import Scored, mean_score
 from flexgym.rollout import Rollout, concatenate
+from flexgym.runs.diversity import mean_diversity
 from flexgym.runs.verification import Verification
 from flexgym.types import GroupScores, Prompt, SampleGroup, stacked_term
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 METRICS = "flexgym"
 """Where the metrics of an iteration stand in RLlib's result."""
+FURTHER = 3
+"""Samples that are made for a held-out prompt beside the first one, to see how much they differ."""
 OF_LARGEST = frozenset({"policy/max_abs_log_ratio", "time/update_s", "time/reward_wait_s"})
 """Of several learners' metrics the largest counts here, elsewhere the mean."""
 
@@ -156,14 +159,28 @@ class FlowAlgorithm(Algorithm):
         if verifier is None:
             raise ConfigError("verification.reward must name a pointwise reward, such as ShapesVerifier, got None")
         prompts = self.held_out
-        seeds = [
-            int(seed) for seed in np.random.SeedSequence(self.config.verification_seed).generate_state(len(prompts))
-        ]
-        samples = self.on_first_learner(lambda learner: learner.evaluate(prompts=prompts, seeds=seeds))
+        samples = self._sampled(prompts, self.config.verification_seed)
         groups = [SampleGroup(prompt, row[None]) for prompt, row in zip(prompts, samples, strict=True)]
         scores = np.concatenate([group.rewards for group in verifier.guarded(groups)])
         means = {name: mean_score(reward.guarded(groups)) for name, reward in self._evaluations.items()}
-        return Verification([prompt.text for prompt in prompts], samples, scores, means=means)
+        return Verification(
+            [prompt.text for prompt in prompts], samples, scores, means=means, diversity=self._diversity(samples)
+        )
+
+    def _sampled(self, prompts: Sequence[Prompt], *entropy: int) -> NDArray[np.uint8]:
+        """One sample of each prompt, from seeds that follow from the given numbers."""
+        seeds = [int(seed) for seed in np.random.SeedSequence(entropy).generate_state(len(prompts))]
+        return self.on_first_learner(lambda learner: learner.evaluate(prompts=prompts, seeds=seeds))
+
+    def _diversity(self, samples: NDArray[np.uint8]) -> float | None:
+        """How much samples of the same held-out prompt differ: the verified one and some more; None without any."""
+        chosen = self.config.held_out_groups(len(samples))
+        if not chosen:
+            return None
+        prompts = [self.held_out[index] for index in chosen for _ in range(FURTHER)]
+        further = np.split(self._sampled(prompts, self.config.verification_seed, 1), len(chosen))
+        pairs = zip(chosen, further, strict=True)
+        return mean_diversity([np.concatenate([samples[index : index + 1], more]) for index, more in pairs])
 
     @cached_property
     def _evaluations(self) -> dict[str, Reward]:

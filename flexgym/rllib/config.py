@@ -15,6 +15,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from flexgym.errors import ConfigError
 from flexgym.flow import NoiseScale, WindowSchedule, blended_advantages, noise_scale
 from flexgym.flow.advantage import advantage_options
+from flexgym.judge.choice import check_count
 from flexgym.rllib.memory import MemoryConfig
 from flexgym.rllib.module import FlowModule
 from flexgym.rllib.runner import GroupEnvRunner
@@ -64,6 +65,7 @@ class FlowAlgorithmConfig(MemoryConfig):
         self.verification_rewards: tuple[str | Mapping[str, Any], ...] = ()
         self.verification_prompts: Any = None
         self.verification_num_prompts, self.verification_interval, self.verification_seed = 400, 20, 7
+        self.verification_groups: int | None = None
         self.lr, self.grad_clip, self.grad_clip_by, self.seed = 3e-4, 1.0, "global_norm", 0
         self.environment(env="FlexT2I-v0", disable_env_checking=True)
         self.env_runners(env_runner_cls=GroupEnvRunner, create_local_env_runner=False, num_env_runners=0)
@@ -161,6 +163,7 @@ class FlowAlgorithmConfig(MemoryConfig):
         num_prompts: int = NotProvided,
         interval: int = NotProvided,
         seed: int = NotProvided,
+        groups: int | None = NotProvided,
     ) -> Self:
         """How progress is judged: on held-out prompts, by a verifier that is not optimised.
 
@@ -172,6 +175,8 @@ class FlowAlgorithmConfig(MemoryConfig):
             num_prompts: how many are used.
             interval: iterations between two verifications; 0 is never.
             seed: of the prompts drawn and of the first latents.
+            groups: of how many of the prompts three more samples are made, so that ``eval/diversity`` says how much the
+                samples of a prompt differ; None is one in 25, 0 none.
         """
         return self._set(
             verification_reward=reward,
@@ -180,6 +185,7 @@ class FlowAlgorithmConfig(MemoryConfig):
             verification_num_prompts=num_prompts,
             verification_interval=interval,
             verification_seed=seed,
+            verification_groups=groups,
         )
 
     def training(
@@ -255,6 +261,12 @@ class FlowAlgorithmConfig(MemoryConfig):
     def training_prompts(self) -> list[Prompt]:
         """The prompts that groups are made for."""
         return self.opened_prompts(self.prompts)
+
+    def held_out_groups(self, prompts: int) -> list[int]:
+        """Which of so many held-out prompts are sampled more than once: their indices, evenly spaced."""
+        wanted = -(-prompts // 25) if self.verification_groups is None else self.verification_groups
+        count = min(wanted, prompts)
+        return [number * prompts // count for number in range(count)]
 
     @property
     def is_online(self) -> bool:
@@ -348,6 +360,8 @@ class FlowAlgorithmConfig(MemoryConfig):
                 "rollout.noise must be 'flow', 'dance', 'cps' or 'matching': without noise there is no policy to train"
             )
         noise_scale(self.rollout_noise, eta=self.eta)
+        if self.verification_groups:
+            check_count("verification.groups", self.verification_groups)
         advantage_options(self.advantage)
         if self.group_size < 2:
             raise ConfigError(f"rollout.group_size must be at least 2 (advantages compare), got {self.group_size}")

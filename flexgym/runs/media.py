@@ -144,6 +144,10 @@ def encode_gif(frames: Pixels, *, fps: float = 8.0) -> bytes:
     return buffer.getvalue()
 
 
+# Without looking ahead: what x264 plans from later frames can differ from call to call, and with it the file.
+_H264 = {"crf": "14", "x264-params": "sync-lookahead=0:rc-lookahead=0:sliced-threads=0:mbtree=0"}
+
+
 def encode_mp4(frames: Pixels, *, fps: float = 8.0) -> bytes:
     """``frames``, uint8 ``[F, H, W, 3]``, as the bytes of an MP4 file.
 
@@ -157,13 +161,17 @@ def encode_mp4(frames: Pixels, *, fps: float = 8.0) -> bytes:
         raise ConfigError(f"fps: expected more than 0, got {fps}.")
     odd = ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0))
     padded = np.pad(frames, odd, mode="edge")
-    buffer = io.BytesIO()
+    rate, buffer = Fraction(fps).limit_denominator(1000), io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": "14"})
+        stream = container.add_stream("libx264", rate=rate, options=_H264)
+        stream.codec_context.thread_count = 1
         stream.height, stream.width = padded.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        for frame in padded:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        for number, frame in enumerate(padded):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            picture = picture.reformat(format=stream.pix_fmt)
+            picture.pts, picture.time_base = number, 1 / rate
+            container.mux(stream.encode(picture))
         container.mux(stream.encode())
     return buffer.getvalue()
 

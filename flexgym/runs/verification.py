@@ -24,18 +24,21 @@ class Verification:
         samples: one for each, uint8 ``[N, ...]``.
         scores: of each, float32 ``[N]``.
         means: of the evaluation rewards over all samples, by name.
+        diversity: within groups of samples of one prompt, see `flexgym.runs.diversity`; None where none were made.
     """
 
     prompts: Sequence[str]
     samples: NDArray[np.uint8]
     scores: NDArray[np.float32]
     means: Mapping[str, float] = field(default_factory=dict)
+    diversity: float | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Share of samples without fault, mean score, and the means of the evaluation rewards."""
+        """Share of samples without fault, mean score, diversity, and the means of the evaluation rewards."""
         return {
             **{f"eval/{name}": mean for name, mean in self.means.items()},
+            **({} if self.diversity is None else {"eval/diversity": self.diversity}),
             "eval/verifier_accuracy": float(np.mean(self.scores >= 1.0 - 1e-6)),
             "eval/verifier_score": float(np.nanmean(self.scores)),
         }

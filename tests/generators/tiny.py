@@ -642,10 +642,15 @@ CASES = {
     "ltx_frame": Case(partial(ltx, kind=LTXImageToVideoPipeline), _VIDEO),
     "hunyuan_video15_frame": Case(partial(hunyuan_video15, first_frame=True), _VIDEO),
 }
-_NO_FTFY = pytest.mark.skipif(find_spec("ftfy") is None, reason="the pipeline needs ftfy: the extra wan")
-FAMILIES = tuple(
-    pytest.param(name, marks=_NO_FTFY) if name.startswith("wan") and name.endswith(FRAME) else name for name in CASES
-)
+
+
+def needs_ftfy(name: str) -> pytest.MarkDecorator:
+    """Skips the tests of a family whose pipeline needs ftfy, where it is missing."""
+    missing = name.startswith("wan") and name.endswith(FRAME) and find_spec("ftfy") is None
+    return pytest.mark.skipif(missing, reason="the pipeline needs ftfy: the extra wan")
+
+
+FAMILIES = tuple(pytest.param(name, marks=needs_ftfy(name)) for name in CASES)
 
 
 def picture(seed: int = 0, height: int = 32, width: int = 32) -> FirstFrame:

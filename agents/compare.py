@@ -1,0 +1,227 @@
+"""The same recipe under several rewards and seeds: which of them pay off, and which are only met to the letter.
+
+``python -m agents.compare --reward ShapesOracle --reward JPEGCompressibility --seed 0 --seed 1 run.iterations=60``
+makes ordinary runs in one folder, and of what is there a table (``comparison.md``, ``.json``) and a figure (``.png``).
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from flexgym.errors import ConfigError
+from flexgym.judge.choice import check_count
+from flexgym.runs.atomic import write_atomic
+from flexgym.runs.comparison import ComparedRun, comparison_table
+from flexgym.runs.comparison_figure import draw_comparison
+from flexgym.runs.recipe import Recipe, apply_overrides, load_recipe
+from flexgym.runs.series import Series, refuse_changes
+from flexgym.terminal import teaching_errors
+from rewards.base import JudgeReward
+from rewards.registry import reward_class
+from rewards.validate import settings_of
+
+DEFAULT_RECIPE = "pref_grpo_shapes_t2i.yaml"
+DEFAULT_AGENT = "agents.pref_grpo"
+# What the runs of one comparison may differ in: the reward, what only its own curve needs, and the seed.
+DIFFERS = ("run", "reward.name", "reward.settings", "rollout.reference_interval", "debugging.seed")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._]{0,79}")
+_RUN = re.compile(r"(?P<label>.+)-seed(?P<seed>\d+)")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A reward that takes part.
+
+    Attributes:
+        name: of the reward, or the path of a class of one's own.
+        settings: of the reward.
+        label: what it is called in the comparison and in the names of its runs; the class's name by default.
+
+    Raises:
+        UnknownNameError: no such reward; the message holds the nearest one.
+        ConfigError: a label that cannot be part of a folder's name.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", str(self.label or reward_class(self.name).__name__))
+        if not _LABEL.fullmatch(self.label):
+            raise ConfigError(f"label {self.label!r}: expected letters, digits, '.' and '_', at most 80")
+
+    @classmethod
+    def parse(cls, words: str) -> Candidate:
+        """From ``NAME [key=value ...]``, where the key ``label`` is no setting but what it is called.
+
+        Raises:
+            ConfigError: another form.
+        """
+        name, *rest = shlex.split(words) or [""]
+        settings = settings_of(rest)
+        return cls(name, label=settings.pop("label", ""), settings=settings)
+
+    def recipe(self, base: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        """The recipe of its run: that of the comparison with this reward and a seed.
+
+        Settings that the base has for the same reward stay. For a judge, the policy before training is rolled out
+        beside every verification: the win rate against it is the reward's own curve.
+        """
+        recipe = copy.deepcopy(dict(base))
+        reward = recipe.get("reward") or {}
+        same = reward.get("name") and reward_class(reward["name"]) is reward_class(self.name)
+        settings = {**((reward.get("settings") or {}) if same else {}), **self.settings}
+        recipe["reward"] = {**reward, "name": self.name, "settings": settings}
+        recipe["debugging"] = {**(recipe.get("debugging") or {}), "seed": seed}
+        if issubclass(reward_class(self.name), JudgeReward):
+            interval = (recipe.get("verification") or {}).get("interval") or 20
+            recipe["rollout"] = {"reference_interval": interval, **(recipe.get("rollout") or {})}
+        return recipe
+
+
+def add_runs(
+    series: Series, base: Mapping[str, Any], candidates: Sequence[Candidate], *, seeds: Sequence[int]
+) -> list[str]:
+    """Add a run for each reward and seed.
+
+    Returns:
+        Their names.
+
+    Raises:
+        ConfigError: two rewards of the same label, or a run that is there has other settings than those of the base.
+    """
+    labels = [candidate.label for candidate in candidates]
+    if len(set(labels)) < len(labels):
+        raise ConfigError(
+            f"--reward: expected a label of its own for each, got {labels}; give one as in 'CLIPScore label=clip_b'"
+        )
+    recipes = {
+        f"{candidate.label}-seed{seed}": candidate.recipe(base, seed) for candidate in candidates for seed in seeds
+    }
+    for name in series.names():
+        for recipe in recipes.values():
+            refuse_changes(f"{series.root}: it holds runs with", series.recipe(name), recipe, aside=DIFFERS)
+    for name, recipe in recipes.items():
+        series.add(name, recipe)
+    return list(recipes)
+
+
+def compared_runs(series: Series) -> list[ComparedRun]:
+    """All runs of a comparison as far as they are, the seeds of a reward one after the other."""
+    runs = []
+    for name in series.names():
+        match = _RUN.fullmatch(name)
+        assert match is not None, "add_runs() names the runs"
+        folder = series.folder(name)
+        runs.append(
+            ComparedRun(
+                label=match["label"],
+                seed=int(match["seed"]),
+                rows=series.rows(name),
+                outcome=series.outcome(name),
+                folder=folder.name if folder else "",
+            )
+        )
+    return sorted(runs, key=lambda run: (run.label, run.seed))
+
+
+def write_comparison(series: Series) -> str:
+    """Write ``comparison.md``, ``.json`` and ``.png`` from the runs that are there.
+
+    Returns:
+        The Markdown.
+    """
+    runs = compared_runs(series)
+    table = comparison_table(runs)
+    write_atomic(series.root / "comparison.md", table.encode())
+    figures = json.dumps([run.figures() for run in runs], indent=1, ensure_ascii=False)
+    write_atomic(series.root / "comparison.json", figures.encode())
+    draw_comparison(runs, series.root / "comparison.png")
+    return table
+
+
+def _base(config: str, overrides: Sequence[str]) -> Recipe:
+    recipe = apply_overrides(load_recipe(config), overrides)
+    for section, key, option in (("debugging", "seed", "--seed"), ("reward", "name", "--reward")):
+        if any(override.startswith(f"{section}.{key}=") for override in overrides):
+            raise ConfigError(f"override {section}.{key}: in a comparison it is set by {option}")
+    return recipe
+
+
+def compare(
+    series: Series,
+    base: Mapping[str, Any],
+    candidates: Sequence[Candidate],
+    *,
+    seeds: Sequence[int],
+    parallel: int = 1,
+    tell: Callable[[str], None],
+) -> bool:
+    """Train under every reward and seed what is not finished, then write table and figure.
+
+    Args:
+        series: the runs.
+        base: recipe of all of them, with whatever reward and seed.
+        candidates: the rewards.
+        seeds: of each reward.
+        parallel: runs at a time.
+        tell: is given what a person should read, line by line, and the table.
+
+    Returns:
+        Whether all of these runs are finished.
+
+    Raises:
+        ConfigError: as `add_runs`, or matplotlib is missing.
+    """
+    names = add_runs(series, base, candidates, seeds=seeds)
+    series.run(names, parallel=parallel, tell=tell)
+    tell(write_comparison(series))
+    tell(f"Table and figure: {series.root / 'comparison.md'}, .json and .png")
+    return all(series.outcome(name).status == "finished" for name in names)
+
+
+def main(
+    overrides: Annotated[list[str] | None, typer.Argument(help="Of the recipe, such as run.iterations=60.")] = None,
+    config: Annotated[str, typer.Option(help="A recipe: a file, or the name of a shipped one.")] = DEFAULT_RECIPE,
+    reward: Annotated[
+        list[str] | None, typer.Option(help="NAME, or 'NAME key=value ...' with its settings; one of each wanted.")
+    ] = None,
+    *,
+    seed: Annotated[list[int] | None, typer.Option(help="One of each wanted; 0 by default.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the runs, the table and the figure.")] = Path("runs/compare"),
+    parallel: Annotated[int, typer.Option(help="Runs at a time.")] = 1,
+    agent: Annotated[str, typer.Option(help="Module of the agent that trains.")] = DEFAULT_AGENT,
+) -> None:
+    """Train the same recipe under several rewards and seeds, and show what became of each."""
+    # As it is: paths and tables are there to be copied.
+    tell = partial(Console().print, markup=False, highlight=False, soft_wrap=True)
+    with teaching_errors():
+        check_count("--parallel", parallel)
+        if importlib.util.find_spec(agent) is None:
+            raise ConfigError(f"--agent {agent}: no such module; expected one such as {DEFAULT_AGENT}")
+        base = _base(config, overrides or [])
+        candidates = [Candidate.parse(words) for words in reward or [(base.get("reward") or {}).get("name", "")]]
+        series = Series(out, [sys.executable, "-m", agent])
+        seeds = list(dict.fromkeys(seed or [0]))
+        finished = compare(series, base, candidates, seeds=seeds, parallel=parallel, tell=tell)
+    raise typer.Exit(0 if finished else 1)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app(prog_name="python -m agents.compare")

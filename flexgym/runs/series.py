@@ -1,0 +1,192 @@
+"""Several runs in one folder, each in a process of its own, so that one that fails takes no other with it.
+
+```
+<root>/recipes/<run>.yaml     what a run is started with
+<root>/logs/<run>.log         what it wrote to the terminal
+<root>/outcomes/<run>.json    how it ended
+<root>/<run>/                 the run folder
+```
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from flexgym.errors import ConfigError
+from flexgym.runs.atomic import write_atomic
+from flexgym.runs.checkpoints import latest_checkpoint
+from flexgym.runs.interrupt import GracefulInterrupt
+from flexgym.runs.metrics import read_metrics
+from flexgym.runs.recipe import load_recipe
+from flexgym.runs.yaml_files import dump_yaml
+
+Status = Literal["finished", "stopped", "failed", "waiting"]
+_LONGEST_PROBLEM = 500
+_EXCEPTION = re.compile(r"[\w.]*(?:Error|Exception|Exit)\b")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        status: ``finished``; ``stopped`` by a person; ``failed``; ``waiting`` when it has not begun or is at work.
+        problem: why it failed, in the run's own last words.
+    """
+
+    status: Status = "waiting"
+    problem: str = ""
+
+
+class Series:
+    """Runs of one program.
+
+    Args:
+        root: their folder; made when missing.
+        program: the words that start the program, which takes ``--config`` and ``--resume`` as every agent does.
+    """
+
+    def __init__(self, root: str | Path, program: Sequence[str]) -> None:
+        self.root, self.program = Path(root), tuple(program)
+        for name in ("recipes", "logs", "outcomes"):
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+
+    def names(self) -> list[str]:
+        """The runs that were ever added, in the order of their names."""
+        return sorted(path.stem for path in (self.root / "recipes").glob("*.yaml"))
+
+    def recipe(self, name: str) -> dict[str, Any]:
+        """What a run is started with."""
+        return dict(load_recipe(self.root / "recipes" / f"{name}.yaml"))
+
+    def add(self, name: str, recipe: Mapping[str, Any]) -> None:
+        """Add a run, or say of one that is there already what it is to become.
+
+        Args:
+            name: of its folder.
+            recipe: its sections; root and name of its run folder are set here.
+
+        Raises:
+            ConfigError: the run was begun with other settings. Those of the section ``run`` may change, for example to
+                go on for longer.
+        """
+        run = {**(recipe.get("run") or {}), "root": str(self.root), "name": name}
+        whole = {**recipe, "run": run}
+        if name in self.names():
+            refuse_changes(f"{self.root / name}: the run was begun with", self.recipe(name), whole)
+        write_atomic(self.root / "recipes" / f"{name}.yaml", dump_yaml(whole).encode())
+
+    def folder(self, name: str) -> Path | None:
+        """The run folder of a run, the latest where one was begun anew; None before it begins."""
+        numbered = re.compile(rf"{re.escape(name)}(?:-(\d+))?")
+        found = [(int(match[1] or 1), path) for path in self.root.iterdir() if (match := numbered.fullmatch(path.name))]
+        return max(found)[1] if found else None
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The metrics of a run so far."""
+        folder = self.folder(name)
+        return read_metrics(folder / "metrics.jsonl") if folder else []
+
+    def outcome(self, name: str) -> Outcome:
+        """How a run ended, as far as it was started with the settings that it has now."""
+        path = self.root / "outcomes" / f"{name}.json"
+        if not path.exists():
+            return Outcome()
+        kept = json.loads(path.read_text())
+        if kept.pop("run") != self.recipe(name)["run"]:
+            return Outcome()
+        return Outcome(**kept)
+
+    def run(self, names: Sequence[str], *, parallel: int = 1, tell: Callable[[str], None]) -> None:
+        """Start every run that is not finished, or go on with it. Ctrl-C lets those at work save and starts no more.
+
+        Args:
+            names: of runs that were added.
+            parallel: how many are at work at a time.
+            tell: is given a line when a run begins and when it ends.
+        """
+        due = [name for name in names if self.outcome(name).status != "finished"]
+        stop = threading.Event()
+        with GracefulInterrupt() as interrupt, ThreadPoolExecutor(parallel) as pool:
+            try:
+                working = [pool.submit(self._run, name, interrupt=interrupt, stop=stop, tell=tell) for name in due]
+                for done in as_completed(working):
+                    done.result()
+            finally:
+                stop.set()
+
+    def _run(
+        self, name: str, *, interrupt: GracefulInterrupt, stop: threading.Event, tell: Callable[[str], None]
+    ) -> None:
+        if stop.is_set() or interrupt.requested:
+            return
+        command, log = self._command(name), self.root / "logs" / f"{name}.log"
+        tell(f"{name}: {'goes on' if '--resume' in command else 'begins'}, log in {log}")
+        with open(log, "ab") as file:
+            start = file.tell()
+            status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False).returncode
+        interrupted = stop.is_set() or interrupt.requested
+        outcome = self._judge(name, status=status, words=_last_words(log, start), interrupted=interrupted)
+        kept = {**asdict(outcome), "run": self.recipe(name)["run"]}
+        write_atomic(self.root / "outcomes" / f"{name}.json", json.dumps(kept, indent=1).encode())
+        tell(f"{name}: {outcome.status}{': ' if outcome.problem else ''}{outcome.problem}")
+
+    def _command(self, name: str) -> list[str]:
+        command = [*self.program, "--config", str(self.root / "recipes" / f"{name}.yaml")]
+        folder = self.folder(name)
+        return [*command, "--resume", str(folder)] if folder and latest_checkpoint(folder) else command
+
+    def _judge(self, name: str, *, status: int, words: str, interrupted: bool) -> Outcome:
+        """What to make of an exit status: an agent that is asked to stop ends with 0, too."""
+        rows = self.rows(name)
+        at_end = bool(rows) and rows[-1]["iteration"] >= self.recipe(name)["run"].get("iterations", 0)
+        if status == 0:
+            return Outcome("finished" if at_end or not interrupted else "stopped")
+        return Outcome("stopped") if interrupted else Outcome("failed", words or f"exit status {status}")
+
+
+def refuse_changes(
+    what: str, before: Mapping[str, Any], now: Mapping[str, Any], *, aside: Sequence[str] = ("run",)
+) -> None:
+    """Make sure that two recipes agree.
+
+    Args:
+        what: begins the message.
+        before: a recipe.
+        now: another.
+        aside: sections and dotted keys that may differ.
+
+    Raises:
+        ConfigError: naming what differs.
+    """
+    old, new = _flat(before), _flat(now)
+    for key in sorted({*old, *new}):
+        if old.get(key) != new.get(key) and not any(key == name or key.startswith(f"{name}.") for name in aside):
+            raise ConfigError(
+                f"{what} {key}={old.get(key)!r}, got {new.get(key)!r}. Take the same settings, or another folder."
+            )
+
+
+def _flat(recipe: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """The values of a recipe by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in recipe.items():
+        flat |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
+    return flat
+
+
+def _last_words(log: Path, start: int) -> str:
+    """The error that a process ended with: from its last ``error:`` on, else its last exception, else its last line."""
+    lines = [line.strip() for line in log.read_bytes()[start:].decode(errors="replace").splitlines() if line.strip()]
+    errors = [number for number, line in enumerate(lines) if line.startswith("error:")]
+    raised = [line for line in lines if _EXCEPTION.match(line)]
+    told = lines[errors[-1] :] if errors else (raised or lines)[-1:]
+    return " ".join(told).removeprefix("error:").strip()[:_LONGEST_PROBLEM]

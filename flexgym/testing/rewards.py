@@ -1,0 +1,210 @@
+"""The rules of rewards: what wrappers and agents count on, whatever a reward looks at."""
+
+from __future__ import annotations
+
+import unittest
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from flexgym.errors import FlexGymError
+from flexgym.testing.groups import GroupsEnv, empty_group, shape_groups, vector_of, vector_wrapped, wrapped
+from flexgym.testing.rules import expect, expect_same, rule
+from flexgym.types import GroupScores, SampleGroup
+
+_OTHER = {"image": "video", "video": "image"}
+# Words of which one should stand in a message about samples of the wrong kind.
+_WORDS = {"image": ("image", "picture"), "video": ("video", "frames")}
+
+
+class RewardConformance:
+    """Inherit it, and override `make`.
+
+    What is asked is ``guarded``, as wrappers and agents do; the first two rules ask ``score`` itself.
+
+    Attributes:
+        modality: of the samples that it scores, ``"image"`` or ``"video"``.
+        pointwise: whether the score of a sample depends on that sample alone. Rewards that compare the samples of a
+            group set it to False.
+        tolerance: by which scores may differ when other samples are beside them, relative and absolute; scorers whose
+            forward pass rounds by the size of the batch need about 1e-5.
+    """
+
+    modality = "image"
+    pointwise = True
+    tolerance = 0.0
+
+    def make(self) -> Any:
+        """A new reward, equal to the one before."""
+        raise NotImplementedError(f"{type(self).__name__} must override make(), which returns a new reward")
+
+    def groups(self) -> list[SampleGroup]:
+        """Groups of different sizes that the reward can score; by default captions and samples of the small world."""
+        return shape_groups(self.modality)
+
+    def broken_group(self) -> SampleGroup:
+        """A group that the reward cannot score; by default two samples without a pixel."""
+        return empty_group(self.modality)
+
+    @rule("scores are float32 [G], one for each sample")
+    def test_scores_are_of_the_agreed_form(self) -> None:
+        """One `GroupScores` per group, rewards and terms float32 ``[G]``, finite or NaN; some sample is scored."""
+        groups = self.groups()
+        with self._reward() as reward:
+            scores = reward.score(groups)
+        expect(len(scores) == len(groups), f"the scores of {len(groups)} groups", len(scores))
+        for group, found in zip(groups, scores, strict=True):
+            expect(isinstance(found, GroupScores), "GroupScores of each group", type(found).__name__)
+            for name, values in {"rewards": found.rewards, **found.terms}.items():
+                form = f"{getattr(values, 'dtype', type(values).__name__)} {list(np.shape(values))}"
+                expect(form == f"float32 [{len(group)}]", f"{name} to be float32 [{len(group)}]", form)
+                expect(not np.isinf(values).any(), f"{name} to be finite, or NaN where unscored", values)
+        expect(any(np.isfinite(found.rewards).any() for found in scores), "some sample to be scored", _rewards(scores))
+
+    @rule("an unscored sample is NaN, and counted as a failure of some kind")
+    def test_unscored_samples_are_counted(self) -> None:
+        """``score`` does not raise for a group that it cannot score; where it gives NaN, ``failures`` says so."""
+        with self._reward() as reward:
+            scores = reward.score([*self.groups(), self.broken_group()])
+        for found in scores:
+            unscored, counted = int(np.isnan(found.rewards).sum()), sum(found.failures.values())
+            expect(not unscored or counted > 0, f"failures to count {unscored} unscored samples", dict(found.failures))
+
+    @rule("a group that cannot be scored does not take the others")
+    def test_a_broken_group_fails_alone(self) -> None:
+        """Groups beside one that breaks the scorer have the scores that they have without it."""
+        groups = self.groups()
+        with self._reward() as reward:
+            expected = _rewards(reward.guarded(groups))
+        with self._reward() as reward:
+            found = _rewards(reward.guarded([groups[0], self.broken_group(), *groups[1:]]))
+        others = [found[0], *found[2:]]
+        expect_same(others, expected, "the other groups to keep their scores", tolerance=self.tolerance)
+
+    @rule("scores are the same each time")
+    def test_scores_repeat(self) -> None:
+        """Of one reward asked twice, and of two that are made in the same way."""
+        groups = self.groups()
+        with self._reward() as first, self._reward() as second:
+            scores = [_rewards(reward.guarded(groups)) for reward in (first, first, second)]
+        expect_same(scores[1], scores[0], "the same scores when it is asked again")
+        expect_same(scores[2], scores[0], "the same scores from another instance")
+
+    @rule("the order of samples does not matter")
+    def test_scores_follow_their_samples(self) -> None:
+        """Samples in another order have their scores in that order; for pointwise rewards."""
+        if not self.pointwise:
+            raise unittest.SkipTest("the reward compares the samples of a group")
+        groups = self.groups()
+        turned = [SampleGroup(group.prompt, group.samples[::-1].copy()) for group in groups]
+        with self._reward() as reward:
+            expected, found = (_rewards(reward.guarded(each)) for each in (groups, turned))
+        back = [rewards[::-1] for rewards in found]
+        expect_same(back, expected, "each sample to keep its score", tolerance=self.tolerance)
+
+    @rule("scores do not depend on the groups beside them")
+    def test_scores_do_not_depend_on_the_batch(self) -> None:
+        """Groups scored together have the scores that each of them has alone."""
+        groups = self.groups()
+        with self._reward() as reward:
+            together = _rewards(reward.guarded(groups))
+            alone = [_rewards(reward.guarded([group]))[0] for group in groups]
+        expect_same(together, alone, "the scores of each group alone", tolerance=self.tolerance)
+
+    @rule("samples stay as they are")
+    def test_samples_are_not_written_to(self) -> None:
+        """The arrays are the environment's: they are the same afterwards, and read-only ones are scored alike."""
+        groups = self.groups()
+        before = [group.samples.copy() for group in groups]
+        with self._reward() as reward:
+            expected = _rewards(reward.guarded(groups))
+            expect_same([group.samples for group in groups], before, "the samples as they were")
+            for group in groups:
+                group.samples.flags.writeable = False
+            expect_same(_rewards(reward.guarded(groups)), expected, "the same scores for read-only samples")
+
+    @rule("submit gives what score gives")
+    def test_submitted_work_equals_direct_work(self) -> None:
+        """In the background the same groups get the same scores."""
+        groups = self.groups()
+        with self._reward() as reward:
+            expected = _rewards(reward.guarded(groups))
+            found = _rewards(reward.submit(groups).result(timeout=600))
+        expect_same(found, expected, "the scores of a direct call")
+
+    @rule("the vector twin gives what single wrappers give")
+    def test_the_vector_twin_equals_single_wrappers(self) -> None:
+        """Around a vector of environments and around each of them, rewards and infos are the same."""
+        groups = [SampleGroup(group.prompt, group.samples[:2]) for group in self.groups()]
+        with self._reward() as together, self._rewards_of(len(groups)) as alone:
+            mode = AutoresetMode.NEXT_STEP
+            ours = vector_wrapped(vector_of([_handing(group) for group in groups], mode), together)
+            pairs = zip(groups, alone, strict=True)
+            theirs = SyncVectorEnv([_handing_wrapped(group, reward) for group, reward in pairs], autoreset_mode=mode)
+            steps = []
+            for envs in (ours, theirs):
+                envs.reset(seed=0)
+                steps.append(envs.step(np.zeros((len(groups), 1), np.float32)))
+        for name, place in (("rewards", 1), ("infos", 4)):
+            mine, other = (step[place] for step in steps)
+            if isinstance(mine, dict):
+                mine, other = (
+                    {key: value[key] for key in ("group_rewards", "reward_terms")} for value in (mine, other)
+                )
+            expect_same(mine, other, f"the {name} of single wrappers", tolerance=self.tolerance)
+
+    @rule("samples of the other kind are scored, or refused with words about it")
+    def test_the_other_modality_is_refused_with_words(self) -> None:
+        """A scorer of videos that gets pictures says so in the failure, and the other way round; it does not crash."""
+        groups = shape_groups(_OTHER[self.modality])
+        with self._reward() as reward:
+            try:
+                scores = reward.guarded(groups)
+            except FlexGymError as error:
+                told = str(error)
+            else:
+                if all(np.isfinite(found.rewards).any() for found in scores):
+                    return
+                told = " ".join(_failures(reward, scores))
+        words = _WORDS[self.modality]
+        wanted = f"a failure that says what it scores ({' or '.join(words)})"
+        expect(any(word in told.lower() for word in words), wanted, told or "no message")
+
+    @contextmanager
+    def _reward(self) -> Iterator[Any]:
+        reward = self.make()
+        try:
+            yield reward
+        finally:
+            reward.close()
+
+    @contextmanager
+    def _rewards_of(self, count: int) -> Iterator[list[Any]]:
+        """Several equal rewards, since every wrapper closes its own."""
+        made = [self.make() for _ in range(count)]
+        try:
+            yield made
+        finally:
+            for reward in made:
+                reward.close()
+
+
+def _rewards(scores: Sequence[GroupScores]) -> list[np.ndarray]:
+    return [found.rewards for found in scores]
+
+
+def _failures(reward: Any, scores: Sequence[GroupScores]) -> list[str]:
+    """What is said about unscored samples: by the reward, and by a judge about the pairs of a group."""
+    judged = [getattr(outcome, "detail", "") for found in scores for outcome in found.assessments]
+    return [*(failed.failure.detail for failed in reward.failed.latest()), *judged]
+
+
+def _handing(group: SampleGroup) -> Any:
+    return lambda: GroupsEnv([group])
+
+
+def _handing_wrapped(group: SampleGroup, reward: Any) -> Any:
+    return lambda: wrapped(GroupsEnv([group]), reward)
