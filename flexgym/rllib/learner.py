@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchDDPRLModule
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
@@ -21,6 +20,7 @@ from torch import Tensor
 from flexgym.flow import Window
 from flexgym.replay import replay_loss
 from flexgym.rllib.runner import GroupEnvRunner, Part, Scored
+from flexgym.rllib.sharded import ShardedLearner
 from flexgym.rollout import Rollout, sample
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class UpdateStats:
         return {name: float(value) for name, value in metrics.items()}
 
 
-class FlowLearner(TorchLearner):
+class FlowLearner(ShardedLearner):
     """Clipped policy gradient over the trained denoising steps (Flow-GRPO, arXiv 2505.05470).
 
     Colocated with its runner by default: both use the same module, so weights are held once and never sent, and latents
@@ -112,22 +112,12 @@ class FlowLearner(TorchLearner):
     @property
     def flow_module(self) -> FlowModule:
         """The module without any wrapper for distribution."""
-        return self.module[DEFAULT_MODULE_ID].unwrapped()
+        return self.plain_module
 
     @property
     def generator(self) -> FlowGenerator:
         """The generator that trains."""
         return self.flow_module.generator
-
-    def get_parameters(self, module: Any) -> list[torch.nn.Parameter]:
-        """Only what trains; the frozen rest needs no optimiser state."""
-        return [parameter for parameter in module.parameters() if parameter.requires_grad]
-
-    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """AdamW over what trains."""
-        params = self.get_parameters(self._module[module_id])
-        optimizer = torch.optim.AdamW(params, betas=self.config.betas, weight_decay=self.config.weight_decay)
-        self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params, lr_or_lr_schedule=config.lr)
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: Any) -> Tensor:
         """Not used: the update loops over denoising steps itself, see `replay_loss`."""

@@ -79,6 +79,11 @@ class MemoryConfig(AlgorithmConfig):
             generator.release_text_encoders(self.run_prompts())
 
     @property
+    def shards(self) -> bool:
+        """Whether each learner holds but a part of the transformer."""
+        return False
+
+    @property
     def memory_settings(self) -> dict[str, Any]:
         """What the module does when the generator is loaded."""
         names = ("gradient_checkpointing", "text_cache", "vae_tiling", "offload")
