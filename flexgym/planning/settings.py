@@ -10,9 +10,9 @@ import torch
 
 from flexgym.errors import ConfigError, unknown_name
 from flexgym.flow import NoiseScale
+from flexgym.generators.precision import dtype_named
 from flexgym.generators.sampling import SETTINGS, check_settings
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LOADING = ("device", "dtype", "channels_last")
 """Settings of a generator that `load_generator` takes itself."""
 MODES = ("lora", "full")
@@ -99,15 +99,12 @@ def read_settings(recipe: Mapping[str, Any]) -> PlanSettings:
         )
     config = planned_config(recipe)
     check_settings({name: value for name, value in config.settings.items() if name not in _LOADING}, "sampling setting")
-    dtype = config.settings.get("dtype") or "float32"
-    if dtype not in DTYPES:
-        raise unknown_name("dtype", str(dtype), DTYPES)
     return PlanSettings(
         source=config.source,
         modality=config.modality,
         noise=config.noise,
         sampling={name: value for name, value in config.settings.items() if name in SETTINGS},
-        dtype=DTYPES[dtype],
+        dtype=dtype_named(config.settings.get("dtype") or "float32"),
         mode=config.mode,
         lora=config.lora,
         gradient_checkpointing=config.gradient_checkpointing,

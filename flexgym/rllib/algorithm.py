@@ -82,7 +82,8 @@ class FlowAlgorithm(ShardedAlgorithm):
     def _colocated(self, work: dict[str, Any]) -> tuple[list[Scored], NDArray[np.float32], dict[str, float]]:
         """The learners roll out; while a part is judged, the next is rolled out or one that is judged is replayed."""
         self.on_learners(lambda learner: learner.roll_out(**work))
-        if self.config.advantages_stay_in_group:
+        # A reward that fails on one learner must not leave the others waiting for its part of a block.
+        if self.config.advantages_stay_in_group and not self.config.shards:
             stats = self._update()
             scored = self.on_learners(lambda learner: learner.scored())
             return scored, self.config.advantages(_groups(scored)), stats

@@ -322,6 +322,7 @@ class FlowAlgorithmConfig(MemoryConfig):
             "mode": self.mode,
             "lora": dict(self.lora),
             "memory": self.memory_settings,
+            "shards": self.shards,
             "keep_reference": self.kl_coeff > 0 or self.reference_interval > 0,
             "noise": self.noise,
         }

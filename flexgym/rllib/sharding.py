@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from peft import PeftModel
 from ray.rllib.utils.torch_utils import clip_gradients
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -38,7 +37,7 @@ def shard(model: Any, mesh: DeviceMesh, *, compute_dtype: torch.dtype | None = N
     reduce_dtype = torch.float32 if compute_dtype else None
     # Autocast decides what inputs are cast: tables of sines, for one, are not.
     precision = MixedPrecisionPolicy(compute_dtype, reduce_dtype, cast_forward_inputs=False)
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
     blocks = set(getattr(base, "_no_split_modules", None) or getattr(base, "_repeated_blocks", None) or ())
     for part in list(model.modules()):
         if type(part).__name__ in blocks:
