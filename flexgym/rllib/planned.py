@@ -34,6 +34,10 @@ class PlannedConfig(FlowAlgorithmConfig):
         """None of them."""
         return {}
 
+    def make_evaluations(self) -> dict[str, Reward]:
+        """None of them."""
+        return {}
+
     def make_verifier(self) -> None:
         """None."""
 
