@@ -9,7 +9,7 @@ import torch
 from flexgym import FlowPolicy
 from flexgym.flow import Window, noise_scale
 from flexgym.rollout import collect
-from tests.generators.tiny import PROMPTS, shared
+from tests.generators.tiny import PROMPTS, fresh, shared
 
 
 def rolled_out(noise, dtype):
@@ -41,7 +41,7 @@ def replayed(rollout, policy):
     return torch.stack(densities)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("noise", ["cps", "flow", "dance", "matching"])
 def test_replay_of_what_was_kept_is_exact(noise, dtype):
     rollout, policy = rolled_out(noise, dtype)
@@ -67,6 +67,19 @@ def test_half_the_bytes_are_kept_and_the_samples_hardly_change():
     step = (whole.next_latents - whole.latents).std()
     assert float((half.next_latents.float() - whole.next_latents).std() / step) < 0.05
     assert abs(half.samples.astype(int) - whole.samples).mean() < 2.0
+
+
+def test_a_step_of_a_transformer_in_half_precision_is_computed_in_single():
+    half, single = (fresh("sd3", dtype=dtype).with_settings(num_steps=4) for dtype in (torch.float16, torch.float32))
+    latents = single.initial_latents(2, 0)[None]
+    with torch.no_grad():
+        found, expected = (
+            FlowPolicy(each, noise_scale("flow")).transition(latents, ["a"], 1) for each in (half, single)
+        )
+    assert found.mean.dtype == found.log_prob(latents[0]).dtype == torch.float32
+    assert torch.equal(found.std, expected.std)
+    assert not torch.equal(found.mean.half().float(), found.mean)
+    torch.testing.assert_close(found.mean, expected.mean, rtol=1e-2, atol=1e-2)
 
 
 def _in(rollout, dtype):

@@ -432,7 +432,7 @@ class FlowGenerator(FrameConditioned):
         levels = (pixels * 0.5 + 0.5).clamp(0, 1).float().mul(255).round().to(torch.uint8)
         return levels.movedim(1, -1)
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, whole: Mapping[str, Any] | None = None) -> Path:
         """Write what trains in the format of diffusers, so that the stock pipeline loads it.
 
         An adapter becomes ``pytorch_lora_weights.safetensors``, that of a second transformer in the subfolder
@@ -441,6 +441,7 @@ class FlowGenerator(FrameConditioned):
 
         Args:
             folder: that does not exist yet.
+            whole: what is written in the place of `denoisers` that are cut over several processes, by their name.
 
         Returns:
             The folder.
@@ -448,7 +449,7 @@ class FlowGenerator(FrameConditioned):
         Raises:
             CheckpointError: when the folder exists.
         """
-        return self._save(Path(folder), vars(self.settings))
+        return self._save(Path(folder), vars(self.settings), whole or {})
 
 
 def decode_rows(sample_shape: Sequence[int]) -> int:

@@ -16,6 +16,7 @@ from flexgym.errors import CheckpointError, GeneratorError, nearest_name, unknow
 from flexgym.generators.base import FlowGenerator, check_parts, check_scheduler
 from flexgym.generators.folder import MODEL_INDEX, check_folder, component_classes, read_json
 from flexgym.generators.generic import build, family_of
+from flexgym.generators.precision import dtype_named
 from flexgym.generators.sampling import read_generation_config
 from flexgym.terminal import without_progress_bars
 
@@ -47,7 +48,7 @@ def load_generator(
             checkpoint of ``modality``.
         modality: ``"image"`` or ``"video"``: refuse a pipeline of the other kind.
         device: for all modules; by default the first GPU where there is one.
-        dtype: of the weights, such as ``"bfloat16"``; float32 by default.
+        dtype: of the weights: ``"float32"`` (the default), ``"bfloat16"`` or ``"float16"``.
         channels_last: how the autoencoder's convolutions lie in memory. It makes some of them quicker, and they round
             otherwise than those of a stock pipeline.
         offload: whether text encoders and autoencoder stand on the device only while they act, see
@@ -75,7 +76,7 @@ def load_generator(
         )
     checkpoint = read_generation_config(folder)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    pipe = _load(folder, _dtype(dtype))
+    pipe = _load(folder, dtype_named(dtype or "float32"))
     if not offload:
         pipe.to(place)
     if channels_last:
@@ -138,17 +139,6 @@ def _family(folder: Path) -> type[FlowGenerator]:
         )
     check_scheduler(scheduler, read_json(folder / "scheduler" / "scheduler_config.json"))
     return family
-
-
-def _dtype(name: str | torch.dtype | None) -> torch.dtype:
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name is None:
-        return torch.float32
-    if isinstance(name, torch.dtype):
-        return name
-    if name not in known:
-        raise unknown_name("dtype", name, known)
-    return known[name]
 
 
 def _load(folder: Path, dtype: torch.dtype) -> DiffusionPipeline:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -44,14 +44,15 @@ class Placed(Trainable):
             getattr(self.pipe, name).to(_REST)
             self._resting.add(name)
 
-    def to(self, device: str | torch.device) -> None:
+    def to(self, device: str | torch.device, *, without: Collection[str] = ()) -> None:
         """Move the pipeline, except for what rests.
 
         Args:
             device: of all modules that do not rest.
+            without: names in the pipeline of further modules that stay where they are.
         """
         for name, part in self.pipe.components.items():
-            if isinstance(part, nn.Module) and name not in self._resting:
+            if isinstance(part, nn.Module) and name not in {*self._resting, *without}:
                 part.to(device)
 
     @contextmanager

@@ -182,9 +182,9 @@ class TextConditioned(Placed):
         """What ``encode_prompt`` returned for one text, as arguments of the transformer, each ``[1, ...]``."""
         return {name: output for name, output in zip(self.encoded, outputs, strict=False) if name is not None}
 
-    def _write_pipeline(self, folder: Path) -> None:
+    def _write_pipeline(self, folder: Path, whole: Mapping[str, Any]) -> None:
         """The pipeline with its released text encoders: they never train, so those of the checkpoint are copied."""
-        super()._write_pipeline(folder)
+        super()._write_pipeline(folder, whole)
         if not self._text.released:
             return
         if self.checkpoint_folder is None:

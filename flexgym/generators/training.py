@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from flexgym.errors import CheckpointError, ConfigError, GeneratorError, unknown_name
 from flexgym.generators.sampling import CONFIG_NAME
@@ -123,7 +125,7 @@ class Trainable:
         for module in self.denoisers().values():
             module.requires_grad_(True)
         if keep_reference:
-            self._progress.before = {name: tensor.detach().clone() for name, tensor in self._trained().items()}
+            self._progress.before = {name: tensor.detach().clone() for name, tensor in self.trained().items()}
 
     def checkpoint_gradients(self) -> None:
         """Keep the inputs of each block for the backward pass and compute what lies within again (arXiv 1604.06174).
@@ -186,17 +188,24 @@ class Trainable:
 
     @contextmanager
     def _weights_before(self) -> Iterator[None]:
-        trained = self._trained()
-        now = {name: parameter.data for name, parameter in trained.items()}
+        trained, before = self.trained(), self._progress.before
+        _exchange(trained, before)
         try:
-            for name, parameter in trained.items():
-                parameter.data = self._progress.before[name]
             yield
         finally:
-            for name, parameter in trained.items():
-                parameter.data = now[name]
+            _exchange(trained, before)
 
-    def _trained(self) -> dict[str, nn.Parameter]:
+    def cut_reference(self, part: Callable[[Tensor, Tensor], Tensor]) -> None:
+        """Keep parts of the weights before training, once what trains is cut over several processes.
+
+        Args:
+            part: makes of a whole value the part that belongs to a parameter.
+        """
+        trained = self.trained()
+        self._progress.before = {name: part(value, trained[name]) for name, value in self._progress.before.items()}
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that train, by the names of `trainable_state`; empty while frozen."""
         return {
             ("" if module is self.transformer else f"{part}.") + name: value
             for part, module in self.denoisers().items()
@@ -206,14 +215,17 @@ class Trainable:
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """The parameters that train, in a fixed order; empty while frozen."""
-        return list(self._trained().values())
+        return list(self.trained().values())
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """A copy on the CPU of what trains, and of nothing else, by name.
+        """A copy on the CPU of what trains, and of nothing else, by name; of parts, a copy beside them.
 
         Names are those within `transformer`; those within another module begin with its name.
         """
-        return {name: value.detach().to("cpu", copy=True) for name, value in self._trained().items()}
+        return {
+            name: value.detach().clone() if isinstance(value, DTensor) else value.detach().to("cpu", copy=True)
+            for name, value in self.trained().items()
+        }
 
     @torch.no_grad()
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
@@ -225,7 +237,7 @@ class Trainable:
         Raises:
             CheckpointError: when names or shapes are not those of what trains; nothing is changed then.
         """
-        trained = self._trained()
+        trained = self.trained()
         differing = sorted(set(state) ^ set(trained))
         if differing:
             where = "the state" if differing[0] in trained else "this generator"
@@ -239,7 +251,7 @@ class Trainable:
         for name, value in trained.items():
             value.copy_(state[name])
 
-    def _save(self, target: Path, generation: Mapping[str, Any]) -> Path:
+    def _save(self, target: Path, generation: Mapping[str, Any], whole: Mapping[str, Any]) -> Path:
         """Write to a hidden folder beside the target, then rename it."""
         if target.exists():
             raise CheckpointError(f"{target} exists already, and nothing saved is overwritten: choose another folder")
@@ -247,15 +259,18 @@ class Trainable:
         partial.mkdir(parents=True)
         if self.mode == "lora":
             for part, module in self.denoisers().items():
-                self._save_adapter(module, partial if module is self.transformer else partial / part)
+                folder = partial if module is self.transformer else partial / part
+                self._save_adapter(whole.get(part, module), folder)
         else:
-            self._write_pipeline(partial)
+            self._write_pipeline(partial, whole)
             (partial / CONFIG_NAME).write_text(json.dumps(dict(generation), indent=2) + "\n", encoding="utf-8")
         os.replace(partial, target)
         return target
 
-    def _write_pipeline(self, folder: Path) -> None:
-        self.pipe.save_pretrained(folder, safe_serialization=True)
+    def _write_pipeline(self, folder: Path, whole: Mapping[str, Any]) -> None:
+        pipe = copy.copy(self.pipe)
+        pipe.register_modules(**whole)
+        pipe.save_pretrained(folder, safe_serialization=True)
 
     def _save_adapter(self, module: Any, folder: Path) -> None:
         from diffusers.loaders.lora_pipeline import HunyuanVideoLoraLoaderMixin
@@ -269,6 +284,20 @@ class Trainable:
             transformer_lora_layers=get_peft_model_state_dict(module),
             transformer_lora_adapter_metadata=module.peft_config["default"].to_dict(),
         )
+
+
+@torch.no_grad()
+def _exchange(parameters: Mapping[str, nn.Parameter], kept: dict[str, Tensor]) -> None:
+    """Swap the numbers of parameters with those that are kept."""
+    for name, parameter in parameters.items():
+        if isinstance(parameter, DTensor):
+            # FSDP holds on to the memory of a part, so the numbers in it change
+            mine, other = parameter.to_local(), cast(DTensor, kept[name]).to_local()
+            before = mine.clone()
+            mine.copy_(other)
+            other.copy_(before)
+        else:
+            parameter.data, kept[name] = kept[name], parameter.data
 
 
 def check_targets(transformer: nn.Module, targets: Sequence[str]) -> None:

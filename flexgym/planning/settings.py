@@ -10,9 +10,9 @@ import torch
 
 from flexgym.errors import ConfigError, unknown_name
 from flexgym.flow import NoiseScale
+from flexgym.generators.precision import dtype_named
 from flexgym.generators.sampling import SETTINGS, check_settings
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LOADING = ("device", "dtype", "channels_last")
 """Settings of a generator that `load_generator` takes itself."""
 MODES = ("lora", "full")
@@ -99,7 +99,7 @@ def read_settings(recipe: Mapping[str, Any]) -> PlanSettings:
         ConfigError: settings that cannot work, or a recipe of something else.
         UnknownNameError: a section or key that does not exist.
     """
-    from flexgym.rllib.memory import LATENTS_DTYPES
+    from flexgym.generators.precision import dtype_named
     from flexgym.rllib.planned import planned_config
     from flexgym.runs.settings import RunSettings
 
@@ -110,15 +110,12 @@ def read_settings(recipe: Mapping[str, Any]) -> PlanSettings:
         )
     config = planned_config(recipe)
     check_settings({name: value for name, value in config.settings.items() if name not in _LOADING}, "sampling setting")
-    dtype = config.settings.get("dtype") or "float32"
-    if dtype not in DTYPES:
-        raise unknown_name("dtype", str(dtype), DTYPES)
     return PlanSettings(
         source=config.source,
         modality=config.modality,
         noise=config.noise,
         sampling={name: value for name, value in config.settings.items() if name in SETTINGS},
-        dtype=DTYPES[dtype],
+        dtype=dtype_named(config.settings.get("dtype") or "float32"),
         mode=config.mode,
         lora=config.lora,
         gradient_checkpointing=config.gradient_checkpointing,
@@ -126,7 +123,7 @@ def read_settings(recipe: Mapping[str, Any]) -> PlanSettings:
         text_cache=bool(config.text_cache),
         vae_tiling=config.vae_tiling,
         offload=config.offload,
-        latents_dtype=LATENTS_DTYPES[config.latents_dtype],
+        latents_dtype=dtype_named(config.latents_dtype),
         group_size=config.group_size,
         groups=config.prompts_per_iteration,
         groups_per_forward=config.groups_per_forward,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
@@ -20,6 +19,7 @@ from flexgym.flow import WindowSchedule, require_stochastic
 from flexgym.judge.agreement import agreement_summary
 from flexgym.rllib.config import FlowAlgorithmConfig
 from flexgym.rllib.runner import Scored, mean_score
+from flexgym.rllib.sharded import ShardedAlgorithm
 from flexgym.rollout import Rollout, concatenate
 from flexgym.runs.diversity import mean_diversity
 from flexgym.runs.verification import Verification
@@ -36,7 +36,7 @@ OF_LARGEST = frozenset({"policy/max_abs_log_ratio", "time/update_s", "time/rewar
 """Of several learners' metrics the largest counts here, elsewhere the mean."""
 
 
-class FlowAlgorithm(Algorithm):
+class FlowAlgorithm(ShardedAlgorithm):
     """Base of the algorithms that train a flow-matching generator on groups of samples."""
 
     config: FlowAlgorithmConfig
@@ -84,12 +84,13 @@ class FlowAlgorithm(Algorithm):
 
     def _colocated(self, work: dict[str, Any]) -> tuple[list[Scored], NDArray[np.float32], dict[str, float]]:
         """The learners roll out; while a part is judged, the next is rolled out or one that is judged is replayed."""
-        self._on_learners(lambda learner: learner.roll_out(**work))
-        if self.config.advantages_stay_in_group:
+        self.on_learners(lambda learner: learner.roll_out(**work))
+        # A reward that fails on one learner must not leave the others waiting for its part of a block.
+        if self.config.advantages_stay_in_group and not self.config.shards:
             stats = self._update()
-            scored = self._on_learners(lambda learner: learner.scored())
+            scored = self.on_learners(lambda learner: learner.scored())
             return scored, self.config.advantages(_groups(scored)), stats
-        scored = self._on_learners(lambda learner: learner.scored())
+        scored = self.on_learners(lambda learner: learner.scored())
         advantages = self.config.advantages(_groups(scored))
         return scored, advantages, self._update(advantages=advantages)
 
@@ -125,22 +126,18 @@ class FlowAlgorithm(Algorithm):
     ) -> dict[str, float]:
         """One update in two calls: a reward that fails on one learner must not leave the others waiting for it."""
         samples = self.samples_so_far + self.config.prompts_per_iteration * self.config.group_size
-        self._on_learners(
+        self.on_learners(
             lambda learner: learner.begin_update(samples_so_far=samples, advantages=advantages, rollout=_fetch(rollout))
         )
-        results = self._on_learners(lambda learner: learner.finish_update())
+        results = self.on_learners(lambda learner: learner.finish_update())
         return {
             name: float((np.max if name in OF_LARGEST else np.mean)([result[name] for result in results]))
             for name in results[0]
         }
 
-    def _on_learners(self, call: Callable[[Any], Any]) -> list[Any]:
-        results = list(self.learner_group.foreach_learner(call))
-        return [result.get() for result in sorted(results, key=lambda result: result.actor_id or 0)]
-
     def on_first_learner(self, call: Callable[[Any], Any]) -> Any:
         """What a call gives on the first learner; the others are called as well, since some calls are collective."""
-        return self._on_learners(call)[0]
+        return self.on_learners(call)[0]
 
     # --- verification ------------------------------------------------------------------------------------------------
 
@@ -190,7 +187,7 @@ class FlowAlgorithm(Algorithm):
     def save_generator(self, folder: str | Path) -> None:
         """Write what trains in the format of diffusers."""
         target = str(folder)
-        self._on_learners(lambda learner: learner.save_generator(target))
+        self.on_learners(lambda learner: learner.save_generator(target))
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 

@@ -69,6 +69,8 @@ class FlowAlgorithmConfig(MemoryConfig):
         self.lr, self.grad_clip, self.grad_clip_by, self.seed = 3e-4, 1.0, "global_norm", 0
         self.environment(env="FlexT2I-v0", disable_env_checking=True)
         self.env_runners(env_runner_cls=GroupEnvRunner, create_local_env_runner=False, num_env_runners=0)
+        # Buffers never change, and an exchange of them would come before a learner may find that its reward has failed.
+        self.framework(torch_ddp_kwargs={"broadcast_buffers": False})
         # spaces are the environment's own business here: module and learner never look at them
         self.observation_space = self.action_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
 
@@ -338,6 +340,7 @@ class FlowAlgorithmConfig(MemoryConfig):
             "mode": self.mode,
             "lora": dict(self.lora),
             "memory": self.memory_settings,
+            "shards": self.shards,
             "keep_reference": self.kl_coeff > 0 or self.reference_interval > 0,
             "noise": self.noise,
         }

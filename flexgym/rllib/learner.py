@@ -13,14 +13,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchDDPRLModule
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from flexgym.flow import Window
 from flexgym.replay import replay_loss
 from flexgym.rllib.runner import GroupEnvRunner, Part, Scored
+from flexgym.rllib.sharded import ShardedLearner
+from flexgym.rllib.sharding import assembled, copies, local_part, over_learners, part_like, whole
 from flexgym.rollout import Rollout, sample
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from flexgym.types import Prompt
 
 COMPONENT_EMA = "ema"
+COMPONENT_SCALER = "grad_scaler"
+"""Where the scale of the loss stands in the state of a learner whose weights are in float16."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +73,8 @@ class UpdateStats:
         clipped: share of them whose gradient was cut off, one number per forward.
         losses: policy loss, one number per forward.
         kls: divergence from the reference, where it is computed.
-        gradient_norms: before clipping, one per update.
+        gradient_norms: before clipping, one per update; not finite where float16 overflowed, and no step was taken.
+        loss_scale: of the last update, where weights are in float16.
     """
 
     log_ratios: list[Tensor] = field(default_factory=list)
@@ -77,23 +82,28 @@ class UpdateStats:
     losses: list[Tensor] = field(default_factory=list)
     kls: list[Tensor] = field(default_factory=list)
     gradient_norms: list[Tensor] = field(default_factory=list)
+    loss_scale: float | None = None
 
     def summary(self) -> dict[str, float]:
         """The metrics ``policy/...`` and ``loss/...``."""
         log_ratios = torch.cat(self.log_ratios).flatten()
+        norms = torch.stack(self.gradient_norms)
         metrics = {
             "policy/max_abs_log_ratio": log_ratios.abs().max(),
             "policy/ratio_mean": log_ratios.exp().mean(),
             "policy/clip_share": torch.stack(self.clipped).mean(),
-            "policy/gradient_norm": torch.stack(self.gradient_norms).mean(),
+            "policy/gradient_norm": norms.mean() if self.loss_scale is None else norms[norms.isfinite()].mean(),
             "loss/policy": torch.stack(self.losses).mean(),
         }
         if self.kls:
             metrics["loss/kl"] = torch.stack(self.kls).mean()
+        if self.loss_scale is not None:
+            metrics["policy/loss_scale"] = torch.tensor(self.loss_scale)
+            metrics["policy/skipped_updates"] = (~norms.isfinite()).sum()
         return {name: float(value) for name, value in metrics.items()}
 
 
-class FlowLearner(TorchLearner):
+class FlowLearner(ShardedLearner):
     """Clipped policy gradient over the trained denoising steps (Flow-GRPO, arXiv 2505.05470).
 
     Colocated with its runner by default: both use the same module, so weights are held once and never sent, and latents
@@ -104,31 +114,33 @@ class FlowLearner(TorchLearner):
 
     def build(self) -> None:
         """Make module and optimiser, then start the moving average at the weights."""
+        self._gathered_ema: dict[str, Tensor] | None = None
         super().build()
+        if self.config.is_half:
+            # what RLlib's own apply_gradients takes its steps through
+            self._grad_scalers = {DEFAULT_MODULE_ID: torch.amp.GradScaler(self._device.type)}
         self.config.settle(self.generator)
         self._runner: GroupEnvRunner | None = None
         self._parts: list[Part] = []
-        self._ema: dict[str, Tensor] = self.flow_module.get_state() if self.config.ema_decay else {}
+        self._ema: dict[str, Tensor] = self.generator.trainable_state() if self.config.ema_decay else {}
+
+    def _map_module_to_device(self, module: Any) -> None:
+        """Place the module: whole, or the part of this learner."""
+        if self.config.shards:
+            mesh = over_learners(self._device, self.config.num_learners)
+            module[DEFAULT_MODULE_ID].cut(mesh, self._device)
+        else:
+            super()._map_module_to_device(module)
 
     @property
     def flow_module(self) -> FlowModule:
         """The module without any wrapper for distribution."""
-        return self.module[DEFAULT_MODULE_ID].unwrapped()
+        return self.plain_module
 
     @property
     def generator(self) -> FlowGenerator:
         """The generator that trains."""
         return self.flow_module.generator
-
-    def get_parameters(self, module: Any) -> list[torch.nn.Parameter]:
-        """Only what trains; the frozen rest needs no optimiser state."""
-        return [parameter for parameter in module.parameters() if parameter.requires_grad]
-
-    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """AdamW over what trains."""
-        params = self.get_parameters(self._module[module_id])
-        optimizer = torch.optim.AdamW(params, betas=self.config.betas, weight_decay=self.config.weight_decay)
-        self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params, lr_or_lr_schedule=config.lr)
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: Any) -> Tensor:
         """Not used: the update loops over denoising steps itself, see `replay_loss`."""
@@ -239,18 +251,28 @@ class FlowLearner(TorchLearner):
         self.after_gradient_based_update(timesteps=timesteps)
         yield stats
 
+    @property
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        """Keeps the small gradients of float16 from vanishing; the other precisions have the range of float32."""
+        return self._grad_scalers[DEFAULT_MODULE_ID] if self._grad_scalers else None
+
     def _accumulate(self, job: ReplayJob, stats: UpdateStats) -> None:
         """Add the gradients of one replayed step; learners exchange theirs with the last of an update."""
         module = self.module[DEFAULT_MODULE_ID]
         waits = isinstance(module, TorchDDPRLModule) and not job.is_last
         with module.no_sync() if waits else contextlib.nullcontext():
-            (job.share * self.replay_loss(job.rollout, job.step, job.advantages_PG, stats=stats)).backward()
+            loss = job.share * self.replay_loss(job.rollout, job.step, job.advantages_PG, stats=stats)
+            (loss if self._scaler is None else self._scaler.scale(loss)).backward()
 
     def _optimise(self, stats: UpdateStats) -> None:
-        """One optimiser step from the gradients that were added up."""
+        """One optimiser step from the gradients that were added up; none where they overflowed in float16."""
+        if self._scaler is not None:
+            stats.loss_scale = self._scaler.get_scale()
+            for optimizer in self._optimizer_parameters:
+                self._scaler.unscale_(optimizer)
         gradients = {reference: parameter.grad for reference, parameter in self._params.items()}
-        norms = torch._foreach_norm([gradient for gradient in gradients.values() if gradient is not None])
-        stats.gradient_norms.append(torch.stack(norms).norm())
+        norm = get_total_norm([gradient for gradient in gradients.values() if gradient is not None])
+        stats.gradient_norms.append(whole(norm))
         self.apply_gradients(self.postprocess_gradients(gradients))
         self._update_ema()
 
@@ -291,9 +313,9 @@ class FlowLearner(TorchLearner):
     def _update_ema(self) -> None:
         if not self._ema:
             return
-        current = self.flow_module.get_state()
-        for name, average in self._ema.items():
-            average.lerp_(current[name], 1.0 - self.config.ema_decay)
+        for name, value in self.generator.trained().items():
+            average = local_part(self._ema[name])
+            average.lerp_(local_part(value.detach()).to(average.device), 1.0 - self.config.ema_decay)
 
     @contextlib.contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -301,27 +323,47 @@ class FlowLearner(TorchLearner):
         if not self._ema:
             yield
             return
-        current = self.flow_module.get_state()
-        self.flow_module.set_state(self._ema)
+        current = self.generator.trainable_state()
+        self.generator.load_trainable_state(self._ema)
         try:
             yield
         finally:
-            self.flow_module.set_state(current)
+            self.generator.load_trainable_state(current)
 
     def evaluate(self, *, prompts: Sequence[str | Prompt], seeds: Sequence[int]) -> NDArray[np.uint8] | None:
-        """One deterministic sample for each prompt from the averaged weights; the first learner alone does it."""
-        if self._learner_index:
+        """One deterministic sample for each prompt from the averaged weights, from the first learner.
+
+        The others have nothing to do, unless each has but a part of the transformer: then all go through it together.
+        """
+        if self.rank and not self.config.shards:
             return None
         with self.averaged_weights():
-            return sample(self.generator, prompts, seeds=seeds)
+            samples = sample(self.generator, prompts, seeds=seeds)
+        return None if self.rank else samples
 
     def save_generator(self, folder: str) -> None:
         """Write what trains in the format of diffusers, with the averaged weights; the first learner alone does it."""
-        if not self._learner_index:
-            with self.averaged_weights():
-                self.generator.save(folder)
+        first, shards = not self.rank, self.config.shards
+        if not first and not shards:
+            return
+        with self.averaged_weights():
+            denoisers = self.generator.denoisers() if shards else {}
+            together = {name: assembled(module, keep=first) for name, module in denoisers.items()}
+            if first:
+                self.generator.save(folder, whole=together)
 
     # --- state -------------------------------------------------------------------------------------------------------
+
+    def gather_state(self) -> None:
+        """Collect the moving average as well, see `ShardedLearner.gather_state`."""
+        super().gather_state()
+        if self.config.shards:
+            self._gathered_ema = copies(self._ema.items(), keep=not self.rank)
+
+    def release_state(self) -> None:
+        """Forget what was gathered."""
+        super().release_state()
+        self._gathered_ema = None
 
     def get_state(
         self,
@@ -330,14 +372,19 @@ class FlowLearner(TorchLearner):
         not_components: str | Collection[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """RLlib's state and the moving average."""
+        """RLlib's state, the moving average, and the scale of the loss."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._ema and self._check_component(COMPONENT_EMA, components, not_components):
-            state[COMPONENT_EMA] = {name: average.clone() for name, average in self._ema.items()}
+            state[COMPONENT_EMA] = copies(self._ema.items()) if self._gathered_ema is None else self._gathered_ema
+        if self._scaler is not None and self._check_component(COMPONENT_SCALER, components, not_components):
+            state[COMPONENT_SCALER] = self._scaler.state_dict()
         return state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Put a state of `get_state` back."""
         super().set_state(state)
         if self._ema and COMPONENT_EMA in state:
-            self._ema = {name: torch.as_tensor(average).clone() for name, average in state[COMPONENT_EMA].items()}
+            averages = {name: torch.as_tensor(value).clone() for name, value in state[COMPONENT_EMA].items()}
+            self._ema = {name: part_like(value, self._ema[name]) for name, value in averages.items()}
+        if self._scaler is not None and COMPONENT_SCALER in state:
+            self._scaler.load_state_dict(state[COMPONENT_SCALER])

@@ -5,20 +5,22 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Self
 
-import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 
 from flexgym.errors import ConfigError, unknown_name
+from flexgym.generators.precision import DTYPES, dtype_named
+from flexgym.rllib.sharding import SHARDINGS
 
 if TYPE_CHECKING:
     from flexgym.generators import FlowGenerator
     from flexgym.types import Prompt
 
-LATENTS_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
 
 class MemoryConfig(AlgorithmConfig):
     """The keys about memory in the sections of `flexgym.rllib.config.FlowAlgorithmConfig`."""
+
+    mode: str
+    settings: dict[str, Any]
 
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class)
@@ -27,6 +29,7 @@ class MemoryConfig(AlgorithmConfig):
         self.release_text_encoders = False
         self.vae_tiling = False
         self.offload = False
+        self.sharding = "none"
         self.latents_dtype = "float32"
 
     def generator(
@@ -37,6 +40,7 @@ class MemoryConfig(AlgorithmConfig):
         release_text_encoders: bool = NotProvided,
         vae_tiling: bool = NotProvided,
         offload: bool = NotProvided,
+        sharding: str = NotProvided,
     ) -> Self:
         """What of the generator stands in memory, and when.
 
@@ -47,6 +51,8 @@ class MemoryConfig(AlgorithmConfig):
                 `FlowGenerator.release_text_encoders`.
             vae_tiling: decode samples in tiles, see `FlowGenerator.tile_autoencoder`.
             offload: text encoders and autoencoder stand on the device only while they act, see `FlowGenerator.offload`.
+            sharding: ``"none"`` gives each learner the whole transformer, ``"fsdp"`` a part of every parameter,
+                gradient and moment of the optimiser, see `flexgym.rllib.sharding`.
         """
         return self._set(
             gradient_checkpointing=gradient_checkpointing,
@@ -54,13 +60,14 @@ class MemoryConfig(AlgorithmConfig):
             release_text_encoders=release_text_encoders,
             vae_tiling=vae_tiling,
             offload=offload,
+            sharding=sharding,
         )
 
     def rollout(self, *, latents_dtype: str = NotProvided) -> Self:
         """In what precision a rollout is kept.
 
         Args:
-            latents_dtype: ``"float32"`` or ``"bfloat16"``, see `flexgym.policy.FlowPolicy`.
+            latents_dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``, see `flexgym.policy.FlowPolicy`.
         """
         return self._set(latents_dtype=latents_dtype)
 
@@ -80,6 +87,16 @@ class MemoryConfig(AlgorithmConfig):
             generator.release_text_encoders(self.run_prompts())
 
     @property
+    def shards(self) -> bool:
+        """Whether each learner holds but a part of the transformer."""
+        return self.sharding == "fsdp"
+
+    @property
+    def is_half(self) -> bool:
+        """Whether weights are in float16, whose small range asks for a scaled loss."""
+        return dtype_named(self.settings.get("dtype") or "float32") == dtype_named("float16")
+
+    @property
     def memory_settings(self) -> dict[str, Any]:
         """What the module does when the generator is loaded."""
         names = ("gradient_checkpointing", "text_cache", "vae_tiling", "offload")
@@ -90,13 +107,40 @@ class MemoryConfig(AlgorithmConfig):
 
         Raises:
             ConfigError: naming the setting, what was expected and what came.
-            UnknownNameError: for an unknown precision.
+            UnknownNameError: for an unknown precision or sharding.
         """
         for name in ("gradient_checkpointing", "release_text_encoders", "vae_tiling", "offload"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"generator.{name} must be true or false, got {getattr(self, name)!r}")
         if self.text_cache is not None and not (isinstance(self.text_cache, str) and self.text_cache.strip()):
             raise ConfigError(f"generator.text_cache must be a folder or null, got {self.text_cache!r}")
-        if self.latents_dtype not in LATENTS_DTYPES:
-            raise unknown_name("rollout.latents_dtype", str(self.latents_dtype), LATENTS_DTYPES)
+        if self.latents_dtype not in DTYPES:
+            raise unknown_name("rollout.latents_dtype", str(self.latents_dtype), DTYPES)
+        if self.is_half and self.mode == "full":
+            raise ConfigError(
+                "generator.settings.dtype=float16 with generator.mode=full: steps of the optimiser would be lost in"
+                " float16, and its gradients cannot be scaled back. Train an adapter, which is kept in float32, with"
+                " generator.mode=lora, or take bfloat16 or float32"
+            )
+        if self.sharding not in SHARDINGS:
+            raise unknown_name("generator.sharding", str(self.sharding), SHARDINGS)
+        if self.shards:
+            self._check_sharding()
         super().validate()
+
+    def _check_sharding(self) -> None:
+        if self.num_learners < 2:
+            raise ConfigError(
+                "generator.sharding=fsdp cuts the transformer over learners: expected learners.num_learners of at least"
+                f" 2, got {self.num_learners}; generator.sharding=none leaves it whole"
+            )
+        if self.num_env_runners:
+            raise ConfigError(
+                "generator.sharding=fsdp: an env runner of its own would hold a whole transformer, so the learners"
+                f" sample; expected env_runners.num_env_runners=0, got {self.num_env_runners}"
+            )
+        if self.is_half:
+            raise ConfigError(
+                "generator.sharding=fsdp with generator.settings.dtype=float16: an overflow in the part of one learner"
+                " would have to stop all of them; take bfloat16, whose loss needs no scale"
+            )

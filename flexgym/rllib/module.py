@@ -8,12 +8,14 @@ from typing import Any, Self
 import torch
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from flexgym.errors import ConfigError
 from flexgym.flow import NoiseScale
 from flexgym.generators import FlowGenerator, load_generator
 from flexgym.policy import FlowPolicy
 from flexgym.replay import replay_step
+from flexgym.rllib.sharding import check_gathered, copies, part_like, shard
 
 
 class FlowModule(TorchRLModule):
@@ -21,7 +23,7 @@ class FlowModule(TorchRLModule):
 
     ``model_config`` holds ``modality``, ``source``, ``settings`` (see `load_generator`), ``mode`` (``"lora"`` or
     ``"full"``), ``lora`` (arguments of `FlowGenerator.add_lora`), ``memory`` (see `MemoryConfig.memory_settings`),
-    ``keep_reference`` and ``noise``.
+    ``shards`` (whether the transformer will be cut over the learners), ``keep_reference`` and ``noise``.
     """
 
     framework = "torch"
@@ -31,6 +33,8 @@ class FlowModule(TorchRLModule):
         config = self.model_config
         memory = dict(config["memory"])
         settings = {"offload": memory.pop("offload"), **config["settings"]}
+        if config["shards"]:
+            settings["device"] = "cpu"  # what is to be cut may be larger than a device
         generator = load_generator(config["source"], modality=config["modality"], **settings)
         if config["mode"] == "lora":
             generator.add_lora(**config["lora"])
@@ -44,6 +48,7 @@ class FlowModule(TorchRLModule):
         object.__setattr__(self, "generator", generator)
         for name, module in generator.denoisers().items():
             self.add_module(name, module)
+        self.gathered: dict[str, Tensor] | None = None
 
     generator: FlowGenerator
 
@@ -56,6 +61,19 @@ class FlowModule(TorchRLModule):
         """
         self.generator.to(*args, **kwargs)
         return super().to(*args, **kwargs)
+
+    def cut(self, mesh: DeviceMesh, device: torch.device) -> None:
+        """Leave each learner its part of what predicts the velocity, and move the rest of the pipeline beside it.
+
+        Args:
+            mesh: the learners; every one of them must call it.
+            device: of this learner.
+        """
+        denoisers = self.generator.denoisers()
+        for denoiser in denoisers.values():
+            shard(denoiser, mesh)
+        self.generator.cut_reference(part_like)
+        self.generator.to(device, without=denoisers)
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: replay must compute what the rollout computed, so nothing may drop out."""
@@ -77,8 +95,25 @@ class FlowModule(TorchRLModule):
         inference_only: bool = False,
         **kwargs: Any,
     ) -> dict[str, Tensor]:
-        """What trains, as copies on the CPU: this is what is checkpointed and what is sent to env runners."""
+        """What trains, as copies on the CPU: this is what is checkpointed and what is sent to env runners.
+
+        Raises:
+            CheckpointError: the transformer is cut over the learners, and its parts were not gathered.
+        """
+        if self.gathered is not None:
+            return self.gathered
+        if self.model_config["shards"] and inference_only:
+            return {}  # asked for when an algorithm is built, and there are no env runners then
+        check_gathered(self.generator.trainable_parameters())
         return self.generator.trainable_state()
+
+    def trained_weights(self, *, keep: bool = True) -> dict[str, Tensor]:
+        """What trains, as whole copies on the CPU; every learner must call it where the transformer is cut.
+
+        Args:
+            keep: whether this learner wants them.
+        """
+        return copies(self.generator.trained().items(), keep=keep)
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Put a state of `get_state` back.
@@ -86,7 +121,9 @@ class FlowModule(TorchRLModule):
         Raises:
             CheckpointError: when it is not of this generator.
         """
-        self.generator.load_trainable_state({name: torch.as_tensor(value) for name, value in state.items()})
+        own = self.generator.trained()
+        parts = {name: part_like(torch.as_tensor(value), own.get(name, value)) for name, value in state.items()}
+        self.generator.load_trainable_state(parts)
 
 
 def _save_memory(

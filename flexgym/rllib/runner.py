@@ -21,7 +21,7 @@ from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from flexgym.flow import Window
-from flexgym.rllib.memory import LATENTS_DTYPES
+from flexgym.generators.precision import dtype_named
 from flexgym.rllib.module import FlowModule
 from flexgym.rollout import Rollout, collect, concatenate
 from flexgym.types import GroupScores
@@ -165,7 +165,7 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         assert self.module is not None
         envs = self.env or self.make_env()
         policy = self.module.policy(
-            groups_per_forward=self.config.groups_per_forward, latents_dtype=LATENTS_DTYPES[self.config.latents_dtype]
+            groups_per_forward=self.config.groups_per_forward, latents_dtype=dtype_named(self.config.latents_dtype)
         )
         parts = []
         for start in range(0, len(seeds), envs.num_envs):

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.core import COMPONENT_LEARNER_GROUP
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
+from flexgym.rllib.sharded import ShardedAlgorithm
 from flexgym.rm.config import RewardModelConfig
 
 METRICS = "flexgym"
 """Where the metrics of an iteration stand in RLlib's result."""
 
 
-class RewardModelAlgorithm(Algorithm):
+class RewardModelAlgorithm(ShardedAlgorithm):
     """Base of the algorithms that train a judge."""
 
     config: RewardModelConfig
@@ -57,20 +55,10 @@ class RewardModelAlgorithm(Algorithm):
         figures = self.on_learners(lambda learner: learner.evaluate_held_out())[0]
         return {**figures, "time/eval_s": time.perf_counter() - started}
 
-    def on_learners(self, call: Callable[[Any], Any]) -> list[Any]:
-        """What a call gives on each learner, in their order."""
-        results = list(self.learner_group.foreach_learner(call))
-        return [result.get() for result in sorted(results, key=lambda result: result.actor_id or 0)]
-
     def save_judge(self, folder: Path) -> None:
         """Write what was trained in the format of transformers or peft; the first learner alone does it."""
         target = str(folder)
         self.on_learners(lambda learner: learner.save_judge(target))
-
-    def save_to_path(self, *args: Any, **kwargs: Any) -> Any:
-        """Write a checkpoint, see RLlib's method."""
-        with self._gathered():
-            return super().save_to_path(*args, **kwargs)
 
     def get_state(
         self,
@@ -80,19 +68,8 @@ class RewardModelAlgorithm(Algorithm):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """RLlib's state and how many rows were seen."""
-        asked = self._check_component(COMPONENT_LEARNER_GROUP, components, not_components)
-        with self._gathered() if asked else contextlib.nullcontext():
-            state = super().get_state(components, not_components=not_components, **kwargs)
+        state = super().get_state(components, not_components=not_components, **kwargs)
         return {**state, "rows_so_far": self.rows_so_far}
-
-    @contextlib.contextmanager
-    def _gathered(self) -> Iterator[None]:
-        """The first learner, whom RLlib asks alone, has the parts of all others where the model is sharded."""
-        self.on_learners(lambda learner: learner.gather_state())
-        try:
-            yield
-        finally:
-            self.on_learners(lambda learner: learner.release_state())
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Put a state of `get_state` back."""

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from flexgym.errors import ConfigError, unknown_name
 from flexgym.judge.choice import check_count
+from flexgym.rllib.sharding import SHARDINGS
 from flexgym.rm.module import JudgeModule
 from flexgym.rm.precision import DTYPES, check_precision, check_steps
 from flexgym.rm.processor import context_length, load_model
 from flexgym.rm.rows import TrainingRows
-from flexgym.rm.sharding import SHARDINGS
 
 MODES = ("lora", "full")
 

@@ -15,16 +15,16 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchDDPRLModule
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from flexgym.rllib.sharded import ShardedLearner
+from flexgym.rllib.sharding import over_learners, shard, whole
 from flexgym.rm.held_out import MicroBatch, Share, chosen_rows, evaluate
 from flexgym.rm.module import JudgeModule
 from flexgym.rm.rows import TrainingRows
 from flexgym.rm.saving import save_judge
-from flexgym.rm.sharding import clip_sharded_gradients, copies, over_learners, part_like, shard, whole
 from flexgym.rm.stream import BatchStream, Position
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ TOKENS = "trained_tokens"
 """Where TRL's count of all tokens so far, which it logs as ``num_tokens``, stands there."""
 
 
-class RewardModelLearner(TorchLearner):
+class RewardModelLearner(ShardedLearner):
     """Takes optimiser steps on a TRL trainer's loss.
 
     The trainer is built for its checks, its collator and its loss, and never trains. Rows are read by each learner
@@ -47,7 +47,6 @@ class RewardModelLearner(TorchLearner):
 
     def build(self) -> None:
         """Make module, trainer, data and optimiser."""
-        self._gathered: dict[str, Any] | None = None
         if self.config.num_learners > 1:
             _tell_accelerate(torch.distributed.get_rank(), self.config.num_learners)
         super().build()
@@ -82,25 +81,10 @@ class RewardModelLearner(TorchLearner):
             # Autocast around its forward. TRL has done so with the reference, and would with this in its own train().
             self.trainer.accelerator.prepare_model(judge.model, device_placement=False, evaluation_mode=True)
 
-    def _make_modules_ddp_if_necessary(self) -> None:
-        """A sharded model exchanges its gradients itself."""
-        if not self.config.shards:
-            super()._make_modules_ddp_if_necessary()
-
     @property
     def judge_module(self) -> JudgeModule:
         """The module without any wrapper for distribution."""
-        return self.module[DEFAULT_MODULE_ID].unwrapped()
-
-    def get_parameters(self, module: Any) -> list[torch.nn.Parameter]:
-        """Only what trains; the frozen rest needs no optimiser state."""
-        return [parameter for parameter in module.parameters() if parameter.requires_grad]
-
-    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """AdamW over what trains."""
-        params = self.get_parameters(self._module[module_id])
-        optimizer = torch.optim.AdamW(params, betas=self.config.betas, weight_decay=self.config.weight_decay)
-        self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params, lr_or_lr_schedule=config.lr)
+        return self.plain_module
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: Any) -> Tensor:
         """Not used: the loss is TRL's, see `take_steps`."""
@@ -139,7 +123,7 @@ class RewardModelLearner(TorchLearner):
 
     def _micro_batches(self, rows: NDArray[np.int64]) -> Iterator[MicroBatch]:
         """This learner's part of a batch, collated."""
-        mine = rows[self._rank :: max(1, self.config.num_learners)]
+        mine = rows[self.rank :: max(1, self.config.num_learners)]
         for start in range(0, len(mine), self.config.micro_batch_size):
             yield self._collated(self.rows, mine[start : start + self.config.micro_batch_size])
 
@@ -197,17 +181,13 @@ class RewardModelLearner(TorchLearner):
             The figures by name, such as ``eval/loss``.
         """
         rows = chosen_rows(self.held_out, self.config.held_out_max_rows)
-        share = Share(self._rank, max(1, self.config.num_learners), self.config.micro_batch_size)
+        share = Share(self.rank, max(1, self.config.num_learners), self.config.micro_batch_size)
         batches = ((self._collated(self.held_out, part.rows), part.counts) for part in share.forwards(rows))
         return evaluate(self.trainer, batches, weigh=self.config.figure_weight)
 
-    @property
-    def _rank(self) -> int:
-        return torch.distributed.get_rank() if self.config.num_learners > 1 else 0
-
     def save_judge(self, folder: str) -> None:
         """Write what was trained; the first learner alone does it, and a sharded model needs the call on all."""
-        model, first = self.judge_module.model, not self._rank
+        model, first = self.judge_module.model, not self.rank
         state = self.judge_module.saved_weights(keep=first) if self.config.shards else None
         if first:
             save_judge(model, self.config.source, Path(folder), state=state)
@@ -236,49 +216,6 @@ class RewardModelLearner(TorchLearner):
             self.stream.position = Position(**state[STREAM])
         if TOKENS in state:
             self.trainer._total_train_tokens = state[TOKENS]
-
-    def gather_state(self) -> None:
-        """Collect what a sharded model's checkpoint holds on the first learner; every learner must call it.
-
-        RLlib asks the first learner alone for its state, which cannot ask the others then.
-        """
-        if not self.config.shards:
-            return
-        keep = not self._rank
-        self.judge_module.gathered = self.judge_module.trained_weights(keep=keep)
-        self._gathered = self._optimizer_copies(keep=keep)
-
-    def release_state(self) -> None:
-        """Forget what was gathered."""
-        self.judge_module.gathered = self._gathered = None
-
-    def _get_optimizer_state(self) -> dict[str, Any]:
-        """As copies on the CPU; RLlib's own method makes them numpy's, which has no bfloat16."""
-        return self._optimizer_copies() if self._gathered is None else self._gathered
-
-    def _optimizer_copies(self, *, keep: bool = True) -> dict[str, Any]:
-        found = {}
-        for name, optimizer in self._named_optimizers.items():
-            state = optimizer.state_dict()
-            numbers = {number: copies(values.items(), keep=keep) for number, values in state["state"].items()}
-            found[name] = {"module_id": self._optimizer_name_to_module[name], "state": {**state, "state": numbers}}
-        return found
-
-    def _set_optimizer_state(self, state: Mapping[str, Any]) -> None:
-        """Put a state back; of whole numbers every learner takes its part."""
-        for name, entry in state.items():
-            optimizer = self._named_optimizers[name]
-            params = [param for group in optimizer.param_groups for param in group["params"]]
-            numbers = {
-                number: {
-                    key: part_like(value, params[number]) if value.ndim else value for key, value in values.items()
-                }
-                for number, values in entry["state"]["state"].items()
-            }
-            optimizer.load_state_dict({**entry["state"], "state": numbers})
-
-    def _get_clip_function(self) -> Any:
-        return clip_sharded_gradients if self.config.shards else super()._get_clip_function()
 
 
 def _forward(module: Any, **batch: Any) -> Any:

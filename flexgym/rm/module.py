@@ -9,11 +9,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from flexgym.errors import CheckpointError
+from flexgym.rllib.sharding import check_gathered, copies, part_like
 from flexgym.rm.processor import load_model, load_processor
-from flexgym.rm.sharding import copies, part_like
 
 
 class JudgeModule(TorchRLModule):
@@ -80,11 +79,7 @@ class JudgeModule(TorchRLModule):
             return {}
         if self.gathered is not None:
             return self.gathered
-        if any(isinstance(parameter, DTensor) for parameter in self._trained().values()):
-            raise CheckpointError(
-                "expected the weights of a sharded model to be gathered from all learners, and they were not: ask the"
-                " algorithm for its state, or call gather_state on every learner"
-            )
+        check_gathered(self._trained().values())
         return self.trained_weights()
 
     def set_state(self, state: Mapping[str, Any]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 
 from agents.pref_grpo import PrefGRPO, PrefGRPOConfig
+from flexgym.errors import RewardError
 from flexgym.rllib.algorithm import METRICS
+from rewards.shapes_oracle import ShapesOracle
 
 
 def small_config(**training) -> PrefGRPOConfig:
@@ -30,3 +32,17 @@ def weights(algorithm: PrefGRPO) -> dict[str, torch.Tensor]:
 def largest_difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
     assert first.keys() == second.keys()
     return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+class OutOfOrder(ShapesOracle):
+    """A reward that raises on the second of several learners."""
+
+    def score(self, groups):
+        if torch.distributed.get_rank() == 1:
+            raise RewardError("out of order")
+        return super().score(groups)
+
+
+class OutOfOrderConfig(PrefGRPOConfig):
+    def make_reward(self):
+        return OutOfOrder()

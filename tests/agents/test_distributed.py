@@ -12,9 +12,10 @@ import pytest
 import ray
 
 from agents.pref_grpo import PrefGRPO
+from flexgym.errors import RewardError
 from flexgym.rllib.algorithm import METRICS
 from flexgym.runs.metrics import read_metrics
-from tests.agents.small import largest_difference, small_config, train, weights
+from tests.agents.small import OutOfOrderConfig, largest_difference, small_config, train, weights
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +37,7 @@ def test_one_and_two_learners_give_the_same_weights(cluster, mode):
         config.learners(num_learners=num_learners)
         algorithm, metrics = train(config, 3)
         assert metrics["policy/max_abs_log_ratio"] == 0.0
-        every = algorithm._on_learners(lambda learner: learner.flow_module.get_state())
+        every = algorithm.on_learners(lambda learner: learner.flow_module.get_state())
         assert all(largest_difference(every[0], other) == 0.0 for other in every[1:])
         found.append(every[0])
         algorithm.stop()
@@ -65,6 +66,20 @@ def test_a_lost_env_runner_does_not_stop_training(cluster):
     metrics = algorithm.train()[METRICS]
     algorithm.stop()
     assert metrics["samples"] == 2 * 4 * 3
+
+
+@pytest.mark.parametrize("std", ["group", "global"])
+def test_what_a_reward_raises_on_one_of_two_learners_is_raised(std, cluster, tmp_path: Path):
+    config = OutOfOrderConfig().update_from_dict(small_config(advantage={"std": std}).to_dict())
+    config.learners(num_learners=2)
+    algorithm = config.build_algo()
+    before = weights(algorithm)
+    with pytest.raises(RewardError, match="out of order"):
+        algorithm.training_step()
+    assert largest_difference(weights(algorithm), before) == 0.0
+    algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    assert len(algorithm.on_learners(lambda learner: learner.rank)) == 2, "both are still asked"
+    algorithm.stop()
 
 
 def test_checkpoint_of_two_learners_resumes_on_two(cluster, tmp_path: Path):

@@ -85,10 +85,10 @@ def test_training_moves_the_policy_and_the_second_update_sees_it():
     assert metrics["policy/max_abs_log_ratio"] > 0.0
 
 
-@pytest.mark.parametrize("mode", ["lora", "full"])
-def test_resume_continues_bit_for_bit(mode, tmp_path: Path):
+@pytest.mark.parametrize(("mode", "dtype"), [("lora", "float32"), ("full", "float32"), ("full", "bfloat16")])
+def test_resume_continues_bit_for_bit(mode, dtype, tmp_path: Path):
     config = small_config(ema_decay=0.9, kl_coeff=0.01)
-    config.generator(mode=mode, lora={"rank": 4})
+    config.generator(mode=mode, lora={"rank": 4}, settings={"num_steps": 4, "dtype": dtype})
     algorithm, _ = train(config, 2)
     algorithm.save_to_path(str(tmp_path / "checkpoint"))
     expected_metrics = algorithm.train()[METRICS]

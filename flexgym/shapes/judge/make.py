@@ -78,20 +78,16 @@ def make_judge(folder: Path, base: Path, *, seed: int, sizes: Sizes) -> None:
     """Fine-tune, sample pairs of traces, align, and measure, with one seed."""
     own = folder / f"seed{seed}"
     judges = {stage: own / stage for stage in STAGES}
-    length = f"run.iterations={sizes.sft_iterations}"
-    _train("sft", judges["sft"], f"debugging.seed={seed}", length, source=base, rows=folder / "traces.jsonl")
+    taught = (f"debugging.seed={seed}", f"run.iterations={sizes.sft_iterations}")
+    _train("sft", judges["sft"], *taught, source=base, rows=folder / "traces.jsonl")
     for stage, how in (("dpo_one_right", ("--without-both-right",)), ("dpo", ("--trajectory=rules",))):
         rows = own / f"{stage}.jsonl"
         if not rows.exists():
             asked = (f"--judge={judges['sft']}", f"--replies={own / 'replies.jsonl'}", f"--seed={seed}", "--batch=256")
             _run("pairs", *_files(folder, "dpo"), *asked, *how, *_ASK, f"--out={rows}")
         count = sum(1 for _ in rows.open())
-        batch = min(DPO_BATCH, count)
-        length = (
-            f"run.iterations={max(1, sizes.dpo_passes * count // (10 * DPO_BATCH))}",
-            f"training.batch_size={batch}",
-        )
-        length += (f"training.micro_batch_size={batch}",)
+        batch, iterations = min(DPO_BATCH, count), max(1, sizes.dpo_passes * count // (10 * DPO_BATCH))
+        length = (f"run.iterations={iterations}", f"training.batch_size={batch}", f"training.micro_batch_size={batch}")
         _train("dpo", judges[stage], f"debugging.seed={seed}", *length, source=judges["sft"], rows=rows)
     for judge in judges.values():
         for kind, source in _SETS:

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from peft import PeftModel
 from ray.rllib.utils.torch_utils import clip_gradients
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from flexgym.errors import CheckpointError
 
 SHARDINGS = ("none", "fsdp")
 
@@ -24,11 +25,11 @@ def over_learners(device: torch.device, learners: int) -> DeviceMesh:
 def shard(model: Any, mesh: DeviceMesh, *, compute_dtype: torch.dtype | None = None) -> None:
     """Leave each learner its part of every parameter, on the device of the mesh.
 
-    A block of the language model or of the vision tower is put together for its own forward and backward only, the
-    rest of the model for those of the whole. Parts move to the device one after the other.
+    A block of layers is put together for its own forward and backward only, the rest of the model for those of the
+    whole. Parts move to the device one after the other.
 
     Args:
-        model: of transformers, or of peft around it; whole, and the same on all learners.
+        model: of transformers or diffusers, or of peft around it; whole, and the same on all learners.
         mesh: the learners.
         compute_dtype: that parameters are put together in; each one's own when None. Gradients are then added up over
             the learners in float32.
@@ -36,8 +37,8 @@ def shard(model: Any, mesh: DeviceMesh, *, compute_dtype: torch.dtype | None = N
     reduce_dtype = torch.float32 if compute_dtype else None
     # Autocast decides what inputs are cast: tables of sines, for one, are not.
     precision = MixedPrecisionPolicy(compute_dtype, reduce_dtype, cast_forward_inputs=False)
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    blocks = set(base._no_split_modules)
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    blocks = set(getattr(base, "_no_split_modules", None) or getattr(base, "_repeated_blocks", None) or ())
     for part in list(model.modules()):
         if type(part).__name__ in blocks:
             fully_shard(part, mesh=mesh, mp_policy=precision)
@@ -50,13 +51,56 @@ def whole(value: Tensor) -> Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
+def check_gathered(values: Iterable[Tensor]) -> None:
+    """Refuse parts where whole values are asked for.
+
+    Raises:
+        CheckpointError: any of the values is cut over the learners.
+    """
+    if any(isinstance(value, DTensor) for value in values):
+        raise CheckpointError(
+            "expected the weights of a sharded model to be gathered from all learners, and they were not: ask the"
+            " algorithm for its state, or call gather_state on every learner"
+        )
+
+
+def assembled(model: Any, *, keep: bool = True) -> Any:
+    """A model of diffusers put together on the CPU, to be saved; every learner must call it.
+
+    Args:
+        model: cut over the learners. Of one with an adapter, the frozen weights stay without memory.
+        keep: whether this learner wants it.
+
+    Returns:
+        A model of the plain class; None where it is not wanted.
+    """
+    adapters = getattr(model, "peft_config", {})
+    values = model.state_dict(keep_vars=True).items()
+    state = copies(((name, value) for name, value in values if value.requires_grad or not adapters), keep=keep)
+    if not keep:
+        return None
+    plain: Any = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
+    with torch.device("meta"):
+        whole_model = plain.from_config(model.config)
+        for name, adapter in adapters.items():
+            whole_model.add_adapter(adapter, name)
+    whole_model.load_state_dict(state, strict=not adapters, assign=True)
+    return whole_model
+
+
 def part_like(value: Tensor, model: Tensor) -> Tensor:
     """This learner's part of a whole value, cut as ``model`` is; the value itself where that is not cut."""
-    if not isinstance(model, DTensor):
+    if not isinstance(model, DTensor) or isinstance(value, DTensor):
         return value
     value = value.to(device=model.device, dtype=model.dtype)
     # Each learner has the whole value: nobody needs to be sent a part.
     return distribute_tensor(value, model.device_mesh, model.placements, src_data_rank=None)
+
+
+def local_part(value: Tensor) -> Tensor:
+    """The memory of this learner's part of a value; the value itself where it is not cut. Without gradients."""
+    with torch.no_grad():
+        return value.to_local() if isinstance(value, DTensor) else value
 
 
 def copies(values: Iterable[tuple[str, Tensor]], *, keep: bool = True) -> dict[str, Tensor]:

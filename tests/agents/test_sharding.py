@@ -1,0 +1,175 @@
+"""A transformer cut over two learners trains like a whole one, and is saved like one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import torch
+from torch.distributed.tensor import DTensor
+
+from flexgym.errors import CheckpointError, ConfigError, RewardError, UnknownNameError
+from flexgym.generators import load_generator
+from flexgym.rllib.algorithm import METRICS
+from flexgym.shapes.captions import training_prompts
+from tests.agents.small import OutOfOrderConfig, PrefGRPOConfig, largest_difference, small_config, train
+from tests.generators.tiny import CASES
+
+slow = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def config_of(mode: str, *, sharded: bool, **training) -> PrefGRPOConfig:
+    config = small_config(**{"lr": 3e-4, "ema_decay": 0.9, "kl_coeff": 0.01, **training})
+    config.generator(mode=mode, lora={"rank": 4})
+    config.rollout(prompts_per_iteration=4)
+    config.verification(reward="ShapesVerifier", num_prompts=4, interval=2)
+    if sharded:
+        config.generator(sharding="fsdp", gradient_checkpointing=True)  # which puts blocks together once more
+        config.learners(num_learners=2)
+    return config
+
+
+def weights(algorithm):
+    return algorithm.on_learners(lambda learner: learner.flow_module.trained_weights())[0]
+
+
+def sizes(learner):
+    """Numbers that a learner holds of the transformer, of what trains before training, and of the optimiser."""
+    states = [state for optimizer in learner._optimizer_parameters for state in optimizer.state.values()]
+    parts = {
+        "transformer": list(learner.generator.transformer.parameters()),
+        "reference": list(learner.generator._progress.before.values()),
+        "average": list(learner._ema.values()),
+        "optimizer": [state["exp_avg"] for state in states],
+    }
+    assert all(isinstance(value, DTensor) for values in parts.values() for value in values)
+    return {
+        name: (sum(value.to_local().numel() for value in values), sum(value.numel() for value in values))
+        for name, values in parts.items()
+        if values
+    }
+
+
+@slow
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_two_learners_with_parts_learn_what_one_with_all_learns(mode, cluster, tmp_path: Path):
+    one, expected = train(config_of(mode, sharded=False), 2)
+    two, found = train(config_of(mode, sharded=True), 2)
+    assert found["policy/max_abs_log_ratio"] == 0.0
+    for name in ("loss/policy", "policy/gradient_norm", "reward/mean", "eval/verifier_score"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-5, abs=1e-9)
+    own, other = weights(one), weights(two)
+    scale = max(float(value.abs().max()) for value in own.values())
+    assert largest_difference(own, other) / scale < 1e-6
+    held = two.on_learners(sizes)
+    assert ("reference" in held[0]) == (mode == "full")
+    for name, (_, total) in held[0].items():
+        parts = [learner[name][0] for learner in held]
+        assert sum(parts) == total
+        assert max(parts) < 0.6 * total
+    for name, algorithm in (("one", one), ("two", two)):
+        algorithm.save_generator(tmp_path / name)
+    files = [
+        sorted(path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*")) for name in ("one", "two")
+    ]
+    assert files[0] == files[1]
+    first, second = (samples(tmp_path / name, mode) for name in ("one", "two"))
+    assert np.abs(first.astype(int) - second).max() <= 1
+    for algorithm in (one, two):
+        algorithm.stop()
+
+
+def samples(folder: Path, mode: str):
+    generator = load_generator(folder if mode == "full" else None)
+    if mode == "lora":
+        generator.pipe.load_lora_weights(folder)
+    latents = generator.initial_latents(2, 0)
+    velocity = generator.velocity(latents, torch.full((2,), 0.7), generator.condition(["a red circle"] * 2))
+    return generator.decode(latents - 0.7 * velocity)
+
+
+def refusal(learner):
+    """What a learner says that is asked alone."""
+    with pytest.raises(CheckpointError) as caught:
+        learner.get_state()
+    return str(caught.value)
+
+
+@slow
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_a_checkpoint_goes_on_bit_for_bit(mode, cluster, tmp_path: Path):
+    config = config_of(mode, sharded=True, lr=1e-3)
+    whole, _ = train(config, 1)
+    assert all("gather_state" in told for told in whole.on_learners(refusal))
+    whole.save_to_path(str(tmp_path / "saved"))
+    expected = whole.train()[METRICS]
+    resumed = config.copy(copy_frozen=False).build_algo()
+    resumed.restore_from_path(str(tmp_path / "saved"))
+    found = resumed.train()[METRICS]
+    for name in ("loss/policy", "loss/kl", "policy/gradient_norm", "eval/verifier_score"):
+        assert found[name] == expected[name]
+    assert largest_difference(weights(whole), weights(resumed)) == 0.0
+    one = config_of(mode, sharded=False, lr=1e-3).build_algo()
+    one.restore_from_path(str(tmp_path / "saved"))
+    assert one.train()[METRICS]["policy/gradient_norm"] == pytest.approx(expected["policy/gradient_norm"], rel=1e-5)
+    for algorithm in (whole, resumed, one):
+        algorithm.stop()
+
+
+@slow
+def test_two_transformers_in_half_the_memory(cluster, tmp_path: Path):
+    """Wan 2.2, whose steps use one of them, with frozen weights in bfloat16 and without text encoders."""
+    CASES["wan22"].build().save_pretrained(tmp_path / "pipe")
+    config = config_of("lora", sharded=True)
+    config.environment(env="FlexT2V-v0")
+    settings = {**CASES["wan22"].settings, "num_steps": 4, "dtype": "bfloat16"}
+    config.generator(source=str(tmp_path / "pipe"), settings=settings)
+    config.generator(release_text_encoders=True, text_cache=str(tmp_path / "texts"), offload=True)
+    config.rollout(latents_dtype="bfloat16", prompts=list(training_prompts("video")[:3]))
+    config.verification(reward=None)
+    algorithm, metrics = train(config)
+    assert metrics["policy/max_abs_log_ratio"] == 0.0
+    assert metrics["policy/gradient_norm"] > 0.0
+    assert len(list((tmp_path / "texts").rglob("*.safetensors"))) == 4, "the prompts, and the empty one of guidance"
+    assert {len(held) for held in algorithm.on_learners(sizes)} == {3}
+    algorithm.save_generator(tmp_path / "adapter")
+    assert len(list((tmp_path / "adapter").rglob("*.safetensors"))) == 2
+    algorithm.stop()
+
+
+@slow
+def test_a_reward_that_fails_on_one_learner_does_not_hold_up_the_other(cluster, tmp_path: Path):
+    config = OutOfOrderConfig().update_from_dict(config_of("lora", sharded=True).to_dict())
+    algorithm = config.build_algo()
+    before = weights(algorithm)
+    with pytest.raises(RewardError, match="out of order"):
+        algorithm.training_step()
+    algorithm.save_to_path(str(tmp_path / "saved"))
+    assert largest_difference(weights(algorithm), before) == 0.0
+    algorithm.stop()
+
+
+def test_wrong_names_and_places_are_refused():
+    config = config_of("lora", sharded=True)
+    for change, error, message in REFUSALS:
+        changed = config.copy(copy_frozen=False)
+        change(changed)
+        with pytest.raises(error, match=message):
+            changed.validate()
+
+
+REFUSALS = [
+    (lambda config: config.generator(sharding="fsdp2"), UnknownNameError, "Did you mean 'fsdp'"),
+    (lambda config: config.learners(num_learners=1), ConfigError, "num_learners of at least 2, got 1"),
+    (lambda config: config.env_runners(num_env_runners=2), ConfigError, "num_env_runners=0, got 2"),
+    (lambda config: config.generator(settings={"dtype": "float16"}), ConfigError, "take bfloat16"),
+]
