@@ -99,7 +99,6 @@ def read_settings(recipe: Mapping[str, Any]) -> PlanSettings:
         ConfigError: settings that cannot work, or a recipe of something else.
         UnknownNameError: a section or key that does not exist.
     """
-    from flexgym.generators.precision import dtype_named
     from flexgym.rllib.planned import planned_config
     from flexgym.runs.settings import RunSettings
 

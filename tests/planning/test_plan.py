@@ -173,6 +173,7 @@ def prepared(generator: FlowGenerator, settings: PlanSettings) -> FlowGenerator:
     return generator
 
 
+@pytest.mark.slow
 def test_memory_settings_are_named_where_they_are_enough():
     settings = settings_of(RECIPES["image"], *SMALL)
     planner = Planner(choose_device())
@@ -244,6 +245,7 @@ def tight(plan: Plan, share: float) -> Device:
     return Device("small", plan.peak.bytes * share / GIB, choose_device().tflops, reserve=0.0)
 
 
+@pytest.mark.slow
 def test_advice_fits_when_it_is_planned_again():
     settings = settings_of(RECIPES["image"], "generator.mode=full", "rollout.groups_per_forward=4")
     planner = Planner(tight(make_plan(replace(settings, groups_per_forward=2), choose_device()), 1.001))
@@ -258,6 +260,7 @@ def test_advice_fits_when_it_is_planned_again():
         assert make_plan(again, planner.device).phases == remedy.plan.phases
 
 
+@pytest.mark.slow
 def test_remedies_are_found_where_two_settings_together_are_known_to_fit():
     settings = settings_of(RECIPES["image"], "generator.mode=full", "rollout.groups_per_forward=4")
     both = replace(settings, groups_per_forward=1, gradient_checkpointing=True)
@@ -267,6 +270,7 @@ def test_remedies_are_found_where_two_settings_together_are_known_to_fit():
     assert all(remedy.plan.fits for remedy in remedies)
 
 
+@pytest.mark.slow
 def test_nothing_fits_into_almost_nothing():
     settings = settings_of(RECIPES["image"], *SMALL)
     planner = Planner(Device("tiny", 1e-3, choose_device().tflops))

@@ -49,6 +49,7 @@ def test_every_row_counts_once_and_all_learners_keep_step(rows, learners, size):
 
 @pytest.mark.parametrize("learners", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_figures_do_not_depend_on_how_rows_are_cut(kind, learners, checkpoint, files, unseen):
     """All rows in one forward give TRL's own means."""
     found = []
@@ -80,6 +81,7 @@ def test_figures_are_those_of_the_weights(checkpoint, files, unseen):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_training_takes_the_same_steps_with_and_without(kind, checkpoint, files, unseen):
     found = []
     for names in ([], [str(unseen[kind])]):

@@ -38,7 +38,7 @@ class StandIn:
     def wait_for_completion(self, use_tqdm):
         if self.interrupt:
             raise KeyboardInterrupt
-        written = SimpleNamespace(text="reply", finish_reason="stop", token_ids=[1, 2])
+        written = SimpleNamespace(text="reply", finish_reason="stop", token_ids=[1, 2], logprobs=None)
         times = SimpleNamespace(queued_ts=1.0, last_token_ts=3.5)
         answers = [
             SimpleNamespace(outputs=[written], prompt_token_ids=[0] * 7, num_cached_tokens=4, metrics=times)
