@@ -194,6 +194,7 @@ class TestUnifiedRewardThink(Served):
         return rewards.make("unified_reward_think", judge=self.server.url)
 
 
+@pytest.mark.slow  # more than a second for each rule
 class TestVQAScore(Served):
     def serve(self):
         return Scripted(lambda serial, body: completion(TOKENS if "grey" not in str(body) else {"I": 1.0}))

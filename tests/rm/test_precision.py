@@ -47,6 +47,7 @@ def share_moved(config):
     return moved / sum(value.numel() for value in before.values())
 
 
+@pytest.mark.slow
 def test_small_steps_move_the_weights_of_single_precision_only(cluster, checkpoint, files, monkeypatch):
     single = small_config("sft", checkpoint, files["sft"], mode="full")
     half = single.copy(copy_frozen=False)

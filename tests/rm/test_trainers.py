@@ -29,7 +29,7 @@ def cluster():
     ray.shutdown()
 
 
-@pytest.mark.parametrize("compute_dtype", [None, "bfloat16"])
+@pytest.mark.parametrize("compute_dtype", [None, pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mode", MODES)
 def test_the_first_step_equals_that_of_trl(kind, mode, compute_dtype, checkpoint, tmp_path: Path):
