@@ -49,6 +49,10 @@ class RewardConformance:
         """A group that the reward cannot score; by default two samples without a pixel."""
         return empty_group(self.modality)
 
+    def other_groups(self) -> list[SampleGroup]:
+        """Groups of the modality that `modality` is not; by default of the small world."""
+        return shape_groups(_OTHER[self.modality])
+
     @rule("scores are float32 [G], one for each sample")
     def test_scores_are_of_the_agreed_form(self) -> None:
         """One `GroupScores` per group, rewards and terms float32 ``[G]``, finite or NaN; some sample is scored."""
@@ -159,10 +163,9 @@ class RewardConformance:
     @rule("samples of the other kind are scored, or refused with words about it")
     def test_the_other_modality_is_refused_with_words(self) -> None:
         """A scorer of videos that gets pictures says so in the failure, and the other way round; it does not crash."""
-        groups = shape_groups(_OTHER[self.modality])
         with self._reward() as reward:
             try:
-                scores = reward.guarded(groups)
+                scores = reward.guarded(self.other_groups())
             except FlexGymError as error:
                 told = str(error)
             else:

@@ -34,7 +34,7 @@ def algorithm():
     ray.shutdown()
 
 
-def bare_work(learner: FlowLearner, prompts: list[str]) -> float:
+def bare_work(learner: FlowLearner, prompts: list[Prompt]) -> float:
     """Seconds for the forwards, backwards, decoding and judging of one iteration, and for nothing else."""
     config, generator = learner.config, learner.generator
     transformer, rows = generator.transformer, config.groups_per_forward * config.group_size
@@ -56,7 +56,7 @@ def bare_work(learner: FlowLearner, prompts: list[str]) -> float:
             for step in range(len(sigmas) - 1):
                 forward(step, conditioning)
     samples = [generator.decode(latents[: config.group_size]) for _ in prompts]
-    reward.score([SampleGroup(Prompt(prompt), group) for prompt, group in zip(prompts, samples, strict=True)])
+    reward.score([SampleGroup(prompt, group) for prompt, group in zip(prompts, samples, strict=True)])
     for conditioning in text:
         for step in range(config.window["size"]):
             forward(step, conditioning).square().mean().backward()

@@ -154,6 +154,9 @@ class TestOCR(RewardConformance):
     def broken_group(self):
         return SampleGroup(Prompt("a cat"), sign("Open")[None])
 
+    def other_groups(self):
+        return [SampleGroup(Prompt('a sign "Open"'), np.stack([np.stack([sign("Open")] * 2)] * 2))]
+
 
 def unless_bright(say):
     """The answer of ``say``, and none that can be used for pictures that are nearly white."""
@@ -211,6 +214,10 @@ class TestUnifiedRewardFlex(RewardConformance):
     def make(self):
         return rewards.make("unified_reward_flex", tournament={"schedule": "regular(2)"})
 
+    def broken_group(self):
+        whole = grey_group(100, 200)
+        return SampleGroup(Prompt("a caption with the model's own mark <|image_pad|>"), whole.samples)
+
 
 @pytest.mark.slow  # starts a process
 class TestRemote(RewardConformance):
@@ -218,7 +225,9 @@ class TestRemote(RewardConformance):
     def _url(self, request, tmp_path_factory):
         folder = tmp_path_factory.mktemp("remote")
         (folder / "brightness.py").write_text(
-            "def score(prompt, samples, metadata):\n    return samples.reshape(len(samples), -1).mean(axis=1)\n"
+            "def score(prompt, samples, metadata):\n"
+            "    means = samples.reshape(len(samples), -1).mean(axis=1)\n"
+            "    return [None if mean > 252 else mean for mean in means]\n"
         )
         with example_server("brightness:score", folder=folder) as url:
             request.cls.url = url
@@ -226,6 +235,9 @@ class TestRemote(RewardConformance):
 
     def make(self):
         return rewards.make("remote", url=self.url)
+
+    def broken_group(self):
+        return grey_group(255, 255)
 
 
 def test_every_reward_is_tested():
