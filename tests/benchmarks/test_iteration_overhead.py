@@ -18,7 +18,7 @@ from flexgym.runs.recipe import load_recipe
 from flexgym.types import Prompt, SampleGroup
 
 pytestmark = [pytest.mark.slow, pytest.mark.benchmark]
-REPEATS = 8
+REPEATS = 12
 
 
 @pytest.fixture
