@@ -20,13 +20,6 @@ from tests.agents.small import OutOfOrderConfig, largest_difference, small_confi
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_one_and_two_learners_give_the_same_weights(cluster, mode):
     found = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import ray
 
 from agents.pref_grpo import PrefGRPOConfig
 from flexgym.errors import ConfigError, UnknownNameError
@@ -14,14 +13,9 @@ from flexgym.rllib.recipe import apply_recipe, describe
 from flexgym.runs.recipe import apply_overrides
 from tests.agents.small import largest_difference, small_config, train, weights
 
+pytestmark = pytest.mark.usefixtures("cluster")
+
 PROMPTS = ("a red circle", "a blue square")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def finish(config):

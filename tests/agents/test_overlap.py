@@ -7,7 +7,6 @@ from statistics import median
 
 import numpy as np
 import pytest
-import ray
 
 from agents.pref_grpo import PrefGRPOConfig
 from flexgym.errors import JudgeUnavailableError
@@ -15,6 +14,8 @@ from flexgym.rllib.algorithm import METRICS
 from flexgym.types import GroupScores
 from rewards.base import Reward
 from tests.agents.small import largest_difference, train, weights
+
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 class Slow(Reward):
@@ -50,13 +51,6 @@ def slow_config(groups_per_forward: int = 2, **training) -> SlowConfig:
     )
     config.training(**training)
     return config
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 
 from agents.pref_grpo import PrefGRPO
 from flexgym.errors import ConfigError, UnknownNameError
@@ -14,12 +13,7 @@ from flexgym.rllib.algorithm import METRICS
 from tests.agents.small import largest_difference, small_config, train, weights
 from tests.generators.tiny import CASES
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 @pytest.mark.parametrize("env", ["FlexT2I-v0", "FlexT2V-v0"])

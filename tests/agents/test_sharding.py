@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import torch
 from torch.distributed.tensor import DTensor
 
@@ -18,13 +17,6 @@ from tests.agents.small import OutOfOrderConfig, PrefGRPOConfig, largest_differe
 from tests.generators.tiny import CASES
 
 slow = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def config_of(mode: str, *, sharded: bool, **training) -> PrefGRPOConfig:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 from safetensors import safe_open
 
 from agents.pref_grpo import PrefGRPO, PrefGRPOConfig
@@ -58,13 +57,6 @@ def test_a_recipe_is_valid_as_it_stands(name, learners):
     none = {"played": np.empty((0, 2), dtype=np.intp), "wins": np.empty(0)}
     pairs = make_schedule(reward.tournament.schedule).draw(config.group_size, np.random.default_rng(0), **none)
     assert len(pairs) >= config.group_size
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def brighter(means, text):

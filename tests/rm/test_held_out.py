@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
@@ -19,15 +18,10 @@ from flexgym.runs.metrics import read_metrics
 from flexgym.runs.settings import RunSettings
 from tests.rm.small import LORA, measured, small_config, steps, weights, write_rows
 
+pytestmark = pytest.mark.usefixtures("cluster")
+
 KINDS = ["sft", "dpo"]
 NEVER = {"time/iteration_s", "time/eval_s"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 from safetensors.torch import load_file
 
@@ -18,13 +17,6 @@ from tests.rm.small import measured, small_config, steps, weights
 
 RATE = 2.5e-6  # of the paper
 slow = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def mixed(kind, checkpoint, files, *, mode="full", learners=0, sharding="none"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 from torch.distributed.tensor import DTensor
 
@@ -16,13 +15,6 @@ from flexgym.rm.saving import export_judge
 from tests.rm.small import LORA, measured, small_config, steps, weights, write_rows
 
 slow = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def sharded(config):

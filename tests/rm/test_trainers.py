@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
@@ -18,15 +17,10 @@ from flexgym.rm.data import DataError
 from flexgym.rm.processor import load_model, load_processor
 from tests.rm.small import LORA, measured, small_config, steps, weights, write_rows
 
+pytestmark = pytest.mark.usefixtures("cluster")
+
 KINDS = ["sft", "dpo"]
 MODES = ["lora", "full"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.mark.parametrize("compute_dtype", [None, pytest.param("bfloat16", marks=pytest.mark.slow)])

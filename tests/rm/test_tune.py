@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import pytest
-import ray
 import torch
 from ray import tune
 
 from flexgym.rm.sft import RewardSFT
 from tests.rm.small import measured, small_config, steps, weights
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
 RATES = [1e-2, 1e-3]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
