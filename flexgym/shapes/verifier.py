@@ -94,7 +94,8 @@ def _related(things: Sequence[Seen | None], relation: str) -> bool:
     return {"left of": dx, "right of": -dx, "above": dy, "below": -dy}[relation] > 3.0
 
 
-def _check_image(spec: Spec, frame: tuple[Seen, ...]) -> dict[str, bool]:
+def check_frame(spec: Spec, frame: Sequence[Seen]) -> dict[str, bool]:
+    """Which constraints a single picture meets; of a caption about motion, all but the motion."""
     constraints = {f"count {spec.total}": len(frame) == spec.total}
     if spec.category == "counting":
         looks = [_looks(spec.nouns[0], thing) for thing in frame or (None,)]
@@ -231,7 +232,7 @@ def check(spec: Spec, reading: Reading) -> Verdict:
     """
     if (spec.kind == "video") != (len(reading) > 1):
         raise ValueError(f"expected a sample of kind {spec.kind!r} for this caption, got {len(reading)} frame(s)")
-    return Verdict(_check_video(spec, reading) if spec.kind == "video" else _check_image(spec, reading[0]))
+    return Verdict(_check_video(spec, reading) if spec.kind == "video" else check_frame(spec, reading[0]))
 
 
 def verify(caption: str | Spec, sample: NDArray[np.uint8]) -> Verdict:

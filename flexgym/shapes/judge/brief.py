@@ -8,7 +8,7 @@ pieces, so that a tokenizer can hold each of them as one token (`pieces`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from flexgym.shapes.captions import SIZES, Spec, parse_caption
 from flexgym.shapes.oracle import ANCHORS, PERSONALISED, personal_keys
 from flexgym.shapes.reading import Reading, Seen, read_sample
 from flexgym.shapes.scenes import COLOURS, SHAPES, SIZE
-from flexgym.shapes.verifier import MOTIONS_SEEN, SIZE_BORDER, assign, check, seen_motion
+from flexgym.shapes.verifier import MOTIONS_SEEN, SIZE_BORDER, assign, check, check_frame, seen_motion
 
 SCORE_REACH = 4
 """How far a criterion can move a score from the even 5."""
@@ -85,25 +85,32 @@ def view(caption: str, sample: NDArray[np.uint8], reading: Reading | None = None
     met = check(spec, reading).constraints
     fits = [min((thing.fit for thing in frame), default=0.0) for frame in reading]
     form = next(place for place, (least, _) in enumerate(_FORMS) if float(np.mean(fits)) >= least)
-    return View(spec, met, describe(spec, reading), form)
+    return View(spec, met, describe(spec, reading, met), form)
 
 
-def describe(spec: Spec, reading: Reading) -> str:
+def describe(spec: Spec, reading: Reading, met: Mapping[str, bool]) -> str:
     """What a sample shows, in the terms that the caption speaks of.
 
     Things are named in the order in which the caption asks for them, then all others from left to right; with their
-    sizes and places where it speaks of those. A video is told by its fullest frame and the motion in it.
+    sizes and places where it speaks of those. A video is told by the motion in it and by the frame that shows best what
+    it meets and misses, of several such frames the fullest.
 
     Args:
         spec: what the caption demands.
         reading: of the sample.
+        met: which of its constraints the sample meets.
     """
-    frame = max(reading, key=len)
+    frame = max(reading, key=lambda frame: (_agreement(spec, frame, met), len(frame)))
     asked = () if spec.category == "counting" else assign(spec.nouns, frame, spec.relation)
     things = [*asked, *(thing for thing in frame if thing not in asked)] or [None]
     words = [_phrase(spec, thing) for thing in things[:_MOST_SHOWN]] + [_FURTHER] * (len(things) > _MOST_SHOWN)
     told = ", ".join(words)
     return told if spec.kind == "image" else f"{told}; {seen_motion(spec, reading)}"
+
+
+def _agreement(spec: Spec, frame: Sequence[Seen], met: Mapping[str, bool]) -> int:
+    """Of how many constraints a single frame says the same as the whole sample."""
+    return sum(met[name] == holds for name, holds in check_frame(spec, frame).items() if name in met)
 
 
 def _phrase(spec: Spec, thing: Seen | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,27 +46,29 @@ class Candidates:
     views: tuple[View, ...]
 
 
-def draw_candidates(kind: str, source: str, *, splits: tuple[str, ...], seed: int) -> Iterator[Candidates]:
+def draw_candidates(kind: str, source: str | Path, *, splits: tuple[str, ...], seed: int) -> Iterator[Candidates]:
     """Endless groups of candidates, balanced over the categories, the same for the same seed.
 
     Args:
         kind: ``"image"`` or ``"video"``.
-        source: one of `SOURCES`.
+        source: one of `SOURCES`, or the folder of a pipeline of the small world, such as one exported from a run.
         splits: of the captions, see `flexgym.shapes.captions.specs`; taken in turns.
         seed: of everything that is drawn.
 
     Raises:
         UnknownNameError: no such source.
+        GeneratorError: the folder holds no pipeline for this kind.
     """
-    if source not in SOURCES:
-        raise unknown_name("source of candidates", source, SOURCES)
+    if source not in SOURCES and not Path(source).is_dir():
+        raise unknown_name("source of candidates", str(source), [*SOURCES, "the folder of a pipeline"])
     rng = np.random.default_rng(seed)
     specs = (sample_spec(rng, kind, split) for split in itertools.cycle(splits))
     asked = ((spec, sample_caption(rng, spec)) for spec in specs)
     if source == "rendered":
         for spec, caption in asked:
             yield _with_views(spec, caption, np.stack([_rendered(rng, spec, place) for place in range(GROUP)]))
-    generator = load_generator(modality=kind, channels_last=kind == "video")
+    folder = None if source == "generated" else source
+    generator = load_generator(folder, modality=kind, channels_last=kind == "video")
     while True:
         some = list(itertools.islice(asked, _CAPTIONS_AT_ONCE))
         samples = _generated(rng, generator, [caption for _, caption in some])

@@ -24,11 +24,11 @@ from flexgym.shapes.captions import heldout_prompts, training_prompts
 from flexgym.shapes.judge.brief import pieces, words
 from flexgym.shapes.scenes import SIZE
 
-NUM_FRAMES = 4
+NUM_FRAMES = 9
 """Pictures per video: enough to tell the motions of the small world apart."""
 ASKED = JudgeConfig(inputs={"num_frames": NUM_FRAMES}, decoding={"max_tokens": 160}, batch_size=128)
 """How the judge is asked, as its folder says."""
-CONTEXT = 512
+CONTEXT = 640
 """Tokens of a request and its reply; those of two videos take some 250."""
 PATCH = 4
 DESCRIBE = "Say what each candidate shows, and what of the caption it misses. The caption: "

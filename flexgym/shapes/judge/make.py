@@ -2,6 +2,10 @@
 
 Every step is a command that anyone can run (`flexgym.rm distill`, `train`, `export`, `pairs`, `evaluate`); a step whose
 result is there is left out, so the script goes on where it was stopped. Seeds share the first stage and the data.
+
+A policy that is trained with the judge finds pictures that it errs on, which no base generator makes. So a judge is
+made in rounds: train policies with it (`python -m agents.pref_grpo`), export them (`flexgym export`), and make the next
+judge with their folders as ``--policy``.
 """
 
 from __future__ import annotations
@@ -11,7 +15,8 @@ import logging
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +24,7 @@ import numpy as np
 import typer
 
 from flexgym.shapes.judge.checkpoint import ASKED, NUM_FRAMES
-from flexgym.shapes.judge.preferences import ONE_WHOLE, write_pairs
+from flexgym.shapes.judge.preferences import ONE_WHOLE, PairSet, write_pairs
 
 logger = logging.getLogger(__name__)
 
@@ -35,43 +40,63 @@ _ASK = (f"--num-frames={NUM_FRAMES}", f"--max-tokens={ASKED.decoding['max_tokens
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much data is made.
+    """How much data is made; pairs by kind, from each source.
 
     Attributes:
-        sft: pairs to distil, by kind, from each source.
-        dpo: pairs to sample traces for, by kind, from each source.
+        sft: pairs to distil.
+        whole: pairs to distil of which exactly one is right. What cannot be told apart is then as often the first as
+            the second, so that a verdict does not follow from the order.
+        counting: pairs of images to distil of captions that count, from the generator and from each trained policy.
+        policy: pairs of images to distil of any caption, from each trained policy.
+        dpo: pairs to sample traces for.
         held_out: pairs to measure on, of each kind and source, exactly one of them right.
         sft_iterations: of fine-tuning, 50 steps each.
         dpo_passes: over the pairs of traces.
     """
 
     sft: dict[str, int]
+    whole: dict[str, int]
     dpo: dict[str, int]
+    counting: int = 1500
+    policy: int = 1500
     held_out: int = 250
-    sft_iterations: int = 15
+    sft_iterations: int = 27
     dpo_passes: int = 2
 
 
-SIZES = Sizes({"image": 5000, "video": 2000}, {"image": 2000, "video": 800})
+SIZES = Sizes(
+    sft={"image": 5000, "video": 2000}, whole={"image": 1600, "video": 2000}, dpo={"image": 2000, "video": 800}
+)
 
 
-def make_data(folder: Path, sizes: Sizes) -> None:
+def make_data(folder: Path, sizes: Sizes, policies: Sequence[Path] = ()) -> None:
     """Pairs to learn from and to measure on, and the traces of the small world's rules."""
     for number, (kind, source) in enumerate(_SETS):
-        wanted = {
-            "sft": (sizes.sft[kind], TAUGHT, "any"),
-            "dpo": (sizes.dpo[kind], TAUGHT, "any"),
-            "held_out": (sizes.held_out, ("held_out",), ONE_WHOLE),
-        }
-        for place, (name, (count, splits, rule)) in enumerate(wanted.items()):
-            file = folder / f"{name}_{kind}_{source}.jsonl"
-            if not file.exists():
-                seed = 1000 + 10 * number + place
-                write_pairs(file, source, kind=kind, count=count, splits=splits, rule=rule, seed=seed)
-                logger.info("%d pairs in %s", count, file)
+        wanted = (
+            ("sft", sizes.sft[kind], TAUGHT, "any"),
+            ("dpo", sizes.dpo[kind], TAUGHT, "any"),
+            ("held_out", sizes.held_out, ("held_out",), ONE_WHOLE),
+            ("sft_whole", sizes.whole[kind], TAUGHT, ONE_WHOLE),
+        )
+        for place, (name, count, splits, rule) in enumerate(wanted):
+            seed = 1000 + 10 * number + place
+            pairs = PairSet(source, kind=kind, count=count, splits=splits, rule=rule, seed=seed)
+            _write(folder / f"{name}_{kind}_{source}.jsonl", pairs)
+    painters: list[str | Path] = ["generated", *policies]
+    for number, painter in enumerate(painters):
+        pairs = PairSet(painter, kind="image", count=sizes.counting, splits=TAUGHT, rule="any", seed=2000 + number)
+        _write(folder / f"sft_counting{number}.jsonl", replace(pairs, category="counting"))
+        if number:
+            _write(folder / f"sft_policy{number}.jsonl", replace(pairs, count=sizes.policy, seed=3000 + number))
     traces = folder / "traces.jsonl"
     if not traces.exists():
         _run("distill", *_files(folder, "sft"), "--teacher=oracle", *_ASK, f"--out={traces}")
+
+
+def _write(file: Path, pairs: PairSet) -> None:
+    if not file.exists():
+        write_pairs(file, pairs)
+        logger.info("%d pairs in %s", pairs.count, file)
 
 
 def make_judge(folder: Path, base: Path, *, seed: int, sizes: Sizes) -> None:
@@ -113,7 +138,7 @@ def _train(stage: str, judge: Path, *overrides: str, source: Path, rows: Path) -
 
 
 def _files(folder: Path, name: str) -> list[Path]:
-    return [folder / f"{name}_{kind}_{source}.jsonl" for kind, source in _SETS]
+    return sorted(folder.glob(f"{name}_*.jsonl"))
 
 
 def _run(*words: object) -> None:
@@ -159,6 +184,7 @@ def main(
     folder: Annotated[Path, typer.Argument(help="where everything goes")],
     *,
     base: Annotated[Path | None, typer.Option(help="the first stage; FOLDER/base by default, made if missing")] = None,
+    policy: Annotated[list[Path] | None, typer.Option(help="folders of policies trained with an earlier judge")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="one or several; 0 by default")] = None,
 ) -> None:
     """Make the judge with each seed, and write the table of its figures."""
@@ -167,7 +193,7 @@ def main(
     base = (base or folder / "base").absolute()
     if not base.exists():
         subprocess.run([sys.executable, "-m", "flexgym.shapes.judge.pretrain", f"--out={base}"], check=True)
-    make_data(folder, SIZES)
+    make_data(folder, SIZES, policy or [])
     seeds = seed or [0]
     for each in seeds:
         make_judge(folder, base, seed=each, sizes=SIZES)

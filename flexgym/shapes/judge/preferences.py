@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -70,35 +71,53 @@ def _png(frame: NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
-def write_pairs(
-    out: Path, source: str, *, kind: str, count: int, splits: tuple[str, ...], rule: str, seed: int
-) -> Path:
-    """Write pairs; their pictures go into a folder ``media`` beside the file.
+@dataclass(frozen=True)
+class PairSet:
+    """Which pairs are wanted.
 
-    Args:
-        out: a file that is not there yet, ending in ``.jsonl``.
-        source: of the candidates, ``"rendered"`` or ``"generated"``.
+    Attributes:
+        source: of the candidates: ``"rendered"``, ``"generated"``, or the folder of a pipeline of the small world.
         kind: ``"image"`` or ``"video"``.
         count: how many.
         splits: of the captions.
         rule: see `preference_pairs`.
         seed: of everything that is drawn.
+        category: of the captions; None for all, in equal parts.
+    """
+
+    source: str | Path
+    kind: str
+    count: int
+    splits: tuple[str, ...]
+    rule: str
+    seed: int
+    category: str | None = None
+
+
+def write_pairs(out: Path, pairs: PairSet) -> Path:
+    """Write pairs; their pictures go into a folder ``media`` beside the file.
+
+    Args:
+        out: a file that is not there yet, ending in ``.jsonl``.
+        pairs: which.
 
     Raises:
         ConfigError: the file is there, or of another kind.
         UnknownNameError: no such source, kind or split.
     """
     store = MediaStore(out.parent / "media")
-    groups = draw_candidates(kind, source, splits=splits, seed=seed)
-    pairs = preference_pairs(groups, rule=rule, seed=seed, name=f"shapes-{kind}-{source}")
-    return write_rows(out, (pair.with_files(store.keep) for pair in itertools.islice(pairs, count)))
+    drawn = draw_candidates(pairs.kind, pairs.source, splits=pairs.splits, seed=pairs.seed)
+    groups = (group for group in drawn if pairs.category in (None, group.category))
+    name = f"shapes-{pairs.kind}-{Path(pairs.source).name}"
+    found = preference_pairs(groups, rule=pairs.rule, seed=pairs.seed, name=name)
+    return write_rows(out, (pair.with_files(store.keep) for pair in itertools.islice(found, pairs.count)))
 
 
 def main(
     out: Annotated[Path, typer.Argument(help="the .jsonl file to write")],
     *,
     kind: Annotated[str, typer.Option(help="image or video")] = "image",
-    source: Annotated[str, typer.Option(help="rendered or generated")] = "rendered",
+    source: Annotated[str, typer.Option(help="rendered, generated, or the folder of a pipeline")] = "rendered",
     count: int = 1000,
     held_out: Annotated[bool, typer.Option(help="captions of compositions that no training caption has")] = False,
     rule: Annotated[str, typer.Option(help="any, or one_whole: exactly one meets the whole caption")] = "any",
@@ -109,7 +128,7 @@ def main(
         if rule not in RULES:
             raise ConfigError(f"rule: expected one of {', '.join(RULES)}, got {rule!r}")
         splits = ("held_out",) if held_out else ("training", "rich")
-        write_pairs(out, source, kind=kind, count=count, splits=splits, rule=rule, seed=seed)
+        write_pairs(out, PairSet(source, kind=kind, count=count, splits=splits, rule=rule, seed=seed))
 
 
 if __name__ == "__main__":

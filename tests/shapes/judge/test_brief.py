@@ -89,6 +89,17 @@ def test_says_what_can_be_seen_in_the_terms_of_the_caption():
     assert view("a red circle", np.full((32, 32, 3), 240, np.uint8)).shown == "nothing"
 
 
+def test_a_video_is_told_by_a_frame_that_shows_why_it_fails():
+    places = np.linspace(8.0, 24.0, 9)
+    asked = [(Thing("circle", "red", x, 16.0, 6.0),) for x in places]
+    other = [(Thing("square", "red", x, 16.0, 6.0),) for x in places]
+    caption = "a red circle moving right"
+    assert view(caption, render_video([*asked[:8], *other[8:]])).shown == "red circle; moves right"
+    mixed = view(caption, render_video([*asked[:5], *other[5:]]))
+    assert mixed.shown == "red square; moves right"
+    assert not mixed.met["1 shape circle"]
+
+
 def test_a_foreign_caption_is_refused():
     with pytest.raises(ValueError, match="small world"):
         view("a photograph of a dog", render(()))

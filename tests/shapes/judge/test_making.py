@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import flexgym
 from flexgym.judge.sources import EMBEDDED_JUDGE, locate_judge
 from flexgym.shapes.judge.candidates import draw_candidates
 from flexgym.shapes.judge.checkpoint import NUM_FRAMES, build_judge
 from flexgym.shapes.judge.make import STAGES, Sizes, make_data, make_judge, table
 from flexgym.shapes.judge.pretrain import Batches, PicturePool, Recipe, train
 
-LITTLE = Sizes({"image": 24, "video": 12}, {"image": 96, "video": 8}, held_out=4, sft_iterations=1, dpo_passes=1)
+LITTLE = Sizes(
+    sft={"image": 24, "video": 12},
+    whole={"image": 8, "video": 4},
+    dpo={"image": 96, "video": 8},
+    counting=8,
+    policy=8,
+    held_out=4,
+    sft_iterations=1,
+    dpo_passes=1,
+)
 
 
 def pools(count=6):
@@ -63,10 +75,15 @@ def test_training_lowers_the_loss(seeing):
 @pytest.mark.slow
 def test_from_data_to_the_table_and_again(tmp_path):
     base = locate_judge(EMBEDDED_JUDGE)  # a judge that has not learned writes no right trace to prefer
+    policy = Path(flexgym.__file__).parent / "shapes" / "checkpoints" / "t2i"
     for _ in range(2):  # the second time, everything is there
-        make_data(tmp_path, LITTLE)
+        make_data(tmp_path, LITTLE, [policy])
         make_judge(tmp_path, base, seed=0, sizes=LITTLE)
     assert all((tmp_path / "seed0" / stage / "model.safetensors").is_file() for stage in STAGES)
     lines = table(tmp_path, [0]).splitlines()
     assert len(lines) == 2 + 3 * 4
+    assert {row["source"] for row in map(json.loads, (tmp_path / "traces.jsonl").open())} == {
+        *(f"shapes-{kind}-{source}" for kind in ("image", "video") for source in ("rendered", "generated")),
+        "shapes-image-t2i",
+    }
     assert lines[2].startswith("| rendered images, right | ")

@@ -26,7 +26,7 @@ TITLES = {
 }
 # Least accuracy on pairs of which exactly one meets its caption.
 LEAST = {("image", "rendered"): 0.95, ("image", "generated"): 0.88, ("video", "rendered"): 0.85}
-LEAST |= {("video", "generated"): 0.75}
+LEAST |= {("video", "generated"): 0.78}
 
 
 @pytest.fixture(scope="module")
@@ -103,4 +103,4 @@ def test_most_verdicts_are_the_same_in_both_orders(judge, capsys):
     consistent = [measure(judge, kind, source, 250, seed=79).consistent for kind, source in LEAST]
     with capsys.disabled():
         print(f"\nthe same in both orders: {np.mean(consistent):.3f} {dict(zip(LEAST, consistent, strict=True))}")
-    assert np.mean(consistent) >= 0.84
+    assert np.mean(consistent) >= 0.88
