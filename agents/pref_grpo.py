@@ -1,6 +1,6 @@
 """Pref-GRPO (arXiv 2508.20751): GRPO on the pairwise preferences of a judge.
 
-``python -m agents.pref_grpo`` trains the embedded text-to-image model within minutes;
+``python -m agents.pref_grpo`` trains the embedded text-to-image model with the embedded judge in minutes;
 ``python -m agents.pref_grpo --config pref_grpo_shapes_t2v.yaml training.lr=1e-4`` takes a recipe and overrides.
 """
 
@@ -10,7 +10,7 @@ from agents.base import AgentConfig
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.command import run_command
 
-DEFAULT_RECIPE = "pref_grpo_shapes_t2i.yaml"
+DEFAULT_RECIPE = "pref_grpo_shapes_judge.yaml"
 
 
 class PrefGRPOConfig(AgentConfig):

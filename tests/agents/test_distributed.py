@@ -113,7 +113,7 @@ def command(folder: Path, *arguments: str) -> list[str]:
     small = ["rollout.prompts_per_iteration=2", "rollout.groups_per_forward=1", "rollout.group_size=3"]
     small += ["generator.settings={num_steps: 4}", "rollout.window={size: 2, strategy: random, first: [0, 1]}"]
     small += ["run.checkpoint_interval=2", "run.name=killed", f"run.root={folder}", "verification.num_prompts=4"]
-    return [sys.executable, "-m", "agents.pref_grpo", *small, *arguments]
+    return [sys.executable, "-m", "agents.pref_grpo", "--config=pref_grpo_shapes_t2i.yaml", *small, *arguments]
 
 
 def rows(run: Path) -> list[dict]:
