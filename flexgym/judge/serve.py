@@ -19,7 +19,7 @@ import httpx
 
 from flexgym.errors import ConfigError, FlexGymError
 from flexgym.judge.backends.local import check_source
-from flexgym.judge.sources import locate_judge
+from flexgym.judge.sources import locate_judge, read_judge_config
 
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 30.0
@@ -41,7 +41,8 @@ class ServeOptions:
         port: to listen on.
         max_model_len: longest prompt and reply together, in tokens; the checkpoint's own by default. Lower needs less
             memory.
-        max_pictures: most pictures in one request: 2 for images, twice the frames for videos.
+        max_pictures: most pictures in one request: 2 for images, twice the frames for videos; by default as many as the
+            checkpoint's `JudgeConfig` asks for.
         data_parallel_size: copies of the model, one GPU each; better for a judge of 8B than splitting it.
         gpu_memory_utilization: share of each GPU that vLLM takes.
         picture_cache_gb: memory for preprocessed pictures, for each copy.
@@ -56,7 +57,7 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = 8080
     max_model_len: int | None = None
-    max_pictures: int = 16
+    max_pictures: int | None = None
     data_parallel_size: int = 1
     gpu_memory_utilization: float = 0.9
     picture_cache_gb: float = 4.0
@@ -71,8 +72,9 @@ class ServeOptions:
         if not 0.0 < self.gpu_memory_utilization <= 1.0:
             raise ConfigError(f"gpu_memory_utilization must lie above 0 and up to 1, got {self.gpu_memory_utilization}")
         for name in ("max_pictures", "data_parallel_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
 
     @property
     def url(self) -> str:
@@ -95,6 +97,7 @@ def serve_command(options: ServeOptions) -> list[str]:
     """
     source = str(locate_judge(options.source))
     check_source(source)
+    max_pictures = options.max_pictures or read_judge_config(source).max_pictures
     words = [
         _executable(options.executable),
         "serve",
@@ -106,7 +109,7 @@ def serve_command(options: ServeOptions) -> list[str]:
         "--generation-config=vllm",
         "--enable-prefix-caching",
         "--enable-prompt-tokens-details",
-        f"--limit-mm-per-prompt={json.dumps({'image': options.max_pictures, 'video': 0})}",
+        f"--limit-mm-per-prompt={json.dumps({'image': max_pictures, 'video': 0})}",
         f"--mm-processor-cache-gb={options.picture_cache_gb:g}",
         f"--data-parallel-size={options.data_parallel_size}",
         f"--gpu-memory-utilization={options.gpu_memory_utilization:g}",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flexgym.errors import CheckpointError, built_settings
+from flexgym.judge.inputs import Inputs
 
 EMBEDDED_JUDGE = "shapes-judge"
 """Name of the small judge that ships with the package; it knows the small world alone."""
@@ -34,6 +35,15 @@ class JudgeConfig:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     decoding: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 8
+
+    @property
+    def max_pictures(self) -> int:
+        """Most pictures in one request: the frames of two videos.
+
+        Raises:
+            UnknownNameError, ConfigError: `inputs` are none.
+        """
+        return 2 * built_settings("inputs", Inputs, self.inputs).num_frames
 
 
 def locate_judge(source: _Source) -> _Source | Path:

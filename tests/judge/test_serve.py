@@ -7,6 +7,7 @@ import pytest
 
 from flexgym.errors import CheckpointError, ConfigError
 from flexgym.judge.serve import ServeOptions, ServerStartError, running_server, serve, serve_command
+from flexgym.judge.sources import CONFIG_NAME
 
 HEALTHY = """\
 import http.server, sys
@@ -54,6 +55,11 @@ def test_the_command_line(options, tmp_path):
     assert flags["--data-parallel-size"] == "1"
     assert "--enable-prefix-caching" in command
     assert not any("remote-code" in word or "max-model-len" in word or "eager" in word for word in command)
+
+
+def test_as_many_pictures_as_the_checkpoint_is_asked_with(options, tmp_path):
+    (tmp_path / CONFIG_NAME).write_text(json.dumps({"inputs": {"num_frames": 9}}))
+    assert f"--limit-mm-per-prompt={json.dumps({'image': 18, 'video': 0})}" in serve_command(options(""))
 
 
 def test_choices_reach_the_command_line(tmp_path):

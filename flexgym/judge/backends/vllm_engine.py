@@ -19,6 +19,7 @@ from flexgym.judge.backends.chat_format import one_line
 from flexgym.judge.backends.local import TEMPLATE_SETTINGS, check_source, open_picture, user_message
 from flexgym.judge.backends.usage import Usage
 from flexgym.judge.protocol import JudgeFailure
+from flexgym.judge.sources import read_judge_config
 
 _PICTURES_KEPT = 64
 _COUNTERS = ("prefix_cache_queries", "prefix_cache_hits", "mm_cache_queries", "mm_cache_hits")
@@ -38,7 +39,8 @@ class VLLMBackend:
         enforce_eager: start sooner and run slower.
         share_gpu: sleep between calls, so that a policy on the same GPU has its memory meanwhile: the weights move to
             main memory, and what was cached is forgotten.
-        max_pictures: most pictures in one request: 2 for images, twice the frames for videos.
+        max_pictures: most pictures in one request: 2 for images, twice the frames for videos; by default as many as the
+            checkpoint's `JudgeConfig` asks for.
         dtype: of the weights; ``"auto"`` is what the checkpoint was saved in (float16 where that is float32).
         engine: further arguments of `vllm.LLM`, such as ``tensor_parallel_size``. Pictures are encoded once per group
             where the tokens of all of them fit into ``max_num_batched_tokens``.
@@ -56,7 +58,7 @@ class VLLMBackend:
         max_model_len: int | None = None,
         enforce_eager: bool = False,
         share_gpu: bool = False,
-        max_pictures: int = 16,
+        max_pictures: int | None = None,
         dtype: str = "auto",
         **engine: Any,
     ) -> None:
@@ -68,7 +70,7 @@ class VLLMBackend:
             max_model_len=max_model_len,
             enforce_eager=enforce_eager,
             enable_sleep_mode=share_gpu,
-            limit_mm_per_prompt={"image": max_pictures, "video": 0},
+            limit_mm_per_prompt={"image": max_pictures or read_judge_config(source).max_pictures, "video": 0},
             dtype=dtype,
             generation_config="vllm",
             enable_prefix_caching=True,
