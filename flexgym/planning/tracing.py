@@ -23,6 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from flexgym.planning.shapes import ShapeMemory
+
 _aten = torch.ops.aten
 _FLOPS = {
     **flop_registry,
@@ -66,12 +68,13 @@ class Meter(TorchDispatchMode):
     def __init__(self, before: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.live = self.peak = self.flops = 0
+        self._shapes = ShapeMemory()
         self._sizes: dict[int, int] = {tensor.untyped_storage()._cdata: 0 for tensor in before}
 
     def __torch_dispatch__(self, func: Any, types: Any, *inputs: Any) -> Any:
         """Run an operation and count the storages that are new in what it returns."""
         args, kwargs = _arguments(*inputs)
-        out = func(*args, **kwargs)
+        out = self._shapes.run(func, args, kwargs)
         formula = _FLOPS.get(func._overloadpacket)
         if formula is not None:
             self.flops += formula(*args, **kwargs, out_val=out)
