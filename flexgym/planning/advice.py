@@ -15,7 +15,9 @@ from flexgym.planning.plan import PARTS, Phase, Plan, Planner
 from flexgym.planning.settings import PlanSettings
 
 _SMALLEST_RANK = 8
-_OF_TRAINING = ("gradients", "optimiser")
+_OF_TRAINING = ("gradients", "optimiser", "moving average", "gathered blocks")
+_LEARNERS = (2, 4, 8, 16, 32)
+"""How many are tried where cutting the transformer could make a training fit."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,21 @@ def _groups_per_forward(settings: PlanSettings) -> list[Change]:
     return [Change(f"rollout.{name}={size}", price, {name: size}, {"activations": size / now}) for size in sizes]
 
 
+def _sharding(settings: PlanSettings) -> list[Change]:
+    if settings.shards or settings.learners < 2 or not _can_be_cut(settings):
+        return []
+    share = 1 / settings.learners
+    leaves = dict.fromkeys(("weights", "adapter", "reference", "optimiser", "activations"), share)
+    leaves["gradients"] = share / 2  # without the buckets through which whole ones are exchanged
+    price = "blocks are sent between learners, replay waits for all rewards"
+    return [Change("generator.sharding=fsdp", price, {"shards": True}, leaves)]
+
+
+def _can_be_cut(settings: PlanSettings) -> bool:
+    """As `flexgym.rllib.memory.MemoryConfig` allows it, but for the number of learners."""
+    return not settings.runners and settings.dtype != torch.float16
+
+
 def _precision(settings: PlanSettings) -> list[Change]:
     if settings.dtype != torch.float32:
         return []
@@ -148,6 +165,7 @@ _LADDERS: tuple[Callable[[PlanSettings], list[Change]], ...] = (
     _tiling,
     _checkpointing,
     _groups_per_forward,
+    _sharding,
     _precision,
     _adapter,
     _rank,
@@ -229,6 +247,25 @@ def _changed(planner: Planner, plan: Plan, change: Change) -> Plan | None:
         return None
 
 
+def fewest_learners(planner: Planner, plan: Plan) -> Plan | None:
+    """The plan of a training that is cut over as few more learners as make it fit; None where none do.
+
+    Args:
+        planner: that made the plan.
+        plan: that does not fit.
+    """
+    settings = plan.settings
+    if not _can_be_cut(settings):
+        return None
+    least = settings.updates * settings.groups_per_forward  # groups of a learner
+    for learners in _LEARNERS:
+        if learners > settings.learners and settings.groups % (learners * least) == 0:
+            found = planner.plan(replace(settings, shards=True, learners=learners))
+            if found.fits:
+                return found
+    return None
+
+
 def refusal(planner: Planner, plan: Plan) -> ConfigError:
     """The error that says by how much a training does not fit, and what would.
 
@@ -249,6 +286,11 @@ def refusal(planner: Planner, plan: Plan) -> ConfigError:
         lines += ["Planned again, it fits with", *(f"  {remedy.describe()}" for remedy in remedies)]
     else:
         lines.append("No setting makes it fit, nor do all of them together.")
+    if cut := fewest_learners(planner, plan):
+        lines.append(
+            f"Cut over {cut.settings.learners} learners, each on such a device, it fits with generator.sharding=fsdp"
+            f" learners.num_learners={cut.settings.learners}: {cut.peak.bytes / GIB:.1f} GiB."
+        )
     larger = [name for name, other in DEVICES.items() if other.usable >= peak.bytes]
     if larger:
         lines.append(f"As it is, it fits on {', '.join(larger)} (--device).")

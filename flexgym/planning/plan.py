@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,8 @@ PARTS = (
     "reference",
     "gradients",
     "optimiser",
+    "moving average",
+    "gathered blocks",
     "activations",
     "encoded prompts",
     "text encoders",
@@ -95,19 +97,30 @@ class Sizes:
 
     Attributes:
         weights: of what predicts the velocity, without an adapter.
+        buffers: those of the weights that are no parameters, and whole where these are cut.
         adapter: of the adapter.
         reference: weights from before full training.
         gradients: of what trains.
+        gathered: weights that one learner holds whole at once where the transformer is cut, see `_gathered`.
+        gathered_gradients: the same of their gradients.
         encoders: of what encodes prompts.
         autoencoder: of the autoencoder.
     """
 
     weights: int
+    buffers: int
     adapter: int
     reference: int
     gradients: int
+    gathered: int
+    gathered_gradients: int
     encoders: int
     autoencoder: int
+
+    @property
+    def whole(self) -> int:
+        """What a learner loads before it keeps its part."""
+        return self.weights + self.adapter + self.reference
 
     @classmethod
     def of(cls, generator: FlowGenerator) -> Sizes:
@@ -118,9 +131,12 @@ class Sizes:
         adapter = bytes_of(trained) if generator.mode == "lora" else 0
         return cls(
             weights=everything - adapter,
+            buffers=bytes_of(buffer for module in modules for buffer in module.buffers()),
             adapter=adapter,
             reference=bytes_of(generator.weights_before.values()),
             gradients=bytes_of(trained),
+            gathered=max(_gathered(module, nn.Module.parameters) for module in modules),
+            gathered_gradients=max(_gathered(module, _trained) for module in modules),
             encoders=sum(bytes_of(_tensors(part)) for part in generator.text_encoders().values()),
             autoencoder=bytes_of(_tensors(generator.pipe.vae)),
         )
@@ -128,6 +144,23 @@ class Sizes:
 
 def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
+
+
+def _trained(module: nn.Module) -> list[Tensor]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def _gathered(module: nn.Module, tensors: Callable[[nn.Module], Iterable[Tensor]]) -> int:
+    """Bytes of a model that is cut by `flexgym.rllib.sharding.shard` that are whole at once.
+
+    They are those outside all blocks, and twice the largest block: FSDP2 sends a block through a buffer of its size.
+    """
+    from flexgym.rllib.sharding import blocks_of
+
+    blocks = [list(tensors(block)) for block in blocks_of(module)]
+    inside = {id(tensor) for block in blocks for tensor in block}
+    outside = bytes_of(tensor for tensor in tensors(module) if id(tensor) not in inside)
+    return outside + 2 * max(map(bytes_of, blocks), default=0)
 
 
 def _numbers(parameters: Iterable[Tensor]) -> int:
@@ -178,6 +211,11 @@ def make_plan(settings: PlanSettings, device: Device) -> Plan:
     return Planner(device).plan(settings)
 
 
+def _share(size: int, shares: int) -> int:
+    """Bytes of the largest of equal parts."""
+    return -(-size // shares)
+
+
 @dataclass(frozen=True)
 class _Accounts:
     """Adds up what `Sizes` and `Work` say."""
@@ -198,12 +236,11 @@ class _Accounts:
         shared = settings.learners / settings.runners if settings.runners else 1.0
         sampled = shared * (repeats * steps + noised) * settings.forwards * work.step.flops
         decoded = shared * repeats * chunks * work.decoding.flops
-        peak = max(work.replay.peak, work.optimiser.peak)
         phases = (
             *self._encoding(),
             self._phase("sampling", work.step.peak, sampled, trains=not settings.runners),
             self._phase("decoding", work.decoding.peak, decoded, trains=not settings.runners),
-            self._phase("update", peak, settings.window * settings.forwards * work.replay.flops),
+            self._update(settings.window * settings.forwards * work.replay.flops),
         )
         trained = _numbers(self.generator.trainable_parameters())
         everything = sum(_numbers(module.parameters()) for module in self.generator.denoisers().values())
@@ -212,17 +249,21 @@ class _Accounts:
 
     def _phase(self, name: str, activations: int, flops: float, *, trains: bool = True) -> Phase:
         sizes, settings = self.sizes, self.settings
+        sharded = settings.shards and (trains or not settings.runners)  # runners hold all of it
+        shares = settings.learners if sharded else 1
         cut = settings.learners if trains else settings.runners  # each sees its own part of the prompts
-        # learners exchange gradients through buckets, which hold all of them once more
-        exchanged = 2 if settings.learners > 1 else 1
+        # learners that hold all gradients exchange them through buckets, which hold them once more
+        exchanged = 2 if settings.learners > 1 and not sharded else 1
         # all prompts of a run where they are encoded at its start, else those that a device has met
         prompts = settings.iterations * settings.groups // (1 if settings.release_text_encoders else cut)
         parts = {
-            "weights": sizes.weights,
-            "adapter": sizes.adapter,
-            "reference": sizes.reference if trains else 0,
-            "gradients": exchanged * sizes.gradients if trains else 0,
-            "optimiser": self.work.optimiser_state if trains else 0,
+            "weights": sizes.buffers + _share(sizes.weights - sizes.buffers, shares),
+            "adapter": _share(sizes.adapter, shares),
+            "reference": _share(sizes.reference, shares) if trains else 0,
+            "gradients": _share(exchanged * sizes.gradients, shares) if trains else 0,
+            "optimiser": _share(self.work.optimiser_state, shares) if trains else 0,
+            "moving average": _share(sizes.gradients, shares) if trains and sharded and settings.ema else 0,
+            "gathered blocks": sizes.gathered if sharded and name == "sampling" else 0,
             "activations": activations,
             "encoded prompts": min(CACHE_BYTES, self.work.text * prompts),
             "text encoders": 0 if settings.release_text_encoders or settings.offload else sizes.encoders,
@@ -230,13 +271,26 @@ class _Accounts:
         }
         return Phase(name, parts, flops=int(flops), seconds=self.device.seconds(flops, settings.dtype))
 
+    def _update(self, flops: float) -> Phase:
+        """The larger of replay and optimiser, of which only the first puts blocks together."""
+        settings, work = self.settings, self.work
+        if not settings.shards:
+            return self._phase("update", max(work.replay.peak, work.optimiser.peak), flops)
+        gathered = self.sizes.gathered + self.sizes.gathered_gradients
+        stepped = _share(work.optimiser.peak, settings.learners)
+        if stepped > work.replay.peak + gathered:
+            return self._phase("update", stepped, flops)
+        phase = self._phase("update", work.replay.peak, flops)
+        return replace(phase, parts={**phase.parts, "gathered blocks": gathered})
+
     def _encoding(self) -> list[Phase]:
         """When text encoders are there that are away later: before anything trains, or whenever a new prompt comes."""
         settings = self.settings
         if not (settings.release_text_encoders or settings.offload):
             return []
         phase = self._phase("encoding", 0, 0.0, trains=not settings.release_text_encoders and not settings.runners)
-        kept = {"reference": self.sizes.reference} if settings.release_text_encoders else {}
+        shares = settings.learners if settings.shards and not settings.runners else 1
+        kept = {"reference": _share(self.sizes.reference, shares)} if settings.release_text_encoders else {}
         return [replace(phase, parts={**phase.parts, **kept, "text encoders": self.sizes.encoders})]
 
     def _host(self) -> dict[str, int]:
@@ -248,7 +302,8 @@ class _Accounts:
         host = {
             "stored latents": 2 * settings.window * latents * samples,
             "samples": samples * math.prod(generator.sample_shape),
-            "moving average": self.sizes.gradients if settings.ema else 0,
+            "moving average": self.sizes.gradients if settings.ema and not settings.shards else 0,
+            "whole transformer, at the start": self.sizes.whole if settings.shards else 0,
             "text encoders": self.sizes.encoders if rests else 0,
             "VAE": self.sizes.autoencoder if settings.offload else 0,
         }

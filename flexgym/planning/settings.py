@@ -35,6 +35,7 @@ class PlanSettings:
         text_cache: whether encoded prompts are kept on the disk.
         vae_tiling: whether samples are decoded in tiles.
         offload: whether text encoders and autoencoder stand on the device only while they act.
+        shards: whether each learner holds but a part of the transformer.
         latents_dtype: of the latents that are kept for replay.
         group_size: samples G of a group.
         groups: groups P of an iteration over all learners.
@@ -46,6 +47,7 @@ class PlanSettings:
         ema: whether a moving average of the weights is kept, in the memory of the host.
         learners: among which the groups are shared.
         runners: devices of their own that sample; 0 leaves sampling to the learners.
+        updates: of the weights in an iteration.
         iterations: of the run.
     """
 
@@ -61,6 +63,7 @@ class PlanSettings:
     text_cache: bool = False
     vae_tiling: bool = False
     offload: bool = False
+    shards: bool = False
     latents_dtype: torch.dtype = torch.float32
     group_size: int = 16
     groups: int = 16
@@ -72,6 +75,7 @@ class PlanSettings:
     ema: bool = False
     learners: int = 1
     runners: int = 0
+    updates: int = 1
     iterations: int = 1
 
     def __post_init__(self) -> None:
@@ -122,6 +126,7 @@ def read_settings(recipe: Mapping[str, Any]) -> PlanSettings:
         text_cache=bool(config.text_cache),
         vae_tiling=config.vae_tiling,
         offload=config.offload,
+        shards=config.shards,
         latents_dtype=dtype_named(config.latents_dtype),
         group_size=config.group_size,
         groups=config.prompts_per_iteration,
@@ -133,5 +138,6 @@ def read_settings(recipe: Mapping[str, Any]) -> PlanSettings:
         ema=config.ema_decay > 0,
         learners=config.num_shards,
         runners=config.num_env_runners,
+        updates=config.num_updates,
         iterations=RunSettings.parse(recipe.get("run") or {}).iterations,
     )

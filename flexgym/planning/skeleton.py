@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,6 +31,8 @@ _OWN_NAMES = {"ZImagePipeline": ("texts", "mask")}
 """What families call encoded text that is no argument of the transformer."""
 _READ = ("encoder_hidden_states_mask", "mask")
 """Masks whose values a family reads, so that they need data."""
+_READ_INSIDE = {"Lumina2Pipeline": ("encoder_attention_mask",)}
+"""Those that the transformer of a pipeline reads."""
 _TOKENS = 512
 
 
@@ -45,15 +47,30 @@ class _Textless(FlowGenerator):
                 f"expected a {type(self.transformer).__name__} whose config says how wide its text is"
                 f" ({', '.join(_WIDTHS)}), got none of them: this pipeline cannot be planned"
             )
-        names = _OWN_NAMES.get(self.name, self.encoded)
-        return {name: self._row(name, width) for name in names if name is not None}
+        names = [name for name in _OWN_NAMES.get(self.name, self.encoded) if name is not None]
+        if _has_two_lengths(self.pipe):
+            return self._two_texts(names)
+        return {name: self._row(name, width) for name in names}
+
+    def _two_texts(self, names: Iterable[str]) -> Embedding:
+        """Of HunyuanVideo 1.5, with lengths that its pipeline holds and widths that its transformer tells."""
+        pipe, config = self.pipe, self.transformer.config
+        made = {}
+        for name in names:
+            second = name.endswith("_2")
+            shape = [1, pipe.tokenizer_2_max_length if second else pipe.tokenizer_max_length]
+            if "mask" not in name:
+                shape.append(config.text_embed_2_dim if second else config.text_embed_dim)
+            made[name] = torch.empty(shape, dtype=self.dtype, device="meta")
+        return made
 
     def encode_frame(self, picture: Image.Image) -> Embedding:
-        """Of a first frame, with the tokens of CLIP where it has an encoder."""
+        """Of a first frame, with the tokens of CLIP or SigLIP where it has an encoder."""
         encoder = self.pipe.components.get("image_encoder")
         if encoder is not None:  # what prepares pictures for it is not there
             config = encoder.config
-            tokens = (config.image_size // config.patch_size) ** 2 + 1  # one for all of the picture
+            of_all = "CLIP" in type(encoder).__name__  # it has one token for all of the picture
+            tokens = (config.image_size // config.patch_size) ** 2 + of_all
             made = torch.empty(1, tokens, config.hidden_size, dtype=self.dtype, device="meta")
             self.pipe.encode_image = lambda *_: made
         return super().encode_frame(picture)
@@ -64,7 +81,7 @@ class _Textless(FlowGenerator):
             tokens += self.pipe.tokenizer_max_length  # the states of CLIP stand before those of T5
         if name == "pooled_projections":
             return torch.empty(1, self.transformer.config.pooled_projection_dim, dtype=self.dtype, device="meta")
-        if name in _READ:
+        if name in (*_READ, *_READ_INSIDE.get(self.name, ())):
             return torch.ones(1, tokens)
         shape = (1, tokens) if name.endswith("mask") else (1, tokens, width)
         return torch.empty(shape, dtype=self.dtype, device="meta")
@@ -131,11 +148,16 @@ def build_skeleton(folder: Path, dtype: torch.dtype, settings: Mapping[str, Any]
     options = {name: value for name, value in index.items() if not name.startswith("_") and not isinstance(value, list)}
     required = dict.fromkeys(name for name, default in _parameters(kind) if default is inspect.Parameter.empty)
     pipe = kind(**{**required, **parts, **options})
-    if (folder / "tokenizer" / "tokenizer_config.json").is_file() and hasattr(pipe, "tokenizer_max_length"):
-        limit = read_json(folder / "tokenizer" / "tokenizer_config.json").get("model_max_length")
-        pipe.tokenizer_max_length = limit or pipe.tokenizer_max_length
+    tokenizer = folder / "tokenizer" / "tokenizer_config.json"
+    if tokenizer.is_file() and hasattr(pipe, "tokenizer_max_length") and not _has_two_lengths(pipe):
+        pipe.tokenizer_max_length = read_json(tokenizer).get("model_max_length") or pipe.tokenizer_max_length
     textless = type(f"Textless{family.__name__}", (_Textless, family), {})
     return textless(pipe, checkpoint=read_generation_config(folder), settings=settings)
+
+
+def _has_two_lengths(pipe: Any) -> bool:
+    """Whether a pipeline sets the lengths of its texts itself, as that of HunyuanVideo 1.5 does."""
+    return hasattr(pipe, "tokenizer_2_max_length")
 
 
 def _is_part(value: Any) -> bool:

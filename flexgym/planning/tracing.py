@@ -23,6 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from flexgym.planning.shapes import ShapeMemory
+
 _aten = torch.ops.aten
 _FLOPS = {
     **flop_registry,
@@ -66,12 +68,13 @@ class Meter(TorchDispatchMode):
     def __init__(self, before: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.live = self.peak = self.flops = 0
+        self._shapes = ShapeMemory()
         self._sizes: dict[int, int] = {tensor.untyped_storage()._cdata: 0 for tensor in before}
 
     def __torch_dispatch__(self, func: Any, types: Any, *inputs: Any) -> Any:
         """Run an operation and count the storages that are new in what it returns."""
         args, kwargs = _arguments(*inputs)
-        out = func(*args, **kwargs)
+        out = self._shapes.run(func, args, kwargs)
         formula = _FLOPS.get(func._overloadpacket)
         if formula is not None:
             self.flops += formula(*args, **kwargs, out_val=out)
@@ -99,9 +102,10 @@ def _arguments(args: Any = (), kwargs: Any = None) -> tuple[Any, dict[str, Any]]
 
 
 class _NoData(TorchFunctionMode):
-    """A condition on data of the meta device is false, since there is no data.
+    """A condition on data of the meta device is false, since there is no data, and a mask takes everything.
 
-    In Wan 2.2, whose two transformers are alike, the second then acts.
+    In Wan 2.2, whose two transformers are alike, the second then acts. Texts are as long as they may be, so that what a
+    mask selects is all there is, and its inverse selects nothing.
     """
 
     def __torch_function__(self, func: Any, types: Any, *inputs: Any) -> Any:
@@ -109,7 +113,16 @@ class _NoData(TorchFunctionMode):
         args, kwargs = _arguments(*inputs)
         if func is Tensor.__bool__ and args[0].is_meta:
             return False
-        return func(*args, **kwargs)
+        if func is Tensor.__getitem__ and _is_mask(args[1]):
+            return args[0][:0] if getattr(args[1], "selects_nothing", False) else args[0].clone()
+        out = func(*args, **kwargs)
+        if func is Tensor.__invert__ and _is_mask(out):
+            out.selects_nothing = True
+        return out
+
+
+def _is_mask(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_meta and value.dtype == torch.bool
 
 
 def _fused_attention(query: Tensor, key: Tensor, value: Tensor, *further: Any, **options: Any) -> Tensor:
@@ -121,8 +134,8 @@ def _fused_attention(query: Tensor, key: Tensor, value: Tensor, *further: Any, *
         return scaled_dot_product_attention(query, key, value, *further, **options)
     options.pop("enable_gqa", None)
     mask = options.pop("attn_mask", None)
-    if mask is not None and mask.dtype == torch.bool:
-        mask = mask.to(query.dtype)  # as scores, which is what the kernel takes
+    if mask is not None and (mask.dtype == torch.bool or not mask.is_meta):
+        mask = mask.to(query)  # as scores, which is what the kernel takes
     return _aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, attn_mask=mask, **options)[0]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from ray.rllib.utils.torch_utils import clip_gradients
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -37,13 +37,21 @@ def shard(model: Any, mesh: DeviceMesh, *, compute_dtype: torch.dtype | None = N
     reduce_dtype = torch.float32 if compute_dtype else None
     # Autocast decides what inputs are cast: tables of sines, for one, are not.
     precision = MixedPrecisionPolicy(compute_dtype, reduce_dtype, cast_forward_inputs=False)
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    blocks = set(getattr(base, "_no_split_modules", None) or getattr(base, "_repeated_blocks", None) or ())
-    for part in list(model.modules()):
-        if type(part).__name__ in blocks:
-            fully_shard(part, mesh=mesh, mp_policy=precision)
+    for part in blocks_of(model):
+        fully_shard(part, mesh=mesh, mp_policy=precision)
     # The outermost one would else stay whole between forward and backward, and after a forward without gradients.
     fully_shard(model, mesh=mesh, mp_policy=precision, reshard_after_forward=True)
+
+
+def blocks_of(model: Any) -> list[nn.Module]:
+    """The blocks of layers that `shard` puts together one at a time.
+
+    Args:
+        model: see `shard`.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    names = set(getattr(base, "_no_split_modules", None) or getattr(base, "_repeated_blocks", None) or ())
+    return [part for part in model.modules() if type(part).__name__ in names]
 
 
 def whole(value: Tensor) -> Tensor:

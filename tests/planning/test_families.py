@@ -1,0 +1,84 @@
+"""Plans of pipelines that read values of their texts, against the real modules doing the same."""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+from pathlib import Path
+
+import pytest
+import torch
+
+from flexgym.flow import noise_scale
+from flexgym.generators import FlowGenerator, wrap_pipeline
+from flexgym.planning.devices import choose_device
+from flexgym.planning.phases import Work, do_once, prepare
+from flexgym.planning.plan import make_plan
+from flexgym.planning.settings import PlanSettings
+from flexgym.planning.skeleton import build_skeleton
+from tests.generators.tiny import CASES, shorten
+
+FAMILIES = ("lumina2", "hunyuan_video15", "hunyuan_video15_frame")
+
+
+def settings_of(family: str, folder: Path, **further: object) -> PlanSettings:
+    case = CASES[family]
+    sampling = {**case.settings, case.guidance: 4.0}
+    noise = noise_scale("cps")
+    return PlanSettings(str(folder), "image", noise, sampling=sampling, group_size=4, groups=2, **further)  # type: ignore[arg-type]
+
+
+def work_of(generator: FlowGenerator, settings: PlanSettings) -> Work:
+    shorten(generator.pipe)
+    prepare(generator, settings)
+    return do_once(generator, settings, foreach=True)
+
+
+def fill_texts(generator: FlowGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a real generator take all tokens of a text for such of the prompt, as a plan does."""
+    encode = generator._encode
+
+    def filled(text: str) -> dict[str, torch.Tensor]:
+        return {name: torch.ones_like(value) if "mask" in name else value for name, value in encode(text).items()}
+
+    monkeypatch.setattr(generator, "_encode", filled)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "way", [{"mode": "lora"}, {"mode": "full", "gradient_checkpointing": True}], ids=["adapter", "full"]
+)
+def test_what_is_counted_without_data_is_what_runs(
+    family: str, way: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pipe = CASES[family].build()
+    pipe.save_pretrained(tmp_path)
+    settings = settings_of(family, tmp_path, **way)
+    planned = work_of(build_skeleton(tmp_path, settings.dtype, settings.sampling), settings)
+    real = wrap_pipeline(pipe, **settings.sampling)
+    fill_texts(real, monkeypatch)
+    seen = work_of(real, settings)
+    assert (planned.text, planned.optimiser_state) == (seen.text, seen.optimiser_state)
+    for part in ("step", "decoding", "replay"):
+        counted, run = getattr(planned, part), getattr(seen, part)
+        assert counted.flops == run.flops, part
+        assert astuple(counted) == pytest.approx(astuple(run), rel=0.02), part
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_they_are_planned_from_a_folder(family: str, tmp_path: Path):
+    CASES[family].build().save_pretrained(tmp_path)
+    for file in tmp_path.rglob("*.safetensors"):
+        file.unlink()
+    plan = make_plan(settings_of(family, tmp_path), choose_device("h100"))
+    assert [phase.name for phase in plan.phases] == ["sampling", "decoding", "update"]
+    assert all(phase.parts["activations"] > 0 and phase.flops > 0 for phase in plan.phases)
+
+
+def test_hunyuan_video_15_takes_texts_as_long_as_its_pipeline_says(tmp_path: Path):
+    """Not as the tokenizer of its folder would: that of Qwen takes far more."""
+    CASES["hunyuan_video15"].build().save_pretrained(tmp_path)
+    settings = settings_of("hunyuan_video15", tmp_path)
+    generator = build_skeleton(tmp_path, settings.dtype, settings.sampling)
+    generator.condition(["a prompt"])
+    lengths = {tensor.shape[1] for tensor in generator.encoded_text if tensor.ndim > 1}
+    assert lengths == {1000, 256}
