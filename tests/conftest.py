@@ -12,6 +12,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import random  # noqa: E402
+import signal  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 
 import hypothesis  # noqa: E402
@@ -20,6 +21,9 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So a shell starts what runs in its background; some tests press Ctrl-C and would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples on every machine; the first example may have to import a library.
 hypothesis.settings.register_profile("flexgym", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("flexgym")
