@@ -110,7 +110,7 @@ def describe(spec: Spec, reading: Reading, met: Mapping[str, bool]) -> str:
 
 def _agreement(spec: Spec, frame: Sequence[Seen], met: Mapping[str, bool]) -> int:
     """Of how many constraints a single frame says the same as the whole sample."""
-    return sum(met[name] == holds for name, holds in check_frame(spec, frame).items() if name in met)
+    return sum(met[name] == holds for name, holds in check_frame(spec, frame).items())
 
 
 def _phrase(spec: Spec, thing: Seen | None) -> str:

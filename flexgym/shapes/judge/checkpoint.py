@@ -25,11 +25,11 @@ from flexgym.shapes.judge.brief import pieces, words
 from flexgym.shapes.scenes import SIZE
 
 NUM_FRAMES = 9
-"""Pictures per video: enough to tell the motions of the small world apart."""
+"""Pictures per video: all there are, since one of them may decide."""
 ASKED = JudgeConfig(inputs={"num_frames": NUM_FRAMES}, decoding={"max_tokens": 160}, batch_size=128)
 """How the judge is asked, as its folder says."""
 CONTEXT = 640
-"""Tokens of a request and its reply; those of two videos take some 250."""
+"""Tokens of a request and its reply; those of two videos take some 400."""
 PATCH = 4
 DESCRIBE = "Say what each candidate shows, and what of the caption it misses. The caption: "
 """The text below the pictures in the first stage of training, before a caption as a JSON string."""
