@@ -20,12 +20,9 @@ from flexgym.rm.data.files import MediaFile
 from flexgym.rm.data.media import load_frames, load_picture
 from flexgym.rm.data.problems import RowError
 from flexgym.rm.data.schema import PreferencePair
-from flexgym.rm.data.shuffling import shuffle_sides
+from flexgym.rm.data.shuffling import ORDERS, shuffle_sides
 from flexgym.rm.evaluation_figures import PairResult, TieRule, Vote
 from flexgym.types import Prompt, SampleGroup
-
-ORDERS = ("both", "given", "shuffled")
-"""Both orders of each pair, the one in the file, or one by a seeded coin."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class EvaluationOptions:
     """How pairs are judged.
 
     Attributes:
-        orders: one of `ORDERS`.
+        orders: one of `flexgym.rm.data.ORDERS`.
         ties: what becomes of tied labels.
         batch: pairs that are asked and in memory at a time.
         num_frames: pictures of each video.

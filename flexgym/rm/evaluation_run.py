@@ -24,7 +24,7 @@ class EvaluationRun:
         files: of the benchmark.
         out: the folder of the report.
         benchmark: its name, see `flexgym.rm.benchmarks.BENCHMARKS`.
-        orders: see `flexgym.rm.evaluation.ORDERS`.
+        orders: see `flexgym.rm.data.ORDERS`.
         media: folder of images and videos; that of each file when None.
         batch: pairs that are asked at a time.
 

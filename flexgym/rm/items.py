@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from flexgym.errors import ConfigError
+from flexgym.errors import ConfigError, check_names
 from flexgym.judge.inputs import Inputs
-from flexgym.rm.data import PreferencePair, Question, ReadOptions, RowError, read_rows, shuffle_sides
+from flexgym.rm.data import ORDERS, PreferencePair, Question, ReadOptions, RowError, in_orders, read_rows
 from flexgym.rm.data.files import MAX_PICTURES
 from flexgym.rm.data.problems import row_error
 from flexgym.rm.replies import Query, make_query
@@ -28,23 +28,27 @@ class ItemOptions:
     Attributes:
         files: of preference pairs, JSON Lines or Parquet.
         question: the same as when the judge is used.
-        seed: of the coin that decides which candidate stands first, see `shuffle_sides`; None keeps the order.
+        orders: in which each pair is asked about, one of `flexgym.rm.data.ORDERS`.
+        seed: of the coin that decides which candidate stands first, for ``orders="shuffled"``.
         batch: pairs in memory and under way at once.
         ties: whether pairs without a winner are asked about, too.
         read: how the files are read.
 
     Raises:
         ConfigError: no positive batch, or more frames than a row may show.
+        UnknownNameError: no such orders.
     """
 
     files: Sequence[Path]
     question: Question = field(default_factory=Question)
-    seed: int | None = 0
+    orders: str = "shuffled"
+    seed: int = 0
     batch: int = 64
     ties: bool = False
     read: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
+        check_names("orders of pairs", [self.orders], ORDERS)
         if self.batch < 1:
             raise ConfigError(f"batch: expected at least 1 pair at a time, got {self.batch}")
         if 2 * self.question.num_frames > MAX_PICTURES:
@@ -75,13 +79,13 @@ def _queries(pairs: list[PreferencePair], options: ItemOptions, left_out: Counte
         if pair.winner is None and not options.ties:
             left_out[TIE] += 1
             continue
-        shown = pair if options.seed is None else shuffle_sides(pair, options.seed)
-        try:
-            yield make_query(shown, options.question, inputs)
-        except RowError as problem:
-            left_out[problem.kind] += 1
-        except ValidationError as error:
-            left_out[row_error(error).kind] += 1
+        for shown in in_orders(pair, options.orders, options.seed):
+            try:
+                yield make_query(shown, options.question, inputs)
+            except RowError as problem:
+                left_out[problem.kind] += 1
+            except ValidationError as error:
+                left_out[row_error(error).kind] += 1
 
 
 def share_line(name: str, part: int, whole: int) -> str:

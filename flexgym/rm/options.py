@@ -180,7 +180,7 @@ class DataOptions:
         out: the file to write.
         replies: the file that keeps replies; beside ``out`` when None.
         seed: of the coin that decides which candidate stands first.
-        keep_order: leave the candidates as they stand in the file.
+        orders: in which each pair is asked about: by the coin, as in the file, or both.
         batch: pairs at once.
         media_root: a folder that holds all media.
         max_bad_share: of the rows, before reading stops.
@@ -190,7 +190,7 @@ class DataOptions:
     out: Annotated[Path, typer.Option(help="the file to write, ending in .jsonl")]
     replies: Annotated[Path | None, typer.Option(help="where replies are kept; OUT.replies.jsonl by default")] = None
     seed: Annotated[int, typer.Option(help="of the coin that decides which candidate stands first")] = 0
-    keep_order: Annotated[bool, typer.Option(help="leave candidates as they stand in the file")] = False
+    orders: Annotated[str, typer.Option(help="shuffled, given or both: which candidate stands first")] = "shuffled"
     batch: Annotated[int, typer.Option(help="pairs in memory and under way at once")] = 64
     media_root: Annotated[Path | None, typer.Option(help="a folder that holds all media")] = None
     max_bad_share: Annotated[float, typer.Option(help="stop where a larger share of the rows is bad")] = 0.05
@@ -203,8 +203,7 @@ class DataOptions:
             ConfigError: an option that makes no sense.
         """
         read = ReadOptions(root=self.media_root, bad=BadRows(max_share=self.max_bad_share))
-        seed = None if self.keep_order else self.seed
-        return ItemOptions(files, question, seed=seed, batch=self.batch, ties=ties, read=read)
+        return ItemOptions(files, question, orders=self.orders, seed=self.seed, batch=self.batch, ties=ties, read=read)
 
     def reply_file(self) -> ReplyFile:
         """The file that keeps replies, to be opened."""

@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from flexgym.errors import ConfigError
+from flexgym.errors import ConfigError, UnknownNameError
 from flexgym.judge.backends.base import Decoding
 from flexgym.judge.parser import parse_assessment
 from flexgym.rm.command import app
@@ -30,7 +30,7 @@ def answer(body, identity, serial):
 
 def run(server, folder, *, teacher=None, batch=2, **options):
     """Distil the pairs of a folder; the report and the asker."""
-    items = ItemOptions([folder / "pairs.jsonl"], seed=None, batch=batch, **options)
+    items = ItemOptions([folder / "pairs.jsonl"], orders="given", batch=batch, **options)
     with ReplyFile(folder / "replies.jsonl") as file:
         asker = Asker(teacher or server_teacher(server), file)
         return distill(asker, items, folder / "traces.jsonl"), asker
@@ -114,7 +114,7 @@ def test_an_interrupted_run_goes_on_and_pays_for_nothing_twice(tmp_path, cut):
 
 def test_another_teacher_or_decoding_is_asked_anew(tmp_path):
     write_pairs(tmp_path, [0, 1])
-    items = ItemOptions([tmp_path / "pairs.jsonl"], seed=None)
+    items = ItemOptions([tmp_path / "pairs.jsonl"], orders="given")
     with ScriptedServer() as server, ReplyFile(tmp_path / "replies.jsonl") as file:
         for name, tokens, chats in [("a", 9, 2), ("a", 9, 2), ("b", 9, 4), ("b", 8, 6)]:
             asker = Asker(server_teacher(server, name), file)
@@ -146,6 +146,24 @@ def test_the_oracle_teaches_the_small_world(tmp_path):
     assert [trace.category for trace in traces] == [rows[int(trace.id)]["category"] for trace in traces]
 
 
+def test_both_orders_are_two_traces(tmp_path):
+    _, pairs = small_world(tmp_path)
+    with ReplyFile(tmp_path / "replies.jsonl") as file:
+        asker = Asker(OracleTeacher(), file)
+        report = distill(asker, ItemOptions([pairs], orders="both"), tmp_path / "traces.jsonl")
+    assert (report.asked, report.kept) == (14, 10)
+    traces = list(read_rows(tmp_path / "traces.jsonl", SFTRow))
+    for one, other in zip(traces[::2], traces[1::2], strict=True):
+        half = len(one.images) // 2
+        assert (one.id, one.images) == (other.id, other.images[half:] + other.images[:half])
+        assert {parse_assessment(trace.reply).side for trace in (one, other)} == {0, 1}
+
+
+def test_orders_have_names(tmp_path):
+    with pytest.raises(UnknownNameError, match="bth.*both"):
+        ItemOptions([tmp_path / "pairs.jsonl"], orders="bth")
+
+
 def test_the_oracle_refuses_another_world(tmp_path):
     write_pairs(tmp_path, [0])
     report, asker = run(None, tmp_path, teacher=OracleTeacher())
@@ -174,7 +192,9 @@ def test_the_command_asks_a_server_with_a_key(tmp_path, monkeypatch):
     monkeypatch.setenv("TEACHER_KEY", "secret")
     with ScriptedServer(api_key="secret", models=("a", "b"), record=True) as server:
         arguments = ["distill", str(pairs), "--teacher", server.url, "--out", str(tmp_path / "t.jsonl")]
-        result = CliRunner().invoke(app, [*arguments, "--api-key-env", "TEACHER_KEY", "--model", "b", "--keep-order"])
+        result = CliRunner().invoke(
+            app, [*arguments, "--api-key-env", "TEACHER_KEY", "--model", "b", "--orders", "given"]
+        )
     assert result.exit_code == 0, result.output
     assert [body["model"] for body in server.bodies] == ["b", "b"]
     assert "kept: 1 (50.0%)" in result.output

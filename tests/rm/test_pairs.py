@@ -51,7 +51,7 @@ class Always:
 
 def run(server, folder, trajectory, *, out="dpo.jsonl", batch=3):
     """Make pairs of the items of a folder; the report, the rows and the asker."""
-    items = ItemOptions([folder / "pairs.jsonl"], seed=None, batch=batch)
+    items = ItemOptions([folder / "pairs.jsonl"], orders="given", batch=batch)
     with ReplyFile(folder / "replies.jsonl") as file:
         asker = Asker(server_teacher(server), file)
         report = PairMaker(asker, trajectory).write(items, folder / out)
@@ -290,7 +290,7 @@ def test_the_command_with_a_teacher(tmp_path, monkeypatch):
     pairs = write_pairs(tmp_path, WINNERS)
     monkeypatch.setenv("TEACHER_KEY", "secret")
     with ScriptedServer(answer=trace) as judge, ScriptedServer(answer=prefers("GOOD"), api_key="secret") as teacher:
-        arguments = ["pairs", str(pairs), "--judge", judge.url, "--trajectory", teacher.url, "--keep-order"]
+        arguments = ["pairs", str(pairs), "--judge", judge.url, "--trajectory", teacher.url, "--orders=given"]
         arguments += ["--out", str(tmp_path / "dpo.jsonl"), "--price", "1000", "10000"]
         arguments += ["--trajectory-key-env", "TEACHER_KEY"]
         result = CliRunner().invoke(app, arguments)
@@ -323,7 +323,7 @@ def test_the_command_with_rules(tmp_path):
         return json.dumps(truth if body["seed"] else changed(truth, _other_evidence))
 
     with ScriptedServer(answer=answer) as server:
-        arguments = ["pairs", str(pairs), "--judge", server.url, "--trajectory", "rules", "--keep-order"]
+        arguments = ["pairs", str(pairs), "--judge", server.url, "--trajectory", "rules", "--orders=given"]
         result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "dpo.jsonl")])
     assert result.exit_code == 0, result.output
     assert "  both_right: 2 (100.0%)" in result.output.splitlines()

@@ -9,10 +9,11 @@ from flexgym.rm.data.media import check_source, load_frames, load_picture, load_
 from flexgym.rm.data.problems import BadRows, DataError, DataReport, RowError
 from flexgym.rm.data.reading import ReadOptions, RowStream, read_rows
 from flexgym.rm.data.schema import DPORow, Message, Part, PreferencePair, Row, SFTRow
-from flexgym.rm.data.shuffling import both_orders, shuffle_sides
+from flexgym.rm.data.shuffling import ORDERS, in_orders, shuffle_sides
 from flexgym.rm.data.writing import MediaStore, RowWriter, write_rows
 
 __all__ = [
+    "ORDERS",
     "BadRows",
     "Clip",
     "DPORow",
@@ -33,9 +34,9 @@ __all__ = [
     "SFTRow",
     "Source",
     "as_chat",
-    "both_orders",
     "check_source",
     "dpo_row",
+    "in_orders",
     "load_frames",
     "load_picture",
     "load_pictures",

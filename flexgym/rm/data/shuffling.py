@@ -7,6 +7,9 @@ import json
 
 from flexgym.rm.data.schema import PreferencePair
 
+ORDERS = ("both", "given", "shuffled")
+"""Both orders of each pair, the one in the file, or one by a seeded coin."""
+
 
 def is_swapped(pair: PreferencePair, seed: int) -> bool:
     """Whether the sides of a pair are exchanged under a seed: a fair coin of the row's own.
@@ -38,6 +41,14 @@ def shuffle_sides(pair: PreferencePair, seed: int) -> PreferencePair:
     return pair.swapped() if is_swapped(pair, seed) else pair
 
 
-def both_orders(pair: PreferencePair) -> tuple[PreferencePair, PreferencePair]:
-    """The pair as it is, and with its sides exchanged."""
-    return pair, pair.swapped()
+def in_orders(pair: PreferencePair, orders: str, seed: int) -> tuple[PreferencePair, ...]:
+    """The pair in the order or the two orders in which it is asked about.
+
+    Args:
+        pair: in the order of its data file.
+        orders: one of `ORDERS`.
+        seed: of the coin, see `is_swapped`.
+    """
+    if orders == "both":
+        return pair, pair.swapped()
+    return (shuffle_sides(pair, seed),) if orders == "shuffled" else (pair,)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from flexgym.rm.data import MediaFile, PreferencePair, both_orders, shuffle_sides
+from flexgym.rm.data import MediaFile, PreferencePair, in_orders, shuffle_sides
 from flexgym.rm.data.shuffling import is_swapped
 from tests.rm.data.builders import pair
 
@@ -47,4 +47,10 @@ def test_the_label_follows():
         shuffled = shuffle_sides(item, 0)
         assert (shuffled.first, shuffled.second)[shuffled.winner] == item.first
         assert shuffled == (item.swapped() if is_swapped(item, 0) else item)
-    assert both_orders(PAIRS[0]) == (PAIRS[0], PAIRS[0].swapped())
+
+
+def test_the_orders_of_a_pair():
+    for item in PAIRS[:8]:
+        assert in_orders(item, "both", 0) == (item, item.swapped())
+        assert in_orders(item, "given", 0) == (item,)
+        assert in_orders(item, "shuffled", 3) == (shuffle_sides(item, 3),)
