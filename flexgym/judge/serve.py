@@ -19,7 +19,7 @@ import httpx
 
 from flexgym.errors import ConfigError, FlexGymError
 from flexgym.judge.backends.local import check_source
-from flexgym.judge.sources import locate_judge, read_judge_config
+from flexgym.judge.sources import locate_judge, picture_limit
 
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 30.0
@@ -97,7 +97,6 @@ def serve_command(options: ServeOptions) -> list[str]:
     """
     source = str(locate_judge(options.source))
     check_source(source)
-    max_pictures = options.max_pictures or read_judge_config(source).max_pictures
     words = [
         _executable(options.executable),
         "serve",
@@ -109,7 +108,7 @@ def serve_command(options: ServeOptions) -> list[str]:
         "--generation-config=vllm",
         "--enable-prefix-caching",
         "--enable-prompt-tokens-details",
-        f"--limit-mm-per-prompt={json.dumps({'image': max_pictures, 'video': 0})}",
+        f"--limit-mm-per-prompt={json.dumps(picture_limit(source, options.max_pictures))}",
         f"--mm-processor-cache-gb={options.picture_cache_gb:g}",
         f"--data-parallel-size={options.data_parallel_size}",
         f"--gpu-memory-utilization={options.gpu_memory_utilization:g}",

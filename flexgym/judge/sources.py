@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flexgym.errors import CheckpointError, built_settings
+from flexgym.errors import CheckpointError, ConfigError, built_settings
 from flexgym.judge.inputs import Inputs
 
 EMBEDDED_JUDGE = "shapes-judge"
@@ -49,6 +49,22 @@ class JudgeConfig:
 def locate_judge(source: _Source) -> _Source | Path:
     """The folder behind `EMBEDDED_JUDGE`; any other source as it is."""
     return _CHECKPOINTS / "judge" if source == EMBEDDED_JUDGE else source
+
+
+def picture_limit(source: Any, most: int | None) -> dict[str, int]:
+    """The limit that vLLM sets to what one request may show.
+
+    Args:
+        source: the judge.
+        most: pictures; as many as the judge's own configuration asks for when None.
+
+    Raises:
+        ConfigError: fewer than one picture.
+    """
+    most = read_judge_config(source).max_pictures if most is None else most
+    if most < 1:
+        raise ConfigError(f"max_pictures must be at least 1, got {most}")
+    return {"image": most, "video": 0}
 
 
 def read_judge_config(source: Any) -> JudgeConfig:

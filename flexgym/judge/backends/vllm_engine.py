@@ -19,7 +19,7 @@ from flexgym.judge.backends.chat_format import one_line
 from flexgym.judge.backends.local import TEMPLATE_SETTINGS, check_source, open_picture, user_message
 from flexgym.judge.backends.usage import Usage
 from flexgym.judge.protocol import JudgeFailure
-from flexgym.judge.sources import read_judge_config
+from flexgym.judge.sources import picture_limit
 
 _PICTURES_KEPT = 64
 _COUNTERS = ("prefix_cache_queries", "prefix_cache_hits", "mm_cache_queries", "mm_cache_hits")
@@ -46,7 +46,7 @@ class VLLMBackend:
             where the tokens of all of them fit into ``max_num_batched_tokens``.
 
     Raises:
-        ConfigError: vLLM is not installed.
+        ConfigError: vLLM is not installed, or no positive number of pictures.
         CheckpointError: there is no such checkpoint.
     """
 
@@ -70,7 +70,7 @@ class VLLMBackend:
             max_model_len=max_model_len,
             enforce_eager=enforce_eager,
             enable_sleep_mode=share_gpu,
-            limit_mm_per_prompt={"image": max_pictures or read_judge_config(source).max_pictures, "video": 0},
+            limit_mm_per_prompt=picture_limit(source, max_pictures),
             dtype=dtype,
             generation_config="vllm",
             enable_prefix_caching=True,

@@ -74,6 +74,8 @@ def test_settings_of_the_checkpoint_are_switched_off(vllm, tmp_path):
     assert settings["enable_prefix_caching"] is True
     assert settings["limit_mm_per_prompt"] == {"image": 2, "video": 0}
     assert "trust_remote_code" not in settings
+    with pytest.raises(ConfigError, match="max_pictures must be at least 1, got 0"):
+        VLLMBackend(tmp_path, max_pictures=0)
 
 
 def test_the_engine_sleeps_between_uses(vllm, tmp_path):
