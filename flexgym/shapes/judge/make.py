@@ -1,11 +1,11 @@
 """The small judge from nothing to its figures (``python -m flexgym.shapes.judge.make runs/judge``).
 
 Every step is a command that anyone can run (`flexgym.rm distill`, `train`, `export`, `pairs`, `evaluate`); a step whose
-result is there is left out, so the script goes on where it was stopped. Seeds share the first stage and the data.
+result is there is left out, so the script goes on where it was stopped. Seeds share the base and the data.
 
 A policy that is trained with the judge finds pictures that it errs on, which no base generator makes. So a judge is
 made in rounds: train policies with it (`python -m agents.pref_grpo`), export them (`flexgym export`), and make the next
-judge with their folders as ``--policy``.
+judge from it (``--base``) with their folders as ``--policy``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import torch
 import typer
 
 from flexgym.shapes.judge.checkpoint import ASKED, NUM_FRAMES
@@ -28,101 +29,127 @@ from flexgym.shapes.judge.preferences import ONE_WHOLE, PairSet, write_pairs
 
 logger = logging.getLogger(__name__)
 
-KINDS, SOURCES = ("image", "video"), ("rendered", "generated")
+SETS = (("image", "rendered"), ("image", "generated"), ("video", "rendered"), ("video", "generated"))
+"""Kinds and sources of the pairs of base generators."""
 TAUGHT = ("training", "rich")
+ORDERS_TOLD = {"any": "shuffled", "whole": "both"}
+"""In which orders pairs are distilled."""
 STAGES = ("sft", "dpo_one_right", "dpo")
 """The judges of the table: after fine-tuning, after DPO without items of two right traces, and after full DPO."""
-DPO_BATCH = 32
-"""Rows of a step of alignment; fewer where there are fewer."""
-_SETS = tuple((kind, source) for kind in KINDS for source in SOURCES)
+SFT_ITERATION, DPO_ITERATION = 50 * 32, 10 * 32
+"""Rows of an iteration in the recipes."""
+DPO_LR = 5e-5
+_BATCH = 32
 _ASK = (f"--num-frames={NUM_FRAMES}", f"--max-tokens={ASKED.decoding['max_tokens']}")
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How much data is made; pairs by kind, from each source.
+class Round:
+    """How a judge is made from another one.
 
     Attributes:
-        sft: pairs to distil.
-        whole: pairs to distil of which exactly one is right. What cannot be told apart is then as often the first as
-            the second, so that a verdict does not follow from the order.
+        any_pairs: pairs to distil, of each of the `SETS`.
+        whole: pairs to distil of which exactly one is right, of each of the `SETS`, each in both orders. What cannot be
+            told apart is then as often the first as the second, so that a verdict does not follow from the order.
+        dpo: pairs to sample traces for, of each of the `SETS`, exactly one of them right.
         counting: pairs of images to distil of captions that count, from the generator and from each trained policy.
         policy: pairs of images to distil of any caption, from each trained policy.
-        dpo: pairs to sample traces for.
-        held_out: pairs to measure on, of each kind and source, exactly one of them right.
-        sft_iterations: of fine-tuning, 50 steps each.
+        held_out: pairs to measure on, of each of the `SETS`, exactly one of them right.
+        sft_passes: of fine-tuning over its traces.
+        sft_lr: the highest.
         dpo_passes: over the pairs of traces.
+        bfloat16: what trains and what draws computes in bfloat16: faster on processors with AVX512-BF16.
     """
 
-    sft: dict[str, int]
-    whole: dict[str, int]
-    dpo: dict[str, int]
-    counting: int = 1500
+    any_pairs: tuple[int, int, int, int]
+    whole: tuple[int, int, int, int]
+    dpo: tuple[int, int, int, int] = (200, 600, 200, 800)
+    counting: int = 1000
     policy: int = 1500
     held_out: int = 250
-    sft_iterations: int = 27
-    dpo_passes: int = 2
+    sft_passes: float = 1.0
+    sft_lr: float = 6e-4
+    dpo_passes: float = 2.0
+    bfloat16: bool = False
 
 
-SIZES = Sizes(
-    sft={"image": 5000, "video": 2000}, whole={"image": 1600, "video": 2000}, dpo={"image": 2000, "video": 800}
-)
+FIRST = Round((5000, 5000, 2000, 2000), whole=(1600, 1600, 2000, 2000), counting=1500, sft_passes=1.5, sft_lr=1e-3)
+"""From a base that can only say what it sees."""
+NEXT = Round((0, 0, 0, 900), whole=(700, 2000, 700, 5600))
+"""From an earlier judge."""
 
 
-def make_data(folder: Path, sizes: Sizes, policies: Sequence[Path] = ()) -> None:
+def make_data(folder: Path, plan: Round, policies: Sequence[Path] = ()) -> None:
     """Pairs to learn from and to measure on, and the traces of the small world's rules."""
-    for number, (kind, source) in enumerate(_SETS):
-        wanted = (
-            ("sft", sizes.sft[kind], TAUGHT, "any"),
-            ("dpo", sizes.dpo[kind], TAUGHT, "any"),
-            ("held_out", sizes.held_out, ("held_out",), ONE_WHOLE),
-            ("sft_whole", sizes.whole[kind], TAUGHT, ONE_WHOLE),
-        )
-        for place, (name, count, splits, rule) in enumerate(wanted):
+    with torch.autocast("cpu", torch.bfloat16, enabled=plan.bfloat16):
+        for name, pairs in pair_sets(plan, policies).items():
+            file = folder / f"{name}.jsonl"
+            if pairs.count and not file.exists():
+                write_pairs(file, pairs)
+                logger.info("%d pairs in %s", pairs.count, file)
+    for name, orders in ORDERS_TOLD.items():
+        traces = folder / f"traces_{name}.jsonl"
+        if not traces.exists():
+            _run("distill", *_files(folder, name), "--teacher=oracle", f"--orders={orders}", *_ASK, f"--out={traces}")
+
+
+def pair_sets(plan: Round, policies: Sequence[Path]) -> dict[str, PairSet]:
+    """All sets of pairs by the names of their files, which say what they are for."""
+    found = {}
+    uses = (
+        ("any", plan.any_pairs, TAUGHT, "any"),
+        ("dpo", plan.dpo, TAUGHT, ONE_WHOLE),
+        ("held_out", (plan.held_out,) * len(SETS), ("held_out",), ONE_WHOLE),
+        ("whole", plan.whole, TAUGHT, ONE_WHOLE),
+    )
+    for place, (name, counts, splits, rule) in enumerate(uses):
+        for number, ((kind, source), count) in enumerate(zip(SETS, counts, strict=True)):
             seed = 1000 + 10 * number + place
-            pairs = PairSet(source, kind=kind, count=count, splits=splits, rule=rule, seed=seed)
-            _write(folder / f"{name}_{kind}_{source}.jsonl", pairs)
+            found[f"{name}_{kind}_{source}"] = PairSet(
+                source, kind=kind, count=count, splits=splits, rule=rule, seed=seed
+            )
     painters: list[str | Path] = ["generated", *policies]
     for number, painter in enumerate(painters):
-        pairs = PairSet(painter, kind="image", count=sizes.counting, splits=TAUGHT, rule="any", seed=2000 + number)
-        _write(folder / f"sft_counting{number}.jsonl", replace(pairs, category="counting"))
+        pairs = PairSet(painter, kind="image", count=plan.counting, splits=TAUGHT, rule="any", seed=2000 + number)
+        found[f"any_counting_{number}"] = replace(pairs, category="counting")
         if number:
-            _write(folder / f"sft_policy{number}.jsonl", replace(pairs, count=sizes.policy, seed=3000 + number))
-    traces = folder / "traces.jsonl"
-    if not traces.exists():
-        _run("distill", *_files(folder, "sft"), "--teacher=oracle", *_ASK, f"--out={traces}")
+            found[f"any_policy_{number}"] = replace(pairs, count=plan.policy, seed=3000 + number)
+    return found
 
 
-def _write(file: Path, pairs: PairSet) -> None:
-    if not file.exists():
-        write_pairs(file, pairs)
-        logger.info("%d pairs in %s", pairs.count, file)
-
-
-def make_judge(folder: Path, base: Path, *, seed: int, sizes: Sizes) -> None:
+def make_judge(folder: Path, base: Path, *, seed: int, plan: Round) -> None:
     """Fine-tune, sample pairs of traces, align, and measure, with one seed."""
     own = folder / f"seed{seed}"
     judges = {stage: own / stage for stage in STAGES}
-    taught = (f"debugging.seed={seed}", f"run.iterations={sizes.sft_iterations}")
-    _train("sft", judges["sft"], *taught, source=base, rows=folder / "traces.jsonl")
-    for stage, how in (("dpo_one_right", ("--without-both-right",)), ("dpo", ("--trajectory=rules",))):
+    how = (f"debugging.seed={seed}", *(["judge.compute_dtype=bfloat16"] if plan.bfloat16 else []))
+    traces = [folder / f"traces_{name}.jsonl" for name in ORDERS_TOLD]
+    length = _length(traces, plan.sft_passes, SFT_ITERATION, warm_up=1000, lr=plan.sft_lr)
+    _train("sft", judges["sft"], *how, *length, source=base, rows=traces)
+    for stage, chosen in (("dpo_one_right", ("--without-both-right",)), ("dpo", ("--trajectory=rules",))):
         rows = own / f"{stage}.jsonl"
         if not rows.exists():
             asked = (f"--judge={judges['sft']}", f"--replies={own / 'replies.jsonl'}", f"--seed={seed}", "--batch=256")
-            _run("pairs", *_files(folder, "dpo"), *asked, *how, *_ASK, f"--out={rows}")
-        count = sum(1 for _ in rows.open())
-        batch, iterations = min(DPO_BATCH, count), max(1, sizes.dpo_passes * count // (10 * DPO_BATCH))
-        length = (f"run.iterations={iterations}", f"training.batch_size={batch}", f"training.micro_batch_size={batch}")
-        _train("dpo", judges[stage], f"debugging.seed={seed}", *length, source=judges["sft"], rows=rows)
+            _run("pairs", *_files(folder, "dpo"), *asked, *chosen, *_ASK, f"--out={rows}")
+        length = _length([rows], plan.dpo_passes, DPO_ITERATION, warm_up=400, lr=DPO_LR)
+        _train("dpo", judges[stage], *how, *length, source=judges["sft"], rows=[rows])
     for judge in judges.values():
-        for kind, source in _SETS:
+        for kind, source in SETS:
             report = judge.with_name(f"{judge.name}_report") / f"{kind}_{source}"
             if not (report / "report.json").exists():
                 held_out = folder / f"held_out_{kind}_{source}.jsonl"
                 _run("evaluate", held_out, f"--judge={judge}", "--batch=128", f"--out={report}")
 
 
-def _train(stage: str, judge: Path, *overrides: str, source: Path, rows: Path) -> None:
+def _length(rows: list[Path], passes: float, iteration: int, *, warm_up: int, lr: float) -> list[str]:
+    """Overrides for as many iterations as make so many passes; the rate falls to nothing with the last one."""
+    count = sum(sum(1 for _ in file.open()) for file in rows)
+    batch, iterations = min(_BATCH, count), max(1, round(passes * count / iteration))
+    schedule = [[0, 0.0], [warm_up, lr], [max(iterations * iteration, 2 * warm_up), 0.0]]
+    sizes = [f"training.{name}={batch}" for name in ("batch_size", "micro_batch_size")]
+    return [f"run.iterations={iterations}", f"training.lr={schedule}", *sizes]
+
+
+def _train(stage: str, judge: Path, *overrides: str, source: Path, rows: list[Path]) -> None:
     """Train and export; a run that was stopped goes on."""
     if judge.exists():
         return
@@ -132,7 +159,7 @@ def _train(stage: str, judge: Path, *overrides: str, source: Path, rows: Path) -
     else:
         shutil.rmtree(run, ignore_errors=True)
         where = (f"run.root={run.parent}", f"run.name={run.name}", f"judge.source={source}")
-        data = (f"data.files=[{rows}]", f"data.root={run.parent.parent}")
+        data = (f"data.files=[{','.join(map(str, rows))}]", f"data.root={run.parent.parent}")
         _run("train", stage, f"--config=rm_{stage}_shapes.yaml", *where, *data, *overrides)
     _run("export", run, judge, "--dtype=float32")
 
@@ -157,7 +184,7 @@ def table(folder: Path, seeds: list[int]) -> str:
         ("same in both orders", "order_consistency"),
         ("failed", "failure_share"),
     ):
-        for kind, source in _SETS:
+        for kind, source in SETS:
             names = (f"seed{{}}/{stage}_report/{kind}_{source}/report.json" for stage in STAGES)
             cells = [_cell([_figure(folder / name.format(seed), figure) for seed in seeds]) for name in names]
             guess = f"{_majority(folder / f'held_out_{kind}_{source}.jsonl'):.3f}" if figure == "accuracy" else ""
@@ -183,20 +210,22 @@ def _majority(pairs: Path) -> float:
 def main(
     folder: Annotated[Path, typer.Argument(help="where everything goes")],
     *,
-    base: Annotated[Path | None, typer.Option(help="the first stage; FOLDER/base by default, made if missing")] = None,
+    base: Annotated[Path | None, typer.Option(help="the judge to go on from; FOLDER/base, made, by default")] = None,
     policy: Annotated[list[Path] | None, typer.Option(help="folders of policies trained with an earlier judge")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="one or several; 0 by default")] = None,
+    bfloat16: Annotated[bool, typer.Option(help="train and draw in bfloat16: faster with AVX512-BF16")] = False,
 ) -> None:
     """Make the judge with each seed, and write the table of its figures."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     folder = folder.absolute()
+    plan = replace(NEXT if base else FIRST, bfloat16=bfloat16)
     base = (base or folder / "base").absolute()
     if not base.exists():
         subprocess.run([sys.executable, "-m", "flexgym.shapes.judge.pretrain", f"--out={base}"], check=True)
-    make_data(folder, SIZES, policy or [])
+    make_data(folder, plan, policy or [])
     seeds = seed or [0]
     for each in seeds:
-        make_judge(folder, base, seed=each, sizes=SIZES)
+        make_judge(folder, base, seed=each, plan=plan)
     (folder / "table.md").write_text(table(folder, seeds))
 
 

@@ -14,17 +14,17 @@ import flexgym
 from flexgym.judge.sources import EMBEDDED_JUDGE, locate_judge
 from flexgym.shapes.judge.candidates import draw_candidates
 from flexgym.shapes.judge.checkpoint import NUM_FRAMES, build_judge
-from flexgym.shapes.judge.make import STAGES, Sizes, make_data, make_judge, table
+from flexgym.shapes.judge.make import ORDERS_TOLD, SETS, STAGES, Round, make_data, make_judge, table
 from flexgym.shapes.judge.pretrain import Batches, PicturePool, Recipe, train
 
-LITTLE = Sizes(
-    sft={"image": 24, "video": 12},
-    whole={"image": 8, "video": 4},
-    dpo={"image": 96, "video": 8},
+LITTLE = Round(
+    (0, 24, 12, 12),
+    whole=(8, 8, 4, 4),
+    dpo=(96, 96, 8, 8),
     counting=8,
     policy=8,
     held_out=4,
-    sft_iterations=1,
+    sft_passes=1,
     dpo_passes=1,
 )
 
@@ -78,12 +78,13 @@ def test_from_data_to_the_table_and_again(tmp_path):
     policy = Path(flexgym.__file__).parent / "shapes" / "checkpoints" / "t2i"
     for _ in range(2):  # the second time, everything is there
         make_data(tmp_path, LITTLE, [policy])
-        make_judge(tmp_path, base, seed=0, sizes=LITTLE)
+        make_judge(tmp_path, base, seed=0, plan=LITTLE)
     assert all((tmp_path / "seed0" / stage / "model.safetensors").is_file() for stage in STAGES)
     lines = table(tmp_path, [0]).splitlines()
     assert len(lines) == 2 + 3 * 4
-    assert {row["source"] for row in map(json.loads, (tmp_path / "traces.jsonl").open())} == {
-        *(f"shapes-{kind}-{source}" for kind in ("image", "video") for source in ("rendered", "generated")),
-        "shapes-image-t2i",
-    }
+    traces = {name: [json.loads(line) for line in (tmp_path / f"traces_{name}.jsonl").open()] for name in ORDERS_TOLD}
+    drawn = {f"shapes-{kind}-{source}" for kind, source in SETS}
+    assert {row["source"] for row in traces["any"]} == drawn - {"shapes-image-rendered"} | {"shapes-image-t2i"}
+    assert {row["source"] for row in traces["whole"]} == drawn
+    assert len(traces["whole"]) == 2 * sum(LITTLE.whole)
     assert lines[2].startswith("| rendered images, right | ")
