@@ -39,7 +39,7 @@ _TOKENS = 512
 class _Textless(FlowGenerator):
     """Encoded text without an encoder: of the right width, and as long as a prompt may be."""
 
-    def _encode(self, text: str) -> Embedding:
+    def _encode(self, text: str, **options: Any) -> Embedding:
         config = self.transformer.config
         width = next((config[name] for name in _WIDTHS if config.get(name)), None)
         if width is None:
