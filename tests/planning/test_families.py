@@ -18,7 +18,13 @@ from flexgym.planning.settings import PlanSettings
 from flexgym.planning.skeleton import build_skeleton
 from tests.generators.tiny import CASES, shorten
 
-FAMILIES = ("lumina2", "hunyuan_video15", "hunyuan_video15_frame")
+FAMILIES = (
+    "lumina2",
+    "hunyuan_video15",
+    "hunyuan_video15_frame",
+    "hunyuan_video_frame",
+    "hunyuan_video_concat_frame",
+)
 
 
 def settings_of(family: str, folder: Path, **further: object) -> PlanSettings:
