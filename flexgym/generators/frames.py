@@ -27,7 +27,7 @@ class FrameConditioned(TextConditioned):
     text_sees_frame: ClassVar[bool] = False
     """Whether ``encode_prompt`` reads the picture with the text; a text without one is read with a black picture."""
     noise_share: ClassVar[float] = 1.0
-    """Of what sampling starts from; the rest is the latents of the first frame, in every frame."""
+    """Of what sampling starts from; the rest is the picture in every frame: the first tensor of `encode_frame`."""
 
     def encode_frame(self, picture: Image.Image) -> Embedding:
         """What the transformer is told of a first frame, in a family that has them.

@@ -668,9 +668,7 @@ CASES = {
     "z_image": Case(z_image, {**_PICTURE, "max_sequence_length": 40}),
     "sana": Case(sana, _PICTURE),
     "hunyuan_video": Case(hunyuan_video, {**_VIDEO, "max_sequence_length": 40}, guidance="true_cfg_scale"),
-    "hunyuan_video_frame": Case(
-        hunyuan_video_frame, {**_VIDEO, "max_sequence_length": 40}, guidance="true_cfg_scale"
-    ),
+    "hunyuan_video_frame": Case(hunyuan_video_frame, {**_VIDEO, "max_sequence_length": 40}, guidance="true_cfg_scale"),
     "hunyuan_video_concat_frame": Case(
         partial(hunyuan_video_frame, "latent_concat"),
         {**_VIDEO, "num_frames": 9, "max_sequence_length": 40},

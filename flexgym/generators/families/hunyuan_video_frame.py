@@ -42,7 +42,7 @@ class HunyuanVideoFrameGenerator(HunyuanVideoGenerator):
         return str(self.pipe.transformer.config.image_condition_type)
 
     def cut_frames(self) -> int:
-        """Those of the first two latent frames but one, where the picture fills channels."""
+        """Four, where the picture fills channels."""
         return 4 if self._kind == "latent_concat" else 0
 
     def timestep(self, sigma: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class HunyuanVideoFrameGenerator(HunyuanVideoGenerator):
         return {KNOWN if self._kind == "token_replace" else _CHANNELS: latents}
 
     def frame_options(self, prompted: bool) -> dict[str, Any]:
-        """The empty text of guidance is told as many tokens of its picture by either kind."""
+        """By the kind of weights; for the empty text of guidance the call takes every second token with either kind."""
         return {"image_embed_interleave": _INTERLEAVE[self._kind] if prompted else 2}
 
     def forward(self, hidden: Tensor, timestep: Tensor, text: Mapping[str, Tensor]) -> Tensor:
