@@ -492,16 +492,16 @@ def _check_divides(name: str, value: int, multiple: int) -> None:
 
 def _check_frames(num_frames: int, multiple: int, *, cut: int) -> None:
     """The autoencoder makes one frame, then ``multiple`` for each latent frame; the first ``cut`` are no sample."""
+    if (num_frames - 1) % multiple:
+        below = max(num_frames - 1 - (num_frames - 1) % multiple, cut) + 1
+        raise ConfigError(
+            f"num_frames must be 1 more than a multiple of {multiple}, got {num_frames};"
+            f" the nearest are {below} and {below + multiple}"
+        )
     if num_frames <= cut:
         raise ConfigError(
             f"num_frames counts {cut} frames at the start that this pipeline cuts off: expected at least {cut + 1},"
             f" got {num_frames}"
-        )
-    if (num_frames - 1) % multiple:
-        below = num_frames - 1 - (num_frames - 1) % multiple + 1
-        raise ConfigError(
-            f"num_frames must be 1 more than a multiple of {multiple}, got {num_frames};"
-            f" the nearest are {below} and {below + multiple}"
         )
 
 

@@ -86,6 +86,8 @@ def test_frames_that_the_pipeline_cuts_off_are_no_sample():
     assert generator.latent_shape == (4, 3, 4, 4)
     with pytest.raises(ConfigError, match="4 frames at the start.*at least 5, got 1"):
         generator.with_settings(num_frames=1)
+    with pytest.raises(ConfigError, match="got 3; the nearest are 5 and 9"):
+        generator.with_settings(num_frames=3)
     assert shared("hunyuan_video_frame").sample_shape == (5, 32, 32, 3)
 
 
