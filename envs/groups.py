@@ -137,9 +137,10 @@ class GroupBatch:
         # observations handed out share this memory: it is replaced, never written to
         self.latents = self.latents.copy()
         for slot in slots:
-            seed = int(rngs[slot].integers(2**63))
-            self.latents[slot] = self.generator.initial_latents(self.group_size, seed).cpu().numpy()
-            self.prompts[slot] = chosen.get(slot) or self._framed(self.source.draw(rngs[slot]))
+            noise = self.generator.initial_latents(self.group_size, int(rngs[slot].integers(2**63)))
+            prompt = chosen.get(slot) or self._framed(self.source.draw(rngs[slot]))
+            self.latents[slot] = self.generator.starting_latents(noise, [prompt] * self.group_size).cpu().numpy()
+            self.prompts[slot] = prompt
             self.steps[slot] = 0
             self._forget(slot)
         self._frame = 0

@@ -143,6 +143,7 @@ def sample(
     for start in range(0, len(prompts), max_rows):
         rows = slice(start, start + max_rows)
         latents = torch.cat([generator.initial_latents(1, seed) for seed in seeds[rows]])
+        latents = generator.starting_latents(latents, prompts[rows])
         parts.append(generator.decode(_denoise(generator, latents, prompts[rows])))
     return np.concatenate(parts)
 

@@ -149,10 +149,10 @@ class FlowGenerator(FrameConditioned):
         for side in ("height", "width"):
             _check_divides(side, getattr(settings, side), self.size_multiple())
         if settings.num_frames is not None:
-            _check_frames(settings.num_frames, self.frames_multiple())
+            _check_frames(settings.num_frames, self.frames_multiple(), cut=self.cut_frames())
         self.settings = settings
         self.latent_shape = self._latent_shape()
-        frames = () if settings.num_frames is None else (settings.num_frames,)
+        frames = () if settings.num_frames is None else (settings.num_frames - self.cut_frames(),)
         self.sample_shape = (*frames, settings.height, settings.width, 3)
         self._sigmas = sigma_grid(
             self.pipe.scheduler,
@@ -189,6 +189,10 @@ class FlowGenerator(FrameConditioned):
     def frames_multiple(self) -> int:
         """Frames for each latent frame after the first."""
         return _factor(self.pipe, "vae_scale_factor_temporal", "vae_temporal_compression_ratio")
+
+    def cut_frames(self) -> int:
+        """Frames at the start of a decoded video that are no part of the sample."""
+        return 0
 
     def size_multiple(self) -> int:
         """What height and width must be divisible by: the autoencoder's factor times the transformer's patch."""
@@ -429,6 +433,8 @@ class FlowGenerator(FrameConditioned):
         """
         rows = self.to_autoencoder(latents.to(self.pipe.vae.device))
         pixels = self.pixels(rows.to(self.pipe.vae.dtype))
+        if self.cut_frames():
+            pixels = pixels[:, :, self.cut_frames() :]
         levels = (pixels * 0.5 + 0.5).clamp(0, 1).float().mul(255).round().to(torch.uint8)
         return levels.movedim(1, -1)
 
@@ -484,13 +490,18 @@ def _check_divides(name: str, value: int, multiple: int) -> None:
         )
 
 
-def _check_frames(num_frames: int, multiple: int) -> None:
-    """The autoencoder makes one frame, then ``multiple`` for each latent frame."""
+def _check_frames(num_frames: int, multiple: int, *, cut: int) -> None:
+    """The autoencoder makes one frame, then ``multiple`` for each latent frame; the first ``cut`` are no sample."""
     if (num_frames - 1) % multiple:
-        below = num_frames - 1 - (num_frames - 1) % multiple + 1
+        below = max(num_frames - 1 - (num_frames - 1) % multiple, cut) + 1
         raise ConfigError(
             f"num_frames must be 1 more than a multiple of {multiple}, got {num_frames};"
             f" the nearest are {below} and {below + multiple}"
+        )
+    if num_frames <= cut:
+        raise ConfigError(
+            f"num_frames counts {cut} frames at the start that this pipeline cuts off: expected at least {cut + 1},"
+            f" got {num_frames}"
         )
 
 

@@ -54,7 +54,8 @@ def own_run(generator: FlowGenerator, noise: Tensor, prompt: str | Prompt) -> Ru
     conditioning = generator.condition([prompt]).repeat(len(noise))
     lower = generator.dtype != torch.float32
     step = _scheduler_step(generator) if lower else _euler
-    latents, path, grid = noise, [], generator.sigmas().to(noise.device)
+    latents = generator.starting_latents(noise, [prompt] * len(noise))
+    path, grid = [], generator.sigmas().to(noise.device)
     with torch.no_grad():
         for sigma, sigma_next in zip(grid[:-1], grid[1:], strict=True):
             level = sigma.expand(len(noise))
@@ -84,13 +85,13 @@ def pipeline_run(generator: FlowGenerator, noise: Tensor, prompt: str | Prompt) 
         "num_videos_per_prompt": copies[1],
         "negative_prompt": [""] * copies[0] if generator.guided else None,
         "callback_on_step_end": lambda *state: keep(state[-1]["latents"]),
-        "image": Image.fromarray(frames[0].pixels) if frames else None,
+        "prompt": [prompt if isinstance(prompt, str) else prompt.text] * copies[0],
+        **generator.call_inputs(Image.fromarray(frames[0].pixels) if frames else None, conditioning),
     }
     taken = inspect.signature(generator.pipe.__call__).parameters
     generator.prepare_call()
     with contextlib.nullcontext() if "callback_on_step_end" in taken else _watched(generator.pipe.scheduler, keep):
         samples = generator.pipe(
-            prompt=[prompt if isinstance(prompt, str) else prompt.text] * copies[0],
             latents=generator.call_latents(generator.with_first_frame(noise.clone(), conditioning)),
             output_type="pil",
             return_dict=False,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -22,6 +23,11 @@ _ENCODER = "image_encoder"
 
 class FrameConditioned(TextConditioned):
     """Encoding of the pictures that videos begin with, by the autoencoder and what else a pipeline has for them."""
+
+    text_sees_frame: ClassVar[bool] = False
+    """Whether ``encode_prompt`` reads the picture with the text; a text without one is read with a black picture."""
+    noise_share: ClassVar[float] = 1.0
+    """Of what sampling starts from; the rest is the picture in every frame: the first tensor of `encode_frame`."""
 
     def encode_frame(self, picture: Image.Image) -> Embedding:
         """What the transformer is told of a first frame, in a family that has them.
@@ -55,6 +61,26 @@ class FrameConditioned(TextConditioned):
         size = (self.settings.height, self.settings.width)
         return [frame.fitted(*size) for frame in found if frame is not None]
 
+    def frame_options(self, prompted: bool) -> dict[str, Any]:
+        """Further arguments of ``encode_prompt`` where it reads a picture, as JSON values.
+
+        Args:
+            prompted: whether it is the picture of a prompt, not the black one.
+        """
+        return {}
+
+    def _text_of(self, prompt: str | Prompt) -> Wanted:
+        """Where the picture is read with the text, an embedding is that of both."""
+        alone = super()._text_of(prompt)
+        if not self.text_sees_frame:
+            return alone
+        black = np.zeros((self.settings.height, self.settings.width, 3), np.uint8)
+        frame = FirstFrame(black) if isinstance(prompt, str) else self.first_frames([prompt])[0]
+        options = self.frame_options(not isinstance(prompt, str))
+        request = {**alone.request, "first_frame": frame.digest, **options}
+        told = {"image": Image.fromarray(frame.pixels), **options}
+        return Wanted(tuple(request.items()), request, lambda: self._encode(request["text"], **told))
+
     def _wanted(self, prompts: Sequence[str | Prompt]) -> list[Wanted]:
         """The texts; and the pictures, if an encoder of their own would leave with the text encoders."""
         texts = super()._wanted(prompts)
@@ -80,6 +106,31 @@ class FrameConditioned(TextConditioned):
         with self._acting("vae", _ENCODER):
             embedding = self.encode_frame(Image.fromarray(frame.pixels))
         return {name: tensor.to(self.device) for name, tensor in embedding.items()}
+
+    def starting_latents(self, noise: Tensor, prompts: Sequence[str | Prompt]) -> Tensor:
+        """What sampling starts from: noise, with what `noise_share` leaves to the first frame.
+
+        Args:
+            noise: ``[B, ...]``, see `FlowGenerator.initial_latents`.
+            prompts: B of them.
+
+        Returns:
+            Latents of the same shape.
+        """
+        if self.noise_share == 1.0:
+            return noise
+        pictures = [next(iter(each.values())) for each in self._embed_frames(self.first_frames(prompts))]
+        share = torch.tensor([self.noise_share], device=noise.device)  # float32, as pipelines compute it
+        return noise * share + torch.cat(pictures) * (1 - share)
+
+    def call_inputs(self, picture: Image.Image | None, rows: Conditioning) -> dict[str, Any]:
+        """What ``__call__`` is given for a first frame, and in the place of what it is given otherwise.
+
+        Args:
+            picture: of all rows; None for generators from text alone.
+            rows: encoded prompts, for a call that takes them and would encode several otherwise than one.
+        """
+        return {"image": picture}
 
     def with_first_frame(self, latents: Tensor, conditioning: Conditioning) -> Tensor:
         """Latents with those of the first frame in their place, where they are known; others come back as they are.

@@ -150,7 +150,7 @@ class TextConditioned(Placed):
         return wanted.key in self._cache or cache is not None and cache.path(wanted.request).is_file()
 
     @torch.no_grad()
-    def _encode(self, text: str) -> Embedding:
+    def _encode(self, text: str, **options: Any) -> Embedding:
         if self._text.released:
             raise ConfigError(
                 f"expected one of the prompts that were encoded before the text encoders were released, got {text!r}:"
@@ -171,7 +171,8 @@ class TextConditioned(Placed):
             if name.startswith("prompt_") and parameter.default is parameter.empty:
                 arguments[name] = None
         with self._acting(*self.text_encoders()):
-            embedding = self.embedding(self.pipe.encode_prompt(**{**arguments, **self.encode_options(text)}))
+            outputs = self.pipe.encode_prompt(**{**arguments, **self.encode_options(text), **options})
+            embedding = self.embedding(outputs)
         return {name: tensor.to(self.device, self.dtype) for name, tensor in embedding.items()}
 
     def encode_options(self, text: str) -> dict[str, Any]:

@@ -34,12 +34,14 @@ _READ = ("encoder_hidden_states_mask", "mask")
 _READ_INSIDE = {"Lumina2Pipeline": ("encoder_attention_mask",)}
 """Those that the transformer of a pipeline reads."""
 _TOKENS = 512
+_SEEN_TOKENS, _CUT_TOKENS = 576, 4
+"""Of a picture that Llava reads, and of its template, which HunyuanVideo's pipeline leaves out after a text."""
 
 
 class _Textless(FlowGenerator):
     """Encoded text without an encoder: of the right width, and as long as a prompt may be."""
 
-    def _encode(self, text: str) -> Embedding:
+    def _encode(self, text: str, **options: Any) -> Embedding:
         config = self.transformer.config
         width = next((config[name] for name in _WIDTHS if config.get(name)), None)
         if width is None:
@@ -50,7 +52,8 @@ class _Textless(FlowGenerator):
         names = [name for name in _OWN_NAMES.get(self.name, self.encoded) if name is not None]
         if _has_two_lengths(self.pipe):
             return self._two_texts(names)
-        return {name: self._row(name, width) for name in names}
+        seen = _SEEN_TOKENS // options["image_embed_interleave"] - _CUT_TOKENS if self.text_sees_frame else 0
+        return {name: self._row(name, width, further=seen) for name in names}
 
     def _two_texts(self, names: Iterable[str]) -> Embedding:
         """Of HunyuanVideo 1.5, with lengths that its pipeline holds and widths that its transformer tells."""
@@ -75,8 +78,8 @@ class _Textless(FlowGenerator):
             self.pipe.encode_image = lambda *_: made
         return super().encode_frame(picture)
 
-    def _row(self, name: str, width: int) -> Tensor:
-        tokens = self.settings.max_sequence_length or _TOKENS
+    def _row(self, name: str, width: int, *, further: int) -> Tensor:
+        tokens = (self.settings.max_sequence_length or _TOKENS) + further
         if self.name == "StableDiffusion3Pipeline":
             tokens += self.pipe.tokenizer_max_length  # the states of CLIP stand before those of T5
         if name == "pooled_projections":

@@ -228,8 +228,8 @@ class _Benchmarked(FlowGenerator):
 
     clock: Clock
 
-    def _encode(self, text: str) -> dict[str, Tensor]:
-        shapes = super()._encode(text)
+    def _encode(self, text: str, **options: Any) -> dict[str, Tensor]:
+        shapes = super()._encode(text, **options)
         return {
             name: torch.ones(like.shape, device=self.device, dtype=self.dtype)
             if name.endswith("mask")

@@ -9,20 +9,22 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
+from gymnasium.utils.seeding import np_random
 from PIL import Image
 
 import flexgym  # noqa: F401  # registers the environments
 from envs.prompts import load_prompts
 from flexgym.errors import ConfigError, PromptSourceError
 from flexgym.first_frame import FirstFrame
-from flexgym.flow import FlowSDE, Window
+from flexgym.flow import ODE, FlowSDE, Window
+from flexgym.generators.conformance import pipeline_run
 from flexgym.policy import FlowPolicy
 from flexgym.replay import replay_step
 from flexgym.rollout import collect
 from flexgym.types import Prompt
 from tests.generators.tiny import fresh, picture, prompts_for, shared
 
-FAMILIES = ["ltx_frame", "wan22_frame", "wan22_ti2v_frame"]
+FAMILIES = ["ltx_frame", "wan22_frame", "wan22_ti2v_frame", "hunyuan_video_frame", "hunyuan_video_concat_frame"]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -57,6 +59,19 @@ def test_an_episode_begins_with_the_picture_of_its_prompt(family, prompt_file):
     while not terminated:
         observation, _, terminated, _, info = env.step(policy(observation))
     assert info["samples"].shape == (2, 5, 32, 32, 3)
+
+
+def test_an_episode_without_noise_is_the_call_of_the_pipeline(family):
+    """Where it mixes a trace of the picture into the first latents as well."""
+    (prompt,) = prompts_for(family, ["a ball"])
+    env = make(family, [prompt])
+    observation, _ = env.reset(seed=3)
+    noise = shared(family).initial_latents(2, int(np_random(3)[0].integers(2**63)))
+    assert np.array_equal(observation["latents"], noise) == (shared(family).noise_share == 1.0)
+    policy, terminated = FlowPolicy(shared(family), ODE()), False
+    while not terminated:
+        observation, _, terminated, _, info = env.step(policy(observation))
+    np.testing.assert_array_equal(info["samples"], pipeline_run(shared(family), noise, prompt).samples)
 
 
 def test_vector_and_single_environments_agree(family, prompt_file):

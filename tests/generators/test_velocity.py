@@ -30,15 +30,15 @@ def test_text_is_encoded_once_per_prompt(family):
     generator = fresh(family, guidance=4.0)
     counted = count_calls(generator.pipe.text_encoder)
     first = generator.condition(prompts_for(family, ["a red cube", "a blue ball", "a red cube"]))
-    expected = 2 + generator.guided
-    assert len(counted) == expected, "two prompts and the empty one of the unconditional branch"
+    expected = (3 if generator.text_sees_frame else 2) + generator.guided
+    assert len(counted) == expected, "each pair of text and picture, or each text, and the empty one of guidance"
     blue = prompts_for(family, ["a blue ball"], seed=1)
     again = generator.with_settings(num_steps=2).condition(blue)
     assert len(counted) == expected
     for name, alone in again.prompts.items():
         assert torch.equal(alone, first.prompts[name][1:2, : alone.shape[1]])
     generator.with_settings(max_sequence_length=5).condition(blue)
-    assert len(counted) == 2 * expected - 1, "another length is another embedding"
+    assert len(counted) == expected + 1 + generator.guided, "another length is another embedding"
 
 
 def test_each_noise_level_has_its_transformer():
@@ -89,12 +89,12 @@ def test_decoding_is_exact_for_the_same_chunks_and_close_for_others():
     assert np.abs(whole.astype(int) - pairs).max() <= 1
 
 
-@pytest.mark.parametrize("family", ["flux", "flux2", "hunyuan_video"])
+@pytest.mark.parametrize("family", ["flux", "flux2", "hunyuan_video", "hunyuan_video_frame"])
 def test_guidance_is_an_input_of_distilled_models(family):
     generator = shared(family)
     latents, sigma = generator.initial_latents(1, 0), torch.tensor([0.7])
     velocities = [
-        view.velocity(latents, sigma, view.condition(["a red cube"]))
+        view.velocity(latents, sigma, view.condition(prompts_for(family, ["a red cube"])))
         for view in (generator.with_settings(guidance_scale=scale) for scale in (1.0, 5.0))
     ]
     assert not torch.equal(*velocities)

@@ -32,6 +32,7 @@ from diffusers import (
     HunyuanVideo15ImageToVideoPipeline,
     HunyuanVideo15Pipeline,
     HunyuanVideo15Transformer3DModel,
+    HunyuanVideoImageToVideoPipeline,
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
     LTXImageToVideoPipeline,
@@ -61,6 +62,8 @@ from transformers import (
     CLIPVisionModel,
     LlamaConfig,
     LlamaModel,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -85,6 +88,8 @@ TOKENS = 16
 FRAME = "_frame"
 """End of the names of families that make videos from their first frame."""
 _SIGHT = {"height": 32, "width": 32}
+_LLAVA_MARKS = ["<|start_header_id|>", "<|end_header_id|>", "\n\n", "<image>", ":"]
+"""With those ahead of it, a prompt begins at token 103, as with the real tokenizer; its pipeline counts on that."""
 _CHAT = (
     "{% for message in messages %}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endif %} {% endfor %}"
@@ -410,10 +415,7 @@ def sana() -> SanaPipeline:
     )
 
 
-def hunyuan_video() -> HunyuanVideoPipeline:
-    """Videos of 5x32x32 from latents of 4x2x4x4."""
-    torch.manual_seed(0)
-    words = tokenizer()
+def _hunyuan_parts(words: PreTrainedTokenizerFast, **config: Any) -> dict[str, Any]:
     autoencoder = AutoencoderKLHunyuanVideo(
         latent_channels=4,
         block_out_channels=(8, 8, 8, 8),
@@ -421,7 +423,7 @@ def hunyuan_video() -> HunyuanVideoPipeline:
         norm_num_groups=4,
     )
     transformer = HunyuanVideoTransformer3DModel(
-        in_channels=4,
+        **{"in_channels": 4, "guidance_embeds": True, **config},
         out_channels=4,
         num_attention_heads=2,
         attention_head_dim=10,
@@ -429,20 +431,53 @@ def hunyuan_video() -> HunyuanVideoPipeline:
         num_single_layers=1,
         num_refiner_layers=1,
         patch_size=2,
-        guidance_embeds=True,
         text_embed_dim=16,
         pooled_projection_dim=16,
         rope_axes_dim=(2, 4, 4),
     )
-    return HunyuanVideoPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
-        vae=autoencoder,
-        text_encoder=LlamaModel(LlamaConfig(**_DECODER, num_hidden_layers=3)),
-        tokenizer=words,
-        text_encoder_2=_clip(words, CLIPTextModel, positions=77),
-        tokenizer_2=words,
-        transformer=transformer,
+    return {
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=7.0),
+        "vae": autoencoder,
+        "transformer": transformer,
+        "tokenizer": words,
+        "tokenizer_2": words,
+        "text_encoder_2": _clip(words, CLIPTextModel, positions=77),
+    }
+
+
+def hunyuan_video() -> HunyuanVideoPipeline:
+    """Videos of 5x32x32 from latents of 4x2x4x4."""
+    torch.manual_seed(0)
+    parts = _hunyuan_parts(tokenizer())
+    return HunyuanVideoPipeline(**parts, text_encoder=LlamaModel(LlamaConfig(**_DECODER, num_hidden_layers=3)))
+
+
+def _llava(words: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
+    """It sees a picture as 24x24 patches, as many as the pipeline counts on."""
+    sight = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=48, patch_size=2
     )
+    text = {**_DECODER, "vocab_size": len(words), "max_position_embeddings": 1024, "num_hidden_layers": 3}
+    return LlavaForConditionalGeneration(
+        LlavaConfig(
+            vision_config=sight,
+            text_config=LlamaConfig(**text),
+            image_token_index=words.convert_tokens_to_ids("<image>"),
+            pad_token_id=words.pad_token_id,
+        )
+    )
+
+
+def hunyuan_video_frame(kind: str = "token_replace") -> HunyuanVideoImageToVideoPipeline:
+    """Videos from latents of 4xFx4x4 and a first frame, of F*4-3 frames; with ``latent_concat`` four fewer."""
+    torch.manual_seed(0)
+    words = tokenizer()
+    words.add_tokens(_LLAVA_MARKS, special_tokens=True)
+    # four channels of latents and one of a mask beside those of the sample
+    config = {"in_channels": 9, "guidance_embeds": False} if kind == "latent_concat" else {}
+    eyes = CLIPImageProcessor(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48})
+    parts = _hunyuan_parts(words, image_condition_type=kind, **config)
+    return HunyuanVideoImageToVideoPipeline(**parts, text_encoder=_llava(words), image_processor=eyes)
 
 
 def hunyuan_video15(*, first_frame: bool = False) -> HunyuanVideo15Pipeline | HunyuanVideo15ImageToVideoPipeline:
@@ -633,6 +668,12 @@ CASES = {
     "z_image": Case(z_image, {**_PICTURE, "max_sequence_length": 40}),
     "sana": Case(sana, _PICTURE),
     "hunyuan_video": Case(hunyuan_video, {**_VIDEO, "max_sequence_length": 40}, guidance="true_cfg_scale"),
+    "hunyuan_video_frame": Case(hunyuan_video_frame, {**_VIDEO, "max_sequence_length": 40}, guidance="true_cfg_scale"),
+    "hunyuan_video_concat_frame": Case(
+        partial(hunyuan_video_frame, "latent_concat"),
+        {**_VIDEO, "num_frames": 9, "max_sequence_length": 40},
+        guidance="true_cfg_scale",
+    ),
     "ltx": Case(ltx, _VIDEO),
     "lumina2": Case(lumina2, {**_PICTURE, "max_sequence_length": 48}),
     "hunyuan_video15": Case(hunyuan_video15, _VIDEO),

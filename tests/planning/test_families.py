@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,13 @@ from flexgym.planning.settings import PlanSettings
 from flexgym.planning.skeleton import build_skeleton
 from tests.generators.tiny import CASES, shorten
 
-FAMILIES = ("lumina2", "hunyuan_video15", "hunyuan_video15_frame")
+FAMILIES = (
+    "lumina2",
+    "hunyuan_video15",
+    "hunyuan_video15_frame",
+    "hunyuan_video_frame",
+    "hunyuan_video_concat_frame",
+)
 
 
 def settings_of(family: str, folder: Path, **further: object) -> PlanSettings:
@@ -37,8 +44,9 @@ def fill_texts(generator: FlowGenerator, monkeypatch: pytest.MonkeyPatch) -> Non
     """Let a real generator take all tokens of a text for such of the prompt, as a plan does."""
     encode = generator._encode
 
-    def filled(text: str) -> dict[str, torch.Tensor]:
-        return {name: torch.ones_like(value) if "mask" in name else value for name, value in encode(text).items()}
+    def filled(text: str, **options: Any) -> dict[str, torch.Tensor]:
+        found = encode(text, **options)
+        return {name: torch.ones_like(value) if "mask" in name else value for name, value in found.items()}
 
     monkeypatch.setattr(generator, "_encode", filled)
 

@@ -20,6 +20,10 @@ class HunyuanVideoGenerator(FlowGenerator):
     embedded_guidance: ClassVar = True
     spacing: ClassVar = "linear"
 
+    def latent_channels(self) -> int:
+        """Those of the autoencoder."""
+        return int(self.pipe.vae.config.latent_channels)
+
     def image_seq_len(self) -> None:
         """Its pipeline never shifts its noise levels by size."""
 
@@ -28,6 +32,8 @@ class HunyuanVideoGenerator(FlowGenerator):
         return (sigma * 1000.0).to(self.dtype)
 
     def extra_arguments(self, hidden: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The scale of guidance, in thousandths."""
+        """The scale of guidance, in thousandths, where the transformer takes one."""
+        if not self.transformer.config.guidance_embeds:
+            return {}
         scale = torch.tensor([self.settings.guidance_scale] * len(hidden), dtype=self.dtype, device=hidden.device)
         return {"guidance": scale * 1000.0}
