@@ -18,7 +18,10 @@ pytestmark = pytest.mark.usefixtures("cluster")
 
 @pytest.mark.parametrize("env", ["FlexT2I-v0", "FlexT2V-v0"])
 @pytest.mark.parametrize("mode", ["lora", "full"])
-@pytest.mark.parametrize(("noise", "guidance_scale"), [("cps", 1.0), ("cps", 3.0), ("matching", 1.0)])
+@pytest.mark.parametrize(
+    ("noise", "guidance_scale"),
+    [pytest.param("cps", 1.0, marks=pytest.mark.slow), ("cps", 3.0), ("matching", 1.0)],
+)
 def test_with_unchanged_weights_every_ratio_is_exactly_one(env, mode, noise, guidance_scale):
     config = small_config(lr=0.0, num_updates=2)
     config.environment(env=env)
@@ -79,7 +82,10 @@ def test_training_moves_the_policy_and_the_second_update_sees_it():
     assert metrics["policy/max_abs_log_ratio"] > 0.0
 
 
-@pytest.mark.parametrize(("mode", "dtype"), [("lora", "float32"), ("full", "float32"), ("full", "bfloat16")])
+@pytest.mark.parametrize(
+    ("mode", "dtype"),
+    [("lora", "float32"), pytest.param("full", "float32", marks=pytest.mark.slow), ("full", "bfloat16")],
+)
 def test_resume_continues_bit_for_bit(mode, dtype, tmp_path: Path):
     config = small_config(ema_decay=0.9, kl_coeff=0.01)
     config.generator(mode=mode, lora={"rank": 4}, settings={"num_steps": 4, "dtype": dtype})

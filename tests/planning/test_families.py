@@ -53,7 +53,11 @@ def fill_texts(generator: FlowGenerator, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
-    "way", [{"mode": "lora"}, {"mode": "full", "gradient_checkpointing": True}], ids=["adapter", "full"]
+    "way",
+    [
+        pytest.param({"mode": "lora"}, id="adapter", marks=pytest.mark.slow),
+        pytest.param({"mode": "full", "gradient_checkpointing": True}, id="full"),
+    ],
 )
 def test_what_is_counted_without_data_is_what_runs(
     family: str, way: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -56,6 +56,7 @@ def reward():
     return rewards.make("ocr")
 
 
+@pytest.mark.slow
 def test_text_is_read_from_pictures(reward):
     samples = np.stack([sign("Open today"), sign("Fish 42"), sign("")])
     found = reward.guarded([SampleGroup(Prompt('a sign that says "Open today"'), samples)])[0].rewards
