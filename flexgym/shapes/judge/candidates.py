@@ -11,11 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.errors import unknown_name
+from flexgym.errors import check_names, unknown_name
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.loader import load_generator
 from flexgym.rollout import sample
-from flexgym.shapes.captions import DIRECTIONS, RESIZES, SIZES, Noun, Spec
+from flexgym.shapes.captions import (
+    DIRECTIONS,
+    IMAGE_CATEGORIES,
+    RESIZES,
+    SIZES,
+    VIDEO_CATEGORIES,
+    Noun,
+    Spec,
+)
 from flexgym.shapes.judge.brief import View, view
 from flexgym.shapes.reading import read_samples
 from flexgym.shapes.sampling import sample_caption, sample_clip, sample_scene, sample_spec, wrong_spec
@@ -46,7 +54,9 @@ class Candidates:
     views: tuple[View, ...]
 
 
-def draw_candidates(kind: str, source: str | Path, *, splits: tuple[str, ...], seed: int) -> Iterator[Candidates]:
+def draw_candidates(
+    kind: str, source: str | Path, *, splits: tuple[str, ...], seed: int, category: str | None = None
+) -> Iterator[Candidates]:
     """Endless groups of candidates, balanced over the categories, the same for the same seed.
 
     Args:
@@ -54,16 +64,19 @@ def draw_candidates(kind: str, source: str | Path, *, splits: tuple[str, ...], s
         source: one of `SOURCES`, or the folder of a pipeline of the small world, such as one exported from a run.
         splits: of the captions, see `flexgym.shapes.captions.specs`; taken in turns.
         seed: of everything that is drawn.
+        category: of all captions; None for all categories.
 
     Raises:
-        UnknownNameError: no such source.
+        UnknownNameError: no such source or category.
         GeneratorError: the folder holds no pipeline for this kind.
     """
     if source not in SOURCES and not Path(source).is_dir():
         raise unknown_name("source of candidates", str(source), [*SOURCES, "the folder of a pipeline"])
+    if category is not None:
+        check_names("category of captions", [category], IMAGE_CATEGORIES if kind == "image" else VIDEO_CATEGORIES)
     rng = np.random.default_rng(seed)
     specs = (sample_spec(rng, kind, split) for split in itertools.cycle(splits))
-    asked = ((spec, sample_caption(rng, spec)) for spec in specs)
+    asked = ((spec, sample_caption(rng, spec)) for spec in specs if category in (None, spec.category))
     if source == "rendered":
         for spec, caption in asked:
             yield _with_views(spec, caption, np.stack([_rendered(rng, spec, place) for place in range(GROUP)]))

@@ -103,11 +103,10 @@ def write_pairs(out: Path, pairs: PairSet) -> Path:
 
     Raises:
         ConfigError: the file is there, or of another kind.
-        UnknownNameError: no such source, kind or split.
+        UnknownNameError: no such source, kind, split or category.
     """
     store = MediaStore(out.parent / "media")
-    drawn = draw_candidates(pairs.kind, pairs.source, splits=pairs.splits, seed=pairs.seed)
-    groups = (group for group in drawn if pairs.category in (None, group.category))
+    groups = draw_candidates(pairs.kind, pairs.source, splits=pairs.splits, seed=pairs.seed, category=pairs.category)
     name = f"shapes-{pairs.kind}-{Path(pairs.source).name}"
     found = preference_pairs(groups, rule=pairs.rule, seed=pairs.seed, name=name)
     return write_rows(out, (pair.with_files(store.keep) for pair in itertools.islice(found, pairs.count)))

@@ -40,6 +40,13 @@ def test_generated_candidates_are_of_both_sorts_and_repeat(kind):
     assert all(np.array_equal(a.samples, b.samples) for a, b in zip(one, other, strict=True))
 
 
+def test_captions_of_one_category():
+    groups = draw_candidates("video", "rendered", splits=("training",), seed=0, category="rotating")
+    assert {group.category for group in itertools.islice(groups, 12)} == {"rotating"}
+    with pytest.raises(UnknownNameError, match="rotating"):
+        next(draw_candidates("video", "rendered", splits=("training",), seed=0, category="rotation"))
+
+
 def test_an_unknown_source_names_the_nearest():
     with pytest.raises(UnknownNameError, match="generated"):
         next(draw_candidates("image", "generate", splits=("training",), seed=0))
