@@ -52,8 +52,6 @@ class Round:
         whole: pairs to distil of which exactly one is right, of each of the `SETS`, each in both orders. What cannot be
             told apart is then as often the first as the second, so that a verdict does not follow from the order.
         dpo: pairs to sample traces for, of each of the `SETS`, exactly one of them right.
-        rotating: generated pairs to distil of things that rotate, exactly one of them right, each in both orders: what
-            the generator draws then is the hardest to tell.
         counting: pairs of images to distil of captions that count, from the generator and from each trained policy.
         policy: pairs of images to distil of any caption, from each trained policy.
         held_out: pairs to measure on, of each of the `SETS`, exactly one of them right.
@@ -66,7 +64,6 @@ class Round:
     any_pairs: tuple[int, int, int, int]
     whole: tuple[int, int, int, int]
     dpo: tuple[int, int, int, int] = (200, 600, 200, 800)
-    rotating: int = 2500
     counting: int = 1000
     policy: int = 1500
     held_out: int = 250
@@ -111,8 +108,6 @@ def pair_sets(plan: Round, policies: Sequence[Path]) -> dict[str, PairSet]:
             found[f"{name}_{kind}_{source}"] = PairSet(
                 source, kind=kind, count=count, splits=splits, rule=rule, seed=seed
             )
-    turning = PairSet("generated", kind="video", count=plan.rotating, splits=TAUGHT, rule=ONE_WHOLE, seed=1900)
-    found["whole_rotating"] = replace(turning, category="rotating")
     painters: list[str | Path] = ["generated", *policies]
     for number, painter in enumerate(painters):
         pairs = PairSet(painter, kind="image", count=plan.counting, splits=TAUGHT, rule="any", seed=2000 + number)

@@ -21,7 +21,6 @@ LITTLE = Round(
     (0, 24, 12, 12),
     whole=(8, 8, 4, 4),
     dpo=(96, 96, 8, 8),
-    rotating=4,
     counting=8,
     policy=8,
     held_out=4,
@@ -87,5 +86,5 @@ def test_from_data_to_the_table_and_again(tmp_path):
     drawn = {f"shapes-{kind}-{source}" for kind, source in SETS}
     assert {row["source"] for row in traces["any"]} == drawn - {"shapes-image-rendered"} | {"shapes-image-t2i"}
     assert {row["source"] for row in traces["whole"]} == drawn
-    assert len(traces["whole"]) == 2 * (sum(LITTLE.whole) + LITTLE.rotating)
+    assert len(traces["whole"]) == 2 * sum(LITTLE.whole)
     assert lines[2].startswith("| rendered images, right | ")
