@@ -87,7 +87,7 @@ class EvaluationRun:
             "rows": self._rows.report.describe(),
             "orders": self._options.orders,
             "seed": self._options.seed,
-            "frames of a video": self._options.num_frames,
+            "frames of a video": asked.inputs.num_frames,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "flexgym": version("flexgym"),
         }

@@ -10,9 +10,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flexgym.errors import ConfigError
+from flexgym.judge.command_options import JudgeOptions
+from flexgym.judge.sources import CONFIG_NAME
+from flexgym.judge.verdict import Verdict
 from flexgym.rm.command import app
 from flexgym.rm.evaluation_figures import PairResult, Vote, summarise
 from flexgym.rm.evaluation_report import markdown, prepare_folder, recorded, write_report
+from flexgym.rm.evaluation_run import EvaluationRun
 from flexgym.shapes.captions import parse_caption
 from flexgym.shapes.oracle import read_facts
 from flexgym.shapes.sampling import sample_caption, sample_clip, sample_scene, sample_spec, wrong_spec
@@ -126,6 +130,19 @@ def test_a_server_that_always_names_the_first(pairs, tmp_path):
     assert told["first_position_rate"]["value"] == 1.0
     assert told["order_consistency"]["value"] == 0.0
     assert len((tmp_path / "report" / "pairs.jsonl").read_text().splitlines()) == 10
+
+
+class FirstWins:
+    def assess(self, pairs):
+        return [Verdict("Image 1") for _ in pairs]
+
+
+def test_the_report_says_how_many_frames_the_judge_was_shown(pairs, tmp_path):
+    (tmp_path / "judge").mkdir()
+    (tmp_path / "judge" / CONFIG_NAME).write_text('{"inputs": {"num_frames": 5}}')
+    how = {"benchmark": "pairs", "orders": "both", "media": None, "batch": 8}
+    EvaluationRun([pairs], tmp_path / "report", **how).write(FirstWins(), JudgeOptions([str(tmp_path / "judge")]))
+    assert "| frames of a video | 5 |" in (tmp_path / "report" / "report.md").read_text()
 
 
 def test_one_order_and_the_lead_in_points(pairs, tmp_path):

@@ -1,9 +1,13 @@
-"""Candidates for a caption of the small world: rendered right, rendered wrong, or made by the small generators."""
+"""Candidates for a caption of the small world: rendered right, rendered wrong, or made by the small generators.
+
+What a generator of videos finds hard it draws as something between two shapes. A pair of videos says that only as a
+whole; a pair of single frames says it of one picture, and takes a seventh of the tokens.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.errors import check_names, unknown_name
+from flexgym.errors import ConfigError, check_names, unknown_name
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.loader import load_generator
 from flexgym.rollout import sample
@@ -30,8 +34,11 @@ from flexgym.shapes.sampling import sample_caption, sample_clip, sample_scene, s
 from flexgym.shapes.scenes import COLOURS, SHAPES, SYMMETRY, render, render_video
 
 SOURCES = ("rendered", "generated")
+FRAMES = "frames"
+"""The source of images that are frames of generated videos."""
 GROUP = 4
 """Candidates for one caption."""
+_FRAMES_OF_EACH = 2
 _CAPTIONS_AT_ONCE = 16
 # The others of the relations may hold as well.
 _OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
@@ -61,17 +68,24 @@ def draw_candidates(
 
     Args:
         kind: ``"image"`` or ``"video"``.
-        source: one of `SOURCES`, or the folder of a pipeline of the small world, such as one exported from a run.
-        splits: of the captions, see `flexgym.shapes.captions.specs`; taken in turns.
+        source: one of `SOURCES`, `FRAMES`, or the folder of a pipeline of the small world, such as one exported from a
+            run.
+        splits: of the captions, see `flexgym.shapes.captions.specs`; taken in turns. Those of the videos for `FRAMES`.
         seed: of everything that is drawn.
-        category: of all captions; None for all categories.
+        category: of all captions; None for all categories. That of the videos for `FRAMES`.
 
     Raises:
         UnknownNameError: no such source or category.
+        ConfigError: frames as videos.
         GeneratorError: the folder holds no pipeline for this kind.
     """
+    if source == FRAMES:
+        if kind != "image":
+            raise ConfigError(f"source {FRAMES!r}: expected kind 'image', since frames are pictures, got {kind!r}")
+        videos = draw_candidates("video", "generated", splits=splits, seed=seed, category=category)
+        yield from stills(videos, seed=seed)
     if source not in SOURCES and not Path(source).is_dir():
-        raise unknown_name("source of candidates", str(source), [*SOURCES, "the folder of a pipeline"])
+        raise unknown_name("source of candidates", str(source), [*SOURCES, FRAMES, "the folder of a pipeline"])
     if category is not None:
         check_names("category of captions", [category], IMAGE_CATEGORIES if kind == "image" else VIDEO_CATEGORIES)
     rng = np.random.default_rng(seed)
@@ -86,6 +100,23 @@ def draw_candidates(
         some = list(itertools.islice(asked, _CAPTIONS_AT_ONCE))
         samples = _generated(rng, generator, [caption for _, caption in some])
         yield from (_with_views(*each, group) for each, group in zip(some, samples, strict=True))
+
+
+def stills(videos: Iterable[Candidates], *, seed: int) -> Iterator[Candidates]:
+    """Frames of videos as candidates for a caption of what all of them should show, two of each.
+
+    Args:
+        videos: groups of them.
+        seed: of the choice of frames, and of the wording.
+    """
+    rng = np.random.default_rng(seed)
+    for group in videos:
+        nouns = group.views[0].spec.nouns
+        coloured = all(noun.colour for noun in nouns)
+        one, two = ("colours", "attribution") if coloured else ("object", "two_objects")
+        spec = Spec(one if len(nouns) == 1 else two, nouns)
+        frames = [video[rng.permutation(len(video))[:_FRAMES_OF_EACH]] for video in group.samples]
+        yield _with_views(spec, sample_caption(rng, spec), np.concatenate(frames))
 
 
 def near_miss(rng: np.random.Generator, spec: Spec) -> Spec:

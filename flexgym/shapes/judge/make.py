@@ -24,13 +24,16 @@ import numpy as np
 import torch
 import typer
 
+from flexgym.shapes.judge.candidates import FRAMES
 from flexgym.shapes.judge.checkpoint import ASKED, NUM_FRAMES
 from flexgym.shapes.judge.preferences import ONE_WHOLE, PairSet, write_pairs
 
 logger = logging.getLogger(__name__)
 
-SETS = (("image", "rendered"), ("image", "generated"), ("video", "rendered"), ("video", "generated"))
-"""Kinds and sources of the pairs of base generators."""
+MEASURED = (("image", "rendered"), ("image", "generated"), ("video", "rendered"), ("video", "generated"))
+"""Kinds and sources of the pairs that judges are measured on."""
+SETS = (*MEASURED, ("image", FRAMES))
+"""Those of the pairs to learn from that no policy made."""
 TAUGHT = ("training", "rich")
 ORDERS_TOLD = {"any": "shuffled", "whole": "both"}
 """In which orders pairs are distilled."""
@@ -54,16 +57,16 @@ class Round:
         dpo: pairs to sample traces for, of each of the `SETS`, exactly one of them right.
         counting: pairs of images to distil of captions that count, from the generator and from each trained policy.
         policy: pairs of images to distil of any caption, from each trained policy.
-        held_out: pairs to measure on, of each of the `SETS`, exactly one of them right.
+        held_out: pairs to measure on, of each of the `MEASURED`, exactly one of them right.
         sft_passes: of fine-tuning over its traces.
         sft_lr: the highest.
         dpo_passes: over the pairs of traces.
         bfloat16: what trains and what draws computes in bfloat16: faster on processors with AVX512-BF16.
     """
 
-    any_pairs: tuple[int, int, int, int]
-    whole: tuple[int, int, int, int]
-    dpo: tuple[int, int, int, int] = (200, 600, 200, 800)
+    any_pairs: tuple[int, ...]
+    whole: tuple[int, ...]
+    dpo: tuple[int, ...] = (200, 600, 200, 800, 0)
     counting: int = 1000
     policy: int = 1500
     held_out: int = 250
@@ -73,9 +76,11 @@ class Round:
     bfloat16: bool = False
 
 
-FIRST = Round((5000, 5000, 2000, 2000), whole=(1600, 1600, 2000, 2000), counting=1500, sft_passes=1.5, sft_lr=1e-3)
+FIRST = Round(
+    (5000, 5000, 2000, 2000, 0), whole=(1600, 1600, 2000, 2000, 4000), counting=1500, sft_passes=1.5, sft_lr=1e-3
+)
 """From a base that can only say what it sees."""
-NEXT = Round((0, 0, 0, 900), whole=(700, 2000, 700, 5600))
+NEXT = Round((0, 0, 0, 900, 0), whole=(700, 2000, 700, 4000, 4000))
 """From an earlier judge."""
 
 
@@ -99,7 +104,7 @@ def pair_sets(plan: Round, policies: Sequence[Path]) -> dict[str, PairSet]:
     uses = (
         ("any", plan.any_pairs, TAUGHT, "any"),
         ("dpo", plan.dpo, TAUGHT, ONE_WHOLE),
-        ("held_out", (plan.held_out,) * len(SETS), ("held_out",), ONE_WHOLE),
+        ("held_out", (plan.held_out,) * len(MEASURED) + (0,), ("held_out",), ONE_WHOLE),
         ("whole", plan.whole, TAUGHT, ONE_WHOLE),
     )
     for place, (name, counts, splits, rule) in enumerate(uses):
@@ -133,7 +138,7 @@ def make_judge(folder: Path, base: Path, *, seed: int, plan: Round) -> None:
         length = _length([rows], plan.dpo_passes, DPO_ITERATION, warm_up=400, lr=DPO_LR)
         _train("dpo", judges[stage], *how, *length, source=judges["sft"], rows=[rows])
     for judge in judges.values():
-        for kind, source in SETS:
+        for kind, source in MEASURED:
             report = judge.with_name(f"{judge.name}_report") / f"{kind}_{source}"
             if not (report / "report.json").exists():
                 held_out = folder / f"held_out_{kind}_{source}.jsonl"
@@ -184,7 +189,7 @@ def table(folder: Path, seeds: list[int]) -> str:
         ("same in both orders", "order_consistency"),
         ("failed", "failure_share"),
     ):
-        for kind, source in SETS:
+        for kind, source in MEASURED:
             names = (f"seed{{}}/{stage}_report/{kind}_{source}/report.json" for stage in STAGES)
             cells = [_cell([_figure(folder / name.format(seed), figure) for seed in seeds]) for name in names]
             guess = f"{_majority(folder / f'held_out_{kind}_{source}.jsonl'):.3f}" if figure == "accuracy" else ""

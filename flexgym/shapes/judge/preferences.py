@@ -76,7 +76,8 @@ class PairSet:
     """Which pairs are wanted.
 
     Attributes:
-        source: of the candidates: ``"rendered"``, ``"generated"``, or the folder of a pipeline of the small world.
+        source: of the candidates: ``"rendered"``, ``"generated"``, ``"frames"`` of generated videos, or the folder of a
+            pipeline of the small world.
         kind: ``"image"`` or ``"video"``.
         count: how many.
         splits: of the captions.
@@ -116,7 +117,7 @@ def main(
     out: Annotated[Path, typer.Argument(help="the .jsonl file to write")],
     *,
     kind: Annotated[str, typer.Option(help="image or video")] = "image",
-    source: Annotated[str, typer.Option(help="rendered, generated, or the folder of a pipeline")] = "rendered",
+    source: Annotated[str, typer.Option(help="rendered, generated, frames, or the folder of a pipeline")] = "rendered",
     count: int = 1000,
     held_out: Annotated[bool, typer.Option(help="captions of compositions that no training caption has")] = False,
     rule: Annotated[str, typer.Option(help="any, or one_whole: exactly one meets the whole caption")] = "any",

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from flexgym.judge.inputs import Inputs, encode_sample
 from flexgym.shapes.judge.brief import seen
-from flexgym.shapes.judge.candidates import SOURCES, Candidates, draw_candidates
+from flexgym.shapes.judge.candidates import SOURCES, Candidates, draw_candidates, stills
 from flexgym.shapes.judge.checkpoint import DESCRIBE, NUM_FRAMES, build_image_processor, build_judge, save_judge
 from flexgym.shapes.muon import muon_and_adamw
 
@@ -197,14 +197,15 @@ def train(model: Any, batches: Batches, pools: dict[str, PicturePool], *, recipe
 
 
 def draw_pools(recipe: Recipe, seed: int) -> dict[str, PicturePool]:
-    """Candidates of both kinds, as many rendered as generated."""
-    pools = {}
-    for kind in _KINDS:
-        drawn = [draw_candidates(kind, source, splits=SPLITS, seed=seed) for source in SOURCES]
-        groups = [group for each in drawn for group in itertools.islice(each, recipe.groups[kind])]
-        pools[kind] = PicturePool(groups)
-        logger.info("%d groups of %s candidates", len(groups), kind)
-    return pools
+    """Candidates of both kinds, as many rendered as generated, and frames of the generated videos as images."""
+    groups: dict[str, list[Candidates]] = {kind: [] for kind in _KINDS}
+    for kind, source in itertools.product(_KINDS, SOURCES):
+        drawn = draw_candidates(kind, source, splits=SPLITS, seed=seed)
+        groups[kind] += itertools.islice(drawn, recipe.groups[kind])
+    groups["image"] += stills(groups["video"][recipe.groups["video"] :], seed=seed)
+    for kind, each in groups.items():
+        logger.info("%d groups of %s candidates", len(each), kind)
+    return {kind: PicturePool(each) for kind, each in groups.items()}
 
 
 def main(

@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from flexgym.errors import UnknownNameError
-from flexgym.shapes.judge.candidates import draw_candidates, near_miss
+from flexgym.errors import ConfigError, UnknownNameError
+from flexgym.shapes.captions import held_out, parse_caption
+from flexgym.shapes.judge.candidates import draw_candidates, near_miss, stills
 from flexgym.shapes.sampling import sample_clip, sample_scene, sample_spec
 from flexgym.shapes.scenes import render, render_video
 from flexgym.shapes.verifier import verify
@@ -50,3 +51,25 @@ def test_captions_of_one_category():
 def test_an_unknown_source_names_the_nearest():
     with pytest.raises(UnknownNameError, match="generated"):
         next(draw_candidates("image", "generate", splits=("training",), seed=0))
+
+
+def test_frames_are_candidates_of_an_image_of_what_the_videos_show():
+    videos = list(itertools.islice(draw_candidates("video", "rendered", splits=("training", "rich"), seed=0), 60))
+    for video, group in zip(videos, stills(videos, seed=0), strict=True):
+        wanted = parse_caption(group.caption)
+        assert not held_out(wanted)
+        assert wanted.nouns == parse_caption(video.caption).nouns
+        assert group.samples.shape == (8, 32, 32, 3)
+        assert group.category == wanted.category
+        for number, (frame, seen) in enumerate(zip(group.samples, group.views, strict=True)):
+            assert any(np.array_equal(frame, each) for each in video.samples[number // 2])
+            assert (seen.share == 1.0) == verify(group.caption, frame).satisfied
+
+
+def test_frames_of_generated_videos_repeat_and_are_no_videos():
+    draws = [itertools.islice(draw_candidates("image", "frames", splits=("training",), seed=3), 4) for _ in range(2)]
+    for one, other in zip(*draws, strict=True):
+        assert np.array_equal(one.samples, other.samples)
+        assert one.caption == other.caption
+    with pytest.raises(ConfigError, match="kind 'image'"):
+        next(draw_candidates("video", "frames", splits=("training",), seed=0))

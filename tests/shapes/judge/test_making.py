@@ -18,9 +18,9 @@ from flexgym.shapes.judge.make import ORDERS_TOLD, SETS, STAGES, Round, make_dat
 from flexgym.shapes.judge.pretrain import Batches, PicturePool, Recipe, train
 
 LITTLE = Round(
-    (0, 24, 12, 12),
-    whole=(8, 8, 4, 4),
-    dpo=(96, 96, 8, 8),
+    (0, 24, 12, 12, 0),
+    whole=(8, 8, 4, 4, 8),
+    dpo=(96, 96, 8, 8, 0),
     counting=8,
     policy=8,
     held_out=4,
@@ -84,7 +84,8 @@ def test_from_data_to_the_table_and_again(tmp_path):
     assert len(lines) == 2 + 3 * 4
     traces = {name: [json.loads(line) for line in (tmp_path / f"traces_{name}.jsonl").open()] for name in ORDERS_TOLD}
     drawn = {f"shapes-{kind}-{source}" for kind, source in SETS}
-    assert {row["source"] for row in traces["any"]} == drawn - {"shapes-image-rendered"} | {"shapes-image-t2i"}
+    any_pairs = drawn - {"shapes-image-rendered", "shapes-image-frames"} | {"shapes-image-t2i"}
+    assert {row["source"] for row in traces["any"]} == any_pairs
     assert {row["source"] for row in traces["whole"]} == drawn
     assert len(traces["whole"]) == 2 * sum(LITTLE.whole)
     assert lines[2].startswith("| rendered images, right | ")
