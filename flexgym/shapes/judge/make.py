@@ -23,6 +23,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from safetensors.torch import load_file, save_file
 
 from flexgym.shapes.judge.candidates import FRAMES
 from flexgym.shapes.judge.checkpoint import ASKED, NUM_FRAMES
@@ -43,6 +44,7 @@ SFT_ITERATION, DPO_ITERATION = 50 * 32, 10 * 32
 """Rows of an iteration in the recipes."""
 DPO_LR = 5e-5
 _BATCH = 32
+_WEIGHTS = "model.safetensors"
 _ASK = (f"--num-frames={NUM_FRAMES}", f"--max-tokens={ASKED.decoding['max_tokens']}")
 
 
@@ -138,11 +140,41 @@ def make_judge(folder: Path, base: Path, *, seed: int, plan: Round) -> None:
         length = _length([rows], plan.dpo_passes, DPO_ITERATION, warm_up=400, lr=DPO_LR)
         _train("dpo", judges[stage], *how, *length, source=judges["sft"], rows=[rows])
     for judge in judges.values():
-        for kind, source in MEASURED:
-            report = judge.with_name(f"{judge.name}_report") / f"{kind}_{source}"
-            if not (report / "report.json").exists():
-                held_out = folder / f"held_out_{kind}_{source}.jsonl"
-                _run("evaluate", held_out, f"--judge={judge}", "--batch=128", f"--out={report}")
+        _measure(folder, judge)
+
+
+def make_mean(folder: Path, seeds: Sequence[int]) -> Path:
+    """The judge whose weights are the mean of those of all seeds after fine-tuning, measured.
+
+    They went on from one base, so the mean of their weights judges as well as they do or better (arXiv 2203.05482).
+    """
+    judge = _mean_of(folder, seeds)
+    if not judge.exists():
+        judges = [folder / f"seed{seed}" / "sft" for seed in seeds]
+        weights = [load_file(each / _WEIGHTS) for each in judges]
+        mean = {name: torch.stack([each[name] for each in weights]).mean(0) for name in weights[0]}
+        part = judge.with_name(f"{judge.name}.part")
+        shutil.copytree(judges[0], part, dirs_exist_ok=True)
+        save_file(mean, part / _WEIGHTS, metadata={"format": "pt"})
+        part.rename(judge)
+    _measure(folder, judge)
+    return judge
+
+
+def _mean_of(folder: Path, seeds: Sequence[int]) -> Path:
+    return folder / f"mean_of_{'_'.join(map(str, seeds))}"
+
+
+def _measure(folder: Path, judge: Path) -> None:
+    for kind, source in MEASURED:
+        report = _report(judge, kind, source)
+        if not report.exists():
+            held_out = folder / f"held_out_{kind}_{source}.jsonl"
+            _run("evaluate", held_out, f"--judge={judge}", "--batch=128", f"--out={report.parent}")
+
+
+def _report(judge: Path, kind: str, source: str) -> Path:
+    return judge.with_name(f"{judge.name}_report") / f"{kind}_{source}" / "report.json"
 
 
 def _length(rows: list[Path], passes: float, iteration: int, *, warm_up: int, lr: float) -> list[str]:
@@ -180,18 +212,19 @@ def _run(*words: object) -> None:
     subprocess.run(command, check=True)
 
 
-def table(folder: Path, seeds: list[int]) -> str:
-    """The figures of all judges as a table in Markdown: mean over the seeds, and the lowest and highest."""
-    heads = ["held-out pairs", "majority guess", "after SFT", "DPO, one right", "DPO"]
-    lines = [heads, ["---", *["---:"] * 4]]
+def table(folder: Path, seeds: Sequence[int]) -> str:
+    """The figures of all judges as a table in Markdown: means over the seeds, and the lowest and highest."""
+    heads = ["held-out pairs", "majority guess", "after SFT", "DPO, one right", "DPO", "mean weights of SFT"]
+    stages = [[folder / f"seed{seed}" / stage for seed in seeds] for stage in STAGES]
+    columns = [*stages, [_mean_of(folder, seeds)]] if len(seeds) > 1 else stages
+    lines = [heads[: 2 + len(columns)], ["---", *["---:"] * (1 + len(columns))]]
     for title, figure in (
         ("right", "accuracy"),
         ("same in both orders", "order_consistency"),
         ("failed", "failure_share"),
     ):
         for kind, source in MEASURED:
-            names = (f"seed{{}}/{stage}_report/{kind}_{source}/report.json" for stage in STAGES)
-            cells = [_cell([_figure(folder / name.format(seed), figure) for seed in seeds]) for name in names]
+            cells = [_cell([_figure(_report(judge, kind, source), figure) for judge in judges]) for judges in columns]
             guess = f"{_majority(folder / f'held_out_{kind}_{source}.jsonl'):.3f}" if figure == "accuracy" else ""
             lines.append([f"{source} {kind}s, {title}", guess, *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
@@ -203,7 +236,8 @@ def _figure(report: Path, name: str) -> float:
 
 
 def _cell(values: list[float]) -> str:
-    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+    spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}"
 
 
 def _majority(pairs: Path) -> float:
@@ -231,6 +265,8 @@ def main(
     seeds = seed or [0]
     for each in seeds:
         make_judge(folder, base, seed=each, plan=plan)
+    if len(seeds) > 1:
+        make_mean(folder, seeds)
     (folder / "table.md").write_text(table(folder, seeds))
 
 

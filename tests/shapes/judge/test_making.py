@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import flexgym
 from flexgym.judge.sources import EMBEDDED_JUDGE, locate_judge
 from flexgym.shapes.judge.candidates import draw_candidates
 from flexgym.shapes.judge.checkpoint import NUM_FRAMES, build_judge
-from flexgym.shapes.judge.make import ORDERS_TOLD, SETS, STAGES, Round, make_data, make_judge, table
+from flexgym.shapes.judge.make import ORDERS_TOLD, SETS, STAGES, Round, make_data, make_judge, make_mean, table
 from flexgym.shapes.judge.pretrain import Batches, PicturePool, Recipe, train
 
 LITTLE = Round(
@@ -89,3 +91,10 @@ def test_from_data_to_the_table_and_again(tmp_path):
     assert {row["source"] for row in traces["whole"]} == drawn
     assert len(traces["whole"]) == 2 * sum(LITTLE.whole)
     assert lines[2].startswith("| rendered images, right | ")
+    weights = load_file(tmp_path / "seed0" / "sft" / "model.safetensors")
+    shutil.copytree(tmp_path / "seed0", tmp_path / "seed1")
+    others = {name: 1.001 * value for name, value in weights.items()}
+    save_file(others, tmp_path / "seed1" / "sft" / "model.safetensors", metadata={"format": "pt"})
+    mean = load_file(make_mean(tmp_path, [0, 1]) / "model.safetensors")
+    assert all(torch.allclose(mean[name], 1.0005 * value, rtol=1e-6) for name, value in weights.items())
+    assert table(tmp_path, [0, 1]).splitlines()[2].count(" to ") == len(STAGES) + 1
