@@ -1,7 +1,7 @@
 """Candidates for a caption of the small world: rendered right, rendered wrong, or made by the small generators.
 
 What a generator of videos finds hard it draws as something between two shapes. A pair of videos says that only as a
-whole; a pair of single frames says it of one picture, and takes a seventh of the tokens.
+whole; a pair of single frames says it of one picture, and has a ninth of the pictures.
 """
 
 from __future__ import annotations

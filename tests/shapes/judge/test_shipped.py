@@ -103,4 +103,4 @@ def test_most_verdicts_are_the_same_in_both_orders(judge, capsys):
     consistent = [measure(judge, kind, source, 250, seed=79).consistent for kind, source in LEAST]
     with capsys.disabled():
         print(f"\nthe same in both orders: {np.mean(consistent):.3f} {dict(zip(LEAST, consistent, strict=True))}")
-    assert np.mean(consistent) >= 0.88
+    assert np.mean(consistent) >= 0.93
