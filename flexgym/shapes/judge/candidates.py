@@ -84,6 +84,7 @@ def draw_candidates(
             raise ConfigError(f"source {FRAMES!r}: expected kind 'image', since frames are pictures, got {kind!r}")
         videos = draw_candidates("video", "generated", splits=splits, seed=seed, category=category)
         yield from stills(videos, seed=seed)
+        return
     if source not in SOURCES and not Path(source).is_dir():
         raise unknown_name("source of candidates", str(source), [*SOURCES, FRAMES, "the folder of a pipeline"])
     if category is not None:
