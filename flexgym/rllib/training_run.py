@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 
 from flexgym.errors import JudgeUnavailableError, RewardError
 from flexgym.rllib.algorithm import METRICS, FlowAlgorithm
@@ -55,7 +57,7 @@ class TrainingRun:
             The run folder.
         """
         started = time.monotonic()
-        with self.folder, self._tensorboard:
+        with self.folder, self._tensorboard, _shared_cores():
             _quiet_libraries()
             if not ray.is_initialized():
                 ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -150,6 +152,20 @@ class TrainingRun:
                 f"Held-out prompts met: {first:.3f} before, {last:.3f} after (iteration {rows[-1]['iteration']})."
             )
         display.note(f"Metrics, samples and checkpoints: {self.folder.shown}")
+
+
+@contextmanager
+def _shared_cores() -> Iterator[None]:
+    """Half of torch's threads for each of the two that compute at once, the policy's and the judge's.
+
+    With all for both, the threads of one wait for the cores that those of the other hold.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // 2))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _measured(metrics: Mapping[str, float]) -> dict[str, float]:

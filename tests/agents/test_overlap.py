@@ -73,7 +73,8 @@ def test_an_iteration_takes_as_long_as_its_longer_half(monkeypatch, capsys):
     middle = {name: median(row[f"time/{name}_s"] for row in rows) for name in phases}
     with capsys.disabled():
         print(f"\n{ {name: round(value, 2) for name, value in middle.items()} }, ratio {median(ratios):.3f}")
-    assert middle["reward"] >= 0.9 * middle["rollout"]
+    halves = middle["rollout"] + middle["update"], middle["reward"]
+    assert sum(halves) >= 1.25 * max(halves)  # one after the other, they would be told from beside each other
     assert median(ratios) <= 1.15
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from flexgym.errors import CheckpointError
-from flexgym.judge.backends.base import ChatRequest, Picture
+from flexgym.judge.backends.base import Picture
 
 _FORMATS = ("JPEG", "PNG")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -45,11 +45,11 @@ def open_picture(picture: Picture) -> Image.Image:
         return image.convert("RGB")
 
 
-def user_message(request: ChatRequest, pictures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def user_message(text: str, pictures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The conversation of a request: one user message, pictures first.
 
     Args:
-        request: whose text follows the pictures.
+        text: what follows the pictures.
         pictures: their parts of the message, in the form that the reader of the message expects.
     """
-    return [{"role": "user", "content": [*pictures, {"type": "text", "text": request.text}]}]
+    return [{"role": "user", "content": [*pictures, {"type": "text", "text": text}]}]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -35,7 +35,9 @@ from flexgym.terminal import without_progress_bars
 
 _DTYPES = ("auto", "bfloat16", "float16", "float32")
 _PICTURES_KEPT = 64
+_TEXTS_KEPT = 64
 FirstTokens = tuple[tuple[str, float], ...]
+Patches = tuple[torch.Tensor, torch.Tensor]
 
 
 class TransformersBackend:
@@ -76,8 +78,9 @@ class TransformersBackend:
             eos_token_id=sorted(self._stops), pad_token_id=self._tokenizer.pad_token_id
         )
         self._batch_size = batch_size
-        # Pairs of one group show the same pictures again and again.
-        self._features = functools.lru_cache(maxsize=_PICTURES_KEPT)(self._preprocess)
+        # Pairs of one group show the same pictures and ask in the same words again and again.
+        self._patches = functools.lru_cache(maxsize=_PICTURES_KEPT)(self._preprocess)
+        self._tokens = functools.lru_cache(maxsize=_TEXTS_KEPT)(self._tokenize)
         self._usage = Usage()
         self._lock = Lock()  # the model keeps the positions of the batch that it is writing
 
@@ -99,18 +102,20 @@ class TransformersBackend:
 
     def metrics(self) -> dict[str, float]:
         """Counters of `Usage`, and ``pictures_encoded``: how often a picture was opened and cut into patches."""
-        return {**self._usage.metrics(), "pictures_encoded": self._features.cache_info().misses}
+        return {**self._usage.metrics(), "pictures_encoded": self._patches.cache_info().misses}
 
     def close(self) -> None:
-        """Let go of the weights; nothing can be asked afterwards."""
-        self._features.cache_clear()
-        del self._model
+        """Let go of the weights; nothing can be asked afterwards. May be called twice."""
+        self._patches.cache_clear()
+        self.__dict__.pop("_model", None)
 
     def _answer(self, requests: Sequence[ChatRequest], decoding: Decoding) -> list[Reply | JudgeFailure]:
         start = time.perf_counter()
-        prompts = [self._prompt(request, decoding) for request in requests]
+        patches = {picture.id: self._patches(picture) for request in requests for picture in request.pictures}
+        prompts = [self._prompt(request, patches, decoding) for request in requests]
         asked = {index: prompt for index, prompt in enumerate(prompts) if not isinstance(prompt, JudgeFailure)}
-        pictures = [picture for index in asked for picture in requests[index].pictures]
+        shown = [picture.id for index in asked for picture in requests[index].pictures]
+        pictures = self._encode(shown, patches) if shown else {}
         written = iter(self._generate(list(asked.values()), pictures, decoding) if asked else [])
         seconds = time.perf_counter() - start
         outcomes = [
@@ -120,18 +125,17 @@ class TransformersBackend:
         self._usage.count(outcomes)
         return outcomes
 
-    def _prompt(self, request: ChatRequest, decoding: Decoding) -> list[int] | JudgeFailure:
+    def _prompt(
+        self, request: ChatRequest, patches: Mapping[str, Patches], decoding: Decoding
+    ) -> list[int] | JudgeFailure:
         """The tokens of a request, or why it cannot be asked."""
-        message = user_message(request, [{"type": "image"}] * len(request.pictures))
-        tokens = self._tokenizer.apply_chat_template(
-            message, add_generation_prompt=True, return_dict=False, **TEMPLATE_SETTINGS
-        )
+        tokens = self._tokens(request.text, len(request.pictures))
         config = self._model.config
         if tokens.count(config.image_token_id) != len(request.pictures):
             return JudgeFailure("server_error", "the text of the request holds the model's own mark of a picture")
-        grids = [self._features(picture)[1] for picture in request.pictures]
         merged = self._images.merge_size**2
-        prompt = _expand(tokens, config.image_token_id, [int(grid.prod()) // merged for grid in grids])
+        lengths = [int(patches[picture.id][1].prod()) // merged for picture in request.pictures]
+        prompt = _expand(tokens, config.image_token_id, lengths)
         context = config.get_text_config().max_position_embeddings
         if len(prompt) + decoding.max_tokens > context:
             return JudgeFailure(
@@ -141,27 +145,51 @@ class TransformersBackend:
             )
         return prompt
 
-    def _preprocess(self, picture: Picture) -> tuple[torch.Tensor, torch.Tensor]:
+    def _tokenize(self, text: str, num_pictures: int) -> list[int]:
+        """The conversation of a request as tokens, one for each picture."""
+        return self._tokenizer.apply_chat_template(
+            user_message(text, [{"type": "image"}] * num_pictures),
+            add_generation_prompt=True,
+            return_dict=False,
+            **TEMPLATE_SETTINGS,
+        )
+
+    def _preprocess(self, picture: Picture) -> Patches:
         """Patches ``[N, D]`` of a picture, and how many there are over time, height and width ``[3]``."""
         batch = self._images(images=[open_picture(picture)], return_tensors="pt")
         return batch["pixel_values"], batch["image_grid_thw"][0]
 
     @torch.no_grad()
+    def _encode(self, shown: Sequence[str], patches: Mapping[str, Patches]) -> dict[str, Any]:
+        """What the vision tower makes of pictures, by their ids in order; each is looked at once."""
+        places = {picture: place for place, picture in enumerate(dict.fromkeys(shown))}
+        pixels, grids = zip(*(patches[picture] for picture in places), strict=True)
+        seen = self._model.get_image_features(
+            torch.cat(pixels).to(self._model.device), torch.stack(grids).to(self._model.device), return_dict=True
+        )
+        order = [places[picture] for picture in shown]
+        seen.pooler_output = [seen.pooler_output[place] for place in order]
+        if hasattr(seen, "deepstack_features"):
+            seen.deepstack_features = [[layer[place] for place in order] for layer in seen.deepstack_features]
+        return {
+            "mm_encoder_outputs": {"image": seen},
+            "image_grid_thw": torch.stack([patches[picture][1] for picture in shown]).to(self._model.device),
+        }
+
+    @torch.no_grad()
     def _generate(
-        self, prompts: list[list[int]], pictures: Sequence[Picture], decoding: Decoding
+        self, prompts: list[list[int]], pictures: Mapping[str, Any], decoding: Decoding
     ) -> list[tuple[list[int], FirstTokens]]:
         """What the model writes after each prompt, with the first stop token; and its likeliest beginnings."""
         inputs = dict(self._tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt"))
         inputs["mm_token_type_ids"] = (inputs["input_ids"] == self._model.config.image_token_id).int()
-        if pictures:
-            patches, grids = zip(*map(self._features, pictures), strict=True)
-            inputs |= {"pixel_values": torch.cat(patches), "image_grid_thw": torch.stack(grids)}
         device = self._model.device
         processors = LogitsProcessorList()
         if decoding.temperature > 0:
             processors.append(SeededSampling(len(prompts), decoding, device))
         output = self._model.generate(
             **{name: value.to(device) for name, value in inputs.items()},
+            **pictures,
             do_sample=False,
             max_new_tokens=decoding.max_tokens,
             logits_processor=processors,

@@ -149,7 +149,7 @@ class VLLMBackend:
         ]
         try:
             (name,) = self._llm.enqueue_chat(
-                user_message(request, pictures), sampling, use_tqdm=False, chat_template_kwargs=TEMPLATE_SETTINGS
+                user_message(request.text, pictures), sampling, use_tqdm=False, chat_template_kwargs=TEMPLATE_SETTINGS
             )
         except (ValueError, self._vllm.exceptions.VLLMClientError) as error:
             return JudgeFailure("server_error", one_line(str(error)))

@@ -7,7 +7,7 @@ from flexgym.errors import CheckpointError, ConfigError, UnknownNameError
 from flexgym.judge.backends.base import ChatRequest, Decoding, Reply
 from flexgym.judge.backends.transformers_model import SeededSampling, TransformersBackend
 from flexgym.judge.protocol import JudgeFailure
-from tests.judge.backends.tiny_qwen3_vl import CONTEXT, picture, save_tiny_qwen3_vl
+from tests.judge.backends.tiny_qwen3_vl import CONTEXT, KINDS, picture, save_tiny_qwen3_vl
 
 SHORT = Decoding(max_tokens=8)
 
@@ -62,6 +62,35 @@ def test_pictures_of_one_id_are_encoded_once(folder):
     assert metrics["pictures_encoded"] == 3
     assert (metrics["requests"], metrics["failures"], metrics["completion_tokens"]) == (3, 0, 3)
     assert 0 < metrics["latency_p50"] <= metrics["latency_p95"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_picture_is_looked_at_once_and_nothing_else_changes(kind, tmp_path, monkeypatch):
+    """The model answers as in its ordinary call, which looks at every picture of every request."""
+    backend = TransformersBackend(save_tiny_qwen3_vl(tmp_path, kind=kind))
+    requests = [request(0, 1), request(1, 2), request(2, 0)]
+    shown = torch.cat([backend._preprocess(picture)[0] for one in requests for picture in one.pictures])
+    model, looks, logits = backend._model, [], []
+    model.model.visual.register_forward_pre_hook(lambda _, inputs: looks.append(len(inputs[0])))
+    generate = model.generate
+
+    def both(mm_encoder_outputs, **inputs):
+        ordinary = generate(**inputs, pixel_values=shown)
+        output = generate(**inputs, mm_encoder_outputs=mm_encoder_outputs)
+        logits.extend(torch.stack(each.logits) for each in (output, ordinary))
+        return output
+
+    monkeypatch.setattr(model, "generate", both)
+    backend.complete(requests, Decoding(max_tokens=8, top_logprobs=1))
+    torch.testing.assert_close(*logits, rtol=0, atol=1e-4)
+    assert (logits[0][0] - logits[0][0][0]).abs().amax(-1)[1:].min() > 1e-2  # no other pictures, no other logits
+    assert looks == [len(shown) // 2, len(shown)]
+
+
+def test_closing_twice_is_closing_once(folder):
+    backend = TransformersBackend(folder)
+    backend.close()
+    backend.close()
 
 
 def test_a_stop_token_of_the_checkpoint_ends_the_reply(backend, folder, tmp_path):

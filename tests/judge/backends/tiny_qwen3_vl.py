@@ -1,4 +1,4 @@
-"""A Qwen3-VL checkpoint of a few hundred kilobytes in the true format: random weights, whole folder.
+"""A Qwen3-VL checkpoint of a few hundred kilobytes in the true format, or one of its relatives: random weights.
 
 The weights are scaled so that the reply depends on the pictures and on the text, and the model can write printable
 characters only, so that two decoders never differ over half a character.
@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
     GenerationConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2VLImageProcessorPil,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
 )
 
 from flexgym.judge.backends.base import Picture
@@ -49,11 +50,67 @@ CHAT_TEMPLATE = (
 )
 
 
-def save_tiny_qwen3_vl(folder: Path, *, seed: int = 0, stop_tokens: tuple[int, ...] = ()) -> Path:
+_MROPE = {"rope_type": "default", "mrope_section": [8, 4, 4], "rope_theta": 10000.0}
+# What the configurations of the kinds say about text and pictures beside `_TEXT` and `_VISION`.
+KINDS = {
+    "qwen2_vl": ({"rope_parameters": _MROPE}, {"embed_dim": 64, "mlp_ratio": 2}),
+    "qwen2_5_vl": (
+        {"rope_parameters": _MROPE},
+        {"intermediate_size": 128, "out_hidden_size": 64, "window_size": 64, "fullatt_block_indexes": [1]},
+    ),
+    "qwen3_vl": (
+        {"head_dim": 32, "rope_parameters": {**_MROPE, "mrope_interleaved": True}},
+        {
+            "intermediate_size": 128,
+            "out_hidden_size": 64,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0],
+        },
+    ),
+    "qwen3_5": (
+        {
+            "head_dim": 32,
+            "layer_types": ["linear_attention", "full_attention"],
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 2,
+            "linear_key_head_dim": 32,
+            "linear_value_head_dim": 32,
+            "rope_parameters": {
+                **_MROPE,
+                "mrope_section": [2, 1, 1],
+                "mrope_interleaved": True,
+                "partial_rotary_factor": 0.25,
+            },
+        },
+        {"intermediate_size": 128, "out_hidden_size": 64, "num_position_embeddings": 64},
+    ),
+}
+_TEXT = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": CONTEXT,
+}
+_VISION = {
+    "depth": 2,
+    "hidden_size": 64,
+    "num_heads": 2,
+    "patch_size": PATCH,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+}
+
+
+def save_tiny_qwen3_vl(
+    folder: Path, *, kind: str = "qwen3_vl", seed: int = 0, stop_tokens: tuple[int, ...] = ()
+) -> Path:
     """Write the checkpoint.
 
     Args:
         folder: to write into.
+        kind: one of `KINDS`.
         seed: of the weights.
         stop_tokens: token ids that end a reply, beside the end of a turn.
 
@@ -62,7 +119,7 @@ def save_tiny_qwen3_vl(folder: Path, *, seed: int = 0, stop_tokens: tuple[int, .
     """
     tokenizer = _tokenizer()
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
-    model = _model(ids, len(tokenizer), seed)
+    model = _model(kind, ids, len(tokenizer), seed)
     model.generation_config = GenerationConfig(
         eos_token_id=[ids["<|im_end|>"], *stop_tokens],
         pad_token_id=ids["<|endoftext|>"],
@@ -116,38 +173,13 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _model(ids: dict[str, int], size: int, seed: int) -> Qwen3VLForConditionalGeneration:
-    config = Qwen3VLConfig(
-        text_config={
-            "vocab_size": size,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "head_dim": 32,
-            "max_position_embeddings": CONTEXT,
-            "rope_parameters": {
-                "rope_type": "default",
-                "mrope_section": [8, 4, 4],
-                "mrope_interleaved": True,
-                "rope_theta": 10000.0,
-            },
-            "eos_token_id": ids["<|im_end|>"],
-            "pad_token_id": ids["<|endoftext|>"],
-        },
-        vision_config={
-            "depth": 2,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_heads": 2,
-            "out_hidden_size": 64,
-            "patch_size": PATCH,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "num_position_embeddings": 64,
-            "deepstack_visual_indexes": [0],
-        },
+def _model(kind: str, ids: dict[str, int], size: int, seed: int) -> PreTrainedModel:
+    text, vision = KINDS[kind]
+    ends = {"eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]}
+    config = AutoConfig.for_model(
+        kind,
+        text_config={"vocab_size": size, **_TEXT, **text, **ends},
+        vision_config={**_VISION, **vision},
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
@@ -155,7 +187,7 @@ def _model(ids: dict[str, int], size: int, seed: int) -> Qwen3VLForConditionalGe
         tie_word_embeddings=False,
     )
     torch.manual_seed(seed)
-    model = Qwen3VLForConditionalGeneration(config)
+    model = AutoModelForImageTextToText.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
