@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from flexgym.errors import ConfigError, RewardError, check_names, unknown_name
 
-Spread = Literal["group", "global"]
-_SPREADS = ("group", "global")
+Spread = Literal["group", "global", "none"]
+_SPREADS = ("group", "global", "none")
 _OPTIONS = ("std", "ddof", "eps", "clip", "batch_norm")
 
 ADVANTAGES: Mapping[str, Mapping[str, Any]] = {
@@ -51,9 +51,10 @@ def group_advantages(
     Args:
         rewards_PG: rewards ``[P, G]``, NaN where unscored.
         std: ``"group"`` divides by the standard deviation of the group, ``"global"`` by that of all valid rewards,
-            which keeps groups with hardly any difference from shouting.
+            which keeps groups with hardly any difference from shouting. ``"none"`` does not divide (Dr. GRPO, arXiv
+            2503.20783): each group counts by its differences, and no group has to wait for the others.
         ddof: 0 for population standard deviations, 1 for those of a sample.
-        eps: added to the standard deviation; 0 is allowed.
+        eps: added to the standard deviation, where there is one; 0 is allowed.
         clip: largest absolute advantage; None leaves them as they are.
 
     Returns:
@@ -119,7 +120,7 @@ def blended_advantages(
 
 
 def _normalised(rewards_PG: NDArray[np.float64], std: Spread, *, eps: float, ddof: int) -> NDArray[np.float64]:
-    """Centred by group and divided by a standard deviation; 0 where NaN."""
+    """Centred by group and, unless ``std`` is "none", divided by a standard deviation; 0 where NaN."""
     valid = ~np.isnan(rewards_PG)
     count = np.maximum(valid.sum(axis=1, keepdims=True), 1)
     mean = np.where(valid, rewards_PG, 0.0).sum(axis=1, keepdims=True) / count
@@ -127,6 +128,8 @@ def _normalised(rewards_PG: NDArray[np.float64], std: Spread, *, eps: float, ddo
     lowest = np.where(valid, rewards_PG, np.inf).min(axis=1, keepdims=True, initial=np.inf)
     highest = np.where(valid, rewards_PG, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
     centred = np.where(valid & (lowest < highest), rewards_PG - mean, 0.0)
+    if std == "none":
+        return centred
     if std == "group":
         spread = np.sqrt(np.square(centred).sum(axis=1, keepdims=True) / np.maximum(count - ddof, 1))
     else:

@@ -329,7 +329,7 @@ class FlowAlgorithmConfig(MemoryConfig):
     def advantages_stay_in_group(self) -> bool:
         """Whether the advantages of a group follow from its own scores, so that its replay need not wait for others."""
         options = advantage_options(self.advantage)
-        return options.get("std", "group") == "group" and not options.get("batch_norm", False)
+        return options.get("std", "group") != "global" and not options.get("batch_norm", False)
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """The module of the generator."""

@@ -46,6 +46,13 @@ def test_global_std_keeps_a_nearly_equal_group_quiet():
     assert 0 < quiet[1] < 0.02
 
 
+def test_without_std_a_group_counts_by_its_differences():
+    result = group_advantages([[0.0, 1.0], [0.5, 0.75], [0.2, 0.2]], std="none", eps=9.0)
+    assert result.tolist() == [[-0.5, 0.5], [-0.125, 0.125], [0.0, 0.0]]
+    blend = blended_advantages({"dim": [[0.0, 1.0]], "overall": [[3.0, 0.0]]}, {"dim": 0.5, "overall": 0.5}, std="none")
+    assert blend.tolist() == [[0.5, -0.5]]
+
+
 def test_eps_is_added_to_the_standard_deviation():
     assert group_advantages([[0.0, 2.0]], eps=1.0).tolist() == [[-0.5, 0.5]]
 
@@ -57,7 +64,7 @@ def test_unscored_samples_take_no_part():
     np.testing.assert_allclose(glob, np.array([[-1, 0, 1], [0, 0, 0]]) * math.sqrt(2), rtol=1e-6)  # std of 1, 3, 2, 2
 
 
-@pytest.mark.parametrize("std", ["group", "global"])
+@pytest.mark.parametrize("std", ["group", "global", "none"])
 def test_groups_that_tell_nothing_have_exactly_zero_advantage(std):
     rewards = [[0.7, NAN, NAN], [0.1, 0.1, 0.1], [1e6 + 0.1, 1e6 + 0.1, 1e6 + 0.1], [0.0, 1.0, 2.0]]
     result = group_advantages(rewards, std=std, eps=0.0)
@@ -80,7 +87,7 @@ def test_clip_by_hand():
 
 
 @settings(max_examples=60, deadline=None)
-@given(rewards=tables, seed=st.integers(0, 99), std=st.sampled_from(["group", "global"]))
+@given(rewards=tables, seed=st.integers(0, 99), std=st.sampled_from(["group", "global", "none"]))
 def test_properties(rewards, seed, std):
     holes = np.random.default_rng(seed).random(rewards.shape) < 0.3
     rewards = np.where(holes, NAN, rewards)

@@ -38,7 +38,14 @@ def test_the_authors_normalise_the_batch_once_more():
 
 @pytest.mark.parametrize(
     ("advantage", "alone"),
-    [("paper", True), ({"clip": 2.0}, True), ("authors_code", False), ({"std": "global"}, False)],
+    [
+        ("paper", True),
+        ({"clip": 2.0}, True),
+        ({"std": "none"}, True),
+        ("authors_code", False),
+        ({"std": "global"}, False),
+        ({"std": "none", "batch_norm": True}, False),
+    ],
 )
 def test_groups_need_each_other_where_something_is_taken_over_the_batch(advantage, alone):
     config = PrefGRPOConfig().training(advantage=advantage)
