@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import ray
+import torch
 
 from agents.pref_grpo import PrefGRPOConfig
 from flexgym.errors import CheckpointError, ConfigError, UnknownNameError
@@ -36,7 +37,10 @@ def test_what_cannot_be_settings_of_a_run(values, error, message):
 class UnbuildableConfig(PrefGRPOConfig):
     """Fails where a generator that cannot be loaded does."""
 
+    threads = 0
+
     def build_algo(self):
+        type(self).threads = torch.get_num_threads()
         raise ConfigError("no such generator")
 
 
@@ -53,3 +57,17 @@ def test_a_run_that_could_not_start_is_free_for_others(tmp_path: Path):
     finally:
         ray.shutdown()
     RunFolder.resume(tmp_path / "a").close()
+
+
+def test_policy_and_judge_have_half_of_the_threads_each_while_a_run_lasts(tmp_path: Path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        run = TrainingRun(UnbuildableConfig(), RunSettings(root=str(tmp_path)), resume=None, command=["train"])
+        with pytest.raises(ConfigError, match="no such generator"):
+            run.train()
+        assert (UnbuildableConfig.threads, torch.get_num_threads()) == (2, 4)
+    finally:
+        ray.shutdown()
+        torch.set_num_threads(before)
