@@ -107,7 +107,7 @@ class TransformersBackend:
     def close(self) -> None:
         """Let go of the weights; nothing can be asked afterwards. May be called twice."""
         self._patches.cache_clear()
-        self.__dict__.pop("_model", None)
+        self._model = None
 
     def _answer(self, requests: Sequence[ChatRequest], decoding: Decoding) -> list[Reply | JudgeFailure]:
         start = time.perf_counter()
