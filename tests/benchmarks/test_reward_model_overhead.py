@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from flexgym.rm.processor import load_model, load_processor
-from tests.judge.backends.tiny_qwen3_vl import save_tiny_qwen3_vl
+from tests.judge.backends.tiny_qwen_vl import save_tiny_qwen_vl
 from tests.rm.small import small_config, write_rows
 
 pytestmark = pytest.mark.benchmark
@@ -63,7 +63,7 @@ def seconds_of_trl(kind, checkpoint, rows, folder):
 
 @pytest.mark.parametrize("kind", ["sft", "dpo"])
 def test_a_step_costs_hardly_more_than_that_of_trl(kind, tmp_path, capsys):
-    checkpoint = save_tiny_qwen3_vl(tmp_path / "tiny")
+    checkpoint = save_tiny_qwen_vl(tmp_path / "tiny")
     file = write_rows(tmp_path / "rows", count=ROWS)[kind]
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     config = small_config(kind, checkpoint, file, mode="full")

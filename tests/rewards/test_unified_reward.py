@@ -7,7 +7,7 @@ import pytest
 import flexgym
 import rewards
 from flexgym.errors import CheckpointError, ConfigError, JudgeFailureShareError, UnknownNameError
-from tests.judge.backends.tiny_qwen3_vl import save_tiny_qwen3_vl
+from tests.judge.backends.tiny_qwen_vl import save_tiny_qwen_vl
 from tests.rewards.seeing_server import grey_group, seeing_server
 
 
@@ -99,7 +99,7 @@ def test_wrapped_environments(server, name):
 @pytest.mark.parametrize("form", ["axes", "final_score"])
 @pytest.mark.parametrize("frames", [None, 4])
 def test_what_the_model_never_learnt_to_say_is_counted(tmp_path, form, frames):
-    folder = save_tiny_qwen3_vl(tmp_path / "tiny")
+    folder = save_tiny_qwen_vl(tmp_path / "tiny")
     reward = rewards.make("unified_reward", judge=folder, form=form, decoding={"max_tokens": 6})
     [scores] = reward.score([grey_group(40, 200, 120, frames=frames)])
     reward.close()

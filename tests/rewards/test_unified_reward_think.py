@@ -9,7 +9,7 @@ import rewards
 from flexgym.errors import JudgeFailureShareError, UnknownNameError
 from flexgym.flow import blended_advantages, group_advantages
 from flexgym.judge import JudgeFailure, Verdict
-from tests.judge.backends.tiny_qwen3_vl import save_tiny_qwen3_vl
+from tests.judge.backends.tiny_qwen_vl import save_tiny_qwen_vl
 from tests.rewards.seeing_server import grey_group, seeing_server
 
 
@@ -79,7 +79,7 @@ def test_a_wrapped_environment_ends_with_verdicts(server):
 
 
 def test_what_the_model_never_learnt_to_say_is_counted(tmp_path):
-    folder = save_tiny_qwen3_vl(tmp_path / "tiny")
+    folder = save_tiny_qwen_vl(tmp_path / "tiny")
     reward = rewards.make("unified_reward_think", judge=folder, decoding={"max_tokens": 6})
     [scores] = reward.score([grey_group(40, 200, 120)])
     reward.close()

@@ -14,7 +14,7 @@ from flexgym.judge.protocol import JudgeFailure
 from flexgym.types import Prompt, SampleGroup
 from rewards.vqa_score import probability_of_yes
 from tests.judge.backends.test_transformers import request
-from tests.judge.backends.tiny_qwen3_vl import save_tiny_qwen3_vl
+from tests.judge.backends.tiny_qwen_vl import save_tiny_qwen_vl
 from tests.rewards.test_remote import Scripted
 
 TOKENS = {"Yes": 0.5, " yes": 0.125, "No": 0.25, "The": 0.0625}
@@ -72,7 +72,7 @@ def test_probabilities_by_hand():
 
 
 def test_first_tokens_of_a_model_in_this_process_are_its_distribution(tmp_path):
-    backend = TransformersBackend(save_tiny_qwen3_vl(tmp_path / "tiny"), batch_size=2)
+    backend = TransformersBackend(save_tiny_qwen_vl(tmp_path / "tiny"), batch_size=2)
     requests = [request(0), request(1, text="Another question, longer than the first?")]
     vocabulary = backend._model.config.get_text_config().vocab_size
     together = backend.complete(requests, Decoding(max_tokens=1, top_logprobs=vocabulary))

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.judge.backends.tiny_qwen3_vl import save_tiny_qwen3_vl
+from tests.judge.backends.tiny_qwen_vl import save_tiny_qwen_vl
 from tests.rm.small import write_rows
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """A Qwen3-VL folder with random weights."""
-    return save_tiny_qwen3_vl(tmp_path_factory.mktemp("judge") / "tiny")
+    return save_tiny_qwen_vl(tmp_path_factory.mktemp("judge") / "tiny")
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from flexgym.rm.saving import export_judge, save_judge
 from flexgym.rm.sft import RewardSFTConfig
 from flexgym.runs.metrics import read_metrics
 from flexgym.runs.recipe import load_recipe
-from tests.judge.backends.tiny_qwen3_vl import picture
+from tests.judge.backends.tiny_qwen_vl import picture
 
 SMALL = ["judge.dtype=float32", "training.lr=1e-2", "training.batch_size=4", "training.micro_batch_size=2"]
 SMALL += ["training.gradient_checkpointing=false", "training.steps_per_iteration=1", "learners.num_gpus_per_learner=0"]

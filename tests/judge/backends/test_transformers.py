@@ -7,14 +7,14 @@ from flexgym.errors import CheckpointError, ConfigError, UnknownNameError
 from flexgym.judge.backends.base import ChatRequest, Decoding, Reply
 from flexgym.judge.backends.transformers_model import SeededSampling, TransformersBackend
 from flexgym.judge.protocol import JudgeFailure
-from tests.judge.backends.tiny_qwen3_vl import CONTEXT, KINDS, picture, save_tiny_qwen3_vl
+from tests.judge.backends.tiny_qwen_vl import CONTEXT, KINDS, picture, save_tiny_qwen_vl
 
 SHORT = Decoding(max_tokens=8)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return save_tiny_qwen3_vl(tmp_path_factory.mktemp("judge") / "tiny")
+    return save_tiny_qwen_vl(tmp_path_factory.mktemp("judge") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_pictures_of_one_id_are_encoded_once(folder):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_picture_is_looked_at_once_and_nothing_else_changes(kind, tmp_path, monkeypatch):
     """The model answers as in its ordinary call, which looks at every picture of every request."""
-    backend = TransformersBackend(save_tiny_qwen3_vl(tmp_path, kind=kind))
+    backend = TransformersBackend(save_tiny_qwen_vl(tmp_path, kind=kind))
     requests = [request(0, 1), request(1, 2), request(2, 0)]
     shown = torch.cat([backend._preprocess(picture)[0] for one in requests for picture in one.pictures])
     model, looks, logits = backend._model, [], []
@@ -98,7 +98,7 @@ def test_a_stop_token_of_the_checkpoint_ends_the_reply(backend, folder, tmp_path
     third = whole[2]
     assert third not in whole[:2]
     token = backend._tokenizer.convert_tokens_to_ids(third)
-    stopping = TransformersBackend(save_tiny_qwen3_vl(tmp_path / "stopping", stop_tokens=(token,)))
+    stopping = TransformersBackend(save_tiny_qwen_vl(tmp_path / "stopping", stop_tokens=(token,)))
     (reply,) = stopping.complete([request(0, 1)], SHORT)
     assert (reply.text, reply.finish_reason, reply.completion_tokens) == (whole[:3], "stop", 3)
 
@@ -152,12 +152,12 @@ def test_wrong_settings_are_named(folder):
 def test_a_checkpoint_that_cannot_serve_is_named(folder, tmp_path):
     with pytest.raises(CheckpointError, match="nowhere"):
         TransformersBackend(tmp_path / "nowhere")
-    pickled = save_tiny_qwen3_vl(tmp_path / "pickled")
+    pickled = save_tiny_qwen_vl(tmp_path / "pickled")
     torch.save(load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
     (pickled / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="safetensors"):
         TransformersBackend(pickled)
-    short = save_tiny_qwen3_vl(tmp_path / "short")
+    short = save_tiny_qwen_vl(tmp_path / "short")
     whole = (short / "model.safetensors").read_bytes()
     (short / "model.safetensors").write_bytes(whole[:-100])
     with pytest.raises(CheckpointError, match="short"):

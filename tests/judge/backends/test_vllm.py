@@ -22,7 +22,7 @@ from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.serve import ServeOptions, running_server
 from flexgym.judge.sources import EMBEDDED_JUDGE, locate_judge, read_judge_config
 from flexgym.shapes.sampling import sample_group
-from tests.judge.backends.tiny_qwen3_vl import CONTEXT, picture, save_tiny_qwen3_vl
+from tests.judge.backends.tiny_qwen_vl import CONTEXT, picture, save_tiny_qwen_vl
 
 pytestmark = pytest.mark.vllm
 
@@ -38,7 +38,7 @@ QUESTION = "Which of the two images follows the prompt better: 'a red cube left 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return save_tiny_qwen3_vl(tmp_path_factory.mktemp("judge") / "tiny")
+    return save_tiny_qwen_vl(tmp_path_factory.mktemp("judge") / "tiny")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from flexgym.errors import CheckpointError, ConfigError
 from flexgym.judge.backends.base import ChatRequest, Decoding, Reply
 from flexgym.judge.backends.vllm_engine import VLLMBackend
 from flexgym.judge.protocol import JudgeFailure
-from tests.judge.backends.tiny_qwen3_vl import picture
+from tests.judge.backends.tiny_qwen_vl import picture
 
 REQUESTS = [ChatRequest((picture(0), picture(1)), "fine"), ChatRequest((picture(1), picture(0)), "too long")]
 

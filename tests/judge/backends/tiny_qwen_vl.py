@@ -103,7 +103,7 @@ _VISION = {
 }
 
 
-def save_tiny_qwen3_vl(
+def save_tiny_qwen_vl(
     folder: Path, *, kind: str = "qwen3_vl", seed: int = 0, stop_tokens: tuple[int, ...] = ()
 ) -> Path:
     """Write the checkpoint.
