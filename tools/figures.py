@@ -40,7 +40,7 @@ def draw_curve(runs: Sequence[Path], target: Path) -> None:
     axes.set_ylabel("held-out prompts met")
     axes.set_ylim(0.0, 1.0)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower right")
     figure.tight_layout()
     figure.savefig(target)
 

@@ -50,15 +50,21 @@ def bare_work(learner: FlowLearner, prompts: list[Prompt]) -> float:
         timestep = (sigmas[step] * 1000.0).expand(rows)
         return transformer(hidden_states=latents, timestep=timestep, return_dict=False, **conditioning)[0]
 
+    trained = range(config.window["size"])
+    # Matching asks for the density of the finished sample once more, and a divergence for the reference's step.
+    without_gradient = [*range(len(sigmas) - 1), *trained, *trained]
+    assert config.noise == "matching"
+    assert config.kl_coeff
+
     started = time.perf_counter()
     with torch.no_grad():
         for conditioning in text:
-            for step in range(len(sigmas) - 1):
+            for step in without_gradient:
                 forward(step, conditioning)
     samples = [generator.decode(latents[: config.group_size]) for _ in prompts]
     reward.score([SampleGroup(prompt, group) for prompt, group in zip(prompts, samples, strict=True)])
     for conditioning in text:
-        for step in range(config.window["size"]):
+        for step in trained:
             forward(step, conditioning).square().mean().backward()
     return time.perf_counter() - started
 
