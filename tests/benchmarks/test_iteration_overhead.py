@@ -51,10 +51,9 @@ def bare_work(learner: FlowLearner, prompts: list[Prompt]) -> float:
         return transformer(hidden_states=latents, timestep=timestep, return_dict=False, **conditioning)[0]
 
     trained = range(config.window["size"])
-    # Matching asks for the density of the finished sample once more, and a divergence for the reference's step.
-    without_gradient = [*range(len(sigmas) - 1), *trained, *trained]
-    assert config.noise == "matching"
-    assert config.kl_coeff
+    # Matching asks once more for the density of the finished samples, and a divergence for the reference's step.
+    again = config.noise.to_clean + (config.kl_coeff > 0)
+    without_gradient = [*range(len(sigmas) - 1), *(list(trained) * again)]
 
     started = time.perf_counter()
     with torch.no_grad():
