@@ -13,12 +13,16 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import random  # noqa: E402
 import signal  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable, Iterator, Mapping  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+_CPUS = 8
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -37,11 +41,32 @@ def seeds() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session")
+def own_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder whose modules can be imported here and in every process of Ray."""
+    folder = tmp_path_factory.mktemp("modules")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """A Ray of its own for the tests of one file, with room for several learners and runners."""
+def cluster(own_modules: Path) -> Iterator[None]:
+    """A Ray with room for several learners and runners: one for all files, unless one leaves actors behind."""
     import ray
 
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
+    if not ray.is_initialized():
+        ray.init(num_cpus=_CPUS, include_dashboard=False, log_to_driver=False)
     yield
-    ray.shutdown()
+    if not _all_returned(ray.available_resources):
+        ray.shutdown()
+
+
+def _all_returned(available: Callable[[], Mapping[str, float]], patience_s: float = 2.0) -> bool:
+    """Whether no actor holds a CPU; Ray hears of the end of an actor a little later."""
+    deadline = time.monotonic() + patience_s
+    while available().get("CPU", 0) < _CPUS:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import ray
 
 from agents.pref_grpo import PrefGRPOConfig
 from flexgym.rllib.recipe import apply_recipe
@@ -30,15 +29,9 @@ class Redness(PointwiseReward):
 """
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("modules")
-    (folder / "own_reward_of_agents.py").write_text(OWN)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
-        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-        yield
-        ray.shutdown()
+@pytest.fixture(scope="module", autouse=True)
+def own_reward(cluster, own_modules):
+    (own_modules / "own_reward_of_agents.py").write_text(OWN)
 
 
 def recipe(folder, **settings):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 
 import pytest
-import ray
 import torch
 
 from agents.pref_grpo import PrefGRPO
@@ -22,8 +21,7 @@ REPEATS = 12
 
 
 @pytest.fixture
-def algorithm():
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+def algorithm(cluster):
     recipe = load_recipe("pref_grpo_shapes_t2i.yaml")
     del recipe["run"]
     config = apply_recipe(PrefGRPO.get_default_config(), recipe)
@@ -31,7 +29,6 @@ def algorithm():
     algorithm = config.build_algo()
     yield algorithm
     algorithm.stop()
-    ray.shutdown()
 
 
 def bare_work(learner: FlowLearner, prompts: list[Prompt]) -> float:

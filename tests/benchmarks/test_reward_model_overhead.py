@@ -9,7 +9,6 @@ import time
 from statistics import median
 
 import pytest
-import ray
 from datasets import Dataset
 from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
@@ -62,10 +61,9 @@ def seconds_of_trl(kind, checkpoint, rows, folder):
 
 
 @pytest.mark.parametrize("kind", ["sft", "dpo"])
-def test_a_step_costs_hardly_more_than_that_of_trl(kind, tmp_path, capsys):
+def test_a_step_costs_hardly_more_than_that_of_trl(cluster, kind, tmp_path, capsys):
     checkpoint = save_tiny_qwen_vl(tmp_path / "tiny")
     file = write_rows(tmp_path / "rows", count=ROWS)[kind]
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     config = small_config(kind, checkpoint, file, mode="full")
     config.training(batch_size=ROWS, micro_batch_size=ROWS, steps_per_iteration=STEPS)
     algorithm = config.build_algo()
@@ -81,7 +79,6 @@ def test_a_step_costs_hardly_more_than_that_of_trl(kind, tmp_path, capsys):
         algorithm.train()
         ours.append((time.perf_counter() - started) / STEPS)
     algorithm.stop()
-    ray.shutdown()
     ratio = median(ours) / median(theirs)
     with capsys.disabled():
         print(

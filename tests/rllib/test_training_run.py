@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 
 from agents.pref_grpo import PrefGRPOConfig
@@ -44,30 +43,24 @@ class UnbuildableConfig(PrefGRPOConfig):
         raise ConfigError("no such generator")
 
 
-def test_a_run_that_could_not_start_is_free_for_others(tmp_path: Path):
+def test_a_run_that_could_not_start_is_free_for_others(cluster, tmp_path: Path):
     with RunFolder.create(tmp_path, "a") as folder:
         folder.checkpoints.publish(0, lambda path: (path / "state").write_text("x") and None)
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
-    try:
-        run = TrainingRun(UnbuildableConfig(), RunSettings(), resume=tmp_path / "a", command=["train"])
-        with pytest.raises(CheckpointError, match="the run is open in this process"):
-            RunFolder.resume(tmp_path / "a")
-        with pytest.raises(ConfigError, match="no such generator"):
-            run.train()
-    finally:
-        ray.shutdown()
+    run = TrainingRun(UnbuildableConfig(), RunSettings(), resume=tmp_path / "a", command=["train"])
+    with pytest.raises(CheckpointError, match="the run is open in this process"):
+        RunFolder.resume(tmp_path / "a")
+    with pytest.raises(ConfigError, match="no such generator"):
+        run.train()
     RunFolder.resume(tmp_path / "a").close()
 
 
-def test_policy_and_judge_have_half_of_the_threads_each_while_a_run_lasts(tmp_path: Path):
+def test_policy_and_judge_have_half_of_the_threads_each_while_a_run_lasts(cluster, tmp_path: Path):
     before = torch.get_num_threads()
     torch.set_num_threads(4)
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         run = TrainingRun(UnbuildableConfig(), RunSettings(root=str(tmp_path)), resume=None, command=["train"])
         with pytest.raises(ConfigError, match="no such generator"):
             run.train()
         assert (UnbuildableConfig.threads, torch.get_num_threads()) == (2, 4)
     finally:
-        ray.shutdown()
         torch.set_num_threads(before)
