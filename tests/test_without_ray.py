@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import importlib, pkgutil, sys
 
@@ -33,5 +35,6 @@ assert not any(name.split(".")[0] == "ray" for name in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_the_library_works_without_ray():
     subprocess.run([sys.executable, "-c", SCRIPT], check=True, timeout=120)

@@ -27,6 +27,7 @@ def finish(config):
     return trained, metrics, generator
 
 
+@pytest.mark.slow
 def test_a_run_without_text_encoders_learns_the_same(tmp_path: Path):
     config = small_config()
     config.rollout(prompts=PROMPTS)
@@ -63,6 +64,7 @@ def half_config():
     return config
 
 
+@pytest.mark.slow
 def test_weights_in_half_precision_scale_their_loss_and_resume_bit_for_bit(tmp_path: Path):
     algorithm, metrics = train(half_config())
     assert metrics["policy/max_abs_log_ratio"] == 0.0

@@ -91,7 +91,8 @@ def test_overlap_changes_nothing_but_the_time(num_updates, monkeypatch):
         algorithm.stop()
 
 
-@pytest.mark.parametrize("num_updates", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_updates", [1, 2])
 def test_a_lost_judge_leaves_the_weights_as_they_were(num_updates, monkeypatch):
     config = slow_config(num_updates=num_updates)
     config.rollout(group_size=3, prompts_per_iteration=4)

@@ -84,7 +84,7 @@ def test_training_moves_the_policy_and_the_second_update_sees_it():
 
 @pytest.mark.parametrize(
     ("mode", "dtype"),
-    [("lora", "float32"), pytest.param("full", "float32", marks=pytest.mark.slow), ("full", "bfloat16")],
+    [("lora", "float32"), *(pytest.param("full", dtype, marks=pytest.mark.slow) for dtype in ("float32", "bfloat16"))],
 )
 def test_resume_continues_bit_for_bit(mode, dtype, tmp_path: Path):
     config = small_config(ema_decay=0.9, kl_coeff=0.01)

@@ -40,7 +40,7 @@ def rows(folder):
     return read_metrics(folder / "metrics.jsonl")
 
 
-@pytest.mark.parametrize("algorithm", ["PPO", "SAC"])
+@pytest.mark.parametrize("algorithm", ["PPO", pytest.param("SAC", marks=pytest.mark.slow)])
 def test_a_run_leaves_metrics_pictures_and_checkpoints_and_goes_on(tmp_path, algorithm):
     folder = make_run(small(tmp_path, f"training.algorithm={algorithm}")).train()
     assert [(row["iteration"], row["steps"]) for row in rows(folder)] == [(0, 0), (1, 8), (2, 16)]
@@ -82,6 +82,7 @@ def test_going_on_starts_from_the_saved_policy(tmp_path):
         assert torch.equal(value, seen[name]), name
 
 
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same_and_another_does_not(tmp_path):
     ends = [
         PPO.load(make_run(small(tmp_path, f"training.seed={seed}")).train() / "checkpoints/iteration_000002/model.zip")

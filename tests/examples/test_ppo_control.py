@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from tests.examples.ppo_control import make_envs, train
@@ -17,6 +18,7 @@ def choices(agent, envs):
     return action.mean(0), envs.step(action)[1].mean()
 
 
+@pytest.mark.slow
 def test_the_policy_moves_toward_what_earns_more():
     envs = make_envs(8, **WIDE)
     envs.reset(seed=0)

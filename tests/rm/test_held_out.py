@@ -115,7 +115,8 @@ def test_every_part_of_the_model_keeps_its_mode(checkpoint, files, unseen):
     algorithm.stop()
 
 
-@pytest.mark.parametrize("learners", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("learners", [0, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_resume_continues_bit_for_bit(kind, learners, checkpoint, files, unseen, tmp_path: Path):
     config = small_config(kind, checkpoint, files[kind])

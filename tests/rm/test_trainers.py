@@ -67,6 +67,7 @@ def first_step_of_trl(kind, mode, checkpoint, examples, folder, *, bf16):
     return trainer.state.log_history[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_accumulation_counts_every_token_once(kind, checkpoint, files):
     """Rows differ in length: a mean of the means of micro-batches would be another loss."""
@@ -134,6 +135,7 @@ def test_full_training_in_bfloat16_is_saved_and_resumed(checkpoint, files, tmp_p
         algorithm.stop()
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_dpo_widens_the_margin(checkpoint, files):
     for kind, name, sign in (("sft", "loss", -1), ("dpo", "rewards/margins", 1)):
         algorithm, metrics = steps(small_config(kind, checkpoint, files[kind], mode="full"), 6)

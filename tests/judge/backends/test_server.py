@@ -100,6 +100,7 @@ def test_what_is_sent(make):
     ]
 
 
+@pytest.mark.slow
 def test_chaos_of_300_requests(make):
     script = Script(**{**CHAOS.__dict__, "die_every": 120, "down_s": 0.2})
     with ScriptedServer(script) as server:

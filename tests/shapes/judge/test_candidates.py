@@ -32,7 +32,7 @@ def test_rendered_candidates_are_right_right_near_and_wrong(kind):
     assert other <= 0.1  # a scene of another caption may meet this one, too
 
 
-@pytest.mark.parametrize("kind", ["image", "video"])
+@pytest.mark.parametrize("kind", ["image", pytest.param("video", marks=pytest.mark.slow)])
 def test_generated_candidates_are_of_both_sorts_and_repeat(kind):
     draws = [itertools.islice(draw_candidates(kind, "generated", splits=("training",), seed=3), 8) for _ in range(2)]
     one, other = (list(draw) for draw in draws)
@@ -66,6 +66,7 @@ def test_frames_are_candidates_of_an_image_of_what_the_videos_show():
             assert (seen.share == 1.0) == verify(group.caption, frame).satisfied
 
 
+@pytest.mark.slow
 def test_frames_of_generated_videos_repeat_and_are_no_videos():
     draws = [itertools.islice(draw_candidates("image", "frames", splits=("training",), seed=3), 4) for _ in range(2)]
     for one, other in zip(*draws, strict=True):

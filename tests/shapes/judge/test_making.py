@@ -58,6 +58,7 @@ def test_a_batch_teaches_the_descriptions_alone(seeing):
         assert told.startswith("Video 1: ")
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(seeing):
     model, tokenizer = seeing
     recipe = Recipe({}, 8, {"image": 8, "video": 4}, 0.03, bfloat16=False)  # warm-up holds it down
