@@ -52,7 +52,7 @@ def recipe(folder, **settings):
 
 
 @pytest.mark.parametrize("num_env_runners", [0, 2])
-def test_a_rubric_with_a_reward_of_ones_own_trains(cluster, tmp_path, num_env_runners):
+def test_a_rubric_with_a_reward_of_ones_own_trains(tmp_path, num_env_runners):
     config: PrefGRPOConfig = small_config()
     apply_recipe(config, recipe(tmp_path))
     config.env_runners(num_env_runners=num_env_runners)
@@ -67,7 +67,7 @@ def test_a_rubric_with_a_reward_of_ones_own_trains(cluster, tmp_path, num_env_ru
     assert len(list(tmp_path.iterdir())) == max(1, num_env_runners)  # one process each
 
 
-def test_a_broken_term_is_counted_and_its_samples_are_written(cluster, tmp_path):
+def test_a_broken_term_is_counted_and_its_samples_are_written(tmp_path):
     config: PrefGRPOConfig = small_config()
     apply_recipe(config, recipe(tmp_path, broken=True))
     config.failed_samples = str(tmp_path / "failed")
