@@ -8,7 +8,7 @@ from typing import Any
 
 import rewards
 from envs.prompts import load_prompts
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.rllib.config import FlowAlgorithmConfig
 from flexgym.types import Prompt
 from rewards.base import Reward

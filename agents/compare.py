@@ -21,14 +21,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from flexgym.errors import ConfigError
-from flexgym.judge.choice import check_count
-from flexgym.runs.atomic import write_atomic
+from flexgym.core.choice import check_count
+from flexgym.core.errors import ConfigError
+from flexgym.core.files import write_atomic
+from flexgym.core.terminal import teaching_errors
 from flexgym.runs.comparison import ComparedRun, comparison_table
 from flexgym.runs.comparison_figure import draw_comparison
 from flexgym.runs.recipe import Recipe, apply_overrides, load_recipe
 from flexgym.runs.series import Series, refuse_changes
-from flexgym.terminal import teaching_errors
 from rewards.base import JudgeReward
 from rewards.registry import reward_class
 from rewards.validate import settings_of

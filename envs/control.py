@@ -15,7 +15,7 @@ from envs.features import PROMPT_FEATURES, prompt_features
 from envs.groups import GroupBatch, box
 from envs.single import GroupEnv
 from envs.vector import GroupVectorEnv
-from flexgym.errors import ActionError, ConfigError
+from flexgym.core.errors import ActionError, ConfigError
 from flexgym.flow import ODE, noise_scale
 from flexgym.generators.base import FlowGenerator
 from flexgym.policy import FlowPolicy

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from envs.prompts import PromptSource, PromptSpace, as_prompt, load_prompts
 from envs.render import render_group
-from flexgym.errors import ActionError, ConfigError, GeneratorError, check_names, unknown_name
+from flexgym.core.errors import ActionError, ConfigError, GeneratorError, check_names, unknown_name
 from flexgym.flow import predicted_clean
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.loader import load_generator

@@ -11,7 +11,7 @@ from typing import Any, overload
 import gymnasium
 import numpy as np
 
-from flexgym.errors import ConfigError, PromptSourceError
+from flexgym.core.errors import ConfigError, PromptSourceError
 from flexgym.first_frame import FirstFrame
 from flexgym.types import Prompt
 

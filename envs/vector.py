@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from envs.groups import RENDER_MODES, GroupAccess, check_options, check_render_mode
 from envs.prompts import Prompts
-from flexgym.errors import ConfigError, unknown_name
+from flexgym.core.errors import ConfigError, unknown_name
 from flexgym.generators.base import FlowGenerator
 
 Infos = dict[str, Any]

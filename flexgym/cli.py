@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from flexgym.core.terminal import teaching_errors
 from flexgym.judge.commands import app as judge_app
 from flexgym.planning.command import plan
 from flexgym.runs.export import export_generator
-from flexgym.terminal import teaching_errors
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(judge_app, name="judge")

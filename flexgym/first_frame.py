@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from flexgym.errors import PromptSourceError
+from flexgym.core.errors import PromptSourceError
 
 MAX_FILE_BYTES = 64 * 2**20
 """Size of a file at most."""

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flexgym.errors import ConfigError, GeneratorError
+from flexgym.core.errors import ConfigError, GeneratorError
 from flexgym.first_frame import FirstFrame
 from flexgym.flow import ODE, Gaussian, NoiseScale, Window, noise_scale, transition
 from flexgym.generators.base import FlowGenerator

@@ -14,7 +14,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.flow import ODE, Window, transition
 from flexgym.types import Prompt, SampleGroup
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.first_frame import FirstFrame
 
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from flexgym.errors import UnknownNameError
+from flexgym.core.errors import UnknownNameError
 from rewards import registry, vector
 from rewards.base import JudgeReward, PointwiseReward, Reward, register
 from rewards.registry import make, names

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import CLIPModel
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.types import Prompt
 from rewards.base import PointwiseReward, register
 from rewards.checkpoints import check_batch_size, load_model, load_weights

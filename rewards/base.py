@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flexgym.errors import ConfigError, check_names
+from flexgym.core.errors import ConfigError, check_names
 from flexgym.judge import Judge, Tournament, judge_groups, make_tournament
 from flexgym.types import GroupScores, Prompt, SampleGroup
 from rewards.guard import FailedSamples, OneAtATime, checked_deadline, guarded_scores, sample_scores

@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers.utils import logging
 
-from flexgym.errors import CheckpointError, ConfigError, unknown_name
+from flexgym.core.errors import CheckpointError, ConfigError, unknown_name
+from flexgym.core.terminal import without_progress_bars
 from flexgym.judge.backends.local import check_source
-from flexgym.terminal import without_progress_bars
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SHOWN = 3

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, BlipConfig, CLIPConfig, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from flexgym.errors import CheckpointError, ConfigError
-from flexgym.terminal import teaching_errors
+from flexgym.core.errors import CheckpointError, ConfigError
+from flexgym.core.terminal import teaching_errors
 from rewards.checkpoints import load_part
 
 Weights = dict[str, torch.Tensor]

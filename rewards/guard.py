@@ -22,10 +22,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flexgym.errors import ConfigError, FlexGymError
+from flexgym.core.errors import ConfigError, FlexGymError
+from flexgym.core.files import write_atomic
+from flexgym.core.media import encode_mp4, encode_png
 from flexgym.judge.protocol import FailureKind, JudgeFailure
-from flexgym.runs.atomic import write_atomic
-from flexgym.runs.media import encode_mp4, encode_png
 from flexgym.types import GroupScores, Prompt, SampleGroup
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, BlipConfig, BlipTextModel, BlipVisionMod
 from transformers.models.blip.modeling_blip import BlipPreTrainedModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.types import Prompt
 from rewards.aesthetic import score_head
 from rewards.base import PointwiseReward, register

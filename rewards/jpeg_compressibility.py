@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.types import Prompt
 from rewards.base import PointwiseReward, register
 from rewards.known import KnownPair, flat_and_noise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.runs.media import encode_mp4
+from flexgym.core.media import encode_mp4
 from flexgym.types import Prompt
 from rewards.base import PointwiseReward, register
 from rewards.known import KnownPair, still_and_noise

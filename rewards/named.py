@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flexgym.errors import ConfigError, built_settings
+from flexgym.core.errors import ConfigError, built_settings
 from rewards.base import Reward, build
 from rewards.registry import reward_class
 

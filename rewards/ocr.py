@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.types import Prompt
 from rewards.base import PointwiseReward, register
 from rewards.known import KnownPair, written_and_other_text

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.judge.inputs import frame_indices
 
 

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from flexgym.errors import ConfigError, unknown_name
+from flexgym.core.errors import ConfigError, unknown_name
 from rewards.base import Reward, build, name_key, registered
 from rewards.wrappers import RewardWrapper, VectorRewardWrapper, single_twin, vector_twin
 

@@ -26,13 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
+from flexgym.core.media import encode_png
 from flexgym.judge.backends.chat_format import one_line
 from flexgym.judge.backends.retry import TransientError, backoff, is_transient, retry_after
 from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
 from flexgym.judge.inputs import frame_indices
 from flexgym.judge.protocol import JudgeFailure
-from flexgym.runs.media import encode_png
 from flexgym.types import GroupScores, SampleGroup
 from rewards.base import Reward, register
 from rewards.pictures import as_videos

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 from transformers import CLIPModel
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.judge.inputs import frame_indices
 from flexgym.types import Prompt
 from rewards.base import PointwiseReward, register

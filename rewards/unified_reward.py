@@ -8,7 +8,7 @@ from typing import Unpack
 
 import numpy as np
 
-from flexgym.errors import ConfigError, check_names, unknown_name
+from flexgym.core.errors import ConfigError, check_names, unknown_name
 from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
 from flexgym.judge.points import FORMS, Form, Points, PointwiseJudge, group_kind
 from flexgym.judge.protocol import JudgeFailure

@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
+from flexgym.core.terminal import teaching_errors
+from flexgym.core.yaml_files import parse_yaml
 from flexgym.judge.protocol import JudgeFailure
-from flexgym.runs.yaml_files import parse_yaml
-from flexgym.terminal import teaching_errors
 from rewards.base import Reward
 from rewards.known import KnownPair
 from rewards.registry import make

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flexgym.errors import UnknownNameError
+from flexgym.core.errors import UnknownNameError
 from rewards import registry
 from rewards.wrappers import VectorRewardWrapper
 

@@ -11,7 +11,7 @@ from typing import Unpack
 
 import numpy as np
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.judge.backends.base import ChatRequest, Reply
 from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
 from flexgym.judge.inputs import encode_sample

@@ -11,7 +11,7 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.types import GroupScores, Prompt, SampleGroup
 from rewards.base import Reward, build
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from flexgym import first_frame as module
-from flexgym.errors import PromptSourceError
+from flexgym.core.errors import PromptSourceError
 from flexgym.first_frame import FirstFrame
 
 

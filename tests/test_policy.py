@@ -7,7 +7,7 @@ import torch
 
 import flexgym
 from flexgym import FlowPolicy
-from flexgym.errors import ConfigError, GeneratorError, UnknownNameError
+from flexgym.core.errors import ConfigError, GeneratorError, UnknownNameError
 from flexgym.flow import FlowSDE, Window, transition
 from flexgym.rollout import collect
 from tests.generators.tiny import PROMPTS, shared

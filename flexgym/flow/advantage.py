@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flexgym.errors import ConfigError, RewardError, check_names, unknown_name
+from flexgym.core.errors import ConfigError, RewardError, check_names, unknown_name
 
 Spread = Literal["group", "global", "none"]
 _SPREADS = ("group", "global", "none")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flexgym.errors import ConfigError, unknown_name
+from flexgym.core.errors import ConfigError, unknown_name
 from flexgym.flow.transition import Gaussian
 
 KLForm = Literal["gaussian", "mean"]

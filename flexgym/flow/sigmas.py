@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flexgym.errors import ConfigError, GeneratorError, unknown_name
+from flexgym.core.errors import ConfigError, GeneratorError, unknown_name
 
 Spacing = Literal["auto", "linear", "linear32", "scheduler"]
 _SPACINGS = ("auto", "linear", "linear32", "scheduler")

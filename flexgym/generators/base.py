@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flexgym.errors import ConfigError, GeneratorError
+from flexgym.core.errors import ConfigError, GeneratorError
 from flexgym.flow.sigmas import Spacing, sigma_grid
 from flexgym.generators.channels import denormalise
 from flexgym.generators.conditioning import Conditioning, Embedding, EmbeddingCache, stack_rows

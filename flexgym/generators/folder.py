@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from flexgym.errors import CheckpointError
+from flexgym.core.errors import CheckpointError
 
 MODEL_INDEX = "model_index.json"
 _CONFIGS = {

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.first_frame import FirstFrame
 from flexgym.generators.conditioning import Conditioning, Embedding
 from flexgym.generators.text import TextConditioned, Wanted

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from flexgym.errors import FlexGymError, GeneratorError, nearest_name
+from flexgym.core.errors import FlexGymError, GeneratorError, nearest_name
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conformance import own_run, pipeline_run
 from flexgym.generators.families import families

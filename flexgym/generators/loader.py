@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.utils import convert_conv2d_weight_memory_format, convert_conv3d_weight_memory_format
 
-from flexgym.errors import CheckpointError, GeneratorError, nearest_name, unknown_name
+from flexgym.core.errors import CheckpointError, GeneratorError, nearest_name, unknown_name
+from flexgym.core.precision import dtype_named
+from flexgym.core.terminal import without_progress_bars
 from flexgym.generators.base import FlowGenerator, check_parts, check_scheduler
 from flexgym.generators.folder import MODEL_INDEX, check_folder, component_classes, read_json
 from flexgym.generators.generic import build, family_of
-from flexgym.generators.precision import dtype_named
 from flexgym.generators.sampling import read_generation_config
-from flexgym.terminal import without_progress_bars
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

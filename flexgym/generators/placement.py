@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from flexgym.errors import GeneratorError
+from flexgym.core.errors import GeneratorError
 from flexgym.generators.training import Trainable
 
 if TYPE_CHECKING:

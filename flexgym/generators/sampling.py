@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from flexgym.errors import CheckpointError, ConfigError, unknown_name
+from flexgym.core.errors import CheckpointError, ConfigError, unknown_name
 
 CONFIG_NAME = "generation_config.json"
 

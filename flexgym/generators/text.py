@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from flexgym.errors import CheckpointError, ConfigError
+from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.generators.conditioning import Embedding, EmbeddingCache
 from flexgym.generators.folder import MODEL_INDEX, read_json
 from flexgym.generators.placement import Placed

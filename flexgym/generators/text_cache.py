@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
+from flexgym.core.files import write_atomic
 from flexgym.generators.conditioning import Embedding
-from flexgym.runs.atomic import write_atomic
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

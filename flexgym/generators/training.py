@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from flexgym.errors import CheckpointError, ConfigError, GeneratorError, unknown_name
+from flexgym.core.errors import CheckpointError, ConfigError, GeneratorError, unknown_name
 from flexgym.generators.sampling import CONFIG_NAME
 
 if TYPE_CHECKING:

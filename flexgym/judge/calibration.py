@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import kendalltau
 
-from flexgym.errors import ConfigError, unknown_name
+from flexgym.core.errors import ConfigError, unknown_name
 from flexgym.flow.advantage import blended_advantages
 from flexgym.judge.aggregation import pair_wins
 from flexgym.judge.agreement import agreement_summary

@@ -12,7 +12,8 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
+from flexgym.core.terminal import teaching_errors
 from flexgym.judge import make_tournament
 from flexgym.judge.assessment import Assessment
 from flexgym.judge.command_options import JudgeOptions, with_judge_options
@@ -24,7 +25,6 @@ from flexgym.judge.serve import ServeOptions
 from flexgym.judge.serve import serve as serve_judge
 from flexgym.judge.tournament import judge_groups
 from flexgym.judge.vision_judge import VisionJudge
-from flexgym.terminal import teaching_errors
 from flexgym.types import Prompt, SampleGroup
 
 app = typer.Typer(no_args_is_help=True, help="Compare, rank and calibrate with a judge, or serve one.")

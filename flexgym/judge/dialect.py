@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from flexgym.errors import unknown_name
+from flexgym.core.errors import unknown_name
 from flexgym.judge.parser import parse_assessment
 from flexgym.judge.protocol import Outcome
 from flexgym.judge.template import Kind, Template, built_in_template

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from flexgym.errors import ConfigError, JudgeFailureShareError
+from flexgym.core.errors import ConfigError, JudgeFailureShareError
 from flexgym.judge.protocol import JudgeFailure
 
 FEWEST_FOR_SHARE = 16

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from flexgym.errors import ConfigError, unknown_name
+from flexgym.core.errors import ConfigError, unknown_name
 from flexgym.judge.backends.base import Picture
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.judge.assessment import SCORE_SUM, Assessment, Category, Label
 from flexgym.judge.protocol import Judge, JudgeFailure, Outcome, Pair
 from flexgym.judge.verdict import TOP_SCORE, Verdict

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.errors import ConfigError
+from flexgym.core.choice import check_count, make_choice
+from flexgym.core.errors import ConfigError
 from flexgym.judge.aggregation import win_rates
-from flexgym.judge.choice import check_count, make_choice
 
 Pairs = NDArray[np.intp]
 """int ``[M, 2]``: index of the sample shown first, index of the one shown second."""

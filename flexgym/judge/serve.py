@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 
-from flexgym.errors import ConfigError, FlexGymError
+from flexgym.core.errors import ConfigError, FlexGymError
 from flexgym.judge.backends.local import check_source
 from flexgym.judge.sources import locate_judge, picture_limit
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flexgym.errors import CheckpointError, ConfigError, built_settings
+from flexgym.core.errors import CheckpointError, ConfigError, built_settings
 from flexgym.judge.inputs import Inputs
 
 EMBEDDED_JUDGE = "shapes-judge"

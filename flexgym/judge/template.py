@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 
 Kind = Literal["image", "video"]
 

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.errors import ConfigError, RewardError, built_settings, unknown_name
+from flexgym.core.choice import describe
+from flexgym.core.errors import ConfigError, RewardError, built_settings, unknown_name
 from flexgym.judge.aggregation import WinRate, make_aggregation, pair_wins, win_rates
 from flexgym.judge.assessment import ANCHOR_KEYWORDS
-from flexgym.judge.choice import describe
 from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
 from flexgym.judge.protocol import Judge, Outcome, Pair
 from flexgym.judge.schedule import Schedule, check_group_size, make_schedule, reference_pairs

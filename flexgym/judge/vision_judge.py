@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.errors import ConfigError, RewardError
+from flexgym.core.errors import ConfigError, RewardError
 from flexgym.judge.backends.base import Backend, ChatRequest, Decoding, Picture, Reply
 from flexgym.judge.dialect import FLEX, Dialect
 from flexgym.judge.inputs import Inputs, encode_sample

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from flexgym.errors import ConfigError, GeneratorError
+from flexgym.core.errors import ConfigError, GeneratorError
 from flexgym.planning.devices import DEVICES, GIB
 from flexgym.planning.plan import PARTS, Phase, Plan, Planner
 from flexgym.planning.settings import PlanSettings

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flexgym.errors import unknown_name
+from flexgym.core.errors import unknown_name
 from flexgym.generators.folder import MODEL_INDEX
 
 Component = tuple[str, str, Mapping[str, Any]]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flexgym.terminal import teaching_errors
+from flexgym.core.terminal import teaching_errors
 
 
 def plan(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from flexgym.errors import ConfigError, unknown_name
+from flexgym.core.errors import ConfigError, unknown_name
 
 GIB = 2**30
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flexgym.errors import GeneratorError
+from flexgym.core.errors import GeneratorError
 from flexgym.first_frame import FirstFrame
 from flexgym.generators.base import FlowGenerator, decode_rows
 from flexgym.planning.settings import PlanSettings

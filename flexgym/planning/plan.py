@@ -151,11 +151,11 @@ def _trained(module: nn.Module) -> list[Tensor]:
 
 
 def _gathered(module: nn.Module, tensors: Callable[[nn.Module], Iterable[Tensor]]) -> int:
-    """Bytes of a model that is cut by `flexgym.rllib.sharding.shard` that are whole at once.
+    """Bytes of a model that is cut by `flexgym.core.sharding.shard` that are whole at once.
 
     They are those outside all blocks, and twice the largest block: FSDP2 sends a block through a buffer of its size.
     """
-    from flexgym.rllib.sharding import blocks_of
+    from flexgym.core.sharding import blocks_of
 
     blocks = [list(tensors(block)) for block in blocks_of(module)]
     inside = {id(tensor) for block in blocks for tensor in block}

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from flexgym.errors import ConfigError, unknown_name
+from flexgym.core.errors import ConfigError, unknown_name
+from flexgym.core.precision import dtype_named
 from flexgym.flow import NoiseScale
-from flexgym.generators.precision import dtype_named
 from flexgym.generators.sampling import SETTINGS, check_settings
 
 _LOADING = ("device", "dtype", "channels_last")

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from flexgym.errors import CheckpointError, GeneratorError, nearest_name
+from flexgym.core.errors import CheckpointError, GeneratorError, nearest_name
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conditioning import Embedding
 from flexgym.generators.folder import MODEL_INDEX, read_json

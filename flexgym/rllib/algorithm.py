@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
-from flexgym.errors import ConfigError, RewardError
+from flexgym.core.errors import ConfigError, RewardError
 from flexgym.flow import WindowSchedule, require_stochastic
 from flexgym.judge.agreement import agreement_summary
 from flexgym.rllib.config import FlowAlgorithmConfig

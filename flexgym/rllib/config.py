@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from flexgym.errors import ConfigError
+from flexgym.core.choice import check_count
+from flexgym.core.errors import ConfigError
 from flexgym.flow import NoiseScale, WindowSchedule, blended_advantages, noise_scale
 from flexgym.flow.advantage import advantage_options
-from flexgym.judge.choice import check_count
 from flexgym.rllib.memory import MemoryConfig
 from flexgym.rllib.module import FlowModule
 from flexgym.rllib.runner import GroupEnvRunner

@@ -18,11 +18,11 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from flexgym.core.sharding import assembled, copies, local_part, over_learners, part_like, whole
 from flexgym.flow import Window
 from flexgym.replay import replay_loss
 from flexgym.rllib.runner import GroupEnvRunner, Part, Scored
 from flexgym.rllib.sharded import ShardedLearner
-from flexgym.rllib.sharding import assembled, copies, local_part, over_learners, part_like, whole
 from flexgym.rollout import Rollout, sample
 
 if TYPE_CHECKING:

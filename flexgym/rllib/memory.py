@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 
-from flexgym.errors import ConfigError, unknown_name
-from flexgym.generators.precision import DTYPES, dtype_named
-from flexgym.rllib.sharding import SHARDINGS
+from flexgym.core.errors import ConfigError, unknown_name
+from flexgym.core.precision import DTYPES, dtype_named
+from flexgym.core.sharding import SHARDINGS
 
 if TYPE_CHECKING:
     from flexgym.generators import FlowGenerator
@@ -52,7 +52,7 @@ class MemoryConfig(AlgorithmConfig):
             vae_tiling: decode samples in tiles, see `FlowGenerator.tile_autoencoder`.
             offload: text encoders and autoencoder stand on the device only while they act, see `FlowGenerator.offload`.
             sharding: ``"none"`` gives each learner the whole transformer, ``"fsdp"`` a part of every parameter,
-                gradient and moment of the optimiser, see `flexgym.rllib.sharding`.
+                gradient and moment of the optimiser, see `flexgym.core.sharding`.
         """
         return self._set(
             gradient_checkpointing=gradient_checkpointing,

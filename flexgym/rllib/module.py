@@ -10,12 +10,12 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
+from flexgym.core.sharding import check_gathered, copies, part_like, shard
 from flexgym.flow import NoiseScale
 from flexgym.generators import FlowGenerator, load_generator
 from flexgym.policy import FlowPolicy
 from flexgym.replay import replay_step
-from flexgym.rllib.sharding import check_gathered, copies, part_like, shard
 
 
 class FlowModule(TorchRLModule):

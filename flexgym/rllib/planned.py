@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.config import FlowAlgorithmConfig
 from flexgym.rllib.recipe import apply_recipe

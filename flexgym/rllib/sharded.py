@@ -11,8 +11,10 @@ from ray.exceptions import RayTaskError
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.utils.torch_utils import clip_gradients
+from torch import Tensor
 
-from flexgym.rllib.sharding import clip_sharded_gradients, copies, part_like
+from flexgym.core.sharding import copies, part_like, whole
 
 
 class ShardedLearner(TorchLearner):
@@ -143,3 +145,9 @@ class ShardedAlgorithm(Algorithm):
             yield
         finally:
             self.on_learners(lambda learner: learner.release_state())
+
+
+def clip_sharded_gradients(gradients: dict[Any, Tensor], **limits: Any) -> Tensor | None:
+    """RLlib's clipping, whose norm is told as a plain number by all learners alike."""
+    norm = clip_gradients(gradients, **limits)
+    return None if norm is None else whole(norm)

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 import torch
 
-from flexgym.errors import JudgeUnavailableError, RewardError
+from flexgym.core.errors import JudgeUnavailableError, RewardError
 from flexgym.rllib.algorithm import METRICS, FlowAlgorithm
 from flexgym.rllib.config import FlowAlgorithmConfig
 from flexgym.rllib.recipe import describe

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flexgym.errors import unknown_name
+from flexgym.core.errors import unknown_name
 from flexgym.rm.data.convert.base import LeftOut, both, make, need
 from flexgym.rm.data.problems import DataError, DataReport, Place, RowError, Tally
 from flexgym.rm.data.raw import RawRow, data_files, read_raw

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from flexgym.core.terminal import teaching_errors
 from flexgym.judge.command_options import JudgeOptions, with_judge_options
 from flexgym.rm.options import AskOptions, DataOptions, RefereeOptions, with_options
 from flexgym.rm.replies import Asker, Cost
-from flexgym.terminal import teaching_errors
 
 PROGRAM = "flexgym.rm"
 

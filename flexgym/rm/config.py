@@ -14,9 +14,9 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import Tensor
 
-from flexgym.errors import ConfigError, unknown_name
-from flexgym.judge.choice import check_count
-from flexgym.rllib.sharding import SHARDINGS
+from flexgym.core.choice import check_count
+from flexgym.core.errors import ConfigError, unknown_name
+from flexgym.core.sharding import SHARDINGS
 from flexgym.rm.module import JudgeModule
 from flexgym.rm.precision import DTYPES, check_precision, check_steps
 from flexgym.rm.processor import context_length, load_model

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.errors import ConfigError, check_names
+from flexgym.core.errors import ConfigError, check_names
 from flexgym.judge.inputs import frame_indices
 from flexgym.judge.protocol import Judge, JudgeFailure, Outcome, Pair
 from flexgym.judge.verdict import Verdict

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
+from flexgym.core.files import write_atomic
 from flexgym.rm.evaluation_figures import CONFIDENCE, Figures, PairResult, Share, Summary
-from flexgym.runs.atomic import write_atomic
 
 REPORT = "report.md"
 FIGURES = "report.json"

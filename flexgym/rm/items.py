@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from flexgym.errors import ConfigError, check_names
+from flexgym.core.errors import ConfigError, check_names
 from flexgym.judge.inputs import Inputs
 from flexgym.rm.data import ORDERS, PreferencePair, Question, ReadOptions, RowError, in_orders, read_rows
 from flexgym.rm.data.files import MAX_PICTURES

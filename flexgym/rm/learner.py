@@ -19,8 +19,8 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchDDPRLModule
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from flexgym.core.sharding import over_learners, shard, whole
 from flexgym.rllib.sharded import ShardedLearner
-from flexgym.rllib.sharding import over_learners, shard, whole
 from flexgym.rm.held_out import MicroBatch, Share, chosen_rows, evaluate
 from flexgym.rm.module import JudgeModule
 from flexgym.rm.rows import TrainingRows

@@ -10,8 +10,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 
-from flexgym.errors import CheckpointError
-from flexgym.rllib.sharding import check_gathered, copies, part_like
+from flexgym.core.errors import CheckpointError
+from flexgym.core.sharding import check_gathered, copies, part_like
 from flexgym.rm.processor import load_model, load_processor
 
 

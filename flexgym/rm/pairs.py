@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.judge.backends.base import Decoding, Reply
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.rm.data import DPORow, MediaStore, RowWriter, dpo_row

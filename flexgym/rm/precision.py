@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from flexgym.errors import ConfigError, unknown_name
+from flexgym.core.errors import ConfigError, unknown_name
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _USUAL_WEIGHT = 0.02  # the spread that transformers draws weights with

@@ -16,7 +16,7 @@ from transformers import (
     Qwen3VLProcessor,
 )
 
-from flexgym.errors import CheckpointError, unknown_name
+from flexgym.core.errors import CheckpointError, unknown_name
 from flexgym.judge.backends.local import check_source
 from flexgym.rm.precision import DTYPES
 

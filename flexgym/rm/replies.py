@@ -17,7 +17,7 @@ from typing import IO, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.errors import ConfigError, RewardError
+from flexgym.core.errors import ConfigError, RewardError
 from flexgym.judge.assessment import Assessment
 from flexgym.judge.backends.base import Backend, ChatRequest, Decoding, Reply
 from flexgym.judge.dialect import Dialect

@@ -11,7 +11,7 @@ from typing import Any
 from peft import PeftModel
 from torch import Tensor
 
-from flexgym.errors import CheckpointError, ConfigError
+from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.rm.processor import load_model
 
 _ADAPTER = "adapter_config.json"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 
 _BATCHES_PER_POOL = 32
 """Rows are sorted by length within pools of so many batches: batches waste little padding and stay random."""

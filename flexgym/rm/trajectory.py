@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.judge.assessment import Assessment, Dimension
 from flexgym.judge.backends.base import ChatRequest, Decoding, Reply
 from flexgym.judge.parser import parse_assessment

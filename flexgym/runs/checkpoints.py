@@ -13,8 +13,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from flexgym.errors import CheckpointError, ConfigError
-from flexgym.runs.atomic import fsync_path, fsync_tree, temporary_sibling, write_atomic
+from flexgym.core.errors import CheckpointError, ConfigError
+from flexgym.core.files import fsync_path, fsync_tree, temporary_sibling, write_atomic
 
 MANIFEST = "manifest.json"
 POINTER = "latest"

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from flexgym.core.terminal import teaching_errors
 from flexgym.runs.recipe import Recipe, apply_overrides, load_recipe, saved_recipe
-from flexgym.terminal import teaching_errors
 
 
 def recipe_command(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.runs.comparison import AGAINST_REFERENCE, DIVERSITY, VERIFIER, ComparedRun, Curve
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flexgym.errors import CheckpointError
-from flexgym.runs.atomic import fsync_tree, temporary_sibling
+from flexgym.core.errors import CheckpointError
+from flexgym.core.files import fsync_tree, temporary_sibling
 from flexgym.runs.checkpoints import resolve_checkpoint, verify_checkpoint
 
 GENERATOR = "generator"

@@ -9,12 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from flexgym.errors import ConfigError
-from flexgym.runs.atomic import write_atomic
+from flexgym.core.errors import ConfigError
+from flexgym.core.files import write_atomic
+from flexgym.core.lock import FolderLock
+from flexgym.core.yaml_files import dump_yaml
 from flexgym.runs.checkpoints import CheckpointStore, resolve_checkpoint, verify_checkpoint
-from flexgym.runs.lock import FolderLock
 from flexgym.runs.metrics import MetricsLog
-from flexgym.runs.yaml_files import dump_yaml
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from flexgym.errors import ConfigError
-from flexgym.runs.atomic import write_atomic
+from flexgym.core.errors import ConfigError
+from flexgym.core.files import write_atomic
 
 _log = logging.getLogger(__name__)
 

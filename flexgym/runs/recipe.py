@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flexgym.errors import ConfigError, UnknownNameError, nearest_name
+from flexgym.core.errors import ConfigError, UnknownNameError, nearest_name
+from flexgym.core.yaml_files import parse_yaml, read_yaml_mapping
 from flexgym.runs.checkpoints import resolve_checkpoint
-from flexgym.runs.yaml_files import parse_yaml, read_yaml_mapping
 
 SHIPPED = Path(__file__).resolve().parents[2] / "configs"
 

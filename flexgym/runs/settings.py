@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flexgym.errors import built_settings
-from flexgym.judge.choice import check_count
+from flexgym.core.choice import check_count
+from flexgym.core.errors import built_settings
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.runs.media import GridRow, draw_grid, save_gif, save_png
+from flexgym.core.media import GridRow, draw_grid, save_gif, save_png
 from flexgym.runs.tensorboard import TensorboardLog
 
 _GRID_ROWS, _GRID_COLUMNS = 4, 6

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file, recursive_setattr
 
-from flexgym.errors import CheckpointError
+from flexgym.core.errors import CheckpointError
 
 MODEL, COUNTS, REPLAY = "model.zip", "counts.json", "replay_buffer.npz"
 _COUNTS = ("num_timesteps", "_n_updates", "_episode_num")

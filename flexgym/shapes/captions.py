@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from flexgym.errors import unknown_name
+from flexgym.core.errors import unknown_name
 from flexgym.shapes.scenes import COLOURS, SHAPES, SYMMETRY
 
 IMAGE_CATEGORIES = ("object", "two_objects", "counting", "colours", "position", "attribution")

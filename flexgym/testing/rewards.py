@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from flexgym.errors import FlexGymError
+from flexgym.core.errors import FlexGymError
 from flexgym.testing.groups import GroupsEnv, empty_group, shape_groups, vector_of, vector_wrapped, wrapped
 from flexgym.testing.rules import expect, expect_same, rule
 from flexgym.types import GroupScores, SampleGroup

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from agents.pref_grpo import PrefGRPO, PrefGRPOConfig
-from flexgym.errors import RewardError
+from flexgym.core.errors import RewardError
 from flexgym.rllib.algorithm import METRICS
 from rewards.shapes_oracle import ShapesOracle
 

@@ -12,7 +12,7 @@ import pytest
 import ray
 
 from agents.pref_grpo import PrefGRPO
-from flexgym.errors import RewardError
+from flexgym.core.errors import RewardError
 from flexgym.rllib.algorithm import METRICS
 from flexgym.runs.metrics import read_metrics
 from tests.agents.small import OutOfOrderConfig, largest_difference, small_config, train, weights

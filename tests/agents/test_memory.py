@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agents.pref_grpo import PrefGRPOConfig
-from flexgym.errors import ConfigError, UnknownNameError
+from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.rllib.algorithm import METRICS
 from flexgym.rllib.recipe import apply_recipe, describe
 from flexgym.runs.recipe import apply_overrides

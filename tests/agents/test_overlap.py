@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from agents.pref_grpo import PrefGRPOConfig
-from flexgym.errors import JudgeUnavailableError
+from flexgym.core.errors import JudgeUnavailableError
 from flexgym.rllib.algorithm import METRICS
 from flexgym.types import GroupScores
 from rewards.base import Reward

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agents.pref_grpo import PrefGRPO
-from flexgym.errors import ConfigError, UnknownNameError
+from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.rllib.algorithm import METRICS
 from tests.agents.small import largest_difference, small_config, train, weights
 from tests.generators.tiny import CASES

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.distributed.tensor import DTensor
 
-from flexgym.errors import CheckpointError, ConfigError, RewardError, UnknownNameError
+from flexgym.core.errors import CheckpointError, ConfigError, RewardError, UnknownNameError
 from flexgym.generators import load_generator
 from flexgym.rllib.algorithm import METRICS
 from flexgym.shapes.captions import training_prompts

@@ -12,7 +12,7 @@ import rewards
 import rewards.vector
 from envs.features import PROMPT_FEATURES, prompt_features
 from flexgym import FlowPolicy
-from flexgym.errors import ActionError, ConfigError, UnknownNameError
+from flexgym.core.errors import ActionError, ConfigError, UnknownNameError
 from flexgym.generators.loader import load_generator
 from flexgym.rollout import sample
 from flexgym.shapes.captions import IMAGE_CATEGORIES, parse_caption, training_prompts

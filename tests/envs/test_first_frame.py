@@ -14,7 +14,7 @@ from PIL import Image
 
 import flexgym  # noqa: F401  # registers the environments
 from envs.prompts import load_prompts
-from flexgym.errors import ConfigError, PromptSourceError
+from flexgym.core.errors import ConfigError, PromptSourceError
 from flexgym.first_frame import FirstFrame
 from flexgym.flow import ODE, FlowSDE, Window
 from flexgym.generators.conformance import pipeline_run

@@ -8,7 +8,7 @@ import pytest
 from gymnasium.vector.utils import batch_space
 
 from envs.prompts import MAX_PROMPT_LENGTH, PromptSource, PromptSpace, load_prompts
-from flexgym.errors import PromptSourceError
+from flexgym.core.errors import PromptSourceError
 from flexgym.types import Prompt
 
 

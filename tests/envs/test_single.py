@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from flexgym import FlowPolicy
-from flexgym.errors import ActionError, ConfigError, GeneratorError, PromptSourceError, UnknownNameError
+from flexgym.core.errors import ActionError, ConfigError, GeneratorError, PromptSourceError, UnknownNameError
 from flexgym.types import Prompt
 from tests.generators.tiny import PROMPTS, shared
 

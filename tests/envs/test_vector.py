@@ -6,7 +6,7 @@ from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode
 
 from flexgym import FlowPolicy
-from flexgym.errors import ActionError, ConfigError, UnknownNameError
+from flexgym.core.errors import ActionError, ConfigError, UnknownNameError
 from tests.generators.tiny import PROMPTS, shared
 
 MODES = pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])

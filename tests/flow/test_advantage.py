@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from flexgym.errors import ConfigError, RewardError, UnknownNameError
+from flexgym.core.errors import ConfigError, RewardError, UnknownNameError
 from flexgym.flow import blended_advantages, group_advantages
 from flexgym.flow.advantage import ADVANTAGES, advantage_options
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from flexgym.errors import ConfigError, UnknownNameError
+from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.flow import FlowSDE, Gaussian, clipped_surrogate, guarded_log_ratio, kl_penalty, transition
 
 

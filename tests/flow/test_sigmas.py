@@ -11,7 +11,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexgym.errors import ConfigError, GeneratorError, UnknownNameError
+from flexgym.core.errors import ConfigError, GeneratorError, UnknownNameError
 from flexgym.flow import dynamic_shift_mu, linear_sigmas, shift_sigmas, sigma_grid
 
 DYNAMIC = {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15, "max_image_seq_len": 4096}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline, WanPipeline
 
-from flexgym.errors import CheckpointError, ConfigError, GeneratorError, UnknownNameError
+from flexgym.core.errors import CheckpointError, ConfigError, GeneratorError, UnknownNameError
 from flexgym.generators import families as families_package
 from flexgym.generators import load_generator, wrap_pipeline
 from flexgym.generators.families import families

@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
 
-from flexgym.errors import GeneratorError
+from flexgym.core.errors import GeneratorError
 from flexgym.generators import load_generator
 from flexgym.generators.conformance import own_run, pipeline_run
 from tests.generators.tiny import CASES, PROMPTS, fresh

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flexgym.errors import ConfigError, GeneratorError
+from flexgym.core.errors import ConfigError, GeneratorError
 from flexgym.generators import wrap_pipeline
 from flexgym.types import Prompt
 from tests.generators.tiny import CASES, fresh, hunyuan_video_frame, picture, shared

@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from flexgym.errors import CheckpointError, ConfigError
+from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.generators import load_generator, wrap_pipeline
 from flexgym.generators import text_cache as module
 from flexgym.generators.conditioning import EmbeddingCache

@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from flexgym.errors import CheckpointError, ConfigError, GeneratorError, UnknownNameError
+from flexgym.core.errors import CheckpointError, ConfigError, GeneratorError, UnknownNameError
 from flexgym.generators import load_generator
 from flexgym.types import Prompt
 from tests.generators.tiny import FAMILIES, fresh, picture, shared, shorten

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from tests.generators.tiny import FAMILIES, PROMPTS, fresh, prompts_for, shared
 
 

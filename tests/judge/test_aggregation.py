@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from flexgym.errors import ConfigError, UnknownNameError
+from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.judge import JudgeFailure, all_pairs, pair_shares, pair_wins, win_rates
 from flexgym.judge.aggregation import BradleyTerry, Margin, WinRate, bradley_terry, make_aggregation
 from tests.judge.simulated import verdict

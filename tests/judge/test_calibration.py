@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from flexgym.errors import ConfigError, UnknownNameError
+from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.judge import JudgeFailure, Tournament, all_pairs, judge_groups
 from flexgym.judge.calibration import FULL, TOURNAMENTS, calibrate, draw_calibration, full_advantages
 from flexgym.judge.noise import NoisyJudge

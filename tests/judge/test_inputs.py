@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from flexgym.errors import ConfigError, UnknownNameError
+from flexgym.core.errors import ConfigError, UnknownNameError
+from flexgym.core.media import save_gif, save_mp4
 from flexgym.judge import inputs
 from flexgym.judge.inputs import Inputs, encode_sample, frame_indices, read_image, read_sample, read_video
-from flexgym.runs.media import save_gif, save_mp4
 
 
 def decoded(picture):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.judge import JudgeFailure, Pair, all_pairs, pair_wins
 from flexgym.judge.noise import NoisyJudge
 from tests.judge.simulated import WorthJudge, group, simulated_groups, verdict

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from flexgym.errors import RewardError
+from flexgym.core.errors import RewardError
 from flexgym.judge import JudgeFailure
 from flexgym.judge import points as module
 from flexgym.judge.backends.base import Decoding, Reply

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flexgym.errors import ConfigError, UnknownNameError
+from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.judge.schedule import All, AllUnbalanced, Anchor, Regular, Swiss, all_pairs, make_schedule, reference_pairs
 
 NOTHING = {"played": np.empty((0, 2), dtype=np.intp), "wins": np.empty(0)}

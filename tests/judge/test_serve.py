@@ -5,7 +5,7 @@ import sys
 import httpx
 import pytest
 
-from flexgym.errors import CheckpointError, ConfigError
+from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.judge.serve import ServeOptions, ServerStartError, running_server, serve, serve_command
 from flexgym.judge.sources import CONFIG_NAME
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from flexgym.errors import CheckpointError, ConfigError, UnknownNameError
+from flexgym.core.errors import CheckpointError, ConfigError, UnknownNameError
 from flexgym.judge.sources import CONFIG_NAME, EMBEDDED_JUDGE, JudgeConfig, locate_judge, read_judge_config
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.judge import JudgeFailure, parse_assessment
 from flexgym.judge.assessment import ANCHOR_KEYWORDS
 from flexgym.judge.template import MAX_BYTES, Template, built_in_template, read_template

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flexgym.errors import ConfigError, JudgeFailureShareError, RewardError, UnknownNameError
+from flexgym.core.errors import ConfigError, JudgeFailureShareError, RewardError, UnknownNameError
 from flexgym.flow.advantage import advantage_options, blended_advantages
 from flexgym.judge import JudgeFailure, Tournament, all_pairs, judge_groups, make_tournament, tournament_scores
 from flexgym.judge.failures import FEWEST_FOR_SHARE

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flexgym.errors import ConfigError, RewardError
+from flexgym.core.errors import ConfigError, RewardError
 from flexgym.judge import Assessment, JudgeFailure, Pair, judge_groups
 from flexgym.judge import vision_judge as module
 from flexgym.judge.backends.base import Decoding, Reply

@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from typer.testing import CliRunner, Result
 
 from flexgym.cli import app
-from flexgym.errors import ConfigError, UnknownNameError
+from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.generators import FlowGenerator, load_generator
 from flexgym.planning.advice import _group_size, _mildest, advise, refusal
 from flexgym.planning.devices import GIB, Device, choose_device

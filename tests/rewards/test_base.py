@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import rewards
-from flexgym.errors import ConfigError, UnknownNameError
+from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.types import Prompt, SampleGroup
 from rewards import registry
 from rewards.base import PointwiseReward, Reward

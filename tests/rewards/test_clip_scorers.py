@@ -11,7 +11,7 @@ from transformers import CLIPModel
 from typer.testing import CliRunner
 
 import rewards
-from flexgym.errors import CheckpointError, ConfigError, UnknownNameError
+from flexgym.core.errors import CheckpointError, ConfigError, UnknownNameError
 from flexgym.types import Prompt, SampleGroup
 from rewards import convert
 from rewards.convert import clip_config as converted_config

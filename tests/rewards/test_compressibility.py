@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import rewards
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.types import Prompt, SampleGroup
 from rewards import mp4_compressibility
 from rewards.known import noise

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import rewards
-from flexgym.errors import ConfigError, JudgeUnavailableError, UnknownNameError
+from flexgym.core.errors import ConfigError, JudgeUnavailableError, UnknownNameError
 from flexgym.judge.inputs import read_video
 from flexgym.rllib.algorithm import reward_metrics
 from flexgym.types import GroupScores, Prompt, SampleGroup

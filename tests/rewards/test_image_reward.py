@@ -6,7 +6,7 @@ import torch
 from transformers import BertTokenizer, BlipConfig
 
 import rewards
-from flexgym.errors import CheckpointError, ConfigError
+from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.types import Prompt, SampleGroup
 from rewards.convert import blip_config, convert_image_reward, read_weights
 from rewards.image_reward import ImageRewardModel, image_processor

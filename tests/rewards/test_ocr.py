@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rewards
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.types import Prompt, SampleGroup
 from rewards.known import sign
 from rewards.ocr import asked_text, edit_distance, likeness

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import rewards
-from flexgym.errors import ConfigError, JudgeFailureShareError
+from flexgym.core.errors import ConfigError, JudgeFailureShareError
 from flexgym.types import Prompt, SampleGroup
 
 SERVER = Path(__file__).parents[2] / "examples" / "reward_server.py"

@@ -7,7 +7,7 @@ import pytest
 
 import rewards
 from agents.pref_grpo import PrefGRPOConfig
-from flexgym.errors import ConfigError, JudgeUnavailableError, UnknownNameError
+from flexgym.core.errors import ConfigError, JudgeUnavailableError, UnknownNameError
 from flexgym.flow import blended_advantages
 from flexgym.rllib.algorithm import reward_metrics
 from flexgym.rllib.recipe import apply_recipe, describe

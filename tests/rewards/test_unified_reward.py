@@ -6,7 +6,7 @@ import pytest
 
 import flexgym
 import rewards
-from flexgym.errors import CheckpointError, ConfigError, JudgeFailureShareError, UnknownNameError
+from flexgym.core.errors import CheckpointError, ConfigError, JudgeFailureShareError, UnknownNameError
 from tests.judge.backends.tiny_qwen_vl import save_tiny_qwen_vl
 from tests.rewards.seeing_server import grey_group, seeing_server
 

@@ -6,7 +6,7 @@ import pytest
 
 import flexgym
 import rewards
-from flexgym.errors import CheckpointError, ConfigError, UnknownNameError
+from flexgym.core.errors import CheckpointError, ConfigError, UnknownNameError
 from flexgym.judge import Assessment
 from flexgym.types import Prompt, SampleGroup
 from tests.judge.backends.scripted_server import Script, ScriptedServer

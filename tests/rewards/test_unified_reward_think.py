@@ -6,7 +6,7 @@ import pytest
 
 import flexgym
 import rewards
-from flexgym.errors import JudgeFailureShareError, UnknownNameError
+from flexgym.core.errors import JudgeFailureShareError, UnknownNameError
 from flexgym.flow import blended_advantages, group_advantages
 from flexgym.judge import JudgeFailure, Verdict
 from tests.judge.backends.tiny_qwen_vl import save_tiny_qwen_vl

@@ -6,7 +6,7 @@ import typer
 from typer.testing import CliRunner
 
 import rewards
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from rewards.base import PointwiseReward
 from rewards.known import flat_and_noise
 from rewards.registry import reward_class

@@ -8,7 +8,7 @@ import torch
 from transformers import CLIPModel
 
 import rewards
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.types import Prompt, SampleGroup
 from rewards.known import moving_and_still, noise
 from tests.rewards import tiny_scorers as tiny

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import rewards
-from flexgym.errors import ConfigError, JudgeFailureShareError, UnknownNameError
+from flexgym.core.errors import ConfigError, JudgeFailureShareError, UnknownNameError
 from flexgym.judge.backends.base import Decoding, Reply
 from flexgym.judge.backends.transformers_model import TransformersBackend
 from flexgym.judge.protocol import JudgeFailure

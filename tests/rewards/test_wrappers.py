@@ -7,7 +7,7 @@ from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import rewards
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.judge import JudgeFailure
 from flexgym.types import GroupScores, Prompt
 from rewards.base import PointwiseReward, Reward

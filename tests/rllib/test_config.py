@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from agents.pref_grpo import PrefGRPOConfig
-from flexgym.errors import ConfigError, UnknownNameError
+from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.flow import blended_advantages, group_advantages
 from flexgym.types import GroupScores
 

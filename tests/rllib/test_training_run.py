@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agents.pref_grpo import PrefGRPOConfig
-from flexgym.errors import CheckpointError, ConfigError, UnknownNameError
+from flexgym.core.errors import CheckpointError, ConfigError, UnknownNameError
 from flexgym.rllib.training_run import TrainingRun
 from flexgym.runs import RunFolder
 from flexgym.runs.settings import RunSettings

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from flexgym.errors import UnknownNameError
+from flexgym.core.errors import UnknownNameError
 from flexgym.rm.benchmarks import BENCHMARKS, BenchmarkRows, find_benchmark
 from flexgym.rm.data import BadRows, DataError, ReadOptions
 from flexgym.rm.evaluation_figures import Figures

@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from flexgym.errors import ConfigError, UnknownNameError
+from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.judge.backends.base import Decoding
 from flexgym.judge.parser import parse_assessment
 from flexgym.rm.command import app

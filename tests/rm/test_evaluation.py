@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from flexgym.errors import ConfigError, UnknownNameError
+from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.verdict import Verdict
 from flexgym.judge.vision_judge import VisionJudge

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.judge.command_options import JudgeOptions
 from flexgym.judge.sources import CONFIG_NAME
 from flexgym.judge.verdict import Verdict

@@ -10,7 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.rm.command import app
 from flexgym.rm.held_out import Share
 from flexgym.rm.training_run import RewardModelRun

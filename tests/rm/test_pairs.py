@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.judge.inputs import Inputs
 from flexgym.judge.parser import parse_assessment
 from flexgym.rm.command import app

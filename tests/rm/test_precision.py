@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from flexgym.errors import ConfigError, UnknownNameError
+from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.rm.plan import make_plan
 from flexgym.rm.precision import check_steps
 from flexgym.rm.processor import load_model

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from flexgym.errors import ConfigError, RewardError
+from flexgym.core.errors import ConfigError, RewardError
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
 from flexgym.judge.backends.server import ServerBackend
 from flexgym.judge.dialect import FLEX

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributed.tensor import DTensor
 
-from flexgym.errors import CheckpointError, ConfigError, UnknownNameError
+from flexgym.core.errors import CheckpointError, ConfigError, UnknownNameError
 from flexgym.rm.plan import make_plan
 from flexgym.rm.processor import load_model
 from flexgym.rm.saving import export_judge

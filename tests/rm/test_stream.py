@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.rm.stream import BatchStream, Position
 
 

@@ -11,7 +11,7 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from flexgym.errors import CheckpointError, ConfigError
+from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.rm.algorithm import METRICS
 from flexgym.rm.data import DataError
 from flexgym.rm.processor import load_model, load_processor

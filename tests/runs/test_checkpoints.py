@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flexgym.errors import CheckpointError, ConfigError
+from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.runs.checkpoints import CheckpointStore, latest_checkpoint, resolve_checkpoint, verify_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]

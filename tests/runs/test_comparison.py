@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.runs.comparison import Change, ComparedRun, comparison_table
 from flexgym.runs.comparison_figure import draw_comparison
 from flexgym.runs.series import Outcome

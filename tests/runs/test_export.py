@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from flexgym.cli import app
-from flexgym.errors import CheckpointError
+from flexgym.core.errors import CheckpointError
 from flexgym.generators import load_generator
 from flexgym.generators.conformance import own_run
 from flexgym.generators.sampling import call_arguments

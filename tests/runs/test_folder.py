@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flexgym.errors import CheckpointError, ConfigError
+from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.runs import RunFolder, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -206,6 +206,6 @@ def test_paths_stay_right_when_the_working_folder_changes(tmp_path: Path, monkey
 def test_the_package_needs_no_ray() -> None:
     code = (
         "import sys; sys.modules['ray'] = None\n"
-        "import flexgym.runs, flexgym.runs.display, flexgym.runs.media, flexgym.runs.interrupt, flexgym.runs.yaml_files"
+        "import flexgym.runs, flexgym.runs.display, flexgym.core.media, flexgym.runs.interrupt, flexgym.core.yaml_files"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

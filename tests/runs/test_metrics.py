@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.runs.metrics import MetricsLog, read_metrics
 
 

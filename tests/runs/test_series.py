@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.runs.series import Outcome, Series
 
 PROGRAM = """

@@ -8,7 +8,7 @@ import pytest
 import torch
 from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 
-from flexgym.errors import CheckpointError
+from flexgym.core.errors import CheckpointError
 from flexgym.sb3 import SB3VecEnv
 from flexgym.sb3.checkpoint import MODEL, restore_model, save_model
 from tests.generators.tiny import PROMPTS, shared

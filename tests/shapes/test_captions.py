@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from flexgym.errors import UnknownNameError
+from flexgym.core.errors import UnknownNameError
 from flexgym.shapes.captions import (
     IMAGE_CATEGORIES,
     VIDEO_CATEGORIES,

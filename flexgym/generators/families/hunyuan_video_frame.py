@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
-from flexgym.errors import GeneratorError
+from flexgym.core.errors import GeneratorError
 from flexgym.generators.base import FlowPipeline
 from flexgym.generators.conditioning import Conditioning, Embedding
 from flexgym.generators.families.hunyuan_video import HunyuanVideoGenerator

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from flexgym.errors import GeneratorError
+from flexgym.core.errors import GeneratorError
 from flexgym.generators.base import FlowGenerator, FlowPipeline
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flexgym.errors import GeneratorError
+from flexgym.core.errors import GeneratorError
 from flexgym.generators.base import FlowPipeline
 from flexgym.generators.conditioning import Embedding
 from flexgym.generators.families.wan import WanGenerator

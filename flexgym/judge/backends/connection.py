@@ -9,7 +9,7 @@ from typing import cast
 
 import httpx
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 
 MAX_BODY_BYTES = 2**20
 """No honest reply is longer: 4,096 tokens are some 20,000 characters."""

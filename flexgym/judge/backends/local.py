@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from flexgym.errors import CheckpointError
+from flexgym.core.errors import CheckpointError
 from flexgym.judge.backends.base import Picture
 
 _FORMATS = ("JPEG", "PNG")

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
-from flexgym.errors import JudgeUnavailableError
+from flexgym.core.errors import JudgeUnavailableError
 
 _T = TypeVar("_T")
 _PATIENCE_S = 5.0

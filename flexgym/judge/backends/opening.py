@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flexgym.errors import ConfigError, unknown_name
+from flexgym.core.errors import ConfigError, unknown_name
 from flexgym.judge.backends.base import Backend
 from flexgym.judge.sources import EMBEDDED_JUDGE, locate_judge
 

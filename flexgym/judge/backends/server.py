@@ -9,7 +9,7 @@ from collections.abc import Container, Sequence
 
 import httpx
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
 from flexgym.judge.backends.chat_format import chat_body, one_line, read_completion
 from flexgym.judge.backends.connection import Answer

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from flexgym.errors import ConfigError, FlexGymError, JudgeUnavailableError, nearest_name
+from flexgym.core.errors import ConfigError, FlexGymError, JudgeUnavailableError, nearest_name
 from flexgym.judge.backends.chat_format import one_line, read_models
 from flexgym.judge.backends.connection import Answer, Connection, base_url, request_headers
 from flexgym.judge.backends.picture_ids import HeldPictures

@@ -25,13 +25,13 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from flexgym.errors import CheckpointError, ConfigError, unknown_name
+from flexgym.core.errors import CheckpointError, ConfigError, unknown_name
+from flexgym.core.terminal import without_progress_bars
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
 from flexgym.judge.backends.local import TEMPLATE_SETTINGS, check_source, open_picture, user_message
 from flexgym.judge.backends.usage import Usage
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.sources import read_judge_config
-from flexgym.terminal import without_progress_bars
 
 _DTYPES = ("auto", "bfloat16", "float16", "float32")
 _PICTURES_KEPT = 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.judge.dialect import FLEX, THINK, Dialect
 from flexgym.judge.inputs import frame_indices
 from flexgym.judge.protocol import JudgeFailure

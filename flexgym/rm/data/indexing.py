@@ -16,10 +16,10 @@ from typing import Any, Generic, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from flexgym.core.files import write_atomic
 from flexgym.rm.data.problems import DataError, DataReport, Place, RowError
 from flexgym.rm.data.raw import MAX_LINE, RawRow, data_files, open_parquet, parse_line, wanted_columns
 from flexgym.rm.data.reading import AnyRow, ReadOptions, RowStream, build_row, media_folder, raw_values
-from flexgym.runs.atomic import write_atomic
 
 MAX_GROUP_BYTES = 2**30
 """Of a row group of Parquet, unpacked: reading one row takes reading its group."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.judge.inputs import MAX_PIXELS, Inputs, encode_sample, read_video
 from flexgym.rm.data.files import MAX_FILE_BYTES, Clip, MediaFile, Source
 from flexgym.rm.data.problems import RowError

@@ -13,8 +13,8 @@ from typing import IO, Any, Self
 
 from pydantic import ValidationError
 
-from flexgym.errors import ConfigError, FlexGymError
-from flexgym.runs.atomic import temporary_sibling
+from flexgym.core.errors import ConfigError, FlexGymError
+from flexgym.core.files import temporary_sibling
 
 KINDS = {
     "not_json": "the line is no JSON object in UTF-8",

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from flexgym.errors import unknown_name
+from flexgym.core.errors import unknown_name
 from flexgym.rm.data.media import Folder, check_source
 from flexgym.rm.data.problems import BadRows, DataError, DataReport, RowError, Tally, row_error
 from flexgym.rm.data.raw import SUFFIXES, RawRow, data_files, read_raw

@@ -10,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
+from flexgym.core.files import fsync_path, temporary_sibling
 from flexgym.rm.data.files import MediaFile
 from flexgym.rm.data.schema import Row
-from flexgym.runs.atomic import fsync_path, temporary_sibling
 
 
 class MediaStore:

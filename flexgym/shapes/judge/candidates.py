@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.errors import ConfigError, check_names, unknown_name
+from flexgym.core.errors import ConfigError, check_names, unknown_name
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.loader import load_generator
 from flexgym.rollout import sample

@@ -18,10 +18,10 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
+from flexgym.core.terminal import teaching_errors
 from flexgym.rm.data import MediaFile, MediaStore, PreferencePair, write_rows
 from flexgym.shapes.judge.candidates import Candidates, draw_candidates
-from flexgym.terminal import teaching_errors
 
 ONE_WHOLE = "one_whole"
 """Pairs of which exactly one meets the whole caption."""

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from flexgym.errors import ConfigError, JudgeUnavailableError
+from flexgym.core.errors import ConfigError, JudgeUnavailableError
 from flexgym.judge import JudgeFailure
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
 from flexgym.judge.backends.server import ServerBackend

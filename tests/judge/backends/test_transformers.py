@@ -3,7 +3,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from flexgym.errors import CheckpointError, ConfigError, UnknownNameError
+from flexgym.core.errors import CheckpointError, ConfigError, UnknownNameError
 from flexgym.judge.backends.base import ChatRequest, Decoding, Reply
 from flexgym.judge.backends.transformers_model import SeededSampling, TransformersBackend
 from flexgym.judge.protocol import JudgeFailure

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from flexgym.core.media import save_mp4
 from flexgym.rm.data import ReadOptions
-from flexgym.runs.media import save_mp4
 
 QUICK = ReadOptions(check="none")
 """For tests of rows whose media do not exist."""

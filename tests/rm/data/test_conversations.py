@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.judge import JudgeFailure
 from flexgym.judge.backends.base import Reply
 from flexgym.judge.backends.local import open_picture

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from flexgym.errors import ConfigError, UnknownNameError
+from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.judge.dialect import FLEX, THINK
 from flexgym.rm.data import BadRows, DataError, PreferencePair, ReadOptions, SFTRow, read_rows
 from flexgym.rm.data.convert import FORMATS, convert

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexgym.errors import ConfigError, FlexGymError, UnknownNameError
+from flexgym.core.errors import ConfigError, FlexGymError, UnknownNameError
 from flexgym.rm.data import BadRows, DataError, DPORow, PreferencePair, ReadOptions, SFTRow, read_rows, write_rows
 from flexgym.rm.data.raw import MAX_LINE, read_list
 from tests.rm.data.builders import (

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 from flexgym.rm.data import MediaFile, MediaStore, PreferencePair, RowWriter, SFTRow, read_rows, write_rows
 from tests.rm.data.builders import image_bytes, pair, sft, write_images
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from flexgym.errors import ConfigError, UnknownNameError
+from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.shapes.captions import held_out, parse_caption
 from flexgym.shapes.judge.candidates import draw_candidates, near_miss, stills
 from flexgym.shapes.sampling import sample_clip, sample_scene, sample_spec

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flexgym.errors import ConfigError, unknown_name
+from flexgym.core.errors import ConfigError, unknown_name
 from flexgym.rm.data.convert import hpdv3, llama_factory, pickapic, rapidata, videodpo, videofeedback
 from flexgym.rm.data.convert.base import Format, LeftOut
 from flexgym.rm.data.problems import DataError, DataReport, RowError, Tally

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from flexgym.errors import FlexGymError
+from flexgym.core.errors import FlexGymError
 
 
 @contextlib.contextmanager

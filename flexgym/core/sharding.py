@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from ray.rllib.utils.torch_utils import clip_gradients
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from flexgym.errors import CheckpointError
+from flexgym.core.errors import CheckpointError
 
 SHARDINGS = ("none", "fsdp")
 
@@ -125,9 +124,3 @@ def copies(values: Iterable[tuple[str, Tensor]], *, keep: bool = True) -> dict[s
         if keep:
             found[name] = made.setdefault(id(value), together.detach().cpu().clone())
     return found
-
-
-def clip_sharded_gradients(gradients: dict[Any, Tensor], **limits: Any) -> Tensor | None:
-    """RLlib's clipping, whose norm is told as a plain number by all learners alike."""
-    norm = clip_gradients(gradients, **limits)
-    return None if norm is None else whole(norm)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from flexgym.errors import ConfigError, built_settings, unknown_name
+from flexgym.core.errors import ConfigError, built_settings, unknown_name
 
 _WRITTEN = re.compile(r"\s*(\w+)\s*(?:\(\s*(\d+)\s*\)\s*)?")
 _Choice = TypeVar("_Choice")

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from types import TracebackType
 
-from flexgym.errors import CheckpointError
+from flexgym.core.errors import CheckpointError
 
 NAME = "lock"
 _MAX_NOTE = 200

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from flexgym.errors import ConfigError
+from flexgym.core.errors import ConfigError
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20

@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexgym.errors import ConfigError
-from flexgym.runs.yaml_files import MAX_BYTES, dump_yaml, parse_yaml, read_yaml_mapping
+from flexgym.core.errors import ConfigError
+from flexgym.core.yaml_files import MAX_BYTES, dump_yaml, parse_yaml, read_yaml_mapping
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from flexgym.errors import ConfigError
-from flexgym.runs.atomic import write_atomic
+from flexgym.core.errors import ConfigError
+from flexgym.core.files import write_atomic
 
 Pixels = NDArray[np.uint8]
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageSequence
 
-from flexgym.errors import ConfigError
-from flexgym.runs.media import GridRow, draw_grid, encode_gif, encode_mp4, save_gif, save_mp4, save_png
+from flexgym.core.errors import ConfigError
+from flexgym.core.media import GridRow, draw_grid, encode_gif, encode_mp4, save_gif, save_mp4, save_png
 
 RED, GREEN = (208, 58, 52), (22, 150, 84)
 

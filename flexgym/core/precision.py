@@ -6,7 +6,7 @@ from typing import Final
 
 import torch
 
-from flexgym.errors import unknown_name
+from flexgym.core.errors import unknown_name
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -1,0 +1,1 @@
+"""Foundations that everything else builds on: errors, files, YAML, locks, image reading, precision, sharding."""
