@@ -1,28 +1,20 @@
-"""Base of all settings: frozen, typed, without unknown keys."""
+"""The base of all typed settings, and the field types that they share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from flexgym.core.errors import ConfigError, unknown_name
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Settings(BaseModel):
-    """Base of a section of settings."""
+    """Frozen settings with exact types: unknown names, coerced values, NaN and infinity are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=False)
 
-    @classmethod
-    def parse(cls, values: Mapping[str, Any], where: str) -> Self:
-        """Validate settings by name."""
-        try:
-            return cls.model_validate(dict(values))
-        except ValidationError as error:
-            first = error.errors()[0]
-            path = ".".join([where, *map(str, first["loc"])])
-            if first["type"] == "extra_forbidden":
-                raise unknown_name(f"setting {path}", str(first["loc"][-1]), cls.model_fields) from error
-            raise ConfigError(f"{path}: {first['msg']}, got {first['input']!r}") from error
+
+AsTuple = Field(strict=False)
+"""Lets a list from YAML become a tuple; the types of its items stay exact."""
+Pair = Annotated[tuple[float, float], AsTuple]
+IntPair = Annotated[tuple[int, int], AsTuple]
+Names = Annotated[tuple[str, ...], AsTuple]
