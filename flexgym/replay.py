@@ -51,7 +51,7 @@ def replay_step(policy: FlowPolicy, batch: Mapping[str, Any]) -> dict[str, Tenso
         "std": gaussian.std,
     }
     if batch["reference"]:
-        with torch.no_grad(), policy.generator.reference():
+        with torch.no_grad(), policy.generator.weights.using("reference"):
             out["reference_mean"] = policy.transition(batch["latents"], batch["prompts"], batch["step"]).mean
     return out
 
