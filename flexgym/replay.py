@@ -109,7 +109,7 @@ def replay_means(
     gaussian = policy.transition(latents_PG, prompts, step, guidance=guidance.training)
     out = {"mean": gaussian.mean.view(latents_PG.shape), "std": gaussian.std.view(latents_PG.shape[:2])}
     if reference:
-        with torch.no_grad(), policy.generator.reference():
+        with torch.no_grad(), policy.generator.weights.using("reference"):
             before = policy.transition(latents_PG, prompts, step, guidance=guidance.reference)
         out["reference_mean"] = before.mean.view(latents_PG.shape)
     return out

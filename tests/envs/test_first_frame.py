@@ -91,9 +91,9 @@ def test_vector_and_single_environments_agree(family, prompt_file):
 @pytest.mark.parametrize("noise_dtype", [torch.float32, torch.bfloat16])
 def test_replay_equals_rollout_exactly(family, noise_dtype):
     generator = fresh(family, guidance=3.0)
-    generator.add_lora(rank=2)
+    generator.weights.add_lora(rank=2)
     with torch.no_grad():
-        for parameter in generator.trainable_parameters():
+        for parameter in list(generator.weights.trained().values()):
             parameter.add_(0.05)
     envs = gym.make_vec(
         "FlexT2V-v0",
