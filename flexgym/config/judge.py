@@ -57,7 +57,7 @@ class JudgeModelSettings(Settings):
 
     @property
     def trained_dtype(self) -> Literal["bfloat16", "float32"]:
-        """Return the precision of the weights that train, of their gradients and the optimizer; float32 for adapters."""
+        """Return the precision of the trained weights, their gradients and the optimizer; float32 for adapters."""
         return "float32" if self.mode == "lora" else self.dtype
 
     @property

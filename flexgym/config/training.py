@@ -50,7 +50,7 @@ class AdvantageSettings(Settings):
 
     @property
     def stay_in_group(self) -> bool:
-        """Return whether advantages follow from the scores of one group alone, so that replay need not wait for others."""
+        """Return whether a group's advantages follow from its own scores, so that replay need not wait for others."""
         return self.std != "global" and not self.batch_norm
 
 
