@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-
-class Settings(BaseModel):
-    """Frozen settings with exact types: unknown names, coerced values, NaN and infinity are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=False)
-
+from flexgym.core.problems import problems_in, settings_error
 
 AsTuple = Field(strict=False)
 """Lets a list from YAML become a tuple; the types of its items stay exact."""
 Pair = Annotated[tuple[float, float], AsTuple]
 IntPair = Annotated[tuple[int, int], AsTuple]
 Names = Annotated[tuple[str, ...], AsTuple]
+
+
+class Settings(BaseModel):
+    """Frozen settings with exact types: unknown names, coerced values, NaN and infinity are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:
+        """Validate settings by name.
+
+        Args:
+            values: plain values, as from YAML.
+            where: dotted name of these settings in a recipe, for messages.
+
+        Raises:
+            ConfigError: naming each wrong setting, the expected values and the value that came.
+            UnknownNameError: all that is wrong are names, each with its nearest valid one.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise settings_error(problems_in(error, cls, values), within=where) from None

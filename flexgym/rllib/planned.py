@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from flexgym.config.recipe import Recipe
 from flexgym.core.errors import ConfigError
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.config import FlowAlgorithmConfig
 from flexgym.rllib.recipe import apply_recipe
-from flexgym.runs.recipe import Recipe
 from flexgym.types import Prompt
 
 if TYPE_CHECKING:
