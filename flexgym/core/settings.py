@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flexgym.core.problems import problems_in, settings_error
+from flexgym.core.problems import Problem, problems_in, settings_error
 
 AsTuple = Field(strict=False)
 """Lets a list from YAML become a tuple; the types of its items stay exact."""
@@ -33,7 +33,22 @@ class Settings(BaseModel):
             ConfigError: naming each wrong setting, the expected values and the value that came.
             UnknownNameError: all that is wrong are names, each with its nearest valid one.
         """
+        settings, problems = cls.check(values)
+        if settings is None:
+            raise settings_error(problems, within=where)
+        return settings
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any]) -> tuple[Self | None, list[Problem]]:
+        """Validate settings by name without raising.
+
+        Args:
+            values: plain values, as from YAML.
+
+        Returns:
+            The settings, None where any is wrong, and what is wrong.
+        """
         try:
-            return cls.model_validate(dict(values))
+            return cls.model_validate(dict(values)), []
         except ValidationError as error:
-            raise settings_error(problems_in(error, cls, values), within=where) from None
+            return None, problems_in(error, cls, values)
