@@ -284,7 +284,13 @@ class FlowGenerator(FrameConditioned):
         return torch.randn(count, *self.latent_shape, generator=source, dtype=torch.float32).to(self.device)
 
     def velocity(
-        self, latents: Tensor, sigma: Tensor, conditioning: Conditioning, *, micro_batch: int | None = None
+        self,
+        latents: Tensor,
+        sigma: Tensor,
+        conditioning: Conditioning,
+        *,
+        guidance: float | None = None,
+        micro_batch: int | None = None,
     ) -> Tensor:
         """The velocity ``noise - clean`` that the transformer predicts, guidance included.
 
@@ -295,6 +301,7 @@ class FlowGenerator(FrameConditioned):
             latents: ``[B, ...]``.
             sigma: noise level of each row, ``[B]``.
             conditioning: B rows.
+            guidance: scale.
             micro_batch: rows of one forward; B must be a multiple of it. None takes all rows at once.
 
         Returns:

@@ -56,15 +56,17 @@ def prepare(generator: FlowGenerator, settings: PlanSettings) -> None:
 def train(generator: FlowGenerator, settings: PlanSettings) -> None:
     """Say what trains."""
     if settings.mode == "lora":
-        generator.add_lora(**settings.lora)
+        generator.weights.add_lora(**settings.lora)
     else:
-        generator.train_full(keep_reference=settings.keeps_reference)
+        generator.weights.train_full()
+        if settings.keeps_reference:
+            generator.weights.keep("reference")
 
 
 def _arrange(generator: FlowGenerator, settings: PlanSettings) -> None:
     """Whether blocks are computed again and samples decoded in tiles; it can be changed again, unlike what trains."""
     if settings.gradient_checkpointing:
-        generator.checkpoint_gradients()
+        generator.weights.checkpoint_gradients()
     else:
         for module in generator.denoisers().values():
             if getattr(module, "is_gradient_checkpointing", False):
@@ -96,7 +98,7 @@ class Rehearsal:
     ) -> None:
         self.generator = generator
         generator.condition([_prompt(generator)])
-        parameters = generator.trainable_parameters()
+        parameters = list(generator.weights.trained().values())
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -153,12 +155,13 @@ def do_once(generator: FlowGenerator, settings: PlanSettings, *, foreach: bool |
 
 
 def tensors_of(generator: FlowGenerator) -> Iterable[Tensor]:
-    """All parameters and buffers of a pipeline, and the weights from before training."""
+    """Yield all parameters and buffers of a pipeline, and the copies of its weights."""
     for module in generator.pipe.components.values():
         if isinstance(module, nn.Module):
             yield from module.parameters()
             yield from module.buffers()
-    yield from generator.weights_before.values()
+    for kept in generator.weights.kept.values():
+        yield from kept.values()
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:

@@ -90,7 +90,7 @@ class FlowAlgorithmConfig(MemoryConfig):
         Args:
             source: a folder or hub id; None is the embedded one.
             mode: ``"lora"`` or ``"full"``.
-            lora: arguments of `FlowGenerator.add_lora`.
+            lora: arguments of `Weights.add_lora`.
             settings: arguments of `load_generator`, such as ``dtype``, and of sampling, see
                 `flexgym.generators.Sampling`.
             **kwargs: what stands in memory, see `MemoryConfig.generator`.

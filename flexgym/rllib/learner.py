@@ -18,7 +18,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from flexgym.core.sharding import assembled, copies, local_part, over_learners, part_like, whole
+from flexgym.core.sharding import assembled, over_learners, whole
 from flexgym.flow import Window
 from flexgym.replay import replay_loss
 from flexgym.rllib.runner import GroupEnvRunner, Part, Scored
@@ -114,7 +114,6 @@ class FlowLearner(ShardedLearner):
 
     def build(self) -> None:
         """Make module and optimiser, then start the moving average at the weights."""
-        self._gathered_ema: dict[str, Tensor] | None = None
         super().build()
         if self.config.is_half:
             # what RLlib's own apply_gradients takes its steps through
@@ -122,7 +121,8 @@ class FlowLearner(ShardedLearner):
         self.config.settle(self.generator)
         self._runner: GroupEnvRunner | None = None
         self._parts: list[Part] = []
-        self._ema: dict[str, Tensor] = self.generator.trainable_state() if self.config.ema_decay else {}
+        if self.config.ema_decay:
+            self.generator.weights.keep(COMPONENT_EMA, host=True)
 
     def _map_module_to_device(self, module: Any) -> None:
         """Place the module: whole, or the part of this learner."""
@@ -309,26 +309,13 @@ class FlowLearner(ShardedLearner):
 
     # --- moving average and evaluation -------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def _update_ema(self) -> None:
-        if not self._ema:
-            return
-        for name, value in self.generator.trained().items():
-            average = local_part(self._ema[name])
-            average.lerp_(local_part(value.detach()).to(average.device), 1.0 - self.config.ema_decay)
+        if self.config.ema_decay:
+            self.generator.weights.update(COMPONENT_EMA, self.config.ema_decay)
 
-    @contextlib.contextmanager
-    def averaged_weights(self) -> Iterator[None]:
-        """Within this context the generator holds the moving average, where one is kept."""
-        if not self._ema:
-            yield
-            return
-        current = self.generator.trainable_state()
-        self.generator.load_trainable_state(self._ema)
-        try:
-            yield
-        finally:
-            self.generator.load_trainable_state(current)
+    def averaged_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Compute with the EMA of the weights inside this context, where one is kept."""
+        return self.generator.weights.using(COMPONENT_EMA if self.config.ema_decay else "current")
 
     def evaluate(self, *, prompts: Sequence[str | Prompt], seeds: Sequence[int]) -> NDArray[np.uint8] | None:
         """One deterministic sample for each prompt from the averaged weights, from the first learner.
@@ -354,17 +341,6 @@ class FlowLearner(ShardedLearner):
 
     # --- state -------------------------------------------------------------------------------------------------------
 
-    def gather_state(self) -> None:
-        """Collect the moving average as well, see `ShardedLearner.gather_state`."""
-        super().gather_state()
-        if self.config.shards:
-            self._gathered_ema = copies(self._ema.items(), keep=not self.rank)
-
-    def release_state(self) -> None:
-        """Forget what was gathered."""
-        super().release_state()
-        self._gathered_ema = None
-
     def get_state(
         self,
         components: str | Collection[str] | None = None,
@@ -374,8 +350,8 @@ class FlowLearner(ShardedLearner):
     ) -> dict[str, Any]:
         """RLlib's state, the moving average, and the scale of the loss."""
         state = super().get_state(components, not_components=not_components, **kwargs)
-        if self._ema and self._check_component(COMPONENT_EMA, components, not_components):
-            state[COMPONENT_EMA] = copies(self._ema.items()) if self._gathered_ema is None else self._gathered_ema
+        if self.config.ema_decay and self._check_component(COMPONENT_EMA, components, not_components):
+            state[COMPONENT_EMA] = self.generator.weights.copies_state().get(COMPONENT_EMA, {})
         if self._scaler is not None and self._check_component(COMPONENT_SCALER, components, not_components):
             state[COMPONENT_SCALER] = self._scaler.state_dict()
         return state
@@ -383,8 +359,7 @@ class FlowLearner(ShardedLearner):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Put a state of `get_state` back."""
         super().set_state(state)
-        if self._ema and COMPONENT_EMA in state:
-            averages = {name: torch.as_tensor(value).clone() for name, value in state[COMPONENT_EMA].items()}
-            self._ema = {name: part_like(value, self._ema[name]) for name, value in averages.items()}
+        if self.config.ema_decay and COMPONENT_EMA in state:
+            self.generator.weights.load_copies_state({COMPONENT_EMA: state[COMPONENT_EMA]})
         if self._scaler is not None and COMPONENT_SCALER in state:
             self._scaler.load_state_dict(state[COMPONENT_SCALER])

@@ -45,7 +45,7 @@ class MemoryConfig(AlgorithmConfig):
         """What of the generator stands in memory, and when.
 
         Args:
-            gradient_checkpointing: trade time for memory, see `FlowGenerator.checkpoint_gradients`.
+            gradient_checkpointing: trade time for memory, see `Weights.checkpoint_gradients`.
             text_cache: folder of encoded prompts, see `FlowGenerator.cache_text`; None keeps none.
             release_text_encoders: encode the prompts of the run at its start, then drop the text encoders, see
                 `FlowGenerator.release_text_encoders`.

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from flexgym.core.errors import ConfigError
-from flexgym.core.sharding import check_gathered, copies, part_like, shard
+from flexgym.core.sharding import shard
 from flexgym.flow import NoiseScale
 from flexgym.generators import FlowGenerator, load_generator
+from flexgym.generators.weights import Weights
 from flexgym.policy import FlowPolicy
 from flexgym.replay import replay_step
 
@@ -22,7 +23,7 @@ class FlowModule(TorchRLModule):
     """The policy of every flow algorithm.
 
     ``model_config`` holds ``modality``, ``source``, ``settings`` (see `load_generator`), ``mode`` (``"lora"`` or
-    ``"full"``), ``lora`` (arguments of `FlowGenerator.add_lora`), ``memory`` (see `MemoryConfig.memory_settings`),
+    ``"full"``), ``lora`` (arguments of `Weights.add_lora`), ``memory`` (see `MemoryConfig.memory_settings`),
     ``shards`` (whether the transformer will be cut over the learners), ``keep_reference`` and ``noise``.
     """
 
@@ -37,9 +38,11 @@ class FlowModule(TorchRLModule):
             settings["device"] = "cpu"  # what is to be cut may be larger than a device
         generator = load_generator(config["source"], modality=config["modality"], **settings)
         if config["mode"] == "lora":
-            generator.add_lora(**config["lora"])
+            generator.weights.add_lora(**config["lora"])
         elif config["mode"] == "full":
-            generator.train_full(keep_reference=config["keep_reference"])
+            generator.weights.train_full()
+            if config["keep_reference"]:
+                generator.weights.keep("reference")
         else:
             raise ConfigError(f"mode must be 'lora' or 'full', got {config['mode']!r}")
         _save_memory(generator, **memory)
@@ -48,9 +51,13 @@ class FlowModule(TorchRLModule):
         object.__setattr__(self, "generator", generator)
         for name, module in generator.denoisers().items():
             self.add_module(name, module)
-        self.gathered: dict[str, Tensor] | None = None
 
     generator: FlowGenerator
+
+    @property
+    def weights(self) -> Weights:
+        """The weights that train, and their copies."""
+        return self.generator.weights
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move the whole pipeline, so that text encoders and autoencoder stay with the transformer if they do not rest.
@@ -72,7 +79,7 @@ class FlowModule(TorchRLModule):
         denoisers = self.generator.denoisers()
         for denoiser in denoisers.values():
             shard(denoiser, mesh)
-        self.generator.cut_reference(part_like)
+        self.weights.shard()
         self.generator.to(device, without=denoisers)
 
     def train(self, mode: bool = True) -> Self:
@@ -100,20 +107,9 @@ class FlowModule(TorchRLModule):
         Raises:
             CheckpointError: the transformer is cut over the learners, and its parts were not gathered.
         """
-        if self.gathered is not None:
-            return self.gathered
         if self.model_config["shards"] and inference_only:
             return {}  # asked for when an algorithm is built, and there are no env runners then
-        check_gathered(self.generator.trainable_parameters())
-        return self.generator.trainable_state()
-
-    def trained_weights(self, *, keep: bool = True) -> dict[str, Tensor]:
-        """What trains, as whole copies on the CPU; every learner must call it where the transformer is cut.
-
-        Args:
-            keep: whether this learner wants them.
-        """
-        return copies(self.generator.trained().items(), keep=keep)
+        return self.weights.state()
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Put a state of `get_state` back.
@@ -121,16 +117,14 @@ class FlowModule(TorchRLModule):
         Raises:
             CheckpointError: when it is not of this generator.
         """
-        own = self.generator.trained()
-        parts = {name: part_like(torch.as_tensor(value), own.get(name, value)) for name, value in state.items()}
-        self.generator.load_trainable_state(parts)
+        self.weights.load_state(state)
 
 
 def _save_memory(
     generator: FlowGenerator, *, gradient_checkpointing: bool, text_cache: str | None, vae_tiling: bool
 ) -> None:
     if gradient_checkpointing:
-        generator.checkpoint_gradients()
+        generator.weights.checkpoint_gradients()
     if text_cache:
         generator.cache_text(text_cache)
     if vae_tiling:

@@ -173,7 +173,7 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
             rollout = collect(envs, policy, window, seeds=mine)
             groups = rollout.groups
             if references:
-                with self.module.generator.reference():
+                with self.module.generator.weights.using("reference"):
                     before = collect(envs, policy, window, seeds=mine)
                 groups = [
                     replace(group, references=samples) for group, samples in zip(groups, before.samples, strict=True)

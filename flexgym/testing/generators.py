@@ -93,7 +93,7 @@ class GeneratorConformance:
         expect_same(replayed, velocity, f"the velocity of the rollout ({case})")
         expect_same(again, log_prob, f"the log density of the rollout ({case})")
         again.sum().backward()
-        weights = generator.trainable_parameters()
+        weights = generator.weights.trained().values()
         share = sum(weight.grad is not None for weight in weights) / len(weights)
         least = 1.0 if mode == "lora" else self.trained_share
         expect(share >= least, f"gradients in {least:.0%} of what trains ({case})", f"{share:.0%}")
@@ -152,10 +152,10 @@ def _train(generator: FlowGenerator, mode: str) -> None:
     """Let something train, and be something."""
     torch.manual_seed(0)
     if mode == "full":
-        generator.train_full()
+        generator.weights.train_full()
         return
-    generator.add_lora(rank=2)
-    for parameter in generator.trainable_parameters():
+    generator.weights.add_lora(rank=2)
+    for parameter in generator.weights.trained().values():
         torch.nn.init.normal_(parameter, std=0.1)
 
 

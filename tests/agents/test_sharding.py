@@ -31,7 +31,8 @@ def config_of(mode: str, *, sharded: bool, **training) -> PrefGRPOConfig:
 
 
 def weights(algorithm):
-    return algorithm.on_learners(lambda learner: learner.flow_module.trained_weights())[0]
+    with algorithm._gathered():
+        return algorithm.on_learners(lambda learner: learner.flow_module.weights.state())[0]
 
 
 def sizes(learner):
@@ -39,8 +40,8 @@ def sizes(learner):
     states = [state for optimizer in learner._optimizer_parameters for state in optimizer.state.values()]
     parts = {
         "transformer": list(learner.generator.transformer.parameters()),
-        "reference": list(learner.generator._progress.before.values()),
-        "average": list(learner._ema.values()),
+        "reference": list(learner.generator.weights.kept.get("reference", {}).values()),
+        "average": list(learner.generator.weights.kept["ema"].values()),
         "optimizer": [state["exp_avg"] for state in states],
     }
     assert all(isinstance(value, DTensor) for values in parts.values() for value in values)

@@ -321,7 +321,7 @@ class Training:
         self.generator, self.settings, self.clock = generator, settings, clock
         self.policy = FlowPolicy(generator, settings.noise)
         self.window = Window(1, settings.window)
-        self.optimizer = torch.optim.AdamW(generator.trainable_parameters(), lr=1e-4)
+        self.optimizer = torch.optim.AdamW(list(generator.weights.trained().values()), lr=1e-4)
         self.envs = gym.make_vec(
             {"image": "FlexT2I-v0", "video": "FlexT2V-v0"}[settings.modality],
             num_envs=1,

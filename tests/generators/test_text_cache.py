@@ -178,7 +178,7 @@ def test_a_whole_pipeline_is_written_after_a_release(tmp_path):
     generator = load_generator(tmp_path / "pipe", **CASES["sd35"].settings)
     expected = generator.condition(PROMPTS).prompts
     generator.release_text_encoders(PROMPTS)
-    generator.train_full()
+    generator.weights.train_full()
     saved = load_generator(generator.save(tmp_path / "saved"), **CASES["sd35"].settings)
     found = saved.condition(PROMPTS).prompts
     assert all(torch.equal(found[name], expected[name]) for name in expected)

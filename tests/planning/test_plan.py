@@ -66,7 +66,7 @@ def measured(settings: PlanSettings) -> dict[str, int]:
     generator = load_generator(settings.source, modality=settings.modality, device="cpu", **settings.sampling)
     prepare(generator, settings)
     policy = FlowPolicy(generator, settings.noise, groups_per_forward=settings.groups_per_forward)
-    optimizer = torch.optim.AdamW(generator.trainable_parameters(), foreach=True)  # as on a GPU
+    optimizer = torch.optim.AdamW(list(generator.weights.trained().values()), foreach=True)  # as on a GPU
     generator.condition(["a red cube"])
     latents = torch.randn(1, settings.group_size, *generator.latent_shape)
     replay = partial(_replay, policy, settings, latents)
@@ -99,7 +99,13 @@ def _all_tensors(generator: FlowGenerator, optimizer: torch.optim.Optimizer) -> 
     weights = [tensor for part in modules for tensor in (*part.parameters(), *part.buffers())]
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     state = [value for entry in optimizer.state.values() for value in entry.values()]
-    return [*weights, *gradients, *state, *generator.weights_before.values(), *generator.encoded_text]
+    return [
+        *weights,
+        *gradients,
+        *state,
+        *generator.weights.kept.get("reference", {}).values(),
+        *generator.encoded_text,
+    ]
 
 
 @pytest.mark.parametrize("way", WAYS)
