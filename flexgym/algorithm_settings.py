@@ -37,6 +37,18 @@ class WindowSettings(Settings):
             raise ValueError(f"expected first=[low, high] with 0 <= low <= high, got {list(self.first)}")
         return self
 
+    def misfit(self, num_steps: int) -> str:
+        """Return why the window cannot lie within a number of denoising steps; empty where it can."""
+        size, (_, high) = self.size or 1, self.first or (0, 0)
+        if size <= num_steps and high + size <= num_steps:
+            return ""
+        if size > num_steps:
+            return f"expected a size of at most the {num_steps} denoising steps, got {size}"
+        return (
+            f"expected first steps up to {num_steps - size}, so that {size} steps lie within the {num_steps} denoising"
+            f" steps; got first={list(self.first or ())}"
+        )
+
     def schedule(self, num_steps: int) -> WindowSchedule:
         """Return the window of every iteration for a number of denoising steps.
 

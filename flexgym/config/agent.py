@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, create_model, model_validator
 
 from flexgym.algorithm_settings import AlgorithmSettings
+from flexgym.config.checks import agent_problems
 from flexgym.config.generator import GeneratorSettings
 from flexgym.config.sections import (
     EnvironmentSettings,
@@ -18,6 +21,8 @@ from flexgym.config.sections import (
     VerificationSettings,
 )
 from flexgym.config.training import RolloutSettings, TrainingSettings
+from flexgym.core.errors import ConfigError, UnknownNameError
+from flexgym.core.problems import Problem, got, raise_problems
 from flexgym.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,6 +42,41 @@ class AgentSettings(Settings):
     verification: VerificationSettings = VerificationSettings()
     resources: ResourceSettings = ResourceSettings()
     rllib: RLlibSettings = RLlibSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        raise_problems(agent_problems(self))
+        return self
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any]) -> tuple[Self | None, list[Problem]]:
+        """Validate sections by name without raising; section ``algorithm`` against the settings of its algorithm.
+
+        Args:
+            values: plain values, as from YAML.
+
+        Returns:
+            The settings, None where any is wrong, and what is wrong.
+        """
+        try:
+            model = cls.with_algorithm(_named_algorithm(values).Settings)
+        except ConfigError as error:
+            # The other sections are checked all the same.
+            rest = {**values, "algorithm": AlgorithmSettings()}
+            _, problems = super().check(rest)
+            unknown = isinstance(error, UnknownNameError)
+            return None, [Problem(("algorithm", "name"), str(error), unknown=unknown), *problems]
+        found, problems = super(AgentSettings, model).check(values)
+        if found is None:
+            return None, problems
+        return cls.model_construct(found.model_fields_set, **dict(found)), []
+
+    @classmethod
+    @cache
+    def with_algorithm(cls, algorithm: type[AlgorithmSettings]) -> type[Self]:
+        """Return the model whose section ``algorithm`` has the fields of one algorithm, for validation and schemas."""
+        fields: dict[str, Any] = {"algorithm": (algorithm, cls.model_fields["algorithm"])}
+        return create_model(cls.__name__, __base__=cls, __module__=cls.__module__, **fields)
 
     @property
     def is_online(self) -> bool:
@@ -69,3 +109,14 @@ class AgentSettings(Settings):
         """
         sequence = np.random.SeedSequence([self.run.seed, iteration])
         return [int(seed) for seed in sequence.generate_state(self.rollout.prompts_per_iteration)]
+
+
+def _named_algorithm(values: Mapping[str, Any]) -> Any:
+    """Return the class of the algorithm that section ``algorithm`` names."""
+    from flexgym.algorithm import algorithm_class
+
+    section = values.get("algorithm")
+    name = section.get("name") if isinstance(section, Mapping) else None
+    if not (isinstance(name, str) and name):
+        raise ConfigError(f"expected the name of an algorithm, such as grpo, got {got(name)}")
+    return algorithm_class(name)

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from flexgym.config.sections import LearnerOptions, LearnerResources, RunSettings
-from flexgym.config.training import LearningRate
-from flexgym.core.settings import AsTuple, Names, Pair, Settings
+from flexgym.config.training import Betas, LearningRate
+from flexgym.core.settings import AsTuple, Names, Settings
 
 
 class JudgeLoraSettings(Settings):
@@ -57,7 +57,7 @@ class JudgeModelSettings(Settings):
 
     @property
     def trained_dtype(self) -> Literal["bfloat16", "float32"]:
-        """Return the precision of the weights that train, of their gradients and the optimizer; float32 for adapters."""
+        """Return the precision of the trained weights, their gradients and the optimizer; float32 for adapters."""
         return "float32" if self.mode == "lora" else self.dtype
 
     @property
@@ -102,7 +102,7 @@ class JudgeUpdateSettings(Settings):
     gradient_checkpointing: bool = Field(
         default=True, description="recompute blocks in the backward pass to save memory"
     )
-    betas: Pair = Field(default=(0.9, 0.999), description="betas of AdamW")
+    betas: Betas = Field(default=(0.9, 0.999), description="betas of AdamW")
     weight_decay: float = Field(default=0.0, ge=0, description="weight decay of AdamW")
     trainer: dict[str, Any] = Field(default={}, description="further options of TRL's config, such as beta of DPO")
 

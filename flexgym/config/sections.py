@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from flexgym.core.annotations import Spelled
 from flexgym.core.settings import AsTuple, Settings
 
+_CLASS_PATH = re.compile(r"[\w.]+:\w+")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -36,16 +38,26 @@ class RunSettings(Settings):
         return name
 
 
-def _named(key: str) -> BeforeValidator:
-    """Accept a bare name where a mapping with ``key`` is expected."""
-    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
-
-
 class WrapperSettings(Settings):
     """An environment wrapper and its arguments."""
 
-    wrapper: str = Field(pattern=r"^[\w.]+:\w+$", description="path of the class, 'package.module:Class'")
+    wrapper: str = Field(description="path of the class, 'package.module:Class'")
     settings: dict[str, Any] = Field(default={}, description="its keyword arguments")
+
+    @field_validator("wrapper")
+    @classmethod
+    def _check_path(cls, wrapper: str) -> str:
+        if not _CLASS_PATH.fullmatch(wrapper):
+            raise ValueError("expected the path of a class, 'package.module:Class'")
+        return wrapper
+
+
+Wrapper = Annotated[
+    WrapperSettings,
+    BeforeValidator(lambda value: {"wrapper": value} if isinstance(value, str) else value),
+    Spelled("'package.module:Class' or {wrapper: 'package.module:Class', settings: ...}"),
+]
+Wrappers = Annotated[tuple[Wrapper, ...], AsTuple]
 
 
 class EnvironmentSettings(Settings):
@@ -53,7 +65,7 @@ class EnvironmentSettings(Settings):
 
     env: str = Field(default="FlexT2I-v0", min_length=1, description="id of a registered environment")
     settings: dict[str, Any] = Field(default={}, description="further keyword arguments of the environment")
-    wrappers: Annotated[tuple[Annotated[WrapperSettings, _named("wrapper")], ...], AsTuple] = Field(
+    wrappers: Wrappers = Field(
         default=(), description="wrappers around it, the innermost first: 'package.module:Class', or with settings"
     )
 
@@ -71,11 +83,12 @@ class WatchedReward(Settings):
         return self.name or self.reward
 
 
-def _watched(value: Any) -> Any:
-    return {"reward": value, "name": value} if isinstance(value, str) else value
-
-
-WatchedRewards = Annotated[tuple[Annotated[WatchedReward, BeforeValidator(_watched)], ...], AsTuple]
+Watched = Annotated[
+    WatchedReward,
+    BeforeValidator(lambda value: {"reward": value, "name": value} if isinstance(value, str) else value),
+    Spelled("name or {reward: name, settings: ...}"),
+]
+WatchedRewards = Annotated[tuple[Watched, ...], AsTuple]
 
 
 class RewardSettings(Settings):
@@ -89,7 +102,9 @@ class RewardSettings(Settings):
     )
 
 
-Prompts = str | Annotated[tuple[str | Mapping[str, Any], ...], AsTuple] | None
+Prompts = Annotated[
+    str | Annotated[tuple[str | Mapping[str, Any], ...], AsTuple] | None, Spelled("file, list of prompts or null")
+]
 
 
 class VerificationSettings(Settings):

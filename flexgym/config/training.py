@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticCustomError
 
 from flexgym.config.generator import Precision
 from flexgym.config.sections import Prompts
+from flexgym.core.annotations import Spelled
 from flexgym.core.errors import nearest_name
-from flexgym.core.settings import AsTuple, Pair, Settings
+from flexgym.core.problems import Problem, raise_problems
+from flexgym.core.settings import AsTuple, Settings
 
 LearningRate = (
     Annotated[float, Field(ge=0)]
@@ -50,7 +51,7 @@ class AdvantageSettings(Settings):
 
     @property
     def stay_in_group(self) -> bool:
-        """Return whether advantages follow from the scores of one group alone, so that replay need not wait for others."""
+        """Return whether a group's advantages follow from its own scores, so that replay need not wait for others."""
         return self.std != "global" and not self.batch_norm
 
 
@@ -62,8 +63,15 @@ def _named_advantage(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if value not in ADVANTAGES:
-        raise PydanticCustomError("unknown_name", nearest_name(value, ADVANTAGES).replace("{", "{{"))
+        raise_problems([Problem((), f"unknown advantage {value!r}. {nearest_name(value, ADVANTAGES)}", unknown=True)])
     return ADVANTAGES[value]
+
+
+Advantage = Annotated[
+    AdvantageSettings, BeforeValidator(_named_advantage), Spelled("paper, authors_code or a mapping of settings")
+]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Betas = Annotated[tuple[Beta, Beta], AsTuple]
 
 
 class TrainingSettings(Settings):
@@ -76,8 +84,8 @@ class TrainingSettings(Settings):
         default=0.0, ge=0, lt=1, description="decay of the EMA that is verified and saved; 0 keeps none"
     )
     weight_decay: float = Field(default=0.0, ge=0, description="weight decay of AdamW")
-    betas: Pair = Field(default=(0.9, 0.999), description="betas of AdamW")
-    advantage: Annotated[AdvantageSettings, BeforeValidator(_named_advantage)] = Field(
+    betas: Betas = Field(default=(0.9, 0.999), description="betas of AdamW")
+    advantage: Advantage = Field(
         default=AdvantageSettings(),
         description="how rewards become advantages: paper, authors_code, or options by name",
     )

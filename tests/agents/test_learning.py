@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from agents.pref_grpo import PrefGRPO
+from flexgym.config.recipe import load_recipe
 from flexgym.rllib.recipe import apply_recipe
-from flexgym.runs.recipe import load_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 ITERATIONS = 20

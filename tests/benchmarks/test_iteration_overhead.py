@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from agents.pref_grpo import PrefGRPO
+from flexgym.config.recipe import load_recipe
 from flexgym.rllib.learner import FlowLearner
 from flexgym.rllib.recipe import apply_recipe
-from flexgym.runs.recipe import load_recipe
 from flexgym.types import Prompt, SampleGroup
 
 pytestmark = [pytest.mark.slow, pytest.mark.benchmark]

@@ -16,6 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from typer.testing import CliRunner, Result
 
 from flexgym.cli import app
+from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.generators import FlowGenerator, load_generator
 from flexgym.planning.advice import _group_size, _mildest, advise, refusal
@@ -26,7 +27,6 @@ from flexgym.planning.settings import PlanSettings, read_settings
 from flexgym.planning.skeleton import config_folder
 from flexgym.policy import FlowPolicy
 from flexgym.replay import replay_loss, replay_step
-from flexgym.runs.recipe import apply_overrides, load_recipe
 
 RECIPES = {"image": "pref_grpo_shapes_t2i", "video": "pref_grpo_shapes_t2v"}
 WAYS = {

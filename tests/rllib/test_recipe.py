@@ -10,11 +10,11 @@ from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 
 from agents.pref_grpo import PrefGRPOConfig
+from flexgym.config.recipe import apply_overrides, load_recipe, shipped_recipes
 from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.core.yaml_files import dump_yaml, parse_yaml
 from flexgym.flow import clipped_surrogate
 from flexgym.rllib.recipe import apply_recipe, config_sections, describe
-from flexgym.runs.recipe import apply_overrides, load_recipe, shipped_recipes
 
 
 class SmallConfig(AlgorithmConfig):
