@@ -61,7 +61,7 @@ def _as_array(value: Any) -> NDArray[Any]:
 def read_samples(run: Path) -> Arrays:
     """Read the frames of all sample grids as uint8 ``[F, H, W, 3]``, without the title."""
     found = {}
-    for path in sorted((run / "samples").iterdir()):
+    for path in sorted((run / "samples").glob("iteration_*")):
         with Image.open(path) as image:
             frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
         found[path.name] = np.stack(frames)[:, _TITLE_ROWS:]
@@ -145,50 +145,54 @@ class Comparison:
     added: tuple[str, ...] = ()
 
     @property
-    def equal(self) -> bool:
-        """Return whether there was something to compare and all of it is equal."""
-        return self.count > 0 and not self.differences
-
-    @property
     def shown(self) -> str:
         """Return the number of arrays, and how many of them differ."""
         return f"{len(self.differences)} of {self.count} differ" if self.differences else f"{self.count}"
 
     @property
     def first(self) -> str:
-        """Return the first difference, and the largest absolute difference of all."""
-        if not self.count:
-            return "nothing to compare"
+        """Return the first difference, and the largest absolute difference of all; empty where all are equal."""
+        if not self.differences:
+            return ""
         return f"{self.differences[0]} (largest of all: {self.largest:.3g})"
 
 
-def compare(base: Mapping[str, NDArray[Any]], head: Mapping[str, NDArray[Any]], *, moved: bool = False) -> Comparison:
+def compare(base: Arrays, head: Arrays, *, moved: bool = False) -> Comparison:
     """Compare arrays bit by bit; NaN equals NaN.
 
     Args:
         base: expected arrays by name; none may be missing from ``head``.
         head: arrays by name; it may have more.
-        moved: whether an array may stand under another name in the head, where its content decides.
+        moved: accept an array of the same content under another name, as where a checkpoint is laid out anew.
     """
     left = dict(head)
     differing = [name for name, value in base.items() if name not in left or not _same(value, left[name])]
     for name in base.keys() - set(differing):
         del left[name]
     if moved:
-        by_content = defaultdict(list)
-        for name, value in left.items():
-            by_content[_digest(value)].append(name)
-        found = {name: names.pop() for name in differing if (names := by_content[_digest(base[name])])}
-        differing = [name for name in differing if name not in found]
-        for name in found.values():
-            del left[name]
+        differing = _take_by_content(base, left, differing)
     lines, sizes = [], [0.0]
     for name in differing:
-        other = name if name in left else _nearest(name, base[name], left) if moved else None
-        line, size = _difference(base[name], None if other is None else left.pop(other))
-        lines.append(f"{name}{'' if other in (None, name) else f' (now {other})'}: {line}")
+        other = name if name in left or not moved else _nearest(name, base[name], left)
+        line, size = _difference(base[name], left.pop(other, None))
+        lines.append(f"{name}{f' (now {other})' if other != name else ''}: {line}")
         sizes.append(size)
     return Comparison(len(base), tuple(lines), largest=max(sizes), added=tuple(left))
+
+
+def _take_by_content(base: Arrays, left: Arrays, names: Sequence[str]) -> list[str]:
+    """Remove from ``left`` an array of the same content for each name of ``base``; return the names without any."""
+    by_content = defaultdict(list)
+    for name, value in left.items():
+        by_content[_digest(value)].append(name)
+    missing = []
+    for name in names:
+        found = by_content[_digest(base[name])]
+        if found:
+            del left[found.pop(0)]
+        else:
+            missing.append(name)
+    return missing
 
 
 def _same(first: NDArray[Any], second: NDArray[Any]) -> bool:
@@ -201,25 +205,29 @@ def _digest(value: NDArray[Any]) -> str:
     return f"{value.dtype} {value.shape} {hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()}"
 
 
-def _nearest(name: str, value: NDArray[Any], left: Mapping[str, NDArray[Any]]) -> str | None:
-    """Return the name of an array of the same shape that shares the longest end with ``name``."""
+def _nearest(name: str, value: NDArray[Any], left: Arrays) -> str:
+    """Return the name of an array of the same shape that shares the longest end with ``name``; ``name`` without any."""
     fitting = [other for other in left if left[other].shape == value.shape]
-    return max(fitting, key=lambda other: len(os.path.commonprefix([name[::-1], other[::-1]])), default=None)
+    return max(fitting, key=lambda other: len(os.path.commonprefix([name[::-1], other[::-1]])), default=name)
 
 
 def _difference(base: NDArray[Any], head: NDArray[Any] | None) -> tuple[str, float]:
+    """Return a description and the largest absolute difference, infinite where one of two numbers is not finite."""
     if head is None:
         return "missing in the head", 0.0
     if base.shape != head.shape or base.dtype != head.dtype:
         return f"{base.dtype}{list(base.shape)} in the base, {head.dtype}{list(head.shape)} in the head", 0.0
     if base.dtype.kind not in "biuf":
         return f"{base} in the base, {head} in the head", 0.0
-    gaps = np.abs(base.astype(np.float64) - head.astype(np.float64))
-    size = float(np.nanmax(gaps)) if np.isfinite(gaps).any() else float("nan")
-    return (
-        f"{base.item()!r} in the base, {head.item()!r} in the head" if base.ndim == 0 else f"differs by {size:.3g}",
-        size,
-    )
+    with np.errstate(invalid="ignore"):
+        gaps = np.abs(base.astype(np.float64) - head.astype(np.float64))
+    gaps[(base == head) | ((base != base) & (head != head))] = 0.0
+    size = float(np.nan_to_num(gaps, nan=np.inf).max())
+    shown = f"{base.item()!r} in the base, {head.item()!r} in the head" if base.ndim == 0 else f"differs by {size:.3g}"
+    return shown, size
+
+
+KINDS = ("metrics", "weights", "state", "samples")
 
 
 def compare_runs(base: Path, head: Path, *, renamed: Mapping[str, str] | None = None) -> dict[str, Comparison]:
@@ -230,28 +238,34 @@ def compare_runs(base: Path, head: Path, *, renamed: Mapping[str, str] | None = 
         head: run folder to check.
         renamed: names of metrics in ``head`` by those in ``base``, where they differ.
 
+    Returns:
+        One comparison for each of `KINDS`.
+
     Raises:
+        ValueError: the base has no metrics or no state, so that a comparison would prove nothing.
         OSError: a run folder is incomplete.
     """
     (base_weights, base_state), (head_weights, head_state) = read_checkpoint(base), read_checkpoint(head)
+    metrics = read_metrics(base, renamed)
+    if not metrics or not base_state:
+        raise ValueError(f"{base}: expected metrics and a checkpoint with state, got none; remove it and run it again")
     return {
-        "metrics": compare(read_metrics(base, renamed), read_metrics(head)),
+        "metrics": compare(metrics, read_metrics(head)),
         "weights": compare(base_weights, head_weights),
         "state": compare(base_state, head_state, moved=True),
         "samples": compare(read_samples(base), read_samples(head)),
     }
 
 
-KINDS = ("metrics", "weights", "state", "samples")
+def cells(found: Mapping[str, Comparison]) -> tuple[list[str], bool]:
+    """Return the cells of a table row and whether all is equal.
 
-
-def cells(found: Mapping[str, Comparison]) -> list[str]:
-    """Return the cells of a table row: a count for each of `KINDS`, then ``equal`` or the first difference."""
-    counts = [found[kind].shown for kind in KINDS]
-    first = next((f"{kind}: {found[kind].first}" for kind in KINDS if not found[kind].equal), "equal")
+    The cells are a count for each of `KINDS`, then ``equal`` or the first difference.
+    """
+    first = next((f"{kind}: {found[kind].first}" for kind in KINDS if found[kind].first), "equal")
     added = [name for kind in KINDS for name in found[kind].added]
     note = f"; {len(added)} only in the head, such as {added[0]}" if added else ""
-    return [*counts, first + note]
+    return [*(found[kind].shown for kind in KINDS), first + note], first == "equal"
 
 
 def results_table(rows: Mapping[str, Sequence[str]]) -> Table:
@@ -274,9 +288,9 @@ def main(arguments: Sequence[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     base, head = map(Path, arguments)
-    found = compare_runs(base, head)
-    console().print(results_table({base.name: cells(found)}))
-    return int(not all(comparison.equal for comparison in found.values()))
+    row, equal = cells(compare_runs(base, head))
+    console().print(results_table({base.name: row}))
+    return int(not equal)
 
 
 if __name__ == "__main__":

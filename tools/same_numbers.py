@@ -74,7 +74,7 @@ AGENT = (
     "verification.num_prompts=24",
     "verification.interval=2",
 )
-# With a learning rate at which most ratios leave the clip range in the second update.
+# At the learning rates below, every tenth ratio or so leaves this clip range in the second update.
 NOISY = ("training.num_updates=2", "training.kl_coeff=0.04", "training.ema_decay=0.9", "training.clip_range=1.0e-4")
 LORA = ("generator.mode=lora", "generator.lora={rank: 8}", "training.lr=3.0e-3")
 FULL = ("generator.mode=full", "training.lr=3.0e-4")
@@ -136,10 +136,13 @@ CASES = (
 # --- running ---------------------------------------------------------------------------------------------------------
 
 
-def head_arguments(case: Case) -> tuple[str, tuple[str, ...]]:
-    """Return command and overrides of a case in the names of the head."""
-    command = HEAD_COMMANDS.get(case.name, HEAD_COMMANDS.get(case.command, case.command))
-    return command, tuple(new for override in case.overrides if (new := _renamed(override)))
+def arguments(case: Case, out: Path, *, side: str) -> list[str]:
+    """Return what follows ``python -m`` so that a case writes to ``out/side``, for the head in its own names."""
+    command, overrides = case.command, [*case.overrides, f"run.root={out / side}", f"run.name={case.name}"]
+    if side == "head":
+        command = HEAD_COMMANDS.get(case.name, HEAD_COMMANDS.get(command, command))
+        overrides = [new for override in overrides if (new := _renamed(override))]
+    return [word.replace("$DATA", str(out / "data")) for word in (*shlex.split(command), *overrides)]
 
 
 def _renamed(override: str) -> str | None:
@@ -200,9 +203,7 @@ def run_case(case: Case, checkout: Path, out: Path, *, side: str) -> str:
     Returns:
         ``"done"``, ``"kept"`` where the same command on the same commit has run before, or ``"FAILED"``.
     """
-    command, overrides = head_arguments(case) if side == "head" else (case.command, case.overrides)
-    place = (f"run.root={out / side}", f"run.name={case.name}")
-    words = [word.replace("$DATA", str(out / "data")) for word in (*shlex.split(command), *overrides, *place)]
+    words = arguments(case, out, side=side)
     revision = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
     commit = subprocess.run(revision, check=True, capture_output=True, text=True).stdout.strip()
     stamp, folder = out / side / f"{case.name}.json", out / side / case.name
@@ -232,7 +233,7 @@ def run_side(side: str, checkout: Path, out: Path, *, cases: Sequence[Case]) -> 
     if side != "head":
         make_data(out / "data", checkout)
     elif not (out / "data").exists():
-        raise SystemExit(f"{out / 'data'} is missing, which the base side makes: run --only base first")
+        raise SystemExit(f"{out / 'data'} is missing; the base side writes it: run --only base first")
     states = []
     for case in cases:
         began = time.monotonic()
@@ -252,14 +253,14 @@ def compare_sides(side: str, out: Path, *, cases: Sequence[Case]) -> bool:
             equal = False
             continue
         found = compare_runs(out / "base" / case.name, out / side / case.name, renamed=RENAMED_METRICS)
-        rows[case.name] = cells(found)
-        equal &= all(comparison.equal for comparison in found.values())
+        rows[case.name], same = cells(found)
+        equal &= same
     console().print(results_table(rows))
     return equal
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run and compare as the arguments say; return the exit code."""
+def main(words: Sequence[str]) -> int:
+    """Run and compare as the command line says; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tools.same_numbers", description=__doc__.splitlines()[0])
     names = [case.name for case in CASES]
     parser.add_argument("--out", type=Path, required=True, help="folder for the results of both sides")
@@ -267,7 +268,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--case", action="append", choices=names, metavar="NAME", help=f"one of {', '.join(names)}")
     parser.add_argument("--base", default=BASE_COMMIT, help="commit to compare with (default: %(default)s)")
     parser.add_argument("--base-folder", type=Path, help="existing checkout of the base, instead of a temporary one")
-    chosen = parser.parse_args(arguments)
+    parser.add_argument("--head-folder", type=Path, default=ROOT, help="checkout to check (default: this one)")
+    chosen = parser.parse_args(words)
     cases = [case for case in CASES if not chosen.case or case.name in chosen.case]
     steps = {"repeat": ("repeat", "compare"), None: ("base", "head", "compare")}.get(chosen.only, (chosen.only,))
     out, good = chosen.out.resolve(), True
@@ -276,7 +278,7 @@ def main(arguments: Sequence[str]) -> int:
             with base_checkout(chosen.base, chosen.base_folder) as checkout:
                 good &= run_side(side, checkout, out, cases=cases)
         elif side == "head":
-            good &= run_side(side, ROOT, out, cases=cases)
+            good &= run_side(side, chosen.head_folder.resolve(), out, cases=cases)
         else:
             good &= compare_sides("repeat" if chosen.only == "repeat" else "head", out, cases=cases)
     return int(not good)
