@@ -15,7 +15,7 @@ import re
 import sys
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,10 +70,12 @@ def read_samples(run: Path) -> Arrays:
 
 def read_checkpoint(run: Path) -> tuple[Arrays, Arrays]:
     """Read all tensors of the last checkpoint: exported weights, and state."""
-    checkpoint = sorted((run / "checkpoints").glob("iteration_*"))[-1]
+    checkpoints = sorted((run / "checkpoints").glob("iteration_*"))
+    if not checkpoints:
+        raise FileNotFoundError(f"{run / 'checkpoints'}: expected a checkpoint, found none")
     weights, state = Arrays(), Arrays()
-    for path in sorted(file for file in checkpoint.rglob("*") if file.is_file()):
-        name = path.relative_to(checkpoint)
+    for path in sorted(file for file in checkpoints[-1].rglob("*") if file.is_file()):
+        name = path.relative_to(checkpoints[-1])
         target = weights if name.parts[0] in EXPORTED else state
         target.update(_tensors(_content(path), name.as_posix()))
     return weights, state
@@ -115,14 +117,20 @@ def _tensors(value: Any, name: str) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield the tensors and numeric arrays within nested mappings, sequences and objects, by path."""
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
-        yield name, (value.float() if value.dtype == torch.bfloat16 else value).numpy()  # NumPy has no bfloat16
-    elif isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()  # NumPy has no bfloat16
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         yield name, value
-    elif isinstance(value, (Mapping, list, tuple, _Unknown)):
-        inner = vars(value) if isinstance(value, _Unknown) else value
-        for key, item in inner.items() if isinstance(inner, Mapping) else enumerate(inner):
-            if key != "metrics_logger":  # the wall times that RLlib keeps
-                yield from _tensors(item, f"{name}/{key}")
+    for key, item in _parts(value):
+        if key != "metrics_logger":  # the wall times that RLlib keeps
+            yield from _tensors(item, f"{name}/{key}")
+
+
+def _parts(value: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(value, _Unknown):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        return value.items()
+    return enumerate(value) if isinstance(value, (list, tuple)) else ()
 
 
 # --- comparing -------------------------------------------------------------------------------------------------------
@@ -221,8 +229,8 @@ def _difference(base: NDArray[Any], head: NDArray[Any] | None) -> tuple[str, flo
         return f"{base} in the base, {head} in the head", 0.0
     with np.errstate(invalid="ignore"):
         gaps = np.abs(base.astype(np.float64) - head.astype(np.float64))
-    gaps[(base == head) | ((base != base) & (head != head))] = 0.0
-    size = float(np.nan_to_num(gaps, nan=np.inf).max())
+    alike = (base == head) | ((base != base) & (head != head))
+    size = float(np.nan_to_num(np.where(alike, 0.0, gaps), nan=np.inf, posinf=np.inf).max())
     shown = f"{base.item()!r} in the base, {head.item()!r} in the head" if base.ndim == 0 else f"differs by {size:.3g}"
     return shown, size
 

@@ -201,14 +201,14 @@ def run_case(case: Case, checkout: Path, out: Path, *, side: str) -> str:
     """Run a case in a subprocess; keep its run folder, its log and how it was run in ``out/side``.
 
     Returns:
-        ``"done"``, ``"kept"`` where the same command on the same commit has run before, or ``"FAILED"``.
+        ``"done"``, ``"FAILED"``, or ``"kept"`` where the same command has run on the same commit of the base before.
     """
     words = arguments(case, out, side=side)
     revision = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
     commit = subprocess.run(revision, check=True, capture_output=True, text=True).stdout.strip()
     stamp, folder = out / side / f"{case.name}.json", out / side / case.name
     how = json.dumps({"commit": commit, "words": words}, indent=1)
-    if side != "head" and stamp.exists() and stamp.read_text() == how:
+    if side == "base" and stamp.exists() and stamp.read_text() == how:
         return "kept"
     stamp.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
@@ -252,8 +252,13 @@ def compare_sides(side: str, out: Path, *, cases: Sequence[Case]) -> bool:
             rows[case.name] = [f"did not run, or failed: {', '.join(missing)}"]
             equal = False
             continue
-        found = compare_runs(out / "base" / case.name, out / side / case.name, renamed=RENAMED_METRICS)
-        rows[case.name], same = cells(found)
+        renamed = RENAMED_METRICS if side == "head" else {}
+        try:
+            found = compare_runs(out / "base" / case.name, out / side / case.name, renamed=renamed)
+        except (OSError, ValueError) as error:
+            rows[case.name], same = [f"cannot be compared: {error}"], False
+        else:
+            rows[case.name], same = cells(found)
         equal &= same
     console().print(results_table(rows))
     return equal
