@@ -30,7 +30,6 @@ from flexgym.rollout import Rollout, collect, concatenate
 from flexgym.types import GroupScores
 from rewards.base import Reward
 
-
 Scoring = Future[tuple[list[GroupScores], float]]
 """Scores that are being made, and when they were there (`time.perf_counter`)."""
 

@@ -11,6 +11,7 @@ import torch
 from agents.base import AgentComponents
 from flexgym.algorithm import algorithm_class
 from flexgym.config import AgentSettings
+from flexgym.config.load import load_settings
 from flexgym.core.errors import RewardError
 from flexgym.rllib.algorithm import METRICS, FlowAlgorithm
 from flexgym.rllib.build import algorithm_config
@@ -35,15 +36,9 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return found
 
 
-def settings_of(recipe: Mapping[str, Any]) -> AgentSettings:
-    algorithm = dict(recipe["algorithm"])
-    own = algorithm_class(algorithm["name"]).Settings.model_validate(algorithm)
-    return AgentSettings.model_validate({**recipe, "algorithm": own})
-
-
 def small_config(**sections: Any) -> FlowConfig:
     """A config of a few samples; sections as in a recipe."""
-    return config_of(settings_of(merged(SMALL, sections)))
+    return config_of(load_settings(AgentSettings, merged(SMALL, sections)))
 
 
 def config_of(settings: AgentSettings, components: Any = None) -> FlowConfig:
