@@ -147,8 +147,8 @@ class GroupBatch:
 
     def _framed(self, prompt: Prompt) -> Prompt:
         """The prompt with its first frame as the generator takes it, read once for the whole episode."""
-        frames = self.generator.first_frames([prompt])
-        return replace(prompt, first_frame=frames[0]) if frames else prompt
+        images = self.generator.text.images([prompt])[0]
+        return replace(prompt, **images) if images else prompt
 
     def advance(self, actions: Any, active: NDArray[np.bool_]) -> None:
         """Take a step.

@@ -1,4 +1,4 @@
-"""What the transformer is told about the prompts, and the cache of it."""
+"""Encoded prompts as inputs of the transformer, and their cache in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 Embedding = Mapping[str, Tensor]
-"""Encoded text of one prompt: tensors with a leading dimension of 1, named as the transformer's arguments."""
+"""Encoded text or images of one prompt: tensors with a leading dimension of 1, named as the transformer's arguments."""
+
+KNOWN = "known_latents"
+"""Name of the latents of conditioning images that are part of the sample; no argument of the transformer."""
 
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -23,32 +26,58 @@ class Conditioning:
     Attributes:
         prompts: transformer arguments by name, each ``[rows, ...]``.
         empty: the same for the unconditional branch of guidance, each ``[1, ...]``; empty without guidance.
-        frames: what is known of the first frames, by name, each ``[rows, ...]``; both branches are told. Empty for
-            generators from text alone.
+        images: encoded conditioning images by name, each ``[rows, ...]``, for both branches; under `KNOWN` the latents
+            that are not generated. Empty for generators from text alone.
     """
 
     prompts: Mapping[str, Tensor]
     empty: Mapping[str, Tensor] = field(default_factory=dict)
-    frames: Mapping[str, Tensor] = field(default_factory=dict)
+    images: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.prompts.values())))
 
     def repeat(self, count: int) -> Conditioning:
         """Every row ``count`` times in a row: from P prompts to the P*G rows of their groups."""
-        return Conditioning(_repeated(self.prompts, count), self.empty, _repeated(self.frames, count))
+        return Conditioning(_repeated(self.prompts, count), self.empty, _repeated(self.images, count))
 
     def index(self, rows: slice | Tensor | Sequence[int]) -> Conditioning:
         """The given rows, in that order; a slice is taken without a copy."""
         where = rows if isinstance(rows, slice | Tensor) else torch.as_tensor(rows, dtype=torch.long)
-        prompts, frames = (
-            {name: tensor[where] for name, tensor in mapping.items()} for mapping in (self.prompts, self.frames)
+        prompts, images = (
+            {name: tensor[where] for name, tensor in mapping.items()} for mapping in (self.prompts, self.images)
         )
-        return Conditioning(prompts, self.empty, frames)
+        return Conditioning(prompts, self.empty, images)
 
     def unconditional(self) -> dict[str, Tensor]:
         """The unconditional arguments with as many rows as there are prompts."""
         return _repeated(self.empty, len(self))
+
+
+def with_known(latents: Tensor, conditioning: Conditioning) -> Tensor:
+    """Put known latents in their place, where there are any; other latents come back unchanged.
+
+    Args:
+        latents: ``[B, C, F, H, W]``.
+        conditioning: B rows.
+    """
+    known = conditioning.images.get(KNOWN)
+    if known is None:
+        return latents
+    return torch.cat([known.to(latents), latents[:, :, known.shape[2] :]], 2)
+
+
+def without_known(velocity: Tensor, conditioning: Conditioning) -> Tensor:
+    """Set the velocity of known latents to 0: nothing moves them, and there is nothing to learn.
+
+    Args:
+        velocity: ``[B, C, F, H, W]``.
+        conditioning: B rows.
+    """
+    known = conditioning.images.get(KNOWN)
+    if known is None:
+        return velocity
+    return torch.cat([torch.zeros_like(known, dtype=velocity.dtype), velocity[:, :, known.shape[2] :]], 2)
 
 
 def _repeated(rows: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:

@@ -15,7 +15,9 @@ from torch.nn.utils import convert_conv2d_weight_memory_format, convert_conv3d_w
 from flexgym.core.errors import CheckpointError, GeneratorError, nearest_name, unknown_name
 from flexgym.core.precision import dtype_named
 from flexgym.core.terminal import without_progress_bars
-from flexgym.generators.base import FlowGenerator, check_parts, check_scheduler
+from flexgym.generators.base import FlowGenerator
+from flexgym.generators.checks import check_parts, check_scheduler
+from flexgym.generators.family import Family
 from flexgym.generators.folder import MODEL_INDEX, check_folder, component_classes, read_json
 from flexgym.generators.generic import build, family_of
 from flexgym.generators.sampling import read_generation_config
@@ -51,8 +53,8 @@ def load_generator(
         dtype: of the weights: ``"float32"`` (the default), ``"bfloat16"`` or ``"float16"``.
         channels_last: how the autoencoder's convolutions lie in memory. It makes some of them quicker, and they round
             otherwise than those of a stock pipeline.
-        offload: whether text encoders and autoencoder stand on the device only while they act, see
-            `FlowGenerator.offload`; they are never all there at once, not while loading either.
+        offload: keep encoders and autoencoder in host memory except while they are used, see `Placement.offload`; they
+            are never all on the device at once, not while loading either.
         settings: sampling settings that override the checkpoint's, see `Sampling`.
 
     Returns:
@@ -85,8 +87,8 @@ def load_generator(
     generator = build(family, pipe, checkpoint=checkpoint, settings=settings)
     generator.checkpoint_folder = folder
     if offload:
-        generator.offload()
-        generator.to(place)
+        generator.placement.offload()
+        generator.placement.to(place)
     return generator
 
 
@@ -129,7 +131,7 @@ def _locate(source: str | Path) -> Path:
         ) from error
 
 
-def _family(folder: Path) -> type[FlowGenerator]:
+def _family(folder: Path) -> type[Family]:
     index = read_json(folder / MODEL_INDEX)
     family = family_of(str(index.get("_class_name")))
     scheduler = component_classes(index).get("scheduler")

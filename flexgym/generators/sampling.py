@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Mapping
@@ -79,6 +80,12 @@ def check_settings(settings: Mapping[str, Any], source: str) -> None:
     for name in settings:
         if name not in SETTINGS:
             raise unknown_name(source, name, SETTINGS)
+
+
+def argument_defaults(function: Any) -> dict[str, Any]:
+    """Return the default values of a function's arguments, by name; arguments without one are left out."""
+    parameters = inspect.signature(function).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
 
 
 def call_defaults(parameters: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -59,8 +59,6 @@ class Weights:
         self._active = CURRENT
         self._gathered: tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]] | None = None
 
-    # --- what trains -------------------------------------------------------------------------------------------------
-
     def add_lora(
         self, rank: int = 32, alpha: float | None = None, targets: Sequence[str] | None = None, *, seed: int = 0
     ) -> None:
@@ -354,7 +352,7 @@ class Weights:
         """Keep this process's part of every copy, once the modules are sharded.
 
         Args:
-            part: returns the part of an unsharded value that belongs to a parameter.
+            part: takes an unsharded value and its parameter, and returns the part that belongs to it.
         """
         trained = self.trained()
         for kept in self._copies.values():

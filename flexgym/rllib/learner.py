@@ -334,10 +334,10 @@ class FlowLearner(ShardedLearner):
         if not first and not shards:
             return
         with self.averaged_weights():
-            denoisers = self.generator.denoisers() if shards else {}
+            denoisers = self.generator.denoisers if shards else {}
             together = {name: assembled(module, keep=first) for name, module in denoisers.items()}
             if first:
-                self.generator.save(folder, whole=together)
+                self.generator.save(folder, unsharded=together)
 
     # --- state -------------------------------------------------------------------------------------------------------
 

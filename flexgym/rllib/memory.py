@@ -46,11 +46,11 @@ class MemoryConfig(AlgorithmConfig):
 
         Args:
             gradient_checkpointing: trade time for memory, see `Weights.checkpoint_gradients`.
-            text_cache: folder of encoded prompts, see `FlowGenerator.cache_text`; None keeps none.
+            text_cache: folder of encoded prompts, see `PromptEncoder.cache_on_disk`; None keeps none.
             release_text_encoders: encode the prompts of the run at its start, then drop the text encoders, see
-                `FlowGenerator.release_text_encoders`.
-            vae_tiling: decode samples in tiles, see `FlowGenerator.tile_autoencoder`.
-            offload: text encoders and autoencoder stand on the device only while they act, see `FlowGenerator.offload`.
+                `PromptEncoder.release`.
+            vae_tiling: decode samples in tiles, see `Autoencoder.tile`.
+            offload: text encoders and autoencoder stand on the device only while they act, see `Placement.offload`.
             sharding: ``"none"`` gives each learner the whole transformer, ``"fsdp"`` a part of every parameter,
                 gradient and moment of the optimiser, see `flexgym.core.sharding`.
         """
@@ -84,7 +84,7 @@ class MemoryConfig(AlgorithmConfig):
     def settle(self, generator: FlowGenerator) -> None:
         """Let go of what a run needs no longer, once the generator stands on its device."""
         if self.release_text_encoders:
-            generator.release_text_encoders(self.run_prompts())
+            generator.text.release(self.run_prompts())
 
     @property
     def shards(self) -> bool:

@@ -49,7 +49,7 @@ class FlowModule(TorchRLModule):
         self.noise: NoiseScale = config["noise"]
         # not a submodule: text encoders and autoencoder neither train nor belong into any state
         object.__setattr__(self, "generator", generator)
-        for name, module in generator.denoisers().items():
+        for name, module in generator.denoisers.items():
             self.add_module(name, module)
 
     generator: FlowGenerator
@@ -66,7 +66,7 @@ class FlowModule(TorchRLModule):
             *args: a device, as for `torch.nn.Module.to`.
             **kwargs: as for it.
         """
-        self.generator.to(*args, **kwargs)
+        self.generator.placement.to(*args, **kwargs)
         return super().to(*args, **kwargs)
 
     def cut(self, mesh: DeviceMesh, device: torch.device) -> None:
@@ -76,11 +76,11 @@ class FlowModule(TorchRLModule):
             mesh: the learners; every one of them must call it.
             device: of this learner.
         """
-        denoisers = self.generator.denoisers()
+        denoisers = self.generator.denoisers
         for denoiser in denoisers.values():
             shard(denoiser, mesh)
         self.weights.shard()
-        self.generator.to(device, without=denoisers)
+        self.generator.placement.to(device, without=denoisers)
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: replay must compute what the rollout computed, so nothing may drop out."""
@@ -126,6 +126,6 @@ def _save_memory(
     if gradient_checkpointing:
         generator.weights.checkpoint_gradients()
     if text_cache:
-        generator.cache_text(text_cache)
+        generator.text.cache_on_disk(text_cache)
     if vae_tiling:
-        generator.tile_autoencoder()
+        generator.autoencoder.tile()

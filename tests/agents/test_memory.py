@@ -33,12 +33,12 @@ def test_a_run_without_text_encoders_learns_the_same(tmp_path: Path):
     config.rollout(prompts=PROMPTS)
     config.verification(reward="ShapesVerifier", prompts=["a green triangle"], num_prompts=1, interval=1)
     expected, _, generator = finish(config.copy(copy_frozen=False))
-    assert list(generator.text_encoders()) == ["text_encoder", "text_encoder_2"]
+    assert list(generator.placement.encoders()) == ["text_encoder", "text_encoder_2"]
     assert not generator.pipe.vae.use_tiling
     config.generator(text_cache=str(tmp_path / "text"), release_text_encoders=True, vae_tiling=True, offload=True)
     found, metrics, generator = finish(config)
-    assert generator.text_encoders() == {}
-    assert generator._resting == {"vae"}
+    assert generator.placement.encoders() == {}
+    assert generator.placement.offloaded == {"vae"}
     assert generator.pipe.vae.use_tiling, "whose tiles are as large as a sample"
     assert largest_difference(found, expected) == 0.0
     assert metrics["policy/max_abs_log_ratio"] == 0.0
