@@ -241,9 +241,11 @@ class FlowGenerator:
         family = self.family if guidance is None else self._family_at(guidance)
         levels = sigma.to(latents.device, torch.float32)
         if rows <= size:
-            return predict(family, latents, levels, conditioning)
+            return predict(family, latents, levels, conditioning=conditioning)
         blocks = [slice(start, start + size) for start in range(0, rows, size)]
-        return torch.cat([predict(family, latents[at], levels[at], conditioning.index(at)) for at in blocks])
+        return torch.cat(
+            [predict(family, latents[at], levels[at], conditioning=conditioning.index(at)) for at in blocks]
+        )
 
     def _family_at(self, guidance: float | None) -> Family:
         return self.family if guidance is None else self.family.guided_by(guidance)

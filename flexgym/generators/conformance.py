@@ -73,8 +73,8 @@ def pipeline_run(generator: FlowGenerator, noise: Tensor, prompt: str | Prompt) 
 
     def keep(latents: Tensor) -> dict[str, Any]:
         """Record the latents and change nothing."""
-        whole = generator.family.unpack(latents.float()).view(noise.shape)
-        path.append(generator.family.pack(generator.with_first_frame(whole, conditioning)))
+        unpacked = generator.family.unpack(latents.float()).view(noise.shape)
+        path.append(generator.family.pack(generator.with_first_frame(unpacked, conditioning)))
         return {}
 
     images = generator.text.images([prompt])[0]

@@ -61,7 +61,7 @@ class Family:
     image_roles: ClassVar[tuple[str, ...]] = ()
     """Conditioning images that each prompt must carry, such as `FIRST_FRAME`; fields of `Prompt`."""
     text_sees_images: ClassVar[bool] = False
-    """``encode_prompt`` reads the images together with the text; black images stand in where a text has none."""
+    """``encode_prompt`` reads the images together with the text; a text without images is read with black ones."""
     noise_share: ClassVar[float] = 1.0
     """Share of noise in the initial latents; the remainder is the first tensor of `encode_images`, in every frame."""
 

@@ -1,4 +1,4 @@
-"""Loading generators from a folder, a hub id or the package itself."""
+"""Loads generators from a folder, a hub id or the package itself."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def load_generator(
         modality: ``"image"`` or ``"video"``: refuse a pipeline of the other kind.
         device: for all modules; by default the first GPU where there is one.
         dtype: of the weights: ``"float32"`` (the default), ``"bfloat16"`` or ``"float16"``.
-        channels_last: how the autoencoder's convolutions lie in memory. It makes some of them quicker, and they round
-            otherwise than those of a stock pipeline.
+        channels_last: memory format of the autoencoder's convolutions. It makes some of them faster, and they round
+            differently from those of a stock pipeline.
         offload: keep encoders and autoencoder in host memory except while they are used, see `Placement.offload`; they
             are never all on the device at once, not while loading either.
         settings: sampling settings that override the checkpoint's, see `Sampling`.
@@ -93,9 +93,9 @@ def load_generator(
 
 
 def wrap_pipeline(pipe: DiffusionPipeline, **settings: Any) -> FlowGenerator:
-    """A generator over a pipeline that is loaded already.
+    """Make a generator of a pipeline that is loaded already.
 
-    A pipeline of no known family is tried out: where the general adapter samples exactly as the pipeline, it serves.
+    A pipeline of no known family is tried out: it is accepted where the general family samples exactly as the pipeline.
 
     Args:
         pipe: the pipeline; it is frozen.
@@ -111,7 +111,7 @@ def wrap_pipeline(pipe: DiffusionPipeline, **settings: Any) -> FlowGenerator:
 
 
 def _locate(source: str | Path) -> Path:
-    """The folder behind a source, downloaded when it is a hub id."""
+    """Find the folder of a source; one that is a hub id is downloaded."""
     text = str(source)
     if text in EMBEDDED:
         return _CHECKPOINTS / EMBEDDED[text]
@@ -161,7 +161,7 @@ def _load(folder: Path, dtype: torch.dtype) -> DiffusionPipeline:
 
 
 def _absent_components(folder: Path) -> dict[str, None]:
-    """What a pipeline was saved without, such as Stable Diffusion 3's third encoder: diffusers wants it said again."""
+    """Return the components that a pipeline was saved without as None, which diffusers must be given again."""
     import diffusers
 
     index = read_json(folder / MODEL_INDEX)
@@ -172,7 +172,7 @@ def _absent_components(folder: Path) -> dict[str, None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the progress bars of diffusers and transformers."""
+    """Hide the progress bars of diffusers and transformers inside this context."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

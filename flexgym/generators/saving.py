@@ -89,7 +89,7 @@ def save_pipeline(
         return
     if source is None:
         raise CheckpointError(
-            "the text encoders were released and came from no folder, so the pipeline cannot be written whole:"
+            "the text encoders were released and came from no folder, so the pipeline cannot be written:"
             " load it with load_generator, or keep the text encoders"
         )
     index, original = read_json(folder / MODEL_INDEX), read_json(source / MODEL_INDEX)

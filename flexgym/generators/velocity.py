@@ -11,7 +11,7 @@ from flexgym.generators.conditioning import KNOWN, Conditioning, stack_rows, wit
 from flexgym.generators.family import Family
 
 
-def predict(family: Family, latents: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+def predict(family: Family, latents: Tensor, sigma: Tensor, *, conditioning: Conditioning) -> Tensor:
     """Predict the velocity ``noise - clean`` of rows that share a forward.
 
     Args:

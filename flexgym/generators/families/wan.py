@@ -25,7 +25,7 @@ class WanFamily(Family):
         if pipe.config.boundary_ratio is not None and pipe.transformer_2 is None:
             raise GeneratorError(
                 f"expected a transformer_2 for the noise levels below boundary_ratio={pipe.config.boundary_ratio},"
-                " got none: load the whole pipeline, or one of Wan 2.1 with boundary_ratio=None"
+                " got none: load the complete pipeline, or one of Wan 2.1 with boundary_ratio=None"
             )
 
     def denoisers(self) -> dict[str, nn.Module]:
