@@ -17,6 +17,7 @@ from envs.render import render_group
 from flexgym.core.errors import ActionError, ConfigError, GeneratorError, check_names, unknown_name
 from flexgym.flow import predicted_clean
 from flexgym.generators.base import FlowGenerator
+from flexgym.generators.family import FIRST_FRAME
 from flexgym.generators.loader import load_generator
 from flexgym.generators.sampling import SETTINGS
 from flexgym.types import Prompt
@@ -157,8 +158,8 @@ class GroupBatch:
 
     def _framed(self, prompt: Prompt) -> Prompt:
         """The prompt with its first frame as the generator takes it, read once for the whole episode."""
-        frames = self.generator.first_frames([prompt])
-        return replace(prompt, first_frame=frames[0]) if frames else prompt
+        images = self.generator.text.images([prompt])[0]
+        return replace(prompt, first_frame=images[FIRST_FRAME]) if images else prompt
 
     def advance(self, actions: Any, active: NDArray[np.bool_]) -> None:
         """Take a step.

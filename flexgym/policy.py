@@ -235,19 +235,18 @@ class FlowPolicy:
     ) -> Gaussian:
         latents = latents_PG.flatten(0, 1).to(self.generator.device, torch.float32)
         levels = self.levels(step, len(latents))
-        velocity = self.generator.velocity(
-            latents,
-            levels.sigma,
-            self._conditioning(prompts, latents_PG.shape[1]),
-            guidance=self.guidance if guidance is None else guidance,
-        )
+        scale = self.guidance if guidance is None else guidance
+        conditioning = self._conditioning(prompts, latents_PG.shape[1], scale)
+        velocity = self.generator.velocity(latents, levels.sigma, conditioning, guidance=scale)
         return process.gaussian(latents, velocity, levels)
 
-    def _conditioning(self, prompts: Sequence[str | Prompt], group_size: int) -> Conditioning:
+    def _conditioning(
+        self, prompts: Sequence[str | Prompt], group_size: int, guidance: float | None
+    ) -> Conditioning:
         """Return one row per sample; encoded once for as long as the prompts stay the same."""
-        key = (tuple(prompts), group_size, self.generator.device)
+        key = (tuple(prompts), group_size, guidance, self.generator.device)
         if self._encoded is None or self._encoded[0] != key:
-            self._encoded = (key, self.generator.condition(prompts).repeat(group_size))
+            self._encoded = (key, self.generator.condition(prompts, guidance=guidance).repeat(group_size))
         return self._encoded[1]
 
     def _adds_noise(self, step: int) -> bool:

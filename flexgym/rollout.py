@@ -184,7 +184,8 @@ def sample(
 def _denoise(
     generator: FlowGenerator, latents: Tensor, prompts: Sequence[str | Prompt], guidance: float | None
 ) -> Tensor:
-    sigmas, conditioning = generator.sigmas().to(latents.device), generator.condition(prompts)
+    sigmas = generator.sigmas().to(latents.device)
+    conditioning = generator.condition(prompts, guidance=guidance)
     for sigma, sigma_next in pairwise(sigmas):
         level, after = sigma.expand(len(latents)), sigma_next.expand(len(latents))
         velocity = generator.velocity(latents, level, conditioning, guidance=guidance)

@@ -106,7 +106,7 @@ class FlowLearner(ShardedLearner):
             # RLlib's own apply_gradients takes its steps through it.
             self._grad_scalers = {DEFAULT_MODULE_ID: torch.amp.GradScaler(self._device.type)}
         if settings.generator.release_text_encoders:
-            self.generator.release_text_encoders(self.config.run_prompts())
+            self.generator.text.release(self.config.run_prompts())
         self._runner: GroupEnvRunner | None = None
         self._parts: list[Part] = []
         self._steps = 0
@@ -327,10 +327,10 @@ class FlowLearner(ShardedLearner):
         if not first and not shards:
             return
         with self.verified_weights():
-            denoisers = self.generator.denoisers() if shards else {}
+            denoisers = self.generator.denoisers if shards else {}
             together = {name: assembled(module, keep=first) for name, module in denoisers.items()}
             if first:
-                self.generator.save(folder, whole=together)
+                self.generator.save(folder, unsharded=together)
 
     # --- state -------------------------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ class FlowModule(TorchRLModule):
             generator.weights.keep(REFERENCE)
         # Not a submodule: text encoders and VAE neither train nor belong into any state.
         object.__setattr__(self, "generator", generator)
-        for name, module in generator.denoisers().items():
+        for name, module in generator.denoisers.items():
             self.add_module(name, module)
         self._replaying: FlowPolicy | None = None
         self._has_copies = False
@@ -60,7 +60,7 @@ class FlowModule(TorchRLModule):
             *args: a device, as for `torch.nn.Module.to`.
             **kwargs: as for it.
         """
-        self.generator.to(*args, **kwargs)
+        self.generator.placement.to(*args, **kwargs)
         return super().to(*args, **kwargs)
 
     def shard(self, mesh: DeviceMesh, device: torch.device) -> None:
@@ -70,11 +70,11 @@ class FlowModule(TorchRLModule):
             mesh: the learners; every one of them must call it.
             device: of this learner.
         """
-        denoisers = self.generator.denoisers()
+        denoisers = self.generator.denoisers
         for denoiser in denoisers.values():
             shard(denoiser, mesh)
         self.weights.shard()
-        self.generator.to(device, without=denoisers)
+        self.generator.placement.to(device, without=denoisers)
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: replay must compute what the rollout computed, so nothing may drop out."""
@@ -165,7 +165,7 @@ def load(settings: GeneratorSettings, modality: str) -> FlowGenerator:
     if settings.gradient_checkpointing:
         generator.weights.checkpoint_gradients()
     if settings.text_cache:
-        generator.cache_text(settings.text_cache)
+        generator.text.cache_on_disk(settings.text_cache)
     if settings.vae_tiling:
-        generator.tile_autoencoder()
+        generator.autoencoder.tile()
     return generator

@@ -141,7 +141,7 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         spec = self.config.get_rl_module_spec(env=None, spaces=None, inference_only=True)
         self.module = spec.build().to(get_device(self.config, self.config.num_gpus_per_env_runner))
         if self.config.settings.generator.release_text_encoders:
-            self.module.generator.release_text_encoders(self.config.run_prompts())
+            self.module.generator.text.release(self.config.run_prompts())
 
     def make_env(self) -> VectorEnv:
         """Vectorised groups over the module's own generator, as many as one forward takes."""

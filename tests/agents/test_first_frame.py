@@ -91,7 +91,7 @@ def test_a_run_without_encoders_learns_the_same(family, tmp_path):
     algorithm.stop()
     saving = {"text_cache": str(tmp_path / "text"), "release_text_encoders": True, "offload": True}
     algorithm, metrics = train(config_of(family, tmp_path, **saving))
-    assert algorithm.on_first_learner(lambda learner: learner.generator.text_encoders()) == {}
+    assert algorithm.on_first_learner(lambda learner: learner.generator.placement.encoders()) == {}
     assert metrics["policy/max_abs_log_ratio"] == 0.0
     assert largest_difference(weights(algorithm), expected) == 0.0
     algorithm.stop()

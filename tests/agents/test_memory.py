@@ -36,12 +36,12 @@ def test_a_run_without_text_encoders_learns_the_same(tmp_path: Path):
         },
     }
     expected, _, generator = finish(small_config(**run))
-    assert list(generator.text_encoders()) == ["text_encoder", "text_encoder_2"]
+    assert list(generator.placement.encoders()) == ["text_encoder", "text_encoder_2"]
     assert not generator.pipe.vae.use_tiling
     saving = {"text_cache": str(tmp_path / "text"), "release_text_encoders": True, "vae_tiling": True, "offload": True}
     found, metrics, generator = finish(small_config(generator=saving, **run))
-    assert generator.text_encoders() == {}
-    assert generator._resting == {"vae"}
+    assert generator.placement.encoders() == {}
+    assert generator.placement.offloaded == {"vae"}
     assert generator.pipe.vae.use_tiling, "whose tiles are as large as a sample"
     assert largest_difference(found, expected) == 0.0
     assert metrics["policy/max_abs_log_ratio"] == 0.0

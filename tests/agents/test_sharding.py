@@ -47,7 +47,7 @@ def sizes(learner):
     """Numbers that a learner holds of the transformer, of what trains before training, and of the optimiser."""
     states = [state for optimizer in learner._optimizer_parameters for state in optimizer.state.values()]
     parts = {
-        "transformer": list(learner.generator.transformer.parameters()),
+        "transformer": list(learner.generator.pipe.transformer.parameters()),
         "reference": list(learner.generator.weights.kept.get("reference", {}).values()),
         "average": list(learner.generator.weights.kept["ema"].values()),
         "optimizer": [state["exp_avg"] for state in states],
