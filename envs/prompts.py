@@ -12,8 +12,7 @@ import gymnasium
 import numpy as np
 
 from flexgym.core.errors import ConfigError, PromptSourceError
-from flexgym.first_frame import FirstFrame
-from flexgym.types import Prompt
+from flexgym.types import FirstFrame, Prompt
 
 MAX_PROMPT_LENGTH = 2048
 """Characters of a prompt at most; the text encoders in use read at most 512 tokens."""

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flexgym.core.errors import ConfigError, GeneratorError
-from flexgym.first_frame import FirstFrame
 from flexgym.flow import ODE, Gaussian, NoiseScale, Window, noise_scale, transition
 from flexgym.generators.base import FlowGenerator
-from flexgym.types import Prompt
+from flexgym.types import FirstFrame, Prompt
 
 
 @dataclass(frozen=True, eq=False)

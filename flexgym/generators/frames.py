@@ -11,10 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from flexgym.core.errors import ConfigError
-from flexgym.first_frame import FirstFrame
 from flexgym.generators.conditioning import Conditioning, Embedding
 from flexgym.generators.text import TextConditioned, Wanted
-from flexgym.types import Prompt
+from flexgym.types import FirstFrame, Prompt
 
 KNOWN = "known_latents"
 """Name of the latents of the first frame, where they are part of the sample; the transformer is not told it."""
