@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+Pixels = NDArray[np.uint8]
+"""Pixels of images or videos, with RGB as last dimension."""
 
 MAX_BYTES = 512 * 2**20
 """Default maximum size of an image file."""

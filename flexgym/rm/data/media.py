@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from flexgym.core.errors import ConfigError
-from flexgym.core.images import ImageFault, ImageReader
+from flexgym.core.images import ImageFault, ImageReader, Pixels
 from flexgym.judge.inputs import Inputs, encode_sample, read_video
 from flexgym.rm.data.files import MAX_FILE_BYTES, Clip, MediaFile, Source
 from flexgym.rm.data.problems import RowError
@@ -31,8 +30,6 @@ _KINDS: Mapping[ImageFault, str] = {
 _IMAGES = ImageReader(
     error=lambda fault, message: RowError(_KINDS[fault], message), max_bytes=MAX_FILE_BYTES, max_aspect=MAX_ASPECT
 )
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
