@@ -281,7 +281,7 @@ def _shorten(text: str, size: int, width: int) -> str:
     if _length(text, size) <= width:
         return text
     counts = range(1, len(text) + 1)
-    fitting = bisect_right(counts, width, key=lambda count: _length(text[:count].rstrip() + "...", size))
+    fitting = bisect_right(counts, float(width), key=lambda count: _length(text[:count].rstrip() + "...", size))
     return text[:fitting].rstrip() + "..."
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from flexgym.core.choice import check_count
 from flexgym.core.errors import ConfigError
+from flexgym.core.options import check_count
 from flexgym.flow import NoiseScale, WindowSchedule, blended_advantages, noise_scale
 from flexgym.flow.advantage import advantage_options
 from flexgym.rllib.memory import MemoryConfig
