@@ -111,7 +111,7 @@ def test_what_the_model_never_learnt_to_say_is_counted(tmp_path, form, frames):
 def test_too_many_failures_stop_with_counts_and_an_example(server):
     groups = [grey_group(*[255] * 9), grey_group(*[100] * 7)]
     strict = rewards.make("unified_reward", judge=server.url)
-    with pytest.raises(JudgeFailureShareError, match="9 of 16 judgements failed.*9 echoed_template.*Alignment Score"):
+    with pytest.raises(JudgeFailureShareError, match="9 of 16 judgments failed.*9 echoed_template.*Alignment Score"):
         strict.score(groups)
     [scores] = strict.score(groups[:1])  # nine are too few to be a share
     assert scores.failures == {"echoed_template": 9}
@@ -157,7 +157,7 @@ URL = "http://localhost:1"
         ({"judge": URL, "weights": {"style": "1"}}, ConfigError, "at least 0, not all 0"),
         ({"judge": URL, "weights": {}}, ConfigError, "at least 0, not all 0"),
         ({"judge": URL, "weights": ["style"]}, ConfigError, "a number for each axis by name"),
-        ({"judge": URL, "max_failure_share": 1.5}, ConfigError, "max_failure_share must lie between 0 and 1"),
+        ({"judge": URL, "max_failure_share": 1.5}, ConfigError, "max_failure_share must be between 0 and 1"),
         (
             {"judge": URL, "wieghts": {}},
             UnknownNameError,
