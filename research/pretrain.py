@@ -1,4 +1,4 @@
-"""Training of the shipped small checkpoints: ``python -m flexgym.shapes.pretrain t2i`` (or ``t2v``).
+"""Training of the shipped small checkpoints: ``python -m research.pretrain t2i`` (or ``t2v``).
 
 Both are real flow-matching models. A share of their training captions is wrong in one composition, as captions of the
 web are wrong, so the base is mediocre on purpose: it draws sharp shapes, and often not those asked for.
@@ -21,11 +21,11 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from flexgym.shapes import modules
 from flexgym.shapes.captions import Spec
-from flexgym.shapes.muon import muon_and_adamw
 from flexgym.shapes.sampling import sample_caption, sample_clip, sample_scene, sample_spec, wrong_spec
 from flexgym.shapes.scenes import BACKGROUND, render, render_video
+from research import modules
+from research.muon import muon_and_adamw
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from flexgym.shapes.muon import Muon, orthogonalise
+from research.muon import Muon, orthogonalise
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (2, 8, 32), (2, 32, 8), (1, 5, 1)])

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 import flexgym
 from flexgym.judge.sources import EMBEDDED_JUDGE, locate_judge
-from flexgym.shapes.judge.candidates import draw_candidates
-from flexgym.shapes.judge.checkpoint import NUM_FRAMES, build_judge
-from flexgym.shapes.judge.make import ORDERS_TOLD, SETS, STAGES, Round, make_data, make_judge, make_mean, table
-from flexgym.shapes.judge.pretrain import Batches, PicturePool, Recipe, train
+from research.judge.candidates import draw_candidates
+from research.judge.checkpoint import NUM_FRAMES, build_judge
+from research.judge.make import ORDERS_TOLD, SETS, STAGES, Round, make_data, make_judge, make_mean, table
+from research.judge.pretrain import Batches, PicturePool, Recipe, train
 
 LITTLE = Round(
     (0, 24, 12, 12, 0),

@@ -14,9 +14,9 @@ from flexgym.judge.backends.transformers_model import TransformersBackend
 from flexgym.judge.dialect import FLEX
 from flexgym.judge.inputs import Inputs, encode_sample
 from flexgym.judge.sources import read_judge_config
-from flexgym.shapes.judge.brief import brief_assessment
-from flexgym.shapes.judge.candidates import draw_candidates
-from flexgym.shapes.judge.checkpoint import CONTEXT, NUM_FRAMES, build_judge, build_tokenizer, save_judge
+from flexgym.shapes.brief import brief_assessment
+from research.judge.candidates import draw_candidates
+from research.judge.checkpoint import CONTEXT, NUM_FRAMES, build_judge, build_tokenizer, save_judge
 
 TOKENIZER = build_tokenizer()
 

@@ -1,4 +1,4 @@
-"""The first stage of the small judge: it learns to see (``python -m flexgym.shapes.judge.pretrain``).
+"""The first stage of the small judge: it learns to see (``python -m research.judge.pretrain``).
 
 A model that says what two candidates show and which demands of the caption each misses. It knows neither the form of
 an assessment nor how to decide: fine-tuning (`flexgym.rm train sft`) teaches that, as it does a published base model.
@@ -24,10 +24,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from flexgym.judge.inputs import Inputs, encode_sample
-from flexgym.shapes.judge.brief import seen
-from flexgym.shapes.judge.candidates import SOURCES, Candidates, draw_candidates, stills
-from flexgym.shapes.judge.checkpoint import DESCRIBE, NUM_FRAMES, build_image_processor, build_judge, save_judge
-from flexgym.shapes.muon import muon_and_adamw
+from flexgym.shapes.brief import seen
+from research.judge.candidates import SOURCES, Candidates, draw_candidates, stills
+from research.judge.checkpoint import DESCRIBE, NUM_FRAMES, build_image_processor, build_judge, save_judge
+from research.muon import muon_and_adamw
 
 logger = logging.getLogger(__name__)
 

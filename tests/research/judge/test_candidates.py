@@ -7,10 +7,10 @@ import pytest
 
 from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.shapes.captions import held_out, parse_caption
-from flexgym.shapes.judge.candidates import draw_candidates, near_miss, stills
 from flexgym.shapes.sampling import sample_clip, sample_scene, sample_spec
 from flexgym.shapes.scenes import render, render_video
 from flexgym.shapes.verifier import verify
+from research.judge.candidates import draw_candidates, near_miss, stills
 
 
 @pytest.mark.parametrize("kind", ["image", "video"])

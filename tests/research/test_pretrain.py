@@ -12,11 +12,11 @@ import typer
 from typer.testing import CliRunner
 
 from flexgym.generators import load_generator
-from flexgym.shapes import modules, pretrain
 from flexgym.shapes.captions import SPLITS, parse_caption, phrasings, specs, training_prompts
-from flexgym.shapes.muon import muon_and_adamw
-from flexgym.shapes.pretrain import FlowData, Stage
 from flexgym.shapes.scenes import FRAMES, SIZE
+from research import modules, pretrain
+from research.muon import muon_and_adamw
+from research.pretrain import FlowData, Stage
 
 KINDS = {"t2i": "image", "t2v": "video"}
 

@@ -20,8 +20,8 @@ from transformers import (
 from flexgym.judge.dialect import FLEX
 from flexgym.judge.sources import CONFIG_NAME, JudgeConfig
 from flexgym.judge.template import Kind
+from flexgym.shapes.brief import pieces, words
 from flexgym.shapes.captions import heldout_prompts, training_prompts
-from flexgym.shapes.judge.brief import pieces, words
 from flexgym.shapes.scenes import SIZE
 
 NUM_FRAMES = 9

@@ -6,8 +6,8 @@ from typer.testing import CliRunner
 
 from flexgym.rm.data import PreferencePair, load_picture, read_rows
 from flexgym.shapes.captions import held_out, parse_caption
-from flexgym.shapes.judge.preferences import main
 from flexgym.shapes.verifier import verify
+from research.judge.preferences import main
 
 
 def run(*words):

@@ -19,6 +19,7 @@ from flexgym.core.errors import ConfigError, check_names, unknown_name
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.loader import load_generator
 from flexgym.rollout import sample
+from flexgym.shapes.brief import View, view
 from flexgym.shapes.captions import (
     DIRECTIONS,
     IMAGE_CATEGORIES,
@@ -28,7 +29,6 @@ from flexgym.shapes.captions import (
     Noun,
     Spec,
 )
-from flexgym.shapes.judge.brief import View, view
 from flexgym.shapes.reading import read_samples
 from flexgym.shapes.sampling import sample_caption, sample_clip, sample_scene, sample_spec, wrong_spec
 from flexgym.shapes.scenes import COLOURS, SHAPES, SYMMETRY, render, render_video

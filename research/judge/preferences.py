@@ -1,4 +1,4 @@
-"""Preference pairs of the small world as files (``python -m flexgym.shapes.judge.preferences pairs.jsonl``).
+"""Preference pairs of the small world as files (``python -m research.judge.preferences pairs.jsonl``).
 
 The label is the verifier's: the candidate that meets more of its caption wins, and of two that meet the same share the
 better formed one. Pairs that neither tells apart are left out.
@@ -21,7 +21,7 @@ from PIL import Image
 from flexgym.core.errors import ConfigError
 from flexgym.core.terminal import teaching_errors
 from flexgym.rm.data import MediaFile, MediaStore, PreferencePair, write_rows
-from flexgym.shapes.judge.candidates import Candidates, draw_candidates
+from research.judge.candidates import Candidates, draw_candidates
 
 ONE_WHOLE = "one_whole"
 """Pairs of which exactly one meets the whole caption."""

@@ -15,8 +15,8 @@ from flexgym.judge.inputs import Inputs
 from flexgym.judge.sources import EMBEDDED_JUDGE, locate_judge, read_judge_config
 from flexgym.judge.vision_judge import VisionJudge
 from flexgym.shapes.captions import VIDEO_CATEGORIES
-from flexgym.shapes.judge.candidates import draw_candidates
 from flexgym.types import Prompt, SampleGroup
+from research.judge.candidates import draw_candidates
 
 TITLES = {
     "counting": "D. Counting Accuracy",

@@ -7,11 +7,11 @@ import pytest
 
 from flexgym.judge import parse_assessment
 from flexgym.judge.assessment import Assessment
+from flexgym.shapes.brief import brief_assessment, view
 from flexgym.shapes.captions import IMAGE_CATEGORIES, VIDEO_CATEGORIES, parse_caption
-from flexgym.shapes.judge.brief import brief_assessment, view
-from flexgym.shapes.judge.candidates import near_miss
 from flexgym.shapes.sampling import sample_caption, sample_clip, sample_scene, sample_spec, wrong_spec
 from flexgym.shapes.scenes import Thing, render, render_video
+from research.judge.candidates import near_miss
 
 CRITERIA = {
     "object": "size",

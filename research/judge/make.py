@@ -1,4 +1,4 @@
-"""The small judge from nothing to its figures (``python -m flexgym.shapes.judge.make runs/judge``).
+"""The small judge from nothing to its figures (``python -m research.judge.make runs/judge``).
 
 Every step is a command that anyone can run (`flexgym.rm distill`, `train`, `export`, `pairs`, `evaluate`); a step whose
 result is there is left out, so the script goes on where it was stopped. Seeds share the base and the data.
@@ -25,9 +25,9 @@ import torch
 import typer
 from safetensors.torch import load_file, save_file
 
-from flexgym.shapes.judge.candidates import FRAMES
-from flexgym.shapes.judge.checkpoint import ASKED, NUM_FRAMES
-from flexgym.shapes.judge.preferences import ONE_WHOLE, PairSet, write_pairs
+from research.judge.candidates import FRAMES
+from research.judge.checkpoint import ASKED, NUM_FRAMES
+from research.judge.preferences import ONE_WHOLE, PairSet, write_pairs
 
 logger = logging.getLogger(__name__)
 
@@ -260,7 +260,7 @@ def main(
     plan = replace(NEXT if base else FIRST, bfloat16=bfloat16)
     base = (base or folder / "base").absolute()
     if not base.exists():
-        subprocess.run([sys.executable, "-m", "flexgym.shapes.judge.pretrain", f"--out={base}"], check=True)
+        subprocess.run([sys.executable, "-m", "research.judge.pretrain", f"--out={base}"], check=True)
     make_data(folder, plan, policy or [])
     seeds = seed or [0]
     for each in seeds:
