@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from PIL import Image, ImageOps
 
 from flexgym.core.errors import ConfigError, PromptSourceError
 from flexgym.core.images import MAX_PIXELS, ImageReader
+
+Modality = Literal["image", "video"]
+MODALITIES: tuple[Modality, ...] = ("image", "video")
 
 _FRAMES = ImageReader(error=lambda _, message: PromptSourceError(message), max_bytes=64 * 2**20)
 
@@ -129,6 +132,11 @@ class SampleGroup:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def modality(self) -> Modality:
+        """Return ``"image"`` for samples ``[G, H, W, 3]``, ``"video"`` for those with frames."""
+        return "video" if self.samples.ndim == 5 else "image"
 
     def joined(self) -> SampleGroup:
         """The group in which references are samples like the others: sample i has the index i, its reference G + i."""
