@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from envs.prompts import PromptSource, PromptSpace, as_prompt, load_prompts
-from envs.render import render_group
 from flexgym.core.errors import ActionError, ConfigError, GeneratorError, check_names, unknown_name
+from flexgym.core.grids import draw_group
 from flexgym.flow import predicted_clean
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.family import FIRST_FRAME
@@ -282,7 +282,7 @@ class GroupBatch:
             raise ConfigError("expected reset() before render(): there is no group yet")
         samples = self.samples(slot)
         pictures = samples[:, frame % samples.shape[1]] if samples.ndim == 5 else samples
-        return render_group(pictures, prompt.text, self._rewards[slot])
+        return draw_group(pictures, prompt.text, self._rewards[slot])
 
 
 class GroupAccess:

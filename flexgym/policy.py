@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flexgym.core.errors import ConfigError, GeneratorError
-from flexgym.first_frame import FirstFrame
 from flexgym.flow import ODE, Gaussian, NoiseScale, Window, noise_scale
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conditioning import Conditioning
 from flexgym.process import Levels, Move, Process, SamplerSteps
-from flexgym.types import Prompt
+from flexgym.types import FirstFrame, Prompt
 
 _ODE = SamplerSteps(ODE())
 
@@ -240,9 +239,7 @@ class FlowPolicy:
         velocity = self.generator.velocity(latents, levels.sigma, conditioning, guidance=scale)
         return process.gaussian(latents, velocity, levels)
 
-    def _conditioning(
-        self, prompts: Sequence[str | Prompt], group_size: int, guidance: float | None
-    ) -> Conditioning:
+    def _conditioning(self, prompts: Sequence[str | Prompt], group_size: int, guidance: float | None) -> Conditioning:
         """Return one row per sample; encoded once for as long as the prompts stay the same."""
         key = (tuple(prompts), group_size, guidance, self.generator.device)
         if self._encoded is None or self._encoded[0] != key:

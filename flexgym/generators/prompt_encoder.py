@@ -15,12 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from flexgym.core.errors import ConfigError
-from flexgym.first_frame import FirstFrame
 from flexgym.generators.conditioning import Conditioning, Embedding, EmbeddingCache, stack_rows
 from flexgym.generators.family import FIRST_FRAME, Family
 from flexgym.generators.placement import AUTOENCODER, Placement
 from flexgym.generators.text_cache import TextCache, text_identity
-from flexgym.types import Prompt
+from flexgym.types import FirstFrame, Prompt
 
 _IMAGE_ENCODER = "image_encoder"
 Images = Mapping[str, FirstFrame]

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from flexgym.core.errors import GeneratorError
-from flexgym.first_frame import FirstFrame
 from flexgym.generators.autoencoder import decode_rows
 from flexgym.generators.base import FlowGenerator
 from flexgym.planning.settings import PlanSettings
 from flexgym.planning.tracing import Trace, trace
 from flexgym.policy import FlowPolicy
 from flexgym.replay import replay_loss, replay_step
-from flexgym.types import Prompt
+from flexgym.types import FirstFrame, Prompt
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from flexgym.shapes.oracle import ANCHORS, PERSONALISED, personal_keys
 from flexgym.shapes.reading import Reading, Seen, read_sample
 from flexgym.shapes.scenes import COLOURS, SHAPES, SIZE
 from flexgym.shapes.verifier import MOTIONS_SEEN, SIZE_BORDER, assign, check, check_frame, seen_motion
+from flexgym.types import MODALITIES
 
 SCORE_REACH = 4
 """How far a criterion can move a score from the even 5."""
@@ -78,7 +79,7 @@ def view(caption: str, sample: NDArray[np.uint8], reading: Reading | None = None
         reading: what the sample shows where that is known already.
 
     Raises:
-        ValueError: if the caption is foreign, or the sample is not of the kind it asks for.
+        ValueError: if the caption is foreign, or the sample is not of the modality it asks for.
     """
     spec = parse_caption(caption)
     reading = read_sample(sample) if reading is None else reading
@@ -105,7 +106,7 @@ def describe(spec: Spec, reading: Reading, met: Mapping[str, bool]) -> str:
     things = [*asked, *(thing for thing in frame if thing not in asked)] or [None]
     words = [_phrase(spec, thing) for thing in things[:_MOST_SHOWN]] + [_FURTHER] * (len(things) > _MOST_SHOWN)
     told = ", ".join(words)
-    return told if spec.kind == "image" else f"{told}; {seen_motion(spec, reading)}"
+    return told if spec.modality == "image" else f"{told}; {seen_motion(spec, reading)}"
 
 
 def _agreement(spec: Spec, frame: Sequence[Seen], met: Mapping[str, bool]) -> int:
@@ -147,11 +148,11 @@ def brief_assessment(first: View, second: View) -> str:
 def pieces() -> list[str]:
     """The fixed pieces of all short assessments: everything but what is seen and which demands are missed."""
     found: dict[str, None] = {}
-    for kind in ("image", "video"):
-        names = [*zip(ANCHORS[kind], _CRITERIA, strict=True)]
+    for modality in MODALITIES:
+        names = [*zip(ANCHORS[modality], _CRITERIA, strict=True)]
         names += [(title, _TRAITS.get(category, _MOTION)) for category, (title, _) in PERSONALISED.items()]
         found |= dict.fromkeys(_opening(*name, first=name[1] == _CRITERIA[0]) for name in names)
-        found |= dict.fromkeys(f"{kind.capitalize()} {side}" for side in (1, 2))
+        found |= dict.fromkeys(f"{modality.capitalize()} {side}" for side in (1, 2))
     return list(found) + [_MISSES, _BETWEEN, _CLOSING, *map(_ending, _REASONS), *map(_scores, range(1, 10))]
 
 
@@ -207,7 +208,7 @@ class _Criterion:
 
 
 def _pieces(spec: Spec, first: View, second: View) -> Iterable[str]:
-    media, both = spec.kind.capitalize(), (first, second)
+    media, both = spec.modality.capitalize(), (first, second)
     ahead = 0 if first.worth >= second.worth else 1
     for number, criterion in enumerate(_criteria(spec, both)):
         yield _opening(criterion.category, criterion.name, first=not number)
@@ -220,7 +221,7 @@ def _pieces(spec: Spec, first: View, second: View) -> Iterable[str]:
 
 def _criteria(spec: Spec, both: tuple[View, View]) -> Iterable[_Criterion]:
     shares = both[0].share, both[1].share
-    demands, forms, staging = zip(ANCHORS[spec.kind], _CRITERIA, strict=True)
+    demands, forms, staging = zip(ANCHORS[spec.modality], _CRITERIA, strict=True)
     yield _Criterion(*demands, (seen(both[0]), seen(both[1])), shares)
     yield _Criterion(
         *forms,

@@ -39,7 +39,7 @@ ANCHORS = {
         "C. Narrative, Aesthetics & Cinematography",
     ),
 }
-"""The three mandatory categories by kind of sample."""
+"""The three mandatory categories by modality."""
 PERSONALISED = {
     "object": ("D. Size", "size"),
     "two_objects": ("D. Presence of Both Objects", "shape"),
@@ -96,7 +96,7 @@ def read_facts(caption: str, sample: NDArray[np.uint8], reading: Reading | None 
         reading: what the sample shows where that is known already.
 
     Raises:
-        ValueError: if the caption is foreign, or the sample is not of the kind it asks for.
+        ValueError: if the caption is foreign, or the sample is not of the modality it asks for.
     """
     spec = parse_caption(caption)
     reading = read_sample(sample) if reading is None else reading
@@ -125,7 +125,7 @@ def write_assessment(caption: str, first: Facts, second: Facts) -> str:
     Returns:
         The assessment as JSON text, in the format of UnifiedReward-Flex.
     """
-    media = first.spec.kind.capitalize()
+    media = first.spec.modality.capitalize()
     keys = tuple(key for key in first.findings if not key.startswith("thing"))
     judged = [(name, *_judge_category(plan, first, second)) for name, plan in criteria(first.spec, keys)]
     lead = first.share - second.share or sum(margin for _, _, margin in judged)
@@ -143,7 +143,7 @@ def write_assessment(caption: str, first: Facts, second: Facts) -> str:
 
 
 class OracleJudge:
-    """Judges pairs by rules; foreign captions and samples of the wrong kind are refused, not guessed at."""
+    """Judges pairs by rules; foreign captions and samples of the wrong modality are refused, not guessed at."""
 
     def assess(self, pairs: Sequence[Pair]) -> list[Outcome]:
         """Judge every pair; each sample is read once however often it is compared, and all in one batch."""
@@ -193,7 +193,7 @@ def criteria(spec: Spec, keys: tuple[str, ...]) -> tuple[tuple[str, tuple[Criter
     things = [_major(f"thing {n}", f"The {_phrase(noun)}") for n, noun in enumerate(spec.nouns, start=1)]
     relations = [_major(key, f"Relation: {key}") for key in keys if key == spec.relation]
     motions = [_major(key, key.capitalize()) for key in keys if key.startswith("motion")]
-    steady = [_minor("steady", "Steady things over time")] if spec.kind == "video" else []
+    steady = [_minor("steady", "Steady things over time")] if spec.modality == "video" else []
     title = PERSONALISED[spec.category][0]
     personal = [_major(key, key.lstrip("12 ").capitalize()) for key in personal_keys(spec, keys)]
     plans = (
@@ -202,7 +202,7 @@ def criteria(spec: Spec, keys: tuple[str, ...]) -> tuple[tuple[str, tuple[Criter
         [_major("caption", "Staging of the caption"), _minor("framing", "Framing"), _minor("balance", "Balance")],
         [*personal, _minor("margin", "Clearness of what is asked")],
     )
-    return tuple(zip((*ANCHORS[spec.kind], title), map(tuple, plans), strict=True))
+    return tuple(zip((*ANCHORS[spec.modality], title), map(tuple, plans), strict=True))
 
 
 def personal_keys(spec: Spec, keys: Iterable[str]) -> list[str]:

@@ -15,13 +15,12 @@ from PIL import Image
 import flexgym  # noqa: F401  # registers the environments
 from envs.prompts import load_prompts
 from flexgym.core.errors import ConfigError, PromptSourceError
-from flexgym.first_frame import FirstFrame
 from flexgym.flow import ODE, FlowSDE, Window
 from flexgym.generators.conformance import pipeline_run
 from flexgym.policy import FlowPolicy
 from flexgym.replay import replay
 from flexgym.rollout import collect
-from flexgym.types import Prompt
+from flexgym.types import FirstFrame, Prompt
 from tests.generators.tiny import fresh, picture, prompts_for, shared
 
 FAMILIES = ["ltx_frame", "wan22_frame", "wan22_ti2v_frame", "hunyuan_video_frame", "hunyuan_video_concat_frame"]
@@ -149,7 +148,8 @@ def test_prompts_and_generator_must_agree(prompt_file):
 
 
 @pytest.mark.parametrize(
-    ("frame", "message"), [("2.png", "line 1.*no picture"), ("../0.png", "outside of"), ("/etc/hostname", "outside of")]
+    ("frame", "message"),
+    [("2.png", "line 1.*2.png: there is no such file"), ("../0.png", "outside of"), ("/etc/hostname", "outside of")],
 )
 def test_a_file_of_prompts_names_pictures_of_its_own_folder(prompt_file, frame, message):
     prompt_file.write_text(json.dumps({"prompt": "a ball", "first_frame": frame}))

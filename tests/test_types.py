@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from flexgym import first_frame as module
+from flexgym import types as module
 from flexgym.core.errors import PromptSourceError
-from flexgym.first_frame import FirstFrame
+from flexgym.types import FirstFrame
 
 
 def pixels(height=6, width=8, seed=0):
@@ -58,16 +59,24 @@ def test_a_file_is_read_upright_and_in_rgb(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value", [np.zeros((2, 2)), np.zeros((2, 2, 4), np.uint8), np.zeros((0, 2, 3), np.uint8), 3, "no/such.png"]
+    "value",
+    [
+        np.zeros((2, 2)),
+        np.zeros((2, 2, 4), np.uint8),
+        np.zeros((0, 2, 3), np.uint8),
+        3,
+        "no/such.png",
+        "https://a.b/c.png",
+    ],
 )
-def test_what_is_no_picture_is_refused(value):
+def test_values_that_are_no_image_are_rejected(value):
     with pytest.raises(PromptSourceError):
         FirstFrame(value)
 
 
-def test_files_that_cannot_be_trusted_are_refused(tmp_path, monkeypatch):
-    (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(PromptSourceError, match="no picture that can be read"):
+def test_files_that_cannot_be_trusted_are_rejected(tmp_path, monkeypatch):
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(PromptSourceError, match="cannot be read as an image: .* expected BMP, JPEG, PNG or WebP"):
         FirstFrame(tmp_path / "text.png")
     path = saved(tmp_path / "a.png", pixels(64, 64))
     path.write_bytes(path.read_bytes()[:2000])
@@ -75,10 +84,13 @@ def test_files_that_cannot_be_trusted_are_refused(tmp_path, monkeypatch):
     with pytest.raises(PromptSourceError, match="cannot be read"):
         _ = cut.pixels
     saved(path, pixels(64, 64))
-    monkeypatch.setattr(module, "MAX_FILE_BYTES", 100)
+    monkeypatch.setattr(module, "_FRAMES", replace(module._FRAMES, max_bytes=100))
     with pytest.raises(PromptSourceError, match="at most 100 bytes"):
         FirstFrame(path)
     monkeypatch.undo()
-    monkeypatch.setattr(module, "MAX_PIXELS", 64 * 63)
+    monkeypatch.setattr(module, "_FRAMES", replace(module._FRAMES, max_pixels=64 * 63))
     with pytest.raises(PromptSourceError, match="64 x 64"):
         FirstFrame(path)
+    monkeypatch.setattr(module, "MAX_PIXELS", 64 * 63)
+    with pytest.raises(PromptSourceError, match="64 x 64"):
+        FirstFrame(pixels(64, 64))
