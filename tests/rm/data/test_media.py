@@ -65,10 +65,10 @@ def test_images_that_are_no_pictures_for_a_judge(tmp_path, monkeypatch):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.tiff")
     (tmp_path / "vector.png").write_text("<svg/>")
     for name, kind, reason in (
-        ("long.png", "too_large", "factor of 100"),
+        ("long.png", "too_large", "aspect ratio of at most 100"),
         ("a.tiff", "unreadable_media", "cannot identify"),
         ("vector.png", "unreadable_media", "cannot identify"),
-        ("none.png", "missing_file", "there is no file"),
+        ("none.png", "missing_file", "none.png does not exist"),
     ):
         for check in (check_source, load_picture):
             with pytest.raises(RowError, match=reason) as caught:
@@ -104,7 +104,7 @@ def test_videos_that_cannot_be_used(tmp_path):
     (tmp_path / "b.mp4").write_bytes(b"no video" * 99)
     write_images(tmp_path, "c.mp4.jpg")
     for source, kind, reason in (
-        (Clip(video=at(tmp_path / "a.mp4"), num_frames=4), "unreadable_media", "at least 4 frames, found 3"),
+        (Clip(video=at(tmp_path / "a.mp4"), num_frames=4), "unreadable_media", "at least 4 frames, got 3"),
         (Clip(video=at(tmp_path / "b.mp4"), num_frames=1), "unreadable_media", "cannot be read as video"),
         (at(tmp_path / "b.mp4"), "unreadable_media", "cannot be read as video"),
         (at(tmp_path / "none.mp4"), "missing_file", "no such file"),
