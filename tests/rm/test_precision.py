@@ -176,7 +176,7 @@ def test_settings_that_cannot_work_are_refused(checkpoint, files):
     for judge, trainer, error, message in (
         ({"compute_dtype": "bfloat61"}, {}, UnknownNameError, "Did you mean 'bfloat16'"),
         ({"dtype": "bfloat16", "compute_dtype": "float32"}, {}, ConfigError, r"set judge\.dtype=float32"),
-        ({}, {"bf16": False}, ConfigError, r"judge\.compute_dtype=bfloat16 is TRL's bf16"),
+        ({}, {"bf16": False}, ConfigError, r"judge\.compute_dtype=bfloat16 is equivalent to TRL's bf16"),
     ):
         wrong = config.copy(copy_frozen=False)
         wrong.judge(**judge)
