@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from flexgym.config.moved import explained
 from flexgym.config.recipe import Recipe
 from flexgym.core.errors import FlexGymError, UnknownNameError
-from flexgym.core.problems import KeyPath, Problem, names_below, settings_error
+from flexgym.core.problems import KeyPath, Problem, settings_error
 from flexgym.core.settings import Settings
 
 S = TypeVar("S", bound=Settings)
@@ -53,7 +53,7 @@ def load_settings(
 
 
 def _explained(problems: Iterable[Problem], kind: type[Settings], values: Mapping[str, Any]) -> Iterator[Problem]:
-    known = set(names_below(kind))
+    known = kind.names(values)
     for problem in problems:
         if problem.unknown:
             yield from explained(problem, _value_at(values, problem.path), known=known)
