@@ -111,8 +111,8 @@ class JudgeTrainingSettings(Settings):
     """A recipe of judge training, section by section."""
 
     run: RunSettings = RunSettings()
-    judge: JudgeModelSettings = Field(description="the model and what of it trains")
-    data: DataSettings = Field(description="the training rows")
+    judge: JudgeModelSettings = Field(description="The model and what of it trains.")
+    data: DataSettings = Field(description="The training rows.")
     held_out: HeldOutSettings = HeldOutSettings()
     training: JudgeUpdateSettings = JudgeUpdateSettings()
     resources: LearnerResources = LearnerResources()

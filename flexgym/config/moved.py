@@ -22,6 +22,7 @@ MOVED = {
     "framework.torch_ddp_kwargs": "rllib.torch_ddp_kwargs",
 }
 """Dotted names, old to new."""
+_MOVED_VALUES = {("rollout.noise", "matching"): "algorithm.name=matching"}
 _MOVED_SECTIONS = {
     "generator.settings": ("generator.sampling",),
     "learners": ("resources", "rllib"),
@@ -75,6 +76,9 @@ def explained(problem: Problem, value: Any, *, known: Collection[str]) -> Iterat
         known: dotted names of all present settings.
     """
     name = dotted(problem.path)
+    if isinstance(value, str) and (name, value) in _MOVED_VALUES:
+        yield Problem(problem.path, f"{value} is now {_MOVED_VALUES[name, value]}", unknown=True)
+        return
     if (name in _MOVED_SECTIONS or name in RLLIB_SECTIONS) and isinstance(value, Mapping) and value:
         for key in value:
             yield _explained(problem.under(), (*problem.path, key), known)

@@ -68,7 +68,9 @@ def _named_advantage(value: Any) -> Any:
 
 
 Advantage = Annotated[
-    AdvantageSettings, BeforeValidator(_named_advantage), Spelled("paper, authors_code or a mapping of settings")
+    AdvantageSettings,
+    BeforeValidator(_named_advantage, json_schema_input_type=Literal["paper", "authors_code"] | AdvantageSettings),
+    Spelled("paper, authors_code or a mapping of settings"),
 ]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Betas = Annotated[tuple[Beta, Beta], AsTuple]
