@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, SerializeAsAny, create_model, model_validator
 
 from flexgym.algorithm_settings import AlgorithmSettings
-from flexgym.config.checks import agent_problems, known_num_steps
+from flexgym.config.agent_checks import agent_problems, known_num_steps
 from flexgym.config.generator import GeneratorSettings
 from flexgym.config.sections import (
     EnvironmentSettings,

@@ -22,6 +22,22 @@ MOVED = {
     "framework.torch_ddp_kwargs": "rllib.torch_ddp_kwargs",
 }
 """Dotted names, old to new."""
+_ELSEWHERE = {
+    "training.trainer.bf16": "judge.compute_dtype",
+    "training.trainer.fp16": "judge.compute_dtype",
+    "training.trainer.gradient_accumulation_steps": "training.batch_size",
+    "training.trainer.gradient_checkpointing": "training.gradient_checkpointing",
+    "training.trainer.learning_rate": "training.lr",
+    "training.trainer.max_grad_norm": "training.grad_clip",
+    "training.trainer.max_length": "data.max_length",
+    "training.trainer.max_steps": "run.iterations",
+    "training.trainer.num_train_epochs": "run.iterations",
+    "training.trainer.output_dir": "run.root",
+    "training.trainer.per_device_train_batch_size": "training.micro_batch_size",
+    "training.trainer.seed": "run.seed",
+    "training.trainer.weight_decay": "training.weight_decay",
+}
+"""Options of TRL, and the settings that determine them."""
 _MOVED_VALUES = {("rollout.noise", "matching"): "algorithm.name=matching"}
 _MOVED_SECTIONS = {
     "generator.settings": ("generator.sampling",),
@@ -93,6 +109,8 @@ def _explained(problem: Problem, path: tuple[str | int, ...], known: Collection[
     new = next((home for home in candidates if home in known), None)
     if new is not None:
         return Problem(path, f"is now {new}", unknown=True)
+    if name in _ELSEWHERE and _ELSEWHERE[name] in known:
+        return Problem(path, f"is determined by {_ELSEWHERE[name]}", unknown=True)
     if (path[0] in RLLIB_SECTIONS or (section == "training" and key in RLLIB_TRAINING)) and "rllib" in known:
         options = ", ".join(_keys("rllib", known))
         message = f"has no effect here. The options of RLlib that have one are in section rllib: {options}."

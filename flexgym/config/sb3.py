@@ -8,9 +8,9 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from flexgym.config.sections import EnvironmentSettings, Prompts, RunSettings
-from flexgym.core.arguments import argument_problems
 from flexgym.core.problems import Problem, raise_problems
 from flexgym.core.settings import Settings
+from flexgym.core.signatures import argument_problems
 
 AlgorithmName = Literal["A2C", "DDPG", "DQN", "PPO", "SAC", "TD3"]
 _GIVEN = ("policy", "env", "seed", "tensorboard_log", "verbose", "_init_setup_model")
