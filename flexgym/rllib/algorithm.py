@@ -28,8 +28,6 @@ from flexgym.types import GroupScores, Prompt, SampleGroup, stacked_term
 if TYPE_CHECKING:
     from rewards import Reward
 
-METRICS = "flexgym"
-"""Where the metrics of an iteration stand in RLlib's result."""
 FURTHER = 3
 """Samples that are made for a held-out prompt beside the first one, to see how much they differ."""
 OF_LARGEST = frozenset({"policy/max_abs_log_ratio", "time/update_s", "time/reward_wait_s"})
@@ -53,7 +51,7 @@ class FlowAlgorithm(ShardedAlgorithm):
     # --- one iteration -----------------------------------------------------------------------------------------------
 
     def training_step(self) -> None:
-        """One iteration; its metrics stand in the result under `METRICS`."""
+        """Train for one iteration and report its metrics, see `ShardedAlgorithm.report`."""
         started = time.perf_counter()
         window = self.windows.at(self.iteration, self.config.seed or 0)
         seeds = self.config.group_seeds(self.iteration)
@@ -63,7 +61,7 @@ class FlowAlgorithm(ShardedAlgorithm):
         scores = _groups(scored)
         self.samples_so_far += advantages.size
         updated = time.perf_counter()
-        metrics = {**reward_metrics(scores, advantages), **scorer_metrics(scored), **stats}
+        metrics: dict[str, Any] = {**reward_metrics(scores, advantages), **scorer_metrics(scored), **stats}
         metrics["time/rollout_s"] = max(part.rollout_seconds for part in scored)
         metrics["time/reward_s"] = max(part.reward_seconds for part in scored)
         self.last_verification = self.verify() if self._is_due() else None
@@ -72,8 +70,7 @@ class FlowAlgorithm(ShardedAlgorithm):
             metrics["time/eval_s"] = time.perf_counter() - updated
         metrics["time/iteration_s"] = time.perf_counter() - started
         metrics["samples"] = self.samples_so_far
-        for name, value in metrics.items():
-            self.metrics.log_value((METRICS, name), value, window=1)
+        self.report(metrics)
         self.metrics.log_value(
             (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), advantages.size, reduce="lifetime_sum"
         )

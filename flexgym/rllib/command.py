@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.recipe import apply_recipe
-from flexgym.rllib.training_run import TrainingRun
-from flexgym.runs.command import recipe_command
+from flexgym.rllib.trainable import AgentTrainable
+from flexgym.runs.command import run_training_command
+from flexgym.runs.loop import TrainingRun
 from flexgym.runs.recipe import Recipe
 from flexgym.runs.settings import RunSettings
 
@@ -18,14 +20,14 @@ def run_command(algorithm: type[FlowAlgorithm], *, default_recipe: str, program:
 
     Args:
         algorithm: what to train.
-        default_recipe: taken when none is named.
+        default_recipe: recipe of a new run when none is named.
         program: how the command is typed, for messages.
     """
 
-    def train(recipe: Recipe, resume: Path | None) -> None:
+    def make_run(recipe: Recipe, resume: Path | None, command: Sequence[str]) -> TrainingRun:
         settings = RunSettings.parse(recipe.pop("run", None) or {})
         config: Any = apply_recipe(algorithm.get_default_config(), recipe)
         config.validate()
-        TrainingRun(config, settings, resume=resume, command=program.split()).train()
+        return TrainingRun(AgentTrainable(config), settings, resume=resume, command=command)
 
-    recipe_command(train, default_recipe=default_recipe, program=program, summary=algorithm.__doc__)
+    run_training_command(make_run, default_recipe=default_recipe, program=program, summary=algorithm.__doc__)

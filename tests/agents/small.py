@@ -6,7 +6,7 @@ import torch
 
 from agents.pref_grpo import PrefGRPO, PrefGRPOConfig
 from flexgym.core.errors import RewardError
-from flexgym.rllib.algorithm import METRICS
+from flexgym.rllib.sharded import METRICS
 from rewards.shapes_oracle import ShapesOracle
 
 

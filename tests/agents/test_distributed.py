@@ -13,7 +13,7 @@ import ray
 
 from agents.pref_grpo import PrefGRPO
 from flexgym.core.errors import RewardError
-from flexgym.rllib.algorithm import METRICS
+from flexgym.rllib.sharded import METRICS
 from flexgym.runs.metrics import read_metrics
 from tests.agents.small import OutOfOrderConfig, largest_difference, small_config, train, weights
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from agents.pref_grpo import PrefGRPOConfig
-from flexgym.rllib.algorithm import METRICS
+from flexgym.rllib.sharded import METRICS
 from tests.agents.small import largest_difference, small_config, train, weights
 from tests.generators.tiny import CASES, needs_ftfy, picture
 

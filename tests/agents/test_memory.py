@@ -8,8 +8,8 @@ import pytest
 
 from agents.pref_grpo import PrefGRPOConfig
 from flexgym.core.errors import ConfigError, UnknownNameError
-from flexgym.rllib.algorithm import METRICS
 from flexgym.rllib.recipe import apply_recipe, describe
+from flexgym.rllib.sharded import METRICS
 from flexgym.runs.recipe import apply_overrides
 from tests.agents.small import largest_difference, small_config, train, weights
 

@@ -10,7 +10,7 @@ import pytest
 
 from agents.pref_grpo import PrefGRPOConfig
 from flexgym.core.errors import JudgeUnavailableError
-from flexgym.rllib.algorithm import METRICS
+from flexgym.rllib.sharded import METRICS
 from flexgym.types import GroupScores
 from rewards.base import Reward
 from tests.agents.small import largest_difference, train, weights

@@ -9,7 +9,7 @@ import pytest
 
 from agents.pref_grpo import PrefGRPO
 from flexgym.core.errors import ConfigError, UnknownNameError
-from flexgym.rllib.algorithm import METRICS
+from flexgym.rllib.sharded import METRICS
 from tests.agents.small import largest_difference, small_config, train, weights
 from tests.generators.tiny import CASES
 

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 
 from flexgym.core.errors import CheckpointError, ConfigError, RewardError, UnknownNameError
 from flexgym.generators import load_generator
-from flexgym.rllib.algorithm import METRICS
+from flexgym.rllib.sharded import METRICS
 from flexgym.shapes.captions import training_prompts
 from tests.agents.small import OutOfOrderConfig, PrefGRPOConfig, largest_difference, small_config, train
 from tests.generators.tiny import CASES
