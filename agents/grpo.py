@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
+from agents.base import run_agent
 from flexgym.algorithm import Algorithm, Loss, Need
 from flexgym.algorithm_settings import AlgorithmSettings
 from flexgym.core.metrics import Max, Mean, Share
@@ -84,3 +85,7 @@ class GRPO(Surrogate[GRPOSettings]):
     def process(self) -> SamplerSteps:
         """See `Algorithm.process`."""
         return SamplerSteps(noise_scale(self.settings.noise, eta=self.settings.eta))
+
+
+if __name__ == "__main__":
+    run_agent("agents.grpo", algorithm="grpo", default_recipe="pref_grpo_sd35_medium.yaml", summary=__doc__)

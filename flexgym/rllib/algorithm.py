@@ -16,7 +16,7 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LI
 
 from flexgym.advantages import advantages_of
 from flexgym.core.errors import ConfigError, RewardError
-from flexgym.core.metrics import Metric, plain, reduce_rows
+from flexgym.core.metrics import Metric, reduce_rows
 from flexgym.flow import WindowSchedule
 from flexgym.judge.agreement import agreement_summary
 from flexgym.rllib.config import FlowConfig
@@ -28,8 +28,6 @@ from flexgym.runs.verification import Verification
 from flexgym.types import GroupScores, Prompt, SampleGroup, stacked_term
 from rewards.base import Reward
 
-METRICS = "flexgym"
-"""Key of the metrics of an iteration in RLlib's result."""
 EXTRA_SAMPLES = 3
 """Additional samples per held-out prompt, for measuring diversity."""
 
@@ -48,7 +46,6 @@ class FlowAlgorithm(ShardedAlgorithm):
         """Build learners (and runners, when they are separate), then check what needs the generator."""
         super().setup(config)
         self.samples_so_far = 0
-        self.row: dict[str, Metric | float] = {}
         self.last_verification: Verification | None = None
         sigmas = self.on_first_learner(lambda learner: learner.generator.sigmas())
         self.windows: WindowSchedule = self.config.windows(len(sigmas) - 1)
@@ -77,9 +74,7 @@ class FlowAlgorithm(ShardedAlgorithm):
             metrics["time/eval_s"] = time.perf_counter() - updated
         metrics["time/iteration_s"] = time.perf_counter() - started
         metrics["samples"] = self.samples_so_far
-        self.row = metrics
-        for name, metric in metrics.items():
-            self.metrics.log_value((METRICS, name), plain(metric), window=1)
+        self.report(metrics)
         self.metrics.log_value(
             (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), advantages.size, reduce="lifetime_sum"
         )

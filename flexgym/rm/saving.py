@@ -14,6 +14,8 @@ from torch import Tensor
 from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.rm.processor import load_model
 
+JUDGE = "judge"
+"""Folder of a checkpoint that holds the trained judge, which `flexgym.rm export` reads."""
 _ADAPTER = "adapter_config.json"
 # Files next to the weights: tokenizer, chat template, image and video processors, stop tokens.
 _COMPANIONS = ("*.json", "*.jinja", "*.txt", "*.model")

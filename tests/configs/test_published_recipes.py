@@ -13,7 +13,8 @@ from flexgym.config.recipe import Recipe, apply_overrides, load_recipe, shipped_
 from flexgym.generators.sampling import SETTINGS
 from flexgym.judge.schedule import make_schedule
 from flexgym.rllib.recipe import apply_recipe
-from flexgym.rllib.training_run import TrainingRun
+from flexgym.rllib.trainable import AgentTrainable
+from flexgym.runs.loop import TrainingRun
 from flexgym.runs.metrics import read_metrics
 from flexgym.runs.settings import RunSettings
 from tests.generators.tiny import CASES, PROMPTS
@@ -90,7 +91,7 @@ def test_a_recipe_trains_for_two_iterations(cluster, name, tmp_path: Path):
         recipe = apply_overrides(published(name), small_overrides(name, tmp_path, server.url))
         settings = RunSettings.parse(recipe.pop("run"))
         config = apply_recipe(PrefGRPO.get_default_config(), recipe)
-        run = TrainingRun(config, settings, resume=None, command=["train"]).train()
+        run = TrainingRun(AgentTrainable(config), settings).train()
     rows = read_metrics(run / "metrics.jsonl")[1:]
     assert [row["iteration"] for row in rows] == [1, 2]
     assert all(row["policy/gradient_norm"] > 0.0 and row["reward/failures"] == 0 for row in rows)

@@ -7,8 +7,9 @@ import torch
 
 from agents.pref_grpo import PrefGRPOConfig
 from flexgym.core.errors import CheckpointError, ConfigError, UnknownNameError
-from flexgym.rllib.training_run import TrainingRun
+from flexgym.rllib.trainable import AgentTrainable
 from flexgym.runs import RunFolder
+from flexgym.runs.loop import TrainingRun
 from flexgym.runs.settings import RunSettings
 
 
@@ -46,7 +47,7 @@ class UnbuildableConfig(PrefGRPOConfig):
 def test_a_run_that_could_not_start_is_free_for_others(cluster, tmp_path: Path):
     with RunFolder.create(tmp_path, "a") as folder:
         folder.checkpoints.publish(0, lambda path: (path / "state").write_text("x") and None)
-    run = TrainingRun(UnbuildableConfig(), RunSettings(), resume=tmp_path / "a", command=["train"])
+    run = TrainingRun(AgentTrainable(UnbuildableConfig()), RunSettings(), resume=tmp_path / "a", command=["train"])
     with pytest.raises(CheckpointError, match="the run is open in this process"):
         RunFolder.resume(tmp_path / "a")
     with pytest.raises(ConfigError, match="no such generator"):
@@ -58,7 +59,7 @@ def test_policy_and_judge_have_half_of_the_threads_each_while_a_run_lasts(cluste
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        run = TrainingRun(UnbuildableConfig(), RunSettings(root=str(tmp_path)), resume=None, command=["train"])
+        run = TrainingRun(AgentTrainable(UnbuildableConfig()), RunSettings(root=str(tmp_path)))
         with pytest.raises(ConfigError, match="no such generator"):
             run.train()
         assert (UnbuildableConfig.threads, torch.get_num_threads()) == (2, 4)

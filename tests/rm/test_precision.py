@@ -82,7 +82,7 @@ def test_held_out_rows_are_measured_with_the_arithmetic_of_training(cluster, che
         config.training(batch_size=12, micro_batch_size=12)
         config.held_out(files=[str(unseen)])
         algorithm = config.build_algo()
-        measured_before = algorithm.evaluate_held_out()["eval/loss"]
+        measured_before = algorithm.evaluate_held_out()["eval/loss"].value
         found[compute_dtype] = measured(algorithm)["loss"]
         algorithm.stop()
         assert measured_before == pytest.approx(found[compute_dtype], rel=1e-6)
