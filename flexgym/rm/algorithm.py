@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class RewardModelAlgorithm(ShardedAlgorithm):
         state = super().get_state(components, not_components=not_components, **kwargs)
         return {**state, "rows_so_far": self.rows_so_far}
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: Mapping[str, Any]) -> None:
         """Put a state of `get_state` back."""
         super().set_state(state)
         self.rows_so_far = state.get("rows_so_far", 0)
