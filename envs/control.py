@@ -160,6 +160,9 @@ class ControlBatch(GroupBatch):
             "last_action": self._actions.copy(),
         }
 
+    def shared_infos(self) -> None:
+        """Return None: each group has infos of its own."""
+
     def info(self, slot: int) -> dict[str, Any]:
         """That of `GroupBatch`, and after a step the guidance scale and the amount of noise behind the action."""
         info = super().info(slot)

@@ -129,7 +129,7 @@ def assemble(
     """
     device, shape = means["mean"].device, means["std"].shape
     kept: dict[str, Any] = {name: tensor[index].to(device, torch.float32) for name, tensor in rollout.kept.items()}
-    levels = policy.levels(rollout.window.steps[index], shape.numel())
+    levels = policy.levels(rollout.window.steps[index], shape.numel(), device)
     return Replayed(
         **means,
         **kept,
