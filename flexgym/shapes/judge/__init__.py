@@ -1,1 +1,1 @@
-"""The small judge of the embedded world: a Qwen3-VL of a few million parameters, and how it is made."""
+"""Small judge of the embedded world, a Qwen3-VL of a few million parameters, and the scripts that create it."""
