@@ -113,4 +113,4 @@ def _check_weights(weights: Mapping[str, float] | None, form: Form) -> None:
     check_names("axis", weights, known)
     values = list(weights.values())
     if not all(isinstance(value, int | float) and value >= 0.0 for value in values) or not 0.0 < sum(values) < math.inf:
-        raise ConfigError(f"weights of the axes must be non-negative numbers, not all 0; got {dict(weights)}")
+        raise ConfigError(f"weights of the axes must be numbers of at least 0, not all 0; got {dict(weights)}")
