@@ -15,8 +15,8 @@ class ConfigError(FlexGymError, ValueError):
     """A setting has a value that cannot work; the message says what was expected and what came."""
 
 
-class UnknownNameError(FlexGymError, KeyError):
-    """A name is not known; the message lists the nearest valid one."""
+class UnknownNameError(ConfigError, KeyError):
+    """A setting or choice of an unknown name; the message lists the nearest valid one."""
 
     def __str__(self) -> str:
         return str(self.args[0])

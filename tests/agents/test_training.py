@@ -1,4 +1,4 @@
-"""Pref-GRPO on the embedded checkpoints: one process, a handful of samples."""
+"""GRPO and matching on the embedded checkpoints: one process, a handful of samples."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.pref_grpo import PrefGRPO
 from flexgym.core.errors import ConfigError, UnknownNameError
-from flexgym.rllib.algorithm import METRICS
+from flexgym.rllib.algorithm import METRICS, FlowAlgorithm
 from tests.agents.small import largest_difference, small_config, train, weights
 from tests.generators.tiny import CASES
 
@@ -19,14 +18,16 @@ pytestmark = pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("env", ["FlexT2I-v0", "FlexT2V-v0"])
 @pytest.mark.parametrize("mode", ["lora", "full"])
 @pytest.mark.parametrize(
-    ("noise", "guidance_scale"),
-    [pytest.param("cps", 1.0, marks=pytest.mark.slow), ("cps", 3.0), ("matching", 1.0)],
+    ("name", "guidance_scale"),
+    [pytest.param("grpo", 1.0, marks=pytest.mark.slow), ("grpo", 3.0), ("matching", 1.0)],
 )
-def test_with_unchanged_weights_every_ratio_is_exactly_one(env, mode, noise, guidance_scale):
-    config = small_config(lr=0.0, num_updates=2)
-    config.environment(env=env)
-    config.rollout(noise=noise)
-    config.generator(mode=mode, lora={"rank": 4}, settings={"num_steps": 4, "guidance_scale": guidance_scale})
+def test_with_unchanged_weights_every_ratio_is_exactly_one(env, mode, name, guidance_scale):
+    config = small_config(
+        environment={"env": env},
+        algorithm={"name": name},
+        generator={"mode": mode, "lora": {"rank": 4}, "sampling": {"guidance_scale": guidance_scale}},
+        training={"lr": 0.0, "num_updates": 2},
+    )
     algorithm, metrics = train(config, 2)
     algorithm.stop()
     assert metrics["policy/max_abs_log_ratio"] == 0.0
@@ -39,10 +40,9 @@ def test_with_unchanged_weights_every_ratio_is_exactly_one(env, mode, noise, gui
 def test_other_families_train(family, env, mode, tmp_path: Path):
     """Two transformers of which a step uses one, and texts of their own length."""
     CASES[family].build().save_pretrained(tmp_path / "pipe")
-    config = small_config()
-    config.environment(env=env)
-    settings = {**CASES[family].settings, "num_steps": 4}
-    config.generator(source=str(tmp_path / "pipe"), mode=mode, lora={"rank": 4}, settings=settings)
+    sampling = {**CASES[family].settings, "num_steps": 4}
+    generator = {"source": str(tmp_path / "pipe"), "mode": mode, "lora": {"rank": 4}, "sampling": sampling}
+    config = small_config(environment={"env": env}, generator=generator)
     algorithm, metrics = train(config)
     trained = weights(algorithm)
     algorithm.stop()
@@ -52,9 +52,8 @@ def test_other_families_train(family, env, mode, tmp_path: Path):
 
 
 def test_metrics_of_an_iteration():
-    config = small_config()
-    config.reward(monitors=["ShapesVerifier"])
-    config.verification(reward="ShapesVerifier", num_prompts=6, interval=1)
+    verification = {"reward": "ShapesVerifier", "num_prompts": 6, "interval": 1}
+    config = small_config(reward={"monitors": ["ShapesVerifier"]}, verification=verification)
     algorithm, metrics = train(config)
     algorithm.stop()
     expected = {"reward/mean", "eval/verifier_accuracy", "policy/max_abs_log_ratio", "monitor/ShapesVerifier"}
@@ -66,9 +65,11 @@ def test_metrics_of_an_iteration():
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_an_unchanged_policy_wins_half_of_the_time_against_the_one_before(mode):
-    config = small_config(lr=0.0)
-    config.generator(mode=mode, lora={"rank": 4})
-    config.rollout(group_size=4, reference_interval=2)
+    config = small_config(
+        generator={"mode": mode, "lora": {"rank": 4}},
+        rollout={"group_size": 4, "reference_interval": 2},
+        training={"lr": 0.0},
+    )
     algorithm, metrics = train(config)
     # samples and references are the same, so the judge names whoever stands first, and sides take turns
     assert metrics["reward/win_rate_vs_reference"] == 0.5
@@ -77,7 +78,7 @@ def test_an_unchanged_policy_wins_half_of_the_time_against_the_one_before(mode):
 
 
 def test_training_moves_the_policy_and_the_second_update_sees_it():
-    algorithm, metrics = train(small_config(num_updates=2))
+    algorithm, metrics = train(small_config(training={"num_updates": 2}))
     algorithm.stop()
     assert metrics["policy/max_abs_log_ratio"] > 0.0
 
@@ -87,8 +88,11 @@ def test_training_moves_the_policy_and_the_second_update_sees_it():
     [("lora", "float32"), *(pytest.param("full", dtype, marks=pytest.mark.slow) for dtype in ("float32", "bfloat16"))],
 )
 def test_resume_continues_bit_for_bit(mode, dtype, tmp_path: Path):
-    config = small_config(ema_decay=0.9, kl_coeff=0.01)
-    config.generator(mode=mode, lora={"rank": 4}, settings={"num_steps": 4, "dtype": dtype})
+    config = small_config(
+        algorithm={"kl_coeff": 0.01},
+        training={"ema_decay": 0.9},
+        generator={"mode": mode, "lora": {"rank": 4}, "dtype": dtype},
+    )
     algorithm, _ = train(config, 2)
     algorithm.save_to_path(str(tmp_path / "checkpoint"))
     expected_metrics = algorithm.train()[METRICS]
@@ -106,7 +110,7 @@ def test_resume_continues_bit_for_bit(mode, dtype, tmp_path: Path):
 def test_from_checkpoint_restores_the_weights(tmp_path: Path):
     algorithm, _ = train(small_config())
     algorithm.save_to_path(str(tmp_path / "checkpoint"))
-    again = PrefGRPO.from_checkpoint(str(tmp_path / "checkpoint"))
+    again = FlowAlgorithm.from_checkpoint(str(tmp_path / "checkpoint"))
     assert largest_difference(weights(algorithm), weights(again)) == 0.0
     assert again.iteration == 1
     for each in (algorithm, again):
@@ -114,9 +118,7 @@ def test_from_checkpoint_restores_the_weights(tmp_path: Path):
 
 
 def test_checkpoint_holds_what_trains_and_nothing_else(tmp_path: Path):
-    config = small_config()
-    config.generator(mode="lora", lora={"rank": 2})
-    algorithm, _ = train(config)
+    algorithm, _ = train(small_config(generator={"mode": "lora", "lora": {"rank": 2}}))
     algorithm.save_to_path(str(tmp_path / "checkpoint"))
     trained = sum(tensor.numel() * 4 for tensor in weights(algorithm).values())
     algorithm.stop()
@@ -125,9 +127,8 @@ def test_checkpoint_holds_what_trains_and_nothing_else(tmp_path: Path):
 
 
 def test_unscored_samples_are_masked_not_zero():
-    config = small_config()
-    config.rollout(prompts=["a red circle", "a caption of another world"])
-    algorithm, metrics = train(config, 2)
+    prompts = ["a red circle", "a caption of another world"]
+    algorithm, metrics = train(small_config(rollout={"prompts": prompts}), 2)
     algorithm.stop()
     assert np.isfinite(metrics["loss/policy"])
 
@@ -135,28 +136,18 @@ def test_unscored_samples_are_masked_not_zero():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda config: config.rollout(group_size=1), "group_size must be at least 2"),
-        (lambda config: config.rollout(prompts_per_iteration=3, groups_per_forward=2), "multiple of"),
-        (lambda config: config.training(num_updates=4), "multiple of"),
-        (lambda config: config.rollout(noise="ode"), "without noise"),
+        ({"rollout": {"group_size": 1}}, r"rollout\.group_size.*at least 2"),
+        ({"rollout": {"prompts_per_iteration": 3, "groups_per_forward": 2}}, "multiple of"),
+        ({"training": {"num_updates": 4}}, "multiple of"),
+        ({"algorithm": {"noise": "ode"}}, r"algorithm\.noise"),
+        ({"algorithm": {"window": {"size": 6, "first": [0, 1]}}}, "steps"),
     ],
 )
-def test_settings_that_cannot_work_are_refused_before_loading(change, message):
-    config = small_config()
-    change(config)
+def test_settings_that_cannot_work_are_rejected_before_loading(change, message):
     with pytest.raises(ConfigError, match=message):
-        config.validate()
-
-
-def test_window_outside_the_steps_is_refused():
-    config = small_config()
-    config.rollout(window={"size": 6, "strategy": "random", "first": (0, 1)})
-    with pytest.raises(ConfigError, match="steps"):
-        config.build_algo()
+        small_config(**change)
 
 
 def test_unknown_reward_names_the_nearest():
-    config = small_config()
-    config.reward(name="ShapesOracel")
     with pytest.raises(UnknownNameError, match="shapes_oracle"):
-        config.validate()
+        small_config(reward={"name": "ShapesOracel"}).make_reward()
