@@ -14,8 +14,8 @@ from gymnasium.vector import VectorEnv
 
 import flexgym  # noqa: F401  (registers the environments)
 import rewards
+from flexgym.config.recipe import Recipe
 from flexgym.runs.command import recipe_command
-from flexgym.runs.recipe import Recipe
 from flexgym.sb3.settings import SB3Settings
 from flexgym.sb3.training_run import SB3Run
 from rewards.registry import vector_wrapper

@@ -38,7 +38,7 @@ def _root(
 @app.command()
 def recipes() -> None:
     """List the shipped recipes, which agents and `flexgym.rm train` take by name after --config."""
-    from flexgym.runs.recipe import load_recipe, shipped_recipes
+    from flexgym.config.recipe import load_recipe, shipped_recipes
 
     shipped = shipped_recipes()
     # names are there to be typed: the other columns give way

@@ -6,15 +6,91 @@ steps of the window, F frames, C H W channels, height, width, B any batch.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
-from flexgym.core.errors import ConfigError
-from flexgym.first_frame import FirstFrame
+from flexgym.core.errors import ConfigError, PromptSourceError
+from flexgym.core.images import MAX_PIXELS, ImageReader
+
+Modality = Literal["image", "video"]
+MODALITIES: tuple[Modality, ...] = ("image", "video")
+
+_FRAMES = ImageReader(error=lambda _, message: PromptSourceError(message), max_bytes=64 * 2**20)
+
+
+@dataclass(frozen=True, eq=False)
+class FirstFrame:
+    """First frame of a video to generate, from an array or an image file.
+
+    The header of a file is checked at construction, and its pixels are read each time they are asked for, so a set of
+    prompts holds paths instead of pixels. Two first frames are equal when their pixels are.
+
+    Attributes:
+        source: uint8 ``[H, W, 3]``, or the path of a BMP, JPEG, PNG or WebP file of at most 64 MiB and 2^26 pixels.
+
+    Raises:
+        PromptSourceError: the file is missing, not an image or too large, or the array has another type or shape.
+            `pixels` raises it for a truncated file.
+    """
+
+    source: NDArray[np.uint8] | Path | str
+
+    def __post_init__(self) -> None:
+        if isinstance(self.source, str | Path):
+            path = Path(self.source).expanduser()
+            _FRAMES.check_header(path)
+            object.__setattr__(self, "source", path)
+        else:
+            object.__setattr__(self, "source", _own_pixels(self.source))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FirstFrame) and (self is other or self.digest == other.digest)
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """Return uint8 ``[H, W, 3]``, upright; read-only for an array, read anew for a file."""
+        return self.source if isinstance(self.source, np.ndarray) else np.array(_FRAMES.load(self.source))
+
+    @cached_property
+    def digest(self) -> str:
+        """Return the SHA-256 digest of the pixels and their shape, in hexadecimal."""
+        pixels = self.pixels
+        return hashlib.sha256(str(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+    def fitted(self, height: int, width: int) -> FirstFrame:
+        """Scale the frame until it covers ``height`` x ``width`` pixels, and crop what exceeds them.
+
+        Returns:
+            A first frame that holds its pixels; this one if it holds pixels of that size already.
+        """
+        if isinstance(self.source, np.ndarray) and self.source.shape[:2] == (height, width):
+            return self
+        image = Image.fromarray(self.pixels)
+        return FirstFrame(np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)))
+
+
+def _own_pixels(pixels: Any) -> NDArray[np.uint8]:
+    """Return a read-only copy of the pixels of a first frame, once they are checked."""
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        got = f"{pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, np.ndarray) else repr(pixels)[:80]
+        raise PromptSourceError(f"first frame: expected uint8 [H, W, 3] or the path of an image, got {got}")
+    if not 0 < pixels.shape[0] * pixels.shape[1] <= MAX_PIXELS:
+        size = f"{pixels.shape[1]} x {pixels.shape[0]}"
+        raise PromptSourceError(f"first frame: expected at least 1 and at most {MAX_PIXELS} pixels, got {size}")
+    own: NDArray[np.uint8] = pixels.copy()
+    own.flags.writeable = False
+    return own
 
 
 @dataclass(frozen=True)
@@ -56,6 +132,11 @@ class SampleGroup:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def modality(self) -> Modality:
+        """Return ``"image"`` for samples ``[G, H, W, 3]``, ``"video"`` for those with frames."""
+        return "video" if self.samples.ndim == 5 else "image"
 
     def joined(self) -> SampleGroup:
         """The group in which references are samples like the others: sample i has the index i, its reference G + i."""

@@ -221,7 +221,7 @@ def _body(group: SampleGroup, *, num_frames: int | None, fps: float) -> bytes:
     payload: Mapping[str, Any] = {
         "prompt": group.prompt.text,
         "metadata": dict(group.prompt.metadata),
-        "kind": "image" if group.samples.ndim == 4 else "video",
+        "kind": group.modality,
         "fps": fps,
         "samples": [[b64encode(encode_png(frame)).decode() for frame in video] for video in chosen],
     }

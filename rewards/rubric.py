@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.core.errors import ConfigError, built_settings, unknown_name
+from flexgym.core.errors import ConfigError, unknown_name
+from flexgym.core.options import built_settings
 from flexgym.types import GroupScores, SampleGroup
 from rewards.base import Reward, register
 from rewards.guard import FailedSamples

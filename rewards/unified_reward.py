@@ -10,10 +10,9 @@ import numpy as np
 
 from flexgym.core.errors import ConfigError, check_names, unknown_name
 from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
-from flexgym.judge.points import FORMS, Form, Points, PointwiseJudge, group_kind
+from flexgym.judge.points import FORMS, Form, Points, PointwiseJudge
 from flexgym.judge.protocol import JudgeFailure
-from flexgym.judge.template import Kind
-from flexgym.types import GroupScores, SampleGroup
+from flexgym.types import GroupScores, Modality, SampleGroup
 from rewards.base import register
 from rewards.vision import JudgeSource, ModelSettings, VisionReward
 
@@ -71,16 +70,16 @@ class UnifiedReward(VisionReward):
         """Score every sample of all groups with one call to the model.
 
         Raises:
-            JudgeFailureShareError: if too many samples fail, see `flexgym.judge.failures.check_failure_share`.
-            UnknownNameError: if a weight is for an axis that samples of this kind do not have.
+            JudgeFailureShareError: if too many samples failed, see `flexgym.judge.failures.check_failure_share`.
+            UnknownNameError: a weight for an axis that samples of this modality do not have.
         """
-        outcomes = self.judge.assess(groups)
-        check_failure_share([outcome for part in outcomes for outcome in part], self.max_failure_share)
-        return [self._scores(group_kind(group), part) for group, part in zip(groups, outcomes, strict=True)]
+        told = self.judge.assess(groups)
+        check_failure_share([outcome for part in told for outcome in part], self.max_failure_share)
+        return [self._scores(group.modality, part) for group, part in zip(groups, told, strict=True)]
 
-    def _scores(self, kind: Kind, outcomes: Sequence[Points | JudgeFailure]) -> GroupScores:
-        axes = self.judge.form.sheet(kind).axes
-        weights = self._shares(kind)
+    def _scores(self, modality: Modality, outcomes: Sequence[Points | JudgeFailure]) -> GroupScores:
+        axes = self.judge.form.sheet(modality).axes
+        weights = self._shares(modality)
         terms = {
             axis.name: np.array(
                 [np.nan if isinstance(it, JudgeFailure) else it[axis.name] / axis.highest for it in outcomes]
@@ -95,11 +94,11 @@ class UnifiedReward(VisionReward):
             failures=count_failures(outcomes),
         )
 
-    def _shares(self, kind: Kind) -> dict[str, float]:
-        """Return the weight of each axis for the given kind of samples; they sum to 1."""
-        names = [axis.name for axis in self.judge.form.sheet(kind).axes]
+    def _shares(self, modality: Modality) -> dict[str, float]:
+        """The weight of each axis of the modality; they sum to 1."""
+        names = [axis.name for axis in self.judge.form.sheet(modality).axes]
         weights = self.weights or dict.fromkeys(names, 1.0)
-        check_names(f"axis of {kind}s", weights, names)
+        check_names(f"axis of {modality}s", weights, names)
         total = sum(weights.values())
         return {name: weights.get(name, 0.0) / total for name in names}
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict, Unpack
 
-from flexgym.core.errors import built_settings, check_names
+from flexgym.core.errors import check_names
+from flexgym.core.options import built_settings
 from flexgym.judge import Tournament, make_tournament
 from flexgym.judge.backends.base import Backend, Decoding
 from flexgym.judge.backends.opening import open_backend

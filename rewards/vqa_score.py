@@ -15,7 +15,6 @@ from flexgym.core.errors import ConfigError
 from flexgym.judge.backends.base import ChatRequest, Reply
 from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
 from flexgym.judge.inputs import encode_sample
-from flexgym.judge.points import group_kind
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.vision_judge import ask
 from flexgym.types import GroupScores, SampleGroup
@@ -75,13 +74,13 @@ class VQAScore(VisionReward):
         return GroupScores(rewards=rewards, terms={self.name: rewards}, failures=count_failures(outcomes))
 
     def _request(self, group: SampleGroup, index: int) -> ChatRequest:
-        kind, caption = group_kind(group), group.prompt.text
+        modality, caption = group.modality, group.prompt.text
         pictures = encode_sample(group.samples[index], self.wording.inputs)
         if self.wording.template is not None:
-            return ChatRequest(pictures, self.wording.template.fill(caption, kind, (len(pictures),)))
-        # Lone surrogates cannot be sent; "<" is escaped, since tokenizers read <|im_end|> as the end of the message.
+            return ChatRequest(pictures, self.wording.template.fill(caption, modality, (len(pictures),)))
+        # Half a surrogate pair cannot be sent; "<" is escaped, since tokenizers take <|im_end|> for the message's end.
         quoted = json.dumps(caption.encode("utf-8", "replace").decode(), ensure_ascii=False).replace("<", "\\u003c")
-        return ChatRequest(pictures, f"Does this {_WORDS[kind]} show {quoted}? Please answer Yes or No.")
+        return ChatRequest(pictures, f"Does this {_WORDS[modality]} show {quoted}? Please answer Yes or No.")
 
 
 def probability_of_yes(reply: Reply) -> float | JudgeFailure:

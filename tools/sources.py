@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LIBRARY = ("flexgym", "envs", "rewards", "agents")
-MEASURED = (*LIBRARY, "tools")
+MEASURED = (*LIBRARY, "research", "tools")
 
 
 @dataclass(frozen=True)

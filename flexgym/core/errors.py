@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
-from typing import Any, TypeVar
-
-_Settings = TypeVar("_Settings")
+from collections.abc import Iterable
+from typing import Any
 
 
 class FlexGymError(Exception):
@@ -18,8 +15,8 @@ class ConfigError(FlexGymError, ValueError):
     """A setting has a value that cannot work; the message says what was expected and what came."""
 
 
-class UnknownNameError(FlexGymError, KeyError):
-    """A name is not known; the message lists the nearest valid one."""
+class UnknownNameError(ConfigError, KeyError):
+    """A setting or choice of an unknown name; the message lists the nearest valid one."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -84,32 +81,3 @@ def check_names(what: str, names: Iterable[Any], known: Iterable[str]) -> None:
     for name in names:
         if name not in valid:
             raise unknown_name(what, str(name), valid)
-
-
-def built_settings(
-    what: str,
-    kind: Callable[..., _Settings],
-    values: Mapping[str, Any] | None,
-    *,
-    defaults: Mapping[str, Any] | None = None,
-) -> _Settings:
-    """A dataclass from settings by name, as they stand in a recipe.
-
-    Args:
-        what: whose settings they are, such as ``"inputs"``.
-        kind: the dataclass; what is wrong with a value, its own errors say.
-        values: its fields by name; None leaves all of them as they are by default.
-        defaults: of fields that have other defaults here than the dataclass gives them.
-
-    Raises:
-        ConfigError: no mapping, a missing field, or a value of a type that cannot work.
-        UnknownNameError: no such field; the message holds the nearest one.
-    """
-    if values is not None and not isinstance(values, Mapping):
-        raise ConfigError(f"{what}: expected settings by name, got {values!r}")
-    given = {**(defaults or {}), **(values or {})}
-    check_names(f"setting of {what}", given, [field.name for field in fields(kind)])  # type: ignore[arg-type]
-    try:
-        return kind(**given)
-    except TypeError as error:
-        raise ConfigError(f"{what}: {error}") from error

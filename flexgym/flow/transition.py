@@ -36,11 +36,9 @@ class NoiseScale(ABC):
 
     Attributes:
         eta: noise level, at least 0; with 0 the step is the plain Euler step.
-        to_clean: whether the density is that of the clean latents and not that of the next ones; see `Matching`.
     """
 
     name: ClassVar[str]
-    to_clean: ClassVar[bool] = False
     eta: float
 
     def __post_init__(self) -> None:
@@ -129,35 +127,14 @@ class CPS(NoiseScale):
         return sigma_next * (1.0 - math.cos(angle)), sigma_next * math.sin(angle)
 
 
-@dataclass(frozen=True)
-class Matching(NoiseScale):
-    """The density of a finished sample at a noise level (Advantage Weighted Matching, arXiv 2509.25050).
-
-    Samples are made without noise. To train a step, fresh noise is put on the finished sample, and the "step" goes from
-    there back to the sample: ``x0 ~ N(x - sigma * v, (eta * sigma)^2)``. With the mean reduction its log density is
-    ``-mean((v - (noise - x0))^2) / (2 eta^2)`` plus a constant, the flow-matching loss; the paper has ``eta^2 = 1/2``.
-
-    The gradient of an SDE step is a sum over as many random numbers as a latent has, of which few decide the reward.
-    Here the random part is what samples differ in, so far fewer samples tell the direction.
-    """
-
-    name: ClassVar[str] = "matching"
-    to_clean: ClassVar[bool] = True
-    eta: float = math.sqrt(0.5)
-
-    def coefficients(self, sigma: Tensor, sigma_next: Tensor, sigma_max: float) -> tuple[Tensor, Tensor]:
-        """See `NoiseScale.coefficients`; no drift, and ``std = eta * sigma``."""
-        return torch.zeros_like(sigma), self.eta * sigma
-
-
-_NOISE_SCALES: dict[str, type[NoiseScale]] = {scale.name: scale for scale in (ODE, FlowSDE, DanceSDE, CPS, Matching)}
+_NOISE_SCALES: dict[str, type[NoiseScale]] = {scale.name: scale for scale in (ODE, FlowSDE, DanceSDE, CPS)}
 
 
 def noise_scale(name: str, eta: float | None = None) -> NoiseScale:
     """A noise scale by name.
 
     Args:
-        name: ``"ode"``, ``"flow"``, ``"dance"``, ``"cps"`` or ``"matching"``.
+        name: ``"ode"``, ``"flow"``, ``"dance"`` or ``"cps"``.
         eta: noise level; None takes the default of that scale.
 
     Returns:
@@ -305,6 +282,28 @@ def transition(
         dtype
     )
     return Gaussian(mean, std)
+
+
+def clean_gaussian(latents: Tensor, velocity: Tensor, sigma: Tensor, *, eta: float) -> Gaussian:
+    """Return the density of the clean latents given noised ones (Advantage Weighted Matching, arXiv 2509.25050).
+
+    It is ``x0 ~ N(x - sigma * v, (eta * sigma)^2)``. With the mean reduction its log density is
+    ``-mean((v - (noise - x0))^2) / (2 eta^2)`` plus a constant, the flow-matching loss; the paper has ``eta^2 = 1/2``.
+
+    Args:
+        latents: ``(1 - sigma) * x0 + sigma * noise``, ``[B, ...]``.
+        velocity: model output at (latents, sigma), guidance included, ``[B, ...]``.
+        sigma: noise level of each row, ``[B]`` or a scalar, in (0, 1].
+        eta: standard deviation in units of sigma, above 0.
+
+    Returns:
+        Mean ``[B, ...]`` (the predicted clean latents) and std ``[B]``. Gradients flow into the velocity only.
+
+    Raises:
+        ConfigError: shapes that do not fit.
+    """
+    mean = predicted_clean(latents.detach(), velocity, sigma)
+    return Gaussian(mean, eta * _levels("sigma", sigma, latents, dtype=mean.dtype))
 
 
 def predicted_clean(latents: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:

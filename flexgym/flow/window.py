@@ -48,7 +48,7 @@ class Window:
         return range(self.start, self.stop)
 
     def __contains__(self, step: int) -> bool:
-        return step in self.steps
+        return self.start <= step < self.start + self.size
 
     def __len__(self) -> int:
         return self.size

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from flexgym.core.choice import make_choice
 from flexgym.core.errors import ConfigError
+from flexgym.core.options import make_choice
 from flexgym.judge.assessment import ANCHOR_KEYWORDS, SCORE_SUM, Assessment, Category
 from flexgym.judge.protocol import JudgeFailure, Outcome
 from flexgym.judge.verdict import Verdict

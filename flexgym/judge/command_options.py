@@ -12,7 +12,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from flexgym.core.errors import ConfigError, built_settings
+from flexgym.core.errors import ConfigError
+from flexgym.core.options import built_settings
 from flexgym.judge.backends.base import Decoding
 from flexgym.judge.backends.opening import open_backend
 from flexgym.judge.dialect import dialect_by_name

@@ -9,8 +9,9 @@ from typing import Final
 from flexgym.core.errors import unknown_name
 from flexgym.judge.parser import parse_assessment
 from flexgym.judge.protocol import Outcome
-from flexgym.judge.template import Kind, Template, built_in_template
+from flexgym.judge.template import Template, built_in_template
 from flexgym.judge.verdict_parser import parse_verdict
+from flexgym.types import Modality
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class Dialect:
     video: str
     parse: Callable[[str | None, str], Outcome]
 
-    def template(self, kind: Kind) -> Template:
-        """Return the built-in prompt template for a pair of the given kind."""
-        return built_in_template(self.image if kind == "image" else self.video)
+    def template(self, modality: Modality) -> Template:
+        """Return the built-in prompt template for a pair of the given modality."""
+        return built_in_template(self.image if modality == "image" else self.video)
 
 
 FLEX = Dialect("image", "video", parse_assessment)

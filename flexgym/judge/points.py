@@ -19,9 +19,9 @@ from flexgym.judge.backends.base import Backend, ChatRequest, Decoding, Reply
 from flexgym.judge.inputs import Inputs, encode_sample
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.reply import UntrustedError, nothing_found, quoted, read_reply, split_thoughts
-from flexgym.judge.template import Kind, Template, built_in_template
+from flexgym.judge.template import Template, built_in_template
 from flexgym.judge.vision_judge import ask
-from flexgym.types import SampleGroup
+from flexgym.types import Modality, SampleGroup
 
 Points = dict[str, float]
 """Scores by the name of the axis."""
@@ -46,7 +46,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Prompt template and expected axes for one kind of sample.
+    """Prompt template and expected axes for samples of one modality.
 
     Attributes:
         template: name of the built-in prompt template, see `built_in_template`.
@@ -69,9 +69,9 @@ class Form:
     image: Sheet
     video: Sheet
 
-    def sheet(self, kind: Kind) -> Sheet:
-        """Return the template and axes for the given kind of sample."""
-        return self.image if kind == "image" else self.video
+    def sheet(self, modality: Modality) -> Sheet:
+        """Return the template and axes for samples of the given modality."""
+        return self.image if modality == "image" else self.video
 
 
 _ALIGNMENT = Axis("alignment", "Alignment Score")
@@ -216,7 +216,7 @@ class PointwiseJudge:
             RewardError: if the backend does not return one reply per request.
         """
         requests = [self._request(group, index) for group in groups for index in range(len(group))]
-        sheets = [self.form.sheet(group_kind(group)) for group in groups]
+        sheets = [self.form.sheet(group.modality) for group in groups]
         replies = iter(ask(self.backend, requests, self._decoding))
         return [
             [_outcome(reply, sheet) for reply in islice(replies, len(group))]
@@ -224,18 +224,12 @@ class PointwiseJudge:
         ]
 
     def _request(self, group: SampleGroup, index: int) -> ChatRequest:
-        kind = group_kind(group)
-        template = self._template or built_in_template(self.form.sheet(kind).template)
+        template = self._template or built_in_template(self.form.sheet(group.modality).template)
         pictures = encode_sample(group.samples[index], self._inputs)
-        return ChatRequest(pictures, template.fill(group.prompt.text, kind, (len(pictures),)))
+        return ChatRequest(pictures, template.fill(group.prompt.text, group.modality, (len(pictures),)))
 
 
 def _outcome(reply: Reply | JudgeFailure, sheet: Sheet) -> Points | JudgeFailure:
     if isinstance(reply, JudgeFailure):
         return reply
     return parse_points(reply.text, reply.finish_reason, sheet=sheet)
-
-
-def group_kind(group: SampleGroup) -> Kind:
-    """Return ``"image"`` if the samples of a group have four axes in total, otherwise ``"video"``."""
-    return "image" if group.samples.ndim == 4 else "video"

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.core.choice import check_count, make_choice
 from flexgym.core.errors import ConfigError
+from flexgym.core.options import check_count, make_choice
 from flexgym.judge.aggregation import win_rates
 
 Pairs = NDArray[np.intp]

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flexgym.core.errors import CheckpointError, ConfigError, built_settings
+from flexgym.core.errors import CheckpointError, ConfigError
+from flexgym.core.options import built_settings
 from flexgym.judge.inputs import Inputs
 
 EMBEDDED_JUDGE = "shapes-judge"

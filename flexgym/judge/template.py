@@ -6,11 +6,9 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 from flexgym.core.errors import ConfigError
-
-Kind = Literal["image", "video"]
+from flexgym.types import Modality
 
 PROMPT = "{prompt}"
 """Placeholder for the caption, which is inserted as a JSON string including its quotation marks."""
@@ -43,7 +41,7 @@ class Template:
                 " as a JSON string, including its quotation marks."
             )
 
-    def fill(self, caption: str, kind: Kind, counts: tuple[int, ...]) -> str:
+    def fill(self, caption: str, modality: Modality, counts: tuple[int, ...]) -> str:
         """Fill in the template for one request.
 
         The caption is inserted last, as a JSON string, and is not scanned for placeholders, so quotation marks, braces
@@ -52,25 +50,25 @@ class Template:
 
         Args:
             caption: caption that the candidates were generated for.
-            kind: kind of the candidates.
+            modality: modality of the candidates.
             counts: number of images per candidate, for a pair or for a single sample.
         """
         # Lone surrogates cannot be encoded as UTF-8.
         sendable = caption.encode("utf-8", "replace").decode("utf-8")
         quoted = json.dumps(sendable, ensure_ascii=False).replace("<", "\\u003c")
-        return self.text.replace(PICTURES, describe_pictures(kind, counts)).replace(PROMPT, quoted)
+        return self.text.replace(PICTURES, describe_pictures(modality, counts)).replace(PROMPT, quoted)
 
 
-def describe_pictures(kind: Kind, counts: tuple[int, ...]) -> str:
+def describe_pictures(modality: Modality, counts: tuple[int, ...]) -> str:
     """Describe which images of the message belong to which candidate.
 
     Args:
-        kind: kind of the candidates.
+        modality: modality of the candidates.
         counts: number of images per candidate, for a pair or for a single sample.
     """
     if len(counts) == 1:
-        return _describe_one(kind, counts[0])
-    if kind == "image":
+        return _describe_one(modality, counts[0])
+    if modality == "image":
         return "The first picture of this message is Image 1, the second is Image 2."
     first, second = counts
     return (
@@ -79,8 +77,8 @@ def describe_pictures(kind: Kind, counts: tuple[int, ...]) -> str:
     )
 
 
-def _describe_one(kind: Kind, count: int) -> str:
-    if kind == "image":
+def _describe_one(modality: Modality, count: int) -> str:
+    if modality == "image":
         return "It is the picture of this message."
     if count == 1:
         return "The picture of this message is its only frame."

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.core.choice import describe
-from flexgym.core.errors import ConfigError, RewardError, built_settings, unknown_name
+from flexgym.core.errors import ConfigError, RewardError, unknown_name
+from flexgym.core.options import built_settings, describe
 from flexgym.judge.aggregation import WinRate, make_aggregation, pair_wins, win_rates
 from flexgym.judge.assessment import ANCHOR_KEYWORDS
 from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures

@@ -13,8 +13,8 @@ from flexgym.judge.backends.base import Backend, ChatRequest, Decoding, Picture,
 from flexgym.judge.dialect import FLEX, Dialect
 from flexgym.judge.inputs import Inputs, encode_sample
 from flexgym.judge.protocol import JudgeFailure, Outcome, Pair
-from flexgym.judge.template import Kind, Template
-from flexgym.types import SampleGroup
+from flexgym.judge.template import Template
+from flexgym.types import Modality, SampleGroup
 
 Pictures = tuple[Picture, ...]
 
@@ -61,7 +61,7 @@ class VisionJudge:
                 self._request(
                     pair.prompt.text,
                     (self._pictures(pair.group, pair.first), self._pictures(pair.group, pair.second)),
-                    kind=sample_kind(pair.samples[0]),
+                    modality=pair.group.modality,
                 )
                 for pair in pairs
             ]
@@ -73,21 +73,21 @@ class VisionJudge:
         Args:
             caption: caption that both are judged against.
             first: uint8 ``[H, W, 3]`` for an image, ``[F, H, W, 3]`` for a video.
-            second: a sample of the same kind.
+            second: a sample of the same modality.
 
         Raises:
             ConfigError: if one is an image and the other a video, or a sample is neither.
         """
-        kinds = sample_kind(first), sample_kind(second)
-        if kinds[0] != kinds[1]:
-            raise ConfigError(f"expected two images or two videos, got one {kinds[0]} and one {kinds[1]}.")
+        modality, other = _modality(first), _modality(second)
+        if modality != other:
+            raise ConfigError(f"expected two images or two videos, got one {modality} and one {other}.")
         both = encode_sample(first, self._inputs), encode_sample(second, self._inputs)
-        return self._judge([self._request(caption, both, kind=kinds[0])])[0]
+        return self._judge([self._request(caption, both, modality=modality)])[0]
 
-    def _request(self, caption: str, both: tuple[Pictures, Pictures], *, kind: Kind) -> ChatRequest:
-        template = self._template or self._dialect.template(kind)
+    def _request(self, caption: str, both: tuple[Pictures, Pictures], *, modality: Modality) -> ChatRequest:
+        template = self._template or self._dialect.template(modality)
         first, second = both
-        return ChatRequest(first + second, template.fill(caption, kind, (len(first), len(second))))
+        return ChatRequest(first + second, template.fill(caption, modality, (len(first), len(second))))
 
     def _pictures(self, group: SampleGroup, index: int) -> Pictures:
         """Encode a sample, cached for the lifetime of its group."""
@@ -108,7 +108,7 @@ class VisionJudge:
         ]
 
 
-def sample_kind(sample: NDArray[np.uint8]) -> Kind:
+def _modality(sample: NDArray[np.uint8]) -> Modality:
     """Return ``"image"`` if the sample has three axes, otherwise ``"video"``."""
     return "image" if sample.ndim == 3 else "video"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from flexgym.config.recipe import Recipe
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.recipe import apply_recipe
 from flexgym.rllib.training_run import TrainingRun
 from flexgym.runs.command import recipe_command
-from flexgym.runs.recipe import Recipe
 from flexgym.runs.settings import RunSettings
 
 

@@ -18,7 +18,7 @@ from flexgym.core.sharding import copies, part_like, whole
 
 
 class ShardedLearner(TorchLearner):
-    """AdamW over what trains of one module, which has ``trained_weights`` and ``gathered``.
+    """AdamW over what trains of one module, which has its `Weights` as ``weights``.
 
     The config says by ``shards`` whether the model is cut; who derives from this cuts it in ``_map_module_to_device``.
     """
@@ -68,12 +68,13 @@ class ShardedLearner(TorchLearner):
         if not self.config.shards:
             return
         keep = not self.rank
-        self.plain_module.gathered = self.plain_module.trained_weights(keep=keep)
+        self.plain_module.weights.gather(keep=keep)
         self._gathered = self._optimizer_copies(keep=keep)
 
     def release_state(self) -> None:
         """Forget what was gathered."""
-        self.plain_module.gathered = self._gathered = None
+        self.plain_module.weights.release()
+        self._gathered = None
 
     def _get_optimizer_state(self) -> dict[str, Any]:
         """As copies on the CPU; RLlib's own method makes them numpy's, which has no bfloat16."""

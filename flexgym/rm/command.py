@@ -171,10 +171,11 @@ def _tell_cost(who: str, cost: Cost | None, price: tuple[float, float] | None) -
 def _train(
     settings: Any, overrides: list[str] | None, recipe_name: str, *, resume: Path | None, dry_run: bool, stage: str
 ) -> None:
+    from flexgym.config.recipe import apply_overrides, load_recipe
     from flexgym.rllib.recipe import apply_recipe
     from flexgym.rm.plan import make_plan
     from flexgym.rm.training_run import RewardModelRun
-    from flexgym.runs.recipe import apply_overrides, load_recipe, saved_recipe
+    from flexgym.runs.recipe import saved_recipe
     from flexgym.runs.settings import RunSettings
 
     recipe = apply_overrides(saved_recipe(resume) if resume else load_recipe(recipe_name), overrides or [])

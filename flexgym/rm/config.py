@@ -14,8 +14,8 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import Tensor
 
-from flexgym.core.choice import check_count
 from flexgym.core.errors import ConfigError, unknown_name
+from flexgym.core.options import check_count
 from flexgym.core.sharding import SHARDINGS
 from flexgym.rm.module import JudgeModule
 from flexgym.rm.precision import DTYPES, check_precision, check_steps

@@ -98,7 +98,7 @@ def oracle_text(pair: PreferencePair) -> str:
     Raises:
         ValueError: if the caption or a sample is not from the small world, or media cannot be read.
     """
-    from flexgym.shapes.judge.brief import brief_assessment, view
+    from flexgym.shapes.brief import brief_assessment, view
 
     first, second = (view(pair.prompt, _sample(pair, side)) for side in (pair.first, pair.second))
     return brief_assessment(first, second)

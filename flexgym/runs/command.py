@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from flexgym.config.recipe import Recipe, apply_overrides, load_recipe
 from flexgym.core.terminal import teaching_errors
-from flexgym.runs.recipe import Recipe, apply_overrides, load_recipe, saved_recipe
+from flexgym.runs.recipe import saved_recipe
 
 
 def recipe_command(

@@ -11,7 +11,8 @@ from typing import Any
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
-from flexgym.core.media import Pixels, encode_gif, encode_png
+from flexgym.core.images import Pixels
+from flexgym.core.media import encode_gif, encode_png
 
 _RGB = 3  # Summary.Image.colorspace
 
@@ -39,7 +40,7 @@ class TensorboardLog:
                 self._writer.add_scalar(name, number, iteration)
 
     def image(self, name: str, image: Pixels, iteration: int) -> None:
-        """Add an image, uint8 ``[H, W, 3]``, such as a grid of `flexgym.core.media.draw_grid`."""
+        """Add an image, uint8 ``[H, W, 3]``, such as a grid of `flexgym.core.grids.draw_grid`."""
         self._add(name, encode_png(image), shape=image.shape, iteration=iteration)
 
     def video(self, name: str, frames: Pixels, iteration: int, *, fps: float = 8.0) -> None:

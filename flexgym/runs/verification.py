@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.core.media import GridRow, draw_grid, save_gif, save_png
+from flexgym.core.grids import GridRow, draw_grid
+from flexgym.core.media import save_gif, save_png
 from flexgym.runs.tensorboard import TensorboardLog
 
 _GRID_ROWS, _GRID_COLUMNS = 4, 6

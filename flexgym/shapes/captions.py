@@ -17,6 +17,7 @@ from functools import cache
 
 from flexgym.core.errors import unknown_name
 from flexgym.shapes.scenes import COLOURS, SHAPES, SYMMETRY
+from flexgym.types import MODALITIES, Modality
 
 IMAGE_CATEGORIES = ("object", "two_objects", "counting", "colours", "position", "attribution")
 VIDEO_CATEGORIES = ("direction", "bouncing", "growing", "rotating", "passing", "order")
@@ -73,8 +74,8 @@ class Spec:
         return sum(noun.count for noun in self.nouns)
 
     @property
-    def kind(self) -> str:
-        """Return ``"video"`` if the caption asks for a motion, otherwise ``"image"``."""
+    def modality(self) -> Modality:
+        """Return ``"video"`` if anything moves, otherwise ``"image"``."""
         return "video" if self.motion else "image"
 
 
@@ -180,27 +181,26 @@ SPLITS = ("training", "rich", "held_out")
 
 
 @cache
-def specs(kind: str, split: str, *, only_taught: bool = False) -> dict[str, tuple[Spec, ...]]:
-    """Return all specs of a split, by category.
+def specs(modality: str, split: str, *, only_taught: bool = False) -> dict[str, tuple[Spec, ...]]:
+    """All specs of a split by category.
 
     Args:
-        kind: ``"image"`` or ``"video"``.
-        split: ``"training"``, ``"held_out"``, or ``"rich"``: training captions with more or fewer words than the plain
-            form of their category, from which a generator learns the meaning of individual words. No composition of a
-            held-out caption occurs in any other caption. Held-out captions are plain in categories where a plain form
-            is held out, otherwise rich.
-        only_taught: exclude specs that the base models were not trained on.
+        modality: ``"image"`` or ``"video"``.
+        split: ``"training"`` or ``"held_out"``, or ``"rich"``: training captions that say more or less than the plain
+            form of their category, from which a generator learns to read word by word. No composition of the held-out
+            captions is part of any other caption; they are plain where a plain form is held out, else rich.
+        only_taught: leave out what the base models' own training left out.
 
     Raises:
-        UnknownNameError: if there is no such kind or split.
+        UnknownNameError: for another modality or split.
     """
-    for what, name, known in (("kind", kind, ("image", "video")), ("split", split, SPLITS)):
+    for what, name, known in (("modality", modality, MODALITIES), ("split", split, SPLITS)):
         if name not in known:
             raise unknown_name(what, name, known)
     plain, rich = {
         "image": (_image_specs, _rich_image_specs),
         "video": (_video_specs, _rich_video_specs),
-    }[kind]
+    }[modality]
     if split == "rich":
         return _by_category(spec for spec in rich() if not held_out(spec) and (taught(spec) or not only_taught))
     if split == "training":
@@ -257,7 +257,7 @@ def _bodies(spec: Spec) -> list[str]:
 def phrasings(spec: Spec) -> tuple[str, ...]:
     """Return every caption that expresses a spec."""
     bodies = _bodies(spec)
-    lead = "a picture of " if spec.kind == "image" else "a video of "
+    lead = "a picture of " if spec.modality == "image" else "a video of "
     led = [] if spec.category == "order" else [lead + bodies[0]]
     return tuple(bodies + led)
 
@@ -303,33 +303,33 @@ def _suggestion(text: str) -> str:
     return f". Did you mean {near!r}?" if near in _grammar() else ""
 
 
-def _captions(kind: str, split: str) -> dict[str, list[str]]:
-    """Return every caption of a split, by category."""
-    members = specs(kind, split).items()
+def _captions(modality: str, split: str) -> dict[str, list[str]]:
+    """Every caption of a split by category."""
+    members = specs(modality, split).items()
     return {category: [text for spec in found for text in phrasings(spec)] for category, found in members}
 
 
-def training_prompts(kind: str) -> list[str]:
-    """Return all plain and rich training captions, balanced over the categories, in a fixed order.
+def training_prompts(modality: str) -> list[str]:
+    """The captions of the training compositions, plain and rich, balanced over the categories, in a fixed order.
 
     Every caption occurs. Smaller categories repeat their captions from the start until they are as large as the largest
     category, so all categories are equally likely when a prompt is drawn.
 
     Args:
-        kind: ``"image"`` or ``"video"``.
+        modality: ``"image"`` or ``"video"``.
     """
     by_category: dict[str, list[str]] = {}
     for split in ("training", "rich"):
-        for category, captions in _captions(kind, split).items():
+        for category, captions in _captions(modality, split).items():
             by_category.setdefault(category, []).extend(captions)
     most = max(map(len, by_category.values()))
     return [text for captions in by_category.values() for text in itertools.islice(itertools.cycle(captions), most)]
 
 
-def heldout_prompts(kind: str) -> list[str]:
-    """Return every held-out caption once, in a fixed order.
+def heldout_prompts(modality: str) -> list[str]:
+    """Every caption of the held-out compositions once, in a fixed order.
 
     Args:
-        kind: ``"image"`` or ``"video"``.
+        modality: ``"image"`` or ``"video"``.
     """
-    return list(itertools.chain.from_iterable(_captions(kind, "held_out").values()))
+    return list(itertools.chain.from_iterable(_captions(modality, "held_out").values()))

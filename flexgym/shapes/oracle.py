@@ -39,7 +39,7 @@ ANCHORS = {
         "C. Narrative, Aesthetics & Cinematography",
     ),
 }
-"""Names of the three mandatory categories, by kind of sample."""
+"""The three mandatory categories by modality."""
 PERSONALISED = {
     "object": ("D. Size", "size"),
     "two_objects": ("D. Presence of Both Objects", "shape"),
@@ -97,7 +97,7 @@ def read_facts(caption: str, sample: NDArray[np.uint8], reading: Reading | None 
         reading: objects in the sample, if already known.
 
     Raises:
-        ValueError: if the caption is not from the small world, or the sample has the wrong kind.
+        ValueError: if the caption is foreign, or the sample is not of the modality it asks for.
     """
     spec = parse_caption(caption)
     reading = read_sample(sample) if reading is None else reading
@@ -126,7 +126,7 @@ def write_assessment(caption: str, first: Facts, second: Facts) -> str:
     Returns:
         The assessment as JSON text, in the format of UnifiedReward-Flex.
     """
-    media = first.spec.kind.capitalize()
+    media = first.spec.modality.capitalize()
     keys = tuple(key for key in first.findings if not key.startswith("thing"))
     judged = [(name, *_judge_category(plan, first, second)) for name, plan in criteria(first.spec, keys)]
     lead = first.share - second.share or sum(margin for _, _, margin in judged)
@@ -144,7 +144,7 @@ def write_assessment(caption: str, first: Facts, second: Facts) -> str:
 
 
 class OracleJudge:
-    """Judge pairs by rules; unknown captions and samples of the wrong kind give a ``refused`` failure."""
+    """Judges pairs by rules; foreign captions and samples of the wrong modality are refused, not guessed at."""
 
     def assess(self, pairs: Sequence[Pair]) -> list[Outcome]:
         """Judge every pair; each sample is read only once, and all samples are read in one batch."""
@@ -194,7 +194,7 @@ def criteria(spec: Spec, keys: tuple[str, ...]) -> tuple[tuple[str, tuple[Criter
     things = [_major(f"thing {n}", f"The {_phrase(noun)}") for n, noun in enumerate(spec.nouns, start=1)]
     relations = [_major(key, f"Relation: {key}") for key in keys if key == spec.relation]
     motions = [_major(key, key.capitalize()) for key in keys if key.startswith("motion")]
-    steady = [_minor("steady", "Steady things over time")] if spec.kind == "video" else []
+    steady = [_minor("steady", "Steady things over time")] if spec.modality == "video" else []
     title = PERSONALISED[spec.category][0]
     personal = [_major(key, key.lstrip("12 ").capitalize()) for key in personal_keys(spec, keys)]
     plans = (
@@ -203,7 +203,7 @@ def criteria(spec: Spec, keys: tuple[str, ...]) -> tuple[tuple[str, tuple[Criter
         [_major("caption", "Staging of the caption"), _minor("framing", "Framing"), _minor("balance", "Balance")],
         [*personal, _minor("margin", "Clearness of what is asked")],
     )
-    return tuple(zip((*ANCHORS[spec.kind], title), map(tuple, plans), strict=True))
+    return tuple(zip((*ANCHORS[spec.modality], title), map(tuple, plans), strict=True))
 
 
 def personal_keys(spec: Spec, keys: Iterable[str]) -> list[str]:

@@ -230,9 +230,11 @@ def check(spec: Spec, reading: Reading) -> Verdict:
     Raises:
         ValueError: if a video caption is checked against a single image, or an image caption against a video.
     """
-    if (spec.kind == "video") != (len(reading) > 1):
-        raise ValueError(f"expected a sample of kind {spec.kind!r} for this caption, got {len(reading)} frame(s)")
-    return Verdict(_check_video(spec, reading) if spec.kind == "video" else check_frame(spec, reading[0]))
+    if (spec.modality == "video") != (len(reading) > 1):
+        raise ValueError(
+            f"expected a sample of modality {spec.modality!r} for this caption, got {len(reading)} frame(s)"
+        )
+    return Verdict(_check_video(spec, reading) if spec.modality == "video" else check_frame(spec, reading[0]))
 
 
 def verify(caption: str | Spec, sample: NDArray[np.uint8]) -> Verdict:
@@ -243,6 +245,6 @@ def verify(caption: str | Spec, sample: NDArray[np.uint8]) -> Verdict:
         sample: uint8 ``[H, W, 3]`` or ``[F, H, W, 3]``.
 
     Raises:
-        ValueError: if the caption is not from the small world, or the sample has the wrong kind.
+        ValueError: for a caption of another world or a sample of the wrong modality.
     """
     return check(parse_caption(caption) if isinstance(caption, str) else caption, read_sample(sample))

@@ -12,9 +12,10 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.sb3_ppo import DEFAULT_RECIPE, make_run
+from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import RewardError, UnknownNameError
 from flexgym.runs.metrics import read_metrics
-from flexgym.runs.recipe import apply_overrides, load_recipe, saved_recipe
+from flexgym.runs.recipe import saved_recipe
 
 SMALL = (
     "run.iterations=2",

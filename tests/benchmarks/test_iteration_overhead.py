@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from agents.pref_grpo import PrefGRPO
+from flexgym.config.recipe import load_recipe
 from flexgym.rllib.learner import FlowLearner
 from flexgym.rllib.recipe import apply_recipe
-from flexgym.runs.recipe import load_recipe
 from flexgym.types import Prompt, SampleGroup
 
 pytestmark = [pytest.mark.slow, pytest.mark.benchmark]
@@ -34,7 +34,7 @@ def algorithm(cluster):
 def bare_work(learner: FlowLearner, prompts: list[Prompt]) -> float:
     """Seconds for the forwards, backwards, decoding and judging of one iteration, and for nothing else."""
     config, generator = learner.config, learner.generator
-    transformer, rows = generator.transformer, config.groups_per_forward * config.group_size
+    transformer, rows = generator.pipe.transformer, config.groups_per_forward * config.group_size
     chunks = [
         prompts[start : start + config.groups_per_forward]
         for start in range(0, len(prompts), config.groups_per_forward)

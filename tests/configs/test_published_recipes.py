@@ -9,12 +9,12 @@ import pytest
 from safetensors import safe_open
 
 from agents.pref_grpo import PrefGRPO, PrefGRPOConfig
+from flexgym.config.recipe import Recipe, apply_overrides, load_recipe, shipped_recipes
 from flexgym.generators.sampling import SETTINGS
 from flexgym.judge.schedule import make_schedule
 from flexgym.rllib.recipe import apply_recipe
 from flexgym.rllib.training_run import TrainingRun
 from flexgym.runs.metrics import read_metrics
-from flexgym.runs.recipe import Recipe, apply_overrides, load_recipe, shipped_recipes
 from flexgym.runs.settings import RunSettings
 from tests.generators.tiny import CASES, PROMPTS
 from tests.judge.backends.scripted_server import assessment

@@ -60,4 +60,5 @@ def steps(config: RewardSFTConfig | RewardDPOConfig, count: int) -> tuple[Reward
 
 def weights(algorithm: RewardModelAlgorithm) -> dict[str, Tensor]:
     """What trains, as the first learner has it."""
-    return algorithm.on_learners(lambda learner: learner.judge_module.trained_weights())[0]
+    with algorithm._gathered():
+        return algorithm.on_learners(lambda learner: learner.judge_module.weights.state())[0]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from flexgym.config.recipe import load_recipe
 from flexgym.core.errors import ConfigError
 from flexgym.judge.backends.base import ChatRequest, Decoding
 from flexgym.judge.backends.transformers_model import TransformersBackend
@@ -20,7 +21,6 @@ from flexgym.rm.processor import load_model
 from flexgym.rm.saving import export_judge, save_judge
 from flexgym.rm.sft import RewardSFTConfig
 from flexgym.runs.metrics import read_metrics
-from flexgym.runs.recipe import load_recipe
 from tests.judge.backends.tiny_qwen_vl import picture
 
 SMALL = ["judge.dtype=float32", "training.lr=1e-2", "training.batch_size=4", "training.micro_batch_size=2"]

@@ -6,27 +6,30 @@ import contextlib
 import io
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from flexgym.core.errors import ConfigError
-from flexgym.judge.inputs import MAX_PIXELS, Inputs, encode_sample, read_video
+from flexgym.core.images import ImageFault, ImageReader, Pixels
+from flexgym.judge.inputs import Inputs, encode_sample, read_video
 from flexgym.rm.data.files import MAX_FILE_BYTES, Clip, MediaFile, Source
 from flexgym.rm.data.problems import RowError
 
 MAX_ASPECT = 100
 """Maximum aspect ratio of an image; the Qwen-VL processors fail at 200."""
 
-_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
-# For validation, JPEGs are decoded at an eighth of their size, which reads all data at little cost.
-_DRAFT = (1, 1)
-
-Pixels = NDArray[np.uint8]
+_KINDS: Mapping[ImageFault, str] = {
+    "missing": "missing_file",
+    "too_large": "too_large",
+    "unreadable": "unreadable_media",
+}
+_IMAGES = ImageReader(
+    error=lambda fault, message: RowError(_KINDS[fault], message), max_bytes=MAX_FILE_BYTES, max_aspect=MAX_ASPECT
+)
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,7 @@ def load_picture(file: MediaFile) -> Image.Image:
     Raises:
         RowError: if it is missing, damaged, truncated, too large, or has another format.
     """
-    with _opened(file) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
+    return _IMAGES.load(_source(file), str(file))
 
 
 def load_pictures(images: Sequence[Source], inputs: Inputs | None = None) -> list[Image.Image]:
@@ -144,9 +146,7 @@ def check_source(source: Source) -> None:
     elif source.is_video:
         load_frames(source, 1)
     else:
-        with _opened(source) as image:
-            image.draft("RGB", _DRAFT)
-            image.load()
+        _IMAGES.check(_source(source), str(source))
 
 
 def _size(path: Path) -> int | None:
@@ -169,36 +169,14 @@ def _load_clip(clip: Clip) -> Pixels:
     return frames
 
 
+def _source(file: MediaFile) -> str | bytes:
+    return (file.path or "") if file.data is None else file.data
+
+
 def _as_judged(picture: Image.Image, inputs: Inputs) -> Image.Image:
     (encoded,) = encode_sample(np.asarray(picture), inputs)
     with Image.open(io.BytesIO(encoded.data)) as image:
         return image.convert("RGB")
-
-
-@contextlib.contextmanager
-def _opened(file: MediaFile) -> Iterator[Image.Image]:
-    """Open an image without decoding it; convert errors inside of the block to `RowError`."""
-    try:
-        with Image.open(file.path if file.data is None else io.BytesIO(file.data), formats=_FORMATS) as image:  # type: ignore[arg-type]
-            _check_size(file, *image.size)
-            yield image
-    except RowError:
-        raise
-    except FileNotFoundError:
-        raise RowError("missing_file", f"file {file} does not exist") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        # Pillow raises any of these for damaged files.
-        raise _unreadable(file, f"cannot be read as an image: {error}") from None
-
-
-def _check_size(file: MediaFile, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise RowError("too_large", f"{file}: expected at most {MAX_PIXELS} pixels, got {width} x {height}")
-    if max(width, height) > MAX_ASPECT * max(min(width, height), 1):
-        raise RowError(
-            "too_large",
-            f"{file}: expected an aspect ratio of at most {MAX_ASPECT}, got {width} x {height}",
-        )
 
 
 @contextlib.contextmanager

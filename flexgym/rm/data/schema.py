@@ -19,8 +19,8 @@ from pydantic.functional_serializers import PlainSerializer
 from pydantic_core import PydanticCustomError
 
 from flexgym.judge.reply import MAX_CHARACTERS as MAX_REPLY
-from flexgym.judge.template import Kind
 from flexgym.rm.data.files import Clip, Images, MediaFile, RowPart, Source, num_pictures
+from flexgym.types import Modality
 
 MAX_PROMPT = 20_000
 """Maximum length of a caption, in characters."""
@@ -137,7 +137,7 @@ class PreferencePair(Row):
     """
 
     prompt: PromptText
-    kind: Kind
+    kind: Modality
     first: Candidate
     second: Candidate
     winner: Side

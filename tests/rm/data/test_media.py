@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,13 +69,13 @@ def test_images_that_are_no_pictures_for_a_judge(tmp_path, monkeypatch):
         ("long.png", "too_large", "aspect ratio of at most 100"),
         ("a.tiff", "unreadable_media", "cannot identify"),
         ("vector.png", "unreadable_media", "cannot identify"),
-        ("none.png", "missing_file", "none.png does not exist"),
+        ("none.png", "missing_file", "there is no such file"),
     ):
         for check in (check_source, load_picture):
             with pytest.raises(RowError, match=reason) as caught:
                 check(at(tmp_path / name))
             assert caught.value.kind == kind
-    monkeypatch.setattr(media_module, "MAX_PIXELS", 1599)
+    monkeypatch.setattr(media_module, "_IMAGES", replace(media_module._IMAGES, max_pixels=1599))
     with pytest.raises(RowError, match="at most 1599 pixels, got 40 x 40"):
         check_source(at(tmp_path / "a.png"))
 

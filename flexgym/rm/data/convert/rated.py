@@ -14,10 +14,10 @@ from typing import Annotated, Self
 from pydantic import Field
 
 from flexgym.judge.inputs import frame_indices
-from flexgym.judge.template import Kind
 from flexgym.rm.data.convert.base import higher
 from flexgym.rm.data.files import Source
 from flexgym.rm.data.schema import Candidate, Change, Label, PreferencePair, PromptText, Row
+from flexgym.types import Modality
 
 PAIRS_PER_PROMPT = 8
 """Maximum number of pairs per prompt, so that prompts with many samples do not dominate."""
@@ -36,7 +36,7 @@ class RatedSample(Row):
     """
 
     prompt: PromptText
-    kind: Kind
+    kind: Modality
     files: Candidate
     scores: Annotated[dict[Label, float], Field(min_length=1)]
 
