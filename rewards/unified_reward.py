@@ -70,8 +70,8 @@ class UnifiedReward(VisionReward):
         """Score every sample of all groups with one call to the model.
 
         Raises:
-            JudgeFailureShareError: if too many samples failed, see `flexgym.judge.failures.check_failure_share`.
-            UnknownNameError: a weight for an axis that samples of this modality do not have.
+            JudgeFailureShareError: if too many samples fail, see `flexgym.judge.failures.check_failure_share`.
+            UnknownNameError: if a weight is for an axis that samples of this modality do not have.
         """
         told = self.judge.assess(groups)
         check_failure_share([outcome for part in told for outcome in part], self.max_failure_share)
@@ -95,7 +95,7 @@ class UnifiedReward(VisionReward):
         )
 
     def _shares(self, modality: Modality) -> dict[str, float]:
-        """The weight of each axis of the modality; they sum to 1."""
+        """Return the weight of each axis for samples of the modality; they sum to 1."""
         names = [axis.name for axis in self.judge.form.sheet(modality).axes]
         weights = self.weights or dict.fromkeys(names, 1.0)
         check_names(f"axis of {modality}s", weights, names)

@@ -79,7 +79,7 @@ def view(caption: str, sample: NDArray[np.uint8], reading: Reading | None = None
         reading: objects in the sample, if already known.
 
     Raises:
-        ValueError: if the caption is foreign, or the sample is not of the modality it asks for.
+        ValueError: if the caption is not from the small world, or the sample has the wrong modality.
     """
     spec = parse_caption(caption)
     reading = read_sample(sample) if reading is None else reading

@@ -75,7 +75,7 @@ class Spec:
 
     @property
     def modality(self) -> Modality:
-        """Return ``"video"`` if anything moves, otherwise ``"image"``."""
+        """Return ``"video"`` if the caption asks for a motion, otherwise ``"image"``."""
         return "video" if self.motion else "image"
 
 
@@ -182,17 +182,18 @@ SPLITS = ("training", "rich", "held_out")
 
 @cache
 def specs(modality: str, split: str, *, only_taught: bool = False) -> dict[str, tuple[Spec, ...]]:
-    """All specs of a split by category.
+    """Return all specs of a split, by category.
 
     Args:
         modality: ``"image"`` or ``"video"``.
-        split: ``"training"`` or ``"held_out"``, or ``"rich"``: training captions that say more or less than the plain
-            form of their category, from which a generator learns to read word by word. No composition of the held-out
-            captions is part of any other caption; they are plain where a plain form is held out, else rich.
-        only_taught: leave out what the base models' own training left out.
+        split: ``"training"``, ``"held_out"``, or ``"rich"``: training captions with more or fewer words than the plain
+            form of their category, from which a generator learns the meaning of individual words. No composition of a
+            held-out caption occurs in any other caption. Held-out captions are plain in categories where a plain form
+            is held out, otherwise rich.
+        only_taught: exclude specs that the base models were not trained on.
 
     Raises:
-        UnknownNameError: for another modality or split.
+        UnknownNameError: if there is no such modality or split.
     """
     for what, name, known in (("modality", modality, MODALITIES), ("split", split, SPLITS)):
         if name not in known:
@@ -304,13 +305,13 @@ def _suggestion(text: str) -> str:
 
 
 def _captions(modality: str, split: str) -> dict[str, list[str]]:
-    """Every caption of a split by category."""
+    """Return every caption of a split, by category."""
     members = specs(modality, split).items()
     return {category: [text for spec in found for text in phrasings(spec)] for category, found in members}
 
 
 def training_prompts(modality: str) -> list[str]:
-    """The captions of the training compositions, plain and rich, balanced over the categories, in a fixed order.
+    """Return all plain and rich training captions, balanced over the categories, in a fixed order.
 
     Every caption occurs. Smaller categories repeat their captions from the start until they are as large as the largest
     category, so all categories are equally likely when a prompt is drawn.
@@ -327,7 +328,7 @@ def training_prompts(modality: str) -> list[str]:
 
 
 def heldout_prompts(modality: str) -> list[str]:
-    """Every caption of the held-out compositions once, in a fixed order.
+    """Return every held-out caption once, in a fixed order.
 
     Args:
         modality: ``"image"`` or ``"video"``.

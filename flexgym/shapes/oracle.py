@@ -39,7 +39,7 @@ ANCHORS = {
         "C. Narrative, Aesthetics & Cinematography",
     ),
 }
-"""The three mandatory categories by modality."""
+"""Names of the three mandatory categories, by modality."""
 PERSONALISED = {
     "object": ("D. Size", "size"),
     "two_objects": ("D. Presence of Both Objects", "shape"),
@@ -97,7 +97,7 @@ def read_facts(caption: str, sample: NDArray[np.uint8], reading: Reading | None 
         reading: objects in the sample, if already known.
 
     Raises:
-        ValueError: if the caption is foreign, or the sample is not of the modality it asks for.
+        ValueError: if the caption is not from the small world, or the sample has the wrong modality.
     """
     spec = parse_caption(caption)
     reading = read_sample(sample) if reading is None else reading
@@ -144,7 +144,7 @@ def write_assessment(caption: str, first: Facts, second: Facts) -> str:
 
 
 class OracleJudge:
-    """Judges pairs by rules; foreign captions and samples of the wrong modality are refused, not guessed at."""
+    """Judge pairs by rules; unknown captions and samples of the wrong modality give a ``refused`` failure."""
 
     def assess(self, pairs: Sequence[Pair]) -> list[Outcome]:
         """Judge every pair; each sample is read only once, and all samples are read in one batch."""

@@ -24,7 +24,7 @@ BOARD = tuple(itertools.product(_OUTER_LANES, _OUTER_LANES))
 
 
 def sample_spec(rng: np.random.Generator, modality: str, split: str = "training", *, only_taught: bool = False) -> Spec:
-    """A spec drawn with equal weight for each category, then for each composition in it; see `specs` for the splits."""
+    """Draw a spec, with equal probability for each category and for each composition in it; see `specs`."""
     by_category = specs(modality, split, only_taught=only_taught)
     members = by_category[list(by_category)[rng.integers(len(by_category))]]
     return members[rng.integers(len(members))]
@@ -37,13 +37,13 @@ def sample_caption(rng: np.random.Generator, spec: Spec) -> str:
 
 
 def sample_prompts(modality: str, split: str, count: int, *, seed: int) -> list[str]:
-    """``count`` captions, balanced over the categories, the same for the same seed."""
+    """Draw ``count`` captions, balanced over the categories and reproducible by seed."""
     rng = np.random.default_rng(seed)
     return [sample_caption(rng, sample_spec(rng, modality, split)) for _ in range(count)]
 
 
 def wrong_spec(rng: np.random.Generator, spec: Spec, *, only_taught: bool = False) -> Spec:
-    """Another training spec of the same category: a caption that is wrong as real captions are wrong."""
+    """Draw another training spec of the same category, for a caption that is wrong in a plausible way."""
     rich = specs(spec.modality, "rich", only_taught=only_taught).get(spec.category, ())
     members = rich if spec in rich else specs(spec.modality, "training", only_taught=only_taught)[spec.category]
     while (other := members[rng.integers(len(members))]) == spec:

@@ -245,6 +245,6 @@ def verify(caption: str | Spec, sample: NDArray[np.uint8]) -> Verdict:
         sample: uint8 ``[H, W, 3]`` or ``[F, H, W, 3]``.
 
     Raises:
-        ValueError: for a caption of another world or a sample of the wrong modality.
+        ValueError: if the caption is not from the small world, or the sample has the wrong modality.
     """
     return check(parse_caption(caption) if isinstance(caption, str) else caption, read_sample(sample))
