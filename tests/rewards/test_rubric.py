@@ -188,11 +188,11 @@ def test_a_term_that_breaks_is_a_failed_score_with_its_name(tmp_path):
         ({"terms": [{"reward": "shapes_orcle"}]}, UnknownNameError, "Did you mean 'shapes_oracle'"),
         ({"terms": [{"reward": "shapes_oracle", "wieght": 1}]}, UnknownNameError, "Did you mean 'weight'"),
         ({"terms": [{"weight": 1}]}, ConfigError, "missing"),
-        ({"terms": [{"reward": "shapes_oracle"}] * 2}, ConfigError, "two terms are called 'shapes_oracle'"),
-        ({"terms": [{"reward": "shapes_oracle", "weight": 0}]}, ConfigError, "sum above 0"),
+        ({"terms": [{"reward": "shapes_oracle"}] * 2}, ConfigError, "two terms are named 'shapes_oracle'"),
+        ({"terms": [{"reward": "shapes_oracle", "weight": 0}]}, ConfigError, "sum of the weights must be positive"),
         ({"terms": [{"reward": "shapes_oracle", "weight": float("nan")}]}, ConfigError, "finite number"),
         ({"terms": [{"reward": "shapes_oracle", "weight": "1"}]}, ConfigError, "finite number"),
-        ({"terms": [{"reward": "shapes_oracle", "name": "a/b"}]}, ConfigError, "must not hold '/'"),
+        ({"terms": [{"reward": "shapes_oracle", "name": "a/b"}]}, ConfigError, "must not contain '/'"),
         ({"terms": [{"reward": "shapes_oracle"}], "combine": "gdop"}, UnknownNameError, "Did you mean 'gdpo'"),
         ({"terms": [Term(First())], "combined": "sum"}, UnknownNameError, "Did you mean 'combine'"),
     ],
@@ -203,7 +203,7 @@ def test_rubrics_that_cannot_work_are_refused(settings, error, message):
 
 
 def test_opposite_weights_without_a_sum_are_refused():
-    with pytest.raises(ConfigError, match="sum above 0"):
+    with pytest.raises(ConfigError, match="sum of the weights must be positive"):
         rubric("sum", 1.0, -1.0)
     with pytest.raises(ConfigError, match="built already"):
         Term(First(), settings={"deadline_s": 3})
