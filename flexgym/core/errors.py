@@ -51,14 +51,14 @@ class JudgeUnavailableError(FlexGymError, ConnectionError):
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
-    """Return a hint for an error about an unknown name.
+    """The hint that ends an error about an unknown name.
 
     Args:
-        name: name that the user wrote.
-        known: valid names.
+        name: what the user wrote.
+        known: the valid names.
 
     Returns:
-        ``"Did you mean 'x'? Known: a, b, c."``, without the question if no name is similar.
+        ``"Did you mean 'x'? Known: a, b, c."``, without the question when nothing is near.
     """
     names = sorted(known)
     match = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
@@ -67,7 +67,7 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """Build an `UnknownNameError` that suggests the nearest valid name."""
+    """An `UnknownNameError` for ``name`` that names the nearest valid one."""
     return UnknownNameError(f"unknown {kind} {name!r}. {nearest_name(name, known)}")
 
 
