@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from flexgym.core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import DTensor
+    from typing_extensions import TypeIs
 
 SHARDINGS = ("none", "fsdp")
 
 
+def is_sharded(value: Tensor) -> TypeIs[DTensor]:
+    """Return whether a value is one learner's part of a sharded one."""
+    # Importing distributed tensors takes a second, and where nobody has there are none.
+    distributed = sys.modules.get("torch.distributed.tensor")
+    return distributed is not None and isinstance(value, distributed.DTensor)
+
+
 def over_learners(device: torch.device, learners: int) -> DeviceMesh:
     """The mesh of all learners; every one of them must call it."""
+    from torch.distributed.device_mesh import init_device_mesh
+
     return init_device_mesh(device.type, (learners,))
 
 
@@ -33,6 +45,8 @@ def shard(model: Any, mesh: DeviceMesh, *, compute_dtype: torch.dtype | None = N
         compute_dtype: that parameters are put together in; each one's own when None. Gradients are then added up over
             the learners in float32.
     """
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
     reduce_dtype = torch.float32 if compute_dtype else None
     # Autocast decides what inputs are cast: tables of sines, for one, are not.
     precision = MixedPrecisionPolicy(compute_dtype, reduce_dtype, cast_forward_inputs=False)
@@ -55,7 +69,7 @@ def blocks_of(model: Any) -> list[nn.Module]:
 
 def whole(value: Tensor) -> Tensor:
     """A value put together from the parts of all learners; every one of them must call it. Other values stay."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    return value.full_tensor() if is_sharded(value) else value
 
 
 def check_gathered(values: Iterable[Tensor]) -> None:
@@ -64,7 +78,7 @@ def check_gathered(values: Iterable[Tensor]) -> None:
     Raises:
         CheckpointError: any of the values is cut over the learners.
     """
-    if any(isinstance(value, DTensor) for value in values):
+    if any(is_sharded(value) for value in values):
         raise CheckpointError(
             "expected the weights of a sharded model to be gathered from all learners, and they were not: ask the"
             " algorithm for its state, or call gather_state on every learner"
@@ -81,6 +95,8 @@ def assembled(model: Any, *, keep: bool = True) -> Any:
     Returns:
         A model of the plain class; None where it is not wanted.
     """
+    from torch.distributed.fsdp import FSDPModule
+
     adapters = getattr(model, "peft_config", {})
     values = model.state_dict(keep_vars=True).items()
     state = copies(((name, value) for name, value in values if value.requires_grad or not adapters), keep=keep)
@@ -97,8 +113,10 @@ def assembled(model: Any, *, keep: bool = True) -> Any:
 
 def part_like(value: Tensor, model: Tensor) -> Tensor:
     """This learner's part of a whole value, cut as ``model`` is; the value itself where that is not cut."""
-    if not isinstance(model, DTensor) or isinstance(value, DTensor):
+    if not is_sharded(model) or is_sharded(value):
         return value
+    from torch.distributed.tensor import distribute_tensor
+
     value = value.to(device=model.device, dtype=model.dtype)
     # Each learner has the whole value: nobody needs to be sent a part.
     return distribute_tensor(value, model.device_mesh, model.placements, src_data_rank=None)
@@ -107,7 +125,7 @@ def part_like(value: Tensor, model: Tensor) -> Tensor:
 def local_part(value: Tensor) -> Tensor:
     """The memory of this learner's part of a value; the value itself where it is not cut. Without gradients."""
     with torch.no_grad():
-        return value.to_local() if isinstance(value, DTensor) else value
+        return value.to_local() if is_sharded(value) else value
 
 
 def copies(values: Iterable[tuple[str, Tensor]], *, keep: bool = True) -> dict[str, Tensor]:
