@@ -5,30 +5,34 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
 from flexgym.algorithm import Algorithm, Loss, Need
 from flexgym.algorithm_settings import AlgorithmSettings
 from flexgym.core.metrics import Max, Mean, Share
+from flexgym.core.settings import AsTuple
 from flexgym.flow import clipped_surrogate, guarded_log_ratio, kl_penalty, noise_scale
 from flexgym.process import SamplerSteps
 from flexgym.replay import Replayed
+
+Low = Annotated[float, Field(gt=0, le=1)]
+ClipRange = Low | Annotated[tuple[Low, Annotated[float, Field(gt=0)]], AsTuple]
 
 
 class SurrogateSettings(AlgorithmSettings):
     """Settings of a clipped surrogate with a KL penalty."""
 
-    eta: float | None = Field(None, ge=0, description="amount of noise; null takes the default of the noise scale")
-    clip_range: float | tuple[float, float] = Field(
-        1e-3, description="how far a ratio may leave 1: one number or [low, high]"
-    )
-    kl_coeff: float = Field(0.0, ge=0, description="weight of the KL to the reference policy")
+    eta: float | None = Field(default=None, ge=0, description="amount of noise; null for that of the noise scale")
+    clip_range: ClipRange = Field(default=1e-3, description="how far a ratio may leave 1: one number or [low, high]")
+    kl_coeff: float = Field(default=0.0, ge=0, description="weight of the KL to the reference policy")
     kl_form: Literal["gaussian", "mean"] = Field(
-        "gaussian", description="KL of the step, or squared distance of its means"
+        default="gaussian", description="KL of the step, or squared distance of its means"
     )
-    ratio: Literal["plain", "guarded"] = Field("plain", description="likelihood ratio, or RatioNorm of GRPO-Guard")
+    ratio: Literal["plain", "guarded"] = Field(
+        default="plain", description="likelihood ratio, or RatioNorm (GRPO-Guard)"
+    )
 
 
 S = TypeVar("S", bound=SurrogateSettings)
@@ -68,7 +72,7 @@ class Surrogate(Algorithm[S]):
 class GRPOSettings(SurrogateSettings):
     """Settings of `GRPO`."""
 
-    noise: Literal["flow", "dance", "cps"] = Field("cps", description="noise of the trained steps")
+    noise: Literal["flow", "dance", "cps"] = Field(default="cps", description="noise of the trained steps")
 
 
 class GRPO(Surrogate[GRPOSettings]):

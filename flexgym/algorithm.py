@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
+import torch
 from torch import Tensor
 
 from flexgym.algorithm_settings import AlgorithmSettings
 from flexgym.core.errors import ConfigError, UnknownNameError, nearest_name
 from flexgym.core.metrics import Metric
-from flexgym.flow import WindowSchedule
+from flexgym.flow import WindowSchedule, linear_sigmas
 from flexgym.process import Process
 from flexgym.replay import Guidance, Replayed
 
@@ -131,6 +132,20 @@ class Algorithm(ABC, Generic[S]):
             ConfigError: a window that does not lie within the steps.
         """
         return self.settings.window.schedule(num_steps)
+
+    def check(self, num_steps: int | None) -> None:
+        """Refuse settings that cannot work together, before anything is loaded.
+
+        Args:
+            num_steps: denoising steps T; None where only the generator knows them, and its own grid is checked later.
+
+        Raises:
+            ConfigError: noise that cannot be, or windows of steps that cannot be trained.
+        """
+        process = self.process
+        if num_steps is not None:
+            sigmas = torch.tensor([*linear_sigmas(num_steps), 0.0])
+            process.check(self.windows(num_steps).windows, sigmas)
 
     @property
     def guidance(self) -> Guidance:

@@ -66,10 +66,12 @@ class WindowSettings(Settings):
 class GuidanceSettings(Settings):
     """The guidance scale of each role; the generator's own where a role has none."""
 
-    rollout: float | None = Field(default=None, ge=0, description="of the samples that are trained on")
-    training: float | None = Field(default=None, ge=0, description="of the policy in the replayed steps")
-    reference: float | None = Field(default=None, ge=0, description="of the reference policy in the replayed steps")
-    verification: float | None = Field(default=None, ge=0, description="of the held-out samples")
+    rollout: float | None = Field(default=None, ge=0, description="guidance scale of the samples that are trained on")
+    training: float | None = Field(default=None, ge=0, description="guidance scale of the policy in the replayed steps")
+    reference: float | None = Field(
+        default=None, ge=0, description="guidance scale of the reference in the replayed steps"
+    )
+    verification: float | None = Field(default=None, ge=0, description="guidance scale of the held-out samples")
 
 
 class AlgorithmSettings(Settings):

@@ -3,7 +3,7 @@
 from flexgym.algorithm_settings import AlgorithmSettings, GuidanceSettings, WindowSettings
 from flexgym.config.agent import AgentSettings
 from flexgym.config.generator import GeneratorSettings, LoraSettings, SamplingSettings
-from flexgym.config.judge import JudgeTrainingSettings
+from flexgym.config.judge import DPOSettings, JudgeTrainingSettings, SFTSettings
 from flexgym.config.sb3 import SB3Settings
 from flexgym.config.sections import (
     EnvironmentSettings,
@@ -21,6 +21,7 @@ __all__ = [
     "AdvantageSettings",
     "AgentSettings",
     "AlgorithmSettings",
+    "DPOSettings",
     "EnvironmentSettings",
     "GeneratorSettings",
     "GuidanceSettings",
@@ -32,6 +33,7 @@ __all__ = [
     "RolloutSettings",
     "RunSettings",
     "SB3Settings",
+    "SFTSettings",
     "SamplingSettings",
     "TrainingSettings",
     "VerificationSettings",

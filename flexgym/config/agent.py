@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self
@@ -10,7 +11,7 @@ import numpy as np
 from pydantic import Field, SerializeAsAny, create_model, model_validator
 
 from flexgym.algorithm_settings import AlgorithmSettings
-from flexgym.config.checks import agent_problems
+from flexgym.config.agent_checks import agent_problems, known_num_steps
 from flexgym.config.generator import GeneratorSettings
 from flexgym.config.sections import (
     EnvironmentSettings,
@@ -22,7 +23,7 @@ from flexgym.config.sections import (
 )
 from flexgym.config.training import RolloutSettings, TrainingSettings
 from flexgym.core.errors import ConfigError, UnknownNameError
-from flexgym.core.problems import Problem, got, raise_problems
+from flexgym.core.problems import Problem, got, names_below, raise_problems
 from flexgym.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ class AgentSettings(Settings):
     environment: EnvironmentSettings = EnvironmentSettings()
     generator: GeneratorSettings = GeneratorSettings()
     rollout: RolloutSettings = RolloutSettings()
-    algorithm: SerializeAsAny[AlgorithmSettings] = Field(description="the algorithm and its own settings")
+    algorithm: SerializeAsAny[AlgorithmSettings] = Field(description="The algorithm and its own settings.")
     training: TrainingSettings = TrainingSettings()
-    reward: RewardSettings = Field(description="the reward that is optimized, and those that are only logged")
+    reward: RewardSettings = Field(description="The reward that is optimized, and those that are only logged.")
     verification: VerificationSettings = VerificationSettings()
     resources: ResourceSettings = ResourceSettings()
     rllib: RLlibSettings = RLlibSettings()
@@ -59,17 +60,28 @@ class AgentSettings(Settings):
             The settings, None where any is wrong, and what is wrong.
         """
         try:
-            model = cls.with_algorithm(_named_algorithm(values).Settings)
+            algorithm = _named_algorithm(values)
         except ConfigError as error:
             # The other sections are checked all the same.
-            rest = {**values, "algorithm": AlgorithmSettings()}
-            _, problems = super().check(rest)
+            _, problems = super().check({**values, "algorithm": AlgorithmSettings()})
             unknown = isinstance(error, UnknownNameError)
             return None, [Problem(("algorithm", "name"), str(error), unknown=unknown), *problems]
-        found, problems = super(AgentSettings, model).check(values)
+        found, problems = super(AgentSettings, cls.with_algorithm(algorithm.Settings)).check(values)
         if found is None:
             return None, problems
+        try:
+            algorithm(found.algorithm).check(known_num_steps(found.generator))
+        except ConfigError as error:
+            return None, [Problem(("algorithm", *_blamed(found.algorithm, str(error))), str(error))]
         return cls.model_construct(found.model_fields_set, **dict(found)), []
+
+    @classmethod
+    def names(cls, values: Mapping[str, Any]) -> list[str]:
+        """Return the dotted names of all settings, with those of the algorithm that ``values`` name."""
+        try:
+            return names_below(cls.with_algorithm(_named_algorithm(values).Settings))
+        except ConfigError:
+            return names_below(cls)
 
     @classmethod
     @cache
@@ -120,3 +132,9 @@ def _named_algorithm(values: Mapping[str, Any]) -> Any:
     if not (isinstance(name, str) and name):
         raise ConfigError(f"expected the name of an algorithm, such as grpo, got {got(name)}")
     return algorithm_class(name)
+
+
+def _blamed(settings: AlgorithmSettings, message: str) -> list[str]:
+    """Return the first setting that a message names."""
+    words = re.findall(r"\w+", message)
+    return [word for word in words if word in type(settings).model_fields][:1]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from flexgym.config.judge_checks import judge_problems
 from flexgym.config.sections import LearnerOptions, LearnerResources, RunSettings
+from flexgym.config.trainers import DPOTrainerSettings, SFTTrainerSettings, TrainerSettings
 from flexgym.config.training import Betas, LearningRate
-from flexgym.core.settings import AsTuple, Names, Settings
+from flexgym.core.problems import raise_problems
+from flexgym.core.settings import Names, Settings
 
 
 class JudgeLoraSettings(Settings):
@@ -69,7 +72,7 @@ class JudgeModelSettings(Settings):
 class DataSettings(Settings):
     """The training rows."""
 
-    files: Annotated[tuple[str, ...], AsTuple] = Field(min_length=1, description="JSON Lines or Parquet files")
+    files: Names = Field(description="JSON Lines or Parquet files")
     max_length: int | None = Field(
         default=None,
         ge=1,
@@ -79,6 +82,13 @@ class DataSettings(Settings):
     root: str | None = Field(
         default=None, min_length=1, description="folder of all images; that of the data file if null"
     )
+
+    @field_validator("files")
+    @classmethod
+    def _check_files(cls, files: tuple[str, ...]) -> tuple[str, ...]:
+        if not files:
+            raise ValueError('expected JSON Lines or Parquet files, such as "data.files=[rows.jsonl]", got none')
+        return files
 
 
 class HeldOutSettings(Settings):
@@ -94,7 +104,7 @@ class HeldOutSettings(Settings):
 class JudgeUpdateSettings(Settings):
     """The update of the judge's weights."""
 
-    lr: LearningRate = Field(default=1e-3, description="learning rate, or [[rows seen, rate], ...] to interpolate")
+    lr: LearningRate = Field(default=2.5e-6, description="learning rate, or points of a schedule by rows seen")
     grad_clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; null for no limit")
     batch_size: int = Field(default=128, ge=1, description="rows of one optimizer step, over all learners")
     micro_batch_size: int = Field(default=1, ge=1, description="rows of one forward pass")
@@ -104,21 +114,50 @@ class JudgeUpdateSettings(Settings):
     )
     betas: Betas = Field(default=(0.9, 0.999), description="betas of AdamW")
     weight_decay: float = Field(default=0.0, ge=0, description="weight decay of AdamW")
-    trainer: dict[str, Any] = Field(default={}, description="further options of TRL's config, such as beta of DPO")
+    trainer: TrainerSettings = TrainerSettings()
+
+
+class SFTUpdateSettings(JudgeUpdateSettings):
+    """The update of the judge's weights by supervised fine-tuning."""
+
+    trainer: SFTTrainerSettings = SFTTrainerSettings()
+
+
+class DPOUpdateSettings(JudgeUpdateSettings):
+    """The update of the judge's weights by DPO."""
+
+    trainer: DPOTrainerSettings = DPOTrainerSettings()
 
 
 class JudgeTrainingSettings(Settings):
-    """A recipe of judge training, section by section."""
+    """A recipe of judge training, section by section; `SFTSettings` and `DPOSettings` add the options of their loss."""
 
     run: RunSettings = RunSettings()
-    judge: JudgeModelSettings = Field(description="the model and what of it trains")
-    data: DataSettings = Field(description="the training rows")
+    judge: JudgeModelSettings = Field(description="The model and what of it trains.")
+    data: DataSettings = Field(description="The training rows.")
     held_out: HeldOutSettings = HeldOutSettings()
     training: JudgeUpdateSettings = JudgeUpdateSettings()
     resources: LearnerResources = LearnerResources()
     rllib: LearnerOptions = LearnerOptions()
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        raise_problems(judge_problems(self))
+        return self
+
     @property
     def num_shards(self) -> int:
         """Return the number of learners that share the rows of a batch."""
         return max(1, self.resources.num_learners)
+
+
+class SFTSettings(JudgeTrainingSettings):
+    """A recipe of supervised fine-tuning on reasoning traces."""
+
+    training: SFTUpdateSettings = SFTUpdateSettings()
+
+
+class DPOSettings(JudgeTrainingSettings):
+    """A recipe of direct preference optimization (arXiv 2305.18290) on pairs of traces."""
+
+    training: DPOUpdateSettings = DPOUpdateSettings()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from flexgym.config.moved import explained
 from flexgym.config.recipe import Recipe
 from flexgym.core.errors import FlexGymError, UnknownNameError
-from flexgym.core.problems import KeyPath, Problem, names_below, settings_error
+from flexgym.core.problems import KeyPath, Problem, settings_error
 from flexgym.core.settings import Settings
 
 S = TypeVar("S", bound=Settings)
-CheckReward = Callable[[str, Mapping[str, Any]], Iterable[Problem]]
-"""Yields what is wrong with the settings of a reward, by paths within them; raises where there is no such reward."""
-CheckPrompts = Callable[[Any], None]
+CheckReward = Callable[[str, Mapping[str, Any]], object]
+"""Raises where there is no reward of a name, or where it cannot have these settings."""
+CheckPrompts = Callable[[Any], object]
 """Raises where prompts cannot be read: the path of a file, or a list."""
 
 
@@ -53,7 +54,7 @@ def load_settings(
 
 
 def _explained(problems: Iterable[Problem], kind: type[Settings], values: Mapping[str, Any]) -> Iterator[Problem]:
-    known = set(names_below(kind))
+    known = kind.names(values)
     for problem in problems:
         if problem.unknown:
             yield from explained(problem, _value_at(values, problem.path), known=known)
@@ -73,9 +74,20 @@ def _value_at(values: Any, path: KeyPath) -> Any:
 def _reward_problems(values: Mapping[str, Any], check: CheckReward) -> Iterator[Problem]:
     for name_path, name, settings_path, settings in _named_rewards(values):
         try:
-            yield from (problem.under(*settings_path) for problem in check(name, settings))
+            check(name, settings)
         except FlexGymError as error:
-            yield Problem(name_path, str(error), unknown=isinstance(error, UnknownNameError))
+            blamed = _blamed(settings, str(error))
+            path = (*settings_path, *blamed) if blamed else name_path
+            yield Problem(path, str(error), unknown=isinstance(error, UnknownNameError))
+
+
+def _blamed(settings: Any, message: str) -> KeyPath:
+    """Return the path to the setting that a message is about: as far as it names keys or shows their values."""
+    if not isinstance(settings, Mapping):
+        return ()
+    paths = [(key, *_blamed(value, message)) for key, value in settings.items()]
+    named = [path for path in paths if len(path) > 1 or re.search(rf"(?<!\w){re.escape(str(path[0]))}(?!\w)", message)]
+    return max(named, key=len, default=())
 
 
 def _named_rewards(values: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, KeyPath, Mapping[str, Any]]]:

@@ -112,7 +112,7 @@ def _note_origin(recipe: Recipe, keys: tuple[str, ...], origin: str) -> None:
         del recipe.origins[path]
     recipe.origins[keys] = origin
     for depth in range(1, len(keys)):
-        recipe.origins.setdefault(keys[:depth], origin)
+        recipe.origins.setdefault(keys[:depth], "command line")
 
 
 def _find(path: Path, shipped: Path) -> Path:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any, Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from flexgym.config.sections import EnvironmentSettings, Prompts, RunSettings
+from flexgym.core.problems import Problem, raise_problems
 from flexgym.core.settings import Settings
+from flexgym.core.signatures import argument_problems
+
+AlgorithmName = Literal["A2C", "DDPG", "DQN", "PPO", "SAC", "TD3"]
+_GIVEN = ("policy", "env", "seed", "tensorboard_log", "verbose", "_init_setup_model")
+"""Arguments of the constructors that follow from the other sections."""
 
 
 class ControlEnvironmentSettings(EnvironmentSettings):
@@ -45,9 +52,7 @@ class ControlVerificationSettings(Settings):
 class ControlTrainingSettings(Settings):
     """The algorithm of Stable-Baselines3."""
 
-    algorithm: Literal["A2C", "DDPG", "DQN", "PPO", "SAC", "TD3"] = Field(
-        default="PPO", description="algorithm by name"
-    )
+    algorithm: AlgorithmName = Field(default="PPO", description="algorithm by name")
     policy: str = Field(
         default="MultiInputPolicy", description="kind of policy; MultiInputPolicy reads a dict of arrays"
     )
@@ -72,8 +77,25 @@ class SB3Settings(Settings):
     SAC: Arguments = Field(default={}, description="arguments of stable_baselines3.SAC")
     TD3: Arguments = Field(default={}, description="arguments of stable_baselines3.TD3")
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        raise_problems(_argument_problems(self))
+        return self
+
     @property
     def arguments(self) -> Arguments:
         """Return the arguments of the chosen algorithm's constructor."""
         chosen: Arguments = getattr(self, self.training.algorithm)
         return chosen
+
+
+def _argument_problems(settings: SB3Settings) -> Iterator[Problem]:
+    """Yield what the constructors of Stable-Baselines3 would not take."""
+    sections = {name: getattr(settings, name) for name in get_args(AlgorithmName)}
+    if not any(sections.values()):
+        return  # and leave the library alone, which takes seconds to import
+    import stable_baselines3
+
+    for name, arguments in sections.items():
+        problems = argument_problems(getattr(stable_baselines3, name), arguments, given=_GIVEN)
+        yield from (problem.under(name) for problem in problems)

@@ -54,7 +54,10 @@ class WrapperSettings(Settings):
 
 Wrapper = Annotated[
     WrapperSettings,
-    BeforeValidator(lambda value: {"wrapper": value} if isinstance(value, str) else value),
+    BeforeValidator(
+        lambda value: {"wrapper": value} if isinstance(value, str) else value,
+        json_schema_input_type=str | WrapperSettings,
+    ),
     Spelled("'package.module:Class' or {wrapper: 'package.module:Class', settings: ...}"),
 ]
 Wrappers = Annotated[tuple[Wrapper, ...], AsTuple]
@@ -85,7 +88,10 @@ class WatchedReward(Settings):
 
 Watched = Annotated[
     WatchedReward,
-    BeforeValidator(lambda value: {"reward": value, "name": value} if isinstance(value, str) else value),
+    BeforeValidator(
+        lambda value: {"reward": value, "name": value} if isinstance(value, str) else value,
+        json_schema_input_type=str | WatchedReward,
+    ),
     Spelled("name or {reward: name, settings: ...}"),
 ]
 WatchedRewards = Annotated[tuple[Watched, ...], AsTuple]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from flexgym.config.generator import Precision
 from flexgym.config.sections import Prompts
@@ -13,12 +14,23 @@ from flexgym.core.errors import nearest_name
 from flexgym.core.problems import Problem, raise_problems
 from flexgym.core.settings import AsTuple, Settings
 
-LearningRate = (
-    Annotated[float, Field(ge=0)]
-    | Annotated[
-        tuple[Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=0)]], AsTuple], ...], AsTuple
-    ]
-)
+
+def _check_schedule(rate: Any) -> Any:
+    if not isinstance(rate, tuple):
+        return rate
+    counts = [count for count, _ in rate]
+    if len(rate) < 2 or counts[0] != 0 or any(later <= earlier for earlier, later in pairwise(counts)):
+        raise ValueError("expected two or more points with rising counts, [[0, rate], [count, rate], ...]")
+    return rate
+
+
+Rate = Annotated[float, Field(ge=0)]
+Point = Annotated[tuple[Annotated[int | float, Field(ge=0)], Rate], AsTuple]
+LearningRate = Annotated[
+    Rate | Annotated[tuple[Point, ...], AsTuple],
+    AfterValidator(_check_schedule),
+    Spelled("number >= 0 or [[0, rate], [count, rate], ...]"),
+]
 
 
 class RolloutSettings(Settings):
@@ -68,7 +80,9 @@ def _named_advantage(value: Any) -> Any:
 
 
 Advantage = Annotated[
-    AdvantageSettings, BeforeValidator(_named_advantage), Spelled("paper, authors_code or a mapping of settings")
+    AdvantageSettings,
+    BeforeValidator(_named_advantage, json_schema_input_type=Literal["paper", "authors_code"] | AdvantageSettings),
+    Spelled("paper, authors_code or a mapping of settings"),
 ]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Betas = Annotated[tuple[Beta, Beta], AsTuple]
@@ -77,7 +91,7 @@ Betas = Annotated[tuple[Beta, Beta], AsTuple]
 class TrainingSettings(Settings):
     """The update of the weights."""
 
-    lr: LearningRate = Field(default=3e-4, description="learning rate, or [[samples seen, rate], ...] to interpolate")
+    lr: LearningRate = Field(default=3e-4, description="learning rate, or points of a schedule by samples seen")
     grad_clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; null for no limit")
     num_updates: int = Field(default=1, ge=1, description="optimizer steps of an iteration, each on its own groups")
     ema_decay: float = Field(

@@ -103,7 +103,9 @@ def alternatives(words: Sequence[str]) -> str:
 def _spell_container(annotation: Any, metadata: Sequence[Any], *, nonempty: str) -> str:
     origin, args = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
-        options = [value for option in args for value in _options(option, metadata)]
+        # A class such as a callable cannot come from YAML: no use to ask for one.
+        plain = [option for option in args if _is_plain(option)] or args
+        options = [words for option in plain for words in _options(option, metadata)]
         return alternatives(list(dict.fromkeys(options)))
     if origin is Literal:
         return alternatives(_options(annotation, metadata))
@@ -141,6 +143,14 @@ def _fits_container(value: Any, annotation: Any, metadata: Sequence[Any]) -> boo
         listed = isinstance(value, list | tuple | kind) and len(value) >= _least_length(metadata)
         return listed and (not args or all(fits(item, args[0]) for item in value))
     return isinstance(value, kind)
+
+
+def _is_plain(annotation: Any) -> bool:
+    """Return whether YAML can hold a value of an annotation."""
+    kind = get_origin(annotation) or annotation
+    if kind in _WORDS or not isinstance(kind, type) or _has_fields(kind):
+        return True
+    return issubclass(kind, Mapping | Sequence | AbstractSet)
 
 
 def _has_fields(kind: Any) -> bool:

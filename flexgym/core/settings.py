@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flexgym.core.problems import Problem, problems_in, settings_error
+from flexgym.core.problems import Problem, names_below, problems_in, settings_error
 
 AsTuple = Field(strict=False)
 """Lets a list from YAML become a tuple; the types of its items stay exact."""
@@ -52,3 +52,8 @@ class Settings(BaseModel):
             return cls.model_validate(dict(values)), []
         except ValidationError as error:
             return None, problems_in(error, cls, values)
+
+    @classmethod
+    def names(cls, values: Mapping[str, Any]) -> list[str]:
+        """Return the dotted names of all settings that go with ``values``, at every depth."""
+        return names_below(cls)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,10 +97,20 @@ def read_yaml_mapping(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     return value, lines
 
 
-def dump_yaml(values: Any) -> str:
-    """Return YAML text that `parse_yaml` and any reader of YAML 1.1 restore to ``values``, in their order."""
+def dump_yaml(values: Any, *, flow: bool = False) -> str:
+    """Return YAML text that `parse_yaml` and any reader of YAML 1.1 restore to ``values``, in their order.
+
+    Args:
+        values: of plain types.
+        flow: write everything on one line, with brackets.
+    """
+    writer = YAML(typ="safe", pure=True)
+    writer.Representer = _Representer
+    writer.default_flow_style = flow or None
+    writer.width = sys.maxsize if flow else 110
+    writer.allow_unicode = True
     stream = io.StringIO()
-    _dumper().dump(values, stream)
+    writer.dump(values, stream)
     return stream.getvalue()
 
 
@@ -187,12 +198,3 @@ class _Representer(SafeRepresenter):
 _Representer.add_representer(str, _Representer.represent_text)
 _Representer.add_representer(float, _Representer.represent_number)
 _Representer.add_representer(dict, _Representer.represent_fields)
-
-
-def _dumper() -> YAML:
-    writer = YAML(typ="safe", pure=True)
-    writer.Representer = _Representer
-    writer.default_flow_style = None
-    writer.width = 110
-    writer.allow_unicode = True
-    return writer
