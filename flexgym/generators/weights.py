@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from flexgym.core.errors import CheckpointError, ConfigError, GeneratorError, check_names, unknown_name
-from flexgym.core.sharding import check_gathered, copies, local_part, part_like
+from flexgym.core.sharding import check_gathered, copies, is_sharded, local_part, part_like
 from flexgym.generators.adapters import ADAPTER, check_targets, read_adapter, switch_adapter
 
 CURRENT = "current"
@@ -384,7 +383,7 @@ def _qualified(prefix: str, name: str) -> str:
 def _duplicate(value: Tensor, *, host: bool) -> Tensor:
     """Copy a parameter; the part of a sharded one stays on its device."""
     value = value.detach()
-    return value.to("cpu", copy=True) if host and not isinstance(value, DTensor) else value.clone()
+    return value.to("cpu", copy=True) if host and not is_sharded(value) else value.clone()
 
 
 @torch.no_grad()
@@ -392,7 +391,7 @@ def _exchange(parameters: Mapping[str, nn.Parameter], kept: _Copy) -> None:
     """Swap the values of parameters with those of a copy."""
     for name, parameter in parameters.items():
         value = kept.values[name]
-        if not (kept.on_host or isinstance(parameter, DTensor) or value.device != parameter.device):
+        if not (kept.on_host or is_sharded(parameter) or value.device != parameter.device):
             parameter.data, kept.values[name] = value, parameter.data
             continue
         # FSDP owns the memory of a part, and other devices have memory of their own: the values move.
