@@ -6,9 +6,7 @@ from torch import Tensor
 
 class Accelerator:
     device: torch.device
-    def prepare_model(
-        self, model: Any, device_placement: bool | None = None, evaluation_mode: bool = False
-    ) -> Any: ...
+    def prepare_model(self, model: Any, device_placement: bool | None = None, evaluation_mode: bool = False) -> Any: ...
     def reduce(self, tensor: Tensor, reduction: str = "sum") -> Tensor: ...
 
 class _Config:
