@@ -15,10 +15,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 import flexgym  # noqa: F401  (registers the environments)
 import rewards
+from flexgym.config import SB3Settings
+from flexgym.config.load import load_settings
 from flexgym.config.recipe import Recipe
 from flexgym.runs.command import run_training_command
 from flexgym.runs.loop import TrainingRun
-from flexgym.sb3.settings import SB3Settings
 from flexgym.sb3.trainable import SB3Trainable
 from rewards.registry import vector_wrapper
 
@@ -45,7 +46,7 @@ def make_run(
         UnknownNameError: for an unknown section, key, algorithm or reward, with the nearest valid one.
         ConfigError: for a value that cannot work.
     """
-    settings = SB3Settings.parse(recipe)
+    settings = load_settings(SB3Settings, recipe)
     vector_wrapper(settings.reward.name)  # an unknown name is an error before a folder is made
     verifier = rewards.make(settings.verification.reward)
     trainable = SB3Trainable(settings, wrap=_wrap, verifier=verifier, callbacks=callbacks)
