@@ -13,11 +13,12 @@ import gymnasium as gym
 
 import rewards
 from envs.prompts import load_prompts
+from flexgym.algorithm import algorithm_class
 from flexgym.config import AgentSettings, WrapperSettings
 from flexgym.config.load import load_settings
-from flexgym.config.recipe import Recipe
+from flexgym.config.recipe import Recipe, load_recipe
 from flexgym.core.errors import ConfigError
-from flexgym.runs.command import run_training_command
+from flexgym.runs.command import Program, run_program
 from flexgym.types import Prompt
 from rewards.base import Reward
 
@@ -97,20 +98,30 @@ def load_agent_settings(recipe: Mapping[str, Any], *, algorithm: str | None = No
     return load_settings(AgentSettings, known)
 
 
-def run_agent(module: str, *, default_recipe: str, algorithm: str | None = None, summary: str | None = None) -> None:
-    """Parse the command line of an agent and train.
+def agent_program(module: str, *, default_recipe: str, algorithm: str | None = None) -> Program[AgentSettings]:
+    """Return the program behind ``python -m agents.X``.
 
     Args:
-        module: of the agent, such as ``"agents.grpo"``, for messages.
+        module: of the agent, such as ``"agents.grpo"``.
         default_recipe: recipe of a new run when none is named.
         algorithm: name of the algorithm; None takes the one that the recipe names.
-        summary: for ``--help``.
     """
 
-    def make_run(recipe: Recipe, resume: Path | None, command: Sequence[str]) -> TrainingRun:
-        from flexgym.rllib.command import make_agent_run
+    def load(recipe: Recipe) -> AgentSettings:
+        return load_agent_settings(recipe, algorithm=algorithm)
 
-        settings = load_agent_settings(recipe, algorithm=algorithm)
+    def make_run(settings: AgentSettings, resume: Path | None, command: Sequence[str]) -> TrainingRun:
+        from flexgym.rllib.command import make_agent_run  # loads Ray, which a wrong recipe does not wait for
+
         return make_agent_run(settings, AgentComponents(), resume=resume, command=command)
 
-    run_training_command(make_run, default_recipe=default_recipe, program=f"python -m {module}", summary=summary)
+    def kind() -> type[AgentSettings]:
+        name = algorithm or load_recipe(default_recipe)["algorithm"]["name"]
+        return AgentSettings.with_algorithm(algorithm_class(name).Settings)
+
+    return Program(f"python -m {module}", default_recipe, load=load, make_run=make_run, kind=kind)
+
+
+def run_agent(module: str, *, default_recipe: str, algorithm: str | None = None, summary: str | None = None) -> None:
+    """Parse the command line of an agent and train; arguments as those of `agent_program`, with text for ``--help``."""
+    run_program(agent_program(module, default_recipe=default_recipe, algorithm=algorithm), summary=summary)

@@ -16,7 +16,6 @@ from flexgym.core.terminal import teaching_errors
 from flexgym.judge.command_options import JudgeOptions, with_judge_options
 from flexgym.rm.options import AskOptions, DataOptions, RefereeOptions, with_options
 from flexgym.rm.replies import Asker, Cost
-from flexgym.runs.command import training_command
 from flexgym.runs.settings import RunSettings
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
-from agents.sb3_ppo import DEFAULT_RECIPE, make_run
+from agents.sb3_ppo import DEFAULT_RECIPE, load_sb3_settings, make_run
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import RewardError, UnknownNameError
 from flexgym.runs.metrics import read_metrics
@@ -34,7 +34,12 @@ SMALL = (
 
 
 def small(tmp_path, *overrides):
-    return apply_overrides(load_recipe(DEFAULT_RECIPE), [f"run.root={tmp_path}", "run.name=run", *SMALL, *overrides])
+    changes = [f"run.root={tmp_path}", "run.name=run", *SMALL, *overrides]
+    return load_sb3_settings(apply_overrides(load_recipe(DEFAULT_RECIPE), changes))
+
+
+def resumed(folder, *overrides):
+    return load_sb3_settings(apply_overrides(saved_recipe(folder), overrides))
 
 
 def rows(folder):
@@ -59,8 +64,7 @@ def test_a_run_leaves_metrics_pictures_and_checkpoints_and_goes_on(tmp_path, alg
         "iteration_000002",
     ]
     assert list((folder / "tensorboard").iterdir())
-    recipe = apply_overrides(saved_recipe(folder), ["run.iterations=3"])
-    assert make_run(recipe, folder).train() == folder
+    assert make_run(resumed(folder, "run.iterations=3"), folder).train() == folder
     assert [(row["iteration"], row["steps"]) for row in rows(folder)] == [(0, 0), (1, 8), (2, 16), (3, 24)]
 
 
@@ -77,7 +81,7 @@ def test_going_on_starts_from_the_saved_policy(tmp_path):
         def _on_step(self):
             return True
 
-    make_run(apply_overrides(saved_recipe(folder), ["run.iterations=3"]), folder, callbacks=[Look()]).train()
+    make_run(resumed(folder, "run.iterations=3"), folder, callbacks=[Look()]).train()
     assert seen.pop("steps") == 16
     for name, value in saved.policy.state_dict().items():
         assert torch.equal(value, seen[name]), name
