@@ -1,4 +1,4 @@
-"""What the agents share: rewards, prompts and environments by name, for the layers below."""
+"""Parts shared by the agents: rewards, prompts and environments by name, for the layers below."""
 
 from __future__ import annotations
 
