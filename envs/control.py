@@ -164,7 +164,7 @@ class ControlBatch(GroupBatch):
         """Return None: each group has infos of its own."""
 
     def info(self, slot: int) -> dict[str, Any]:
-        """Return the info of `GroupBatch.info` and, after a step, the guidance scale and amount of noise of the action."""
+        """Return the info of `GroupBatch.info`, and after a step the guidance scale and amount of noise."""
         info = super().info(slot)
         if self.steps[slot]:
             info["guidance_scale"], info["eta"] = self.settings_of(slot)
