@@ -6,12 +6,14 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
 import rewards
+from envs.checking import environment_problems, modality_of
 from envs.prompts import load_prompts
 from flexgym.algorithm import algorithm_class
 from flexgym.config import AgentSettings, WrapperSettings
@@ -24,9 +26,6 @@ from rewards.base import Reward
 
 if TYPE_CHECKING:
     from flexgym.runs.loop import TrainingRun
-
-MODALITIES = {"FlexT2I-v0": "image", "FlexT2V-v0": "video"}
-
 
 def _search_path() -> tuple[str, ...]:
     return tuple(str(Path(path).resolve()) for path in sys.path)
@@ -62,7 +61,8 @@ class AgentComponents:
 
     def modality(self, env: str) -> str:
         """Return ``"image"`` or ``"video"`` for the id of an environment."""
-        return MODALITIES.get(env, "image")
+        self._find_modules()
+        return modality_of(env)
 
     def wrap(self, envs: gym.vector.VectorEnv, wrappers: Sequence[WrapperSettings]) -> gym.vector.VectorEnv:
         """Put the wrappers that a recipe names around a vector environment, the innermost first."""
@@ -95,7 +95,14 @@ def load_agent_settings(recipe: Mapping[str, Any], *, algorithm: str | None = No
                 f"{known.origin('algorithm', 'name')}: algorithm.name: expected {algorithm!r}, the algorithm of this"
                 f" command, got {section['name']!r}: run python -m agents.{section['name']}, or choose another recipe"
             )
-    return load_settings(AgentSettings, known)
+    given = ("num_envs", "generator", "group_size", "prompts", "autoreset_mode", "tensors")
+    return load_settings(
+        AgentSettings,
+        known,
+        check_reward=rewards.check,
+        check_environment=partial(environment_problems, given=given),
+        check_prompts=partial(load_prompts, modality="image"),
+    )
 
 
 def agent_program(module: str, *, default_recipe: str, algorithm: str | None = None) -> Program[AgentSettings]:

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import re
+import resource
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+
+from envs.checking import environment_problems
+from flexgym.config import AgentSettings, DPOSettings, SB3Settings, SFTSettings
+from flexgym.config.load import load_settings
+from flexgym.config.recipe import apply_overrides, load_recipe
+from flexgym.core.errors import ConfigError, UnknownNameError
+from flexgym.core.problems import settings_error
+from flexgym.core.signatures import argument_problems
+from rewards.registry import reward_class
+from tests.config.wrong import ALL
+
+KINDS = {"agent": AgentSettings, "sft": SFTSettings, "dpo": DPOSettings, "sb3": SB3Settings}
+AGENT = {"algorithm": "algorithm: {name: grpo}\n", "reward": "reward: {name: ShapesOracle}\n"}
+JUDGE = {"judge": "judge: {source: x}\n", "data": "data: {files: [rows.jsonl]}\n"}
+VALID = {"agent": AGENT, "sft": JUDGE, "dpo": JUDGE, "sb3": {}}
+GIVEN = ("generator", "prompts", "num_envs", "autoreset_mode")
+
+
+def check_reward(name, settings):
+    problems = list(argument_problems(reward_class(name), settings))
+    if problems:
+        raise settings_error(problems)
+
+
+def load(path, kind, *overrides):
+    given = GIVEN if kind == "sb3" else (*GIVEN, "group_size")
+    return load_settings(
+        KINDS[kind],
+        apply_overrides(load_recipe(path), overrides),
+        check_reward=check_reward,
+        check_environment=partial(environment_problems, given=given),
+    )
+
+
+def write(path, wrong):
+    changed = re.findall(r"^(\w+):", wrong.text, flags=re.M)
+    text = "".join(section for name, section in VALID[wrong.kind].items() if name not in changed) + wrong.text
+    path.write_text(text)
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if line.endswith("# here")]
+    return lines[0] if lines else None
+
+
+@pytest.mark.parametrize("wrong", ALL, ids=[f"{number}-{wrong.name}" for number, wrong in enumerate(ALL)])
+def test_a_wrong_setting_is_refused_where_it_is_written(tmp_path, wrong):
+    path = tmp_path / "recipe.yaml"
+    line = write(path, wrong)
+    with pytest.raises(ConfigError) as refused:
+        load(path, wrong.kind)
+    message = str(refused.value)
+    expected = f"{path}:{line}: " if line else str(path)
+    assert message.startswith(expected), message
+    assert wrong.name in message
+    for words in wrong.says:
+        assert words in message
+    assert "pydantic" not in message
+
+
+def test_there_are_more_than_sixty_of_them():
+    assert len(ALL) >= 60
+    assert len({wrong.text + wrong.kind for wrong in ALL}) == len(ALL)
+
+
+@pytest.mark.parametrize("kind", VALID)
+def test_the_recipe_around_them_is_valid(tmp_path, kind):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("".join(VALID[kind].values()))
+    assert isinstance(load(path, kind), KINDS[kind])
+
+
+def test_all_that_is_wrong_is_reported_at_once_and_in_its_place(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "algorithm: {name: grpo}\nreward:\n  name: JPEGCompressibility\n  settings: {x: 1}\ntraining:\n  lr: -1\n"
+    )
+    with pytest.raises(ConfigError) as refused:
+        load(path, "agent", "rollout.group_size=1", "learners.num_learners=2", "generator.lora={rnak: 4}")
+    message = str(refused.value)
+    assert message.startswith("5 settings cannot work:\n")
+    assert f"{path}:6: training.lr: expected number >= 0" in message
+    assert f"{path}:4: reward.settings.x: " in message
+    assert "override 'rollout.group_size=1': rollout.group_size: expected whole number >= 2, got 1" in message
+    assert "override 'learners.num_learners=2': learners.num_learners: is now resources.num_learners" in message
+    assert "override 'generator.lora={rnak: 4}': generator.lora.rnak: unknown setting. Did you mean 'rank'?" in message
+
+
+def test_an_override_hides_what_the_file_says(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(AGENT["algorithm"] + AGENT["reward"] + "training:\n  lr: high\n")
+    assert load(path, "agent", "training.lr=1e-4").training.lr == 1e-4
+
+
+def test_wrong_names_alone_are_unknown_names(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(AGENT["algorithm"] + AGENT["reward"] + "training:\n  lrr: 1\n")
+    with pytest.raises(UnknownNameError, match=r"recipe\.yaml:4: training\.lrr: .*Did you mean 'lr'"):
+        load(path, "agent")
+    with pytest.raises(ConfigError) as refused:
+        load(path, "agent", "rollout.group_size=0")
+    assert not isinstance(refused.value, UnknownNameError)
+
+
+def test_a_wrong_recipe_is_refused_in_seconds_and_without_ray(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(AGENT["algorithm"] + AGENT["reward"] + "generator:\n  lora: {rnak: 4}\n")
+    code = (
+        "import sys\nimport agents.grpo\nfrom flexgym.config import AgentSettings\n"
+        "from flexgym.config.load import load_settings\nfrom flexgym.config.recipe import load_recipe\n"
+        f"try:\n    load_settings(AgentSettings, load_recipe({str(path)!r}))\n"
+        "except Exception as error:\n    print(type(error).__name__)\n"
+        "print([name for name in ('ray', 'diffusers', 'transformers') if name in sys.modules])\n"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.stdout.split("\n")[:2] == ["UnknownNameError", "[]"]
+    # The processor's time: on a machine with other work the clock on the wall says little.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3.0
