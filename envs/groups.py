@@ -116,6 +116,11 @@ class GroupBatch:
         return box(-np.inf, np.inf, self.latents.shape[1:])
 
     @property
+    def episode_length(self) -> int:
+        """Number of steps of an episode."""
+        return self.num_steps
+
+    @property
     def finished(self) -> NDArray[np.bool_]:
         """Which groups have taken their last step, ``[P]``."""
         return self.steps == self.num_steps

@@ -14,6 +14,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from flexgym.core.choice import check_count
 from flexgym.core.errors import ConfigError
+from flexgym.environment import environment_modality
 from flexgym.flow import NoiseScale, WindowSchedule, blended_advantages, noise_scale
 from flexgym.flow.advantage import advantage_options
 from flexgym.rllib.memory import MemoryConfig
@@ -23,9 +24,7 @@ from flexgym.shapes.sampling import sample_prompts
 from flexgym.types import GroupScores, Prompt, stacked_term
 
 if TYPE_CHECKING:
-    from rewards import Reward
-
-MODALITIES = {"FlexT2I-v0": "image", "FlexT2V-v0": "video"}
+    from flexgym.reward import Reward
 
 
 class FlowAlgorithmConfig(MemoryConfig):
@@ -282,8 +281,8 @@ class FlowAlgorithmConfig(MemoryConfig):
 
     @property
     def modality(self) -> str:
-        """``"image"`` or ``"video"``."""
-        return MODALITIES.get(str(self.env), "image")
+        """Modality of the environment, ``"image"`` or ``"video"``."""
+        return environment_modality(str(self.env))
 
     @property
     def env_arguments(self) -> dict[str, Any]:
