@@ -9,11 +9,10 @@ from typing import Any
 import rewards
 from envs.prompts import load_prompts
 from flexgym.core.errors import ConfigError
+from flexgym.reward import Reward
 from flexgym.rllib.config import FlowAlgorithmConfig
 from flexgym.types import Prompt
-from rewards.base import Reward
 from rewards.named import watched_reward
-from rewards.registry import reward_class
 
 
 class AgentConfig(FlowAlgorithmConfig):
@@ -55,11 +54,12 @@ class AgentConfig(FlowAlgorithmConfig):
         sys.path.extend(path for path in self.import_paths if path not in sys.path)
 
     def validate(self) -> None:
-        """Check the names of rewards besides what `FlowAlgorithmConfig.validate` checks."""
+        """Check the rewards and their settings besides what `FlowAlgorithmConfig.validate` checks."""
         super().validate()
         self.import_paths = self.import_paths or tuple(str(Path(path).resolve()) for path in sys.path)
-        for name in (self.reward_name, *([self.verification_reward] if self.verification_reward else [])):
-            reward_class(name)
+        rewards.check(self.reward_name, self.reward_settings)
+        if self.verification_reward:
+            rewards.check(self.verification_reward, {})
         for section, entries in (
             ("reward.monitors", self.monitors),
             ("verification.rewards", self.verification_rewards),

@@ -18,7 +18,6 @@ from flexgym.runs.command import recipe_command
 from flexgym.runs.recipe import Recipe
 from flexgym.sb3.settings import SB3Settings
 from flexgym.sb3.training_run import SB3Run
-from rewards.registry import vector_wrapper
 
 DEFAULT_RECIPE = "sb3_ppo_shapes_t2i_control.yaml"
 PROGRAM = "python -m agents.sb3_ppo"
@@ -36,13 +35,13 @@ def make_run(recipe: Recipe, resume: Path | None = None) -> SB3Run:
         ConfigError: for a value that cannot work.
     """
     settings = SB3Settings.parse(recipe)
-    vector_wrapper(settings.reward.name)  # an unknown name is told before a folder is made
+    rewards.check(settings.reward.name, settings.reward.settings)  # before a folder is made
     verifier = rewards.make(settings.verification.reward)
     return SB3Run(settings, wrap=_wrap, verifier=verifier, resume=resume, command=PROGRAM.split())
 
 
 def _wrap(envs: VectorEnv, name: str, settings: Mapping[str, Any]) -> VectorEnv:
-    return vector_wrapper(name)(envs, **settings)
+    return rewards.vector.wrap(envs, name, **settings)
 
 
 def _train(recipe: Recipe, resume: Path | None) -> None:

@@ -17,13 +17,14 @@ import itertools
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flexgym.core.choice import describe
 from flexgym.core.errors import ConfigError, RewardError, built_settings, unknown_name
+from flexgym.core.typed import check_fields
 from flexgym.judge.aggregation import WinRate, make_aggregation, pair_wins, win_rates
 from flexgym.judge.assessment import ANCHOR_KEYWORDS
 from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
@@ -121,18 +122,33 @@ class Tournament:
         return np.asarray(weights, dtype=np.float64)
 
 
+class TournamentSettings(TypedDict, total=False):
+    """The fields of `Tournament` as keyword arguments."""
+
+    schedule: Schedule | str | Mapping[str, Any]
+    both_orders: bool
+    aggregation: WinRate | str | Mapping[str, Any]
+    variant: str
+    alpha: float
+    category_weights: Sequence[float] | None
+    min_comparisons: int
+    max_failure_share: float
+    seed: int
+
+
 def make_tournament(settings: Tournament | Mapping[str, Any] | None) -> Tournament:
-    """A tournament from a recipe.
+    """Build a tournament from a recipe.
 
     Args:
-        settings: the fields of `Tournament` by name; None is the paper's.
+        settings: fields of `Tournament` by name; None for the settings of the paper.
 
     Raises:
-        ConfigError: a value that cannot work.
-        UnknownNameError: no such setting; the message holds the nearest one.
+        ConfigError: for a value that cannot work.
+        UnknownNameError: for an unknown setting; the message names the nearest one.
     """
     if isinstance(settings, Tournament):
         return settings
+    check_fields("the tournament", Tournament, settings)
     return built_settings("the tournament", Tournament, settings)
 
 

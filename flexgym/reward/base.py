@@ -1,38 +1,32 @@
-"""What a reward is: groups of samples in, scores of each group out.
-
-A new reward is one new file in this package with one class marked by `register`; its Gymnasium wrapper, its vector twin
-and its name for `rewards.make` follow from that class.
-"""
+"""The contract of rewards: groups of samples in, scores of each group out."""
 
 from __future__ import annotations
 
-import inspect
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flexgym.core.errors import ConfigError, check_names
+from flexgym.core.arguments import recorded
 from flexgym.judge import Judge, Tournament, judge_groups, make_tournament
+from flexgym.reward.guard import FailedSamples, OneAtATime, guarded_scores, sample_scores
+from flexgym.reward.known import KnownPair
 from flexgym.types import GroupScores, Prompt, SampleGroup
-from rewards.guard import FailedSamples, OneAtATime, checked_deadline, guarded_scores, sample_scores
-from rewards.known import KnownPair, fitting_and_other_prompt
 
-PROTOCOL_SETTINGS = ("deadline_s", "failed_samples")
-"""Settings that every reward takes besides its own, see `build`."""
+_WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 class Reward(ABC):
     """Scores groups of finished samples.
 
     Attributes:
-        name: how the reward is called in `rewards.make`, in the terms of its scores and in its failure counts; by
-            default the class's name with underscores.
+        name: name of the reward in its scores, metrics and failure counts; by default the class name in lower case
+            with underscores.
         deadline_s: seconds that one call of `score` may take; None for no limit.
     """
 
@@ -43,7 +37,9 @@ class Reward(ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" not in vars(cls):
-            cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
+            cls.name = _WORD_STARTS.sub("_", cls.__name__).lower()
+        if "__init__" in vars(cls):
+            cls.__init__ = recorded(cls.__init__)  # type: ignore[method-assign]
 
     @abstractmethod
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
@@ -57,7 +53,7 @@ class Reward(ABC):
         """
 
     def guarded(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
-        """`score` under the protocol: what everything that uses a reward calls.
+        """Call `score` and turn whatever goes wrong into failed samples; wrappers and agents call this.
 
         A reward that raises, answers in another form than agreed, with NaN or infinity, or not within ``deadline_s``
         has failed on these samples: they are NaN, counted under its name and kept in `failed`.
@@ -69,7 +65,7 @@ class Reward(ABC):
             One `GroupScores` per group, whatever the reward does.
 
         Raises:
-            FlexGymError: what the reward says on purpose, such as that no judge server is left.
+            FlexGymError: raised by the reward on purpose, for example because no judge server is left.
         """
 
         def scored() -> list[GroupScores]:
@@ -81,11 +77,11 @@ class Reward(ABC):
 
     @cached_property
     def failed(self) -> FailedSamples:
-        """The latest samples that got no score; `keep_failed` has them written to a folder."""
+        """The latest samples without a score; `keep_failed` changes where they are kept."""
         return FailedSamples()
 
     def keep_failed(self, failed: FailedSamples) -> None:
-        """Keep samples without a score there from now on."""
+        """Keep samples without a score in ``failed`` from now on."""
         self.failed = failed
 
     @cached_property
@@ -95,11 +91,11 @@ class Reward(ABC):
     def submit(self, groups: Sequence[SampleGroup]) -> Future[list[GroupScores]]:
         """Score in the background, so that judging overlaps with the next rollout.
 
-        Submissions are worked off one after the other by a single thread, so a reward needs no locks as long as
-        nobody calls `score` beside it.
+        A single thread works through the submissions in order, so a reward needs no locks as long as nobody calls
+        `score` at the same time.
 
         Args:
-            groups: as for `score`; the arrays must not be written to until the future is done.
+            groups: as for `score`; do not write to the arrays before the future is done.
 
         Returns:
             The future of what `guarded` returns.
@@ -108,37 +104,52 @@ class Reward(ABC):
             self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"reward-{self.name}")
         return self._worker.submit(self.guarded, groups)
 
-    def known_pairs(self) -> list[KnownPair]:
-        """Samples that it must tell apart when it is set up right, for `rewards.validate`.
+    @classmethod  # noqa: B027 (nothing more to check by default)
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Reject settings that cannot work, without building or loading anything; accepts all by default.
 
-        By default pictures of shapes and captions that fit one of them.
+        Names, and types where the constructor is annotated, are checked before. Override this to check more, such as
+        the fields of a nested mapping.
+
+        Args:
+            settings: keyword arguments of the constructor.
+
+        Raises:
+            ConfigError: if a value cannot work.
         """
-        return fitting_and_other_prompt()
+
+    def known_pairs(self) -> list[KnownPair] | None:
+        """Return samples that the reward must tell apart if it is set up correctly, for ``rewards.validate``.
+
+        Returns:
+            The pairs; None, the default, for images of shapes with captions that fit one of them.
+        """
+        return None
 
     def metrics(self) -> dict[str, float]:
-        """What the reward says of its own work, such as tokens and latency; logged under ``judge/``."""
+        """Return metrics of the reward's own work, such as tokens and latency; logged under ``judge/``."""
         return {}
 
     def close(self) -> None:
-        """Wait for submitted work and let go of the worker thread; a later `submit` starts a new one."""
+        """Wait for submitted work and end the worker thread; a later `submit` starts a new one."""
         if self._worker is not None:
             self._worker.shutdown(wait=True)
             self._worker = None
 
 
 class PointwiseReward(Reward):
-    """A reward that looks at one sample at a time; only `score_samples` has to be written."""
+    """A reward that scores one sample at a time; only `score_samples` has to be written."""
 
     @abstractmethod
-    def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> ArrayLike:
         """Score the samples of one prompt.
 
         Args:
-            prompt: what they were generated for.
+            prompt: the prompt that the samples were generated for.
             samples: uint8 ``[n, H, W, 3]`` or ``[n, F, H, W, 3]``.
 
         Returns:
-            ``[n]``, higher is better; NaN for a sample that cannot be scored. An exception fails all n.
+            Numbers ``[n]``, higher is better; NaN for a sample that cannot be scored. An exception fails all n.
         """
 
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
@@ -146,11 +157,11 @@ class PointwiseReward(Reward):
         return [self.score_group(group, partial(self.score_samples, group.prompt, group.samples)) for group in groups]
 
     def score_group(self, group: SampleGroup, scorer: Callable[[], ArrayLike]) -> GroupScores:
-        """The scores of one group by a scorer that may fail, for rewards that prepare many groups together.
+        """Score one group with a scorer that may fail, for rewards that prepare many groups together.
 
         Args:
-            group: what is scored.
-            scorer: gives what `score_samples` gives. When it raises, all samples of this group are NaN and counted.
+            group: the group.
+            scorer: returns what `score_samples` returns. If it raises, all samples of the group are NaN and counted.
         """
         rewards, failures = sample_scores(scorer, len(group))
         self.failed.keep(self.name, group, failures)
@@ -165,91 +176,20 @@ class JudgeReward(Reward):
     """A reward from pairwise judgements: every group holds a tournament.
 
     Args:
-        judge: who compares the pairs.
-        tournament: who meets whom and how verdicts become rewards, or the fields of such a `Tournament` by name; the
-            paper's settings when None.
+        judge: compares the pairs.
+        tournament: the schedule and how verdicts become rewards, or the fields of a `Tournament` by name; the settings
+            of the paper if None.
     """
 
     def __init__(self, judge: Judge, tournament: Tournament | Mapping[str, Any] | None = None) -> None:
         self.judge = judge
         self.tournament = make_tournament(tournament)
 
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Check the fields of the tournament."""
+        make_tournament(settings.get("tournament"))
+
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
-        """Judge the pairs of all groups together; see `flexgym.judge.tournament_scores` for the terms."""
+        """Judge the pairs of all groups together; `flexgym.judge.tournament_scores` explains the terms."""
         return judge_groups(self.judge, groups, tournament=self.tournament)
-
-
-_CLASSES: dict[str, type[Reward]] = {}
-RewardClass = TypeVar("RewardClass", bound=type[Reward])
-
-
-def register(name: str) -> Callable[[RewardClass], RewardClass]:
-    """Class decorator that makes a reward known by name.
-
-    Args:
-        name: in lower case with underscores, and the file's name for rewards of this package. The class is called
-            the same in capitals: ``clip_score`` and ``CLIPScore``.
-
-    Raises:
-        ConfigError: when name and class name do not agree, or the name is taken by another class.
-    """
-
-    def decorate(cls: RewardClass) -> RewardClass:
-        key = name_key(name)
-        if key != name_key(cls.__name__):
-            raise ConfigError(f"reward {name!r} must be a class of the same name in capitals, got {cls.__name__!r}")
-        known = _CLASSES.get(key)
-        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ConfigError(f"reward name {name!r} is taken by {known.__module__}.{known.__qualname__}")
-        cls.name = name
-        _CLASSES[key] = cls
-        return cls
-
-    return decorate
-
-
-def build(cls: Callable[..., Reward], settings: Mapping[str, Any]) -> Reward:
-    """A reward with its settings and with those of the protocol.
-
-    Args:
-        cls: the reward's class.
-        settings: its keyword arguments, and for every reward ``deadline_s``, see `Reward`, and ``failed_samples``, a
-            folder that samples without a score are written to.
-
-    Raises:
-        UnknownNameError: a setting that the reward does not have; the message holds the nearest one.
-        ConfigError: a setting that cannot work or is missing.
-    """
-    own = {name: value for name, value in settings.items() if name not in PROTOCOL_SETTINGS}
-    known = _setting_names(cls)
-    if known is not None:
-        check_names(f"setting of {getattr(cls, 'name', 'the reward')}", own, [*known, *PROTOCOL_SETTINGS])
-    deadline_s = checked_deadline(settings.get("deadline_s"))
-    try:
-        inspect.signature(cls).bind(**own)
-    except TypeError as error:
-        raise ConfigError(f"{getattr(cls, 'name', cls)}: {error}") from None
-    reward = cls(**own)
-    if deadline_s is not None:
-        reward.deadline_s = deadline_s
-    if settings.get("failed_samples") is not None:
-        reward.keep_failed(FailedSamples(settings["failed_samples"]))
-    return reward
-
-
-def _setting_names(cls: Callable[..., Reward]) -> list[str] | None:
-    """The keyword arguments of a reward; None where it takes any and checks them itself."""
-    parameters = inspect.signature(cls).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return None
-    return [parameter.name for parameter in parameters]
-
-
-def registered() -> dict[str, type[Reward]]:
-    """The classes registered so far, by `name_key`; `rewards.names` also knows those not imported yet."""
-    return dict(_CLASSES)
-
-
-def name_key(name: Any) -> str:
-    """What ``"clip_score"`` and ``"CLIPScore"`` have in common."""
-    return str(name).replace("_", "").lower()

@@ -1,4 +1,4 @@
-"""Gymnasium wrappers that put a reward on an environment of sample groups, one environment or a batch of them."""
+"""Gymnasium wrappers that put a reward on an environment of sample groups, single or vector."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
 from flexgym.core.errors import ConfigError
+from flexgym.reward.base import Reward
 from flexgym.types import GroupScores, Prompt, SampleGroup
-from rewards.base import Reward, build
 
 INFO_KEYS = ("group_rewards", "reward_terms", "reward_weights", "reward_failures", "assessments", "assessed_pairs")
-"""What a reward wrapper adds to the info of the last step of an episode."""
+"""Keys that a reward wrapper adds to the info of the last step of an episode."""
 
 
-class RewardWrapper(gym.Wrapper, RecordConstructorArgs):
+class RewardWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Scores the finished group at the end of an episode.
 
     At the step that ends the episode, the scalar reward becomes the mean of the valid group rewards, and info gains:
 
     - ``group_rewards``: float32 ``[G]``, NaN where a sample could not be scored;
-    - ``reward_terms``: the named parts behind it, float32 ``[G]`` each;
-    - ``reward_weights``: weight of each term, empty for rewards without;
+    - ``reward_terms``: the named parts of the rewards, float32 ``[G]`` each;
+    - ``reward_weights``: weight of each term; empty for rewards without weighted terms;
     - ``reward_failures``: number of failed judgements by kind;
-    - ``assessments``: what a judge wrote, one per pair; empty for pointwise rewards;
-    - ``assessed_pairs``: which samples each of them is about, the one shown first in front.
+    - ``assessments``: the judge's assessments, one per pair; empty for pointwise rewards;
+    - ``assessed_pairs``: indices of the two samples of each assessment, in the order in which they were shown.
 
-    When no sample of a group could be scored, the scalar reward is NaN, since zero would be learnt from like any other
-    score. An agent that cannot skip such an episode must look at ``np.isnan(reward)``. Previews of earlier steps are
-    not scored, so watching a group form does not change what it earns.
+    If no sample of a group could be scored, the scalar reward is NaN, since an agent would learn from zero as from any
+    other score. An agent that cannot skip such an episode must check ``np.isnan(reward)``. Previews of earlier steps
+    are not scored.
 
     Args:
-        env: an environment whose last info holds ``samples`` (uint8 ``[G, ...]``) and ``prompt``.
-        reward: what scores the groups; closed together with the environment.
+        env: an environment whose last info has ``samples`` (uint8 ``[G, ...]``) and ``prompt``.
+        reward: the reward that scores the groups; closed together with the environment.
     """
 
     def __init__(self, env: gym.Env, reward: Reward) -> None:
@@ -46,7 +46,7 @@ class RewardWrapper(gym.Wrapper, RecordConstructorArgs):
         self.scorer = reward
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Step the environment and score the group where the episode ends."""
+        """Step the environment and score the group if the episode ends."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         if (terminated or truncated) and "samples" in info:
             scores = self.scorer.guarded([SampleGroup(_checked_prompt(info.get("prompt")), info["samples"])])[0]
@@ -63,14 +63,14 @@ class RewardWrapper(gym.Wrapper, RecordConstructorArgs):
 
 
 class VectorRewardWrapper(VectorWrapper):
-    """The same for a batch of environments: all groups that end at a step are scored in one call.
+    """Scores the finished groups of a vector environment: all groups that end at a step in one call.
 
-    Rewards and info are what `RewardWrapper` around each of the environments would give: info holds arrays with
-    boolean ``_key`` masks, in ``final_info`` when the environment resets within the same step.
+    Rewards and info equal those of a `RewardWrapper` around each of the environments: info holds arrays with boolean
+    ``_key`` masks, in ``final_info`` if the environment resets within the same step.
 
     Args:
         env: a vector environment of P groups.
-        reward: what scores the groups; closed together with the environment.
+        reward: the reward that scores the groups; closed together with the environment.
     """
 
     def __init__(self, env: VectorEnv, reward: Reward) -> None:
@@ -101,7 +101,7 @@ class VectorRewardWrapper(VectorWrapper):
     def _score_rows(
         self, rows: NDArray[np.intp], rewards: NDArray[np.float64], infos: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Write the scalar rewards of the given rows and return infos with what was found."""
+        """Write the scalar rewards of the given rows into ``rewards`` and return infos with the scores."""
         prompts = infos.get("prompt", np.full(self.num_envs, None))
         groups = [SampleGroup(_checked_prompt(prompts[row]), infos["samples"][row]) for row in rows]
         # An inner reward wrapper has used the same keys; its values must not be mixed with ours.
@@ -113,7 +113,7 @@ class VectorRewardWrapper(VectorWrapper):
 
 
 def group_info(scores: GroupScores) -> dict[str, Any]:
-    """The scores of a group as info entries, named as in `INFO_KEYS`, in types that Gymnasium can batch."""
+    """Return the scores of a group as info entries, named as in `INFO_KEYS`, in types that Gymnasium can batch."""
     return {
         "group_rewards": scores.rewards,
         "reward_terms": dict(scores.terms),
@@ -122,31 +122,6 @@ def group_info(scores: GroupScores) -> dict[str, Any]:
         "assessments": scores.assessments,
         "assessed_pairs": () if scores.pairs is None else tuple(map(tuple, scores.pairs.tolist())),
     }
-
-
-def single_twin(cls: type[Reward]) -> type[RewardWrapper]:
-    """Make the wrapper class of a reward, called ``Wrapper(env, **settings of the reward)``."""
-
-    def __init__(self: RewardWrapper, env: gym.Env, **settings: Any) -> None:
-        # Recorded first, so that the spec of the wrapped environment holds plain settings in place of a built reward.
-        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **settings)
-        RewardWrapper.__init__(self, env, build(cls, settings))
-
-    return type(cls.__name__, (RewardWrapper,), _twin_body(cls, __init__, "rewards"))
-
-
-def vector_twin(cls: type[Reward]) -> type[VectorRewardWrapper]:
-    """Make the vector wrapper class of a reward, called ``Wrapper(envs, **settings of the reward)``."""
-
-    def __init__(self: VectorRewardWrapper, env: VectorEnv, **settings: Any) -> None:
-        VectorRewardWrapper.__init__(self, env, build(cls, settings))
-
-    return type(cls.__name__, (VectorRewardWrapper,), _twin_body(cls, __init__, "rewards.vector"))
-
-
-def _twin_body(cls: type[Reward], init: Any, module: str) -> dict[str, Any]:
-    # The module is where attribute access finds the class again, as pickle and environment specs do.
-    return {"__init__": init, "__module__": module, "__qualname__": cls.__name__, "__doc__": cls.__doc__}
 
 
 def _checked_prompt(prompt: Any) -> Prompt:

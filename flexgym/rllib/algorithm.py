@@ -26,7 +26,7 @@ from flexgym.runs.verification import Verification
 from flexgym.types import GroupScores, Prompt, SampleGroup, stacked_term
 
 if TYPE_CHECKING:
-    from rewards import Reward
+    from flexgym.reward import Reward
 
 METRICS = "flexgym"
 """Where the metrics of an iteration stand in RLlib's result."""

@@ -13,7 +13,7 @@ from flexgym.runs.recipe import Recipe
 from flexgym.types import Prompt
 
 if TYPE_CHECKING:
-    from rewards import Reward
+    from flexgym.reward import Reward
 
 
 class PlannedConfig(FlowAlgorithmConfig):

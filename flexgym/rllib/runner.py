@@ -27,8 +27,8 @@ from flexgym.rollout import Rollout, collect, concatenate
 from flexgym.types import GroupScores
 
 if TYPE_CHECKING:
+    from flexgym.reward import Reward
     from flexgym.rllib.config import FlowAlgorithmConfig
-    from rewards import Reward
 
 Scoring = Future[tuple[list[GroupScores], float]]
 """Scores that are being made, and when they were there (`time.perf_counter`)."""

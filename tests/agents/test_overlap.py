@@ -10,9 +10,9 @@ import pytest
 
 from agents.pref_grpo import PrefGRPOConfig
 from flexgym.core.errors import JudgeUnavailableError
+from flexgym.reward import Reward
 from flexgym.rllib.algorithm import METRICS
 from flexgym.types import GroupScores
-from rewards.base import Reward
 from tests.agents.small import largest_difference, train, weights
 
 pytestmark = pytest.mark.usefixtures("cluster")

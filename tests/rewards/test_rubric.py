@@ -9,12 +9,12 @@ import rewards
 from agents.pref_grpo import PrefGRPOConfig
 from flexgym.core.errors import ConfigError, JudgeUnavailableError, UnknownNameError
 from flexgym.flow import blended_advantages
+from flexgym.reward import PointwiseReward, Reward
 from flexgym.rllib.algorithm import reward_metrics
 from flexgym.rllib.recipe import apply_recipe, describe
 from flexgym.types import GroupScores, Prompt, SampleGroup
-from rewards.base import PointwiseReward, Reward
 from rewards.rubric import Rubric, Term
-from tests.rewards.test_wrappers import GroupEnv, run
+from tests.reward.test_wrappers import GroupEnv, run
 
 
 class First(PointwiseReward):
@@ -183,8 +183,8 @@ def test_a_term_that_breaks_is_a_failed_score_with_its_name(tmp_path):
     ("settings", "error", "message"),
     [
         ({"terms": []}, ConfigError, "expected a list of terms"),
-        ({"terms": {"reward": "clip_score"}}, ConfigError, "expected a list of terms"),
-        ({"terms": [{"reward": "shapes_orcle"}]}, UnknownNameError, "Did you mean 'shapes_oracle'"),
+        ({"terms": {"reward": "clip_score"}}, ConfigError, "terms of rubric: expected a list"),
+        ({"terms": [{"reward": "shapes_orcle"}]}, UnknownNameError, "Did you mean 'ShapesOracle'"),
         ({"terms": [{"reward": "shapes_oracle", "wieght": 1}]}, UnknownNameError, "Did you mean 'weight'"),
         ({"terms": [{"weight": 1}]}, ConfigError, "missing"),
         ({"terms": [{"reward": "shapes_oracle"}] * 2}, ConfigError, "two terms are called 'shapes_oracle'"),
@@ -244,7 +244,7 @@ def test_a_recipe_makes_the_rubric_the_monitors_and_the_evaluations():
 def test_names_in_a_recipe_are_checked_before_anything_is_loaded():
     config = PrefGRPOConfig()
     config.reward(monitors=[{"reward": "ShapesVerifer"}])
-    with pytest.raises(UnknownNameError, match="Did you mean 'shapes_verifier'"):
+    with pytest.raises(UnknownNameError, match="Did you mean 'ShapesVerifier'"):
         config.validate()
     config.reward(monitors=["ShapesVerifier"]).verification(rewards=["no_such:Reward"])
     with pytest.raises(ConfigError, match="'no_such' cannot be imported"):
