@@ -52,7 +52,7 @@ def make_run(
 
 
 def _wrap(envs: VectorEnv, name: str, settings: Mapping[str, Any]) -> VectorEnv:
-    return vector_wrapper(name)(envs, **settings)
+    return rewards.vector.wrap(envs, name, **settings)
 
 
 def load_sb3_settings(recipe: Recipe) -> SB3Settings:

@@ -12,10 +12,10 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from flexgym.algorithm import Algorithm, CopySchedule
 from flexgym.config import AgentSettings
 from flexgym.flow.window import WindowSchedule
+from flexgym.reward import Reward
 from flexgym.rllib.module import FlowModule
 from flexgym.shapes.sampling import sample_prompts
 from flexgym.types import Prompt
-from rewards.base import Reward
 
 EMA = "ema"
 """Name of the weight copy that is verified and saved."""
