@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,6 +37,7 @@ def training_command(
     *,
     default_recipe: str,
     program: str,
+    summary: str | None,
     dry_run: Callable[[Recipe], Iterable[str]] | None = None,
 ) -> Callable[..., None]:
     """Make the function behind a command that trains, for `typer.Typer.command`.
@@ -47,6 +49,7 @@ def training_command(
         make_run: makes the run.
         default_recipe: recipe of a new run without ``--config``.
         program: words that start the program, for messages.
+        summary: what the command trains, for ``--help``.
         dry_run: checks a recipe without training and returns lines for the user; adds the option ``--dry-run``.
     """
 
@@ -71,7 +74,9 @@ def training_command(
     ) -> None:
         run(overrides, config, resume, only_check=only_check)
 
-    return command if dry_run is None else command_with_dry_run
+    chosen = command if dry_run is None else command_with_dry_run
+    chosen.__doc__ = f"{inspect.cleandoc(summary or '')}\n\nA new run takes the recipe {default_recipe} unless --config names another one."
+    return chosen
 
 
 def chosen_recipe(overrides: Sequence[str], *, config: str | None, resume: Path | None, default: str) -> Recipe:
@@ -99,8 +104,8 @@ def run_training_command(make_run: MakeRun, *, default_recipe: str, program: str
         make_run: see `training_command`.
         default_recipe: see `training_command`.
         program: see `training_command`.
-        summary: for ``--help``.
+        summary: see `training_command`.
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(help=summary)(training_command(make_run, default_recipe=default_recipe, program=program))
+    app.command()(training_command(make_run, default_recipe=default_recipe, program=program, summary=summary))
     app(prog_name=program)
