@@ -50,7 +50,7 @@ def _stage(name: str) -> Any:
     return RewardDPOConfig()
 
 
-def _make_run(stage: str, recipe: Recipe, resume: Path | None, command: Sequence[str]) -> TrainingRun:
+def _make_run(recipe: Recipe, resume: Path | None, command: Sequence[str], *, stage: str) -> TrainingRun:
     from flexgym.rllib.recipe import apply_recipe
     from flexgym.rm.trainable import JudgeTrainable
     from flexgym.runs.loop import TrainingRun
@@ -62,7 +62,7 @@ def _make_run(stage: str, recipe: Recipe, resume: Path | None, command: Sequence
     return TrainingRun(JudgeTrainable(config), settings, resume=resume, command=command)
 
 
-def _plan(stage: str, recipe: Recipe) -> list[str]:
+def _plan(recipe: Recipe, *, stage: str) -> list[str]:
     from flexgym.rllib.recipe import apply_recipe
     from flexgym.rm.plan import make_plan
 
@@ -71,12 +71,13 @@ def _plan(stage: str, recipe: Recipe) -> list[str]:
 
 
 for _name, _summary in STAGES.items():
-    train_app.command(_name, help=_summary)(
+    train_app.command(_name)(
         training_command(
-            partial(_make_run, _name),
+            partial(_make_run, stage=_name),
             default_recipe=f"rm_{_name}_qwen3vl_8b.yaml",
             program=f"{PROGRAM} train {_name}",
-            dry_run=partial(_plan, _name),
+            summary=_summary,
+            dry_run=partial(_plan, stage=_name),
         )
     )
 
