@@ -8,8 +8,8 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from envs.features import PROMPT_FEATURES, prompt_features
 from envs.groups import GroupBatch, box
@@ -59,7 +59,7 @@ class ControlBatch(GroupBatch):
         ranges = [guidance or (1.0, max(2.0 * own, _LEAST_RANGE)), eta]
         self._low, self._high = np.array([_bounds(*named) for named in zip(("guidance", "eta"), ranges, strict=True)]).T
         self._noise = noise
-        _check_noise(noise, float(self._high[1]))
+        noise_scale(noise, float(self._high[1]))  # raises for an unknown name or an eta that it cannot have
         self._ends = _ends(decisions, self.num_steps)
         share = (np.clip([own, 0.0], self._low, self._high) - self._low) / (self._high - self._low)
         self.default_action: NDArray[np.float32] = (2.0 * share - 1.0).astype(np.float32)
@@ -107,7 +107,7 @@ class ControlBatch(GroupBatch):
         """
         self._check_running(active)
         chosen = self._checked(actions, active)
-        latents, steps = self.latents.copy(), self.steps.copy()
+        latents, steps = self.latents.clone(), self.steps.copy()
         for slot in np.flatnonzero(active).tolist():
             self._actions[slot] = chosen[slot]
             steps[slot] = next(end for end in self._ends if end > self.steps[slot])
@@ -129,7 +129,7 @@ class ControlBatch(GroupBatch):
             )
         return chosen
 
-    def _denoise(self, slot: int, end: int) -> NDArray[np.float32]:
+    def _denoise(self, slot: int, end: int) -> Tensor:
         """The latents of a group after the steps up to ``end``, sampled as its action says."""
         prompt = self.prompts[slot]
         assert prompt is not None
@@ -137,14 +137,14 @@ class ControlBatch(GroupBatch):
         generator = self.generator.with_settings(guidance_scale=guidance)
         noise = noise_scale(self._noise, eta) if eta else ODE()
         policy = FlowPolicy(generator, noise, seed=int(self._noise_rngs[slot].integers(2**62)))
-        latents = torch.from_numpy(self.latents[slot])[None]
+        latents = self.latents[slot][None]
         for step in range(int(self.steps[slot]), end):
             level = self.sigmas[step : step + 1, None]
-            observation = {"prompt": (prompt.text,), "latents": latents.numpy(), "sigma": level}
+            observation = {"prompt": (prompt.text,), "latents": latents, "sigma": level}
             if prompt.first_frame is not None:
                 observation["first_frame"] = prompt.first_frame.pixels[None]
             latents = policy.act(observation).latents
-        return latents[0].numpy()
+        return latents[0]
 
     def settings_of(self, slot: int) -> tuple[float, float]:
         """Guidance scale and amount of noise that a group was last sampled with."""
@@ -159,6 +159,9 @@ class ControlBatch(GroupBatch):
             "sigma": self.sigmas[self.steps][:, None],
             "last_action": self._actions.copy(),
         }
+
+    def shared_infos(self) -> None:
+        """Return None: each group has infos of its own."""
 
     def info(self, slot: int) -> dict[str, Any]:
         """That of `GroupBatch`, and after a step the guidance scale and the amount of noise behind the action."""
@@ -222,11 +225,6 @@ def _bounds(name: str, bounds: Any) -> tuple[float, float]:
     if not (0.0 <= low < high and math.isfinite(high)):
         raise ConfigError(f"{name} must be two finite values of at least 0, the lesser one first, got {bounds!r}")
     return low, high
-
-
-def _check_noise(name: str, eta: float) -> None:
-    if noise_scale(name, eta).to_clean:
-        raise ConfigError(f"noise {name!r} adds nothing to the steps of sampling: choose 'cps', 'flow' or 'dance'")
 
 
 def _ends(decisions: Any, num_steps: int) -> list[int]:

@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from envs.prompts import PromptSource, PromptSpace, as_prompt, load_prompts
-from envs.render import render_group
 from flexgym.core.errors import ActionError, ConfigError, GeneratorError, check_names, unknown_name
+from flexgym.core.grids import draw_group
 from flexgym.flow import predicted_clean
 from flexgym.generators.base import FlowGenerator
+from flexgym.generators.family import FIRST_FRAME
 from flexgym.generators.loader import load_generator
 from flexgym.generators.sampling import SETTINGS
 from flexgym.types import Prompt
@@ -67,6 +68,8 @@ class GroupBatch:
         group_size: samples G of a group, at least 2.
         num_groups: P.
         preview: whether the info of each step holds samples.
+        tensors: whether observations hold latents as a tensor on the generator's device, and actions come as one. No
+            latents are then copied to the host or back, nor is an action copied: the caller must not write to it.
 
     Raises:
         ConfigError: for a group of fewer than `smallest`, or prompts without the first frames that a generator takes.
@@ -79,7 +82,14 @@ class GroupBatch:
     """Samples of a group at least."""
 
     def __init__(
-        self, generator: FlowGenerator, *, prompts: Any, group_size: int, num_groups: int, preview: bool
+        self,
+        generator: FlowGenerator,
+        *,
+        prompts: Any,
+        group_size: int,
+        num_groups: int,
+        preview: bool,
+        tensors: bool = False,
     ) -> None:
         if isinstance(group_size, bool) or not isinstance(group_size, int | np.integer) or group_size < self.smallest:
             why = " (samples are compared)" if self.smallest > 1 else ""
@@ -90,12 +100,14 @@ class GroupBatch:
         self.group_size = int(group_size)
         self.num_groups = num_groups
         self.preview = preview
+        self.tensors = tensors
         self.sigmas: NDArray[np.float32] = generator.sigmas().numpy()
         self.sigmas.flags.writeable = False
         self.num_steps = len(self.sigmas) - 1
         self.prompts: list[Prompt | None] = [None] * num_groups
+        self._texts: tuple[str, ...] = ("",) * num_groups
         self.steps = np.full(num_groups, _NOT_STARTED)
-        self.latents = np.zeros((num_groups, self.group_size, *generator.latent_shape), np.float32)
+        self.latents = torch.zeros(num_groups, self.group_size, *generator.latent_shape, device=generator.device)
         self._samples: list[NDArray[np.uint8] | None] = [None] * num_groups
         self._rewards: list[NDArray[np.float32] | None] = [None] * num_groups
         self._frame = 0
@@ -113,7 +125,7 @@ class GroupBatch:
 
     def action_space(self) -> gymnasium.spaces.Box:
         """Of one group: its next latents."""
-        return box(-np.inf, np.inf, self.latents.shape[1:])
+        return box(-np.inf, np.inf, tuple(self.latents.shape[1:]))
 
     @property
     def finished(self) -> NDArray[np.bool_]:
@@ -135,20 +147,21 @@ class GroupBatch:
         given = {slot: as_prompt(prompts[slot]) for slot in slots if prompts[slot] is not None}
         chosen = {slot: self._framed(prompt) for slot, prompt in given.items()}
         # observations handed out share this memory: it is replaced, never written to
-        self.latents = self.latents.copy()
+        self.latents = self.latents.to(self.generator.device, copy=True)
         for slot in slots:
             noise = self.generator.initial_latents(self.group_size, int(rngs[slot].integers(2**63)))
             prompt = chosen.get(slot) or self._framed(self.source.draw(rngs[slot]))
-            self.latents[slot] = self.generator.starting_latents(noise, [prompt] * self.group_size).cpu().numpy()
+            self.latents[slot] = self.generator.starting_latents(noise, [prompt] * self.group_size)
             self.prompts[slot] = prompt
             self.steps[slot] = 0
             self._forget(slot)
+        self._texts = tuple(prompt.text if prompt else "" for prompt in self.prompts)
         self._frame = 0
 
     def _framed(self, prompt: Prompt) -> Prompt:
         """The prompt with its first frame as the generator takes it, read once for the whole episode."""
-        frames = self.generator.first_frames([prompt])
-        return replace(prompt, first_frame=frames[0]) if frames else prompt
+        images = self.generator.text.images([prompt])[0]
+        return replace(prompt, first_frame=images[FIRST_FRAME]) if images else prompt
 
     def advance(self, actions: Any, active: NDArray[np.bool_]) -> None:
         """Take a step.
@@ -162,42 +175,50 @@ class GroupBatch:
                 nothing has changed then.
         """
         self._check_running(active)
-        latents = self._checked(actions, active)
-        if not active.all():
-            latents[~active] = self.latents[~active]
+        latents = self._as_latents(actions)
+        everyone = bool(active.all())
+        if not bool(torch.isfinite(latents if everyone else latents[torch.from_numpy(active)]).all()):
+            bad = int((~torch.isfinite(latents[torch.from_numpy(active)])).sum())
+            raise ActionError(f"the next latents must be finite, got {bad} values that are NaN or infinite in float32")
+        if not everyone:
+            idle = torch.from_numpy(~active)
+            latents[idle] = self.latents[idle]
         self.latents = latents
         self.steps = self.steps + active
         for slot in np.flatnonzero(active).tolist():
-            self._forget(slot)
+            self._samples[slot] = self._rewards[slot] = None
 
     def _check_running(self, active: NDArray[np.bool_]) -> None:
-        if (self.steps[active] == _NOT_STARTED).any() or self.finished[active].any():
+        steps = self.steps[active]
+        if (steps == _NOT_STARTED).any() or (steps == self.num_steps).any():
             raise ActionError("expected reset() before this step: the episode has ended or has not begun")
 
-    def _checked(self, actions: Any, active: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """A copy of the actions, which stay the caller's."""
-        try:
-            with np.errstate(over="ignore"):
-                latents = np.array(actions, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise ActionError(
-                f"expected the next latents as a float32 array, got {type(actions).__name__}: {error}"
-            ) from error
+    def _as_latents(self, actions: Any) -> torch.Tensor:
+        """Return the actions on the generator's device; of an array a copy, which stays the caller's."""
+        if isinstance(actions, torch.Tensor):
+            latents = actions.to(self.generator.device, torch.float32)
+        else:
+            try:
+                with np.errstate(over="ignore"):
+                    latents = torch.from_numpy(np.array(actions, dtype=np.float32)).to(self.generator.device)
+            except (TypeError, ValueError) as error:
+                raise ActionError(
+                    f"expected the next latents as a float32 array, got {type(actions).__name__}: {error}"
+                ) from error
         if latents.shape != self.latents.shape:
-            raise ActionError(f"expected the next latents of shape {self.latents.shape}, got {latents.shape}")
-        if not np.isfinite(latents[active]).all():
-            bad = int((~np.isfinite(latents[active])).sum())
-            raise ActionError(f"the next latents must be finite, got {bad} values that are NaN or infinite in float32")
+            raise ActionError(
+                f"expected the next latents of shape {tuple(self.latents.shape)}, got {tuple(latents.shape)}"
+            )
         return latents
 
     def _forget(self, slot: int) -> None:
-        self._samples[slot] = None
-        self._rewards[slot] = None
+        """Clear what belonged to the latents of a group before its step."""
+        self._samples[slot] = self._rewards[slot] = None
 
     def observation(self) -> dict[str, Any]:
         """Of all groups, in the form of Gymnasium's batched spaces."""
-        texts = tuple(prompt.text if prompt else "" for prompt in self.prompts)
-        batch = {"prompt": texts, "latents": self.latents, "sigma": self.sigmas[self.steps][:, None]}
+        latents = self.latents if self.tensors else self.latents.cpu().numpy()
+        batch = {"prompt": self._texts, "latents": latents, "sigma": self.sigmas[self.steps][:, None]}
         if self.generator.takes_first_frame:
             batch["first_frame"] = self.first_frames()
         return batch
@@ -214,6 +235,18 @@ class GroupBatch:
         """Of one group."""
         batch = self.observation()
         return {name: value[slot] for name, value in batch.items()}
+
+    def shared_infos(self) -> dict[str, Any] | None:
+        """Return the infos of all groups after a step that ends no episode, in the form of a vector environment.
+
+        Returns:
+            The prompts and their mask; None where the groups have infos of their own, see `info`.
+        """
+        if self.preview:
+            return None
+        prompts = np.empty(self.num_groups, object)
+        prompts[:] = self.prompts
+        return {"prompt": prompts, "_prompt": np.ones(self.num_groups, np.bool_)}
 
     def info(self, slot: int) -> dict[str, Any]:
         """What goes with the observation of a group after a step: its prompt, and its samples once there are any."""
@@ -235,7 +268,7 @@ class GroupBatch:
 
     @torch.no_grad()
     def _clean(self, slot: int) -> torch.Tensor:
-        latents = torch.from_numpy(self.latents[slot]).to(self.generator.device)
+        latents = self.latents[slot].to(self.generator.device)
         prompt = self.prompts[slot]
         is_clean = bool(self.finished[slot])
         if prompt is None or is_clean and not self.generator.takes_first_frame:
@@ -263,7 +296,7 @@ class GroupBatch:
             raise ConfigError("expected reset() before render(): there is no group yet")
         samples = self.samples(slot)
         pictures = samples[:, frame % samples.shape[1]] if samples.ndim == 5 else samples
-        return render_group(pictures, prompt.text, self._rewards[slot])
+        return draw_group(pictures, prompt.text, self._rewards[slot])
 
 
 class GroupAccess:

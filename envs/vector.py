@@ -31,6 +31,8 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
         preview: whether the infos of each step hold samples.
         render_mode: ``"rgb_array"`` or None.
         autoreset_mode: what happens after the end of an episode, an `AutoresetMode` or its value.
+        tensors: whether observations hold latents as a tensor on the generator's device, which saves two copies
+            between device and host at each step. Actions may then be tensors, which the caller must not write to.
         settings: of sampling.
 
     Attributes:
@@ -53,6 +55,7 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
         preview: bool = False,
         render_mode: str | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        tensors: bool = False,
         **settings: Any,
     ) -> None:
         if num_envs < 1:
@@ -62,7 +65,13 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         groups = self._open(
-            generator, settings, prompts=prompts, group_size=group_size, num_groups=num_envs, preview=preview
+            generator,
+            settings,
+            prompts=prompts,
+            group_size=group_size,
+            num_groups=num_envs,
+            preview=preview,
+            tensors=tensors,
         )
         self.single_observation_space, self.single_action_space = groups.observation_space(), groups.action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -159,10 +168,8 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
         again = self._ended if self.autoreset_mode == AutoresetMode.NEXT_STEP else np.zeros_like(self._ended)
         self._groups.advance(actions, ~again)
         self._begin(again)
-        infos: Infos = {}
-        terminated = self._groups.finished.copy()
-        for slot in range(self.num_envs):
-            infos = self._add_info(infos, self._after_step(slot), slot)
+        terminated = self._groups.finished
+        infos = self._infos_after_step(terminated)
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             self._begin(terminated)
             for slot in np.flatnonzero(terminated).tolist():
@@ -175,6 +182,15 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
     def _begin(self, mask: NDArray[np.bool_]) -> None:
         if mask.any():
             self._groups.begin(np.flatnonzero(mask).tolist(), self._rngs, [None] * self.num_envs)
+
+    def _infos_after_step(self, terminated: NDArray[np.bool_]) -> Infos:
+        shared = None if terminated.any() else self._groups.shared_infos()
+        if shared is not None:
+            return shared
+        infos: Infos = {}
+        for slot in range(self.num_envs):
+            infos = self._add_info(infos, self._after_step(slot), slot)
+        return infos
 
     def _after_step(self, slot: int) -> Infos:
         """The infos of a group before it may begin anew within the same step."""

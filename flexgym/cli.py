@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from flexgym.config.command import app as config_app
 from flexgym.core.terminal import teaching_errors
 from flexgym.judge.commands import app as judge_app
 from flexgym.planning.command import plan
@@ -17,6 +18,7 @@ from flexgym.runs.export import export_generator
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(judge_app, name="judge")
+app.add_typer(config_app, name="config")
 app.command()(plan)
 
 
@@ -38,7 +40,7 @@ def _root(
 @app.command()
 def recipes() -> None:
     """List the shipped recipes, which agents and `flexgym.rm train` take by name after --config."""
-    from flexgym.runs.recipe import load_recipe, shipped_recipes
+    from flexgym.config.recipe import load_recipe, shipped_recipes
 
     shipped = shipped_recipes()
     # names are there to be typed: the other columns give way

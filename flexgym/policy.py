@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -14,59 +13,57 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flexgym.core.errors import ConfigError, GeneratorError
-from flexgym.first_frame import FirstFrame
-from flexgym.flow import ODE, Gaussian, NoiseScale, Window, noise_scale, transition
+from flexgym.flow import ODE, Gaussian, NoiseScale, Window, noise_scale
 from flexgym.generators.base import FlowGenerator
-from flexgym.types import Prompt
+from flexgym.generators.conditioning import Conditioning
+from flexgym.process import Levels, Move, Process, SamplerSteps
+from flexgym.types import FirstFrame, Prompt
 
-
-@dataclass(frozen=True, eq=False)
-class Move:
-    """One denoising step of P groups.
-
-    Attributes:
-        latents: after the step, float32 ``[P, G, ...]`` on the CPU.
-        log_prob: log density of the step, mean over the elements of a latent, float32 ``[P, G]``; zero where the step
-            adds no noise, since there is nothing to be more or less likely.
-    """
-
-    latents: Tensor
-    log_prob: Tensor
+_ODE = SamplerSteps(ODE())
 
 
 class FlowPolicy:
-    """Takes one denoising step with a generator: from an observation to the next latents.
+    """Take denoising steps with a generator: from an observation to the next latents.
 
     The last step adds no noise, since no later step would remove it.
 
     Args:
         generator: whose velocity is followed.
-        noise: how much noise a step adds.
+        process: how samples are made for training; a noise scale stands for the sampler's steps with that noise.
         seed: of the noise; group i of a vector environment draws from ``seed + i``, so it gets what a policy with
             that seed gives to a single environment. None takes a random seed.
         groups_per_forward: groups in one forward of the transformer. Kernels may round differently for another number
-            of rows, so what replays a step must use the same number to get the same result to the bit.
-        latents_dtype: precision in which the latents of steps with noise will be kept. Such a step starts from rounded
+            of rows, so replaying a step must use the same number to get the same result to the bit.
+        latents_dtype: precision in which the latents of trained steps will be kept. Such a step starts from rounded
             latents and ends on rounded ones, and its density is that of what will be kept.
+        guidance: guidance scale while acting; None takes the generator's setting.
+
+    Attributes:
+        num_steps: denoising steps T of an episode.
     """
 
     def __init__(
         self,
         generator: FlowGenerator,
-        noise: NoiseScale,
+        process: Process | NoiseScale,
         *,
         seed: int | None = None,
         groups_per_forward: int = 1,
         latents_dtype: torch.dtype = torch.float32,
+        guidance: float | None = None,
     ) -> None:
         self.generator = generator
-        self.noise = noise
+        self.process = SamplerSteps(process) if isinstance(process, NoiseScale) else process
         self.groups_per_forward = groups_per_forward
         self.latents_dtype = latents_dtype
+        self.guidance = guidance
         self._grid = generator.sigmas()
+        self.num_steps = len(self._grid) - 1
+        self._levels: dict[tuple[int, int, torch.device], Levels] = {}
         self._window: Window | None = None
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._sources: list[torch.Generator] = []
+        self._encoded: tuple[Any, Conditioning] | None = None
 
     @classmethod
     def from_env(
@@ -77,7 +74,7 @@ class FlowPolicy:
         *,
         seed: int | None = None,
     ) -> FlowPolicy:
-        """A policy that samples with the generator of an environment.
+        """Make a policy that samples with the generator of an environment.
 
         Args:
             env: a FlexGym environment, single or vector, wrapped or not.
@@ -93,13 +90,8 @@ class FlowPolicy:
         scale = noise if isinstance(noise, NoiseScale) else noise_scale(noise, eta=eta)
         return cls(_generator_of(env), scale, seed=seed)
 
-    @property
-    def num_steps(self) -> int:
-        """Denoising steps T of an episode."""
-        return len(self._grid) - 1
-
     def within(self, window: Window, *, seeds: Sequence[int]) -> FlowPolicy:
-        """The same policy, with noise in the steps of a window alone.
+        """Return this policy with noise in the steps of a window alone.
 
         Args:
             window: the steps with noise.
@@ -110,8 +102,10 @@ class FlowPolicy:
         policy._sources = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         return policy
 
+    # --- acting ------------------------------------------------------------------------------------------------------
+
     def __call__(self, observation: Mapping[str, Any]) -> NDArray[np.float32]:
-        """The next latents.
+        """Return the next latents.
 
         Args:
             observation: of a single environment (``latents`` ``[G, ...]``) or of a vector of P (``[P, G, ...]``).
@@ -124,138 +118,184 @@ class FlowPolicy:
             ConfigError: when a noise level is not on the generator's grid.
         """
         if not isinstance(observation["prompt"], str):
-            return self.act(observation).latents.numpy()
+            return self.act(observation).latents.cpu().numpy()
         batch = {**observation, "prompt": (observation["prompt"],), "latents": observation["latents"][None]}
         if "first_frame" in observation:
             batch["first_frame"] = observation["first_frame"][None]
-        return self.act(batch).latents[0].numpy()
+        return self.act(batch).latents[0].cpu().numpy()
 
     @torch.no_grad()
     def act(self, observation: Mapping[str, Any]) -> Move:
-        """One step of the P groups of a vector environment, with its log density.
+        """Take one step of the P groups of a vector environment, with its log density.
 
         Args:
-            observation: ``prompt`` (P texts), ``latents`` ``[P, G, ...]``, ``sigma`` ``[P, 1]`` and, for generators
-                from image to video, ``first_frame`` (uint8 ``[P, H, W, 3]``). Groups that are finished come back
-                unchanged.
+            observation: ``prompt`` (P texts), ``latents`` ``[P, G, ...]`` (an array, or a tensor on any device),
+                ``sigma`` ``[P, 1]`` and, for generators from image to video, ``first_frame`` (uint8
+                ``[P, H, W, 3]``). Groups that are finished come back unchanged.
+
+        Returns:
+            The move, on the generator's device.
 
         Raises:
             ConfigError: when a noise level is not on the generator's grid.
         """
         prompts = _prompts(observation)
-        # a copy only where a caller hands out read-only memory, which torch cannot share
-        latents_PG = torch.from_numpy(np.require(observation["latents"], np.float32, "W"))
-        steps = self._steps(np.asarray(observation["sigma"], np.float32).reshape(len(prompts)))
-        move = Move(latents_PG.clone(), torch.zeros(latents_PG.shape[:2]))
+        latents_PG = _tensor(observation["latents"]).to(self.generator.device)
+        steps = self._steps(observation["sigma"], len(prompts))
+        if len(prompts) <= self.groups_per_forward and steps[0] < self.num_steps and len(set(steps)) == 1:
+            return self._move(latents_PG, prompts, range(len(prompts)), step=steps[0])
+        move = Move(latents_PG, latents_PG.clone(), latents_PG.new_zeros(latents_PG.shape[:2]), latents_PG.clone())
         for step in sorted(set(steps) - {self.num_steps}):
             groups = [group for group, at in enumerate(steps) if at == step]
             for start in range(0, len(groups), self.groups_per_forward):
-                chunk = groups[start : start + self.groups_per_forward]
-                rows = slice(chunk[0], chunk[-1] + 1) if chunk == list(range(chunk[0], chunk[-1] + 1)) else chunk
-                self._move(move, rows, [prompts[group] for group in chunk], groups=chunk, step=step)
+                self._move_some(move, prompts, groups[start : start + self.groups_per_forward], step=step)
         return move
 
-    def _move(
-        self, move: Move, rows: slice | list[int], prompts: Sequence[str | Prompt], *, groups: Sequence[int], step: int
-    ) -> None:
-        """Take one step of the given groups in place."""
-        before = move.latents[rows]
-        noise = ODE() if self.noise.to_clean else self._noise_at(step)
-        if isinstance(noise, ODE):
-            mean = self._gaussian(before, prompts, step, noise=noise).mean
-            move.latents[rows] = mean.cpu().view(before.shape)
-            return
-        gaussian = self._gaussian(self._rounded(before), prompts, step, noise=noise)
-        draws = torch.stack([torch.randn(before.shape[1:], generator=self._source(group)) for group in groups])
-        after = self._rounded(gaussian.sample(draws.flatten(0, 1).to(gaussian.mean.device)))
-        move.latents[rows] = after.cpu().view(before.shape)
-        move.log_prob[rows] = gaussian.log_prob(after).cpu().view(before.shape[:2])
+    def _move_some(self, move: Move, prompts: Sequence[str | Prompt], groups: list[int], *, step: int) -> None:
+        """Take one step of some of the groups, in place."""
+        part = self._move(move.before[groups], [prompts[group] for group in groups], groups, step=step)
+        move.latents[groups], move.log_prob[groups], move.mean[groups] = part.latents, part.log_prob, part.mean
+
+    def _move(self, latents_PG: Tensor, prompts: Sequence[str | Prompt], groups: Sequence[int], *, step: int) -> Move:
+        """Take one step of groups that are in the same forward."""
+        if not self._adds_noise(step):
+            mean = self._gaussian(_ODE, latents_PG, prompts, step=step).mean.view(latents_PG.shape)
+            return Move(latents_PG, mean, latents_PG.new_zeros(latents_PG.shape[:2]), mean)
+        rounds = self.latents_dtype != torch.float32
+        before = self._rounded(latents_PG) if rounds else latents_PG
+        gaussian = self._gaussian(self.process, before, prompts, step=step)
+        after = gaussian.sample(self._noise(groups, before.shape[1:]).to(before.device))
+        after = self._rounded(after) if rounds else after
+        log_prob = gaussian.log_prob(after).view(before.shape[:2])
+        return Move(before, after.view(before.shape), log_prob, gaussian.mean.view(before.shape))
 
     @torch.no_grad()
     def noised(self, clean_PG: Tensor, prompts: Sequence[str | Prompt], step: int) -> Move:
-        """Finished latents with fresh noise on them, at the level of one step; see `flexgym.flow.Matching`.
+        """Put fresh noise on clean latents, at the level of one step; see `flexgym.process.ForwardProcess`.
 
         Args:
-            clean_PG: finished latents, float32 ``[P, G, ...]``.
+            clean_PG: clean latents, float32 ``[P, G, ...]``.
             prompts: P texts, or prompts with first frames.
             step: whose noise level, 0 is the first.
 
         Returns:
-            The noised latents, with the log density of the finished ones given them; of both as they will be kept.
+            The move from the noised latents back to the clean ones, both as they will be kept.
         """
         clean_PG = self._rounded(clean_PG)
-        noise = torch.stack([torch.randn(clean.shape, generator=self._source(at)) for at, clean in enumerate(clean_PG)])
+        noise = self._noise(range(len(clean_PG)), clean_PG.shape[1:]).view(clean_PG.shape).to(clean_PG.device)
         sigma = self._grid[step]
         latents = self._rounded((1.0 - sigma) * clean_PG + sigma * noise)
-        log_prob = [
-            self.transition(latents[rows], prompts[rows], step).log_prob(clean_PG[rows].flatten(0, 1).to(self._device))
-            for rows in _chunks(len(prompts), self.groups_per_forward)
-        ]
-        return Move(latents, torch.cat(log_prob).cpu().view(clean_PG.shape[:2]))
+        log_prob, mean = [], []
+        for start in range(0, len(prompts), self.groups_per_forward):
+            rows = slice(start, start + self.groups_per_forward)
+            gaussian = self.transition(latents[rows], prompts[rows], step)
+            log_prob.append(gaussian.log_prob(clean_PG[rows].flatten(0, 1)))
+            mean.append(gaussian.mean)
+        return Move(
+            latents, clean_PG, torch.cat(log_prob).view(clean_PG.shape[:2]), torch.cat(mean).view(clean_PG.shape)
+        )
 
-    def transition(self, latents_PG: Tensor, prompts: Sequence[str | Prompt], step: int) -> Gaussian:
-        """The distribution that is trained at one step; rollout and replay both call this.
+    # --- distributions -----------------------------------------------------------------------------------------------
+
+    def transition(
+        self, latents_PG: Tensor, prompts: Sequence[str | Prompt], step: int, *, guidance: float | None = None
+    ) -> Gaussian:
+        """Return the distribution that is trained at one step; rollout and replay both call this.
 
         Args:
             latents_PG: before the step, ``[P, G, ...]``, in the precision they were kept in.
             prompts: P texts, or prompts with first frames.
             step: which one, 0 is the first.
+            guidance: guidance scale; None takes that of the policy.
 
         Returns:
-            Mean ``[P * G, ...]`` on the generator's device, with gradients to what trains, and deviation: of the
-            latents after the step, or of the clean ones with `flexgym.flow.Matching`.
+            Mean ``[P * G, ...]`` on the generator's device, with gradients to the trainable parameters, and std
+            ``[P * G]``: of the latents after the step, or of the clean ones with `flexgym.process.ForwardProcess`.
         """
-        return self._gaussian(latents_PG, prompts, step, noise=self._noise_at(step))
+        process = self.process if self._trains(step) else _ODE
+        latents_PG = latents_PG.to(self.generator.device, torch.float32)
+        return self._gaussian(process, latents_PG, prompts, step=step, guidance=guidance)
+
+    def levels(self, step: int, rows: int, device: torch.device) -> Levels:
+        """Return the noise levels of one step for a number of rows, on a device."""
+        key = (step, rows, device)
+        if key not in self._levels:
+            before, after = self._grid[step : step + 2].to(key[2])
+            self._levels[key] = Levels(before.expand(rows), after.expand(rows), sigma_max=float(self._grid[1]))
+        return self._levels[key]
 
     def _gaussian(
-        self, latents_PG: Tensor, prompts: Sequence[str | Prompt], step: int, *, noise: NoiseScale
+        self,
+        process: Process,
+        latents_PG: Tensor,
+        prompts: Sequence[str | Prompt],
+        *,
+        step: int,
+        guidance: float | None = None,
     ) -> Gaussian:
-        rows = latents_PG.shape[0] * latents_PG.shape[1]
-        latents = latents_PG.flatten(0, 1).to(self._device, torch.float32)
-        sigma, sigma_next = (self._grid[at].to(self._device).expand(rows) for at in (step, step + 1))
-        after = torch.zeros_like(sigma) if noise.to_clean else sigma_next
-        conditioning = self.generator.condition(prompts).repeat(latents_PG.shape[1])
-        velocity = self.generator.velocity(latents, sigma, conditioning)
-        return transition(latents, velocity, sigma, sigma_next=after, noise=noise, sigma_max=float(self._grid[1]))
+        latents = latents_PG.flatten(0, 1)
+        levels = self.levels(step, len(latents), latents.device)
+        scale = self.guidance if guidance is None else guidance
+        conditioning = self._conditioning(prompts, latents_PG, scale)
+        velocity = self.generator.velocity(latents, levels.sigma, conditioning, guidance=scale)
+        return process.gaussian(latents, velocity, levels)
+
+    def _conditioning(
+        self, prompts: Sequence[str | Prompt], latents_PG: Tensor, guidance: float | None
+    ) -> Conditioning:
+        """Return one row per sample; encoded once for as long as the prompts stay the same."""
+        group_size = latents_PG.shape[1]
+        key = (tuple(prompts), group_size, guidance, latents_PG.device)
+        if self._encoded is None or self._encoded[0] != key:
+            self._encoded = (key, self.generator.condition(prompts, guidance=guidance).repeat(group_size))
+        return self._encoded[1]
+
+    def _adds_noise(self, step: int) -> bool:
+        """Whether a step adds noise while acting."""
+        inside = self._window is None or step in self._window
+        return inside and step < self.num_steps - 1 and not isinstance(self.process.noise, ODE)
+
+    def _trains(self, step: int) -> bool:
+        """Whether a step has a trained distribution; others are ODE steps."""
+        return (self._window is None or step in self._window) and self.process.trains(step, self.num_steps)
 
     def _rounded(self, latents: Tensor) -> Tensor:
-        """Float32 numbers that `latents_dtype` holds exactly."""
+        """Round to float32 numbers that `latents_dtype` holds exactly."""
         return latents.to(self.latents_dtype).float()
 
-    @property
-    def _device(self) -> torch.device:
-        return self.generator.device
-
-    def _noise_at(self, step: int) -> NoiseScale:
-        inside = self._window is None or step in self._window
-        return self.noise if inside and (step < self.num_steps - 1 or self.noise.to_clean) else ODE()
-
-    def _steps(self, sigma: NDArray[np.float32]) -> list[int]:
-        found = sigma[:, None] == self._grid.numpy()[None]
+    def _steps(self, sigma: Any, groups: int) -> list[int]:
+        """Return the step that each group takes next."""
+        found = np.asarray(sigma, np.float32).reshape(groups, 1) == self._grid.numpy()[None]
         if not found.any(axis=1).all():
+            missing = np.asarray(sigma).reshape(groups)[~found.any(axis=1)][0]
             raise ConfigError(
-                f"noise level {sigma[~found.any(axis=1)][0]!r} is not on the generator's grid of {self.num_steps}"
-                " steps: make the policy with FlowPolicy.from_env from the environment that it acts in"
+                f"noise level {missing!r} is not on the generator's grid of {self.num_steps} steps: make the policy"
+                " with FlowPolicy.from_env from the environment that it acts in"
             )
-        return [int(step) for step in found.argmax(axis=1)]
+        steps: list[int] = found.argmax(axis=1).tolist()
+        return steps
 
-    def _source(self, group: int) -> torch.Generator:
-        while len(self._sources) <= group:
+    def _noise(self, groups: Sequence[int], shape: Sequence[int]) -> Tensor:
+        """Draw standard normal noise on the CPU, each group from its own source: ``[P * G, ...]``."""
+        while len(self._sources) <= max(groups):
             self._sources.append(torch.Generator().manual_seed(self._seed + len(self._sources)))
-        return self._sources[group]
+        return torch.cat([torch.randn(shape, generator=self._sources[group]) for group in groups])
 
 
-def _prompts(observation: Mapping[str, Any]) -> list[str | Prompt]:
-    """The prompts of an observation of P groups, with their first frames where it has them."""
+def _tensor(latents: Any) -> Tensor:
+    """Return latents as a float32 tensor; a copy only where the memory is read-only, which torch cannot share."""
+    if isinstance(latents, Tensor):
+        return latents
+    return torch.from_numpy(np.require(latents, np.float32, "W"))
+
+
+def _prompts(observation: Mapping[str, Any]) -> Sequence[str | Prompt]:
+    """Return the prompts of an observation of P groups, with their first frames where it has them."""
     texts = observation["prompt"]
     if "first_frame" not in observation:
-        return list(texts)
+        return texts
     frames = observation["first_frame"]
     return [Prompt(text, first_frame=FirstFrame(frame)) for text, frame in zip(texts, frames, strict=True)]
-
-
-def _chunks(count: int, size: int) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def _generator_of(env: gymnasium.Env | gymnasium.vector.VectorEnv) -> FlowGenerator:

@@ -1,85 +1,169 @@
-"""A denoising step computed again with gradients, and the loss of it: what an update is made of."""
+"""Replaying one trained level with gradients: what an algorithm's loss is computed from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flexgym.flow import Gaussian, clipped_surrogate, kl_penalty
+from flexgym.flow import Gaussian
 from flexgym.policy import FlowPolicy
+from flexgym.rollout import Rollout
+from flexgym.types import Prompt
 
 
 @dataclass(frozen=True, eq=False)
-class ReplayLoss:
-    """The loss of one trained step of some groups, and what to log about it.
+class Replayed:
+    """One trained noise level of P groups, computed again with gradients.
+
+    With `flexgym.process.SamplerSteps` the distribution is that of the next latents, with
+    `flexgym.process.ForwardProcess` that of the clean ones, whose mean is the model's prediction of them. Fields of
+    one value per sample are float32 ``[P, G]``, latents are ``[P, G, ...]``; everything is on the policy's device.
 
     Attributes:
-        loss: to be minimised; clipped surrogate and divergence from the reference.
-        surrogate: the first of the two, without gradient.
-        log_ratio: new against old policy, one number per sample, without gradient.
-        clipped: share of the samples whose gradient was cut off.
-        kl: divergence from the reference before it is weighted; None where it is not computed.
+        mean: of the distribution, with gradients to the trainable parameters, ``[P, G, ...]``.
+        std: its standard deviation, ``[P, G]``.
+        latents: before the step, ``[P, G, ...]``.
+        target: what the rollout arrived at: the next latents, or the clean ones, ``[P, G, ...]``.
+        sigma: noise level of ``latents``, ``[P, G]``.
+        sigma_next: noise level after the step of the sampler, ``[P, G]``.
+        advantage: of each sample, ``[P, G]``.
+        old_log_prob: log density of the target under the weights that sampled, ``[P, G]``. None unless needed.
+        old_mean: mean under the weights that sampled, ``[P, G, ...]``. None unless needed.
+        reference_mean: mean under the reference policy, without gradient, ``[P, G, ...]``. None unless needed.
     """
 
-    loss: Tensor
-    surrogate: Tensor
-    log_ratio: Tensor
-    clipped: Tensor
-    kl: Tensor | None
+    mean: Tensor
+    std: Tensor
+    latents: Tensor
+    target: Tensor
+    sigma: Tensor
+    sigma_next: Tensor
+    advantage: Tensor
+    old_log_prob: Tensor | None = None
+    old_mean: Tensor | None = None
+    reference_mean: Tensor | None = None
+
+    @property
+    def policy(self) -> Gaussian:
+        """The distribution under the current weights, one row per sample: mean ``[P * G, ...]``, std ``[P * G]``."""
+        return Gaussian(self.mean.flatten(0, 1), self.std.flatten())
+
+    @property
+    def old(self) -> Gaussian:
+        """The distribution under the weights that sampled; needs ``old_mean``."""
+        assert self.old_mean is not None, "the algorithm must list 'old_mean' in its needs"
+        return Gaussian(self.old_mean.flatten(0, 1), self.std.flatten())
+
+    @property
+    def reference(self) -> Gaussian:
+        """The distribution under the reference policy; needs ``reference_mean``."""
+        assert self.reference_mean is not None, "the algorithm must list 'reference_mean' in its needs"
+        return Gaussian(self.reference_mean.flatten(0, 1), self.std.flatten())
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """Log density of the target, current minus old weights, with gradients, ``[P, G]``; needs ``old_log_prob``."""
+        assert self.old_log_prob is not None, "the algorithm must list 'old_log_prob' in its needs"
+        return self.policy.log_prob(self.target.flatten(0, 1)).view(self.std.shape) - self.old_log_prob
 
 
-def replay_step(policy: FlowPolicy, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Compute one denoising step of some groups again; gradients flow to what trains.
+@dataclass(frozen=True)
+class Guidance:
+    """Guidance scales of a replay; None takes the generator's setting.
+
+    Attributes:
+        training: of the weights that train.
+        reference: of the reference policy.
+    """
+
+    training: float | None = None
+    reference: float | None = None
+
+
+def replay_means(
+    policy: FlowPolicy,
+    latents_PG: Tensor,
+    *,
+    prompts: Sequence[Prompt],
+    step: int,
+    reference: bool,
+    guidance: Guidance,
+) -> dict[str, Tensor]:
+    """Compute one step again: the part of a replay that runs the model.
 
     Args:
         policy: with the weights that train.
-        batch: ``latents`` and ``next_latents`` ``[P, G, ...]``, ``prompts`` (P of them), ``step``, and ``reference``
-            (whether the mean of the policy before training is wanted, too).
+        latents_PG: before the step, ``[P, G, ...]``.
+        prompts: P of them.
+        step: which one.
+        reference: whether to compute the mean under the reference policy as well.
+        guidance: guidance scales.
 
     Returns:
-        ``log_prob`` ``[P, G]``, ``mean`` and ``std`` of the step, and ``reference_mean``.
+        ``mean`` ``[P, G, ...]`` with gradients, ``std`` ``[P, G]`` and, where asked for, ``reference_mean``.
     """
-    gaussian = policy.transition(batch["latents"], batch["prompts"], batch["step"])
-    rows = batch["next_latents"].flatten(0, 1).to(gaussian.mean.device, torch.float32)
-    out = {
-        "log_prob": gaussian.log_prob(rows).view(batch["latents"].shape[:2]),
-        "mean": gaussian.mean,
-        "std": gaussian.std,
-    }
-    if batch["reference"]:
-        with torch.no_grad(), policy.generator.reference():
-            out["reference_mean"] = policy.transition(batch["latents"], batch["prompts"], batch["step"]).mean
+    gaussian = policy.transition(latents_PG, prompts, step, guidance=guidance.training)
+    out = {"mean": gaussian.mean.view(latents_PG.shape), "std": gaussian.std.view(latents_PG.shape[:2])}
+    if reference:
+        with torch.no_grad(), policy.generator.weights.using("reference"):
+            before = policy.transition(latents_PG, prompts, step, guidance=guidance.reference)
+        out["reference_mean"] = before.mean.view(latents_PG.shape)
     return out
 
 
-def replay_loss(
-    out: Mapping[str, Tensor],
-    log_prob_PG: Tensor,
-    advantages_PG: Tensor,
-    *,
-    clip_range: float | tuple[float, float],
-    kl_coeff: float,
-) -> ReplayLoss:
-    """The clipped policy gradient of a replayed step (Flow-GRPO, arXiv 2505.05470).
+def assemble(
+    policy: FlowPolicy, means: Mapping[str, Tensor], rollout: Rollout, *, index: int, advantages_PG: Tensor
+) -> Replayed:
+    """Put what the model computed beside what the rollout kept.
 
     Args:
-        out: of `replay_step`.
-        log_prob_PG: log density of the step under the policy that took it, ``[P, G]``.
-        advantages_PG: ``[P, G]``.
-        clip_range: of the ratio, see `flexgym.flow.clipped_surrogate`.
-        kl_coeff: weight of the divergence from the reference, which counts where ``out`` holds one.
+        policy: that was replayed.
+        means: from `replay_means`.
+        rollout: of the P groups.
+        index: of the level in the window.
+        advantages_PG: of the samples, ``[P, G]``.
     """
-    device = out["log_prob"].device
-    log_ratio = (out["log_prob"] - log_prob_PG.to(device)).flatten()
-    surrogate = clipped_surrogate(log_ratio, advantages_PG.flatten().to(device), clip_range=clip_range)
-    loss, kl = surrogate.loss.mean(), None
-    total = loss
-    if "reference_mean" in out:
-        policy, reference = Gaussian(out["mean"], out["std"]), Gaussian(out["reference_mean"], out["std"])
-        penalty = kl_penalty(policy, reference, beta=kl_coeff).mean()
-        total, kl = loss + penalty, penalty.detach() / kl_coeff
-    return ReplayLoss(total, loss.detach(), log_ratio.detach(), clipped=surrogate.clipped.float().mean(), kl=kl)
+    device, shape = means["mean"].device, means["std"].shape
+    kept: dict[str, Any] = {name: tensor[index].to(device, torch.float32) for name, tensor in rollout.kept.items()}
+    levels = policy.levels(rollout.window.steps[index], shape.numel(), device)
+    return Replayed(
+        **means,
+        **kept,
+        sigma=levels.sigma.view(shape),
+        sigma_next=levels.sigma_next.view(shape),
+        advantage=advantages_PG.to(device),
+    )
+
+
+def replay(
+    policy: FlowPolicy,
+    rollout: Rollout,
+    index: int,
+    *,
+    advantages_PG: Tensor,
+    needs: Collection[str] = (),
+    guidance: Guidance | None = None,
+) -> Replayed:
+    """Compute one trained level of a rollout again, with gradients.
+
+    Args:
+        policy: with the weights that train.
+        rollout: as many groups as one forward of the rollout took, so that the result is equal to the bit.
+        index: of the level in the window.
+        advantages_PG: of the samples, ``[P, G]``.
+        needs: of the algorithm, see `flexgym.algorithm.Algorithm.needs`.
+        guidance: guidance scales; by default the generator's.
+    """
+    means = replay_means(
+        policy,
+        rollout.kept["latents"][index],
+        prompts=rollout.prompts,
+        step=rollout.window.steps[index],
+        reference="reference_mean" in needs,
+        guidance=guidance or Guidance(),
+    )
+    return assemble(policy, means, rollout, index=index, advantages_PG=advantages_PG)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,36 +15,36 @@ from torch import Tensor
 
 from flexgym.core.errors import ConfigError
 from flexgym.flow import ODE, Window, transition
+from flexgym.generators.base import FlowGenerator
+from flexgym.policy import FlowPolicy
+from flexgym.process import Move
 from flexgym.types import Prompt, SampleGroup
 
-if TYPE_CHECKING:
-    from flexgym.generators import FlowGenerator
-    from flexgym.policy import FlowPolicy
+KEPT = ("latents", "target")
+"""What every rollout keeps; the others are kept where an algorithm needs them."""
+OLD = ("old_log_prob", "old_mean")
+"""What a rollout can keep besides: log density and mean under the weights that sampled."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
     """P finished groups and, for the trained steps of the window, what the policy did.
 
-    With `flexgym.flow.Matching` the trained steps are made from the finished samples: from noised to clean latents.
-
     Attributes:
         prompts: P of them.
         samples: uint8 ``[P, G, H, W, 3]`` or ``[P, G, F, H, W, 3]``.
         window: the W trained steps.
-        latents: before each trained step, ``[W, P, G, ...]`` in the `FlowPolicy.latents_dtype` of the policy: it acted
-            from these very numbers, so that replay is exact.
-        next_latents: after it, of the same shape and precision.
-        log_prob: log density of the step under the policy that took it, float32 ``[W, P, G]``.
+        kept: tensors ``[W, P, G, ...]`` in host memory. ``latents`` before each trained step and ``target`` after it
+            (the next latents, or the clean ones with `flexgym.process.ForwardProcess`), in the
+            `FlowPolicy.latents_dtype` of the policy, which acted from these very numbers, so that replay is exact.
+            ``old_log_prob`` and ``old_mean``, both float32, where they were asked for.
         seconds: wall time of the denoising steps and decoding.
     """
 
     prompts: tuple[Prompt, ...]
     samples: NDArray[np.uint8]
     window: Window
-    latents: Tensor
-    next_latents: Tensor
-    log_prob: Tensor
+    kept: Mapping[str, Tensor]
     seconds: float = 0.0
 
     def __len__(self) -> int:
@@ -62,40 +61,44 @@ class Rollout:
         return [SampleGroup(prompt, samples) for prompt, samples in zip(self.prompts, self.samples, strict=True)]
 
     def select(self, rows: slice) -> Rollout:
-        """Some of the groups."""
-        return replace(
-            self,
-            prompts=self.prompts[rows],
-            samples=self.samples[rows],
-            latents=self.latents[:, rows],
-            next_latents=self.next_latents[:, rows],
-            log_prob=self.log_prob[:, rows],
-        )
+        """Return some of the groups."""
+        kept = {name: tensor[:, rows] for name, tensor in self.kept.items()}
+        return replace(self, prompts=self.prompts[rows], samples=self.samples[rows], kept=kept)
+
+    def split(self, size: int) -> list[Rollout]:
+        """Cut into rollouts of ``size`` groups each; the last may have fewer."""
+        return [self.select(slice(start, start + size)) for start in range(0, len(self), size)]
 
 
 def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
-    """The groups of several rollouts of the same window, in order."""
+    """Join the groups of several rollouts of the same window, in order.
+
+    Raises:
+        ConfigError: rollouts of different windows.
+    """
     if len({rollout.window for rollout in rollouts}) != 1:
         raise ConfigError(f"expected rollouts of one window, got {[rollout.window for rollout in rollouts]}")
+    names = rollouts[0].kept
     return replace(
         rollouts[0],
         prompts=tuple(prompt for rollout in rollouts for prompt in rollout.prompts),
         samples=np.concatenate([rollout.samples for rollout in rollouts]),
-        latents=torch.cat([rollout.latents for rollout in rollouts], 1),
-        next_latents=torch.cat([rollout.next_latents for rollout in rollouts], 1),
-        log_prob=torch.cat([rollout.log_prob for rollout in rollouts], 1),
+        kept={name: torch.cat([rollout.kept[name] for rollout in rollouts], 1) for name in names},
         seconds=max(rollout.seconds for rollout in rollouts),
     )
 
 
-def collect(envs: VectorEnv, policy: FlowPolicy, window: Window, *, seeds: Sequence[int]) -> Rollout:
-    """One episode of every group.
+def collect(
+    envs: VectorEnv, policy: FlowPolicy, window: Window, *, seeds: Sequence[int], keep: Collection[str] = OLD
+) -> Rollout:
+    """Run one episode of every group.
 
     Args:
         envs: a FlexGym vector environment of P groups, all of the same number of steps.
-        policy: acts with noise inside the window and without outside; never with any, if trained by matching.
+        policy: acts with noise inside the window and without outside.
         window: the steps that are trained.
         seeds: P seeds; each decides the prompt, the first latents and the noise of its group, whatever the others are.
+        keep: which of `OLD` to keep.
 
     Returns:
         What happened.
@@ -103,38 +106,67 @@ def collect(envs: VectorEnv, policy: FlowPolicy, window: Window, *, seeds: Seque
     started = time.perf_counter()
     acting = policy.within(window, seeds=seeds)
     observation, infos = envs.reset(seed=list(seeds))  # type: ignore[arg-type]  # one for each, as SyncVectorEnv
-    kept: list[tuple[Tensor, Tensor, Tensor]] = []
+    as_action: Callable[[Tensor], object] = _unchanged if isinstance(observation["latents"], Tensor) else _as_array
+    moves = []
     for step in range(policy.num_steps):
         move = acting.act(observation)
-        if step in window and not policy.noise.to_clean:
-            kept.append((torch.from_numpy(observation["latents"]), move.latents, move.log_prob))
-        observation, _, _, _, infos = envs.step(move.latents.numpy())
-    if policy.noise.to_clean:
-        clean, prompts = move.latents, list(infos["prompt"])
-        for noised in (acting.noised(clean, prompts, step) for step in window.steps):
-            kept.append((noised.latents, clean, noised.log_prob))
-    latents, next_latents, log_prob = (torch.stack(parts) for parts in zip(*kept, strict=True))
+        if policy.process.records(step, window, policy.num_steps):
+            moves.append(move)
+        observation, _, _, _, infos = envs.step(as_action(move.latents))
+    prompts = tuple(infos["prompt"])
+    examples = policy.process.examples(moves, window, lambda clean, step: acting.noised(clean, prompts, step))
     return Rollout(
-        prompts=tuple(infos["prompt"]),
+        prompts=prompts,
         samples=np.stack(list(infos["samples"])),
         window=window,
-        latents=latents.to(policy.latents_dtype),
-        next_latents=next_latents.to(policy.latents_dtype),
-        log_prob=log_prob,
+        kept=_kept(examples, keep, policy.latents_dtype),
         seconds=time.perf_counter() - started,
     )
 
 
+def _unchanged(latents: Tensor) -> Tensor:
+    return latents
+
+
+def _as_array(latents: Tensor) -> NDArray[np.float32]:
+    return latents.cpu().numpy()
+
+
+def _kept(examples: Sequence[Move], keep: Collection[str], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Stack what is kept over the levels, in host memory; a target that all levels share is stored once."""
+    kept = {"latents": _stacked([move.before for move in examples], dtype)}
+    targets = [move.latents for move in examples]
+    shared = all(target is targets[0] for target in targets)
+    kept["target"] = (
+        targets[0].to("cpu", dtype).expand(len(targets), *targets[0].shape) if shared else _stacked(targets, dtype)
+    )
+    if "old_log_prob" in keep:
+        kept["old_log_prob"] = _stacked([move.log_prob for move in examples], torch.float32)
+    if "old_mean" in keep:
+        kept["old_mean"] = _stacked([move.mean for move in examples], torch.float32)
+    return kept
+
+
+def _stacked(levels: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    return torch.stack(list(levels)).to("cpu", dtype)
+
+
 def sample(
-    generator: FlowGenerator, prompts: Sequence[str | Prompt], *, seeds: Sequence[int], max_rows: int = 64
+    generator: FlowGenerator,
+    prompts: Sequence[str | Prompt],
+    *,
+    seeds: Sequence[int],
+    max_rows: int = 64,
+    guidance: float | None = None,
 ) -> NDArray[np.uint8]:
-    """One deterministic sample for each prompt, as evaluation wants them.
+    """Make one deterministic sample for each prompt, as evaluation wants them.
 
     Args:
         generator: whose velocity is followed, without noise.
         prompts: N texts, or prompts with first frames for generators from image to video.
         seeds: N seeds of the first latents; a sample depends on its own seed alone.
-        max_rows: latents in one forward at most.
+        max_rows: largest number of latents in one forward.
+        guidance: guidance scale; None takes the generator's setting.
 
     Returns:
         uint8 ``[N, H, W, 3]`` or ``[N, F, H, W, 3]``.
@@ -144,15 +176,18 @@ def sample(
         rows = slice(start, start + max_rows)
         latents = torch.cat([generator.initial_latents(1, seed) for seed in seeds[rows]])
         latents = generator.starting_latents(latents, prompts[rows])
-        parts.append(generator.decode(_denoise(generator, latents, prompts[rows])))
+        parts.append(generator.decode(_denoise(generator, latents, prompts[rows], guidance=guidance)))
     return np.concatenate(parts)
 
 
 @torch.no_grad()
-def _denoise(generator: FlowGenerator, latents: Tensor, prompts: Sequence[str | Prompt]) -> Tensor:
-    sigmas, conditioning = generator.sigmas().to(latents.device), generator.condition(prompts)
+def _denoise(
+    generator: FlowGenerator, latents: Tensor, prompts: Sequence[str | Prompt], *, guidance: float | None
+) -> Tensor:
+    sigmas = generator.sigmas().to(latents.device)
+    conditioning = generator.condition(prompts, guidance=guidance)
     for sigma, sigma_next in pairwise(sigmas):
         level, after = sigma.expand(len(latents)), sigma_next.expand(len(latents))
-        velocity = generator.velocity(latents, level, conditioning)
+        velocity = generator.velocity(latents, level, conditioning, guidance=guidance)
         latents = transition(latents, velocity, level, sigma_next=after, noise=ODE()).mean
     return generator.with_first_frame(latents, conditioning)

@@ -9,6 +9,7 @@ import flexgym
 from flexgym import FlowPolicy
 from flexgym.core.errors import ConfigError, GeneratorError, UnknownNameError
 from flexgym.flow import FlowSDE, Window, transition
+from flexgym.process import ForwardProcess
 from flexgym.rollout import collect
 from tests.generators.tiny import PROMPTS, shared
 
@@ -64,9 +65,9 @@ def test_the_last_step_adds_no_noise(env):
     np.testing.assert_array_equal(*(FlowPolicy.from_env(env, seed=seed)(observation) for seed in (1, 2)))
 
 
-def test_matching_samples_without_noise_and_trains_the_finished_sample():
+def test_the_forward_process_samples_without_noise_and_trains_the_finished_sample():
     envs = gym.make_vec("FlexT2I-v0", num_envs=2, generator=shared("sd3"), group_size=2, prompts=PROMPTS)
-    by_matching, by_ode = (FlowPolicy.from_env(envs, noise=name) for name in ("matching", "ode"))
+    by_matching, by_ode = FlowPolicy(shared("sd3"), ForwardProcess()), FlowPolicy.from_env(envs, noise="ode")
     seeds, window = [3, 4], Window(0, 3)  # the last step as well
     rollout = collect(envs, by_matching, window, seeds=seeds)
     observation, _ = envs.reset(seed=seeds)
@@ -75,17 +76,19 @@ def test_matching_samples_without_noise_and_trains_the_finished_sample():
     clean = torch.from_numpy(observation["latents"])
     prompts, sigmas = [prompt.text for prompt in rollout.prompts], shared("sd3").sigmas()
     for at, step in enumerate(window.steps):
-        assert torch.equal(rollout.next_latents[at], clean)
-        noise = (rollout.latents[at] - (1.0 - sigmas[step]) * clean) / sigmas[step]
+        assert torch.equal(rollout.kept["target"][at], clean)
+        noise = (rollout.kept["latents"][at] - (1.0 - sigmas[step]) * clean) / sigmas[step]
         assert noise.mean().item() == pytest.approx(0.0, abs=0.2)
         assert noise.std().item() == pytest.approx(1.0, abs=0.2)
         replayed = [
-            by_matching.transition(rollout.latents[at, [row]], prompts[row : row + 1], step).log_prob(clean[row])
+            by_matching.transition(rollout.kept["latents"][at, [row]], prompts[row : row + 1], step).log_prob(
+                clean[row]
+            )
             for row in range(2)
         ]
-        assert torch.equal(torch.stack(replayed), rollout.log_prob[at])
+        assert torch.equal(torch.stack(replayed), rollout.kept["old_log_prob"][at])
     again = collect(envs, by_matching, window, seeds=seeds)
-    assert torch.equal(again.latents, rollout.latents)
+    assert torch.equal(again.kept["latents"], rollout.kept["latents"])
 
 
 def test_finished_groups_come_back_unchanged(env):

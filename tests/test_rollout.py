@@ -8,13 +8,19 @@ import torch
 
 from flexgym import FlowPolicy
 from flexgym.flow import Window, noise_scale
+from flexgym.process import ForwardProcess, SamplerSteps
 from flexgym.rollout import collect
 from tests.generators.tiny import PROMPTS, fresh, shared
+
+PROCESSES = {
+    "matching": ForwardProcess(),
+    **{name: SamplerSteps(noise_scale(name)) for name in ("cps", "flow", "dance")},
+}
 
 
 def rolled_out(noise, dtype):
     """A rollout whose window begins after a step without noise, and the policy that replays it."""
-    generator, scale = shared("sd3").with_settings(num_steps=4), noise_scale(noise)
+    generator, process = shared("sd3").with_settings(num_steps=4), PROCESSES[noise]
     envs = gym.make_vec(
         "FlexT2I-v0",
         num_envs=2,
@@ -25,13 +31,13 @@ def rolled_out(noise, dtype):
         autoreset_mode=gym.vector.AutoresetMode.DISABLED,
     )
     window = Window(1, 2)
-    policy = FlowPolicy(generator, scale, latents_dtype=dtype)
-    return collect(envs, policy, window, seeds=[3, 4]), FlowPolicy(generator, scale)
+    policy = FlowPolicy(generator, process, latents_dtype=dtype)
+    return collect(envs, policy, window, seeds=[3, 4]), FlowPolicy(generator, process)
 
 
 def replayed(rollout, policy):
     densities = []
-    for step, before, after in zip(rollout.window.steps, rollout.latents, rollout.next_latents, strict=True):
+    for step, before, after in zip(rollout.window.steps, rollout.kept["latents"], rollout.kept["target"], strict=True):
         pairs = zip(before.split(1), after.split(1), rollout.prompts, strict=True)
         densities.append(
             torch.stack(
@@ -45,11 +51,11 @@ def replayed(rollout, policy):
 @pytest.mark.parametrize("noise", ["cps", "flow", "dance", "matching"])
 def test_replay_of_what_was_kept_is_exact(noise, dtype):
     rollout, policy = rolled_out(noise, dtype)
-    assert rollout.latents.dtype == rollout.next_latents.dtype == dtype
-    assert rollout.log_prob.dtype == torch.float32
+    assert rollout.kept["latents"].dtype == rollout.kept["target"].dtype == dtype
+    assert rollout.kept["old_log_prob"].dtype == torch.float32
     with torch.no_grad():
         found = replayed(rollout, policy)
-    assert float((found - rollout.log_prob).abs().max()) == 0.0
+    assert float((found - rollout.kept["old_log_prob"]).abs().max()) == 0.0
 
 
 @pytest.mark.parametrize("noise", ["cps", "matching"])
@@ -57,15 +63,15 @@ def test_latents_rounded_after_their_density_was_taken_would_not_replay(noise):
     rollout, policy = rolled_out(noise, torch.float32)
     with torch.no_grad():
         late = replayed(_in(rollout, torch.bfloat16), policy)
-    assert float((late - rollout.log_prob).abs().max()) > 1e-4
+    assert float((late - rollout.kept["old_log_prob"]).abs().max()) > 1e-4
 
 
 def test_half_the_bytes_are_kept_and_the_samples_hardly_change():
     (whole, _), (half, _) = (rolled_out("cps", dtype) for dtype in (torch.float32, torch.bfloat16))
-    assert half.latents.nbytes * 2 == whole.latents.nbytes
-    assert not torch.equal(half.latents.float(), whole.latents)
-    step = (whole.next_latents - whole.latents).std()
-    assert float((half.next_latents.float() - whole.next_latents).std() / step) < 0.05
+    assert half.kept["latents"].nbytes * 2 == whole.kept["latents"].nbytes
+    assert not torch.equal(half.kept["latents"].float(), whole.kept["latents"])
+    step = (whole.kept["target"] - whole.kept["latents"]).std()
+    assert float((half.kept["target"].float() - whole.kept["target"]).std() / step) < 0.05
     assert abs(half.samples.astype(int) - whole.samples).mean() < 2.0
 
 
@@ -83,4 +89,5 @@ def test_a_step_of_a_transformer_in_half_precision_is_computed_in_single():
 
 
 def _in(rollout, dtype):
-    return replace(rollout, latents=rollout.latents.to(dtype), next_latents=rollout.next_latents.to(dtype))
+    kept = {**rollout.kept, "latents": rollout.kept["latents"].to(dtype), "target": rollout.kept["target"].to(dtype)}
+    return replace(rollout, kept=kept)

@@ -1,115 +1,76 @@
-"""YAML as FlexGym reads and writes it: the plain part of the language, without its traps.
+"""YAML as FlexGym reads and writes it: YAML 1.2 without anchors, tags or duplicate keys, with the line of every key.
 
-PyYAML follows YAML 1.1, where ``1e-4`` is a string, ``off`` a boolean, ``1:30`` the number 90 and ``010`` the number 8.
-Here scalars follow the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103-core-schema), duplicate keys, anchors
-and deep nesting are refused, and the size is bounded, so that a file says what it seems to say and cannot blow up.
+Scalars follow the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103-core-schema), so that ``1e-4`` is a number
+and ``off``, ``1:30`` and ``2026-01-02`` are text. What is written reads back the same under YAML 1.1 as well.
 """
 
 from __future__ import annotations
 
+import io
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.composer import MaxDepthExceededError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.representer import SafeRepresenter
 
 from flexgym.core.errors import ConfigError
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
 
-_TAG = "tag:yaml.org,2002:"
-_INT = re.compile(r"^(?:[-+]?[0-9]+(?:_[0-9]+)*|0o[0-7]+|0x[0-9a-fA-F]+)$")
-_FLOAT = re.compile(
-    r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+KeyPath = tuple[str | int, ...]
+"""Keys of mappings and positions in lists, from the top of a document."""
+
+_INT = r"[-+]?[0-9]+(?:_[0-9]+)*|0o[0-7]+|0x[0-9a-fA-F]+"
+_FLOAT = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+_SCALARS: tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...] = (
+    (re.compile(r"~|null|Null|NULL|"), lambda text: None),
+    (re.compile(r"true|True|TRUE|false|False|FALSE"), lambda text: text.lower() == "true"),
+    (re.compile(_INT), lambda text: int(text, 0) if text[:2] in ("0x", "0o") else int(text)),
+    (re.compile(_FLOAT), lambda text: float(text.replace(".inf", "inf").replace(".nan", "nan"))),
 )
-_CORE_SCALARS = (
-    ("null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
-    ("bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
-    ("int", _INT, list("-+0123456789")),
-    ("float", _FLOAT, list("-+.0123456789")),
-)
+_BARE = re.compile(r"[A-Za-z/][\w./+-]*(?: [\w./+-]+)*", re.ASCII)
+_NOT_TEXT = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
 
 
-class _CoreLoader(yaml.SafeLoader):
-    """SafeLoader with the scalars of the core schema, unique keys, no aliases and bounded depth."""
+class _RefusedError(ValueError):
+    """A part of a document that is valid YAML and not used here; holds its line."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}
-    _depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event: Any = self.peek_event()
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise yaml.composer.ComposerError(
-                None, None, "anchors and aliases are not used here: write the value out", event.start_mark
-            )
-        if self._depth >= MAX_DEPTH:
-            raise yaml.composer.ComposerError(None, None, f"nested more than {MAX_DEPTH} levels deep", event.start_mark)
-        self._depth += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self._depth -= 1
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        lines: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain name", key_node.start_mark)
-            key = self.construct_object(key_node)
-            if key in lines:
-                problem = f"key {key!r} stands twice (first in line {lines[key]}); keep one"
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            lines[key] = key_node.start_mark.line + 1
-        return super().construct_mapping(node, deep)
-
-    def construct_core_int(self, node: yaml.ScalarNode) -> int:
-        text = str(self.construct_scalar(node))
-        return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
-
-
-class _CoreDumper(yaml.SafeDumper):
-    """SafeDumper that quotes whatever YAML 1.1 or the core schema would not read back as the same string."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-for _name, _pattern, _first in _CORE_SCALARS:
-    _CoreLoader.add_implicit_resolver(_TAG + _name, _pattern, _first)
-    _CoreDumper.add_implicit_resolver(_TAG + _name, _pattern, _first)
-for _first_char, _resolvers in yaml.SafeDumper.yaml_implicit_resolvers.items():
-    _CoreDumper.yaml_implicit_resolvers.setdefault(_first_char, []).extend(_resolvers)
-_CoreLoader.add_constructor(_TAG + "int", _CoreLoader.construct_core_int)
+    def __init__(self, node: Node, problem: str) -> None:
+        super().__init__(problem)
+        self.line = node.start_mark.line + 1
 
 
 def parse_yaml(text: str, *, source: str) -> Any:
-    """The plain value that ``text`` holds.
+    """Return the plain value that ``text`` holds.
 
     Args:
         text: one YAML document.
-        source: where it comes from, named in errors, such as a path.
+        source: named in errors, such as a path.
 
     Returns:
         dict, list, str, int, float, bool or None.
 
     Raises:
-        ConfigError: not YAML, longer than `MAX_BYTES`, a duplicate key, an alias, or an unknown tag.
+        ConfigError: not YAML, longer than `MAX_BYTES`, nested too deep, or with a duplicate key, an anchor or a tag.
     """
     return _parse(text, source)[0]
 
 
-def read_yaml_mapping(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+def read_yaml_mapping(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     """Read a YAML file whose top level is a mapping with names as keys.
 
     Args:
         path: the file, UTF-8.
 
     Returns:
-        The mapping (empty for an empty file), and the line of each key of its first two levels by ``(section,)`` or
-        ``(section, key)``, counted from 1.
+        The mapping (empty for an empty file), and the line of each key and list item at any depth, counted from 1.
 
     Raises:
         ConfigError: unreadable, not UTF-8, larger than `MAX_BYTES`, or not such a mapping.
@@ -124,51 +85,116 @@ def read_yaml_mapping(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...],
         raise ConfigError(f"{path}: expected UTF-8 text, got other bytes at offset {error.start}.") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
-    value, node = _parse(text, str(path))
+    value, lines = _parse(text, str(path))
     if value is None:
         return {}, {}
     if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected a mapping of sections, got {_kind(value)}. Write for example 'training:'.")
+        got = "a list" if isinstance(value, list) else f"the value {value!r}"
+        raise ConfigError(f"{path}: expected a mapping of sections, got {got}. Write for example 'training:'.")
     for key in value:
         if not isinstance(key, str):
             raise ConfigError(f"{path}: expected names as sections, got {key!r}.")
-    return value, _key_lines(node)
+    return value, lines
 
 
-def dump_yaml(values: Any) -> str:
-    """YAML text from which `parse_yaml` and any YAML 1.1 reader restore ``values``; the order of keys is kept."""
-    return yaml.dump(values, Dumper=_CoreDumper, sort_keys=False, allow_unicode=True, width=110)
+def dump_yaml(values: Any, *, flow: bool = False) -> str:
+    """Return YAML text that `parse_yaml` and any reader of YAML 1.1 restore to ``values``, in their order.
+
+    Args:
+        values: of plain types.
+        flow: write everything on one line, with brackets.
+    """
+    writer = YAML(typ="safe", pure=True)
+    writer.Representer = _Representer
+    writer.default_flow_style = flow or None
+    writer.width = sys.maxsize if flow else 110
+    writer.allow_unicode = True
+    stream = io.StringIO()
+    writer.dump(values, stream)
+    return stream.getvalue()
 
 
-def _parse(text: str, source: str) -> tuple[Any, yaml.Node | None]:
+def _parse(text: str, source: str) -> tuple[Any, dict[KeyPath, int]]:
     if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise ConfigError(f"{source}: larger than {MAX_BYTES // 1024} KiB, which no recipe needs.")
+    reader = YAML(typ="safe", pure=True)
+    reader.max_depth = MAX_DEPTH
+    lines: dict[KeyPath, int] = {}
     try:
-        loader = _CoreLoader(text)
-        try:
-            node = loader.get_single_node()
-            value = None if node is None else loader.construct_document(node)
-        finally:
-            loader.dispose()
-    except yaml.MarkedYAMLError as error:
+        node = reader.compose(text)
+        value = None if node is None else _value(node, (), lines)
+    except _RefusedError as error:
+        raise ConfigError(f"{source}:{error.line}: {error}.") from error
+    except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{source}:{mark.line + 1}" if mark else source
+        if isinstance(error, MaxDepthExceededError):
+            raise ConfigError(f"{where}: nested more than {MAX_DEPTH} levels deep.") from error
         raise ConfigError(f"{where}: {error.problem or error.context}.") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except (YAMLError, ValueError) as error:
         raise ConfigError(f"{source}: {error}.") from error
-    return value, node
+    return value, lines
 
 
-def _key_lines(node: yaml.Node | None) -> dict[tuple[str, ...], int]:
-    lines: dict[tuple[str, ...], int] = {}
-    if not isinstance(node, yaml.MappingNode):
-        return lines
-    for key, value in node.value:
-        lines[(key.value,)] = key.start_mark.line + 1
-        if isinstance(value, yaml.MappingNode):
-            lines.update({(key.value, inner.value): inner.start_mark.line + 1 for inner, _ in value.value})
-    return lines
+def _value(node: Node, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
+    """Return the plain value of a node and note the lines of what it holds."""
+    if node.anchor is not None:
+        raise _RefusedError(node, "anchors and aliases are not used here: write the value out")
+    if node.ctag.handle is not None:
+        raise _RefusedError(node, f"could not determine a constructor for the tag {node.tag!r}: tags are not used here")
+    if isinstance(node, MappingNode):
+        return _mapping(node, path, lines)
+    if isinstance(node, SequenceNode):
+        for index, item in enumerate(node.value):
+            lines[(*path, index)] = item.start_mark.line + 1
+        return [_value(item, (*path, index), lines) for index, item in enumerate(node.value)]
+    assert isinstance(node, ScalarNode)
+    return _scalar(node)
 
 
-def _kind(value: Any) -> str:
-    return "a list" if isinstance(value, list) else f"the value {value!r}"
+def _mapping(node: MappingNode, path: KeyPath, lines: dict[KeyPath, int]) -> dict[Any, Any]:
+    values: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        if not isinstance(key_node, ScalarNode):
+            raise _RefusedError(key_node, "a key must be a plain name")
+        key = _value(key_node, path, lines)
+        if key in values:
+            raise _RefusedError(key_node, f"duplicate key {key!r} (first in line {lines[*path, key]}); keep one")
+        lines[(*path, key)] = key_node.start_mark.line + 1
+        values[key] = _value(value_node, (*path, key), lines)
+    return values
+
+
+def _scalar(node: ScalarNode) -> Any:
+    text = str(node.value)
+    if node.style:  # quoted, or a block of text
+        return text
+    try:
+        return next((build(text) for pattern, build in _SCALARS if pattern.fullmatch(text)), text)
+    except ValueError as error:
+        raise _RefusedError(node, str(error)) from error
+
+
+class _Representer(SafeRepresenter):
+    """Quotes whatever a reader of YAML 1.1 or 1.2 would not take for the same text or number."""
+
+    def represent_text(self, text: str) -> Any:
+        bare = _BARE.fullmatch(text) and text.lower() not in _NOT_TEXT
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if bare else '"')
+
+    def represent_number(self, number: float) -> Any:
+        node = self.represent_float(number)
+        if "." not in node.value and "e" in node.value:  # 1e-05 is text in YAML 1.1
+            node.value = node.value.replace("e", ".0e", 1)
+        return node
+
+    def represent_fields(self, values: dict[Any, Any]) -> Any:
+        return self.represent_mapping("tag:yaml.org,2002:map", values.items())
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Representer.add_representer(str, _Representer.represent_text)
+_Representer.add_representer(float, _Representer.represent_number)
+_Representer.add_representer(dict, _Representer.represent_fields)

@@ -1,4 +1,4 @@
-"""The mathematics of flow-matching RL as pure functions in fp32: steps, noise levels, windows, advantages, losses."""
+"""Mathematics of flow-matching RL as pure functions in float32: steps, noise levels, windows, advantages, losses."""
 
 from flexgym.flow.advantage import blended_advantages, group_advantages
 from flexgym.flow.loss import Surrogate, clipped_surrogate, guarded_log_ratio, kl_penalty
@@ -9,8 +9,8 @@ from flexgym.flow.transition import (
     DanceSDE,
     FlowSDE,
     Gaussian,
-    Matching,
     NoiseScale,
+    clean_gaussian,
     noise_scale,
     per_row,
     predicted_clean,
@@ -24,12 +24,12 @@ __all__ = [
     "DanceSDE",
     "FlowSDE",
     "Gaussian",
-    "Matching",
     "NoiseScale",
     "Surrogate",
     "Window",
     "WindowSchedule",
     "blended_advantages",
+    "clean_gaussian",
     "clipped_surrogate",
     "deterministic_steps",
     "dynamic_shift_mu",

@@ -20,12 +20,12 @@ def plan(
     tflops: Annotated[float | None, typer.Option(help="the rate that it reaches, 10^12 operations a second")] = None,
 ) -> None:
     """Tell memory and time of a training before anything is loaded; status 2 when it cannot fit."""
+    from flexgym.config.recipe import apply_overrides, load_recipe
     from flexgym.planning.advice import refusal
     from flexgym.planning.devices import choose_device
     from flexgym.planning.plan import Planner
     from flexgym.planning.report import show
     from flexgym.planning.settings import read_settings
-    from flexgym.runs.recipe import apply_overrides, load_recipe
 
     with teaching_errors():
         planner = Planner(choose_device(device, gib=gib, tflops=tflops))

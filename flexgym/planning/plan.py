@@ -125,19 +125,19 @@ class Sizes:
     @classmethod
     def of(cls, generator: FlowGenerator) -> Sizes:
         """Of a generator after `train`."""
-        modules = list(generator.denoisers().values())
-        trained = generator.trainable_parameters()
+        modules = list(generator.denoisers.values())
+        trained = list(generator.weights.trained().values())
         everything = bytes_of(tensor for module in modules for tensor in _tensors(module))
-        adapter = bytes_of(trained) if generator.mode == "lora" else 0
+        adapter = bytes_of(trained) if generator.weights.mode == "lora" else 0
         return cls(
             weights=everything - adapter,
             buffers=bytes_of(buffer for module in modules for buffer in module.buffers()),
             adapter=adapter,
-            reference=bytes_of(generator.weights_before.values()),
+            reference=bytes_of(generator.weights.kept.get("reference", {}).values()),
             gradients=bytes_of(trained),
             gathered=max(_gathered(module, nn.Module.parameters) for module in modules),
             gathered_gradients=max(_gathered(module, _trained) for module in modules),
-            encoders=sum(bytes_of(_tensors(part)) for part in generator.text_encoders().values()),
+            encoders=sum(bytes_of(_tensors(part)) for part in generator.placement.encoders().values()),
             autoencoder=bytes_of(_tensors(generator.pipe.vae)),
         )
 
@@ -242,9 +242,9 @@ class _Accounts:
             self._phase("decoding", work.decoding.peak, decoded, trains=not settings.runners),
             self._update(settings.window * settings.forwards * work.replay.flops),
         )
-        trained = _numbers(self.generator.trainable_parameters())
-        everything = sum(_numbers(module.parameters()) for module in self.generator.denoisers().values())
-        parameters = everything - (trained if self.generator.mode == "lora" else 0)
+        trained = _numbers(list(self.generator.weights.trained().values()))
+        everything = sum(_numbers(module.parameters()) for module in self.generator.denoisers.values())
+        parameters = everything - (trained if self.generator.weights.mode == "lora" else 0)
         return Plan(settings, self.device, phases, self._host(), trained, parameters)
 
     def _phase(self, name: str, activations: int, flops: float, *, trains: bool = True) -> Phase:

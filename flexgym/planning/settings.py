@@ -29,7 +29,7 @@ class PlanSettings:
         sampling: settings of sampling, see `Sampling`.
         dtype: of the weights.
         mode: ``"lora"`` or ``"full"``.
-        lora: arguments of `FlowGenerator.add_lora`.
+        lora: arguments of `Weights.add_lora`.
         gradient_checkpointing: whether blocks are computed again in the backward pass.
         release_text_encoders: whether they leave memory once all prompts are encoded.
         text_cache: whether encoded prompts are kept on the disk.

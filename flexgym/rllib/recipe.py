@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import numpy as np
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
+from flexgym.config.recipe import Recipe
 from flexgym.core.errors import ConfigError, FlexGymError, UnknownNameError, nearest_name
-from flexgym.runs.recipe import Recipe
 
 OBJECTS = "_objects"
 

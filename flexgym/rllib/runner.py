@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import ray
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import VectorEnv
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.env import INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
@@ -20,15 +20,15 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
+from flexgym.algorithm import CURRENT, REFERENCE
 from flexgym.core.precision import dtype_named
 from flexgym.flow import Window
+from flexgym.policy import FlowPolicy
+from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.module import FlowModule
 from flexgym.rollout import Rollout, collect, concatenate
 from flexgym.types import GroupScores
-
-if TYPE_CHECKING:
-    from flexgym.rllib.config import FlowAlgorithmConfig
-    from rewards import Reward
+from rewards.base import Reward
 
 Scoring = Future[tuple[list[GroupScores], float]]
 """Scores that are being made, and when they were there (`time.perf_counter`)."""
@@ -121,12 +121,13 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         **kwargs: as for RLlib's `EnvRunner`.
     """
 
-    config: FlowAlgorithmConfig
+    config: FlowConfig
 
-    def __init__(self, *, config: FlowAlgorithmConfig, module: FlowModule | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, config: FlowConfig, module: FlowModule | None = None, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
         self.module = module
-        self.env: gym.vector.VectorEnv | None = None
+        self._acts = CURRENT if module is None else config.algorithm.acts  # a separate runner is sent what acts
+        self.env: VectorEnv | None = None
         self._weights_seq_no = 0
         self._reward = config.make_reward()
         self._monitors = config.make_monitors()
@@ -139,50 +140,51 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         """Load the generator on the runner's device."""
         spec = self.config.get_rl_module_spec(env=None, spaces=None, inference_only=True)
         self.module = spec.build().to(get_device(self.config, self.config.num_gpus_per_env_runner))
-        self.config.settle(self.module.generator)
+        if self.config.settings.generator.release_text_encoders:
+            self.module.generator.text.release(self.config.run_prompts())
 
-    def make_env(self) -> gym.vector.VectorEnv:
+    def make_env(self) -> VectorEnv:
         """Vectorised groups over the module's own generator, as many as one forward takes."""
         assert self.module is not None
-        self.env = gym.make_vec(
-            self.config.env,
-            num_envs=self.config.groups_per_forward,
-            vectorization_mode="vector_entry_point",
-            generator=self.module.generator,
-            autoreset_mode=AutoresetMode.DISABLED,
-            **self.config.env_arguments,
-        )
+        self.env = self.config.make_envs(self.module.generator)
         return self.env
 
     def roll_out(self, *, seeds: Sequence[int], window: Window, references: bool = False) -> list[Part]:
-        """Roll out one group per seed, part by part; each part is scored while the next is rolled out.
+        """Sample one group per seed, part by part; each part is scored while the next is sampled.
 
         Args:
             seeds: of the groups, see `collect`; a multiple of the groups of one forward.
             window: the trained steps.
-            references: roll out the policy before training as well, with the same seeds, for the reward to compare.
+            references: sample with the reference policy as well, with the same seeds, for the reward to compare.
         """
         assert self.module is not None
         envs = self.env or self.make_env()
-        policy = self.module.policy(
-            groups_per_forward=self.config.groups_per_forward, latents_dtype=dtype_named(self.config.latents_dtype)
+        settings = self.config.settings.rollout
+        policy = self.module.acting_policy(
+            groups_per_forward=settings.groups_per_forward, latents_dtype=dtype_named(settings.latents_dtype)
         )
-        parts = []
-        for start in range(0, len(seeds), envs.num_envs):
-            mine = seeds[start : start + envs.num_envs]
-            rollout = collect(envs, policy, window, seeds=mine)
-            groups = rollout.groups
-            if references:
-                with self.module.generator.reference():
-                    before = collect(envs, policy, window, seeds=mine)
-                groups = [
-                    replace(group, references=samples) for group, samples in zip(groups, before.samples, strict=True)
-                ]
-            submitted = time.perf_counter()
-            scoring = _stamped(self._reward.submit(groups))
-            monitoring = {name: _stamped(reward.submit(groups)) for name, reward in self._monitors.items()}
-            parts.append(Part(rollout, submitted, scoring, monitoring=monitoring))
-        return parts
+        return [
+            self._part(envs, policy, window, seeds=seeds[start : start + envs.num_envs], references=references)
+            for start in range(0, len(seeds), envs.num_envs)
+        ]
+
+    def _part(
+        self, envs: VectorEnv, policy: FlowPolicy, window: Window, *, seeds: Sequence[int], references: bool
+    ) -> Part:
+        """Sample the groups of one forward and hand them to the reward."""
+        assert self.module is not None
+        weights = self.module.weights
+        with weights.using(self._acts):
+            rollout = collect(envs, policy, window, seeds=seeds, keep=self.config.algorithm.needs)
+        groups = rollout.groups
+        if references:
+            with weights.using(REFERENCE):
+                before = collect(envs, policy, window, seeds=seeds, keep=())
+            groups = [replace(group, references=samples) for group, samples in zip(groups, before.samples, strict=True)]
+        submitted = time.perf_counter()
+        scoring = _stamped(self._reward.submit(groups))
+        monitoring = {name: _stamped(reward.submit(groups)) for name, reward in self._monitors.items()}
+        return Part(rollout, submitted, scoring, monitoring=monitoring)
 
     def sample(
         self, *, seeds: Sequence[int], window: Window, references: bool = False, **kwargs: Any

@@ -14,11 +14,15 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.torch_utils import clip_gradients
 from torch import Tensor
 
+from flexgym.core.metrics import Metric, plain
 from flexgym.core.sharding import copies, part_like, whole
+
+METRICS = "flexgym"
+"""Key of the metrics of an iteration in RLlib's result."""
 
 
 class ShardedLearner(TorchLearner):
-    """AdamW over what trains of one module, which has ``trained_weights`` and ``gathered``.
+    """AdamW over what trains of one module, which has its `Weights` as ``weights``.
 
     The config says by ``shards`` whether the model is cut; who derives from this cuts it in ``_map_module_to_device``.
     """
@@ -68,12 +72,13 @@ class ShardedLearner(TorchLearner):
         if not self.config.shards:
             return
         keep = not self.rank
-        self.plain_module.gathered = self.plain_module.trained_weights(keep=keep)
+        self.plain_module.weights.gather(keep=keep)
         self._gathered = self._optimizer_copies(keep=keep)
 
     def release_state(self) -> None:
         """Forget what was gathered."""
-        self.plain_module.gathered = self._gathered = None
+        self.plain_module.weights.release()
+        self._gathered = None
 
     def _get_optimizer_state(self) -> dict[str, Any]:
         """As copies on the CPU; RLlib's own method makes them numpy's, which has no bfloat16."""
@@ -102,7 +107,19 @@ class ShardedLearner(TorchLearner):
 
 
 class ShardedAlgorithm(Algorithm):
-    """Checkpoints of a model that is cut over the learners are those of a whole one."""
+    """Checkpoints of a model that is cut over the learners are those of a whole one.
+
+    Attributes:
+        row: metrics of the last iteration by name.
+    """
+
+    row: Mapping[str, Metric | float] = {}
+
+    def report(self, row: Mapping[str, Metric | float]) -> None:
+        """Report the metrics of an iteration: as `row`, and as numbers in RLlib's result under `METRICS`."""
+        self.row = dict(row)
+        for name, value in row.items():
+            self.metrics.log_value((METRICS, name), plain(value), window=1)
 
     def on_learners(self, call: Callable[[Any], Any]) -> list[Any]:
         """What a call gives on each learner, in their order.

@@ -1,22 +1,21 @@
-"""A vision-language judge as an RLlib module: what trains is its state, the frozen rest rides along."""
+"""A vision-language judge as an RLlib module, whose state holds what trains and nothing that is frozen."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 
-from flexgym.core.errors import CheckpointError
-from flexgym.core.sharding import check_gathered, copies, part_like
+from flexgym.core.sharding import copies
+from flexgym.generators.weights import Weights
 from flexgym.rm.processor import load_model, load_processor
 
 
 class JudgeModule(TorchRLModule):
-    """The model that `RewardSFT` and `RewardDPO` train.
+    """Model that `RewardSFT` and `RewardDPO` train.
 
     ``model_config`` holds ``source``, ``dtype``, ``mode`` (``"lora"`` or ``"full"``), ``lora`` (arguments of peft's
     `LoraConfig`) and ``train_vision``.
@@ -25,7 +24,7 @@ class JudgeModule(TorchRLModule):
     framework = "torch"
 
     def setup(self) -> None:
-        """Load the checkpoint and say what trains."""
+        """Load the checkpoint and select what trains."""
         config = self.model_config
         model = load_model(config["source"], config["dtype"])
         model.config.use_cache = False
@@ -37,24 +36,16 @@ class JudgeModule(TorchRLModule):
         elif not config["train_vision"]:
             model.model.visual.requires_grad_(False)
         self.model = model
-        self.gathered: dict[str, Tensor] | None = None
+        self.weights = Weights({"model": model}, mode=config["mode"])
         # not a submodule: a processor holds no weights
         object.__setattr__(self, "processor", load_processor(config["source"]))
 
     def _forward_train(self, batch: Mapping[str, Any], **kwargs: Any) -> Any:
-        """The model's own output, so that TRL's losses can be computed through DDP."""
+        """Return the model's own output, so that TRL's losses can be computed through DDP."""
         return self.model(**batch)
 
-    def trained_weights(self, *, keep: bool = True) -> dict[str, Tensor]:
-        """What trains, as whole copies on the CPU; every learner must call it where the model is sharded.
-
-        Args:
-            keep: whether this learner wants them.
-        """
-        return copies(self._trained().items(), keep=keep)
-
     def saved_weights(self, *, keep: bool = True) -> dict[str, Tensor]:
-        """What belongs into a checkpoint folder, named as the model names it: an adapter alone, or all weights.
+        """Return what belongs in a checkpoint folder, by the model's names: an adapter alone, or all weights.
 
         Args:
             keep: whether this learner wants them; every learner must call it where the model is sharded.
@@ -65,7 +56,7 @@ class JudgeModule(TorchRLModule):
         return copies(weights.items(), keep=keep)
 
     def get_state(self, *args: Any, inference_only: bool = False, **kwargs: Any) -> dict[str, Tensor]:
-        """What trains, as copies on the CPU.
+        """Return copies on the CPU of what trains.
 
         Args:
             *args: of RLlib.
@@ -77,10 +68,7 @@ class JudgeModule(TorchRLModule):
         """
         if inference_only:
             return {}
-        if self.gathered is not None:
-            return self.gathered
-        check_gathered(self._trained().values())
-        return self.trained_weights()
+        return self.weights.state()
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Put a state of `get_state` back.
@@ -88,13 +76,4 @@ class JudgeModule(TorchRLModule):
         Raises:
             CheckpointError: when it is not of this model.
         """
-        own = self._trained()
-        if own.keys() != state.keys():
-            odd = sorted(own.keys() ^ state.keys())[:3]
-            raise CheckpointError(f"the checkpoint is of another model or adapter: they differ in {odd}")
-        with torch.no_grad():
-            for name, value in state.items():
-                own[name].copy_(part_like(torch.as_tensor(value), own[name]))
-
-    def _trained(self) -> dict[str, Tensor]:
-        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+        self.weights.load_state(state)

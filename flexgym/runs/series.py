@@ -20,13 +20,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from flexgym.config.recipe import load_recipe
 from flexgym.core.errors import ConfigError
 from flexgym.core.files import write_atomic
 from flexgym.core.yaml_files import dump_yaml
 from flexgym.runs.checkpoints import latest_checkpoint
 from flexgym.runs.interrupt import GracefulInterrupt
 from flexgym.runs.metrics import read_metrics
-from flexgym.runs.recipe import load_recipe
 
 Status = Literal["finished", "stopped", "failed", "waiting"]
 _LONGEST_PROBLEM = 500

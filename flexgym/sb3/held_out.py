@@ -93,8 +93,8 @@ class SampleGridCallback(BaseCallback):
         """
         verification = self.held_out.verify(lambda seen: self.model.predict(dict(seen), deterministic=True)[0])
         save_verification(verification, self.folder, self.tensorboard, iteration=number)
-        for name, value in verification.metrics.items():
-            self.logger.record(name, value)
+        for name, metric in verification.metrics.items():
+            self.logger.record(name, metric.value)
         return verification
 
     def _on_rollout_start(self) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import stable_baselines3
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from flexgym.core.choice import check_count
-from flexgym.core.errors import ConfigError, built_settings, check_names, unknown_name
-from flexgym.runs.recipe import Recipe
+from flexgym.config.recipe import Recipe
+from flexgym.core.errors import ConfigError, check_names, unknown_name
+from flexgym.core.options import built_settings, check_count
 from flexgym.runs.settings import RunSettings
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {

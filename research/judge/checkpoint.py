@@ -19,10 +19,10 @@ from transformers import (
 
 from flexgym.judge.dialect import FLEX
 from flexgym.judge.sources import CONFIG_NAME, JudgeConfig
-from flexgym.judge.template import Kind
 from flexgym.shapes.brief import pieces, words
 from flexgym.shapes.captions import heldout_prompts, training_prompts
 from flexgym.shapes.scenes import SIZE
+from flexgym.types import MODALITIES, Modality
 
 NUM_FRAMES = 9
 """Pictures per video: all there are, since one of them may decide."""
@@ -66,7 +66,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    captions = [caption for kind in ("image", "video") for caption in training_prompts(kind) + heldout_prompts(kind)]
+    captions = [text for modality in MODALITIES for text in training_prompts(modality) + heldout_prompts(modality)]
     said = [word for text in words() for word in text.split()]
     texts = [*(f'"{caption}"' for caption in captions), *said, *(f" {word}" for word in said)]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -91,7 +91,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def wording() -> list[str]:
     """The built-in text of a request in front of the caption and behind it, for images and for videos."""
-    counts: dict[Kind, int] = {"image": 1, "video": NUM_FRAMES}
+    counts: dict[Modality, int] = {"image": 1, "video": NUM_FRAMES}
     texts = [FLEX.template(kind).fill(_SENTINEL, kind, (count, count)) for kind, count in counts.items()]
     return [part for text in texts for part in text.split(json.dumps(_SENTINEL))]
 

@@ -108,7 +108,7 @@ def _patches(processor: Any, inputs: Inputs, samples: NDArray[np.uint8]) -> Tens
 
 
 def _description(group: Candidates, places: NDArray[np.intp]) -> str:
-    media = group.views[0].spec.kind.capitalize()
+    media = group.views[0].spec.modality.capitalize()
     return "\n".join(f"{media} {n}: {seen(group.views[place])}" for n, place in enumerate(places, start=1))
 
 

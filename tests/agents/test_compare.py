@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from agents.compare import DEFAULT_RECIPE, Candidate, add_runs, compare
+from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError, UnknownNameError
-from flexgym.runs.recipe import apply_overrides, load_recipe
 from flexgym.runs.series import Series
 
 SMALL = (

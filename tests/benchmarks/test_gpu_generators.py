@@ -81,7 +81,7 @@ def test_the_operations_counted_without_data_are_those_that_run(name, tmp_path: 
     assert counter.get_total_flops() == expected["sampling"] + expected["decoding"]
     assert set(clock.seconds) == {"sampling", "decoding"}
     assert rollout.samples.shape == (1, 3, *generator.sample_shape)
-    before = generator.trainable_state()
+    before = generator.weights.state()
     assert training.update(rollout) == 0.0, "replay is the rollout"
-    after = generator.trainable_state()
+    after = generator.weights.state()
     assert any(not torch.equal(before[name], after[name]) for name in before)

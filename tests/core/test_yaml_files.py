@@ -48,8 +48,8 @@ def test_scalars_are_those_of_the_core_schema(text: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a: 1\nb: 2\na: 3\n", r"own\.yaml:3: key 'a' stands twice \(first in line 1\)"),
-        ("s:\n  a: 1\n  a: 2\n", r"own\.yaml:3: key 'a' stands twice"),
+        ("a: 1\nb: 2\na: 3\n", r"own\.yaml:3: duplicate key 'a' \(first in line 1\)"),
+        ("s:\n  a: 1\n  a: 2\n", r"own\.yaml:3: duplicate key 'a'"),
         ("a: &x 1\nb: *x\n", r"own\.yaml:1: anchors and aliases"),
         ("a: !!python/object/apply:os.system ['true']\n", r"own\.yaml:1: could not determine a constructor"),
         ("- 1\n- 2\n", "expected a mapping of sections, got a list"),
@@ -80,12 +80,21 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
         read_yaml_mapping(tmp_path)
 
 
-def test_lines_of_the_first_two_levels(tmp_path: Path) -> None:
+def test_lines_of_keys_and_items_at_any_depth(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
-    path.write_text("# a comment\nb:\n  x: 1\n\n  y: {z: 2}\nc: 3\n")
+    path.write_text("# a comment\nb:\n  x: 1\n\n  y: {z: 2}\nc:\n- 3\n- {d: 4}\n")
     values, lines = read_yaml_mapping(path)
-    assert values == {"b": {"x": 1, "y": {"z": 2}}, "c": 3}
-    assert lines == {("b",): 2, ("b", "x"): 3, ("b", "y"): 5, ("c",): 6}
+    assert values == {"b": {"x": 1, "y": {"z": 2}}, "c": [3, {"d": 4}]}
+    assert lines == {
+        ("b",): 2,
+        ("b", "x"): 3,
+        ("b", "y"): 5,
+        ("b", "y", "z"): 5,
+        ("c",): 6,
+        ("c", 0): 7,
+        ("c", 1): 8,
+        ("c", 1, "d"): 8,
+    }
     path.write_text("# nothing yet\n")
     assert read_yaml_mapping(path) == ({}, {})
 

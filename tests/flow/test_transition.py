@@ -16,8 +16,8 @@ from flexgym.flow import (
     DanceSDE,
     FlowSDE,
     Gaussian,
-    Matching,
     NoiseScale,
+    clean_gaussian,
     noise_scale,
     predicted_clean,
     transition,
@@ -78,12 +78,11 @@ def test_cps_by_hand():
 def test_matching_is_the_flow_matching_loss():
     """x0 = 2 and noise -1 at level 0.25 give x = 1.25; the true velocity is -3, the predicted one -2."""
     clean, latents, sigma = torch.tensor([2.0]), torch.tensor([1.25]), torch.tensor([0.25])
-    zero = torch.zeros(1)
-    step = transition(latents, torch.tensor([-2.0]), sigma, sigma_next=zero, noise=Matching(eta=0.5))
+    step = clean_gaussian(latents, torch.tensor([-2.0]), sigma, eta=0.5)
     assert (step.mean.item(), step.std.item()) == (1.75, 0.125)
     assert step.log_prob(clean).item() == pytest.approx(-2.0 - math.log(0.125) - 0.5 * math.log(2.0 * math.pi))
-    as_in_the_paper = transition(latents, torch.tensor([-2.0]), sigma, sigma_next=zero, noise=Matching())
-    exact = transition(latents, torch.tensor([-3.0]), sigma, sigma_next=zero, noise=Matching())
+    as_in_the_paper = clean_gaussian(latents, torch.tensor([-2.0]), sigma, eta=math.sqrt(0.5))
+    exact = clean_gaussian(latents, torch.tensor([-3.0]), sigma, eta=math.sqrt(0.5))
     assert (exact.log_prob(clean) - as_in_the_paper.log_prob(clean)).item() == pytest.approx(1.0)
 
 
@@ -322,7 +321,6 @@ def test_noise_scales_by_name():
     assert noise_scale("flow") == FlowSDE(0.7)
     assert noise_scale("dance", eta=0.2) == DanceSDE(0.2)
     assert noise_scale("cps", 0.5) == CPS(0.5)
-    assert noise_scale("matching") == Matching(math.sqrt(0.5))
     assert noise_scale("ode") == noise_scale("ode", eta=0.0) == ODE()
     with pytest.raises(UnknownNameError, match="Did you mean 'dance'"):
         noise_scale("danse")

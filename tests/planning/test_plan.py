@@ -16,6 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from typer.testing import CliRunner, Result
 
 from flexgym.cli import app
+from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.generators import FlowGenerator, load_generator
 from flexgym.planning.advice import _group_size, _mildest, advise, refusal
@@ -26,7 +27,6 @@ from flexgym.planning.settings import PlanSettings, read_settings
 from flexgym.planning.skeleton import config_folder
 from flexgym.policy import FlowPolicy
 from flexgym.replay import replay_loss, replay_step
-from flexgym.runs.recipe import apply_overrides, load_recipe
 
 RECIPES = {"image": "pref_grpo_shapes_t2i", "video": "pref_grpo_shapes_t2v"}
 WAYS = {
@@ -66,7 +66,7 @@ def measured(settings: PlanSettings) -> dict[str, int]:
     generator = load_generator(settings.source, modality=settings.modality, device="cpu", **settings.sampling)
     prepare(generator, settings)
     policy = FlowPolicy(generator, settings.noise, groups_per_forward=settings.groups_per_forward)
-    optimizer = torch.optim.AdamW(generator.trainable_parameters(), foreach=True)  # as on a GPU
+    optimizer = torch.optim.AdamW(list(generator.weights.trained().values()), foreach=True)  # as on a GPU
     generator.condition(["a red cube"])
     latents = torch.randn(1, settings.group_size, *generator.latent_shape)
     replay = partial(_replay, policy, settings, latents)
@@ -99,7 +99,13 @@ def _all_tensors(generator: FlowGenerator, optimizer: torch.optim.Optimizer) -> 
     weights = [tensor for part in modules for tensor in (*part.parameters(), *part.buffers())]
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     state = [value for entry in optimizer.state.values() for value in entry.values()]
-    return [*weights, *gradients, *state, *generator.weights_before.values(), *generator.encoded_text]
+    return [
+        *weights,
+        *gradients,
+        *state,
+        *generator.weights.kept.get("reference", {}).values(),
+        *generator.text.cached(),
+    ]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -112,7 +118,7 @@ def test_a_plan_is_within_a_tenth_of_what_is_measured(modality: str, way: str):
 
 def rested(generator: FlowGenerator) -> dict[str, int]:
     """Bytes of what rests in the memory of the host once `offload` was called."""
-    parts = {name: getattr(generator.pipe, name) for name in generator._resting}
+    parts = {name: getattr(generator.pipe, name) for name in generator.placement.offloaded}
     return {name: bytes_of([*part.parameters(), *part.buffers()]) for name, part in parts.items()}
 
 
@@ -120,7 +126,7 @@ def test_parts_that_rest_or_leave_are_there_only_while_they_act():
     """Against a real generator: what is released, and what rests beside the device while nothing acts."""
     settings = settings_of(RECIPES["image"], *SMALL)
     generator = load_generator(settings.source, modality="image", device="cpu")
-    generator.offload()
+    generator.placement.offload()
     resting = rested(generator)
     encoders = sum(size for name, size in resting.items() if name != "vae")
     planner = Planner(choose_device())
@@ -134,8 +140,8 @@ def test_parts_that_rest_or_leave_are_there_only_while_they_act():
     assert [parts[name]["VAE"] for name in parts] == [0, 0, resting["vae"], 0]
     assert (offloaded.host["text encoders"], offloaded.host["VAE"]) == (encoders, resting["vae"])
 
-    generator.release_text_encoders(["a red cube"])
-    assert generator.text_encoders() == {}
+    generator.text.release(["a red cube"])
+    assert generator.placement.encoders() == {}
     released = planner.plan(replace(settings, release_text_encoders=True))
     parts = {phase.name: phase.parts for phase in released.phases}
     assert [parts[name]["text encoders"] for name in parts] == [encoders, 0, 0, 0]
@@ -162,7 +168,7 @@ def test_tiles_need_less_than_whole_samples():
         there = bytes_of(tensors_of(generator))
         planned = there + rehearsed.work(replace(settings, vae_tiling=tiled)).decoding.peak
         latents = torch.randn(settings.group_size, *generator.latent_shape)
-        seen = there + allocated(torch.no_grad()(partial(generator.decode_chunk, latents)))
+        seen = there + allocated(torch.no_grad()(partial(generator.autoencoder.decode_chunk, latents)))
         assert planned == pytest.approx(seen, rel=0.1)
         found[tiled] = planned
     assert found[True] < found[False]

@@ -8,13 +8,13 @@ from functools import cache
 import pytest
 import torch
 
+from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.planning.advice import advise, fewest_learners, refusal
 from flexgym.planning.devices import GIB, Device, choose_device
 from flexgym.planning.phases import train
 from flexgym.planning.plan import Plan, Planner, Sizes
 from flexgym.planning.settings import PlanSettings, read_settings
 from flexgym.planning.skeleton import build_skeleton, config_folder
-from flexgym.runs.recipe import apply_overrides, load_recipe
 
 SMALL = [
     "rollout.noise=cps",
@@ -56,7 +56,7 @@ def sizes_of(settings: PlanSettings) -> tuple[Sizes, int, int]:
     """Sizes of the skeleton, with its largest block and what stands outside all blocks, counted by name."""
     with config_folder(settings.source, settings.modality) as folder:
         generator = build_skeleton(folder, settings.dtype, settings.sampling)
-    model = generator.transformer
+    model = generator.pipe.transformer
     block, outside = {}, 0
     for name, weight in model.named_parameters():
         bytes_ = weight.numel() * weight.element_size()

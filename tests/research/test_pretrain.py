@@ -43,7 +43,7 @@ def data(name, pipe, *, count=8):
 
 
 def in_training(spec):
-    return any(spec in specs(spec.kind, split).get(spec.category, ()) for split in ("training", "rich"))
+    return any(spec in specs(spec.modality, split).get(spec.category, ()) for split in ("training", "rich"))
 
 
 def changed(before, after):

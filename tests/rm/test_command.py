@@ -10,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from flexgym.config.recipe import load_recipe
 from flexgym.core.errors import ConfigError
 from flexgym.judge.backends.base import ChatRequest, Decoding
 from flexgym.judge.backends.transformers_model import TransformersBackend
@@ -20,7 +21,6 @@ from flexgym.rm.processor import load_model
 from flexgym.rm.saving import export_judge, save_judge
 from flexgym.rm.sft import RewardSFTConfig
 from flexgym.runs.metrics import read_metrics
-from flexgym.runs.recipe import load_recipe
 from tests.judge.backends.tiny_qwen_vl import picture
 
 SMALL = ["judge.dtype=float32", "training.lr=1e-2", "training.batch_size=4", "training.micro_batch_size=2"]
@@ -52,10 +52,10 @@ def test_a_dry_run_tells_the_size_of_it(checkpoint, files):
     result = CliRunner().invoke(app, [*arguments("sft", checkpoint, files, "judge.mode=full"), "--dry-run"])
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
-    assert lines[0] == "rows: 12 good, 0 bad; 46 to 72 tokens a row, half of them below 58"
-    assert lines[1] == "an epoch: 3 optimiser steps"
+    assert lines[0] == "rows: 12 good, 0 bad; 46 to 72 tokens per row, median 58"
+    assert lines[1] == "an epoch: 3 optimizer steps"
     parameters = sum(parameter.numel() for parameter in load_model(checkpoint, "float32").parameters())
-    assert lines[2] == f"model: {parameters:,} parameters, {parameters:,} of them train"
+    assert lines[2] == f"model: {parameters:,} parameters, {parameters:,} of them trainable"
 
 
 @pytest.mark.parametrize(
@@ -118,4 +118,4 @@ def test_train_resume_and_export(kind, mode, checkpoint, files, tmp_path: Path):
     assert any(not torch.equal(before[name], after[name]) for name in before)
     again = CliRunner().invoke(app, ["export", str(folder), str(out)])
     assert again.exit_code == 2
-    assert "exists already" in again.output
+    assert "already exists" in again.output

@@ -56,12 +56,12 @@ def trained(family, mode, folder):
     case.build().save_pretrained(folder / "base")
     generator = load_generator(folder / "base", device="cpu", **{**case.settings, case.guidance: 2.0})
     if mode == "lora":
-        generator.add_lora(rank=RANK, alpha=ALPHA)
+        generator.weights.add_lora(rank=RANK, alpha=ALPHA)
     else:
-        generator.train_full()
+        generator.weights.train_full()
     torch.manual_seed(1)
     with torch.no_grad():
-        for parameter in generator.trainable_parameters():
+        for parameter in list(generator.weights.trained().values()):
             parameter.add_(0.1 * torch.randn_like(parameter))
     return generator
 
@@ -82,9 +82,9 @@ def picture(family, mode, folder):
     generator = trained(family, mode, folder)
     exported = export_generator(published(generator, folder), folder / "exported")
     noise = generator.initial_latents(2, 0)
-    np.save(folder / "latents.npy", generator.call_latents(noise).numpy())
+    np.save(folder / "latents.npy", generator.family.call_latents(noise).numpy())
     offered = {
-        **call_arguments(generator.settings, generator.call_names),
+        **call_arguments(generator.settings, generator.family.call_names),
         "prompt": [PROMPT],
         "negative_prompt": "",
         "num_images_per_prompt": len(noise),

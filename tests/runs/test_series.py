@@ -13,7 +13,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from flexgym.runs.folder import RunFolder
-from flexgym.runs.recipe import load_recipe
+from flexgym.config.recipe import load_recipe
 
 recipe = load_recipe(sys.argv[sys.argv.index("--config") + 1])
 run = recipe["run"]

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from flexgym.config.recipe import Recipe, apply_overrides, load_recipe, shipped_recipes
 from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.core.yaml_files import dump_yaml
-from flexgym.runs.recipe import Recipe, apply_overrides, load_recipe, shipped_recipes
 from flexgym.sb3.settings import ALGORITHMS, SB3Settings
 
 SHIPPED = {name: path for name, path in shipped_recipes().items() if name.startswith("sb3")}

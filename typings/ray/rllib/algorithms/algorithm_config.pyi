@@ -48,6 +48,9 @@ class AlgorithmConfig:
         action_space: Space[Any] | None = ...,
         disable_env_checking: bool = ...,
     ) -> Self: ...
+    def api_stack(
+        self, *, enable_rl_module_and_learner: bool = ..., enable_env_runner_and_connector_v2: bool = ...
+    ) -> Self: ...
     def env_runners(
         self,
         *,

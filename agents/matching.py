@@ -1,0 +1,25 @@
+"""Advantage-weighted matching (arXiv 2509.25050): the clipped surrogate on the density of finished samples.
+
+``python -m agents.matching --config FILE`` trains a recipe with ``algorithm.name: matching``.
+"""
+
+from __future__ import annotations
+
+from agents.base import run_agent
+from agents.grpo import Surrogate, SurrogateSettings
+from flexgym.process import ForwardProcess
+
+
+class Matching(Surrogate[SurrogateSettings]):
+    """Clipped policy gradient on the flow-matching loss of samples that were made without noise."""
+
+    Settings = SurrogateSettings
+
+    @property
+    def process(self) -> ForwardProcess:
+        """See `Algorithm.process`."""
+        return ForwardProcess() if self.settings.eta is None else ForwardProcess(self.settings.eta)
+
+
+if __name__ == "__main__":
+    run_agent("agents.matching", algorithm="matching", default_recipe="pref_grpo_shapes_t2i.yaml", summary=__doc__)

@@ -1,0 +1,88 @@
+"""The settings that every algorithm has: its name, the trained steps, and the guidance of each role."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from flexgym.core.settings import AsTuple, IntPair, Settings
+
+if TYPE_CHECKING:
+    from flexgym.flow import WindowSchedule
+
+Role = Literal["rollout", "training", "reference", "verification"]
+Positive = Annotated[float, Field(gt=0)]
+ClipRange = Positive | Annotated[tuple[Annotated[float, Field(gt=0, le=1)], Positive], AsTuple]
+"""How far a likelihood ratio may leave 1: one number, or one for each side (the lower at most 1)."""
+
+
+class WindowSettings(Settings):
+    """The window of neighboring denoising steps that each iteration trains, see `flexgym.flow.WindowSchedule`."""
+
+    size: int | None = Field(default=None, ge=1, description="trained steps W; left out with strategy 'all'")
+    strategy: Literal["random", "progressive", "all"] = Field(
+        default="random",
+        description="first step drawn anew in each iteration, moved on over the run, or all steps but the last",
+    )
+    first: IntPair | None = Field(default=None, description="lowest and highest first step; all that fit by default")
+    every: int = Field(default=25, ge=1, description="iterations at each place, with strategy 'progressive'")
+    stride: int = Field(default=1, ge=1, description="steps between two places, with strategy 'progressive'")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.strategy == "all":
+            if self.size is not None or self.first is not None:
+                raise ValueError("strategy 'all' takes neither size nor first; leave them out, or choose 'random'")
+        elif self.size is None:
+            raise ValueError(f"strategy {self.strategy!r} needs a size, the number of trained steps; got none")
+        if self.first is not None and not 0 <= self.first[0] <= self.first[1]:
+            raise ValueError(f"expected first=[low, high] with 0 <= low <= high, got {list(self.first)}")
+        return self
+
+    def misfit(self, num_steps: int) -> str:
+        """Return why the window cannot lie within a number of denoising steps; empty where it can."""
+        size, (_, high) = self.size or 1, self.first or (0, 0)
+        if size <= num_steps and high + size <= num_steps:
+            return ""
+        if size > num_steps:
+            return f"expected a size of at most the {num_steps} denoising steps, got {size}"
+        return (
+            f"expected first steps up to {num_steps - size}, so that {size} steps lie within the {num_steps} denoising"
+            f" steps; got first={list(self.first or ())}"
+        )
+
+    def schedule(self, num_steps: int) -> WindowSchedule:
+        """Return the window of every iteration for a number of denoising steps.
+
+        Args:
+            num_steps: denoising steps T of a sample.
+
+        Raises:
+            ConfigError: a window would not lie within the steps.
+        """
+        from flexgym.flow import WindowSchedule
+
+        return WindowSchedule(num_steps, **dict(self))
+
+
+class GuidanceSettings(Settings):
+    """The guidance scale of each role; the generator's own where a role has none."""
+
+    rollout: float | None = Field(default=None, ge=0, description="guidance scale of the samples that are trained on")
+    training: float | None = Field(default=None, ge=0, description="guidance scale of the policy in the replayed steps")
+    reference: float | None = Field(
+        default=None, ge=0, description="guidance scale of the reference in the replayed steps"
+    )
+    verification: float | None = Field(default=None, ge=0, description="guidance scale of the held-out samples")
+
+
+class AlgorithmSettings(Settings):
+    """The base of each algorithm's own settings; a subclass adds fields."""
+
+    name: str = Field(default="", description="module of the package agents, such as grpo, or 'package.module:Class'")
+    window: WindowSettings = Field(
+        default=WindowSettings(size=3, first=(0, 3)),
+        description="the trained denoising steps; given ones replace all of these",
+    )
+    guidance: GuidanceSettings = GuidanceSettings()

@@ -1,0 +1,83 @@
+"""Section ``generator``: the generator, what of it trains, and its memory."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from flexgym.core.settings import Names, Settings
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+class LoraSettings(Settings):
+    """A low-rank adapter (arXiv 2106.09685) on the frozen transformer."""
+
+    rank: int = Field(default=32, ge=1, description="rank of the adapter")
+    alpha: float | None = Field(default=None, gt=0, description="its scale is alpha / rank; twice the rank by default")
+    targets: Names | None = Field(
+        default=None,
+        min_length=1,
+        description="ends of layer names, such as to_q; those of the generator's family by default",
+    )
+    seed: int = Field(default=0, ge=0, description="seed of its first weights")
+
+
+class SamplingSettings(Settings):
+    """How samples are made; what is left out is the checkpoint's or the pipeline's."""
+
+    num_steps: int | None = Field(default=None, ge=1, description="denoising steps T")
+    guidance_scale: float | None = Field(
+        default=None, ge=0, description="classifier-free guidance; at most 1 is without"
+    )
+    height: int | None = Field(default=None, ge=1, description="height in pixels")
+    width: int | None = Field(default=None, ge=1, description="width in pixels")
+    num_frames: int | None = Field(default=None, ge=1, description="frames of a video")
+    max_sequence_length: int | None = Field(
+        default=None, ge=1, description="text tokens, where the pipeline takes this number"
+    )
+    true_cfg_scale: float | None = Field(
+        default=None, ge=0, description="classifier-free guidance where guidance_scale is an input of the transformer"
+    )
+
+
+class GeneratorSettings(Settings):
+    """The generator, what of it trains, and how it uses memory (docs/memory.md)."""
+
+    source: str | None = Field(
+        default=None, min_length=1, description="folder or hub id; null for the embedded generator"
+    )
+    mode: Literal["lora", "full"] = Field(
+        default="lora", description="train an adapter or all weights of the transformer"
+    )
+    lora: LoraSettings = LoraSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    dtype: Precision = Field(default="float32", description="precision of the weights; an adapter is always float32")
+    channels_last: bool = Field(
+        default=False, description="memory format of the VAE's convolutions; often faster on CPUs"
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="recompute blocks in the backward pass to save memory"
+    )
+    text_cache: str | None = Field(
+        default=None, pattern=r"\S", description="folder that keeps encoded prompts; null for none"
+    )
+    release_text_encoders: bool = Field(
+        default=False, description="encode all prompts of the run at its start, then free the text encoders"
+    )
+    vae_tiling: bool = Field(default=False, description="decode samples in tiles")
+    offload: bool = Field(default=False, description="keep text encoders and VAE in host memory while idle")
+    sharding: Literal["none", "fsdp"] = Field(
+        default="none", description="unsharded on each learner, or sharded over the learners by FSDP"
+    )
+
+    @property
+    def is_half(self) -> bool:
+        """Return whether weights are float16, whose small range needs a scaled loss."""
+        return self.dtype == "float16"
+
+    @property
+    def shards(self) -> bool:
+        """Return whether the transformer is sharded over the learners."""
+        return self.sharding == "fsdp"

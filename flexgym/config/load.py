@@ -1,0 +1,117 @@
+"""Recipes to settings: every value at every depth is checked, and all that is wrong is reported at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from flexgym.config.moved import explained
+from flexgym.config.recipe import Recipe
+from flexgym.core.errors import FlexGymError, UnknownNameError
+from flexgym.core.problems import KeyPath, Problem, settings_error
+from flexgym.core.settings import Settings
+
+S = TypeVar("S", bound=Settings)
+CheckReward = Callable[[str, Mapping[str, Any]], object]
+"""Raises where there is no reward of a name, or where it cannot have these settings."""
+CheckPrompts = Callable[[Any], object]
+"""Raises where prompts cannot be read: the path of a file, or a list."""
+
+
+def load_settings(
+    kind: type[S],
+    recipe: Mapping[str, Any],
+    *,
+    check_reward: CheckReward | None = None,
+    check_prompts: CheckPrompts | None = None,
+) -> S:
+    """Return the settings of a recipe.
+
+    Args:
+        kind: such as `flexgym.config.AgentSettings`.
+        recipe: sections by name, from `load_recipe`, `apply_overrides` or a plain mapping.
+        check_reward: checks rewards, which are defined above this package; None checks none.
+        check_prompts: checks prompts, whose format belongs to the environments; None checks none.
+
+    Raises:
+        ConfigError: naming for each wrong setting its file and line or override, the expected values and the value
+            that came.
+        UnknownNameError: all that is wrong are names, each with its nearest valid one.
+    """
+    known = Recipe.of(recipe)
+    values = {section: {} if given is None else given for section, given in known.items()}
+    settings, problems = kind.check(values)
+    problems = list(_explained(problems, kind, values))
+    wrong = {problem.path for problem in problems}
+    if check_reward is not None:
+        problems += [problem for problem in _reward_problems(values, check_reward) if problem.path not in wrong]
+    if check_prompts is not None:
+        problems += [problem for problem in _prompt_problems(values, check_prompts) if problem.path not in wrong]
+    if problems or settings is None:
+        raise settings_error(problems, origin=lambda path: known.origin(*path))
+    return settings
+
+
+def _explained(problems: Iterable[Problem], kind: type[Settings], values: Mapping[str, Any]) -> Iterator[Problem]:
+    known = kind.names(values)
+    for problem in problems:
+        if problem.unknown:
+            yield from explained(problem, _value_at(values, problem.path), known=known)
+        else:
+            yield problem
+
+
+def _value_at(values: Any, path: KeyPath) -> Any:
+    for key in path:
+        present = key in values if isinstance(values, Mapping) else isinstance(key, int) and isinstance(values, list)
+        if not present:
+            return None
+        values = values[key]
+    return values
+
+
+def _reward_problems(values: Mapping[str, Any], check: CheckReward) -> Iterator[Problem]:
+    for name_path, name, settings_path, settings in _named_rewards(values):
+        try:
+            check(name, settings)
+        except FlexGymError as error:
+            blamed = _blamed(settings, str(error))
+            path = (*settings_path, *blamed) if blamed else name_path
+            yield Problem(path, str(error), unknown=isinstance(error, UnknownNameError))
+
+
+def _blamed(settings: Any, message: str) -> KeyPath:
+    """Return the path to the setting that a message is about: as far as it names keys or shows their values."""
+    if not isinstance(settings, Mapping):
+        return ()
+    paths = [(key, *_blamed(value, message)) for key, value in settings.items()]
+    named = [path for path in paths if len(path) > 1 or re.search(rf"(?<!\w){re.escape(str(path[0]))}(?!\w)", message)]
+    return max(named, key=len, default=())
+
+
+def _named_rewards(values: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, KeyPath, Mapping[str, Any]]]:
+    """Yield the rewards of a recipe as far as they are well-formed: path and name, path and settings."""
+    candidates: list[tuple[KeyPath, Any, str]] = [(("reward",), values.get("reward"), "name")]
+    for section, key in (("reward", "monitors"), ("verification", "rewards")):
+        listed = _value_at(values, (section, key))
+        for index, entry in enumerate(listed if isinstance(listed, list | tuple) else ()):
+            candidates.append(((section, key, index), entry, "reward"))
+    candidates.append((("verification", "reward"), _value_at(values, ("verification", "reward")), ""))
+    for path, entry, key in candidates:
+        if isinstance(entry, str) and path != ("reward",):
+            yield path, entry, path, {}
+        elif isinstance(entry, Mapping) and isinstance(name := entry.get(key), str):
+            settings = entry.get("settings", {})
+            yield (*path, key), name, (*path, "settings"), settings if isinstance(settings, Mapping) else {}
+
+
+def _prompt_problems(values: Mapping[str, Any], check: CheckPrompts) -> Iterator[Problem]:
+    for section in ("rollout", "verification"):
+        prompts = _value_at(values, (section, "prompts"))
+        if not isinstance(prompts, str | list | tuple):
+            continue
+        try:
+            check(prompts)
+        except FlexGymError as error:
+            yield Problem((section, "prompts"), str(error))

@@ -1,0 +1,105 @@
+"""Sections ``rollout`` and ``training`` of an agent's recipe."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from flexgym.config.generator import Precision
+from flexgym.config.sections import Prompts
+from flexgym.core.annotations import Spelled
+from flexgym.core.errors import nearest_name
+from flexgym.core.problems import Problem, raise_problems
+from flexgym.core.settings import AsTuple, Settings
+
+
+def _check_schedule(rate: Any) -> Any:
+    if not isinstance(rate, tuple):
+        return rate
+    counts = [count for count, _ in rate]
+    if len(rate) < 2 or counts[0] != 0 or any(later <= earlier for earlier, later in pairwise(counts)):
+        raise ValueError("expected two or more points with rising counts, [[0, rate], [count, rate], ...]")
+    return rate
+
+
+Rate = Annotated[float, Field(ge=0)]
+Point = Annotated[tuple[Annotated[int | float, Field(ge=0)], Rate], AsTuple]
+LearningRate = Annotated[
+    Rate | Annotated[tuple[Point, ...], AsTuple],
+    AfterValidator(_check_schedule),
+    Spelled("number >= 0 or [[0, rate], [count, rate], ...]"),
+]
+
+
+class RolloutSettings(Settings):
+    """The samples of an iteration."""
+
+    group_size: int = Field(default=16, ge=2, description="samples G of each prompt, which advantages compare")
+    prompts: Prompts = Field(default=None, description="training prompts: a file or a list; null for the built-in ones")
+    prompts_per_iteration: int = Field(default=16, ge=1, description="groups P of an iteration, over all learners")
+    groups_per_forward: int = Field(
+        default=1, ge=1, description="groups in one forward pass, in rollout and replay alike"
+    )
+    reference_interval: int = Field(
+        default=0,
+        ge=0,
+        description="iterations between two rollouts of the reference policy for the judge; 0 for never",
+    )
+    latents_dtype: Precision = Field(default="float32", description="precision in which latents are kept for replay")
+
+
+class AdvantageSettings(Settings):
+    """How the rewards of a group become advantages, see `flexgym.flow.blended_advantages`."""
+
+    std: Literal["group", "global", "none"] = Field(
+        default="group", description="divide by the standard deviation of the group, of all rewards, or by none"
+    )
+    ddof: Literal[0, 1] = Field(default=0, description="0 for population standard deviations, 1 for those of a sample")
+    eps: float = Field(default=1e-4, ge=0, description="added to the standard deviation")
+    clip: float | None = Field(default=5.0, gt=0, description="largest absolute advantage; null for no limit")
+    batch_norm: bool = Field(default=False, description="normalize once more over all samples of the iteration")
+
+    @property
+    def stay_in_group(self) -> bool:
+        """Return whether a group's advantages follow from its own scores, so that replay need not wait for others."""
+        return self.std != "global" and not self.batch_norm
+
+
+ADVANTAGES = {"paper": AdvantageSettings(), "authors_code": AdvantageSettings(ddof=1, eps=1e-8, batch_norm=True)}
+"""Advantages by name: the defaults, and those of the code of Pref-GRPO's authors."""
+
+
+def _named_advantage(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value not in ADVANTAGES:
+        raise_problems([Problem((), f"unknown advantage {value!r}. {nearest_name(value, ADVANTAGES)}", unknown=True)])
+    return ADVANTAGES[value]
+
+
+Advantage = Annotated[
+    AdvantageSettings,
+    BeforeValidator(_named_advantage, json_schema_input_type=Literal["paper", "authors_code"] | AdvantageSettings),
+    Spelled("paper, authors_code or a mapping of settings"),
+]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Betas = Annotated[tuple[Beta, Beta], AsTuple]
+
+
+class TrainingSettings(Settings):
+    """The update of the weights."""
+
+    lr: LearningRate = Field(default=3e-4, description="learning rate, or points of a schedule by samples seen")
+    grad_clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; null for no limit")
+    num_updates: int = Field(default=1, ge=1, description="optimizer steps of an iteration, each on its own groups")
+    ema_decay: float = Field(
+        default=0.0, ge=0, lt=1, description="decay of the EMA that is verified and saved; 0 keeps none"
+    )
+    weight_decay: float = Field(default=0.0, ge=0, description="weight decay of AdamW")
+    betas: Betas = Field(default=(0.9, 0.999), description="betas of AdamW")
+    advantage: Advantage = Field(
+        default=AdvantageSettings(),
+        description="how rewards become advantages: paper, authors_code, or options by name",
+    )

@@ -1,0 +1,402 @@
+"""The trainable weights of a model and named copies of them: reference, EMA, lagging policies and loaded adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flexgym.core.errors import CheckpointError, ConfigError, GeneratorError, check_names, unknown_name
+from flexgym.core.sharding import check_gathered, copies, is_sharded, local_part, part_like
+from flexgym.generators.adapters import ADAPTER, check_targets, read_adapter, switch_adapter
+
+CURRENT = "current"
+"""The weights that train."""
+REFERENCE = "reference"
+"""The weights before training: with LoRA the adapter switched off, with full training a copy."""
+
+
+@dataclass
+class _Copy:
+    """A named copy of the weights.
+
+    Attributes:
+        values: by parameter name.
+        on_host: kept in host memory.
+        fixed: not changed by training, so that it belongs to no checkpoint.
+    """
+
+    values: dict[str, Tensor]
+    on_host: bool = False
+    fixed: bool = False
+
+
+class Weights:
+    """The trainable parameters of some modules, and named copies of them.
+
+    Inside ``with weights.using(name)`` the modules compute with that copy, in LoRA or full training, sharded or not.
+
+    Args:
+        modules: the modules by the prefix of their parameters' names; ``""`` adds no prefix.
+        mode: ``"frozen"``, ``"lora"`` or ``"full"``: what trains already.
+        lora_targets: layers that `add_lora` adapts when its caller names none.
+    """
+
+    def __init__(
+        self, modules: Mapping[str, nn.Module], *, mode: str = "frozen", lora_targets: Sequence[str] = ()
+    ) -> None:
+        self.mode = mode
+        self._modules: Mapping[str, Any] = dict(modules)
+        self._lora_targets = tuple(lora_targets)
+        self._copies: dict[str, _Copy] = {}
+        self._active = CURRENT
+        self._gathered: tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]] | None = None
+
+    def add_lora(
+        self, rank: int = 32, alpha: float | None = None, targets: Sequence[str] | None = None, *, seed: int = 0
+    ) -> None:
+        """Train a low-rank adapter (arXiv 2106.09685) on the frozen modules of a diffusers pipeline.
+
+        The adapter starts at zero, so the output is unchanged to the bit. It is kept in float32.
+
+        Args:
+            rank: rank of the adapter, at least 1.
+            alpha: the adapter is scaled by ``alpha / rank``; None is twice the rank, as in Flow-GRPO.
+            targets: ends of the names of layers, such as ``"to_q"``; None takes the defaults of the model.
+            seed: seed of the adapter's initial weights.
+
+        Raises:
+            UnknownNameError: a target matches no layer; the message lists the layers that exist.
+            ConfigError: the rank is below 1.
+            GeneratorError: something trains already.
+        """
+        from peft import LoraConfig
+
+        if rank < 1:
+            raise ConfigError(f"the rank of an adapter must be at least 1, got {rank}")
+        chosen = list(self._lora_targets if targets is None else targets)
+        for module in self._modules.values():
+            check_targets(module, chosen)
+        self._start("lora")
+        config = LoraConfig(r=rank, lora_alpha=alpha or 2 * rank, target_modules=chosen, init_lora_weights="gaussian")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for module in self._modules.values():
+                module.add_adapter(config)
+        for parameter in self.trained().values():
+            parameter.data = parameter.data.float()
+
+    def train_full(self) -> None:
+        """Train every parameter of the modules. Call ``keep("reference")`` next where a reference is needed.
+
+        Raises:
+            GeneratorError: something trains already.
+        """
+        self._start("full")
+        for module in self._modules.values():
+            module.requires_grad_(True)
+
+    def _start(self, mode: str) -> None:
+        if self.mode != "frozen":
+            raise GeneratorError(
+                f"expected a generator of which nothing trains yet, got mode {self.mode!r}: load a fresh one"
+            )
+        self.mode = mode
+
+    def checkpoint_gradients(self) -> None:
+        """Keep only the inputs of each block for the backward pass and recompute the block (arXiv 1604.06174).
+
+        It costs about one more forward and changes neither outputs nor gradients.
+
+        Raises:
+            GeneratorError: a module does not support it.
+        """
+        for module in self._modules.values():
+            if not getattr(module, "_supports_gradient_checkpointing", False):
+                raise GeneratorError(
+                    f"expected a model that supports gradient checkpointing, got a {type(module).__name__}, which"
+                    " cannot recompute its blocks: leave out gradient_checkpointing"
+                )
+            module.enable_gradient_checkpointing()
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that train by name, in a fixed order; empty while frozen."""
+        return {
+            _qualified(prefix, name): value
+            for prefix, module in self._modules.items()
+            for name, value in module.named_parameters()
+            if value.requires_grad
+        }
+
+    # --- copies ------------------------------------------------------------------------------------------------------
+
+    def keep(self, name: str, *, host: bool = False) -> None:
+        """Start a named copy at the current weights, replacing one of that name.
+
+        With LoRA the reference needs no copy, and ``keep("reference")`` does nothing.
+
+        Args:
+            name: name of the copy, such as ``"reference"``, ``"ema"`` or ``"old"``.
+            host: keep it in host memory; a sharded copy stays beside its parts.
+
+        Raises:
+            ConfigError: the name is ``"current"``.
+            GeneratorError: called inside `using`.
+        """
+        self._check_name(name)
+        if name == REFERENCE and self.mode != "full":
+            return
+        values = {key: _duplicate(value, host=host) for key, value in self.trained().items()}
+        self._copies[name] = _Copy(values, on_host=host, fixed=name == REFERENCE)
+
+    def load_adapter(self, name: str, folder: str | Path) -> None:
+        """Read an adapter from a folder as a named copy, which training does not change.
+
+        Args:
+            name: name of the copy.
+            folder: as a diffusers pipeline or peft saves an adapter; that of a second transformer lies in a subfolder.
+
+        Raises:
+            ConfigError: no adapter trains here, or the name is ``"current"``.
+            CheckpointError: the folder holds no adapter, or one of another rank, scale or set of layers.
+            GeneratorError: called inside `using`.
+        """
+        self._check_name(name)
+        if self.mode != "lora":
+            raise ConfigError(
+                f"an adapter can be a copy of an adapter that trains: expected mode 'lora', got {self.mode!r}"
+            )
+        found: dict[str, Tensor] = {}
+        for prefix, module in self._modules.items():
+            within = Path(folder) / prefix
+            read = read_adapter(within if within.is_dir() else Path(folder), module.peft_config[ADAPTER])
+            found.update({_qualified(prefix, key): value for key, value in read.items()})
+        trained = self._fitting(found, f"the adapter in {folder}")
+        values = {key: part_like(found[key].to(value.device, value.dtype), value) for key, value in trained.items()}
+        self._copies[name] = _Copy(values, fixed=True)
+
+    @torch.no_grad()
+    def update(self, name: str, decay: float) -> None:
+        """Move a copy toward the current weights: ``decay * copy + (1 - decay) * current``.
+
+        Args:
+            name: name of the copy.
+            decay: from 0 (take the current weights) to 1 (leave the copy as it is).
+
+        Raises:
+            UnknownNameError: there is no such copy.
+            GeneratorError: called inside `using`.
+        """
+        self._check_unswapped()
+        check_names("copy of the weights", [name], self._copies)
+        kept = self._copies[name].values
+        for key, value in self.trained().items():
+            target, current = local_part(kept[key]), local_part(value.detach())
+            if decay:
+                target.lerp_(current.to(target.device), 1.0 - decay)
+            else:
+                target.copy_(current)
+
+    @property
+    def kept(self) -> dict[str, dict[str, Tensor]]:
+        """The values of every copy, by the names of the copies and of the parameters."""
+        return {name: kept.values for name, kept in self._copies.items()}
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[None]:
+        """Compute with a named copy inside this context. Contexts nest; the innermost counts.
+
+        ``"current"`` are the weights that train. ``"reference"`` are those before training, to the bit: with LoRA the
+        adapter is switched off (its parameters then count as frozen), with full training a copy is swapped in.
+
+        Args:
+            name: ``"current"``, ``"reference"`` or the name of a copy.
+
+        Raises:
+            UnknownNameError: there is no such copy.
+            GeneratorError: the reference of full training was not kept.
+        """
+        before = self._active
+        self._switch(name)
+        try:
+            yield
+        finally:
+            self._switch(before)
+
+    def _switch(self, name: str) -> None:
+        """Leave the copy in use and take another."""
+        self._find(name)
+        if name != self._active:
+            self._swap(self._active)
+            self._active = CURRENT
+            self._swap(name)
+            self._active = name
+
+    def _swap(self, name: str) -> None:
+        """Swap a copy with the current weights, or back: it is the same exchange."""
+        if name == REFERENCE and self.mode == "lora":
+            for module in self._modules.values():
+                switch_adapter(module, on=self._active == REFERENCE)
+        elif (kept := self._find(name)) is not None:
+            _exchange(self.trained(), kept)
+
+    def _find(self, name: str) -> _Copy | None:
+        """Return a copy by name; None where the weights in the modules need no exchange."""
+        if name in self._copies:
+            return self._copies[name]
+        if name == CURRENT or name == REFERENCE and self.mode != "full":
+            return None
+        if name == REFERENCE:
+            raise GeneratorError(
+                'full training kept no reference: call weights.keep("reference") before training, or use add_lora'
+            )
+        raise unknown_name("copy of the weights", name, [CURRENT, REFERENCE, *self._copies])
+
+    def _check_name(self, name: str) -> None:
+        if name == CURRENT:
+            raise ConfigError("'current' are the weights that train: choose another name for a copy, such as 'old'")
+        self._check_unswapped()
+
+    def _check_unswapped(self) -> None:
+        if self._active != CURRENT:
+            raise GeneratorError(
+                f"expected the current weights in use, got the copy {self._active!r}: leave `with"
+                f" weights.using({self._active!r})` first"
+            )
+
+    # --- state -------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """Return copies on the CPU of the weights in use that train, by name.
+
+        Raises:
+            CheckpointError: the weights are sharded and were not gathered.
+        """
+        if self._gathered is not None:
+            return self._gathered[0]
+        check_gathered(self.trained().values())
+        return copies(self.trained().items())
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Put a state of `state` back in place; of unsharded values a sharded model takes its part.
+
+        Args:
+            state: tensors or arrays by name.
+
+        Raises:
+            CheckpointError: names or shapes are not those of what trains; nothing is changed then.
+            GeneratorError: called inside `using`.
+        """
+        self._check_unswapped()
+        values = {name: torch.as_tensor(value) for name, value in state.items()}
+        for name, value in self._fitting(values, "the state").items():
+            value.copy_(part_like(values[name], value))
+
+    def copies_state(self) -> dict[str, dict[str, Tensor]]:
+        """Return copies on the CPU of the named copies that training changes, by copy and by parameter name.
+
+        Raises:
+            CheckpointError: the weights are sharded and were not gathered.
+        """
+        if self._gathered is not None:
+            return self._gathered[1]
+        for kept in self._changing().values():
+            check_gathered(kept.values())
+        return {name: copies(kept.items()) for name, kept in self._changing().items()}
+
+    @torch.no_grad()
+    def load_copies_state(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Put a state of `copies_state` back in place.
+
+        Args:
+            state: tensors or arrays by copy and by parameter name; every copy was kept before.
+
+        Raises:
+            UnknownNameError: a copy was not kept.
+            CheckpointError: names or shapes are not those of what trains; nothing of that copy is changed then.
+            GeneratorError: called inside `using`.
+        """
+        self._check_unswapped()
+        check_names("copy of the weights", state, self._changing())
+        for name, kept in state.items():
+            values = {key: torch.as_tensor(value) for key, value in kept.items()}
+            own = self._copies[name].values
+            for key in self._fitting(values, f"the copy {name!r}"):
+                own[key].copy_(part_like(values[key], own[key]))
+
+    def gather(self, *, keep: bool = True) -> None:
+        """Assemble the states of sharded weights; every process must call it.
+
+        Until `release`, `state` and `copies_state` return what was gathered.
+
+        Args:
+            keep: this process wants the states; otherwise they are empty here.
+        """
+        current = copies(self.trained().items(), keep=keep)
+        self._gathered = current, {name: copies(kept.items(), keep=keep) for name, kept in self._changing().items()}
+
+    def release(self) -> None:
+        """Drop what `gather` assembled."""
+        self._gathered = None
+
+    def shard(self, part: Callable[[Tensor, Tensor], Tensor] = part_like) -> None:
+        """Keep this process's part of every copy, once the modules are sharded.
+
+        Args:
+            part: takes an unsharded value and its parameter, and returns the part that belongs to it.
+        """
+        trained = self.trained()
+        for kept in self._copies.values():
+            kept.values = {name: part(value, trained[name]) for name, value in kept.values.items()}
+
+    def _changing(self) -> dict[str, dict[str, Tensor]]:
+        return {name: kept.values for name, kept in self._copies.items() if not kept.fixed}
+
+    def _fitting(self, values: Mapping[str, Tensor], what: str) -> dict[str, nn.Parameter]:
+        """Return the parameters that train, after checking that values have their names and shapes."""
+        trained = self.trained()
+        differing = sorted(set(values) ^ set(trained))
+        if differing:
+            where = what if differing[0] in trained else "this model"
+            raise CheckpointError(
+                f"{what} does not fit: {len(differing)} names differ; {differing[0]!r} is missing from {where}"
+                f" (expected {len(trained)} parameters of mode {self.mode!r}, got {len(values)})"
+            )
+        for name, value in trained.items():
+            if values[name].shape != value.shape:
+                raise CheckpointError(
+                    f"{what} does not fit: {name} must have shape {tuple(value.shape)}, got {tuple(values[name].shape)}"
+                )
+        return trained
+
+
+def _qualified(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+def _duplicate(value: Tensor, *, host: bool) -> Tensor:
+    """Copy a parameter; the part of a sharded one stays on its device."""
+    value = value.detach()
+    return value.to("cpu", copy=True) if host and not is_sharded(value) else value.clone()
+
+
+@torch.no_grad()
+def _exchange(parameters: Mapping[str, nn.Parameter], kept: _Copy) -> None:
+    """Swap the values of parameters with those of a copy."""
+    for name, parameter in parameters.items():
+        value = kept.values[name]
+        if not (kept.on_host or is_sharded(parameter) or value.device != parameter.device):
+            parameter.data, kept.values[name] = value, parameter.data
+            continue
+        # FSDP owns the memory of a part, and other devices have memory of their own: the values move.
+        # `.data` keeps a backward pass valid whose forward ran before; the values are back by then.
+        mine, other = local_part(parameter).data, local_part(value)
+        before = mine.to(other.device, copy=True)
+        mine.copy_(other)
+        other.copy_(before)

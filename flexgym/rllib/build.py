@@ -1,0 +1,66 @@
+"""RLlib's config from FlexGym's settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from flexgym.algorithm import CURRENT, NEEDS, Algorithm
+from flexgym.config import AgentSettings
+from flexgym.core.errors import check_names
+from flexgym.rllib.algorithm import FlowAlgorithm
+from flexgym.rllib.config import Components, FlowConfig
+from flexgym.rllib.learner import FlowLearner
+from flexgym.rllib.runner import GroupEnvRunner
+
+
+def algorithm_config(settings: AgentSettings, algorithm: Algorithm[Any], components: Components) -> FlowConfig:
+    """Generate RLlib's config of a run; ``build_algo()`` on it starts learners and runners.
+
+    Args:
+        settings: of the run.
+        algorithm: that trains, made from ``settings.algorithm``.
+        components: makes rewards, prompts and environments.
+    """
+    check_names(f"need of {type(algorithm).__name__}", algorithm.needs, NEEDS)
+    check_names("weights that act", [algorithm.acts], [CURRENT, *algorithm.copies])
+    config = FlowConfig(FlowAlgorithm)
+    config.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
+    config.settings, config.algorithm, config.components = settings, algorithm, components
+    resources, training, options = settings.resources, settings.training, settings.rllib
+    config.environment(env=settings.environment.env, disable_env_checking=True)
+    config.env_runners(
+        env_runner_cls=GroupEnvRunner,
+        create_local_env_runner=False,
+        num_env_runners=resources.num_env_runners,
+        num_gpus_per_env_runner=resources.num_gpus_per_env_runner,
+        num_cpus_per_env_runner=resources.num_cpus_per_env_runner,
+        custom_resources_per_env_runner=dict(options.custom_resources_per_env_runner),
+    )
+    config.learners(
+        num_learners=resources.num_learners,
+        num_gpus_per_learner=resources.num_gpus_per_learner,
+        num_cpus_per_learner=resources.num_cpus_per_learner,
+        custom_resources_per_learner=dict(options.custom_resources_per_learner),
+        learner_class=FlowLearner,
+    )
+    config.training(lr=_schedule(training.lr), grad_clip=training.grad_clip, grad_clip_by=options.grad_clip_by)
+    config.debugging(seed=settings.run.seed)
+    config.fault_tolerance(
+        restart_failed_env_runners=options.restart_failed_env_runners,
+        max_num_env_runner_restarts=options.max_num_env_runner_restarts,
+        env_runner_health_probe_timeout_s=options.env_runner_health_probe_timeout_s,
+        env_runner_restore_timeout_s=options.env_runner_restore_timeout_s,
+    )
+    # Buffers never change, and an exchange of them would come before a learner may find that its reward has failed.
+    config.framework(torch_ddp_kwargs={"broadcast_buffers": False, **options.torch_ddp_kwargs})
+    # Spaces are the environment's own business here: module and learner never look at them.
+    config.observation_space = config.action_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    return config
+
+
+def _schedule(rate: Any) -> Any:
+    """A learning rate in the form that RLlib takes: a number, or a list of ``[samples, rate]``."""
+    return rate if isinstance(rate, int | float) else [list(point) for point in rate]
