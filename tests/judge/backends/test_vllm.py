@@ -221,20 +221,6 @@ def test_engine_encodes_each_picture_of_a_group_once(engine):
     assert used["prefix_cache_hits"] == used["cached_tokens"]
 
 
-def test_server_is_sent_each_picture_of_a_group_once(url):
-    requests = groups_of_pairs()
-    backend = ServerBackend(url, image_ids=True)
-    replies = backend.complete(requests, Decoding(max_tokens=1))
-    used = backend.metrics()
-    backend.close()
-    read = used["prompt_tokens"] - used["cached_tokens"]
-    report("server", requests, replies, sent=int(used["bytes_sent"]), pictures=int(used["pictures_sent"]), read=read)
-    assert used["pictures_sent"] == 2 * GROUP
-    assert used["bytes_sent"] < 0.1 * sent_whole(requests)
-    # Sending a picture ahead leaves the beginning of every pair that it opens in the cache.
-    assert used["cached_tokens"] == len(requests) * SHARED
-
-
 def report(
     name: str,
     requests: list[ChatRequest],
