@@ -7,15 +7,22 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
 import rewards
 from envs.prompts import load_prompts
-from flexgym.config import WrapperSettings
+from flexgym.config import AgentSettings, WrapperSettings
+from flexgym.config.load import load_settings
+from flexgym.config.recipe import Recipe
+from flexgym.core.errors import ConfigError
+from flexgym.runs.command import run_training_command
 from flexgym.types import Prompt
 from rewards.base import Reward
+
+if TYPE_CHECKING:
+    from flexgym.runs.loop import TrainingRun
 
 MODALITIES = {"FlexT2I-v0": "image", "FlexT2V-v0": "video"}
 
@@ -66,3 +73,44 @@ class AgentComponents:
 
     def _find_modules(self) -> None:
         sys.path.extend(path for path in self.search_path if path not in sys.path)
+
+
+def load_agent_settings(recipe: Mapping[str, Any], *, algorithm: str | None = None) -> AgentSettings:
+    """Validate a recipe of an agent, its rewards and prompts included, before anything is loaded.
+
+    Args:
+        recipe: sections by name.
+        algorithm: name of the algorithm that must train; None takes the one that the recipe names.
+
+    Raises:
+        ConfigError: settings that cannot work, each with the place where it was written.
+        UnknownNameError: names that do not exist, each with the nearest valid one.
+    """
+    known = Recipe.of(recipe)
+    if algorithm is not None:
+        section = known.setdefault("algorithm", {})
+        if section.setdefault("name", algorithm) != algorithm:
+            raise ConfigError(
+                f"{known.origin('algorithm', 'name')}: algorithm.name: expected {algorithm!r}, the algorithm of this"
+                f" command, got {section['name']!r}: run python -m agents.{section['name']}, or choose another recipe"
+            )
+    return load_settings(AgentSettings, known)
+
+
+def run_agent(module: str, *, default_recipe: str, algorithm: str | None = None, summary: str | None = None) -> None:
+    """Parse the command line of an agent and train.
+
+    Args:
+        module: of the agent, such as ``"agents.grpo"``, for messages.
+        default_recipe: recipe of a new run when none is named.
+        algorithm: name of the algorithm; None takes the one that the recipe names.
+        summary: for ``--help``.
+    """
+
+    def make_run(recipe: Recipe, resume: Path | None, command: Sequence[str]) -> TrainingRun:
+        from flexgym.rllib.command import make_agent_run
+
+        settings = load_agent_settings(recipe, algorithm=algorithm)
+        return make_agent_run(settings, AgentComponents(), resume=resume, command=command)
+
+    run_training_command(make_run, default_recipe=default_recipe, program=f"python -m {module}", summary=summary)

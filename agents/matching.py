@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from agents.base import run_agent
 from agents.grpo import Surrogate, SurrogateSettings
 from flexgym.process import ForwardProcess
 
@@ -18,3 +19,7 @@ class Matching(Surrogate[SurrogateSettings]):
     def process(self) -> ForwardProcess:
         """See `Algorithm.process`."""
         return ForwardProcess() if self.settings.eta is None else ForwardProcess(self.settings.eta)
+
+
+if __name__ == "__main__":
+    run_agent("agents.matching", algorithm="matching", default_recipe="pref_grpo_shapes_t2i.yaml", summary=__doc__)

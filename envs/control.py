@@ -160,6 +160,9 @@ class ControlBatch(GroupBatch):
             "last_action": self._actions.copy(),
         }
 
+    def shared_infos(self) -> None:
+        """Return None: each group has infos of its own."""
+
     def info(self, slot: int) -> dict[str, Any]:
         """Return the info of `GroupBatch`; after a step, also guidance scale and noise strength of the action."""
         info = super().info(slot)

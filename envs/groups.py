@@ -105,6 +105,7 @@ class GroupBatch:
         self.sigmas.flags.writeable = False
         self.num_steps = len(self.sigmas) - 1
         self.prompts: list[Prompt | None] = [None] * num_groups
+        self._texts: tuple[str, ...] = ("",) * num_groups
         self.steps = np.full(num_groups, _NOT_STARTED)
         self.latents = torch.zeros(num_groups, self.group_size, *generator.latent_shape, device=generator.device)
         self._samples: list[NDArray[np.uint8] | None] = [None] * num_groups
@@ -154,6 +155,7 @@ class GroupBatch:
             self.prompts[slot] = prompt
             self.steps[slot] = 0
             self._forget(slot)
+        self._texts = tuple(prompt.text if prompt else "" for prompt in self.prompts)
         self._frame = 0
 
     def _framed(self, prompt: Prompt) -> Prompt:
@@ -184,10 +186,11 @@ class GroupBatch:
         self.latents = latents
         self.steps = self.steps + active
         for slot in np.flatnonzero(active).tolist():
-            self._forget(slot)
+            self._samples[slot] = self._rewards[slot] = None
 
     def _check_running(self, active: NDArray[np.bool_]) -> None:
-        if (self.steps[active] == _NOT_STARTED).any() or self.finished[active].any():
+        steps = self.steps[active]
+        if (steps == _NOT_STARTED).any() or (steps == self.num_steps).any():
             raise ActionError("expected reset() before this step: the episode has ended or has not begun")
 
     def _as_latents(self, actions: Any) -> torch.Tensor:
@@ -214,9 +217,8 @@ class GroupBatch:
 
     def observation(self) -> dict[str, Any]:
         """Of all groups, in the form of Gymnasium's batched spaces."""
-        texts = tuple(prompt.text if prompt else "" for prompt in self.prompts)
         latents = self.latents if self.tensors else self.latents.cpu().numpy()
-        batch = {"prompt": texts, "latents": latents, "sigma": self.sigmas[self.steps][:, None]}
+        batch = {"prompt": self._texts, "latents": latents, "sigma": self.sigmas[self.steps][:, None]}
         if self.generator.takes_first_frame:
             batch["first_frame"] = self.first_frames()
         return batch
@@ -233,6 +235,18 @@ class GroupBatch:
         """Of one group."""
         batch = self.observation()
         return {name: value[slot] for name, value in batch.items()}
+
+    def shared_infos(self) -> dict[str, Any] | None:
+        """Return the infos of all groups after a step that ends no episode, in the form of a vector environment.
+
+        Returns:
+            The prompts and their mask; None where the groups have infos of their own, see `info`.
+        """
+        if self.preview:
+            return None
+        prompts = np.empty(self.num_groups, object)
+        prompts[:] = self.prompts
+        return {"prompt": prompts, "_prompt": np.ones(self.num_groups, np.bool_)}
 
     def info(self, slot: int) -> dict[str, Any]:
         """What goes with the observation of a group after a step: its prompt, and its samples once there are any."""

@@ -124,14 +124,14 @@ class Tournament:
 
 
 def make_tournament(settings: Tournament | Mapping[str, Any] | None) -> Tournament:
-    """Build a tournament from the settings of a recipe.
+    """Build a tournament from a recipe.
 
     Args:
-        settings: fields of `Tournament` by name; None uses the paper's settings.
+        settings: fields of `Tournament` by name; None for the settings of the paper.
 
     Raises:
-        ConfigError: if a value is not valid.
-        UnknownNameError: if there is no such setting; the message suggests the nearest name.
+        ConfigError: for a value that cannot work.
+        UnknownNameError: for an unknown setting; the message names the nearest one.
     """
     if isinstance(settings, Tournament):
         return settings

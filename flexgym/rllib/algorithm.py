@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import ray
 from numpy.typing import NDArray
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from flexgym.advantages import advantages_of
 from flexgym.core.errors import ConfigError, RewardError
-from flexgym.core.metrics import Metric, plain, reduce_rows
+from flexgym.core.metrics import Metric, reduce_rows
 from flexgym.flow import WindowSchedule
 from flexgym.judge.agreement import agreement_summary
 from flexgym.rllib.config import FlowConfig
@@ -28,8 +29,6 @@ from flexgym.runs.verification import Verification
 from flexgym.types import GroupScores, Prompt, SampleGroup, stacked_term
 from rewards.base import Reward
 
-METRICS = "flexgym"
-"""Key of the metrics of an iteration in RLlib's result."""
 EXTRA_SAMPLES = 3
 """Additional samples per held-out prompt, for measuring diversity."""
 
@@ -48,7 +47,6 @@ class FlowAlgorithm(ShardedAlgorithm):
         """Build learners (and runners, when they are separate), then check what needs the generator."""
         super().setup(config)
         self.samples_so_far = 0
-        self.row: dict[str, Metric | float] = {}
         self.last_verification: Verification | None = None
         sigmas = self.on_first_learner(lambda learner: learner.generator.sigmas())
         self.windows: WindowSchedule = self.config.windows(len(sigmas) - 1)
@@ -77,9 +75,7 @@ class FlowAlgorithm(ShardedAlgorithm):
             metrics["time/eval_s"] = time.perf_counter() - updated
         metrics["time/iteration_s"] = time.perf_counter() - started
         metrics["samples"] = self.samples_so_far
-        self.row = metrics
-        for name, metric in metrics.items():
-            self.metrics.log_value((METRICS, name), plain(metric), window=1)
+        self.report(metrics)
         self.metrics.log_value(
             (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), advantages.size, reduce="lifetime_sum"
         )
@@ -107,8 +103,13 @@ class FlowAlgorithm(ShardedAlgorithm):
         shared = ray.put(rollout) if self.config.num_learners else rollout
         advantages = self._advantages(scored)
         stats = self._update(advantages=advantages, rollout=shared)
-        self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+        self._runners.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
         return scored, advantages, stats
+
+    @property
+    def _runners(self) -> EnvRunnerGroup:
+        assert self.env_runner_group is not None, "only separate env runners are a group"
+        return self.env_runner_group
 
     def _advantages(self, scored: Sequence[Scored]) -> NDArray[np.float32]:
         return advantages_of(_groups(scored), **dict(self.config.settings.training.advantage))
@@ -119,11 +120,11 @@ class FlowAlgorithm(ShardedAlgorithm):
         waiting = {start: seeds[start : start + size] for start in range(0, len(seeds), size)}
         done: dict[int, tuple[Rollout, Scored]] = {}
         while waiting:
-            runners = self.env_runner_group.healthy_env_runner_ids()[: len(waiting)]
+            runners = self._runners.healthy_env_runner_ids()[: len(waiting)]
             if not runners:
                 raise RewardError("expected a healthy env runner, got none: see Ray's log for what ended them")
             calls = [partial(_sample_part, start=start, seeds=waiting[start], **work) for start in waiting]
-            for start, part in self.env_runner_group.foreach_env_runner(
+            for start, part in self._runners.foreach_env_runner(
                 calls[: len(runners)], local_env_runner=False, remote_worker_ids=runners
             ):
                 done[start] = part
@@ -203,7 +204,7 @@ class FlowAlgorithm(ShardedAlgorithm):
         """RLlib's state and how many samples were seen."""
         return {**super().get_state(*args, **kwargs), "samples_so_far": self.samples_so_far}
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: Mapping[str, Any]) -> None:
         """Put a state of `get_state` back."""
         super().set_state(state)
         self.samples_so_far = state.get("samples_so_far", 0)

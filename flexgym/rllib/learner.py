@@ -271,7 +271,7 @@ class FlowLearner(ShardedLearner):
         }
         means = self.module[DEFAULT_MODULE_ID].forward_train(batch)
         policy = self.flow_module.replaying_policy
-        return algorithm.loss(assemble(policy, means, rollout, index, advantages_PG=advantages_PG))
+        return algorithm.loss(assemble(policy, means, rollout, index=index, advantages_PG=advantages_PG))
 
     def _optimize(self) -> None:
         """Take one optimizer step from the accumulated gradients; none where they overflowed in float16."""
@@ -291,7 +291,7 @@ class FlowLearner(ShardedLearner):
         self._move_copies("update")
 
     def _update_metrics(self, update: Update) -> dict[str, Metric]:
-        times = {
+        times: dict[str, Metric] = {
             "time/update_s": Max(update.worked - update.waited, unit="s"),
             "time/reward_wait_s": Max(update.waited, unit="s"),
         }

@@ -14,7 +14,11 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.torch_utils import clip_gradients
 from torch import Tensor
 
+from flexgym.core.metrics import Metric, plain
 from flexgym.core.sharding import copies, part_like, whole
+
+METRICS = "flexgym"
+"""Key of the metrics of an iteration in RLlib's result."""
 
 
 class ShardedLearner(TorchLearner):
@@ -103,7 +107,19 @@ class ShardedLearner(TorchLearner):
 
 
 class ShardedAlgorithm(Algorithm):
-    """Checkpoints of a model that is cut over the learners are those of a whole one."""
+    """Checkpoints of a model that is cut over the learners are those of a whole one.
+
+    Attributes:
+        row: metrics of the last iteration by name.
+    """
+
+    row: Mapping[str, Metric | float] = {}
+
+    def report(self, row: Mapping[str, Metric | float]) -> None:
+        """Report the metrics of an iteration: as `row`, and as numbers in RLlib's result under `METRICS`."""
+        self.row = dict(row)
+        for name, value in row.items():
+            self.metrics.log_value((METRICS, name), plain(value), window=1)
 
     def on_learners(self, call: Callable[[Any], Any]) -> list[Any]:
         """What a call gives on each learner, in their order.

@@ -13,9 +13,10 @@ from flexgym.algorithm import algorithm_class
 from flexgym.config import AgentSettings
 from flexgym.config.load import load_settings
 from flexgym.core.errors import RewardError
-from flexgym.rllib.algorithm import METRICS, FlowAlgorithm
+from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.build import algorithm_config
 from flexgym.rllib.config import FlowConfig
+from flexgym.rllib.sharded import METRICS
 from rewards.shapes_oracle import ShapesOracle
 
 SMALL = {

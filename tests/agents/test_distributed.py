@@ -12,7 +12,8 @@ import pytest
 import ray
 
 from flexgym.core.errors import RewardError
-from flexgym.rllib.algorithm import METRICS, FlowAlgorithm
+from flexgym.rllib.algorithm import FlowAlgorithm
+from flexgym.rllib.sharded import METRICS
 from flexgym.runs.metrics import read_metrics
 from tests.agents.small import OutOfOrder, largest_difference, rewarded_by, small_config, train, weights
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flexgym.rllib.algorithm import METRICS
 from flexgym.rllib.config import FlowConfig
+from flexgym.rllib.sharded import METRICS
 from tests.agents.small import largest_difference, small_config, train, weights
 from tests.generators.tiny import CASES, needs_ftfy, picture
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flexgym.core.errors import ConfigError
-from flexgym.rllib.algorithm import METRICS
+from flexgym.rllib.sharded import METRICS
 from tests.agents.small import largest_difference, small_config, train, weights
 
 pytestmark = pytest.mark.usefixtures("cluster")

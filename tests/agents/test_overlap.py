@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from flexgym.core.errors import JudgeUnavailableError
-from flexgym.rllib.algorithm import METRICS
 from flexgym.rllib.config import FlowConfig
+from flexgym.rllib.sharded import METRICS
 from flexgym.types import GroupScores
 from rewards.base import Reward
 from tests.agents.small import largest_difference, rewarded_by, small_config, train, weights

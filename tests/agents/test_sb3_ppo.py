@@ -77,7 +77,7 @@ def test_going_on_starts_from_the_saved_policy(tmp_path):
         def _on_step(self):
             return True
 
-    make_run(apply_overrides(saved_recipe(folder), ["run.iterations=3"]), folder).train([Look()])
+    make_run(apply_overrides(saved_recipe(folder), ["run.iterations=3"]), folder, callbacks=[Look()]).train()
     assert seen.pop("steps") == 16
     for name, value in saved.policy.state_dict().items():
         assert torch.equal(value, seen[name]), name
@@ -101,7 +101,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capfd):
                 os.kill(os.getpid(), signal.SIGINT)
             return True
 
-    folder = make_run(small(tmp_path, "run.iterations=9")).train([Interrupt()])
+    command = ["python", "-m", "agents.sb3_ppo"]
+    folder = make_run(small(tmp_path, "run.iterations=9"), command=command, callbacks=[Interrupt()]).train()
     assert [row["iteration"] for row in rows(folder)] == [0, 1, 2]
     assert (folder / "checkpoints" / "iteration_000002").is_dir()
     assert "python -m agents.sb3_ppo --resume" in capfd.readouterr().out.replace("\n", " ")

@@ -11,8 +11,8 @@ from torch.distributed.tensor import DTensor
 
 from flexgym.core.errors import CheckpointError, ConfigError, RewardError
 from flexgym.generators import load_generator
-from flexgym.rllib.algorithm import METRICS
 from flexgym.rllib.config import FlowConfig
+from flexgym.rllib.sharded import METRICS
 from flexgym.shapes.captions import training_prompts
 from tests.agents.small import OutOfOrder, largest_difference, merged, rewarded_by, small_config, train
 from tests.generators.tiny import CASES

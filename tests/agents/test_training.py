@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from flexgym.core.errors import ConfigError, UnknownNameError
-from flexgym.rllib.algorithm import METRICS, FlowAlgorithm
+from flexgym.rllib.algorithm import FlowAlgorithm
+from flexgym.rllib.sharded import METRICS
 from tests.agents.small import largest_difference, small_config, train, weights
 from tests.generators.tiny import CASES
 

@@ -157,7 +157,7 @@ URL = "http://localhost:1"
         ({"judge": URL, "weights": {"style": "1"}}, ConfigError, "at least 0, not all 0"),
         ({"judge": URL, "weights": {}}, ConfigError, "at least 0, not all 0"),
         ({"judge": URL, "weights": ["style"]}, ConfigError, "a number for each axis by name"),
-        ({"judge": URL, "max_failure_share": 1.5}, ConfigError, "max_failure_share must be between 0 and 1"),
+        ({"judge": URL, "max_failure_share": 1.5}, ConfigError, "max_failure_share must lie between 0 and 1"),
         (
             {"judge": URL, "wieghts": {}},
             UnknownNameError,

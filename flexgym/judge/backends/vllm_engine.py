@@ -184,8 +184,8 @@ def _import_vllm() -> ModuleType:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     try:
         import vllm
-        import vllm.exceptions
-        import vllm.sampling_params
+        import vllm.exceptions  # noqa: F401  (reached as vllm.exceptions)
+        import vllm.sampling_params  # noqa: F401  (reached as vllm.sampling_params)
     except ImportError as error:
         raise ConfigError(
             f"the vllm backend needs vLLM, which cannot be imported here ({error}): pip install 'flexgym[vllm]'. If its"

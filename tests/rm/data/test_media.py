@@ -105,7 +105,7 @@ def test_videos_that_cannot_be_used(tmp_path):
     (tmp_path / "b.mp4").write_bytes(b"no video" * 99)
     write_images(tmp_path, "c.mp4.jpg")
     for source, kind, reason in (
-        (Clip(video=at(tmp_path / "a.mp4"), num_frames=4), "unreadable_media", "at least 4 frames, found 3"),
+        (Clip(video=at(tmp_path / "a.mp4"), num_frames=4), "unreadable_media", "at least 4 frames, got 3"),
         (Clip(video=at(tmp_path / "b.mp4"), num_frames=1), "unreadable_media", "cannot be read as video"),
         (at(tmp_path / "b.mp4"), "unreadable_media", "cannot be read as video"),
         (at(tmp_path / "none.mp4"), "missing_file", "no such file"),

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from agents.pref_grpo import PrefGRPOConfig
-from flexgym.core.errors import ConfigError, UnknownNameError
+from flexgym.advantages import advantages_of
+from flexgym.config import AdvantageSettings, TrainingSettings
 from flexgym.flow import blended_advantages, group_advantages
 from flexgym.types import GroupScores
 
@@ -14,8 +14,12 @@ SCORES = [
 ]
 
 
-def advantages(scores, **settings):
-    return PrefGRPOConfig().training(**settings).advantages(scores)
+def options(advantage="paper") -> AdvantageSettings:
+    return TrainingSettings.model_validate({"advantage": advantage}).advantage
+
+
+def advantages(scores, advantage="paper"):
+    return advantages_of(scores, **dict(options(advantage)))
 
 
 def test_terms_with_weights_are_normalised_one_by_one():
@@ -48,34 +52,6 @@ def test_the_authors_normalise_the_batch_once_more():
     ],
 )
 def test_groups_need_each_other_where_something_is_taken_over_the_batch(advantage, alone):
-    config = PrefGRPOConfig().training(advantage=advantage)
-    assert config.advantages_stay_in_group is alone
-    together, first = config.advantages(SCORES)[:1], config.advantages(SCORES[:1])
+    assert options(advantage).stay_in_group is alone
+    together, first = advantages(SCORES, advantage)[:1], advantages(SCORES[:1], advantage)
     assert np.array_equal(together, first) is alone
-
-
-def test_an_unknown_advantage_is_refused_before_anything_is_loaded():
-    with pytest.raises(UnknownNameError, match="Did you mean 'authors_code'"):
-        PrefGRPOConfig().training(advantage="author_code").validate()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            lambda config: config.learners(num_learners=4),
-            r"multiple of the learners \(learners\.num_learners\), 4, .*; got 6",
-        ),
-        (lambda config: config.learners(num_learners=8), "got 6, the nearest is 8"),
-        (
-            lambda config: config.learners(num_learners=2).training(num_updates=2),
-            r"learners times training\.num_updates, 4",
-        ),
-        (lambda config: config.env_runners(num_env_runners=4), "multiple of the env runners times .*, 4"),
-    ],
-)
-def test_groups_that_do_not_divide_are_refused_before_anything_is_loaded(change, message):
-    config = PrefGRPOConfig().rollout(prompts_per_iteration=6)
-    config.validate()
-    with pytest.raises(ConfigError, match=message):
-        change(config).validate()
