@@ -12,7 +12,7 @@ from torch import Tensor
 from flexgym.generators.base import FlowGenerator
 
 PROMPT_FEATURES = 64
-"""Number of features of a prompt, E; linear probes separate the categories of the toy world's captions by them."""
+"""Number of features of a prompt, E; linear probes separate the categories of the small world's captions by them."""
 
 
 def prompt_features(generator: FlowGenerator, text: str) -> NDArray[np.float32]:
