@@ -246,7 +246,7 @@ class Family:
             options: further arguments of ``encode_prompt``.
 
         Returns:
-            Arguments of the transformer, each ``[1, ...]``.
+            Arguments of the transformer, each ``[1, ...]``, on its device and in its precision.
         """
         offered = {
             "prompt": [text],
@@ -262,7 +262,8 @@ class Family:
         for name, parameter in wanted.items():
             if name.startswith("prompt_") and parameter.default is parameter.empty:
                 arguments[name] = None
-        return self.embedding(self.pipe.encode_prompt(**{**arguments, **self.encode_options(text), **options}))
+        outputs = self.pipe.encode_prompt(**{**arguments, **self.encode_options(text), **options})
+        return {name: tensor.to(self.device, self.dtype) for name, tensor in self.embedding(outputs).items()}
 
     def encode_options(self, text: str) -> dict[str, Any]:
         """Return further arguments of ``encode_prompt`` for a text; none by default."""

@@ -170,8 +170,7 @@ class PromptEncoder:
                 " name it among the prompts of the run, or set generator.release_text_encoders=false"
             )
         with self._placement.using(*self._placement.encoders()):
-            embedding = self._family.encode_text(text, **options)
-        return {name: tensor.to(self._placement.device, self._family.dtype) for name, tensor in embedding.items()}
+            return self._family.encode_text(text, **options)
 
     @torch.no_grad()
     def _encode_images(self, images: Images) -> Embedding:

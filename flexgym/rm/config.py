@@ -216,7 +216,9 @@ class RewardModelConfig(AlgorithmConfig):
         """
 
     def make_reference(self) -> Any:
-        """A frozen second model to compare with, or None."""
+        """Load a frozen second model to compare with; None where none is needed."""
+        # Not a copy in `Weights`: TRL changes its reference for good (no dropout, autocast, a fused output layer) and
+        # runs it between forward and backward of the model that trains; sharded, it has another precision as well.
         wanted = self.mode == "full" and self.needs_reference
         return load_model(self.source, self.reference_dtype) if wanted else None
 
