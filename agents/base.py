@@ -1,69 +1,127 @@
-"""What every agent's config adds to FlexGym's: rewards by name, and the prompts of the environments."""
+"""Parts shared by the agents: rewards, prompts and environments by name, for the layers below."""
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
 
 import rewards
 from envs.prompts import load_prompts
+from flexgym.algorithm import algorithm_class
+from flexgym.config import AgentSettings, WrapperSettings
+from flexgym.config.load import load_settings
+from flexgym.config.recipe import Recipe, load_recipe
 from flexgym.core.errors import ConfigError
-from flexgym.rllib.config import FlowAlgorithmConfig
+from flexgym.runs.command import Program, run_program
 from flexgym.types import Prompt
 from rewards.base import Reward
-from rewards.named import watched_reward
-from rewards.registry import reward_class
+
+if TYPE_CHECKING:
+    from flexgym.runs.loop import TrainingRun
+
+MODALITIES = {"FlexT2I-v0": "image", "FlexT2V-v0": "video"}
 
 
-class AgentConfig(FlowAlgorithmConfig):
-    """A config whose rewards are those of the package `rewards`."""
+def _search_path() -> tuple[str, ...]:
+    return tuple(str(Path(path).resolve()) for path in sys.path)
 
-    def make_reward(self) -> Reward:
-        """The reward that is optimised.
 
-        Raises:
-            UnknownNameError: for an unknown name, with the nearest valid one.
-        """
-        self._find_modules()
-        written = {} if self.failed_samples is None else {"failed_samples": self.failed_samples}
-        return rewards.make(self.reward_name, **{**written, **self.reward_settings})
+@dataclass(frozen=True)
+class AgentComponents:
+    """Rewards of the package `rewards`, prompts of the environments, and wrappers by path.
 
-    def make_monitors(self) -> dict[str, Reward]:
-        """The rewards that are only watched, by name."""
-        self._find_modules()
-        return {watched.title: watched.make() for watched in map(watched_reward, self.monitors)}
+    Attributes:
+        search_path: folders in which a process that Ray started looks for modules last: those of the process that
+            started training.
+    """
 
-    def make_evaluations(self) -> dict[str, Reward]:
-        """The rewards that score held-out samples and are never optimised, by name."""
-        return {watched.title: watched.make() for watched in map(watched_reward, self.verification_rewards)}
+    search_path: tuple[str, ...] = field(default_factory=_search_path)
 
-    def make_verifier(self) -> Reward | None:
-        """The reward that verifies; None without one."""
-        return rewards.make(self.verification_reward) if self.verification_reward else None
-
-    def opened_prompts(self, prompts: Any) -> list[Prompt]:
-        """The prompts of a source as the environment opens it.
+    def make_reward(self, name: str, settings: Mapping[str, Any]) -> Reward:
+        """Make a reward by name.
 
         Raises:
-            PromptSourceError: when they cannot be read.
+            UnknownNameError: no such reward or setting; the message names the nearest one.
         """
-        return list(load_prompts(prompts, self.modality))
+        self._find_modules()
+        return rewards.make(name, **settings)
+
+    def open_prompts(self, source: Any, modality: str) -> list[Prompt]:
+        """Open prompts as an environment does.
+
+        Raises:
+            PromptSourceError: they cannot be read.
+        """
+        return list(load_prompts(source, modality))
+
+    def modality(self, env: str) -> str:
+        """Return ``"image"`` or ``"video"`` for the id of an environment."""
+        return MODALITIES.get(env, "image")
+
+    def wrap(self, envs: gym.vector.VectorEnv, wrappers: Sequence[WrapperSettings]) -> gym.vector.VectorEnv:
+        """Put the wrappers that a recipe names around a vector environment, the innermost first."""
+        self._find_modules()
+        for each in wrappers:
+            module, _, name = each.wrapper.partition(":")
+            envs = getattr(importlib.import_module(module), name)(envs, **each.settings)
+        return envs
 
     def _find_modules(self) -> None:
-        """Let a process that Ray started find modules where the one that started training does, as a last resort."""
-        sys.path.extend(path for path in self.import_paths if path not in sys.path)
+        sys.path.extend(path for path in self.search_path if path not in sys.path)
 
-    def validate(self) -> None:
-        """Check the names of rewards besides what `FlowAlgorithmConfig.validate` checks."""
-        super().validate()
-        self.import_paths = self.import_paths or tuple(str(Path(path).resolve()) for path in sys.path)
-        for name in (self.reward_name, *([self.verification_reward] if self.verification_reward else [])):
-            reward_class(name)
-        for section, entries in (
-            ("reward.monitors", self.monitors),
-            ("verification.rewards", self.verification_rewards),
-        ):
-            titles = [watched_reward(entry).title for entry in entries]
-            if len(set(titles)) < len(titles):
-                raise ConfigError(f"{section}: expected a name of its own for each reward, got {titles}")
+
+def load_agent_settings(recipe: Mapping[str, Any], *, algorithm: str | None = None) -> AgentSettings:
+    """Validate a recipe of an agent, its rewards and prompts included, before anything is loaded.
+
+    Args:
+        recipe: sections by name.
+        algorithm: name of the algorithm that must train; None takes the one that the recipe names.
+
+    Raises:
+        ConfigError: settings that cannot work, each with the place where it was written.
+        UnknownNameError: names that do not exist, each with the nearest valid one.
+    """
+    known = Recipe.of(recipe)
+    if algorithm is not None:
+        section = known.setdefault("algorithm", {})
+        if section.setdefault("name", algorithm) != algorithm:
+            raise ConfigError(
+                f"{known.origin('algorithm', 'name')}: algorithm.name: expected {algorithm!r}, the algorithm of this"
+                f" command, got {section['name']!r}: run python -m agents.{section['name']}, or choose another recipe"
+            )
+    return load_settings(AgentSettings, known)
+
+
+def agent_program(module: str, *, default_recipe: str, algorithm: str | None = None) -> Program[AgentSettings]:
+    """Return the program behind ``python -m agents.X``.
+
+    Args:
+        module: of the agent, such as ``"agents.grpo"``.
+        default_recipe: recipe of a new run when none is named.
+        algorithm: name of the algorithm; None takes the one that the recipe names.
+    """
+
+    def load(recipe: Recipe) -> AgentSettings:
+        return load_agent_settings(recipe, algorithm=algorithm)
+
+    def make_run(settings: AgentSettings, resume: Path | None, command: Sequence[str]) -> TrainingRun:
+        from flexgym.rllib.command import make_agent_run  # loads Ray, which a wrong recipe does not wait for
+
+        return make_agent_run(settings, AgentComponents(), resume=resume, command=command)
+
+    def kind() -> type[AgentSettings]:
+        name = algorithm or load_recipe(default_recipe)["algorithm"]["name"]
+        return AgentSettings.with_algorithm(algorithm_class(name).Settings)
+
+    return Program(f"python -m {module}", default_recipe, load=load, make_run=make_run, kind=kind)
+
+
+def run_agent(module: str, *, default_recipe: str, algorithm: str | None = None, summary: str | None = None) -> None:
+    """Parse the command line of an agent and train; arguments as those of `agent_program`, with text for ``--help``."""
+    run_program(agent_program(module, default_recipe=default_recipe, algorithm=algorithm), summary=summary)

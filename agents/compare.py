@@ -22,9 +22,9 @@ import typer
 from rich.console import Console
 
 from flexgym.config.recipe import Recipe, apply_overrides, load_recipe
-from flexgym.core.choice import check_count
 from flexgym.core.errors import ConfigError
 from flexgym.core.files import write_atomic
+from flexgym.core.options import check_count
 from flexgym.core.terminal import teaching_errors
 from flexgym.runs.comparison import ComparedRun, comparison_table
 from flexgym.runs.comparison_figure import draw_comparison

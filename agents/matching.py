@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from agents.base import run_agent
 from agents.grpo import Surrogate, SurrogateSettings
 from flexgym.process import ForwardProcess
 
@@ -16,5 +17,9 @@ class Matching(Surrogate[SurrogateSettings]):
 
     @property
     def process(self) -> ForwardProcess:
-        """See `Algorithm.process`."""
+        """Fresh noise on finished samples; ``eta`` is the standard deviation of the trained density."""
         return ForwardProcess() if self.settings.eta is None else ForwardProcess(self.settings.eta)
+
+
+if __name__ == "__main__":
+    run_agent("agents.matching", algorithm="matching", default_recipe="pref_grpo_shapes_t2i.yaml", summary=__doc__)

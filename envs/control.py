@@ -69,7 +69,7 @@ class ControlBatch(GroupBatch):
         self._noise_rngs = [np.random.default_rng(0)] * self.num_groups
 
     def observation_space(self) -> gymnasium.spaces.Dict:
-        """Of one group."""
+        """Return the observation space of one group."""
         bound = math.sqrt(PROMPT_FEATURES)
         return gymnasium.spaces.Dict(
             {
@@ -81,7 +81,7 @@ class ControlBatch(GroupBatch):
         )
 
     def action_space(self) -> gymnasium.spaces.Box:
-        """Of one group: guidance scale and amount of noise, each from -1 (least) to 1 (greatest)."""
+        """Return the action space of one group: guidance scale and amount of noise, each from -1 to 1."""
         return box(-1.0, 1.0, (2,))
 
     def begin(self, slots: Sequence[int], rngs: Sequence[np.random.Generator], prompts: Sequence[Any]) -> None:
@@ -152,7 +152,7 @@ class ControlBatch(GroupBatch):
         return round(float(values[0]), _DIGITS), round(float(values[1]), _DIGITS)
 
     def observation(self) -> dict[str, Any]:
-        """Of all groups, in the form of Gymnasium's batched spaces."""
+        """Return the observation of all groups, in the form of Gymnasium's batched spaces."""
         return {
             "prompt": self._features.copy(),
             "progress": (self.steps[:, None] / self.num_steps).astype(np.float32),
@@ -160,8 +160,11 @@ class ControlBatch(GroupBatch):
             "last_action": self._actions.copy(),
         }
 
+    def shared_infos(self) -> None:
+        """Return None: each group has infos of its own."""
+
     def info(self, slot: int) -> dict[str, Any]:
-        """That of `GroupBatch`, and after a step the guidance scale and the amount of noise behind the action."""
+        """Return the info of `GroupBatch.info`, and after a step the guidance scale and amount of noise."""
         info = super().info(slot)
         if self.steps[slot]:
             info["guidance_scale"], info["eta"] = self.settings_of(slot)

@@ -36,7 +36,7 @@ def prompt_features(generator: FlowGenerator, text: str) -> NDArray[np.float32]:
 
 def _mean_token(generator: FlowGenerator, text: str) -> Tensor:
     """The first argument that the transformer is given of a text, averaged over its tokens."""
-    tokens = next(iter(generator.encode_text(text).values()))
+    tokens = next(iter(generator.text.encode_text(text).values()))
     return tokens.float().cpu().flatten(0, -2).mean(0)
 
 

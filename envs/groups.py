@@ -1,4 +1,4 @@
-"""Groups of samples in the making: the state and the rules that the single and the vector environment share."""
+"""Groups of samples while they are denoised: state and rules shared by the single and the vector environment."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from envs.prompts import PromptSource, PromptSpace, as_prompt, load_prompts
-from envs.render import render_group
 from flexgym.core.errors import ActionError, ConfigError, GeneratorError, check_names, unknown_name
+from flexgym.core.grids import draw_group
 from flexgym.flow import predicted_clean
 from flexgym.generators.base import FlowGenerator
+from flexgym.generators.family import FIRST_FRAME
 from flexgym.generators.loader import load_generator
 from flexgym.generators.sampling import SETTINGS
 from flexgym.types import Prompt
@@ -104,6 +105,7 @@ class GroupBatch:
         self.sigmas.flags.writeable = False
         self.num_steps = len(self.sigmas) - 1
         self.prompts: list[Prompt | None] = [None] * num_groups
+        self._texts: tuple[str, ...] = ("",) * num_groups
         self.steps = np.full(num_groups, _NOT_STARTED)
         self.latents = torch.zeros(num_groups, self.group_size, *generator.latent_shape, device=generator.device)
         self._samples: list[NDArray[np.uint8] | None] = [None] * num_groups
@@ -111,7 +113,7 @@ class GroupBatch:
         self._frame = 0
 
     def observation_space(self) -> gymnasium.spaces.Dict:
-        """Of one group."""
+        """Return the observation space of one group."""
         spaces: dict[str, gymnasium.Space] = {
             "prompt": PromptSpace(),
             "latents": self.action_space(),
@@ -122,12 +124,12 @@ class GroupBatch:
         return gymnasium.spaces.Dict(spaces)
 
     def action_space(self) -> gymnasium.spaces.Box:
-        """Of one group: its next latents."""
+        """Return the action space of one group: its next latents."""
         return box(-np.inf, np.inf, tuple(self.latents.shape[1:]))
 
     @property
     def finished(self) -> NDArray[np.bool_]:
-        """Which groups have taken their last step, ``[P]``."""
+        """Mask of the groups that have taken their last step, ``[P]``."""
         return self.steps == self.num_steps
 
     def begin(self, slots: Sequence[int], rngs: Sequence[np.random.Generator], prompts: Sequence[Any]) -> None:
@@ -153,12 +155,13 @@ class GroupBatch:
             self.prompts[slot] = prompt
             self.steps[slot] = 0
             self._forget(slot)
+        self._texts = tuple(prompt.text if prompt else "" for prompt in self.prompts)
         self._frame = 0
 
     def _framed(self, prompt: Prompt) -> Prompt:
         """The prompt with its first frame as the generator takes it, read once for the whole episode."""
-        frames = self.generator.first_frames([prompt])
-        return replace(prompt, first_frame=frames[0]) if frames else prompt
+        images = self.generator.text.images([prompt])[0]
+        return replace(prompt, first_frame=images[FIRST_FRAME]) if images else prompt
 
     def advance(self, actions: Any, active: NDArray[np.bool_]) -> None:
         """Take a step.
@@ -183,10 +186,11 @@ class GroupBatch:
         self.latents = latents
         self.steps = self.steps + active
         for slot in np.flatnonzero(active).tolist():
-            self._forget(slot)
+            self._samples[slot] = self._rewards[slot] = None
 
     def _check_running(self, active: NDArray[np.bool_]) -> None:
-        if (self.steps[active] == _NOT_STARTED).any() or self.finished[active].any():
+        steps = self.steps[active]
+        if (steps == _NOT_STARTED).any() or (steps == self.num_steps).any():
             raise ActionError("expected reset() before this step: the episode has ended or has not begun")
 
     def _as_latents(self, actions: Any) -> torch.Tensor:
@@ -212,16 +216,15 @@ class GroupBatch:
         self._samples[slot] = self._rewards[slot] = None
 
     def observation(self) -> dict[str, Any]:
-        """Of all groups, in the form of Gymnasium's batched spaces."""
-        texts = tuple(prompt.text if prompt else "" for prompt in self.prompts)
+        """Return the observation of all groups, in the form of Gymnasium's batched spaces."""
         latents = self.latents if self.tensors else self.latents.cpu().numpy()
-        batch = {"prompt": texts, "latents": latents, "sigma": self.sigmas[self.steps][:, None]}
+        batch = {"prompt": self._texts, "latents": latents, "sigma": self.sigmas[self.steps][:, None]}
         if self.generator.takes_first_frame:
             batch["first_frame"] = self.first_frames()
         return batch
 
     def first_frames(self) -> NDArray[np.uint8]:
-        """Of all groups, ``[P, H, W, 3]``; black where a group has not begun."""
+        """Return the first frames of all groups, uint8 ``[P, H, W, 3]``; black where a group has not begun."""
         frames = np.zeros((self.num_groups, *self.generator.sample_shape[1:]), np.uint8)
         for slot, prompt in enumerate(self.prompts):
             if prompt is not None and prompt.first_frame is not None:
@@ -229,12 +232,24 @@ class GroupBatch:
         return frames
 
     def observation_of(self, slot: int) -> dict[str, Any]:
-        """Of one group."""
+        """Return the observation of one group."""
         batch = self.observation()
         return {name: value[slot] for name, value in batch.items()}
 
+    def shared_infos(self) -> dict[str, Any] | None:
+        """Return the infos of all groups after a step that ends no episode, in the form of a vector environment.
+
+        Returns:
+            The prompts and their mask; None where the groups have infos of their own, see `info`.
+        """
+        if self.preview:
+            return None
+        prompts = np.empty(self.num_groups, object)
+        prompts[:] = self.prompts
+        return {"prompt": prompts, "_prompt": np.ones(self.num_groups, np.bool_)}
+
     def info(self, slot: int) -> dict[str, Any]:
-        """What goes with the observation of a group after a step: its prompt, and its samples once there are any."""
+        """Return the info of a group after a step: its prompt, and its samples once there are any."""
         info: dict[str, Any] = {"prompt": self.prompts[slot]}
         if self.steps[slot] and (self.preview or self.finished[slot]):
             info["samples"] = self.samples(slot)
@@ -281,11 +296,11 @@ class GroupBatch:
             raise ConfigError("expected reset() before render(): there is no group yet")
         samples = self.samples(slot)
         pictures = samples[:, frame % samples.shape[1]] if samples.ndim == 5 else samples
-        return render_group(pictures, prompt.text, self._rewards[slot])
+        return draw_group(pictures, prompt.text, self._rewards[slot])
 
 
 class GroupAccess:
-    """What single and vector environments have in common: a generator, and groups that it makes."""
+    """Base of single and vector environments: a generator, and groups that it samples."""
 
     name: ClassVar[str]
     modality: ClassVar[str]
@@ -316,7 +331,7 @@ class GroupAccess:
 
     @property
     def prompts(self) -> PromptSource:
-        """What `reset` draws from."""
+        """Prompts that `reset` draws from."""
         return self._groups.source
 
 

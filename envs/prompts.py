@@ -12,8 +12,7 @@ import gymnasium
 import numpy as np
 
 from flexgym.core.errors import ConfigError, PromptSourceError
-from flexgym.first_frame import FirstFrame
-from flexgym.types import Prompt
+from flexgym.types import FirstFrame, Prompt
 
 MAX_PROMPT_LENGTH = 2048
 """Characters of a prompt at most; the text encoders in use read at most 512 tokens."""
@@ -141,14 +140,14 @@ def _first_frame(source: Any, where: str, folder: Path | None) -> FirstFrame | N
         raise PromptSourceError(f"{where}: {error}") from None
 
 
-def load_prompts(prompts: Prompts, kind: str) -> PromptSource:
+def load_prompts(prompts: Prompts, modality: str) -> PromptSource:
     """Open a source of prompts.
 
     Args:
         prompts: None for the built-in set of the small world; the path of a ``.txt`` file with a prompt on each line or
             of a ``.jsonl`` file with objects such as ``{"prompt": "a red cube", "category": "colours"}``; a sequence.
             Such a file names first frames by paths from its own folder: ``{"prompt": ..., "first_frame": "a.png"}``.
-        kind: ``"image"`` or ``"video"``, for the built-in set.
+        modality: ``"image"`` or ``"video"``, for the built-in set.
 
     Raises:
         PromptSourceError: when a file is missing, empty, not UTF-8 or holds a bad line (named by its number), or an
@@ -157,7 +156,7 @@ def load_prompts(prompts: Prompts, kind: str) -> PromptSource:
     if prompts is None:
         from flexgym.shapes.captions import training_prompts
 
-        return PromptSource(training_prompts(kind), name="the built-in set")
+        return PromptSource(training_prompts(modality), name="the built-in set")
     if isinstance(prompts, PromptSource):
         return prompts
     if isinstance(prompts, str | Path):

@@ -168,10 +168,8 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
         again = self._ended if self.autoreset_mode == AutoresetMode.NEXT_STEP else np.zeros_like(self._ended)
         self._groups.advance(actions, ~again)
         self._begin(again)
-        infos: Infos = {}
-        terminated = self._groups.finished.copy()
-        for slot in range(self.num_envs):
-            infos = self._add_info(infos, self._after_step(slot), slot)
+        terminated = self._groups.finished
+        infos = self._infos_after_step(terminated)
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             self._begin(terminated)
             for slot in np.flatnonzero(terminated).tolist():
@@ -184,6 +182,15 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
     def _begin(self, mask: NDArray[np.bool_]) -> None:
         if mask.any():
             self._groups.begin(np.flatnonzero(mask).tolist(), self._rngs, [None] * self.num_envs)
+
+    def _infos_after_step(self, terminated: NDArray[np.bool_]) -> Infos:
+        shared = None if terminated.any() else self._groups.shared_infos()
+        if shared is not None:
+            return shared
+        infos: Infos = {}
+        for slot in range(self.num_envs):
+            infos = self._add_info(infos, self._after_step(slot), slot)
+        return infos
 
     def _after_step(self, slot: int) -> Infos:
         """The infos of a group before it may begin anew within the same step."""

@@ -118,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             with self.server.lock:  # most scorers are not made for several threads
                 return 200, as_reply(self.server.score(prompt, samples, metadata))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (a scorer may raise anything)
             return 422, {"error": f"{type(error).__name__}: {error}"[:500]}
 
     def answer(self, status, told):

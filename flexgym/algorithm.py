@@ -11,7 +11,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,8 +24,8 @@ from flexgym.process import Process
 from flexgym.replay import Guidance, Replayed
 
 S = TypeVar("S", bound=AlgorithmSettings)
-Need = Literal["old_log_prob", "old_mean", "reference_mean"]
-NEEDS: tuple[str, ...] = get_args(Need)
+NEEDS = ("old_log_prob", "old_mean", "reference_mean")
+"""Optional fields of `flexgym.replay.Replayed`."""
 CURRENT = "current"
 """Name of the weights that train; all other names are those of copies."""
 REFERENCE = "reference"
@@ -83,8 +83,6 @@ class Algorithm(ABC, Generic[S]):
 
     Settings: ClassVar[type[AlgorithmSettings]] = AlgorithmSettings
     """Pydantic model of the settings under ``algorithm`` in a recipe."""
-    acts: ClassVar[str] = CURRENT
-    """Name of the weights that sample: ``"current"``, or one of `copies`."""
 
     def __init__(self, settings: S) -> None:
         self.settings = settings
@@ -105,7 +103,12 @@ class Algorithm(ABC, Generic[S]):
         """How samples are made for training, and which distribution is trained."""
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def acts(self) -> str:
+        """Name of the weights that sample: ``"current"``, or one of `copies`."""
+        return CURRENT
+
+    @property
+    def needs(self) -> frozenset[str]:
         """Optional fields of `flexgym.replay.Replayed` that `loss` reads; nothing else is computed or stored."""
         return frozenset()
 

@@ -176,15 +176,16 @@ def sample(
         rows = slice(start, start + max_rows)
         latents = torch.cat([generator.initial_latents(1, seed) for seed in seeds[rows]])
         latents = generator.starting_latents(latents, prompts[rows])
-        parts.append(generator.decode(_denoise(generator, latents, prompts[rows], guidance)))
+        parts.append(generator.decode(_denoise(generator, latents, prompts[rows], guidance=guidance)))
     return np.concatenate(parts)
 
 
 @torch.no_grad()
 def _denoise(
-    generator: FlowGenerator, latents: Tensor, prompts: Sequence[str | Prompt], guidance: float | None
+    generator: FlowGenerator, latents: Tensor, prompts: Sequence[str | Prompt], *, guidance: float | None
 ) -> Tensor:
-    sigmas, conditioning = generator.sigmas().to(latents.device), generator.condition(prompts)
+    sigmas = generator.sigmas().to(latents.device)
+    conditioning = generator.condition(prompts, guidance=guidance)
     for sigma, sigma_next in pairwise(sigmas):
         level, after = sigma.expand(len(latents)), sigma_next.expand(len(latents))
         velocity = generator.velocity(latents, level, conditioning, guidance=guidance)

@@ -1,4 +1,4 @@
-"""LAION aesthetic predictor (improved-aesthetic-predictor, 2022): how people rate a picture, whatever its prompt."""
+"""LAION aesthetic predictor (improved-aesthetic-predictor, 2022): how people rate an image, without a prompt."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from rewards.known import KnownPair, picture_and_noise
 from rewards.pictures import mean_over_frames
 
 _HINT = (
-    "Make it of the published sac+logos+ava1-l14-linearMSE.pth with"
+    "Convert the published sac+logos+ava1-l14-linearMSE.pth with"
     " `python -m rewards.convert aesthetic sac+logos+ava1-l14-linearMSE.pth aesthetic.safetensors`"
 )
 
 
 def score_head(width: int) -> nn.Sequential:
-    """The head of aesthetic predictor and ImageReward: five linear layers without activations between them.
+    """Create the head of the aesthetic predictor and of ImageReward: five linear layers without activations.
 
-    The dropouts of training stay, since the names of the weights count them.
+    The dropout layers used in training are included, since the names of the weights count them.
 
     Args:
-        width: of the features that it reads.
+        width: number of input features.
     """
     return nn.Sequential(
         nn.Linear(width, 1024),
@@ -46,22 +46,22 @@ def score_head(width: int) -> nn.Sequential:
 
 @register("aesthetic")
 class Aesthetic(PointwiseReward):
-    """Predicted rating of a picture, about 1 to 10, by a linear head on CLIP's normalised image features.
+    """Predicted rating of an image, about 1 to 10, by a linear head on CLIP's normalized image features.
 
-    Source: christophschuhmann/improved-aesthetic-predictor, the head of LAION-Aesthetics V2. The prompt is not looked
-    at. For videos the mean over frames.
+    Source: christophschuhmann/improved-aesthetic-predictor, the head of LAION-Aesthetics V2. The prompt is ignored. The
+    score of a video is the mean over frames.
 
     Args:
-        head: the safetensors file of the head, with the names of the published one (``layers.0.weight``...).
+        head: safetensors file of the head, with the weight names of the published one (``layers.0.weight``...).
         model: folder or hub id of the CLIP model that the head was trained on.
-        num_frames: uniformly spaced frames of a video that are scored.
-        device: by default the first GPU where there is one.
-        dtype: of CLIP's weights; the head is float32.
-        batch_size: pictures in one forward pass.
+        num_frames: number of uniformly spaced frames per video to score.
+        device: device of the model; by default the first GPU if there is one.
+        dtype: data type of CLIP's weights; the head is float32.
+        batch_size: number of images per forward pass.
 
     Raises:
-        ConfigError: no head, or a number that makes no sense.
-        CheckpointError: model or head cannot be loaded.
+        ConfigError: if no head is given, or a number is out of range.
+        CheckpointError: if the model or the head cannot be loaded.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Aesthetic(PointwiseReward):
         self._head.to(self._clip.device).eval().requires_grad_(False)
 
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The score of each sample, float32 ``[n]``, see `PointwiseReward.score_samples`."""
+        """Return the score of each sample, float32 ``[n]``, see `PointwiseReward.score_samples`."""
         return mean_over_frames(self._ratings, samples, num_frames=self.num_frames)
 
     @torch.inference_mode()
@@ -100,5 +100,5 @@ class Aesthetic(PointwiseReward):
         return found.numpy()
 
     def known_pairs(self) -> list[KnownPair]:
-        """A landscape against noise."""
+        """Return a pair of a landscape and noise."""
         return picture_and_noise()

@@ -1,4 +1,4 @@
-"""Loading the models of scorers with transformers: safetensors only, whole, and with errors that say what to do."""
+"""Load the models of scorers with transformers: complete, from safetensors only, and with helpful errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def load_model(kind: Any, source: str | Path, *, device: str | None, dtype: str 
     check_source(source)
     try:
         with without_progress_bars(logging):
-            model, told = kind.from_pretrained(
+            model, info = kind.from_pretrained(
                 source,
                 dtype=DTYPES[dtype],
                 use_safetensors=True,
@@ -46,8 +46,8 @@ def load_model(kind: Any, source: str | Path, *, device: str | None, dtype: str 
             )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise _not_loaded(source, kind.__name__, error) from error
-    # transformers draws what is missing or of another size at random, and random scores look like scores.
-    if missing := sorted([*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])]):
+    # transformers initializes missing or mismatched weights at random, and random scores look like scores.
+    if missing := sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])]):
         raise CheckpointError(
             f"{str(source)!r} lacks {len(missing)} weights of a {kind.__name__}, such as"
             f" {', '.join(missing[:_SHOWN])}: expected a checkpoint of that kind"
@@ -56,15 +56,15 @@ def load_model(kind: Any, source: str | Path, *, device: str | None, dtype: str 
 
 
 def load_part(kind: Any, source: str | Path, **settings: Any) -> Any:
-    """A tokenizer or image processor.
+    """Load a tokenizer or an image processor.
 
     Args:
-        kind: its class in transformers.
+        kind: class of transformers.
         source: a folder or a hub id.
-        **settings: in place of those of the checkpoint.
+        **settings: settings that override those of the checkpoint.
 
     Raises:
-        CheckpointError: missing or of another kind.
+        CheckpointError: if it is missing or of another kind.
     """
     check_source(source)
     try:
@@ -74,15 +74,15 @@ def load_part(kind: Any, source: str | Path, **settings: Any) -> Any:
 
 
 def load_weights(module: torch.nn.Module, file: str | Path, *, hint: str) -> None:
-    """Put the weights of a safetensors file into a module.
+    """Load the weights of a safetensors file into a module.
 
     Args:
-        module: whose names and shapes the file must have.
+        module: module whose weight names and shapes the file must match.
         file: the safetensors file.
-        hint: how such a file is made, for the message.
+        hint: instructions for creating such a file, for the error message.
 
     Raises:
-        CheckpointError: missing, no safetensors file, or of other names or shapes.
+        CheckpointError: if the file is missing, is not a safetensors file, or has other names or shapes.
     """
     try:
         weights: Mapping[str, torch.Tensor] = load_file(str(file))
@@ -92,10 +92,10 @@ def load_weights(module: torch.nn.Module, file: str | Path, *, hint: str) -> Non
 
 
 def chosen_device(device: str | None) -> torch.device:
-    """Where a model runs: as asked, else the first GPU, else the CPU.
+    """Return the requested device, by default the first GPU if there is one, otherwise the CPU.
 
     Raises:
-        ConfigError: no such device.
+        ConfigError: if there is no such device.
     """
     try:
         return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -116,7 +116,7 @@ def check_batch_size(batch_size: int) -> int:
 
 def _not_loaded(source: str | Path, kind: str, error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"{str(source)!r} could not be loaded as a {kind} with weights in safetensors format: {error}. Without a"
-        " network, give the path of a checkpoint folder in place of a hub id; published weights in other formats are"
-        " turned into such a folder by `python -m rewards.convert`"
+        f"{str(source)!r} could not be loaded as a {kind} with weights in safetensors format: {error}. Without network"
+        " access, give the path of a checkpoint folder instead of a hub id; `python -m rewards.convert` converts"
+        " weights published in other formats to such a folder"
     )

@@ -1,6 +1,6 @@
-"""CLIP models as scorers: what CLIPScore, PickScore, HPSv2 and the aesthetic predictor share.
+"""CLIP models as scorers, shared by CLIPScore, PickScore, HPSv2 and the aesthetic predictor.
 
-Scores come from the whole forward pass and not from ``get_image_features``, whose return value has changed between
+Scores are computed by the full forward pass instead of ``get_image_features``, whose return value has changed between
 versions of transformers.
 """
 
@@ -30,11 +30,11 @@ Pictures = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """What a CLIP model makes of a text and N pictures.
+    """Similarities of a text and N images by a CLIP model.
 
     Attributes:
-        cosines: of text and pictures, float32 ``[N]``.
-        scale: that the model multiplies them with, ``exp(logit_scale)``.
+        cosines: cosine similarities of text and images, float32 ``[N]``.
+        scale: factor that the model multiplies them with, ``exp(logit_scale)``.
     """
 
     cosines: torch.Tensor
@@ -42,15 +42,15 @@ class Matches:
 
 
 class PictureProcessor:
-    """Pictures as a CLIP model reads them, by the image processor that stands beside the model.
+    """Preprocessing of images for a CLIP model, by the image processor in the model's folder.
 
-    The processor for Pillow is taken and not the one for torchvision: it gives the pixels that the published scorers
+    The Pillow processor is used instead of the torchvision one, since it gives the pixels that the published scorers
     were trained on.
 
     Args:
-        source: a folder or hub id with ``preprocessor_config.json``.
-        pad: reduce the longest side to the model's size and pad with black, in place of what the processor does: the
-            shortest side, and a crop of the middle.
+        source: folder or hub id with ``preprocessor_config.json``.
+        pad: resize the longest side to the model's size and pad with black, instead of resizing the shortest side and
+            cropping the center.
     """
 
     def __init__(self, source: str | Path, *, pad: bool = False) -> None:
@@ -59,7 +59,7 @@ class PictureProcessor:
         self._side = int(self._whole.crop_size["height"])
 
     def __call__(self, pictures: Pictures) -> torch.Tensor:
-        """Normalised pixels, float32 ``[N, 3, S, S]``, of pictures uint8 ``[N, H, W, 3]``."""
+        """Convert images, uint8 ``[N, H, W, 3]``, to normalized pixels, float32 ``[N, 3, S, S]``."""
         images = [Image.fromarray(picture) for picture in pictures]
         if not self._pad:
             return self._whole(images, return_tensors="pt")["pixel_values"]
@@ -71,8 +71,8 @@ def pad_to_square(image: Image.Image, side: int) -> Image.Image:
     """Resize the longest side and pad the other with black on both ends, as HPSv2 does (arXiv 2306.09341).
 
     Args:
-        image: of any size.
-        side: of the result, in pixels.
+        image: image of any size.
+        side: side length of the result in pixels.
     """
     scale = side / max(image.size)
     width, height = (max(1, round(length * scale)) for length in image.size)
@@ -82,15 +82,15 @@ def pad_to_square(image: Image.Image, side: int) -> Image.Image:
 
 
 class ClipScorer:
-    """A CLIP model with its processor.
+    """CLIP model with its tokenizer and image processor.
 
     Args:
-        model: a folder or hub id, in the format of transformers.
-        processor: a folder or hub id with tokenizer and image processor; the model's own when None.
+        model: folder or hub id in the transformers format.
+        processor: folder or hub id with tokenizer and image processor; None uses the model's.
         pad: see `PictureProcessor`.
-        device: by default the first GPU where there is one.
-        dtype: of the weights.
-        batch_size: pictures in one forward pass.
+        device: device of the model; by default the first GPU if there is one.
+        dtype: data type of the weights.
+        batch_size: number of images per forward pass.
     """
 
     def __init__(
@@ -110,8 +110,8 @@ class ClipScorer:
 
     @torch.inference_mode()
     def matches(self, text: str, pictures: Pictures) -> Matches:
-        """How well pictures uint8 ``[N, H, W, 3]`` match a text; texts are cut off after the model's 77 tokens."""
-        # Without padding: the reading goes from left to right, so what follows the last token changes nothing.
+        """Compare a text with images, uint8 ``[N, H, W, 3]``; the text is truncated to the model's 77 tokens."""
+        # No padding is needed: the text encoder is causal, so tokens after the last one change nothing.
         length = self._model.config.text_config.max_position_embeddings
         tokens = self._tokenizer([text], truncation=True, max_length=length, return_tensors="pt")
         text_input = {name: tokens[name].to(self._model.device) for name in ("input_ids", "attention_mask")}
@@ -132,14 +132,14 @@ def batched(
     batch_size: int,
     like: Any,
 ) -> torch.Tensor:
-    """``function`` over pictures, batch by batch on the model's device, ``[N, ...]`` on the CPU.
+    """Apply a function to images in batches on the model's device, and return ``[N, ...]`` on the CPU.
 
     Args:
-        function: normalised pixels ``[B, 3, S, S]`` to ``[B, ...]``.
-        processor: makes the pixels.
+        function: function of normalized pixels ``[B, 3, S, S]`` that returns ``[B, ...]``.
+        processor: converts images to pixels.
         pictures: uint8 ``[N, H, W, 3]``.
-        batch_size: B at most.
-        like: the model, whose device and dtype the pixels get.
+        batch_size: maximum batch size B.
+        like: model whose device and data type the pixels are converted to.
     """
     parts = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
     return torch.cat([function(processor(part).to(like.device, like.dtype)).cpu() for part in parts])
@@ -149,10 +149,10 @@ class ClipSettings(TypedDict, total=False):
     """Settings of every reward by a CLIP model, see `ClipScorer`.
 
     Attributes:
-        processor: a folder or hub id with tokenizer and image processor, where the model has none.
-        device: by default the first GPU where there is one.
+        processor: folder or hub id with tokenizer and image processor, if the model has none.
+        device: device of the model; by default the first GPU if there is one.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
-        batch_size: pictures in one forward pass.
+        batch_size: number of images per forward pass.
     """
 
     processor: str | Path | None
@@ -162,19 +162,19 @@ class ClipSettings(TypedDict, total=False):
 
 
 class ClipReward(PointwiseReward):
-    """A score of text and picture by a CLIP model; a subclass names model and formula. Videos: mean over frames.
+    """Base class of rewards that compare text and image with a CLIP model; a video scores the mean over its frames.
 
     Args:
-        model: a folder or hub id in the format of transformers; the subclass's own by default.
-        num_frames: uniformly spaced frames of a video that are scored.
+        model: folder or hub id in the transformers format; the subclass may define a default.
+        num_frames: number of uniformly spaced frames per video to score.
         processor: see `ClipSettings`.
         device: see `ClipSettings`.
         dtype: see `ClipSettings`.
         batch_size: see `ClipSettings`.
 
     Raises:
-        ConfigError: no model, or a number that makes no sense.
-        CheckpointError: the model cannot be loaded.
+        ConfigError: if no model is given, or a number is out of range.
+        CheckpointError: if the model cannot be loaded.
     """
 
     default_model: ClassVar[str] = ""
@@ -208,10 +208,10 @@ class ClipReward(PointwiseReward):
 
     @abstractmethod
     def formula(self, matches: Matches) -> torch.Tensor:
-        """The scores ``[N]`` of N pictures."""
+        """Compute the scores ``[N]`` of N images from their similarities."""
 
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The score of each sample, float32 ``[n]``, see `PointwiseReward.score_samples`."""
+        """Return the score of each sample, float32 ``[n]``, see `PointwiseReward.score_samples`."""
         return mean_over_frames(
             lambda pictures: self.formula(self.scorer.matches(prompt.text, pictures)).numpy(),
             samples,

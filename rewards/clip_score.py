@@ -1,4 +1,4 @@
-"""CLIPScore (arXiv 2104.08718): how well a picture matches its prompt, by CLIP."""
+"""CLIPScore (arXiv 2104.08718): how well an image matches its prompt, by CLIP."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from rewards.clip import ClipReward, Matches
 
 @register("clip_score")
 class CLIPScore(ClipReward):
-    """Cosine of prompt and picture by CLIP, typically 0.15 to 0.4.
+    """Cosine similarity of prompt and image by CLIP, typically 0.15 to 0.4.
 
-    The paper's CLIP-S (arXiv 2104.08718, equation 1) is 2.5 times this, and 0 where it is negative; the plain cosine
-    keeps the order of samples that CLIP-S makes equal. For videos the mean over frames.
+    CLIP-S in the paper (arXiv 2104.08718, equation 1) is 2.5 times this, clipped at 0; the plain cosine also ranks
+    samples that CLIP-S clips. The score of a video is the mean over frames.
 
     Args:
-        model: a folder or hub id; ``openai/clip-vit-large-patch14`` by default.
-        num_frames: uniformly spaced frames of a video that are scored.
-        processor: a folder or hub id with tokenizer and image processor, where the model has none.
-        device: by default the first GPU where there is one.
-        dtype: of the weights.
-        batch_size: pictures in one forward pass.
+        model: folder or hub id; ``openai/clip-vit-large-patch14`` by default.
+        num_frames: number of uniformly spaced frames per video to score.
+        processor: folder or hub id with tokenizer and image processor, if the model has none.
+        device: device of the model; by default the first GPU if there is one.
+        dtype: data type of the weights.
+        batch_size: number of images per forward pass.
     """
 
     default_model = "openai/clip-vit-large-patch14"
 
     def formula(self, matches: Matches) -> torch.Tensor:
-        """The cosines."""
+        """Return the cosine similarities unchanged."""
         return matches.cosines

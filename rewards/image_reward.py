@@ -1,4 +1,4 @@
-"""ImageReward (arXiv 2304.05977): human preferences between pictures of one prompt, by BLIP and a linear head."""
+"""ImageReward (arXiv 2304.05977): human preferences between images of one prompt, by BLIP and a linear head."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from rewards.clip import PictureProcessor, batched
 from rewards.pictures import mean_over_frames
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
-"""Of the head's outputs over the authors' validation set, by which scores are normalised (THUDM/ImageReward)."""
+"""Mean and standard deviation of the head's outputs on the authors' validation set (THUDM/ImageReward)."""
 LONGEST_PROMPT = 35
 _HINT = (
-    "download ImageReward.pt from THUDM/ImageReward and make a folder of it with"
+    "download ImageReward.pt from THUDM/ImageReward and convert it with"
     " `python -m rewards.convert image_reward ImageReward.pt folder`"
 )
 
 
 class ImageRewardModel(BlipPreTrainedModel):
-    """BLIP's text encoder that looks at the picture, and a head on its first token.
+    """BLIP's text encoder with cross attention to the image, and a head on its first token.
 
     Args:
-        config: of BLIP, with ``is_decoder`` in its text part, which is what adds the cross attention.
+        config: BLIP config; ``is_decoder`` must be set in its text part to enable the cross attention.
     """
 
     config_class = BlipConfig
@@ -49,12 +49,12 @@ class ImageRewardModel(BlipPreTrainedModel):
     def forward(
         self, pixel_values: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor
     ) -> torch.Tensor:
-        """Normalised scores ``[N]``.
+        """Return normalized scores ``[N]``.
 
         Args:
-            pixel_values: N pictures, ``[N, 3, S, S]``.
-            input_ids: of the prompt, ``[1, L]``.
-            attention_mask: 0 where padding stands, ``[1, L]``.
+            pixel_values: N images, ``[N, 3, S, S]``.
+            input_ids: tokens of the prompt, ``[1, L]``.
+            attention_mask: 0 for padding, ``[1, L]``.
         """
         seen = self.vision_model(pixel_values=pixel_values).last_hidden_state
         read = self.text_encoder(
@@ -66,26 +66,27 @@ class ImageRewardModel(BlipPreTrainedModel):
 
 
 def image_processor(side: int) -> CLIPImageProcessorPil:
-    """The preprocessing of ImageReward: the shortest side to ``side`` pixels, and a crop of the middle."""
+    """Create ImageReward's preprocessing: resize the shortest side to ``side`` pixels, and crop the center."""
     return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
 
 @register("image_reward")
 class ImageReward(PointwiseReward):
-    """Human preference by BLIP, normalised to mean 0 and deviation 1 over the authors' set; about -2 to 2.
+    """Human preference predicted by BLIP, normalized to mean 0 and standard deviation 1 on the authors' data.
 
-    Prompts are cut off after 35 tokens, as the authors do. For videos the mean over frames.
+    Scores are about -2 to 2. Prompts are truncated to 35 tokens, as the authors do. The score of a video is the mean
+    over frames.
 
     Args:
-        model: a folder made by ``python -m rewards.convert image_reward``, or a hub id of one.
-        num_frames: uniformly spaced frames of a video that are scored.
-        device: by default the first GPU where there is one.
-        dtype: of the weights.
-        batch_size: pictures in one forward pass.
+        model: folder created by ``python -m rewards.convert image_reward``, or hub id of one.
+        num_frames: number of uniformly spaced frames per video to score.
+        device: device of the model; by default the first GPU if there is one.
+        dtype: data type of the weights.
+        batch_size: number of images per forward pass.
 
     Raises:
-        ConfigError: no model, or a number that makes no sense.
-        CheckpointError: the model cannot be loaded.
+        ConfigError: if no model is given, or a number is out of range.
+        CheckpointError: if the model cannot be loaded.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class ImageReward(PointwiseReward):
 
     @torch.inference_mode()
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The score of each sample, float32 ``[n]``, see `PointwiseReward.score_samples`."""
+        """Return the score of each sample, float32 ``[n]``, see `PointwiseReward.score_samples`."""
         tokens = self._tokenizer(
             [prompt.text], padding="max_length", truncation=True, max_length=LONGEST_PROMPT, return_tensors="pt"
         ).to(self._model.device)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flexgym.core.errors import ConfigError, built_settings
+from flexgym.core.errors import ConfigError
+from flexgym.core.options import built_settings
 from rewards.base import Reward, build
 from rewards.registry import reward_class
 

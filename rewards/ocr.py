@@ -1,4 +1,4 @@
-"""OCR: whether a picture shows the text that its prompt puts in quotation marks."""
+"""OCR reward: whether an image shows the text that its prompt puts in quotation marks."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ _QUOTED = re.compile(r"[\"\u201c\u201d]([^\"\u201c\u201d]+)[\"\u201c\u201d]")
 
 @register("ocr")
 class OCR(PointwiseReward):
-    """One minus the edit distance between the text that is read and the one that is asked for, over its length; 0 to 1.
+    """One minus the edit distance between recognized and requested text, divided by the latter's length; 0 to 1.
 
-    Formula of Flow-GRPO (arXiv 2505.05470): both in lower case and without spaces, no distance where the picture holds
-    the text among others, and at most its length. The text stands in the prompt's metadata under ``text``, or between
-    the first pair of double quotation marks of the prompt; a prompt without is a failure. The reader is RapidOCR with
-    the models of PP-OCR that come with it. For videos the mean over frames.
+    The formula is that of Flow-GRPO (arXiv 2505.05470): both texts are compared in lower case without spaces, the
+    distance is 0 if the image contains the requested text among others, and at most the text's length. The requested
+    text is ``text`` in the prompt's metadata, or the text between the first pair of double quotation marks in the
+    prompt; a prompt without one is a failure. The text is recognized by RapidOCR with its built-in PP-OCR models. The
+    score of a video is the mean over frames.
 
     Args:
-        num_frames: uniformly spaced frames of a video that are read.
+        num_frames: number of uniformly spaced frames per video to read.
         engine: parameters of `rapidocr.RapidOCR`, such as ``{"Global.use_cls": False}``.
 
     Raises:
-        ConfigError: RapidOCR is not installed.
+        ConfigError: if RapidOCR is not installed.
     """
 
     def __init__(self, *, num_frames: int = 4, engine: dict[str, Any] | None = None) -> None:
@@ -41,10 +42,10 @@ class OCR(PointwiseReward):
         self._engine = _open_engine(engine)
 
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The score of each sample, float32 ``[n]``, see `PointwiseReward.score_samples`.
+        """Return the score of each sample, float32 ``[n]``, see `PointwiseReward.score_samples`.
 
         Raises:
-            ConfigError: the prompt asks for no text.
+            ConfigError: if the prompt requests no text.
         """
         target = asked_text(prompt)
         return mean_over_frames(
@@ -54,30 +55,30 @@ class OCR(PointwiseReward):
         )
 
     def _read(self, picture: NDArray[np.uint8]) -> str:
-        found = self._engine(np.ascontiguousarray(picture[:, :, ::-1]))  # it takes OpenCV's order of colours
+        found = self._engine(np.ascontiguousarray(picture[:, :, ::-1]))  # it expects OpenCV's channel order
         return "".join(found.txts or ())
 
     def known_pairs(self) -> list[KnownPair]:
-        """The text that is asked for against another."""
+        """Return a pair of the requested text and another text."""
         return written_and_other_text()
 
 
 def asked_text(prompt: Prompt) -> str:
-    """The text that a picture must show.
+    """Return the text that an image must show.
 
     Raises:
-        ConfigError: the prompt asks for none.
+        ConfigError: if the prompt requests no text.
     """
-    told = prompt.metadata.get("text")
+    given = prompt.metadata.get("text")
     quoted = _QUOTED.search(prompt.text)
-    text = told if isinstance(told, str) else quoted[1] if quoted else ""
+    text = given if isinstance(given, str) else quoted[1] if quoted else ""
     if not normal(text):
         raise ConfigError('expected a text in double quotation marks in the prompt, such as: a sign that says "open"')
     return text
 
 
 def likeness(target: str, read: str) -> float:
-    """One minus the edit distance over the length of the target, 0 to 1; 1 where the target is part of what is read."""
+    """Return one minus the edit distance over the target's length, 0 to 1; 1 if the target is part of ``read``."""
     target, read = normal(target), normal(read)
     if target in read:
         return 1.0
@@ -85,12 +86,12 @@ def likeness(target: str, read: str) -> float:
 
 
 def normal(text: str) -> str:
-    """Lower case, without spaces."""
+    """Convert a text to lower case without spaces."""
     return "".join(text.lower().split())
 
 
 def edit_distance(first: str, second: str) -> int:
-    """Fewest insertions, deletions and replacements that turn one text into the other (Levenshtein)."""
+    """Compute the Levenshtein distance: the fewest insertions, deletions and replacements between two texts."""
     row = np.arange(len(second) + 1)
     letters = np.array(list(second), dtype=np.str_)
     steps = np.arange(len(second) + 1)
@@ -98,13 +99,13 @@ def edit_distance(first: str, second: str) -> int:
         best = np.empty_like(row)
         best[0] = index
         best[1:] = np.minimum(row[1:] + 1, row[:-1] + (letters != letter))
-        # An insertion costs one per step to the right of the best place so far.
+        # An insertion costs one per step to the right of the best position so far.
         row = np.minimum.accumulate(best - steps) + steps
     return int(row[-1])
 
 
 def _open_engine(parameters: dict[str, Any] | None) -> Any:
-    """The reader, imported late: it is an extra."""
+    """Create the text recognizer, imported lazily since it is an optional dependency."""
     try:
         from rapidocr import RapidOCR
     except ImportError as error:

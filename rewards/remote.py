@@ -1,14 +1,14 @@
-"""A scorer behind HTTP, for those that need an environment of their own: HPSv3, VideoAlign, GenEval, VisionReward.
+"""Reward from a scorer behind HTTP, for scorers that need their own environment, such as HPSv3, VideoAlign or GenEval.
 
-One request holds one group. The body of ``POST <url>`` is a JSON object, and so is the reply:
+Each request scores one group. The body of ``POST <url>`` is a JSON object, and so is the reply:
 
-- ``prompt``, a text, and ``metadata``, what the prompt brings along, such as the objects that GenEval looks for;
-- ``kind``, ``"image"`` or ``"video"``; ``samples``, for each a list of frames (one for an image), each the base64 of a
-  PNG file, so nothing is lost; ``fps`` of videos;
-- in the reply ``scores``, a number for each sample or null where there is none, and optionally ``terms``, lists of the
-  same length by name, and ``errors``, a text or null for each sample.
+- ``prompt``, a string, and ``metadata`` of the prompt, such as the objects that GenEval looks for;
+- ``kind``, ``"image"`` or ``"video"``; ``samples``, a list of frames per sample (one for an image), each a base64
+  encoded PNG file, so nothing is lost; ``fps`` of videos;
+- in the reply, ``scores``, a number per sample or null if there is none; optionally ``terms``, lists of the same length
+  by name, and ``errors``, a string or null per sample.
 
-``examples/reward_server.py`` is such a server in one file, for any environment.
+``examples/reward_server.py`` implements such a server in one file, for any environment.
 """
 
 from __future__ import annotations
@@ -51,26 +51,26 @@ class _Reply(BaseModel):
 
 @register("remote")
 class Remote(Reward):
-    """Scores of a server that speaks the protocol of this module.
+    """Reward that sends samples to a scoring server, using the protocol of this module.
 
-    Groups are sent side by side. Lost connections, status 429 and 5xx are tried again after a growing random pause, at
-    the next address where there are several; other errors are not. Whatever then fails is a `JudgeFailure`, counted by
-    kind as for a judge: ``timed_out``, ``server_error`` (no connection, or an error of the server's), ``unparsable`` (a
-    reply that is no JSON of this form), ``invalid`` (another number of scores) and ``refused`` (the server says why it
-    has no score for a sample).
+    Groups are sent concurrently. Lost connections and status 429 or 5xx are retried after a growing random delay, at
+    the next URL if there are several; other errors are not retried. Anything that still fails is a `JudgeFailure`,
+    counted by kind as for judges: ``timed_out``, ``server_error`` (no connection, or an error of the server),
+    ``unparsable`` (a reply that is not JSON of this form), ``invalid`` (a wrong number of scores) and ``refused`` (the
+    server gives a reason for not scoring a sample).
 
     Args:
-        url: of the scorer, such as ``"http://localhost:8100/score"``; or several of the same scorer.
-        timeout_s: seconds for one group, all attempts and pauses together.
-        max_attempts: how often a group is sent at most.
-        max_concurrency: groups under way at once.
-        num_frames: uniformly spaced frames of a video that are sent; None sends all.
-        fps: frames per second of the videos, told to the server.
-        api_key: sent as a bearer token.
-        max_failure_share: above this share of failed samples in a call, `score` raises; 1.0 never does.
+        url: URL of the scorer, such as ``"http://localhost:8100/score"``, or several URLs of the same scorer.
+        timeout_s: time limit for one group over all attempts and delays, in seconds.
+        max_attempts: maximum number of attempts per group.
+        max_concurrency: maximum number of groups sent at once.
+        num_frames: number of uniformly spaced frames per video to send; None sends all.
+        fps: frames per second of the videos, passed to the server.
+        api_key: bearer token.
+        max_failure_share: share of failed samples in a call above which `score` raises; 1.0 disables the check.
 
     Raises:
-        ConfigError: no address, or a setting that cannot work.
+        ConfigError: if there is no URL, or a setting is out of range.
     """
 
     def __init__(
@@ -96,36 +96,36 @@ class Remote(Reward):
         check_failure_limit(max_failure_share)
         self._timeout_s, self._max_attempts, self._num_frames, self._fps = timeout_s, max_attempts, num_frames, fps
         self._max_failure_share = max_failure_share
-        # The answer is asked for uncompressed, since only its true size can be bounded.
+        # Ask for an uncompressed response, so that its size can be bounded.
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         headers |= {"Authorization": f"Bearer {api_key}"} if api_key else {}
         limits = httpx.Limits(max_connections=max_concurrency)
         self._client = httpx.Client(headers=headers, limits=limits, trust_env=False)
         self._max_concurrency = max_concurrency
         self._counts = {"requests": 0, "retries": 0, "bytes_sent": 0}
-        self._rng = random.Random()  # its own, so that retries do not shift the random numbers of anybody else
+        self._rng = random.Random()  # separate generator, so that retries do not affect random numbers elsewhere
 
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
-        """Score every group, one request for each.
+        """Score every group, with one request per group.
 
         Raises:
-            JudgeFailureShareError: if too many samples failed, see `flexgym.judge.failures.check_failure_share`.
+            JudgeFailureShareError: if too many samples fail, see `flexgym.judge.failures.check_failure_share`.
         """
         with ThreadPoolExecutor(self._max_concurrency, thread_name_prefix="remote-reward") as threads:
             replies = list(threads.map(self._ask, groups))
         outcomes = [_sample_outcomes(reply, len(group)) for reply, group in zip(replies, groups, strict=True)]
-        for group, told in zip(groups, outcomes, strict=True):
-            failed = [(index, outcome) for index, outcome in enumerate(told) if isinstance(outcome, JudgeFailure)]
+        for group, part in zip(groups, outcomes, strict=True):
+            failed = [(index, outcome) for index, outcome in enumerate(part) if isinstance(outcome, JudgeFailure)]
             self.failed.keep(self.name, group, failed)
-        check_failure_share([outcome for told in outcomes for outcome in told], self._max_failure_share)
-        return [self._scores(reply, told) for reply, told in zip(replies, outcomes, strict=True)]
+        check_failure_share([outcome for part in outcomes for outcome in part], self._max_failure_share)
+        return [self._scores(reply, part) for reply, part in zip(replies, outcomes, strict=True)]
 
     def metrics(self) -> dict[str, float]:
-        """``requests``, ``retries`` and ``bytes_sent`` since the reward was made."""
+        """Return ``requests``, ``retries`` and ``bytes_sent`` since creation."""
         return {name: float(count) for name, count in self._counts.items()}
 
     def close(self) -> None:
-        """Wait for submitted work, then close all connections; nothing can be scored afterwards."""
+        """Wait for submitted work, then close all connections; the reward cannot be used afterwards."""
         super().close()
         self._client.close()
 
@@ -135,7 +135,7 @@ class Remote(Reward):
         return GroupScores(rewards=rewards, terms={self.name: rewards, **terms}, failures=count_failures(outcomes))
 
     def _ask(self, group: SampleGroup) -> _Reply | JudgeFailure:
-        """The reply to one group after all attempts."""
+        """Return the reply to one group after all attempts."""
         body = _body(group, num_frames=self._num_frames, fps=self._fps)
         ends = time.monotonic() + self._timeout_s
         trouble = ""
@@ -147,17 +147,17 @@ class Remote(Reward):
             except TransientError as error:
                 trouble, pause = str(error), error.retry_after + backoff(attempt, self._rng)
             if time.monotonic() + pause >= ends:
-                return JudgeFailure("timed_out", f"no scores within {self._timeout_s:g} s; the last of it: {trouble}")
+                return JudgeFailure("timed_out", f"no scores within {self._timeout_s:g} s; last error: {trouble}")
             if attempt + 1 < self._max_attempts:
                 self._counts["retries"] += 1
                 time.sleep(pause)
-        return JudgeFailure("server_error", f"gave up after {self._max_attempts} attempts; the last: {trouble}")
+        return JudgeFailure("server_error", f"gave up after {self._max_attempts} attempts; last error: {trouble}")
 
     def _send(self, url: str, body: bytes, ends: float) -> tuple[int, bytes]:
-        """Status and body of the answer.
+        """Send a request and return the status and body of the response.
 
         Raises:
-            TransientError: no answer, or one that asks for another attempt.
+            TransientError: if there is no response, or its status is worth a retry.
         """
         left = max(ends - time.monotonic(), 0.01)
         try:
@@ -172,14 +172,14 @@ class Remote(Reward):
 
 
 def _bounded(response: httpx.Response, ends: float) -> bytes:
-    """The body up to one byte more than a reply may have; a server that drips is cut off when time is up."""
+    """Read up to one byte more than the maximum body size; a slow response is cut off at the deadline."""
     body = bytearray()
     for chunk in response.iter_raw():
         body += chunk
         if len(body) > MAX_REPLY_BYTES:
             break
         if time.monotonic() > ends:
-            raise httpx.ReadTimeout("the reply was not whole in time")
+            raise httpx.ReadTimeout("the response was not complete in time")
     return bytes(body[: MAX_REPLY_BYTES + 1])
 
 
@@ -193,7 +193,7 @@ def _read_reply(status: int, body: bytes, *, count: int) -> _Reply | JudgeFailur
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
-        return JudgeFailure("unparsable", one_line(f"the reply is no JSON of scores: {place}: {first['msg']}"))
+        return JudgeFailure("unparsable", one_line(f"the reply is not JSON with scores: {place}: {first['msg']}"))
     lengths = {"scores": len(reply.scores), **{name: len(values) for name, values in reply.terms.items()}}
     lengths |= {"errors": len(reply.errors)} if reply.errors else {}
     wrong = {one_line(name): length for name, length in lengths.items() if length != count}
@@ -201,7 +201,7 @@ def _read_reply(status: int, body: bytes, *, count: int) -> _Reply | JudgeFailur
 
 
 def _sample_outcomes(reply: _Reply | JudgeFailure, count: int) -> list[float | JudgeFailure]:
-    """A score or a failure for each sample."""
+    """Return a score or a failure per sample."""
     if isinstance(reply, JudgeFailure):
         return [reply] * count
     errors = reply.errors or [None] * count
@@ -218,21 +218,21 @@ def _numbers(values: Sequence[float | None]) -> NDArray[np.float32]:
 def _body(group: SampleGroup, *, num_frames: int | None, fps: float) -> bytes:
     videos = as_videos(group.samples)
     chosen = videos if num_frames is None else videos[:, frame_indices(videos.shape[1], num_frames)]
-    told: Mapping[str, Any] = {
+    payload: Mapping[str, Any] = {
         "prompt": group.prompt.text,
         "metadata": dict(group.prompt.metadata),
-        "kind": "image" if group.samples.ndim == 4 else "video",
+        "kind": group.modality,
         "fps": fps,
         "samples": [[b64encode(encode_png(frame)).decode() for frame in video] for video in chosen],
     }
-    return json.dumps(told).encode()
+    return json.dumps(payload).encode()
 
 
 def _checked_url(url: Any) -> str:
-    """An http address.
+    """Check that a value is an http URL.
 
     Raises:
-        ConfigError: anything else, or one with a password in it.
+        ConfigError: if it is not, or contains a password.
     """
     example = "expected an address such as 'http://localhost:8100/score'"
     try:
@@ -242,7 +242,7 @@ def _checked_url(url: Any) -> str:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ConfigError(f"remote: {example}, got {url!r}")
     if parsed.userinfo:
-        raise ConfigError("remote: expected an address without a password; see api_key")
+        raise ConfigError("remote: expected an address without a password; use api_key instead")
     return str(parsed)
 
 

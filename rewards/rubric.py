@@ -1,4 +1,4 @@
-"""A rubric: several rewards as weighted, named terms of one."""
+"""Rubric: combine several rewards as weighted, named terms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.core.errors import ConfigError, built_settings, unknown_name
+from flexgym.core.errors import ConfigError, unknown_name
+from flexgym.core.options import built_settings
 from flexgym.types import GroupScores, SampleGroup
 from rewards.base import Reward, register
 from rewards.guard import FailedSamples
@@ -24,13 +25,13 @@ COMBINATIONS = ("sum", "gdpo")
 
 @dataclass(frozen=True)
 class Term(NamedReward):
-    """One reward of a rubric; fields as for `NamedReward`.
+    """One reward of a rubric, with the fields of `NamedReward` and a weight.
 
     Attributes:
-        weight: what it counts; 0 for one that is only watched.
+        weight: weight of the term; 0 only records its scores.
 
     Raises:
-        ConfigError: a weight that is no finite number.
+        ConfigError: if the weight is not a finite number.
     """
 
     weight: float = 1.0
@@ -43,24 +44,24 @@ class Term(NamedReward):
 
 @register("rubric")
 class Rubric(Reward):
-    """Several rewards as weighted, named terms of one.
+    """Reward that combines several rewards as weighted, named terms.
 
-    ``sum`` adds the raw scores, ``r = sum_k w_k r_k``: what counts depends on the scales of the terms. ``gdpo`` leaves
-    them apart, and the advantage is ``sum_k w_k z(r_k)`` with each term normalised within its group (GDPO, arXiv
-    2601.05242), so none drowns another; the setting ``training.advantage={batch_norm: true}`` adds the
-    paper's second normalisation. The reward of a sample is then the weighted mean of raw scores, to look at.
+    ``sum`` adds the raw scores, ``r = sum_k w_k r_k``, so the influence of a term depends on its scale. ``gdpo`` keeps
+    the terms separate, and the advantage is ``sum_k w_k z(r_k)`` with each term normalized within its group (GDPO,
+    arXiv 2601.05242), so no term dominates by its scale; the setting ``training.advantage={batch_norm: true}`` adds the
+    paper's second normalization. The reported reward of a sample is then the weighted mean of raw scores.
 
-    A sample that one weighted term could not score has no reward; with ``gdpo`` its advantage is that by the other
-    terms. Every term is in ``reward_terms`` of info and in the metrics, with those that make it up as ``term/part``.
-    All terms work side by side, so judges and servers overlap with models in this process.
+    A sample that one weighted term cannot score has no reward; with ``gdpo``, its advantage uses the other terms. Every
+    term is listed in ``reward_terms`` of info and in the metrics, with its own terms as ``term/part``. All terms are
+    computed concurrently, so judges and servers overlap with models in this process.
 
     Args:
-        terms: fields of `Term` by name for each, as they stand in a recipe, or terms.
+        terms: list of terms, or of mappings with the fields of `Term`, as in a recipe.
         combine: ``"sum"`` or ``"gdpo"``.
 
     Raises:
-        ConfigError: no terms, two of one name, or weights whose sum is not above 0.
-        UnknownNameError: no such reward, setting or combination; the message holds the nearest one.
+        ConfigError: if there are no terms, two have the same name, or the sum of weights is not positive.
+        UnknownNameError: if there is no such reward, setting or combination; the message suggests the nearest name.
     """
 
     def __init__(self, terms: Sequence[Mapping[str, Any] | Term] = (), *, combine: str = "sum") -> None:
@@ -75,11 +76,11 @@ class Rubric(Reward):
                 reward.keep_failed(self.failed)
 
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
-        """Score every group by every term."""
+        """Score every group with every term."""
         submitted: dict[str, Future[list[GroupScores]]] = {
             name: reward.submit(groups) for name, reward in self.rewards.items()
         }
-        # All are waited for before an error is passed on, so that none is at work behind a closed rubric.
+        # Wait for all terms before raising an error, so that none is still running when the rubric is closed.
         errors = [error for future in submitted.values() if (error := future.exception())]
         if errors:
             raise errors[0]
@@ -87,13 +88,13 @@ class Rubric(Reward):
         return [self._combined({name: scores[index] for name, scores in found.items()}) for index in range(len(groups))]
 
     def keep_failed(self, failed: FailedSamples) -> None:
-        """Keep the samples that any term fails on in one place."""
+        """Record the samples on which any term fails in one place."""
         super().keep_failed(failed)
         for reward in self.rewards.values():
             reward.keep_failed(failed)
 
     def metrics(self) -> dict[str, float]:
-        """What the terms say of their work, as ``term/metric``."""
+        """Return the metrics of all terms, as ``term/metric``."""
         return {f"{name}/{key}": value for name, it in self.rewards.items() for key, value in it.metrics().items()}
 
     def known_pairs(self) -> list[KnownPair]:
@@ -133,20 +134,20 @@ def _checked_terms(terms: Any) -> list[Term]:
     chosen = [term if isinstance(term, Term) else built_settings("rubric term", Term, term) for term in terms]
     twice = [name for name, count in Counter(term.title for term in chosen).items() if count > 1]
     if twice:
-        raise ConfigError(f"rubric: two terms are called {twice[0]!r}; give one of them another name")
+        raise ConfigError(f"rubric: two terms are named {twice[0]!r}; rename one of them")
     if any("/" in term.title for term in chosen):
-        raise ConfigError("rubric: the name of a term must not hold '/', which separates it from its parts")
+        raise ConfigError("rubric: the name of a term must not contain '/', which separates it from its parts")
     weights = {term.title: term.weight for term in chosen}
     if not sum(weights.values()) > 0:
-        raise ConfigError(f"rubric: the weights must have a sum above 0, got {weights}")
+        raise ConfigError(f"rubric: the sum of the weights must be positive, got {weights}")
     return chosen
 
 
 def _parts(name: str, scores: GroupScores) -> dict[str, NDArray[np.float32]]:
-    """The term, and what makes it up where that is more than itself."""
+    """Return the term and its own terms, except those equal to it."""
     parts = {part: values for part, values in scores.terms.items() if values is not scores.rewards}
-    told = {f"{name}/{part}": values for part, values in parts.items() if not _equal(values, scores.rewards)}
-    return {name: scores.rewards, **told}
+    different = {f"{name}/{part}": values for part, values in parts.items() if not _equal(values, scores.rewards)}
+    return {name: scores.rewards, **different}
 
 
 def _equal(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
@@ -154,7 +155,7 @@ def _equal(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
 
 
 def _failures(found: Mapping[str, GroupScores]) -> dict[str, int]:
-    """Counts by term, and by kind where the term counts by kind."""
+    """Return failure counts by term, and by kind if the term counts by kind."""
     return {
         name if kind == name else f"{name}/{kind}": count
         for name, scores in found.items()

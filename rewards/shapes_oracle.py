@@ -1,4 +1,4 @@
-"""The rule-based judge of the small world as a reward."""
+"""Reward by the rule-based judge of the small world."""
 
 from __future__ import annotations
 

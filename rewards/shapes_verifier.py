@@ -1,4 +1,4 @@
-"""The rule-based verifier of the small world as a reward."""
+"""Reward by the rule-based verifier of the small world."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from rewards.base import PointwiseReward, register
 
 @register("shapes_verifier")
 class ShapesVerifier(PointwiseReward):
-    """Share of the caption's constraints that a sample meets, 0 to 1, read from its pixels.
+    """Share of the caption's constraints that a sample satisfies, 0 to 1, read from its pixels.
 
-    A caption that is not of the small world demands nothing that could be checked: its samples are failures.
+    Captions from outside the small world cannot be checked: their samples are failures.
     """
 
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
-        """Score every group; the samples of all of them are read in one batch where their sizes agree."""
+        """Score every group; samples of the same size are read in one batch over all groups."""
         readings = read_groups([group.samples for group in groups])
         return [
-            # What cannot be read fails in its own group.
+            # A group that cannot be read raises the error when it is scored on its own.
             self.score_group(
                 group,
                 partial(self.score_samples, group.prompt, group.samples)
@@ -37,18 +37,18 @@ class ShapesVerifier(PointwiseReward):
         ]
 
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Share of the constraints met by each sample.
+        """Return the share of constraints that each sample satisfies.
 
         Args:
             prompt: a caption of the small world.
             samples: uint8 ``[n, H, W, 3]`` or ``[n, F, H, W, 3]``.
 
         Returns:
-            float32 ``[n]`` in 0..1.
+            float32 ``[n]`` in ``[0, 1]``.
 
         Raises:
-            ValueError: if the caption is foreign or the samples are of another kind; `score` turns that into counted
-                failures.
+            ValueError: if the caption is not from the small world, or the samples have the wrong kind; `score` counts
+                this as failures.
         """
         return _shares(prompt, read_samples(samples))
 

@@ -1,4 +1,4 @@
-"""Temporal consistency (VBench, arXiv 2311.17982): how alike the frames of a video look to CLIP."""
+"""Temporal consistency (VBench, arXiv 2311.17982): how similar the frames of a video are according to CLIP."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from rewards.pictures import check_videos
 
 @register("temporal_consistency")
 class TemporalConsistency(PointwiseReward):
-    """Mean over the frames of how alike each is to the first and to the one before, by CLIP's image features; -1 to 1.
+    """Mean similarity of each frame to the first and to the previous one, by CLIP's image features; -1 to 1.
 
     ``1/(F-1) sum_t (cos(d_1, d_t) + cos(d_{t-1}, d_t)) / 2`` (VBench, arXiv 2311.17982, background consistency). A
-    video that stands still has 1, so it is best joined with `DynamicDegree` in a rubric. The prompt is not looked at.
+    still video scores 1, so combine this with `DynamicDegree` in a rubric. The prompt is ignored.
 
     Args:
         model: folder or hub id of a CLIP model.
-        num_frames: uniformly spaced frames that are looked at.
-        device: by default the first GPU where there is one.
-        dtype: of the weights.
-        batch_size: pictures in one forward pass.
+        num_frames: number of uniformly spaced frames to compare.
+        device: device of the model; by default the first GPU if there is one.
+        dtype: data type of the weights.
+        batch_size: number of images per forward pass.
 
     Raises:
-        ConfigError: fewer than 2 frames.
-        CheckpointError: the model cannot be loaded.
+        ConfigError: if there are fewer than 2 frames.
+        CheckpointError: if the model cannot be loaded.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class TemporalConsistency(PointwiseReward):
 
     @torch.inference_mode()
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The score of each video, float32 ``[n]``.
+        """Return the score of each video, float32 ``[n]``.
 
         Args:
-            prompt: not read.
+            prompt: ignored.
             samples: uint8 ``[n, F, H, W, 3]``.
 
         Raises:
-            ConfigError: images, or videos of one frame.
+            ConfigError: if the samples are images, or videos of a single frame.
         """
         videos = check_videos(self.name, samples, at_least=2)
         chosen = videos[:, frame_indices(videos.shape[1], self.num_frames)]
@@ -84,5 +84,5 @@ class TemporalConsistency(PointwiseReward):
         return functional.normalize(seen.float(), dim=-1)
 
     def known_pairs(self) -> list[KnownPair]:
-        """Smooth motion against jumps."""
+        """Return a pair of smooth motion and jumps."""
         return smooth_and_jumping()

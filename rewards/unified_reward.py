@@ -10,36 +10,35 @@ import numpy as np
 
 from flexgym.core.errors import ConfigError, check_names, unknown_name
 from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
-from flexgym.judge.points import FORMS, Form, Points, PointwiseJudge, group_kind
+from flexgym.judge.points import FORMS, Form, Points, PointwiseJudge
 from flexgym.judge.protocol import JudgeFailure
-from flexgym.judge.template import Kind
-from flexgym.types import GroupScores, SampleGroup
+from flexgym.types import GroupScores, Modality, SampleGroup
 from rewards.base import register
 from rewards.vision import JudgeSource, ModelSettings, VisionReward
 
 
 @register("unified_reward")
 class UnifiedReward(VisionReward):
-    """Scores by UnifiedReward, or by any model that answers in its form.
+    """Scores by UnifiedReward, or by any model with the same reply format.
 
     The form ``"axes"`` is that of UnifiedReward 2.0, 1 to 5 on three axes: ``alignment``, ``style`` and, between them,
-    ``coherence`` for images or ``physics`` for videos. The form ``"final_score"`` is that of 1.x, one number of 1 to 5
-    for images and 1 to 10 for videos. Every axis is a term: its score over the highest of its scale, so 0.2 to 1, and
-    0.1 to 1 for final scores of videos. The reward is their weighted mean. A sample whose reply lacks an axis, or
-    cannot be trusted otherwise, is NaN in all of them and counted by kind.
+    ``coherence`` for images or ``physics`` for videos. The form ``"final_score"`` is that of 1.x, one number from 1 to
+    5 for images and from 1 to 10 for videos. Every axis is a term: its score divided by the top of its scale, so 0.2 to
+    1, or 0.1 to 1 for final scores of videos. The reward is their weighted mean. A sample whose reply lacks an axis, or
+    cannot be trusted for another reason, is NaN in all terms and counted by kind of failure.
 
     Args:
-        judge: addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which stays open.
+        judge: URLs of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which is not closed.
         form: ``"axes"`` or ``"final_score"``.
-        weights: of the axes by name, as ``{"alignment": 1.4, "style": 0.7}`` in Pref-GRPO (arXiv 2508.20751); those not
-            named have none. All the same by default.
-        max_failure_share: above this share of failed samples in a call, `score` raises; 1.0 never does.
+        weights: weights of the axes by name, such as ``{"alignment": 1.4, "style": 0.7}`` in Pref-GRPO (arXiv
+            2508.20751); other axes have weight 0. All weights are equal by default.
+        max_failure_share: share of failed samples in a call above which `score` raises; 1.0 disables the check.
         **model: ``backend``, ``backend_settings``, ``prompt_template``, ``decoding`` and ``inputs``, see
             `rewards.vision.ModelSettings`.
 
     Raises:
-        ConfigError: weights that cannot work, or another setting.
-        UnknownNameError: no such form, axis or setting; the message holds the nearest one.
+        ConfigError: if the weights or another setting are not valid.
+        UnknownNameError: if there is no such form, axis or setting; the message suggests the nearest name.
     """
 
     def __init__(
@@ -71,16 +70,16 @@ class UnifiedReward(VisionReward):
         """Score every sample of all groups with one call to the model.
 
         Raises:
-            JudgeFailureShareError: if too many samples failed, see `flexgym.judge.failures.check_failure_share`.
-            UnknownNameError: a weight for an axis that samples of this kind do not have.
+            JudgeFailureShareError: if too many samples fail, see `flexgym.judge.failures.check_failure_share`.
+            UnknownNameError: if a weight is for an axis that samples of this modality do not have.
         """
         told = self.judge.assess(groups)
         check_failure_share([outcome for part in told for outcome in part], self.max_failure_share)
-        return [self._scores(group_kind(group), part) for group, part in zip(groups, told, strict=True)]
+        return [self._scores(group.modality, part) for group, part in zip(groups, told, strict=True)]
 
-    def _scores(self, kind: Kind, outcomes: Sequence[Points | JudgeFailure]) -> GroupScores:
-        axes = self.judge.form.sheet(kind).axes
-        weights = self._shares(kind)
+    def _scores(self, modality: Modality, outcomes: Sequence[Points | JudgeFailure]) -> GroupScores:
+        axes = self.judge.form.sheet(modality).axes
+        weights = self._shares(modality)
         terms = {
             axis.name: np.array(
                 [np.nan if isinstance(it, JudgeFailure) else it[axis.name] / axis.highest for it in outcomes]
@@ -95,11 +94,11 @@ class UnifiedReward(VisionReward):
             failures=count_failures(outcomes),
         )
 
-    def _shares(self, kind: Kind) -> dict[str, float]:
-        """The weight of each axis of the kind; they sum to 1."""
-        names = [axis.name for axis in self.judge.form.sheet(kind).axes]
+    def _shares(self, modality: Modality) -> dict[str, float]:
+        """Return the weight of each axis for samples of the modality; they sum to 1."""
+        names = [axis.name for axis in self.judge.form.sheet(modality).axes]
         weights = self.weights or dict.fromkeys(names, 1.0)
-        check_names(f"axis of {kind}s", weights, names)
+        check_names(f"axis of {modality}s", weights, names)
         total = sum(weights.values())
         return {name: weights.get(name, 0.0) / total for name in names}
 

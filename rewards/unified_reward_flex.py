@@ -10,12 +10,12 @@ from rewards.vision import PairwiseReward
 
 @register("unified_reward_flex")
 class UnifiedRewardFlex(PairwiseReward):
-    """Win rates in a tournament judged by UnifiedReward-Flex, or by any model that answers in its form.
+    """Win rates in a tournament judged by UnifiedReward-Flex, or by any model with the same reply format.
 
     Args:
-        judge: addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which stays open. By
-            default the embedded judge, which knows the small world alone.
-        tournament: fields of `flexgym.judge.Tournament` by name; all pairs with balanced sides by default.
+        judge: URLs of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which is not closed. The
+            default is the embedded judge, which only supports the small world.
+        tournament: fields of `flexgym.judge.Tournament` by name; all pairs with balanced positions by default.
         **model: ``backend``, ``backend_settings``, ``prompt_template``, ``decoding`` and ``inputs``, see
             `rewards.vision.ModelSettings`.
     """

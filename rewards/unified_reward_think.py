@@ -1,4 +1,4 @@
-"""UnifiedReward-Think (arXiv 2505.03318): a vision-language judge that thinks aloud before it names a winner."""
+"""UnifiedReward-Think (arXiv 2505.03318): a vision-language judge that reasons before it names a winner."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from rewards.vision import PairwiseReward
 
 @register("unified_reward_think")
 class UnifiedRewardThink(PairwiseReward):
-    """Win rates in a tournament judged by UnifiedReward-Think, or by any model that answers in its form.
+    """Win rates in a tournament judged by UnifiedReward-Think, or by any model with the same reply format.
 
-    Only the answers count, as in Pref-GRPO (arXiv 2508.20751); the scores by dimension explain them. There are no
-    categories, so the terms ``dim`` and ``overall`` are the same and the tournament's ``alpha`` makes no difference.
-    With the aggregation ``"margin"`` the scores count in place of the answers.
+    Only the stated winners count, as in Pref-GRPO (arXiv 2508.20751); the scores by dimension explain them. There are
+    no categories, so the terms ``dim`` and ``overall`` are equal and the tournament's ``alpha`` has no effect. With the
+    aggregation ``"margin"``, the scores count instead of the winners.
 
     Args:
-        judge: addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which stays open.
-        tournament: fields of `flexgym.judge.Tournament` by name; all pairs with balanced sides by default.
+        judge: URLs of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which is not closed.
+        tournament: fields of `flexgym.judge.Tournament` by name; all pairs with balanced positions by default.
         **model: ``backend``, ``backend_settings``, ``prompt_template``, ``decoding`` and ``inputs``, see
             `rewards.vision.ModelSettings`.
     """

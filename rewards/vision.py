@@ -1,4 +1,4 @@
-"""What the rewards by vision-language models share: how the model is reached, asked and let go of."""
+"""Base classes of rewards by vision-language models: opening, querying and closing the model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict, Unpack
 
-from flexgym.core.errors import built_settings, check_names
+from flexgym.core.errors import check_names
+from flexgym.core.options import built_settings
 from flexgym.judge import Tournament, make_tournament
 from flexgym.judge.backends.base import Backend, Decoding
 from flexgym.judge.backends.opening import open_backend
@@ -19,20 +20,22 @@ from flexgym.judge.vision_judge import VisionJudge
 from rewards.base import JudgeReward, Reward
 
 JudgeSource = str | Path | Sequence[str] | Backend
-"""Addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, ``"shapes-judge"`` for the embedded one, or a
-backend, which stays open."""
+"""URLs of OpenAI-compatible servers, a checkpoint folder, a hub id, ``"shapes-judge"`` for the embedded judge, or a
+backend, which is not closed.
+"""
 
 
 class ModelSettings(TypedDict, total=False):
-    """The settings of every reward by a vision-language model.
+    """Settings of every reward by a vision-language model.
 
     Attributes:
-        backend: ``"server"``, ``"vllm"`` or ``"transformers"``; by default the server for addresses, else transformers.
+        backend: ``"server"``, ``"vllm"`` or ``"transformers"``; by default the server for URLs, otherwise transformers.
         backend_settings: keyword arguments of the backend, such as ``max_concurrency`` or ``gpu_memory_utilization``.
-        prompt_template: a text file with ``{prompt}`` in it, in place of the built-in wording.
+        prompt_template: text file with ``{prompt}`` that replaces the built-in prompt template.
         decoding: fields of `flexgym.judge.backends.base.Decoding` by name; greedy by default.
-        inputs: fields of `flexgym.judge.inputs.Inputs` by name: picture format, frames of a video, size limits. What a
-            checkpoint folder says of these two (`flexgym.judge.sources.JudgeConfig`) holds where nothing is set here.
+        inputs: fields of `flexgym.judge.inputs.Inputs` by name: image format, frames per video, size limits. For
+            ``decoding`` and ``inputs``, a checkpoint folder can provide the defaults, see
+            `flexgym.judge.sources.JudgeConfig`.
     """
 
     backend: str | None
@@ -44,12 +47,12 @@ class ModelSettings(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Wording:
-    """How a model is asked.
+    """How a model is queried.
 
     Attributes:
-        template: the text below the pictures; None for the built-in one.
-        decoding: how replies are sampled.
-        inputs: how samples are turned into pictures.
+        template: prompt template; None uses the built-in one.
+        decoding: decoding settings.
+        inputs: how samples are converted to model inputs.
     """
 
     template: Template | None
@@ -87,22 +90,22 @@ class VisionReward(Reward):
         self._opened_here = self.backend is not judge
 
     def metrics(self) -> dict[str, float]:
-        """Requests, tokens, latency, cache hits and failures of the backend since it was made."""
+        """Return the backend's requests, tokens, latency, cache hits and failures since creation."""
         return self.backend.metrics()
 
     def close(self) -> None:
-        """Wait for submitted work, then close a backend that was opened here."""
+        """Wait for submitted work, then close the backend if it was opened by this reward."""
         super().close()
         if self._opened_here:
             self.backend.close()
 
 
 class PairwiseReward(VisionReward, JudgeReward):
-    """Win rates in a tournament judged by a vision-language model; a subclass names the model's dialect.
+    """Win rates in a tournament judged by a vision-language model; a subclass defines the model's dialect.
 
     Args:
-        judge: see `JudgeSource`; the subclass's own default when None.
-        tournament: fields of `flexgym.judge.Tournament` by name; all pairs with balanced sides by default.
+        judge: see `JudgeSource`; None uses the subclass's default.
+        tournament: fields of `flexgym.judge.Tournament` by name; all pairs with balanced positions by default.
         **model: see `ModelSettings`.
     """
 

@@ -1,4 +1,4 @@
-"""VQAScore (arXiv 2404.01291): the probability that a vision-language model says yes to the prompt."""
+"""VQAScore (arXiv 2404.01291): the probability that a vision-language model answers yes about the prompt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from flexgym.core.errors import ConfigError
 from flexgym.judge.backends.base import ChatRequest, Reply
 from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
 from flexgym.judge.inputs import encode_sample
-from flexgym.judge.points import group_kind
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.vision_judge import ask
 from flexgym.types import GroupScores, SampleGroup
@@ -23,26 +22,26 @@ from rewards.base import register
 from rewards.vision import JudgeSource, ModelSettings, VisionReward
 
 _WORDS = {"image": "figure", "video": "video"}
-_ALTERNATIVES = 20  # as many as servers tell
+_ALTERNATIVES = 20  # the maximum that servers return
 
 
 @register("vqa_score")
 class VQAScore(VisionReward):
     """Probability of "Yes" to ``Does this figure show "{prompt}"? Please answer Yes or No.`` (arXiv 2404.01291, eq. 1).
 
-    One token is asked for, with the log-probabilities of the likeliest. The probabilities of all that say yes, whatever
-    their case and spaces, are added. A reply whose likeliest tokens say neither yes nor no has no score. The model must
-    answer at once: one that thinks first never says yes with its first token.
+    One token is requested, with the log-probabilities of the most likely ones. The probabilities of all tokens that
+    mean yes, in any case and with any spaces, are added. A reply whose most likely tokens are neither yes nor no has no
+    score. The model must answer immediately: the first token of a model that reasons first is never yes.
 
     Args:
-        judge: addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which stays open.
-        max_failure_share: above this share of failed samples in a call, `score` raises; 1.0 never does.
-        **model: ``backend``, ``backend_settings``, ``prompt_template`` (its text with ``{prompt}`` in it in place of
-            the question) and ``inputs``, see `rewards.vision.ModelSettings`.
+        judge: URLs of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which is not closed.
+        max_failure_share: share of failed samples in a call above which `score` raises; 1.0 disables the check.
+        **model: ``backend``, ``backend_settings``, ``prompt_template`` (text with ``{prompt}`` that replaces the
+            question) and ``inputs``, see `rewards.vision.ModelSettings`.
 
     Raises:
-        ConfigError: a setting that cannot work.
-        UnknownNameError: no such setting; the message holds the nearest one.
+        ConfigError: if a setting is not valid.
+        UnknownNameError: if there is no such setting; the message suggests the nearest name.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class VQAScore(VisionReward):
         """Score every sample of all groups with one call to the model.
 
         Raises:
-            JudgeFailureShareError: if too many samples failed, see `flexgym.judge.failures.check_failure_share`.
+            JudgeFailureShareError: if too many samples fail, see `flexgym.judge.failures.check_failure_share`.
         """
         requests = [self._request(group, index) for group in groups for index in range(len(group))]
         replies = ask(self.backend, requests, self._decoding)
@@ -75,24 +74,24 @@ class VQAScore(VisionReward):
         return GroupScores(rewards=rewards, terms={self.name: rewards}, failures=count_failures(outcomes))
 
     def _request(self, group: SampleGroup, index: int) -> ChatRequest:
-        kind, caption = group_kind(group), group.prompt.text
+        modality, caption = group.modality, group.prompt.text
         pictures = encode_sample(group.samples[index], self.wording.inputs)
         if self.wording.template is not None:
-            return ChatRequest(pictures, self.wording.template.fill(caption, kind, (len(pictures),)))
+            return ChatRequest(pictures, self.wording.template.fill(caption, modality, (len(pictures),)))
         # Half a surrogate pair cannot be sent; "<" is escaped, since tokenizers take <|im_end|> for the message's end.
         quoted = json.dumps(caption.encode("utf-8", "replace").decode(), ensure_ascii=False).replace("<", "\\u003c")
-        return ChatRequest(pictures, f"Does this {_WORDS[kind]} show {quoted}? Please answer Yes or No.")
+        return ChatRequest(pictures, f"Does this {_WORDS[modality]} show {quoted}? Please answer Yes or No.")
 
 
 def probability_of_yes(reply: Reply) -> float | JudgeFailure:
-    """The probability that the reply begins with yes, or why it cannot be told."""
+    """Return the probability that the reply begins with yes, or a failure if it cannot be determined."""
     if not reply.first_tokens:
-        return JudgeFailure("server_error", "the reply holds no log-probabilities: expected a backend that tells them")
-    said = {word: math.fsum(_probabilities(reply, word)) for word in ("yes", "no")}
-    if not any(said.values()):
+        return JudgeFailure("server_error", "the reply has no log-probabilities: use a backend that returns them")
+    answers = {word: math.fsum(_probabilities(reply, word)) for word in ("yes", "no")}
+    if not any(answers.values()):
         likeliest = ", ".join(repr(token[:20]) for token, _ in reply.first_tokens[:3])
-        return JudgeFailure("invalid", f"expected a reply that begins with Yes or No; the likeliest are {likeliest}")
-    return min(said["yes"], 1.0)
+        return JudgeFailure("invalid", f"expected a reply that begins with Yes or No; most likely are {likeliest}")
+    return min(answers["yes"], 1.0)
 
 
 def _probabilities(reply: Reply, word: str) -> list[float]:

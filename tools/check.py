@@ -1,4 +1,4 @@
-"""The one check command: ``python -m tools.check`` runs every step, ``python -m tools.check lint types`` only two."""
+"""One command for every check: ``python -m tools.check``, or ``python -m tools.check lint types`` for some of them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ STEPS: dict[str, tuple[str, ...]] = {
     "format": ("ruff", "format", "--check", "."),
     "lint": ("ruff", "check", "."),
     "types": ("mypy",),
+    "imports": ("tools.imports",),
     "budget": ("tools.budget",),
+    "language": ("tools.language",),
     "tests": ("pytest", "-n", "2", "--dist", "loadfile"),
 }
 
 
 def main(names: Sequence[str]) -> int:
-    """Run the named steps, all when none is named, and go on after a failure so that one run shows everything.
+    """Run the named steps, by default all, and continue after a failure, so that one run shows everything.
 
     Args:
         names: keys of `STEPS`.
 
     Returns:
-        0 when every step passed, 1 when one failed, 2 when a name is unknown.
+        0 if every step passed, 1 if one failed, 2 if a name is unknown.
     """
     unknown = [name for name in names if name not in STEPS]
     if unknown:

@@ -1,4 +1,4 @@
-"""The README's pictures from run folders: ``python -m tools.figures runs/seed0 runs/seed1 runs/seed2``.
+"""Draw the README's images from run folders: ``python -m tools.figures runs/seed0 runs/seed1 runs/seed2``.
 
 Writes ``docs/images/before_after.png`` from the first run's held-out samples (same prompts, same seeds) and
 ``docs/images/curve.png`` from the verifier accuracy of all.
@@ -21,7 +21,7 @@ IMAGES = Path("docs/images")
 
 
 def before_after(run: Path) -> Image.Image:
-    """The first and the last sample grid of a run, side by side."""
+    """Return the first and the last sample grid of a run, side by side."""
     grids = sorted((run / "samples").glob("iteration_*.png"))
     first, last = (np.asarray(Image.open(path)) for path in (grids[0], grids[-1]))
     gap = np.full((first.shape[0], 24, 3), 255, np.uint8)
@@ -29,7 +29,7 @@ def before_after(run: Path) -> Image.Image:
 
 
 def draw_curve(runs: Sequence[Path], target: Path) -> None:
-    """Verifier accuracy over iterations, one line for each run."""
+    """Draw verifier accuracy over iterations, one line per run."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6.4, 3.2), dpi=150)
@@ -46,7 +46,7 @@ def draw_curve(runs: Sequence[Path], target: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Draw both pictures from the given run folders."""
+    """Draw both images from the given run folders."""
     if not arguments:
         print(__doc__, file=sys.stderr)
         return 2

@@ -73,18 +73,18 @@ class Block:
 
     @property
     def runs(self) -> bool:
-        """Whether the block is code to run (it may still be skipped)."""
+        """True for code to run, which may still be skipped."""
         return self.language == "python" or (self.language in CONSOLE and self.marked)
 
     def commands(self) -> str:
-        """The shell commands of a console block, without prompts and without the output shown under them."""
+        """Return the shell commands of a console block, without prompts and without the output below them."""
         lines = self.code.splitlines()
         prompted = [line.strip()[2:] for line in lines if line.strip().startswith("$ ")]
         return "\n".join(prompted or lines)
 
 
 def blocks(path: Path) -> Iterator[Block]:
-    """The fenced blocks of a Markdown document, in order.
+    """Yield the fenced blocks of a Markdown document, in order.
 
     Args:
         path: the document, UTF-8.
@@ -93,7 +93,7 @@ def blocks(path: Path) -> Iterator[Block]:
         One `Block` per fence.
 
     Raises:
-        SnippetError: if a ``snippet:`` comment is not understood.
+        SnippetError: a ``snippet:`` comment cannot be read.
     """
     text = path.read_text(encoding="utf-8")
     for match in FENCE.finditer(text):
@@ -104,7 +104,7 @@ def blocks(path: Path) -> Iterator[Block]:
 
 
 def _marked(block: Block, mark: str) -> Block:
-    """``block`` with what the comment before it says."""
+    """Apply the comment before a block to it."""
     fields = {key: getattr(block, key) for key in ("path", "line", "language", "code")}
     if not mark.startswith("snippet:"):
         return Block(**fields, name=mark)
@@ -118,7 +118,7 @@ def _marked(block: Block, mark: str) -> Block:
 
 
 def extract(path: Path, name: str) -> str:
-    """The commands of the block that a comment names.
+    """Return the commands of the block that a comment names.
 
     Args:
         path: the document.
@@ -128,7 +128,7 @@ def extract(path: Path, name: str) -> str:
         Shell commands, one per line.
 
     Raises:
-        SnippetError: unless exactly one block has that name.
+        SnippetError: no block has that name, or several have.
     """
     named = [block for block in blocks(path) if block.name == name]
     if len(named) != 1:
@@ -137,7 +137,7 @@ def extract(path: Path, name: str) -> str:
 
 
 class Namespace(code.InteractiveInterpreter):
-    """What the Python blocks of one document share.
+    """Names shared by the Python blocks of one document.
 
     Attributes:
         problem: the traceback of the last block that failed, empty before.
@@ -150,7 +150,7 @@ class Namespace(code.InteractiveInterpreter):
         self.problem = traceback.format_exc()
 
     def run(self, block: Block) -> str:
-        """Run ``block`` under its time limit; its traceback, empty when it went well."""
+        """Run a block under its time limit and return its traceback, empty on success."""
         self.problem = ""
         signal.signal(signal.SIGALRM, _out_of_time)
         signal.alarm(block.timeout)
@@ -169,7 +169,7 @@ def _out_of_time(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def run_console(block: Block) -> str:
-    """Run the commands of a console block in the current folder; what went wrong, empty when nothing did."""
+    """Run the commands of a console block in the current folder and return the error, empty on success."""
     try:
         status = subprocess.run(["bash", "-euo", "pipefail", "-c", block.commands()], timeout=block.timeout).returncode
     except subprocess.TimeoutExpired as error:
@@ -205,13 +205,13 @@ def run_document(path: Path) -> int:
 
 
 def run_doctests() -> bool:
-    """Run the doctests of the packages; whether they passed (a package without any passes)."""
+    """Run the doctests of the packages; return True if they passed, or if there are none."""
     command = [sys.executable, "-m", "pytest", "--doctest-modules", "-q", *PACKAGES]
     return subprocess.run(command, cwd=ROOT).returncode in (0, NOTHING_COLLECTED)
 
 
 def run_all(paths: Sequence[Path]) -> int:
-    """Run every document in a process of its own; 1 when a block failed.
+    """Run every document in a process of its own; return 1 if a block failed.
 
     Args:
         paths: the documents; README.md, everything under ``docs/`` and the doctests when empty.
@@ -225,7 +225,7 @@ def run_all(paths: Sequence[Path]) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command line; see the docstring of the module.
+    """Run the command line that the docstring of the module describes.
 
     Args:
         arguments: what follows the name of the program.

@@ -1,13 +1,16 @@
-"""What the budget measures: the Python files of the project, parsed, and the figures taken from them."""
+"""The Python files that the checks read, parsed."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 LIBRARY = ("flexgym", "envs", "rewards", "agents")
-MEASURED = (*LIBRARY, "tools")
+MEASURED = (*LIBRARY, "research", "tools")
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
@@ -26,63 +29,58 @@ class Source:
 
     @property
     def package(self) -> str:
-        """The top-level package it belongs to."""
+        """Name of the top-level package."""
         return self.path.split("/")[0]
 
     @property
     def module(self) -> str:
-        """Its dotted name; that of the package for an ``__init__.py``."""
+        """Dotted name of the module; an ``__init__.py`` has that of its package."""
         return self.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
     @property
     def is_package(self) -> bool:
-        """Whether it is the ``__init__.py`` of a package."""
+        """True for the ``__init__.py`` of a package."""
         return self.path.endswith("/__init__.py")
 
+    @property
+    def lines(self) -> int:
+        """Number of lines of the file."""
+        return self.text.count("\n") + 1
+
     def place(self, line: int) -> str:
-        """``file:line``, as editors open it."""
+        """Return ``file:line``, as editors open it."""
         return f"{self.path}:{line}"
 
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured rule.
-
-    Attributes:
-        name: what is measured, with its unit.
-        value: what was measured.
-        limit: the largest value allowed, or the smallest when ``floor``.
-        offenders: ``file:line`` and a name of everything behind a broken limit.
-        floor: whether ``limit`` is a lower bound.
-    """
-
-    name: str
-    value: float
-    limit: int
-    offenders: tuple[str, ...] = ()
-    floor: bool = False
-
-    @property
-    def held(self) -> bool:
-        """Whether the value keeps to the limit."""
-        return self.value >= self.limit if self.floor else self.value <= self.limit
+    def absolute(self, node: ast.ImportFrom) -> str:
+        """Return the module that a ``from`` import names, without leading dots."""
+        if not node.level:
+            return node.module or ""
+        parents = self.module.split(".")
+        parents = parents[: len(parents) - node.level + self.is_package]
+        return ".".join([*parents, node.module] if node.module else parents)
 
 
-def load_sources(root: Path) -> list[Source]:
-    """Read every measured file under ``root``, sorted by path.
+def load_sources(root: Path, packages: Sequence[str] = MEASURED) -> list[Source]:
+    """Read and parse the Python files of some packages, sorted by path.
 
     Args:
-        root: the folder that holds the packages; packages that are missing are passed over.
-
-    Returns:
-        The parsed files.
+        root: the folder that holds the packages.
+        packages: folders below ``root``; those that do not exist are skipped.
 
     Raises:
-        SyntaxError: if a file is not valid Python.
+        SyntaxError: a file is not valid Python.
     """
     sources = []
-    for package in MEASURED:
+    for package in packages:
         for path in sorted((root / package).rglob("*.py")):
             name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
             sources.append(Source(name, text, ast.parse(text, filename=name)))
     return sources
+
+
+def functions(sources: Sequence[Source]) -> Iterator[tuple[Source, Function]]:
+    """Yield every function and method with its file."""
+    for source in sources:
+        for node in ast.walk(source.tree):
+            if isinstance(node, Function):
+                yield source, node

@@ -1,4 +1,4 @@
-"""Plain text tables for the terminal and for logs of CI."""
+"""Plain text tables for the terminal and for the logs of CI."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns padded to their widest cell, under a ruled header.
+    """Pad columns to their widest cell, under a ruled header.
 
     Args:
-        header: the names of the columns.
-        rows: as many cells each as there are names.
+        header: names of the columns.
+        rows: one cell per column each.
 
     Returns:
-        The table, without a newline at its end.
+        The table, without a trailing newline.
     """
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     lines = [header, tuple("-" * width for width in widths), *rows]

@@ -1,40 +1,37 @@
-"""The errors of FlexGym: one root, and every child is also the standard type that a caller would expect."""
+"""Exceptions of FlexGym. All derive from one root, and each also from the standard type that a caller would expect."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
-from typing import Any, TypeVar
-
-_Settings = TypeVar("_Settings")
+from collections.abc import Iterable
+from typing import Any
 
 
 class FlexGymError(Exception):
-    """Root of every error raised on purpose by FlexGym."""
+    """Base class of all errors that FlexGym raises on purpose."""
 
 
 class ConfigError(FlexGymError, ValueError):
-    """A setting has a value that cannot work; the message says what was expected and what came."""
+    """A setting has a value that cannot work; the message names the expected and the given value."""
 
 
 class UnknownNameError(ConfigError, KeyError):
-    """A setting or choice of an unknown name; the message lists the nearest valid one."""
+    """A setting or choice has an unknown name; the message suggests the nearest valid one."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class PromptSourceError(FlexGymError, ValueError):
-    """A prompt file or sequence is missing, empty or not readable as text."""
+    """A prompt file, a sequence of prompts or a first frame is missing, empty or unreadable."""
 
 
 class CheckpointError(FlexGymError, OSError):
-    """A checkpoint folder is missing, half written, not of the expected form, or in use by another run."""
+    """A checkpoint folder is missing, incomplete, of another form, or in use by another run."""
 
 
 class ActionError(FlexGymError, ValueError):
-    """An action handed to an environment has the wrong shape, type or holds NaN or infinity."""
+    """An action given to an environment has the wrong shape or type, or contains NaN or infinity."""
 
 
 class GeneratorError(FlexGymError, TypeError):
@@ -42,15 +39,15 @@ class GeneratorError(FlexGymError, TypeError):
 
 
 class RewardError(FlexGymError, RuntimeError):
-    """Too many samples could not be scored for training to go on."""
+    """Too many samples could not be scored for training to continue."""
 
 
 class JudgeFailureShareError(RewardError):
-    """More of a judge's answers than allowed cannot be trusted; the message counts them by kind and shows one."""
+    """More answers of a judge failed than allowed; the message counts them by kind and shows one."""
 
 
 class JudgeUnavailableError(FlexGymError, ConnectionError):
-    """No judge server could be reached for as long as the run was told to wait."""
+    """No judge server could be reached within the configured waiting time."""
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
@@ -75,41 +72,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
 
 
 def check_names(what: str, names: Iterable[Any], known: Iterable[str]) -> None:
-    """Refuse the first of ``names`` that is not among the known ones.
+    """Raise an error for the first of ``names`` that is not a known one.
 
     Raises:
-        UnknownNameError: naming the nearest valid one of ``what``.
+        UnknownNameError: ``what`` is unknown; the message suggests the nearest valid name.
     """
     valid = list(known)
     for name in names:
         if name not in valid:
             raise unknown_name(what, str(name), valid)
-
-
-def built_settings(
-    what: str,
-    kind: Callable[..., _Settings],
-    values: Mapping[str, Any] | None,
-    *,
-    defaults: Mapping[str, Any] | None = None,
-) -> _Settings:
-    """A dataclass from settings by name, as they stand in a recipe.
-
-    Args:
-        what: whose settings they are, such as ``"inputs"``.
-        kind: the dataclass; what is wrong with a value, its own errors say.
-        values: its fields by name; None leaves all of them as they are by default.
-        defaults: of fields that have other defaults here than the dataclass gives them.
-
-    Raises:
-        ConfigError: no mapping, a missing field, or a value of a type that cannot work.
-        UnknownNameError: no such field; the message holds the nearest one.
-    """
-    if values is not None and not isinstance(values, Mapping):
-        raise ConfigError(f"{what}: expected settings by name, got {values!r}")
-    given = {**(defaults or {}), **(values or {})}
-    check_names(f"setting of {what}", given, [field.name for field in fields(kind)])  # type: ignore[arg-type]
-    try:
-        return kind(**given)
-    except TypeError as error:
-        raise ConfigError(f"{what}: {error}") from error

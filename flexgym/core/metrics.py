@@ -11,20 +11,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from flexgym.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    # Commands that only read metrics do not wait for torch to load: whoever makes a tensor has loaded it.
+    from torch import Tensor
 
 Panel = Literal["headline", "values", "time", "duration", "hidden"]
 """Part of the display that shows a metric, see `Metric.panel`."""
 MISSING = "–"
 """Text of a value that is not there."""
-_EXACT = (torch.float32, torch.float64)
+_EXACT_BYTES = 4  # of a float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +39,7 @@ class Metric:
     Attributes:
         values: a tensor of any shape, which stays on its device without its graph, or a number.
         count: elements that ``values`` stands for; follows from them unless given.
-        label: short name for people; empty takes it from the name of the metric.
+        label: short name for people; empty takes the name of the metric.
         unit: such as ``"s"``.
         format: format specification of one value, such as ``".3f"``; empty takes that of the class.
         panel: ``"headline"`` for a line of its own with a curve, ``"values"`` beside the metrics whose names begin
@@ -48,6 +50,7 @@ class Metric:
     """
 
     values: Any = math.nan
+    _: KW_ONLY
     count: int = -1
     label: str = ""
     unit: str = ""
@@ -62,14 +65,14 @@ class Metric:
         values = _detached(self.values)
         object.__setattr__(self, "values", values)
         if self.count < 0:
-            count = values.numel() if isinstance(values, Tensor) else int(not math.isnan(values))
+            count = int(not math.isnan(values)) if isinstance(values, float) else values.numel()
             object.__setattr__(self, "count", count)
 
     @property
     def value(self) -> float:
         """The reduced value; waits for the device that holds the tensor."""
-        if not isinstance(self.values, Tensor):
-            return float(self.values)
+        if isinstance(self.values, float):
+            return self.values
         return float(self.reduce_tensor(_flat(self.values))) if self.count else math.nan
 
     def settled(self) -> Metric:
@@ -80,30 +83,26 @@ class Metric:
         """Return a metric of the same kind and look with another value."""
         return replace(self, values=value, count=count)
 
-    def text(self, value: float | None = None) -> str:
+    def text(self, value: float | None = None, *, signed: bool = False) -> str:
         """Return a value with its unit as it is shown; a dash for NaN and infinity.
 
         Args:
-            value: a value of this metric, such as an earlier one; by default its own.
+            value: a value of this metric, such as an earlier one or a difference; by default its own.
+            signed: put a plus before positive numbers.
         """
         number = self.value if value is None else value
         if not math.isfinite(number):
             return MISSING
         spec = self.format or self.default_format
         if self.unit == "s" and not self.format:
-            spec = ".1f" if number < 99.95 else ".0f"
-        text = "0" if number == 0 and spec.endswith("e") else format(number, spec)
+            spec = ".1f" if abs(number) < 99.95 else ".0f"
+        text = "0" if number == 0 and spec.endswith("e") else format(number, f"{'+' if signed else ''}{spec}")
         return f"{text} {self.unit}" if self.unit else text
-
-    def title(self, name: str) -> str:
-        """Return the label, or one made from the metric's name: ``"ratio mean"`` for ``"policy/ratio_mean"``."""
-        return self.label or name.rpartition("/")[2].replace("_", " ")
 
     def describe(self) -> dict[str, Any]:
         """Return kind and look as plain values, from which `from_description` makes a metric without a value."""
         kind = next(kind for kind in type(self).__mro__ if kind in KINDS.values())
-        look = {field.name: getattr(self, field.name) for field in fields(Metric) if field.name in _LOOK}
-        return {"kind": kind.__name__, **look}
+        return {"kind": kind.__name__, **{name: getattr(self, name) for name in _LOOK}}
 
     @staticmethod
     def reduce_tensor(flat: Tensor) -> Tensor:
@@ -185,7 +184,7 @@ class Histogram(Mean):
     @property
     def elements(self) -> Tensor:
         """All elements on the CPU, float32 or float64 ``[N]``."""
-        return _flat(torch.as_tensor(self.values)).cpu()
+        return _flat(self.values).cpu()
 
 
 KINDS: dict[str, type[Metric]] = {kind.__name__: kind for kind in (Mean, Max, Sum, Share, Histogram)}
@@ -217,8 +216,8 @@ def reduce(metrics: Sequence[Metric]) -> Metric:
     first, *others = metrics
     if not others:
         return first
-    if isinstance(first, Histogram) or all(isinstance(metric.values, Tensor) for metric in metrics):
-        return first.with_value(torch.cat([_flat(torch.as_tensor(metric.values)) for metric in metrics]))
+    if isinstance(first, Histogram) or not any(isinstance(metric.values, float) for metric in metrics):
+        return first.with_value(_concatenated(metrics))
     there = [metric.settled() for metric in metrics if metric.count]
     if not there:
         return first
@@ -254,17 +253,40 @@ def plain(value: Any) -> Any:
     return value.value if isinstance(value, Metric) else value
 
 
+def finite(value: Any) -> float | None:
+    """Return a metric or number as a float; None for NaN, infinity and what is no number."""
+    value = plain(value)
+    if hasattr(value, "item") and getattr(value, "shape", ()) == ():
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
 def _detached(values: Any) -> Tensor | float:
-    if isinstance(values, Tensor):
+    if hasattr(values, "detach"):
         return values.detach()
     if isinstance(values, np.ndarray) and values.ndim:
-        return torch.from_numpy(values)
+        return _tensor(values)
     try:
         return float(values)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"expected a tensor or a number as a metric's value, got {values!r}") from error
 
 
-def _flat(values: Tensor) -> Tensor:
-    flat = values.flatten()
-    return flat if flat.dtype in _EXACT else flat.float()
+def _concatenated(metrics: Sequence[Metric]) -> Tensor:
+    import torch
+
+    return torch.cat([_flat(metric.values) for metric in metrics])
+
+
+def _flat(values: Tensor | float) -> Tensor:
+    """Return the elements ``[N]`` in a dtype that is exact enough to reduce them."""
+    flat = (_tensor(values) if isinstance(values, float) else values).flatten()
+    return flat if flat.is_floating_point() and flat.itemsize >= _EXACT_BYTES else flat.float()
+
+
+def _tensor(values: Any) -> Tensor:
+    import torch
+
+    return torch.as_tensor(values)

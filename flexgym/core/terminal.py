@@ -1,4 +1,4 @@
-"""What all commands share at the terminal."""
+"""Helpers for the output of commands at the terminal."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from flexgym.core.errors import FlexGymError
 
 @contextlib.contextmanager
 def teaching_errors() -> Iterator[None]:
-    """Show an error of FlexGym as a message and end with status 2; any other passes through.
+    """Print an error of FlexGym as a message and exit with status 2; other errors propagate.
 
-    The message may quote a stranger, so nothing in it is taken for markup.
+    The message may quote untrusted text, so markup in it is not interpreted.
     """
     try:
         yield
@@ -28,10 +28,10 @@ def teaching_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_progress_bars(*loggings: Any) -> Iterator[None]:
-    """Keep the progress bars of a library's loading out of what a command prints.
+    """Disable progress bars of libraries, and restore them on exit.
 
     Args:
-        *loggings: modules such as `transformers.utils.logging`; afterwards each is as it was.
+        *loggings: modules such as `transformers.utils.logging`.
     """
     shown = [logging for logging in loggings if logging.is_progress_bar_enabled()]
     try:

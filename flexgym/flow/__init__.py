@@ -1,4 +1,4 @@
-"""The mathematics of flow-matching RL as pure functions in fp32: steps, noise levels, windows, advantages, losses."""
+"""Mathematics of flow-matching RL as pure functions in float32: steps, noise levels, windows, advantages, losses."""
 
 from flexgym.flow.advantage import blended_advantages, group_advantages
 from flexgym.flow.loss import Surrogate, clipped_surrogate, guarded_log_ratio, kl_penalty

@@ -1,4 +1,4 @@
-"""Latents that are normalised channel by channel, as the autoencoders of videos have them."""
+"""Latents that are normalized channel by channel, as the autoencoders of videos have them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 
-def denormalise(vae: Any, latents: Tensor) -> Tensor:
-    """Undo the normalisation by a mean and a deviation for each channel.
+def denormalize(vae: Any, latents: Tensor) -> Tensor:
+    """Undo the normalization by a mean and a deviation for each channel.
 
     Args:
         vae: autoencoder whose config holds ``latents_mean`` and ``latents_std``.
@@ -19,7 +19,19 @@ def denormalise(vae: Any, latents: Tensor) -> Tensor:
         Latents of the same shape in the autoencoder's precision.
     """
     latents = latents.to(vae.dtype)
-    mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1).to(latents)
+    mean, inverse = _statistics(vae, latents)
     # the pipelines divide by the inverse deviation; multiplying instead would differ in the last bit
-    inverse = 1.0 / torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1).to(latents)
     return latents / inverse + mean
+
+
+def normalize(vae: Any, latents: Tensor) -> Tensor:
+    """Subtract the mean of each channel and divide by its deviation; arguments as those of `denormalize`."""
+    mean, inverse = _statistics(vae, latents)
+    return (latents - mean) * inverse
+
+
+def _statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and the inverse deviation of each channel, for latents ``[B, C, F, H, W]``."""
+    mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1).to(latents)
+    inverse = 1.0 / torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1).to(latents)
+    return mean, inverse

@@ -1,4 +1,4 @@
-"""What the transformer is told about the prompts, and the cache of it."""
+"""Encoded prompts as inputs of the transformer, and their cache in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 Embedding = Mapping[str, Tensor]
-"""Encoded text of one prompt: tensors with a leading dimension of 1, named as the transformer's arguments."""
+"""Encoded text or images of one prompt: tensors with a leading dimension of 1, named as the transformer's arguments."""
+
+KNOWN = "known_latents"
+"""Name of the latents of conditioning images that are part of the sample; no argument of the transformer."""
 
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -23,32 +26,58 @@ class Conditioning:
     Attributes:
         prompts: transformer arguments by name, each ``[rows, ...]``.
         empty: the same for the unconditional branch of guidance, each ``[1, ...]``; empty without guidance.
-        frames: what is known of the first frames, by name, each ``[rows, ...]``; both branches are told. Empty for
-            generators from text alone.
+        images: encoded conditioning images by name, each ``[rows, ...]``, for both branches; under `KNOWN` the latents
+            that are not generated. Empty for generators from text alone.
     """
 
     prompts: Mapping[str, Tensor]
     empty: Mapping[str, Tensor] = field(default_factory=dict)
-    frames: Mapping[str, Tensor] = field(default_factory=dict)
+    images: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.prompts.values())))
 
     def repeat(self, count: int) -> Conditioning:
-        """Every row ``count`` times in a row: from P prompts to the P*G rows of their groups."""
-        return Conditioning(_repeated(self.prompts, count), self.empty, _repeated(self.frames, count))
+        """Repeat every row ``count`` times, from P prompts to the P*G rows of their groups."""
+        return Conditioning(_repeated(self.prompts, count), self.empty, _repeated(self.images, count))
 
     def index(self, rows: slice | Tensor | Sequence[int]) -> Conditioning:
-        """The given rows, in that order; a slice is taken without a copy."""
+        """Select rows in the given order; a slice is taken without a copy."""
         where = rows if isinstance(rows, slice | Tensor) else torch.as_tensor(rows, dtype=torch.long)
-        prompts, frames = (
-            {name: tensor[where] for name, tensor in mapping.items()} for mapping in (self.prompts, self.frames)
+        prompts, images = (
+            {name: tensor[where] for name, tensor in mapping.items()} for mapping in (self.prompts, self.images)
         )
-        return Conditioning(prompts, self.empty, frames)
+        return Conditioning(prompts, self.empty, images)
 
     def unconditional(self) -> dict[str, Tensor]:
-        """The unconditional arguments with as many rows as there are prompts."""
+        """Return the unconditional arguments with as many rows as there are prompts."""
         return _repeated(self.empty, len(self))
+
+
+def with_known(latents: Tensor, conditioning: Conditioning) -> Tensor:
+    """Put known latents in their place, where there are any; other latents come back unchanged.
+
+    Args:
+        latents: ``[B, C, F, H, W]``.
+        conditioning: B rows.
+    """
+    known = conditioning.images.get(KNOWN)
+    if known is None:
+        return latents
+    return torch.cat([known.to(latents), latents[:, :, known.shape[2] :]], 2)
+
+
+def without_known(velocity: Tensor, conditioning: Conditioning) -> Tensor:
+    """Set the velocity of known latents to 0: nothing moves them, and there is nothing to learn.
+
+    Args:
+        velocity: ``[B, C, F, H, W]``.
+        conditioning: B rows.
+    """
+    known = conditioning.images.get(KNOWN)
+    if known is None:
+        return velocity
+    return torch.cat([torch.zeros_like(known, dtype=velocity.dtype), velocity[:, :, known.shape[2] :]], 2)
 
 
 def _repeated(rows: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
@@ -56,7 +85,7 @@ def _repeated(rows: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
 
 
 def stack_rows(blocks: Sequence[Tensor]) -> Tensor:
-    """Rows below each other; where texts differ in length, the shorter ones end with zeros.
+    """Concatenate rows; where texts differ in length, pad the shorter ones with zeros.
 
     Args:
         blocks: each ``[rows, ...]``, or ``[rows, length, ...]`` with lengths of their own.
@@ -74,7 +103,7 @@ def stack_rows(blocks: Sequence[Tensor]) -> Tensor:
 
 
 def trim_padding(text: Mapping[str, Tensor], mask: str) -> dict[str, Tensor]:
-    """Rows without the padding that all of them share, so that what is computed for them depends on no other rows.
+    """Remove the padding that all rows share, so that what is computed for them depends on no other rows.
 
     Args:
         text: transformer arguments by name, each ``[rows, length, ...]``.
@@ -96,10 +125,10 @@ CACHE_BYTES = 1 << 30
 
 
 class EmbeddingCache:
-    """The most recently used embeddings, by text, or by what else was encoded.
+    """Cache of the most recently used embeddings, by the request that each one encodes.
 
     Args:
-        max_bytes: memory for the embeddings; the least recently used go first. The newest is always kept.
+        max_bytes: memory for the embeddings; the least recently used are dropped first, the newest never.
     """
 
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
@@ -114,11 +143,11 @@ class EmbeddingCache:
         return key in self._entries
 
     def tensors(self) -> list[Tensor]:
-        """All that is held."""
+        """Return all tensors that the cache holds."""
         return [tensor for entry in self._entries.values() for tensor in entry.values()]
 
     def get(self, key: _Key, encode: Callable[[_Key], Embedding]) -> Embedding:
-        """The embedding of a text or something else, by ``encode`` when it is not held."""
+        """Return the embedding of a key, and compute it by ``encode`` when it is not cached."""
         if key in self._entries:
             self._entries.move_to_end(key)
             return self._entries[key]
@@ -131,7 +160,7 @@ class EmbeddingCache:
         return entry
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Empty the cache."""
         self._entries.clear()
         self._bytes = 0
 

@@ -1,4 +1,4 @@
-"""Does an adapter sample as its pipeline does? Both are run from the same noise and compared number by number."""
+"""Samples of a generator and of its pipeline's own call from the same noise, to be compared number by number."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def own_run(generator: FlowGenerator, noise: Tensor, prompt: str | Prompt) -> Ru
         prompt: of all rows.
 
     Returns:
-        What came of it.
+        The latents of every step and the samples.
     """
     conditioning = generator.condition([prompt]).repeat(len(noise))
     lower = generator.dtype != torch.float32
@@ -62,7 +62,7 @@ def own_run(generator: FlowGenerator, noise: Tensor, prompt: str | Prompt) -> Ru
             velocity = generator.velocity(latents, level, conditioning)
             latents = step(latents, velocity, (sigma, sigma_next))
             latents = generator.with_first_frame(latents, conditioning)
-            path.append(generator.pack(latents))
+            path.append(generator.family.pack(latents))
     return Run(torch.stack(path), generator.decode(latents))
 
 
@@ -72,31 +72,33 @@ def pipeline_run(generator: FlowGenerator, noise: Tensor, prompt: str | Prompt) 
     path: list[Tensor] = []
 
     def keep(latents: Tensor) -> dict[str, Any]:
-        """Nothing is changed."""
-        whole = generator.unpack(latents.float()).view(noise.shape)
-        path.append(generator.pack(generator.with_first_frame(whole, conditioning)))
+        """Record the latents and change nothing."""
+        unpacked = generator.family.unpack(latents.float()).view(noise.shape)
+        path.append(generator.family.pack(generator.with_first_frame(unpacked, conditioning)))
         return {}
 
-    frames = generator.first_frames([prompt])
-    copies = (1, len(noise)) if generator.call_groups else (len(noise), 1)
+    images = generator.text.images([prompt])[0]
+    copies = (1, len(noise)) if generator.family.call_groups else (len(noise), 1)
     offered = {
-        **call_arguments(generator.settings, generator.call_names),
+        **call_arguments(generator.settings, generator.family.call_names),
         "num_images_per_prompt": copies[1],
         "num_videos_per_prompt": copies[1],
-        "negative_prompt": [""] * copies[0] if generator.guided else None,
+        "negative_prompt": [""] * copies[0] if generator.family.guided else None,
         "callback_on_step_end": lambda *state: keep(state[-1]["latents"]),
         "prompt": [prompt if isinstance(prompt, str) else prompt.text] * copies[0],
-        **generator.call_inputs(Image.fromarray(frames[0].pixels) if frames else None, conditioning),
+        **generator.family.call_inputs(
+            {role: Image.fromarray(image.pixels) for role, image in images.items()}, conditioning
+        ),
     }
     taken = inspect.signature(generator.pipe.__call__).parameters
-    generator.prepare_call()
+    generator.family.prepare_call()
     with contextlib.nullcontext() if "callback_on_step_end" in taken else _watched(generator.pipe.scheduler, keep):
         samples = generator.pipe(
-            latents=generator.call_latents(generator.with_first_frame(noise.clone(), conditioning)),
+            latents=generator.family.call_latents(generator.with_first_frame(noise.clone(), conditioning)),
             output_type="pil",
             return_dict=False,
             **{name: value for name, value in offered.items() if name in taken},
-            **generator.call_options,
+            **generator.family.call_options,
         )[0]
     stacked = [np.stack([np.asarray(frame) for frame in sample]) if isinstance(sample, list) else np.asarray(sample)
                for sample in samples]  # fmt: skip
@@ -105,7 +107,7 @@ def pipeline_run(generator: FlowGenerator, noise: Tensor, prompt: str | Prompt) 
 
 @contextlib.contextmanager
 def _watched(scheduler: Any, keep: Callable[[Tensor], Any]) -> Iterator[None]:
-    """Within this context the latents after each step are kept, for pipelines that call nothing back."""
+    """Record the latents after each step inside this context, for pipelines without callbacks."""
     own = scheduler.step
 
     def step(*args: Any, **kwargs: Any) -> Any:
@@ -126,13 +128,13 @@ def _euler(latents: Tensor, velocity: Tensor, levels: tuple[Tensor, Tensor]) -> 
 
 
 def _scheduler_step(generator: FlowGenerator) -> Callable[[Tensor, Tensor, tuple[Tensor, Tensor]], Tensor]:
-    """The step of a copy of the pipeline's scheduler."""
+    """Return the step of a copy of the pipeline's scheduler."""
     scheduler = copy.deepcopy(generator.pipe.scheduler)
     scheduler.sigmas = generator.sigmas().to(generator.device)
     scheduler.timesteps = scheduler.sigmas[:-1] * 1000.0
     scheduler._step_index = None
     scheduler.set_begin_index(0)
-    kind = torch.float32 if generator.full_precision else generator.dtype
+    kind = torch.float32 if generator.family.full_precision else generator.dtype
 
     def step(latents: Tensor, velocity: Tensor, levels: tuple[Tensor, Tensor]) -> Tensor:
         return scheduler.step(velocity.to(kind), levels[0] * 1000.0, latents, return_dict=False)[0].float()

@@ -1,4 +1,4 @@
-"""Is a checkpoint folder whole? Checked from names, sizes and headers, before any weight is read."""
+"""Checks that a checkpoint folder is complete, by names, sizes and headers, before any weight is read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HINT = "a download or a save was cut short: fetch or write the folder again"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Read the object in a JSON file.
 
     Raises:
         CheckpointError: when there is no such file or it holds no object.
@@ -39,7 +39,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def component_classes(index: Mapping[str, Any]) -> dict[str, str]:
-    """The class of each component that a pipeline has, from its ``model_index.json``."""
+    """Return the class of each component of a pipeline, from its ``model_index.json``."""
     return {
         name: value[1]
         for name, value in index.items()
@@ -48,7 +48,7 @@ def component_classes(index: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that is no diffusers pipeline, or not a whole one.
+    """Refuse a folder that is no diffusers pipeline, or an incomplete one.
 
     Args:
         folder: of the checkpoint.
@@ -83,7 +83,7 @@ def _check_component(folder: Path, kind: str) -> None:
 
 
 def _check_sentencepiece(folder: Path) -> None:
-    """A tokenizer without ``tokenizer.json`` is made from SentencePiece's own file by that library, an extra."""
+    """Refuse a tokenizer without ``tokenizer.json`` where SentencePiece, which reads its own file, is not installed."""
     models = sorted(path.name for path in folder.glob("*.model"))
     if models and not (folder / "tokenizer.json").is_file() and find_spec("sentencepiece") is None:
         raise CheckpointError(

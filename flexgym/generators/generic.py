@@ -1,4 +1,4 @@
-"""Pipelines without a family: served by the general adapter where its defaults fit, which a short run decides."""
+"""Pipelines without a family of their own: served by the general one where it fits, which a short run decides."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ from flexgym.core.errors import FlexGymError, GeneratorError, nearest_name
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conformance import own_run, pipeline_run
 from flexgym.generators.families import families
+from flexgym.generators.family import Family
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 _PATCHES = 4
-"""Tokens along a side of the pictures of the trial: they are small, whatever the settings say."""
+"""Tokens along a side of the samples of the trial: they are small, whatever the settings say."""
 _FAILURES = (AttributeError, LookupError, TypeError, ValueError, RuntimeError)
 
 
-class GenericImages(FlowGenerator):
+class GenericImages(Family):
     """A text-to-image pipeline without a family."""
 
 
-class GenericVideos(FlowGenerator):
+class GenericVideos(Family):
     """A text-to-video pipeline without a family."""
 
     modality: ClassVar = "video"
 
 
-def family_of(name: str, pipeline: type | None = None) -> type[FlowGenerator]:
-    """The adapter for a class of pipelines.
+def family_of(name: str, pipeline: type | None = None) -> type[Family]:
+    """Find the family of a class of pipelines.
 
     Args:
         name: of the class.
         pipeline: the class; by default diffusers' own of that name.
 
     Returns:
-        Its family, or a general adapter of the right modality, which `build` tries out.
+        The family, or a general one of the right modality, which `build` tries out.
 
     Raises:
         GeneratorError: when there is no such class.
@@ -57,13 +58,13 @@ def family_of(name: str, pipeline: type | None = None) -> type[FlowGenerator]:
 
 
 def build(
-    family: type[FlowGenerator],
+    family: type[Family],
     pipe: DiffusionPipeline,
     *,
     checkpoint: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any],
 ) -> FlowGenerator:
-    """A generator over a pipeline; one without a family must first sample as its pipeline does, to the bit.
+    """Make a generator of a pipeline; one without a family must first sample as its pipeline does, to the bit.
 
     Args:
         family: from `family_of`.
@@ -77,9 +78,9 @@ def build(
         ConfigError: for a value that cannot work.
     """
     if family not in (GenericImages, GenericVideos):
-        return family(pipe, checkpoint=checkpoint, settings=settings)
+        return FlowGenerator(pipe, family, checkpoint=checkpoint, settings=settings)
     try:
-        generator = family(pipe, checkpoint=checkpoint, settings=settings)
+        generator = FlowGenerator(pipe, family, checkpoint=checkpoint, settings=settings)
         difference = _difference(generator)
     except FlexGymError:
         raise
@@ -87,7 +88,7 @@ def build(
         difference = f"{type(error).__name__}: {str(error).strip()[:300]}"
     if difference:
         raise GeneratorError(
-            f"{type(pipe).__name__} has no family here, and the general adapter does not sample as its own call does"
+            f"{type(pipe).__name__} has no family here, and the general one does not sample as its own call does"
             f" ({difference}). Write a family, at most 80 lines: docs/adding_a_generator.md."
             f" {nearest_name(type(pipe).__name__, families())}"
         )
@@ -95,12 +96,12 @@ def build(
 
 
 def _difference(generator: FlowGenerator) -> str:
-    """What two steps of a small sample differ in, with and without guidance; nothing when they are equal."""
+    """Say what two steps of a small sample differ in, with and without guidance; empty when they are equal."""
     kind = type(generator.pipe.scheduler).__name__
     if not kind.startswith("FlowMatchEuler"):
         return f"{kind} takes steps of another kind, so that they cannot be compared: give it a FlowMatchEuler one"
-    side = _PATCHES * generator.size_multiple()
-    frames = None if generator.settings.num_frames is None else 1 + generator.frames_multiple()
+    side = _PATCHES * generator.family.size_multiple()
+    frames = None if generator.settings.num_frames is None else 1 + generator.family.frames_multiple()
     for scale in (1.0, 3.0):
         trial = generator.with_settings(num_steps=2, height=side, width=side, num_frames=frames, guidance_scale=scale)
         noise = trial.initial_latents(2, 0).to(trial.dtype).float()

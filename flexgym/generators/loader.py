@@ -1,4 +1,4 @@
-"""Loading generators from a folder, a hub id or the package itself."""
+"""Loads generators from a folder, a hub id or the package itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from torch.nn.utils import convert_conv2d_weight_memory_format, convert_conv3d_w
 from flexgym.core.errors import CheckpointError, GeneratorError, nearest_name, unknown_name
 from flexgym.core.precision import dtype_named
 from flexgym.core.terminal import without_progress_bars
-from flexgym.generators.base import FlowGenerator, check_parts, check_scheduler
+from flexgym.generators.base import FlowGenerator
+from flexgym.generators.checks import check_parts, check_scheduler
+from flexgym.generators.family import Family
 from flexgym.generators.folder import MODEL_INDEX, check_folder, component_classes, read_json
 from flexgym.generators.generic import build, family_of
 from flexgym.generators.sampling import read_generation_config
@@ -49,10 +51,10 @@ def load_generator(
         modality: ``"image"`` or ``"video"``: refuse a pipeline of the other kind.
         device: for all modules; by default the first GPU where there is one.
         dtype: of the weights: ``"float32"`` (the default), ``"bfloat16"`` or ``"float16"``.
-        channels_last: how the autoencoder's convolutions lie in memory. It makes some of them quicker, and they round
-            otherwise than those of a stock pipeline.
-        offload: whether text encoders and autoencoder stand on the device only while they act, see
-            `FlowGenerator.offload`; they are never all there at once, not while loading either.
+        channels_last: memory format of the autoencoder's convolutions. It makes some of them faster, and they round
+            differently from those of a stock pipeline.
+        offload: keep encoders and autoencoder in host memory except while they are used, see `Placement.offload`; they
+            are never all on the device at once, not while loading either.
         settings: sampling settings that override the checkpoint's, see `Sampling`.
 
     Returns:
@@ -85,15 +87,15 @@ def load_generator(
     generator = build(family, pipe, checkpoint=checkpoint, settings=settings)
     generator.checkpoint_folder = folder
     if offload:
-        generator.offload()
-        generator.to(place)
+        generator.placement.offload()
+        generator.placement.to(place)
     return generator
 
 
 def wrap_pipeline(pipe: DiffusionPipeline, **settings: Any) -> FlowGenerator:
-    """A generator over a pipeline that is loaded already.
+    """Make a generator of a pipeline that is loaded already.
 
-    A pipeline of no known family is tried out: where the general adapter samples exactly as the pipeline, it serves.
+    A pipeline of no known family is tried out: it is accepted where the general family samples exactly as the pipeline.
 
     Args:
         pipe: the pipeline; it is frozen.
@@ -109,7 +111,7 @@ def wrap_pipeline(pipe: DiffusionPipeline, **settings: Any) -> FlowGenerator:
 
 
 def _locate(source: str | Path) -> Path:
-    """The folder behind a source, downloaded when it is a hub id."""
+    """Find the folder of a source; one that is a hub id is downloaded."""
     text = str(source)
     if text in EMBEDDED:
         return _CHECKPOINTS / EMBEDDED[text]
@@ -129,7 +131,7 @@ def _locate(source: str | Path) -> Path:
         ) from error
 
 
-def _family(folder: Path) -> type[FlowGenerator]:
+def _family(folder: Path) -> type[Family]:
     index = read_json(folder / MODEL_INDEX)
     family = family_of(str(index.get("_class_name")))
     scheduler = component_classes(index).get("scheduler")
@@ -159,7 +161,7 @@ def _load(folder: Path, dtype: torch.dtype) -> DiffusionPipeline:
 
 
 def _absent_components(folder: Path) -> dict[str, None]:
-    """What a pipeline was saved without, such as Stable Diffusion 3's third encoder: diffusers wants it said again."""
+    """Return the components that a pipeline was saved without as None, which diffusers must be given again."""
     import diffusers
 
     index = read_json(folder / MODEL_INDEX)
@@ -170,7 +172,7 @@ def _absent_components(folder: Path) -> dict[str, None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the progress bars of diffusers and transformers."""
+    """Hide the progress bars of diffusers and transformers inside this context."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

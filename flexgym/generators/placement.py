@@ -1,4 +1,4 @@
-"""What of a pipeline stands on the device, and when: parts that rest beside it, and the autoencoder's tiles."""
+"""Devices of a pipeline's modules: moving them, and keeping those in host memory that are not in use."""
 
 from __future__ import annotations
 
@@ -6,82 +6,82 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
-from flexgym.core.errors import GeneratorError
-from flexgym.generators.training import Trainable
-
 if TYPE_CHECKING:
-    import torch
     from diffusers import DiffusionPipeline
 
-_REST = "cpu"
+_HOST = "cpu"
 _ENCODERS = ("text_encoder", "image_encoder")
+AUTOENCODER = "vae"
 
 
-class Placed(Trainable):
-    """Where the frozen parts of a pipeline stand, and how much of a sample they take at once.
+class Placement:
+    """Places the modules of a pipeline; shared by all views of a generator.
 
     Args:
         pipe: the pipeline.
+
+    Attributes:
+        offloaded: names of the modules that are in host memory unless they are in use.
     """
 
     def __init__(self, pipe: DiffusionPipeline) -> None:
-        super().__init__(pipe)
-        self._resting: set[str] = set()  # shared by all views
+        self._pipe = pipe
+        self._first_denoiser: nn.Module = pipe.transformer
+        self.offloaded: set[str] = set()
 
-    def text_encoders(self) -> dict[str, Any]:
-        """What encodes prompts and is in memory, by its name in the pipeline: text encoders, an encoder of pictures."""
-        parts = self.pipe.components.items()
+    @property
+    def device(self) -> torch.device:
+        """The device of the transformer, where everything else comes to when it is used."""
+        return next(self._first_denoiser.parameters()).device
+
+    def encoders(self) -> dict[str, Any]:
+        """Return the encoders of text and of images that are in memory, by their name in the pipeline."""
+        parts = self._pipe.components.items()
         return {name: part for name, part in parts if part is not None and name.startswith(_ENCODERS)}
 
     def offload(self) -> None:
-        """Let text encoders and autoencoder rest in the memory of the host; for all views.
-
-        They come to the transformer's device when a new text is encoded or a sample decoded, and leave after it.
-        """
-        for name in (*self.text_encoders(), "vae"):
-            getattr(self.pipe, name).to(_REST)
-            self._resting.add(name)
+        """Keep the encoders and the autoencoder in host memory, except while they are used."""
+        for name in (*self.encoders(), AUTOENCODER):
+            getattr(self._pipe, name).to(_HOST)
+            self.offloaded.add(name)
 
     def to(self, device: str | torch.device, *, without: Collection[str] = ()) -> None:
-        """Move the pipeline, except for what rests.
+        """Move the modules that are not offloaded.
 
         Args:
-            device: of all modules that do not rest.
+            device: where to.
             without: names in the pipeline of further modules that stay where they are.
         """
-        for name, part in self.pipe.components.items():
-            if isinstance(part, nn.Module) and name not in {*self._resting, *without}:
+        for name, part in self._pipe.components.items():
+            if isinstance(part, nn.Module) and name not in {*self.offloaded, *without}:
                 part.to(device)
 
     @contextmanager
-    def _acting(self, *names: str) -> Iterator[None]:
-        """Within this context these parts stand on the transformer's device; may be nested."""
-        called = [name for name in names if name in self._resting]
-        self._resting.difference_update(called)
+    def using(self, *names: str) -> Iterator[None]:
+        """Have modules on the transformer's device inside this context; contexts nest.
+
+        Args:
+            names: names in the pipeline; those that are not offloaded are there anyway.
+        """
+        called = [name for name in names if name in self.offloaded]
+        self.offloaded.difference_update(called)
         try:
             for name in called:
-                getattr(self.pipe, name).to(self.device)
+                getattr(self._pipe, name).to(self.device)
             yield
         finally:
             for name in called:
-                getattr(self.pipe, name).to(_REST)
-            self._resting.update(called)
+                getattr(self._pipe, name).to(_HOST)
+            self.offloaded.update(called)
 
-    def tile_autoencoder(self) -> None:
-        """Decode samples in overlapping tiles, by diffusers' own switch; for all views.
+    def remove(self, names: Collection[str]) -> None:
+        """Drop modules from the pipeline and from memory.
 
-        Samples no larger than a tile, whose size is the autoencoder's, are decoded as before. In larger ones the tiles
-        are blended where they overlap, so that they differ a little from those decoded in one piece.
-
-        Raises:
-            GeneratorError: when the autoencoder cannot do it.
+        Args:
+            names: names in the pipeline.
         """
-        vae = self.pipe.vae
-        if not hasattr(vae, "use_tiling"):
-            raise GeneratorError(
-                f"expected an autoencoder that decodes in tiles, got {type(vae).__name__}, which cannot: leave out"
-                " vae_tiling, and make fewer or smaller samples at once"
-            )
-        vae.enable_tiling()
+        self._pipe.register_modules(**dict.fromkeys(names))
+        self.offloaded.difference_update(names)

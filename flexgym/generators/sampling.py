@@ -1,7 +1,8 @@
-"""How a generator samples by default, and where each of those settings comes from."""
+"""Sampling settings of a generator, and their defaults from the pipeline and the checkpoint."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ CONFIG_NAME = "generation_config.json"
 
 @dataclass(frozen=True)
 class Sampling:
-    """The settings of sampling.
+    """Settings of sampling.
 
     Attributes:
         num_steps: denoising steps T.
@@ -81,8 +82,14 @@ def check_settings(settings: Mapping[str, Any], source: str) -> None:
             raise unknown_name(source, name, SETTINGS)
 
 
+def argument_defaults(function: Any) -> dict[str, Any]:
+    """Return the default values of a function's arguments, by name; arguments without one are left out."""
+    parameters = inspect.signature(function).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
+
+
 def call_defaults(parameters: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The settings among the default arguments of a pipeline's ``__call__``.
+    """Select the settings among the default arguments of a pipeline's ``__call__``.
 
     Args:
         parameters: default values by argument name.
@@ -96,19 +103,19 @@ def call_defaults(parameters: Mapping[str, Any], names: Mapping[str, str]) -> di
 
 
 def call_arguments(settings: Sampling, names: Mapping[str, str]) -> dict[str, Any]:
-    """Settings as arguments of a pipeline's ``__call__``; names as in `call_defaults`."""
+    """Return settings as arguments of a pipeline's ``__call__``; names as in `call_defaults`."""
     called = _called(names)
     return {called[name]: value for name, value in vars(settings).items() if name in called and value is not None}
 
 
 def _called(names: Mapping[str, str]) -> dict[str, str]:
-    """The argument for each setting; an argument that stands for another setting does not stand for its own, too."""
+    """Return the argument name of each setting; an argument is never that of two settings."""
     renamed = {**_CALL_NAMES, **names}
     return {name: renamed.get(name, name) for name in SETTINGS if name in renamed or name not in renamed.values()}
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:
-    """The sampling defaults that a checkpoint folder carries.
+    """Read the sampling defaults of a checkpoint folder.
 
     Args:
         folder: of the checkpoint.
@@ -134,7 +141,7 @@ def read_generation_config(folder: Path) -> dict[str, Any]:
 
 
 def resolve_sampling(*layers: Mapping[str, Any]) -> Sampling:
-    """Settle the settings: a later layer overrides an earlier one, and None leaves a setting alone.
+    """Resolve the settings: a later layer overrides an earlier one, and None leaves a setting unchanged.
 
     Args:
         layers: settings by name, such as the pipeline's defaults, the checkpoint's and the user's.

@@ -1,4 +1,4 @@
-"""Encoded prompts on the disk, so that a text is encoded once for all processes and all runs."""
+"""Encoded prompts on disk, so that a text is encoded once for all processes and all runs."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _INCIDENTAL = frozenset(
 
 
 class TextCache:
-    """A folder with one safetensors file for each encoded prompt.
+    """Folder with one safetensors file per encoded prompt.
 
-    A file is written whole or not at all. One that is cut short, larger than `MAX_BYTES`, altered, or not what its name
-    says is a text that is not there: it is encoded and written again. Files are never removed.
+    A file appears complete or not at all. One that is truncated, larger than `MAX_BYTES`, altered, or of another
+    request counts as missing: the text is encoded and written again. Files are never removed.
 
     Args:
         folder: of the cache, made where it is missing; any number of processes and of models may share it.
@@ -60,7 +60,7 @@ class TextCache:
             ) from error
 
     def get(self, request: Mapping[str, Any], encode: Callable[[], Embedding]) -> Embedding:
-        """The embedding of a request, by ``encode`` when the folder does not hold it.
+        """Return the embedding of a request, and compute it by ``encode`` when the folder does not hold it.
 
         Args:
             request: the text and everything besides the encoders that its embedding depends on, as JSON values.
@@ -80,11 +80,11 @@ class TextCache:
         return embedding
 
     def path(self, request: Mapping[str, Any]) -> Path:
-        """The file of a request."""
+        """Return the file of a request."""
         return self.folder / f"{hashlib.sha256(_json(request)).hexdigest()[:40]}.safetensors"
 
     def read(self, request: Mapping[str, Any]) -> Embedding | None:
-        """The stored embedding on the CPU; None when it is missing or cannot be trusted."""
+        """Read a stored embedding to the CPU; None when it is missing or cannot be trusted."""
         path = self.path(request)
         try:
             if path.stat().st_size > MAX_BYTES:
@@ -105,7 +105,7 @@ class TextCache:
 
 
 def text_identity(pipe: DiffusionPipeline, *, autoencoder: bool = False) -> str:
-    """What the embedding of a text depends on besides the request: equal for equal weights, wherever they came from.
+    """Digest what an embedding depends on besides the request: equal for equal weights, wherever they came from.
 
     Every byte of the text encoders is read, about a second for each gigabyte.
 
@@ -121,8 +121,8 @@ def text_identity(pipe: DiffusionPipeline, *, autoencoder: bool = False) -> str:
     plain = {name: value for name, value in settings.items() if isinstance(value, bool | int | float | str)}
     used = ("diffusers", "transformers", *(["ftfy"] if find_spec("ftfy") else []))  # the last cleans prompts if it can
     libraries = {name: version(name) for name in used}
-    whole = {"format": _FORMAT, "pipeline": type(pipe).__name__, "settings": plain, "libraries": libraries}
-    digest = hashlib.sha256(_json(whole))
+    described = {"format": _FORMAT, "pipeline": type(pipe).__name__, "settings": plain, "libraries": libraries}
+    digest = hashlib.sha256(_json(described))
     for name, part in sorted(pipe.components.items()):
         if part is None or name.startswith(_NOT_TEXT) and not (autoencoder and name == "vae"):
             continue
@@ -139,7 +139,7 @@ def _weights(module: Any) -> Iterator[bytes]:
 
 
 def _files(tokenizer: Any) -> Iterator[bytes]:
-    """What a tokenizer or a processor is saved as."""
+    """Yield the files that a tokenizer or a processor is saved as."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
@@ -149,7 +149,7 @@ def _files(tokenizer: Any) -> Iterator[bytes]:
 
 
 def _settled(value: Any) -> Any:
-    """Without what is incidental, at any depth."""
+    """Remove incidental settings, at any depth."""
     if isinstance(value, Mapping):
         return {str(name): _settled(inner) for name, inner in value.items() if name not in _INCIDENTAL}
     return [_settled(inner) for inner in value] if isinstance(value, list | tuple) else value
@@ -164,7 +164,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _said(request: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """What a file says of its content."""
+    """Return what a file records about its content."""
     return _json({"digest": _digest(tensors), "request": request}).decode()
 
 

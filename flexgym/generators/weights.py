@@ -39,8 +39,7 @@ class _Copy:
 class Weights:
     """The trainable parameters of some modules, and named copies of them.
 
-    A copy exists for LoRA and for full training, on one device or sharded. Inside ``with weights.using(name)`` the
-    modules compute with that copy.
+    Inside ``with weights.using(name)`` the modules compute with that copy, in LoRA or full training, sharded or not.
 
     Args:
         modules: the modules by the prefix of their parameters' names; ``""`` adds no prefix.
@@ -57,8 +56,6 @@ class Weights:
         self._copies: dict[str, _Copy] = {}
         self._active = CURRENT
         self._gathered: tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]] | None = None
-
-    # --- what trains -------------------------------------------------------------------------------------------------
 
     def add_lora(
         self, rank: int = 32, alpha: float | None = None, targets: Sequence[str] | None = None, *, seed: int = 0
@@ -130,7 +127,7 @@ class Weights:
     def trained(self) -> dict[str, nn.Parameter]:
         """Return the parameters that train by name, in a fixed order; empty while frozen."""
         return {
-            (f"{prefix}." if prefix else "") + name: value
+            _qualified(prefix, name): value
             for prefix, module in self._modules.items()
             for name, value in module.named_parameters()
             if value.requires_grad
@@ -178,7 +175,7 @@ class Weights:
         for prefix, module in self._modules.items():
             within = Path(folder) / prefix
             read = read_adapter(within if within.is_dir() else Path(folder), module.peft_config[ADAPTER])
-            found.update({(f"{prefix}." if prefix else "") + key: value for key, value in read.items()})
+            found.update({_qualified(prefix, key): value for key, value in read.items()})
         trained = self._fitting(found, f"the adapter in {folder}")
         values = {key: part_like(found[key].to(value.device, value.dtype), value) for key, value in trained.items()}
         self._copies[name] = _Copy(values, fixed=True)
@@ -199,8 +196,7 @@ class Weights:
         check_names("copy of the weights", [name], self._copies)
         kept = self._copies[name].values
         for key, value in self.trained().items():
-            target = local_part(kept[key])
-            current = local_part(value.detach())
+            target, current = local_part(kept[key]), local_part(value.detach())
             if decay:
                 target.lerp_(current.to(target.device), 1.0 - decay)
             else:
@@ -353,7 +349,7 @@ class Weights:
         """Keep this process's part of every copy, once the modules are sharded.
 
         Args:
-            part: returns the part of an unsharded value that belongs to a parameter.
+            part: takes an unsharded value and its parameter, and returns the part that belongs to it.
         """
         trained = self.trained()
         for kept in self._copies.values():
@@ -378,6 +374,10 @@ class Weights:
                     f"{what} does not fit: {name} must have shape {tuple(value.shape)}, got {tuple(values[name].shape)}"
                 )
         return trained
+
+
+def _qualified(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
 
 
 def _duplicate(value: Tensor, *, host: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""The judge: what it writes about a pair, how that text is read, and how verdicts become the rewards of a group."""
+"""Pairwise judging: assessments of sample pairs, parsers for judge replies, and tournaments that score groups."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Aggregation: the verdicts of a group's pairs as one rate for each sample.
+"""Aggregate the pairwise verdicts of a group into one rate per sample.
 
-Every verdict is a number from 0 (the second of the pair wins) to 1 (the first does), NaN where there is none: where the
-judgement failed, and for the categories of a judge that knows none. There are four kinds: the overall winner and the
-anchor categories A, B and C. Rates lie between 0 and 1 as well, so that all kinds can be blended.
+A verdict is a number in ``[0, 1]``: 1 if the first sample of the pair wins, 0 if the second does, NaN if the judgment
+failed or the judge does not report that kind of verdict. There are four kinds: the overall winner and the anchor
+categories A, B and C. Rates lie in ``[0, 1]`` as well, so all kinds can be blended.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from flexgym.core.choice import make_choice
 from flexgym.core.errors import ConfigError
+from flexgym.core.options import make_choice
 from flexgym.judge.assessment import ANCHOR_KEYWORDS, SCORE_SUM, Assessment, Category
 from flexgym.judge.protocol import JudgeFailure, Outcome
 from flexgym.judge.verdict import Verdict
@@ -29,36 +29,36 @@ _TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class WinRate:
-    """Share of its comparisons that a sample wins; the paper's choice."""
+    """Share of its comparisons that each sample wins, as in the UnifiedReward-Flex paper (arXiv 2602.02380)."""
 
     def verdicts(self, outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
-        """What counts of the judgements, ``[M, 4]``; see `pair_wins`."""
+        """Return the winners as numbers, float64 ``[M, 4]``; see `pair_wins`."""
         return pair_wins(outcomes)
 
     def rates(self, pairs: NDArray[np.intp], verdicts: NDArray[np.float64], group_size: int) -> NDArray[np.float64]:
-        """One rate for each sample and kind of verdict, ``[G, 4]``; see `win_rates`."""
+        """Return one rate per sample and kind of verdict, float64 ``[G, 4]``; see `win_rates`."""
         return win_rates(pairs, verdicts, group_size)
 
 
 @dataclass(frozen=True)
 class Margin(WinRate):
-    """Share of the points that a sample gets in its comparisons: a narrow win counts for less than a clear one."""
+    """Share of the points that each sample gets in its comparisons, so a narrow win counts less than a clear one."""
 
     def verdicts(self, outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
-        """See `pair_shares`."""
+        """Return each first sample's share of the points, float64 ``[M, 4]``; see `pair_shares`."""
         return pair_shares(outcomes)
 
 
 @dataclass(frozen=True)
 class BradleyTerry(WinRate):
-    """Chance of a sample to win against the others, by a model fitted to all comparisons.
+    """Probability that a sample beats the others under a Bradley-Terry model fitted to all comparisons.
 
-    It knows whom a sample has met, which helps where schedules are irregular, as with anchors.
+    The model accounts for the strength of each opponent, which helps with irregular schedules such as anchors.
 
     Attributes:
-        ridge: precision of the prior of the strengths, which keeps them finite; see `bradley_terry`.
-        order: whether the model has a term for the judge's preference for a side, which helps where sides are not
-            balanced.
+        ridge: precision of the Gaussian prior over strengths, which keeps them finite; see `bradley_terry`.
+        order: fit the judge's position bias as well, which helps if samples are not shown first and second equally
+            often.
     """
 
     ridge: float = 0.3
@@ -69,7 +69,7 @@ class BradleyTerry(WinRate):
             raise ConfigError(f"ridge of bradley_terry must be positive, got {self.ridge}")
 
     def rates(self, pairs: NDArray[np.intp], verdicts: NDArray[np.float64], group_size: int) -> NDArray[np.float64]:
-        """Mean chance against each of the others; NaN for a sample without a valid comparison."""
+        """Return the mean probability of beating each other sample, NaN for samples without a valid comparison."""
         rates = np.full((group_size, verdicts.shape[1]), np.nan)
         for kind, column in enumerate(verdicts.T):
             valid = ~np.isnan(column)
@@ -81,32 +81,33 @@ class BradleyTerry(WinRate):
 
 
 AGGREGATIONS: Mapping[str, type[WinRate]] = {"bradley_terry": BradleyTerry, "margin": Margin, "win_rate": WinRate}
-"""The aggregations by the name that a recipe uses."""
+"""Aggregations by the name used in recipes."""
 
 
 def make_aggregation(value: WinRate | str | Mapping[str, Any]) -> WinRate:
-    """The aggregation that a setting names.
+    """Build the aggregation named by a setting.
 
     Args:
-        value: such as ``"win_rate"`` or ``{"name": "bradley_terry", "order": True}``, or an aggregation.
+        value: a name such as ``"win_rate"``, a mapping such as ``{"name": "bradley_terry", "order": True}``, or an
+            aggregation, which is returned unchanged.
 
     Raises:
-        ConfigError: in no such form, or a number that cannot work.
-        UnknownNameError: no aggregation or setting of that name.
+        ConfigError: if the value has none of these forms, or a number is out of range.
+        UnknownNameError: if no aggregation or setting has the given name.
     """
     return make_choice("aggregation", value, base=WinRate, known=AGGREGATIONS)
 
 
 def pair_wins(outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
-    """The winners as numbers.
+    """Convert the winners of all judgments to numbers.
 
     Args:
-        outcomes: one per pair, M in all.
+        outcomes: one outcome per pair, M in total.
 
     Returns:
-        float64 ``[M, 4]``: 1.0 where the first of the pair wins, 0.0 where the second does, all NaN where the
-        judgement failed. Column 0 is the overall winner, columns 1-3 are the anchor categories A, B and C, NaN for a
-        `Verdict`, which has none.
+        float64 ``[M, 4]``: 1.0 if the first sample of the pair wins, 0.0 if the second does. Column 0 is the overall
+        winner; columns 1-3 are the anchor categories A, B and C, which are NaN for a `Verdict`, since it has no
+        categories. Rows of failed judgments are NaN.
     """
     wins = np.full((len(outcomes), _NUM_VERDICTS), np.nan)
     for row, outcome in enumerate(outcomes):
@@ -117,15 +118,15 @@ def pair_wins(outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
 
 
 def pair_shares(outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
-    """The scores of the sub-dimensions as the first sample's share of the points; winners do not matter.
+    """Convert sub-dimension scores to the first sample's share of the points, ignoring the stated winners.
 
     Args:
-        outcomes: one per pair, M in all.
+        outcomes: one outcome per pair, M in total.
 
     Returns:
-        float64 ``[M, 4]`` in 0..1, all NaN where the judgement failed. Column 0 is the mean over all categories, also
-        the personalised ones, columns 1-3 are the anchor categories. For a `Verdict` column 0 is the mean over its
-        dimensions, NaN without any, and columns 1-3 are NaN.
+        float64 ``[M, 4]`` in ``[0, 1]``. For an `Assessment`, column 0 is the mean over all categories, including
+        personalized ones, and columns 1-3 are the anchor categories. For a `Verdict`, column 0 is the mean over its
+        dimensions (NaN if it has none) and columns 1-3 are NaN. Rows of failed judgments are NaN.
     """
     shares = np.full((len(outcomes), _NUM_VERDICTS), np.nan)
     for row, outcome in enumerate(outcomes):
@@ -142,12 +143,12 @@ def _share(category: Category) -> float:
 
 
 def win_rates(pairs: NDArray[np.intp], first_wins: NDArray[np.float64], group_size: int) -> NDArray[np.float64]:
-    """Win rate of each sample over its valid comparisons.
+    """Compute the win rate of each sample over its valid comparisons.
 
     Args:
-        pairs: int ``[M, 2]``, who stood first and who second.
-        first_wins: ``[M, K]`` in 0..1, NaN where the comparison is not valid, for K kinds of verdict.
-        group_size: G.
+        pairs: int ``[M, 2]``, indices of the samples shown first and second.
+        first_wins: ``[M, K]`` in ``[0, 1]`` for K kinds of verdict, NaN where a comparison is not valid.
+        group_size: number of samples G.
 
     Returns:
         float64 ``[G, K]``; NaN for a sample without a valid comparison.
@@ -165,17 +166,17 @@ def win_rates(pairs: NDArray[np.intp], first_wins: NDArray[np.float64], group_si
 def bradley_terry(
     pairs: NDArray[np.intp], first_wins: NDArray[np.float64], group_size: int, *, ridge: float, order: bool = False
 ) -> tuple[NDArray[np.float64], float]:
-    """Strengths under which the verdicts are most likely (Bradley and Terry 1952), by Newton's method.
+    """Fit Bradley-Terry strengths (Bradley and Terry, 1952) to pairwise results by Newton's method.
 
-    The model is ``P(i shown first beats j) = sigmoid(s_i - s_j + b)``, with ``b`` 0 unless asked for, and a normal
-    prior of precision ``ridge`` on every unknown, so that there is always exactly one solution.
+    The model is ``P(i shown first beats j) = sigmoid(s_i - s_j + b)``, where ``b`` is 0 unless ``order`` is set. A
+    Gaussian prior with precision ``ridge`` on every unknown makes the solution unique.
 
     Args:
-        pairs: int ``[M, 2]``, who stood first and who second.
-        first_wins: ``[M]`` in 0..1; shares of a win count as such.
-        group_size: G.
+        pairs: int ``[M, 2]``, indices of the samples shown first and second.
+        first_wins: ``[M]`` in ``[0, 1]``; fractions count as partial wins.
+        group_size: number of samples G.
         ridge: precision of the prior, above 0.
-        order: whether ``b``, the preference for the first side, is fitted as well.
+        order: also fit ``b``, the preference for the sample shown first.
 
     Returns:
         The strengths s, float64 ``[G]`` with sum 0, and ``b``.
@@ -191,7 +192,7 @@ def bradley_terry(
         gradient = design.T @ (first_wins - chance) - ridge * unknown
         curvature = (design.T * (chance * (1.0 - chance))) @ design + ridge * np.eye(len(unknown))
         step = np.linalg.solve(curvature, gradient)
-        # Far from the solution the full step may overshoot.
+        # Limit the step size, since a full Newton step can overshoot far from the solution.
         unknown += step * min(1.0, _LARGEST_STEP / max(np.abs(step).max(), _TOLERANCE))
         if np.abs(step).max() < _TOLERANCE:
             break

@@ -1,8 +1,8 @@
-"""How far judgements agree with themselves, and how often they fail: figures to report, which enter no reward.
+"""Measure how consistent judgments are with themselves and how often they fail; used for reports, never in rewards.
 
-An assessment states three things that should follow from one another: scores of sub-dimensions, winners of categories,
-and an overall winner. Nothing forces them to, and published replies show category winners against their own scores
-(arXiv 2602.02380, Fig. 2). A verdict without categories states two: scores of dimensions and a winner.
+An assessment states three things that should agree: sub-dimension scores, category winners and an overall winner.
+Nothing enforces this, and published replies contain category winners that contradict their own scores
+(arXiv 2602.02380, Fig. 2). A verdict without categories states two: dimension scores and a winner.
 """
 
 from __future__ import annotations
@@ -28,25 +28,26 @@ _MEANS = (
 
 
 def agreement_summary(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """Agreement within the valid judgements of many pairs, and the shares of failures.
+    """Summarize the self-consistency of valid judgments and the share of failed ones.
 
     Args:
-        outcomes: of any number of pairs and groups.
+        outcomes: outcomes of any number of pairs and groups.
 
     Returns:
-        Always the same keys; NaN where there is nothing to average.
+        A mapping that always has the same keys; a value is NaN if there is nothing to average.
 
-        ``consistent_categories``: share of the categories whose summed scores do not contradict their stated winner.
-        ``even_categories``: share of the categories whose scores are even, and so could not contradict anything.
-        ``majority_agrees``: share of the assessments in which the side that wins most categories is the overall
-        winner; assessments whose categories are split evenly are left out.
-        ``consistent_totals``: share of the verdicts without categories whose summed scores do not contradict their
-        winner; those without a dimension are left out.
-        ``first_position_rate``: share of the judgements won by the candidate shown first; one half without position
-        bias, if sides are balanced.
-        ``personalised_categories`` and ``left_out_categories``: mean number per assessment, valid and broken ones.
-        ``left_out_dimensions``: mean number per verdict without categories.
-        ``failure_share``: share of the outcomes that failed, and ``failure_share/<kind>`` the part of each kind.
+        ``consistent_categories``: share of categories whose summed scores do not contradict their stated winner.
+        ``even_categories``: share of categories with tied scores, which cannot contradict any winner.
+        ``majority_agrees``: share of assessments whose overall winner also wins the most categories; assessments with
+        evenly split categories are excluded.
+        ``consistent_totals``: share of verdicts whose summed scores do not contradict their winner; verdicts without
+        dimensions are excluded.
+        ``first_position_rate``: share of judgments won by the sample shown first; 0.5 without position bias if each
+        sample is shown first and second equally often.
+        ``personalised_categories`` and ``left_out_categories``: mean number per assessment of personalized categories
+        that are valid and that were dropped as invalid.
+        ``left_out_dimensions``: mean number of unreadable dimensions per verdict.
+        ``failure_share``: share of outcomes that failed; ``failure_share/<kind>`` splits it by kind of failure.
     """
     tally: dict[str, list[float]] = {name: [] for name in _MEANS}
     kinds: Counter[str] = Counter()
@@ -54,7 +55,7 @@ def agreement_summary(outcomes: Sequence[Outcome]) -> dict[str, float]:
         if isinstance(outcome, JudgeFailure):
             kinds[outcome.kind] += 1
             continue
-        for name, value in _figures(outcome):
+        for name, value in _consistency_values(outcome):
             tally[name].append(value)
     shares = {f"failure_share/{kind}": _share(kinds[kind], len(outcomes)) for kind in get_args(FailureKind)}
     return {
@@ -64,8 +65,8 @@ def agreement_summary(outcomes: Sequence[Outcome]) -> dict[str, float]:
     }
 
 
-def _figures(judgement: Assessment | Verdict) -> Iterator[tuple[str, float]]:
-    """What a judgement adds to the means, by name; each of its categories is looked at once."""
+def _consistency_values(judgement: Assessment | Verdict) -> Iterator[tuple[str, float]]:
+    """Yield what one judgment adds to each mean, as pairs of name and value."""
     yield "first_position_rate", judgement.side == 0
     if isinstance(judgement, Verdict):
         if judgement.dims:

@@ -1,8 +1,8 @@
-"""The hierarchical assessment of a pair: overall winner, categories with their winners, scored sub-dimensions.
+"""Hierarchical assessments of sample pairs: an overall winner, category winners and scored sub-dimensions.
 
-The field names are the JSON keys that UnifiedReward-Flex writes (arXiv 2602.02380), so a dumped model is again a reply.
-What decides (winners, scores, the names of categories) is held to the format. What explains (reasons, the repeated
-prompt) is not: where it is no text, it is taken as empty.
+Field names are the JSON keys that UnifiedReward-Flex writes (arXiv 2602.02380), so a dumped model is a valid reply.
+Fields that decide the outcome (winners, scores, category names) are validated strictly. Explanations (reasons, the
+repeated prompt) are not: any value that is not a string is read as an empty string.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 SCORE_SUM = 10.0
-"""Both scores of a sub-dimension share this many points."""
+"""Total number of points that the two scores of a sub-dimension sum to."""
 
 ANCHOR_KEYWORDS = ("semantic", "quality", "aesthetic")
-"""What the names of the three mandatory categories A, B and C contain, for images and for videos."""
+"""Words that identify the three mandatory categories A, B and C by name, for images and for videos."""
 
 Label = Literal["Image 1", "Image 2", "Video 1", "Video 2"]
 
@@ -32,15 +32,15 @@ _SUM_TOLERANCE = 1e-3
 
 
 def normalise_label(value: Any) -> str:
-    """The canonical label behind what a model wrote as a winner.
+    """Return the canonical label for the winner that a model wrote.
 
-    Only a label on its own counts, whatever its case, spacing, quotes and brackets. A bare ``1`` is refused, since it
-    may as well be a position counted from zero, and so is a sentence, since it may say that ``Image 1`` lost.
-    Whether the label says image or video is left open: models mix the two, as the frames of videos reach them as
-    images, and the number alone says which candidate is meant.
+    Only a label on its own is accepted, in any case and with any spacing, quotes and brackets. A bare ``1`` is rejected
+    because it may be a position counted from zero, and a sentence is rejected because it may say that ``Image 1`` lost.
+    Image and video labels are interchangeable: models mix them up, since video frames reach them as images, and the
+    number alone identifies the candidate.
 
     Args:
-        value: the JSON value under ``winner`` or ``cat_winner``.
+        value: the JSON value of ``winner`` or ``cat_winner``.
 
     Returns:
         ``"Image 1"``, ``"Image 2"``, ``"Video 1"`` or ``"Video 2"``.
@@ -54,7 +54,7 @@ def normalise_label(value: Any) -> str:
         if match := _ONE_LABEL.fullmatch(value):
             return f"{match[1].capitalize()} {match[2]}"
         if _ECHOED_LABEL.search(value):
-            raise PydanticCustomError("echoed_template", "the template was echoed in place of a choice")
+            raise PydanticCustomError("echoed_template", "the reply repeats the template instead of choosing a winner")
         if {"1", "2"} <= set(_LONE_NUMBER.findall(value)):
             raise PydanticCustomError("contradictory", "both candidates are named as the winner")
     elif isinstance(value, list | tuple) and len(value) > 1:
@@ -63,17 +63,17 @@ def normalise_label(value: Any) -> str:
 
 
 def anchor_places(names: Sequence[str]) -> tuple[int, ...]:
-    """Where the three mandatory categories stand.
+    """Locate the three mandatory categories in a reply.
 
-    They are found by what their names contain, since models drop the letter or put a personalised category first; of
-    several candidates the one with the right letter is preferred. Where a name is not recognised, the first three
-    are taken.
+    Categories are recognized by keywords in their names, since models drop the letter or put a personalized category
+    first. If several names match, one with the right letter is preferred. If any keyword matches no name, the first
+    three categories are taken.
 
     Args:
-        names: of all categories, in the order of the reply.
+        names: names of all categories, in the order of the reply.
 
     Returns:
-        Their places in ``names`` in the order A, B, C.
+        Indices into ``names`` in the order A, B, C.
     """
     rest = list(range(len(names)))
     found = []
@@ -98,7 +98,7 @@ def _text(value: Any) -> str:
 
 
 def _encodable(value: str) -> str:
-    # JSON can hold half of a surrogate pair, which no file can.
+    # JSON can contain a lone surrogate, which cannot be encoded as UTF-8.
     return value.encode("utf-8", "replace").decode()
 
 
@@ -109,20 +109,20 @@ Explanation = Annotated[Name, BeforeValidator(_text)]
 
 
 class _Part(BaseModel):
-    """What all levels share: frozen, unknown keys dropped."""
+    """Base of all levels of an assessment: frozen, ignores unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Dimension(_Part):
-    """One sub-dimension that the judge chose, with both scores.
+    """One sub-dimension chosen by the judge, with a score for each candidate.
 
     Attributes:
         name: the criterion in the judge's words.
         reason_1: evidence about the first candidate.
         reason_2: evidence about the second candidate.
         score_1: points of the first candidate, 0 to 10.
-        score_2: points of the second candidate; both add up to 10.
+        score_2: points of the second candidate; the two scores sum to 10.
     """
 
     name: Name
@@ -146,10 +146,10 @@ class Category(_Part):
     """A category of criteria with its own winner.
 
     Attributes:
-        name: such as ``"A. Semantic Alignment & Accuracy"``.
+        name: category name, such as ``"A. Semantic Alignment & Accuracy"``.
         dims: the sub-dimensions, at least one.
-        cat_reason: why the winner wins the category.
-        cat_winner: label of the winner.
+        cat_reason: the judge's explanation of the category winner.
+        cat_winner: label of the category winner.
     """
 
     name: Name
@@ -159,17 +159,17 @@ class Category(_Part):
 
     @property
     def side(self) -> int:
-        """Stated winner of the category: 0 for the first candidate, 1 for the second."""
+        """Return the stated winner of the category: 0 for the first candidate, 1 for the second."""
         return _side(self.cat_winner)
 
     @property
     def score_margin(self) -> float:
-        """Points of the first candidate minus those of the second, summed over the sub-dimensions."""
+        """Return the first candidate's points minus the second's, summed over the sub-dimensions."""
         return sum(dim.score_1 - dim.score_2 for dim in self.dims)
 
     @property
     def score_side(self) -> int | None:
-        """Winner by summed sub-dimension scores: 0, 1, or None when the points are even."""
+        """Return the winner by summed sub-dimension scores: 0, 1, or None for a tie."""
         margin = self.score_margin
         if abs(margin) <= _SUM_TOLERANCE:
             return None
@@ -177,20 +177,20 @@ class Category(_Part):
 
     @property
     def consistent(self) -> bool:
-        """Whether the scores do not contradict the stated winner; even points contradict nobody."""
+        """Return True if the scores do not contradict the stated winner; a tie contradicts neither."""
         return self.score_side in (None, self.side)
 
 
 class Assessment(_Part):
-    """All that a judge says about one pair.
+    """A judge's complete answer about one pair.
 
     Attributes:
-        prompt: the caption as the judge repeats it.
-        categories: the three mandatory categories and, where the prompt asks for them, personalised ones.
-        reason: why the winner wins.
+        prompt: the caption as repeated by the judge.
+        categories: the three mandatory categories and any personalized ones that the prompt calls for.
+        reason: the judge's explanation of the overall winner.
         winner: label of the overall winner.
-        left_out: number of personalised categories that broke the rules and are not among ``categories``. It is no
-            part of a reply, so neither dumps nor the JSON schema show it.
+        left_out: number of personalized categories that were dropped because they broke the rules. It is not part of a
+            reply, so dumps and the JSON schema omit it.
     """
 
     prompt: Explanation = ""
@@ -201,17 +201,17 @@ class Assessment(_Part):
 
     @property
     def side(self) -> int:
-        """Overall winner: 0 for the first candidate, 1 for the second."""
+        """Return the overall winner: 0 for the first candidate, 1 for the second."""
         return _side(self.winner)
 
     @property
     def anchors(self) -> tuple[Category, ...]:
-        """The three mandatory categories in the order A, B, C, as `anchor_places` finds them."""
+        """Return the three mandatory categories in the order A, B, C, as located by `anchor_places`."""
         return tuple(self.categories[place] for place in self._anchor_places)
 
     @property
     def personalised(self) -> tuple[Category, ...]:
-        """The categories that the judge added for this prompt; they count through the overall winner alone."""
+        """Return the categories that the judge added for this prompt; they affect rewards only via the winner."""
         anchors = self._anchor_places
         return tuple(category for place, category in enumerate(self.categories) if place not in anchors)
 
@@ -221,12 +221,12 @@ class Assessment(_Part):
 
     @property
     def agreement(self) -> float:
-        """Share of the categories whose sub-dimension scores do not contradict their stated winner, 0 to 1."""
+        """Return the share of categories whose scores do not contradict their stated winner, 0 to 1."""
         return sum(category.consistent for category in self.categories) / len(self.categories)
 
     @property
     def majority_side(self) -> int | None:
-        """Side that wins most categories: 0, 1, or None when they are even; may differ from `side`."""
+        """Return the candidate that wins the most categories: 0, 1, or None for a tie; may differ from `side`."""
         balance = sum(1 if category.side == 0 else -1 for category in self.categories)
         if balance == 0:
             return None

@@ -1,7 +1,7 @@
-"""Calibration: how far a judge can be trusted on given groups, and which tournament gets the most out of its calls.
+"""Calibrate a judge: measure how far to trust it on given groups, and which tournament makes the best use of its calls.
 
-All pairs are judged once in both orders. Every cheaper tournament is then played again with the verdicts on record, by
-the same code that plays it in training, so its fidelity costs no further call.
+All pairs are judged once in both orders. Every cheaper tournament is then replayed from the recorded outcomes by the
+same code that plays it in training, so measuring its fidelity costs no further calls.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from flexgym.judge.tournament import Tournament, judge_groups
 from flexgym.types import GroupScores, SampleGroup
 
 FULL = Tournament(both_orders=True)
-"""All pairs in both orders: the most that a judge can say about a group."""
+"""All pairs in both orders: the most information that a judge can give about a group."""
 _ORDER = {"name": "bradley_terry", "order": True}
 TOURNAMENTS = (
     FULL,
@@ -47,22 +47,22 @@ TOURNAMENTS = (
     Tournament("regular(2)"),
     Tournament("anchor(1)", aggregation="bradley_terry"),
 )
-"""What is compared unless something else is asked for."""
+"""Tournaments compared by default."""
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What one tournament makes of a judge's verdicts.
+    """How faithfully one tournament reproduces a judge's full information about the groups.
 
     Attributes:
-        tournament: its label.
-        calls: pairs judged in a group, on average.
-        cosine: between its advantages and those of all pairs in both orders, mean over groups. Both come from the same
-            verdicts and share their errors, so it flatters the judge.
-        true_cosine: between its advantages and the true worth of the samples; NaN where that is not known.
-        standard_error: of the true cosine where there is one, else of the cosine.
-        kendall_tau: agreement of the order of its rewards, from -1 to 1, with the true worth where that is known, else
-            with all pairs in both orders.
+        tournament: label of the tournament.
+        calls: mean number of judged pairs per group.
+        cosine: cosine similarity between its advantages and those of all pairs in both orders, mean over groups. Both
+            come from the same outcomes and share their errors, so this overestimates the judge.
+        true_cosine: cosine similarity between its advantages and the true quality of the samples; NaN if unknown.
+        standard_error: standard error of ``true_cosine`` if it is known, otherwise of ``cosine``.
+        kendall_tau: rank correlation, -1 to 1, of its rewards with the true quality if known, otherwise with the
+            rewards of all pairs in both orders.
         unscored: share of samples without a reward.
     """
 
@@ -76,22 +76,22 @@ class Fidelity:
 
     @property
     def value(self) -> float:
-        """The true cosine where it is known, else the cosine."""
+        """Return ``true_cosine`` if it is known, otherwise ``cosine``."""
         return self.cosine if np.isnan(self.true_cosine) else self.true_cosine
 
 
 @dataclass(frozen=True)
 class CalibrationReport:
-    """A judge on given groups.
+    """Measurements of a judge on given groups.
 
     Attributes:
-        groups: how many.
-        comparisons: judgements in all; every pair in both orders.
-        flip_rate: share of pairs whose winner changes with the order, of those valid in both.
-        cyclic_triads: share of triads in which each sample beats one of the others, of those without a flipped pair;
-            0 for a judge that follows one scale, 0.25 for one that guesses.
-        agreement: `agreement_summary` of all judgements, with the first-position rate and the shares of failures.
-        rows: one for each tournament.
+        groups: number of groups.
+        comparisons: total number of judgments: every pair in both orders.
+        flip_rate: share of pairs whose winner changes with the order, among pairs valid in both orders.
+        cyclic_triads: share of triads in which each sample beats one of the others, among triads without a flipped
+            pair; 0 for a judge that follows a single scale, 0.25 for random guessing.
+        agreement: `agreement_summary` of all judgments, including the first-position rate and the failure shares.
+        rows: one row per tournament.
     """
 
     groups: int
@@ -103,27 +103,27 @@ class CalibrationReport:
 
     @property
     def first_position_rate(self) -> float:
-        """Share of the valid judgements that name the first sample; 0.5 without a preference for a side."""
+        """Return the share of valid judgments won by the sample shown first; 0.5 without position bias."""
         return self.agreement["first_position_rate"]
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """The tournaments as plain dicts, in the order in which they were given."""
+        """Return the tournaments as plain dictionaries, in the order in which they were given."""
         return [dataclasses.asdict(row) for row in self.rows]
 
     def to_figures(self) -> dict[str, float]:
-        """All about the judge itself, by name."""
+        """Return all figures about the judge itself, by name."""
         names = ("groups", "comparisons", "flip_rate", "cyclic_triads")
         return {**{name: getattr(self, name) for name in names}, **self.agreement}
 
     def cheapest(self, *, within: float = 0.03, of: str = "all") -> Fidelity:
-        """The tournament with the fewest calls that comes near another.
+        """Return the tournament with the fewest calls that comes close to a given one.
 
         Args:
-            within: how much lower its cosine may be.
-            of: label of the other.
+            within: largest allowed drop of the cosine.
+            of: label of the tournament to compare with.
 
         Raises:
-            UnknownNameError: no row has the label.
+            UnknownNameError: if no row has this label.
         """
         by_label = {row.tournament: row for row in self.rows}
         if of not in by_label:
@@ -133,7 +133,7 @@ class CalibrationReport:
 
 
 class _Record:
-    """A judge that repeats what was said before."""
+    """Judge that replays recorded outcomes."""
 
     def __init__(self, groups: Sequence[SampleGroup], scores: Sequence[GroupScores]) -> None:
         self._outcomes: dict[tuple[int, int, int], Outcome] = {
@@ -153,17 +153,17 @@ def calibrate(
     tournaments: Sequence[Tournament] = TOURNAMENTS,
     truth: Sequence[ArrayLike] | None = None,
 ) -> CalibrationReport:
-    """Judge all pairs of all groups in both orders, and measure what cheaper tournaments would have made of it.
+    """Judge all pairs of all groups in both orders, and measure how well cheaper tournaments would have done.
 
     Args:
-        judge: who compares.
-        groups: finished samples; references are left out.
-        tournaments: what to compare.
-        truth: the true worth of the samples of each group where it is known, ``[G]`` each, on any scale.
+        judge: the judge to calibrate.
+        groups: finished samples; their references are ignored.
+        tournaments: the tournaments to compare.
+        truth: true quality of the samples on any scale, ``[G]`` per group, if known.
 
     Raises:
-        ConfigError: no groups, or not one truth for each sample.
-        JudgeFailureShareError: if more than half of the judgements failed.
+        ConfigError: if there are no groups, or ``truth`` does not hold one value per sample.
+        JudgeFailureShareError: if more than half of the judgments fail.
     """
     groups = [dataclasses.replace(group, references=None) for group in groups]
     sizes = [len(group) for group in groups]
@@ -178,7 +178,7 @@ def calibrate(
     record = _Record(groups, full)
     rows = []
     for tournament in tournaments:
-        # Whether the judge fails too often was asked above, of all pairs.
+        # The failure share was already checked for all pairs.
         lenient = dataclasses.replace(tournament, max_failure_share=1.0)
         rows.append(_fidelity(tournament.label, judge_groups(record, groups, tournament=lenient), full, truth=truth))
     outcomes = [outcome for scores in full for outcome in scores.assessments]
@@ -194,7 +194,7 @@ def calibrate(
 
 
 def full_advantages(judge: Judge, groups: Sequence[SampleGroup]) -> list[NDArray[np.float64]]:
-    """Advantages from all pairs in both orders, float64 ``[G]`` for each group; a perfect judge tells the truth."""
+    """Return advantages from all pairs in both orders, float64 ``[G]`` per group; the truth if the judge is perfect."""
     groups = [dataclasses.replace(group, references=None) for group in groups]
     return [_advantages(scores) for scores in judge_groups(judge, groups, tournament=FULL)]
 
@@ -232,7 +232,7 @@ def _fidelity(
 
 
 def _cosine(estimate: NDArray[Any], target: NDArray[Any]) -> float:
-    """Of both around their means; 0 where the estimate says nothing, NaN where the target does not."""
+    """Return the cosine of both vectors after centering: 0 if the estimate is constant, NaN if the target is."""
     estimate, target = estimate - estimate.mean(), target - target.mean()
     if not np.linalg.norm(target) > 0.0:
         return float("nan")
@@ -256,14 +256,14 @@ def _standard_error(values: Sequence[float]) -> float:
 
 
 def _consistency(scores: GroupScores) -> tuple[float, float, float, float]:
-    """Flipped pairs, pairs valid in both orders, cyclic triads, and triads without a flipped or failed pair."""
+    """Count flipped pairs, pairs valid in both orders, cyclic triads, and triads without flipped or failed pairs."""
     size, pairs = len(scores.rewards), _pairs(scores)
     first_wins = np.full((size, size), np.nan)
     first_wins[pairs[:, 0], pairs[:, 1]] = pair_wins(scores.assessments)[:, 0]
     met = ~np.isnan(first_wins + first_wins.T)
     beats = ((first_wins == 1.0) & (first_wins.T == 0.0)).astype(np.float64)
     decided = beats + beats.T
-    # Closed walks of three steps: each cyclic triad has 3 along the victories, each triad 6 regardless of direction.
+    # Closed walks of three steps: each cyclic triad has 3 along wins, and each triad has 6 if directions are ignored.
     cycles, triads = np.trace(beats @ beats @ beats) / 3, np.trace(decided @ decided @ decided) / 6
     return (met.sum() - decided.sum()) / 2, met.sum() / 2, cycles, triads
 
@@ -273,11 +273,11 @@ def _share(part: float, whole: float) -> float:
 
 
 def draw_calibration(report: CalibrationReport, path: str | Path) -> None:
-    """Draw the fidelity of every tournament against its calls.
+    """Plot the fidelity of every tournament against its number of calls.
 
     Args:
-        report: of `calibrate`.
-        path: file to write; its ending says the format, such as ``.png`` or ``.svg``.
+        report: the result of `calibrate`.
+        path: file to write; its extension selects the format, such as ``.png`` or ``.svg``.
 
     Raises:
         ConfigError: if matplotlib is not installed.

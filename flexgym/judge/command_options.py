@@ -1,4 +1,4 @@
-"""The options by which every command names its judge, spelled out once."""
+"""Command-line options that select a judge, shared by all commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from flexgym.core.errors import ConfigError, built_settings
+from flexgym.core.errors import ConfigError
+from flexgym.core.options import built_settings
 from flexgym.judge.backends.base import Decoding
 from flexgym.judge.backends.opening import open_backend
 from flexgym.judge.dialect import dialect_by_name
@@ -23,43 +24,45 @@ from flexgym.judge.template import read_template
 from flexgym.judge.vision_judge import VisionJudge
 
 ORACLE = "oracle"
-"""Name of the rule-based judge of the small world where a judge is asked for."""
+"""Name of the rule-based judge of the small world, accepted wherever a judge is named."""
 
 
 @dataclass(frozen=True)
 class JudgeOptions:
-    """Which judge a command asks, and how.
+    """Command-line options that select a judge and how it is queried.
 
     Attributes:
-        judge: addresses of servers, or one folder, hub id, the embedded judge's name or `ORACLE`.
-        backend: who runs the model; None for what fits.
-        dialect: name of a dialect, see `flexgym.judge.dialect.DIALECTS`.
-        prompt_template: a text file in place of the dialect's own wording.
+        judge: server addresses, or a single folder, hub id, name of the embedded judge, or `ORACLE`.
+        backend: name of the backend; None chooses one that fits the judge.
+        dialect: name of the dialect, see `flexgym.judge.dialect.DIALECTS`.
+        prompt_template: text file that replaces the dialect's built-in template.
     """
 
     judge: Annotated[
-        list[str], typer.Option("--judge", help="server addresses, a folder, a hub id, shapes-judge or oracle")
+        list[str], typer.Option("--judge", help="server addresses, a folder, a hub id, shapes-judge, or oracle")
     ]
-    backend: Annotated[str | None, typer.Option(help="server, vllm or transformers; by default what fits")] = None
+    backend: Annotated[
+        str | None, typer.Option(help="server, vllm or transformers; chosen to fit the judge by default")
+    ] = None
     dialect: Annotated[
-        str, typer.Option(help="how it was trained to answer: flex (UnifiedReward-Flex) or think (UnifiedReward-Think)")
+        str, typer.Option(help="reply format of the judge: flex (UnifiedReward-Flex) or think (UnifiedReward-Think)")
     ] = "flex"
     prompt_template: Annotated[
-        Path | None, typer.Option(help="a text file with {prompt} in place of the built-in wording")
+        Path | None, typer.Option(help="text file with {prompt} that replaces the built-in prompt template")
     ] = None
 
     @property
     def inputs(self) -> Inputs:
-        """How the judge is shown its pictures: as its checkpoint folder says, if it is one that does."""
+        """Return the input settings: those of the judge's checkpoint folder if it has any, otherwise the defaults."""
         return built_settings("inputs", Inputs, read_judge_config(self.judge).inputs)
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Judge]:
-        """The judge, until the block ends.
+        """Open the judge and close it when the block ends.
 
         Raises:
-            ConfigError: a judge, backend or template that cannot work, or an option that the oracle does not have.
-            UnknownNameError: no such backend or dialect; the message holds the nearest one.
+            ConfigError: if the judge, backend or template is not usable, or an option does not apply to the oracle.
+            UnknownNameError: if the backend or dialect does not exist; the message suggests the nearest name.
         """
         dialect = dialect_by_name(self.dialect)
         if self.judge == [ORACLE]:
@@ -79,16 +82,19 @@ class JudgeOptions:
         for field in fields(self):
             if field.default is not MISSING and getattr(self, field.name) != field.default:
                 raise ConfigError(
-                    f"judge {ORACLE!r} follows rules and runs no model: leave out --{field.name.replace('_', '-')}"
+                    f"judge {ORACLE!r} is rule-based and runs no model: leave out --{field.name.replace('_', '-')}"
                 )
         return OracleJudge()
 
 
 def with_judge_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with the fields of `JudgeOptions` as options of its own.
+    """Expose the fields of `JudgeOptions` as options of a command.
 
     Args:
-        command: takes them together as the keyword ``asked``.
+        command: a function that takes the options as the keyword argument ``asked``.
+
+    Returns:
+        A function with one keyword argument per option, for typer to inspect.
     """
     hints = get_type_hints(JudgeOptions, include_extras=True)
     options = [
@@ -102,13 +108,13 @@ def with_judge_options(command: Callable[..., None]) -> Callable[..., None]:
     ]
 
     @functools.wraps(command)
-    def spelled_out(**arguments: Any) -> None:
+    def with_options(**arguments: Any) -> None:
         command(asked=JudgeOptions(**{option.name: arguments.pop(option.name) for option in options}), **arguments)
 
     own = inspect.signature(command, eval_str=True)
     kept = [parameter for name, parameter in own.parameters.items() if name != "asked"]
     signature = own.replace(parameters=[*kept, *options])
-    # What typer reads.
-    spelled_out.__signature__ = signature  # type: ignore[attr-defined]
-    spelled_out.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
-    return spelled_out
+    # Typer reads both the signature and the annotations.
+    with_options.__signature__ = signature  # type: ignore[attr-defined]
+    with_options.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
+    return with_options

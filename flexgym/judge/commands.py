@@ -1,4 +1,4 @@
-"""``flexgym judge``: compare two samples, rank folders of them, calibrate a judge, serve one."""
+"""``flexgym judge``: compare two samples, rank folders of samples, calibrate a judge, or serve one."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from flexgym.judge.tournament import judge_groups
 from flexgym.judge.vision_judge import VisionJudge
 from flexgym.types import Prompt, SampleGroup
 
-app = typer.Typer(no_args_is_help=True, help="Compare, rank and calibrate with a judge, or serve one.")
+app = typer.Typer(no_args_is_help=True, help="Compare and rank samples with a judge, calibrate a judge, or serve one.")
 
-JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 _MAX_PROMPT = 64 * 1024
 
 
@@ -39,7 +39,7 @@ def compare(
     first: Path,
     second: Path,
     *,
-    prompt: Annotated[str, typer.Option(help="what both were generated for")],
+    prompt: Annotated[str, typer.Option(help="caption that both samples were generated for")],
     asked: JudgeOptions,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,7 +49,9 @@ def compare(
         if isinstance(opened, VisionJudge):
             outcome = opened.compare(prompt, *both)
         elif both[0].shape != both[1].shape:
-            raise ConfigError(f"this judge compares samples of one size, got {both[0].shape} and {both[1].shape}")
+            raise ConfigError(
+                f"this judge needs samples of the same size, got shapes {both[0].shape} and {both[1].shape}: resize one"
+            )
         else:
             outcome = opened.assess([Pair(SampleGroup(Prompt(prompt), np.stack(both)), 0, 1)])[0]
     if as_json:
@@ -66,10 +68,10 @@ def rank(
     folder: Path,
     *,
     asked: JudgeOptions,
-    tournament: Annotated[str, typer.Option(help="all, regular(k), swiss(rounds) or anchor(m)")] = "all",
+    tournament: Annotated[str, typer.Option(help="schedule: all, regular(k), swiss(rounds) or anchor(m)")] = "all",
     as_json: JsonOption = False,
 ) -> None:
-    """Rank the samples in each sub-folder; its prompt is the text in prompt.txt, else the folder's name."""
+    """Rank the samples in each subfolder. The prompt is read from prompt.txt, otherwise it is the folder's name."""
     with teaching_errors(), asked.opened() as opened:
         named = _read_groups(folder, num_frames=asked.inputs.num_frames)
         settings = make_tournament({"schedule": tournament})
@@ -88,19 +90,23 @@ def rank(
 @app.command()
 @with_judge_options
 def calibrate(
-    folder: Annotated[Path | None, typer.Argument(help="as for rank; groups of the small world without it")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="folder of groups, as for rank; generated small-world groups by default")
+    ] = None,
     *,
     asked: JudgeOptions,
     noise: Annotated[
         tuple[float, float] | None,
-        typer.Option(help="make the judge err: how often it is right, and how often it takes the first of two equals"),
+        typer.Option(help="add noise to the judge: its accuracy, and how often the first of two equal samples wins"),
     ] = None,
-    small_world: Annotated[tuple[int, int], typer.Option(help="groups and their size, without a folder")] = (40, 8),
-    plot: Annotated[Path | None, typer.Option(help="write the figure here")] = None,
+    small_world: Annotated[
+        tuple[int, int], typer.Option(help="number and size of generated groups, if no folder is given")
+    ] = (40, 8),
+    plot: Annotated[Path | None, typer.Option(help="file to write the plot to")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge all pairs in both orders, and tell what each cheaper tournament makes of it."""
-    # brings torch, which the other commands do without
+    """Judge all pairs in both orders, and report how faithful each cheaper tournament is."""
+    # Imported here because it needs torch, which the other commands do not.
     from flexgym.judge.calibration import calibrate as calibrate_judge
     from flexgym.judge.calibration import draw_calibration
 
@@ -124,17 +130,17 @@ def calibrate(
 
 @app.command()
 def serve(
-    source: Annotated[str, typer.Argument(help="a checkpoint folder or hub id")],
+    source: Annotated[str, typer.Argument(help="checkpoint folder or hub id")],
     *,
     host: str = "127.0.0.1",
     port: int = 8080,
-    name: Annotated[str | None, typer.Option(help="what requests call the model")] = None,
+    name: Annotated[str | None, typer.Option(help="model name to use in requests")] = None,
     max_model_len: int | None = None,
     data_parallel_size: int = 1,
     gpu_memory_utilization: float = 0.9,
-    log: Annotated[Path, typer.Option(help="where the server's output goes")] = Path("runs/judge_server.log"),
+    log: Annotated[Path, typer.Option(help="file for the server's output")] = Path("runs/judge_server.log"),
 ) -> None:
-    """Start vLLM for a judge and wait until it is ready; Ctrl-C ends it."""
+    """Start a vLLM server for a judge and run it until Ctrl-C."""
     with teaching_errors():
         options = ServeOptions(
             source,
@@ -146,15 +152,15 @@ def serve(
             gpu_memory_utilization=gpu_memory_utilization,
         )
         log.parent.mkdir(parents=True, exist_ok=True)
-        Console().print(f"Starting {source} at {options.url}; its output goes to {log}.")
+        Console().print(f"Starting {source} at {options.url}; its output is written to {log}.")
         raise typer.Exit(serve_judge(options, log=log))
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:
     if isinstance(outcome, Assessment):
         return outcome.model_dump()
-    told = dataclasses.asdict(outcome)
-    return {"failure": told} if isinstance(outcome, JudgeFailure) else told
+    fields = dataclasses.asdict(outcome)
+    return {"failure": fields} if isinstance(outcome, JudgeFailure) else fields
 
 
 def _print_json(value: Any) -> None:
@@ -162,7 +168,7 @@ def _print_json(value: Any) -> None:
 
 
 def _without_nan(value: Any) -> Any:
-    """With null for NaN, which is what is unscored or unknown and which JSON does not have."""
+    """Replace NaN, which marks unscored or unknown values, by None, since JSON has no NaN."""
     if isinstance(value, dict):
         return {key: _without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -171,12 +177,12 @@ def _without_nan(value: Any) -> Any:
 
 
 def _read_groups(folder: Path, *, num_frames: int) -> list[tuple[list[str], SampleGroup]]:
-    """Names and samples of every sub-folder with at least two image or video files."""
+    """Read the file names and samples of every subfolder; each must hold at least two image or video files."""
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder: expected one with a sub-folder of samples for each prompt")
+        raise ConfigError(f"{folder} is not a folder: expected a folder with one subfolder of samples per prompt")
     found = [_read_group(each, num_frames) for each in sorted(folder.iterdir()) if each.is_dir()]
     if not found:
-        raise ConfigError(f"{folder} has no sub-folders: expected one for each prompt, with its samples in it")
+        raise ConfigError(f"{folder} has no subfolders: expected one subfolder of samples per prompt")
     return found
 
 
@@ -188,7 +194,7 @@ def _read_group(folder: Path, num_frames: int) -> tuple[list[str], SampleGroup]:
     samples = [read_sample(path, num_frames=num_frames) for path in files]
     sizes = {sample.shape for sample in samples}
     if len(sizes) > 1:
-        raise ConfigError(f"{folder}: the samples of a prompt must have one size, got {sorted(sizes)}")
+        raise ConfigError(f"{folder}: all samples of a prompt must have the same size, got {sorted(sizes)}")
     written = folder / "prompt.txt"
     text = _read_prompt(written) if written.is_file() else folder.name
     return [path.name for path in files], SampleGroup(Prompt(text), np.stack(samples))
@@ -201,7 +207,9 @@ def _read_prompt(path: Path) -> str:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
     if len(data) > _MAX_PROMPT:
-        raise ConfigError(f"{path}: expected the prompt of the samples beside it, at most {_MAX_PROMPT // 1024} KiB.")
+        raise ConfigError(
+            f"{path}: expected the prompt of the samples in this folder, up to {_MAX_PROMPT // 1024} KiB."
+        )
     try:
         text = data.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
@@ -209,12 +217,12 @@ def _read_prompt(path: Path) -> str:
             f"{path}: expected UTF-8 text, got other bytes at offset {error.start}. Save the file as UTF-8."
         ) from error
     if not text:
-        raise ConfigError(f"{path}: expected the prompt of the samples beside it, got none.")
+        raise ConfigError(f"{path}: expected the prompt of the samples in this folder, got an empty file.")
     return text
 
 
 def _small_world(count: int, size: int) -> tuple[list[SampleGroup], list[Any]]:
-    """Groups of rendered scenes, half of them of another caption, with their worth by the rule-based judge."""
+    """Generate groups of rendered scenes, half from another caption, with their true advantages by the oracle."""
     from flexgym.judge.calibration import full_advantages
     from flexgym.shapes.oracle import OracleJudge
     from flexgym.shapes.sampling import sample_group

@@ -1,4 +1,4 @@
-"""The dialects of pairwise judges: how they are asked, and how they answer."""
+"""Dialects of pairwise judges: the prompt template and the reply format that a judge was trained on."""
 
 from __future__ import annotations
 
@@ -9,44 +9,46 @@ from typing import Final
 from flexgym.core.errors import unknown_name
 from flexgym.judge.parser import parse_assessment
 from flexgym.judge.protocol import Outcome
-from flexgym.judge.template import Kind, Template, built_in_template
+from flexgym.judge.template import Template, built_in_template
 from flexgym.judge.verdict_parser import parse_verdict
+from flexgym.types import Modality
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """What a judge was trained to be asked, and the form of its replies.
+    """Prompt templates and reply parser of a family of judges.
 
     Attributes:
         image: name of the built-in template for two images, see `built_in_template`.
-        video: the same for two videos.
-        parse: takes the text of a reply and why it ended (``"stop"`` or ``"length"``); never raises.
+        video: name of the built-in template for two videos.
+        parse: function from the text of a reply and its finish reason (``"stop"`` or ``"length"``) to an outcome; never
+            raises.
     """
 
     image: str
     video: str
     parse: Callable[[str | None, str], Outcome]
 
-    def template(self, kind: Kind) -> Template:
-        """The built-in text below the pictures."""
-        return built_in_template(self.image if kind == "image" else self.video)
+    def template(self, modality: Modality) -> Template:
+        """Return the built-in prompt template for a pair of the given modality."""
+        return built_in_template(self.image if modality == "image" else self.video)
 
 
 FLEX = Dialect("image", "video", parse_assessment)
-"""UnifiedReward-Flex (arXiv 2602.02380): JSON with categories; judgements are assessments."""
+"""UnifiedReward-Flex (arXiv 2602.02380): JSON replies with categories, parsed as assessments."""
 
 THINK = Dialect("think_image", "think_video", parse_verdict)
-"""UnifiedReward-Think (arXiv 2505.03318): thoughts by dimension, then one line; judgements are verdicts."""
+"""UnifiedReward-Think (arXiv 2505.03318): reasoning per dimension, then a one-line answer, parsed as verdicts."""
 
 DIALECTS: Final[Mapping[str, Dialect]] = {"flex": FLEX, "think": THINK}
-"""By the name that a command takes."""
+"""Dialects by the name used on the command line."""
 
 
 def dialect_by_name(name: str) -> Dialect:
-    """One of `DIALECTS`.
+    """Return the dialect with the given name.
 
     Raises:
-        UnknownNameError: no such dialect; the message holds the nearest one.
+        UnknownNameError: if there is no such dialect; the message suggests the nearest name.
     """
     if name not in DIALECTS:
         raise unknown_name("dialect", name, DIALECTS)

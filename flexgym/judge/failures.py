@@ -1,4 +1,4 @@
-"""When failed judgements become too many to go on."""
+"""Limits on the share of failed judgments, above which a run stops."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from flexgym.core.errors import ConfigError, JudgeFailureShareError
 from flexgym.judge.protocol import JudgeFailure
 
 FEWEST_FOR_SHARE = 16
-"""With fewer judgements in a call, one unlucky reply would already be a large share of failures."""
+"""Minimum number of judgments in a call for the limit to apply; below it, one bad reply is already a large share."""
 
 
 def check_failure_limit(limit: float) -> None:
-    """Refuse a limit that is no share.
+    """Check that a limit on the failure share is between 0 and 1.
 
     Raises:
-        ConfigError: below 0 or above 1.
+        ConfigError: if it is not.
     """
     if not 0.0 <= limit <= 1.0:
         raise ConfigError(f"max_failure_share must lie between 0 and 1, got {limit}")
 
 
 def count_failures(outcomes: Sequence[Any]) -> dict[str, int]:
-    """Number of failed judgements by kind; kinds without any are left out."""
+    """Count failed judgments by kind, omitting kinds that did not occur."""
     return dict(Counter(outcome.kind for outcome in outcomes if isinstance(outcome, JudgeFailure)))
 
 
 def check_failure_share(outcomes: Sequence[Any], limit: float) -> None:
-    """Stop where too many judgements of a call failed.
+    """Raise an error if too many judgments of a call failed.
 
     Args:
-        outcomes: all judgements of the call; fewer than `FEWEST_FOR_SHARE` never stop it.
-        limit: the largest share of failures that is allowed, 0 to 1.
+        outcomes: all judgments of the call; calls with fewer than `FEWEST_FOR_SHARE` always pass.
+        limit: largest allowed share of failures, 0 to 1.
 
     Raises:
-        JudgeFailureShareError: with the failures by kind and an example of the most frequent one.
+        JudgeFailureShareError: if the limit is exceeded; the message counts failures by kind and quotes an example.
     """
     failures = [outcome for outcome in outcomes if isinstance(outcome, JudgeFailure)]
     if len(outcomes) < FEWEST_FOR_SHARE or len(failures) <= limit * len(outcomes):
@@ -44,7 +44,7 @@ def check_failure_share(outcomes: Sequence[Any], limit: float) -> None:
     kinds = Counter(failure.kind for failure in failures).most_common()
     example = next(failure for failure in failures if failure.kind == kinds[0][0])
     raise JudgeFailureShareError(
-        f"{len(failures)} of {len(outcomes)} judgements failed, more than max_failure_share {limit:.0%} allows:"
-        f" {', '.join(f'{count} {kind}' for kind, count in kinds)}. One that is {example.kind}: {example.detail}."
-        " Mend the judge before going on; set a higher max_failure_share where so many are expected."
+        f"{len(failures)} of {len(outcomes)} judgments failed, more than the {limit:.0%} allowed by max_failure_share:"
+        f" {', '.join(f'{count} {kind}' for kind, count in kinds)}. Example of {example.kind}: {example.detail}."
+        " Fix the judge, or raise max_failure_share if this failure rate is expected."
     )

@@ -11,22 +11,20 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from flexgym.core.errors import ConfigError, unknown_name
+from flexgym.core.images import MAX_PIXELS, ImageReader
 from flexgym.judge.backends.base import Picture
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
 VIDEO_SUFFIXES = frozenset({".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm"})
 
-MAX_PIXELS = 2**26
-"""Of one image or frame that is read from a file: 8192 x 8192."""
-
 MAX_FRAMES = 20_000
 """Of a video that is read from a file: eleven minutes at 30 per second."""
 
 _MEDIA_TYPES = {"jpeg": "image/jpeg", "png": "image/png"}
-_READ_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
+_IMAGES = ImageReader(error=lambda _, message: ConfigError(f"{message}."))
 _VIDEO_FORMATS = "avi,gif,matroska,mov"
 
 
@@ -117,23 +115,18 @@ def read_sample(path: str | Path, *, num_frames: int = 8) -> NDArray[np.uint8]:
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """An image file as uint8 ``[H, W, 3]``, turned upright; transparency is dropped.
+    """Read an image file upright, without its transparency.
 
     Args:
-        path: PNG, JPEG, WebP or BMP of at most 2^26 pixels.
+        path: PNG, JPEG, WebP or BMP within the bounds of `flexgym.core.images`.
+
+    Returns:
+        uint8 ``[H, W, 3]``.
 
     Raises:
-        ConfigError: missing, not readable or too large.
+        ConfigError: the file is missing, unreadable or too large.
     """
-    try:
-        with Image.open(path, formats=_READ_FORMATS) as image:
-            _check_pixels(path, image.width, image.height)
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except ConfigError:
-        raise
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        # Pillow reports broken files by all of these.
-        raise _unreadable(path, "image", error) from None
+    return np.asarray(_IMAGES.load(path))
 
 
 def read_video(path: str | Path, *, num_frames: int = 8) -> NDArray[np.uint8]:
@@ -178,18 +171,14 @@ def _decode(path: str | Path) -> Iterator[Any]:
                 _check_pixels(path, frame.width, frame.height)
                 yield frame
     except (OSError, av.FFmpegError) as error:
-        raise _unreadable(path, "video", error) from None
+        if not Path(path).is_file():
+            raise ConfigError(f"{path}: there is no such file.") from None
+        raise ConfigError(f"{path}: cannot be read as video: {error}.") from None
 
 
 def _check_pixels(path: str | Path, width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise ConfigError(f"{path}: expected at most {MAX_PIXELS} pixels, got {width} x {height}.")
-
-
-def _unreadable(path: str | Path, kind: str, error: Exception) -> ConfigError:
-    if not Path(path).is_file():
-        return ConfigError(f"{path}: there is no such file.")
-    return ConfigError(f"{path}: cannot be read as {kind}: {error}.")
 
 
 def _encode(frame: NDArray[np.uint8], inputs: Inputs) -> Picture:

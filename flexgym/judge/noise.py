@@ -1,4 +1,4 @@
-"""A judge made worse on purpose, to see what a tournament makes of noise and of a preference for a side."""
+"""Degrade a judge on purpose, to measure how tournaments cope with noise and position bias."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ _SCALES = (1e-6, 1e6)
 _HALVINGS = 60
 
 Judgement = Assessment | Verdict
-"""A judgement that did not fail."""
+"""A judgment that did not fail."""
 
 
 class NoisyJudge:
-    """Misreads what another judge sees, so that narrow verdicts turn round more often than clear ones.
+    """Add noise and position bias to another judge, so narrow verdicts flip more often than clear ones.
 
-    The first of a pair wins where ``scale * lead + preference + noise > 0``: the lead is its margin in points by the
-    other judge, the preference is for whoever stands first, and the noise is logistic, so that the chance is a sigmoid.
-    There is one draw for all verdicts about a pair: a judge that misreads a pair misreads it in every category. Its
-    scores move with what it believes to see. A verdict without dimensions has a lead of 0: its winner is drawn.
+    The sample shown first wins if ``scale * lead + preference + noise > 0``, where ``lead`` is its margin in points
+    according to the other judge, ``preference`` favors whichever sample is shown first, and ``noise`` is logistic, so
+    the win probability is a sigmoid. Each pair has one noise draw for all of its verdicts: a judge that misreads a pair
+    misreads it in every category. Scores shift along with the verdicts. A verdict without dimensions has a lead of 0,
+    so its winner is random.
 
     Args:
-        judge: who gives the verdicts.
-        accuracy: how often the better one wins, for the overall winner and for the categories, but for the preference;
-            at least 0.5. It holds on average over the pairs of the first call.
-        first_position_rate: how often the first of two equal samples wins.
-        seed: of the noise.
+        judge: the judge to degrade.
+        accuracy: probability that the better sample wins, overall and in each category, before position bias is added;
+            at least 0.5 and below 1. It is matched on average over the pairs of the first call.
+        first_position_rate: probability that the first of two equal samples wins.
+        seed: seed of the noise.
 
     Raises:
-        ConfigError: if one of the shares lies outside its bounds.
+        ConfigError: if ``accuracy`` or ``first_position_rate`` is out of range.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class NoisyJudge:
         if not 0.5 <= accuracy < 1.0:
             raise ConfigError(f"accuracy must be at least 0.5 (guessing) and below 1, got {accuracy}")
         if not 0.0 < first_position_rate < 1.0:
-            raise ConfigError(f"first_position_rate must lie between 0 and 1, got {first_position_rate}")
+            raise ConfigError(f"first_position_rate must be between 0 and 1, got {first_position_rate}")
         self.judge = judge
         self.accuracy = accuracy
         self.preference = float(logit(first_position_rate))
@@ -54,7 +55,7 @@ class NoisyJudge:
         self._scales: tuple[float, float] | None = None
 
     def assess(self, pairs: Sequence[Pair]) -> list[Outcome]:
-        """Judge every pair; failures stay as they are."""
+        """Judge every pair with added noise; failures are passed through unchanged."""
         outcomes = self.judge.assess(pairs)
         judged = [outcome for outcome in outcomes if not isinstance(outcome, JudgeFailure)]
         scales = self._scales or self._fit(judged)
@@ -65,7 +66,7 @@ class NoisyJudge:
         ]
 
     def _fit(self, judged: Sequence[Judgement]) -> tuple[float, float]:
-        """Scales of the leads overall and by category that give the accuracy; kept from the first call that has any."""
+        """Fit scales for overall and category leads to match the accuracy; kept from the first call with judgments."""
         if not judged:
             return 1.0, 1.0
         overall = [_overall_lead(judgement) for judgement in judged]
@@ -76,7 +77,7 @@ class NoisyJudge:
 
 
 def _lead(category: Category) -> float:
-    """Points by which the first leads, in the direction of the stated winner."""
+    """Return the points by which the first sample leads, signed to agree with the stated winner."""
     return (1 - 2 * category.side) * abs(category.score_margin)
 
 
@@ -87,7 +88,7 @@ def _overall_lead(judgement: Judgement) -> float:
 
 
 def _scale(leads: NDArray[np.float64], accuracy: float) -> float:
-    """The scale at which the better one wins that often, by bisection; the nearest bound where none does, 1 of none."""
+    """Find the scale that gives the accuracy by bisection; the nearest bound if none does, 1 if there are no leads."""
     if not len(leads):
         return 1.0
     low, high = np.log(_SCALES)
@@ -107,7 +108,7 @@ def _misread(judgement: Judgement, shift: float, scales: tuple[float, float]) ->
 
 
 def _misread_verdict(verdict: Verdict, points: float, winner: Label) -> Verdict:
-    """The verdict with the first sample so many points further ahead, as far as scores reach."""
+    """Move the first sample ahead by the given number of points, within the range of scores."""
     each = points / (2 * max(len(verdict.dims), 1))
     dims = tuple(
         dataclasses.replace(dim, score_1=_bounded(dim.score_1 + each), score_2=_bounded(dim.score_2 - each))
@@ -121,7 +122,7 @@ def _bounded(score: float) -> float:
 
 
 def _misread_category(category: Category, points: float) -> Category:
-    """The category with the first sample so many points further ahead, as far as scores reach."""
+    """Move the first sample ahead by the given number of points, within the range of scores."""
     each = points / (2 * len(category.dims))
     scores = [min(max(dim.score_1 + each, 0.0), SCORE_SUM) for dim in category.dims]
     dims = tuple(

@@ -1,13 +1,14 @@
-"""Reading a judge's reply: tolerant of form, strict about content.
+"""Parse assessments from judge replies: tolerant of formatting, strict about content.
 
-Where the line is drawn:
+The rules are:
 
-- Thoughts, fences, prose around the object, wrappers, the case of keys and labels, and broken syntax are form.
-- The overall winner and the three mandatory categories are content; where one of them breaks the rules, the reply is
-  refused as a whole. A personalised category counts through the overall winner alone, so a broken one is left out and
+- Formatting is ignored: reasoning before the answer, code fences, prose around the JSON object, wrapper objects, the
+  case of keys and labels, and JSON syntax errors.
+- The overall winner and the three mandatory categories are content: if one of them breaks a rule, the whole reply is
+  rejected. A personalized category affects rewards only through the overall winner, so a broken one is dropped and
   counted in `Assessment.left_out`.
-- A verdict is never guessed: not from prose, not from a reply that was cut off, not from one of two verdicts, and not
-  by a repair, which must leave every winner as it stands in the text.
+- A verdict is never guessed: not from prose, not from a truncated reply, not from one of two verdicts, and not by a
+  JSON repair that changes any winner written in the text.
 """
 
 from __future__ import annotations
@@ -26,25 +27,25 @@ from flexgym.judge.protocol import FailureKind, Outcome
 from flexgym.judge.reply import UntrustedError, nothing_found, quoted, read_reply, split_thoughts
 
 _OPENINGS = ("{", "[", "```")
-# A quotation mark, the end, or a comment must follow, since captions and prose hold braces too.
+# A quotation mark, comment, closing brace or the end must follow, since captions and prose contain braces too.
 _OBJECT_START = re.compile(r"""\{\s*(?:["'\u201c\u201d}/#]|\Z)""")
-# A winner as it stands in broken text: its key, and what ends its value (a bracket, a comment or the next key).
+# A winner in broken JSON: its key, and what ends its value (a bracket, a comment or the next key).
 _QUOTE = "[\"'\u2018\u2019\u201c\u201d]"
 _WINNER_KEY = re.compile(rf"\b(cat[\s_-]?winner|winner)\s{{0,9}}{_QUOTE}\s{{0,9}}:", re.IGNORECASE)
 _WINNER_END = re.compile(rf"[}}\]]|//|/\*|{_QUOTE}[\w\s-]{{1,40}}{_QUOTE}\s{{0,9}}:")
 _MAX_WINNER = 80
 _DECISIVE_KEYS = {"categories", "name", "dims", "score_1", "score_2", "cat_winner", "winner"}
 _VERDICT_KEYS = {"categories", "winner"}
-# Repair has no limit of its own: on a reply that fell into a loop it takes minutes. An honest one needs three looks per
-# character. The length is held down too, since some rules of the repair replace the metered text.
+# JSON repair has no limit of its own and takes minutes on a reply that fell into a loop. A normal reply needs three
+# lookups per character. The length is also limited, since some repair rules replace the metered string.
 _MAX_REPAIR = 20_000
 _MAX_LOOKS = 200_000
-# Where one reply breaks several rules, the first of these names it.
+# If a reply breaks several rules, the first of these is reported.
 _PRIORITY: tuple[FailureKind, ...] = ("echoed_template", "contradictory", "invalid")
 
 
 class _Metered(str):
-    """A text that can be looked at a limited number of times."""
+    """String that raises `UntrustedError` once more than ``_MAX_LOOKS`` characters have been read from it."""
 
     looks = 0
 
@@ -57,15 +58,15 @@ class _Metered(str):
 
 
 def parse_assessment(text: str | None, finish_reason: str = "stop") -> Outcome:
-    """Read the assessment out of a judge's reply.
+    """Parse an assessment from a judge's reply.
 
     Args:
-        text: the reply; None stands for an empty one.
-        finish_reason: ``"length"`` for a reply that was cut off. An assessment that was whole by then is kept; nothing
-            else is, and nothing is repaired.
+        text: the reply; None is treated as empty.
+        finish_reason: ``"length"`` if the reply was truncated. An assessment that is complete by then is kept;
+            otherwise the reply fails, and nothing is repaired.
 
     Returns:
-        The assessment, or a `JudgeFailure` that says why the reply cannot be trusted. Nothing is raised.
+        The assessment, or a `JudgeFailure` that explains why the reply cannot be trusted. Never raises.
     """
     return read_reply(_read, text, finish_reason)
 
@@ -85,7 +86,7 @@ def _read(text: str, cut_off: bool) -> Assessment:
 
 
 def _without_thoughts(text: str) -> str:
-    """What follows the thoughts; a reply that begins with its answer has none, whatever tags its strings hold."""
+    """Return the text after the reasoning; a reply that begins with its answer is returned whole."""
     if text.lstrip("\ufeff \t\r\n").startswith(_OPENINGS):
         return text
     return split_thoughts(text, answers_begin_with="{[`")[1]
@@ -96,21 +97,21 @@ def _plain_key(key: str) -> str:
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """An object with its keys in plain form; of a repeated key the last would silently win."""
+    """Build an object with normalized keys; reject repeated keys, since the last one would silently win."""
     data = {_plain_key(key): value for key, value in pairs}
     if len(data) < len(pairs):
         counts = Counter(_plain_key(key) for key, _ in pairs)
         if repeated := [key for key in _DECISIVE_KEYS if counts[key] > 1]:
-            raise UntrustedError("contradictory", f"the key {min(repeated)!r} stands twice in one object")
+            raise UntrustedError("contradictory", f"the key {min(repeated)!r} occurs twice in one object")
     return data
 
 
-# Line breaks in strings are form; whole numbers of any length are read without the limit of int.
+# Line breaks in strings are allowed. Parsing integers as floats avoids the limit on the digits of an int.
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=float, strict=False)
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """All JSON objects in a text, wherever they begin; raises JSONDecodeError at the first that is broken."""
+    """Yield all top-level JSON objects in a text; raise JSONDecodeError at the first broken one."""
     position = 0
     while start := _OBJECT_START.search(text, position):
         data, position = _DECODER.raw_decode(text, start.start())
@@ -118,8 +119,8 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _verdict(objects: Iterator[dict[str, Any]]) -> dict[str, Any]:
-    """The only object that bears a verdict, on its own or wrapped in others."""
-    found = [data for outermost in objects for data in _bearers(outermost)]
+    """Return the only object with verdict keys, at top level or nested in other objects."""
+    found = [data for outermost in objects for data in _verdict_objects(outermost)]
     if len(found) > 1:
         raise UntrustedError("contradictory", f"expected one overall verdict, got {len(found)}")
     if not found:
@@ -127,7 +128,8 @@ def _verdict(objects: Iterator[dict[str, Any]]) -> dict[str, Any]:
     return found[0]
 
 
-def _bearers(data: Any) -> Iterator[dict[str, Any]]:
+def _verdict_objects(data: Any) -> Iterator[dict[str, Any]]:
+    """Yield the outermost objects that contain a verdict key."""
     if isinstance(data, dict):
         if not _VERDICT_KEYS.isdisjoint(data):
             yield data
@@ -135,12 +137,13 @@ def _bearers(data: Any) -> Iterator[dict[str, Any]]:
         data = list(data.values())
     if isinstance(data, list):
         for value in data:
-            yield from _bearers(value)
+            yield from _verdict_objects(value)
 
 
 def _repaired(excerpt: str) -> Assessment:
+    """Repair broken JSON and validate it, unless the repair changes a winner."""
     if len(excerpt) > _MAX_REPAIR:
-        raise UntrustedError("unparsable", f"expected at most {_MAX_REPAIR} characters of broken JSON")
+        raise UntrustedError("unparsable", f"expected at most {_MAX_REPAIR} characters of broken JSON to repair")
     try:
         repaired = json_repair.repair_json(_Metered(excerpt), skip_json_loads=True)
         data = _verdict(_objects(repaired))
@@ -148,19 +151,19 @@ def _repaired(excerpt: str) -> Assessment:
         raise UntrustedError("unparsable", f"broken JSON that cannot be repaired: {type(error).__name__}") from error
     assessment = _validated(data)
     if Counter(_stated_winners(excerpt)) != Counter(_winners(data)):
-        raise UntrustedError("contradictory", "broken JSON in which the winners can be read in more than one way")
+        raise UntrustedError("contradictory", "broken JSON whose winners can be read in more than one way")
     return assessment
 
 
 def _stated_winners(text: str) -> Iterator[tuple[str, str]]:
-    """All winners as they stand in broken text, with their keys."""
+    """Yield all winners as written in broken JSON, with their keys."""
     for key in _WINNER_KEY.finditer(text):
         value = _WINNER_END.split(text[key.end() : key.end() + _MAX_WINNER], maxsplit=1)[0]
         yield _plain_key(key[1]), _bare(value)
 
 
 def _winners(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The same for what was read from it."""
+    """Yield all winners of a parsed reply, with their keys, for comparison with `_stated_winners`."""
     yield "winner", _bare(data["winner"])
     for category in data["categories"]:
         if isinstance(category, dict) and "cat_winner" in category:
@@ -180,7 +183,7 @@ def _validated(data: dict[str, Any]) -> Assessment:
 
 
 def _without_broken_extras(categories: Any) -> tuple[Any, int]:
-    """The categories without the personalised ones that break the rules, and the number of those."""
+    """Drop personalized categories that break a rule, and count them."""
     if not isinstance(categories, list):
         return categories, 0
     names = [str(category.get("name", "")) if isinstance(category, dict) else "" for category in categories]
@@ -198,7 +201,7 @@ def _is_category(data: Any) -> bool:
 
 
 def _broken_rule(error: ValidationError) -> UntrustedError:
-    """The gravest of the broken rules."""
+    """Return the most severe of the broken rules."""
     broken: dict[FailureKind, str] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         place = ".".join(map(str, item["loc"]))

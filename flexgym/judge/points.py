@@ -1,9 +1,9 @@
-"""Pointwise judging: each sample on its own, its reply read as a number for each axis.
+"""Pointwise judging: score each sample on its own, with one number per axis parsed from the reply.
 
-UnifiedReward 2.0 writes one line for each axis, ``Alignment Score (1-5): 2.7``; UnifiedReward 1.x (arXiv 2503.05236)
-explains itself and ends with ``Final Score: 3.5``. The line between form and content is drawn as in
-`flexgym.judge.parser`: layout, case and prose are form; a number that is missing, out of range, cut off or told in two
-ways is a failure, never a guess.
+UnifiedReward 2.0 writes one line per axis, ``Alignment Score (1-5): 2.7``. UnifiedReward 1.x (arXiv 2503.05236) writes
+an explanation that ends with ``Final Score: 3.5``. As in `flexgym.judge.parser`, formatting is ignored: layout, case
+and prose. A number that is missing, out of range, truncated or stated twice with different values is a failure, never
+a guess.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from flexgym.judge.backends.base import Backend, ChatRequest, Decoding, Reply
 from flexgym.judge.inputs import Inputs, encode_sample
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.reply import UntrustedError, nothing_found, quoted, read_reply, split_thoughts
-from flexgym.judge.template import Kind, Template, built_in_template
+from flexgym.judge.template import Template, built_in_template
 from flexgym.judge.vision_judge import ask
-from flexgym.types import SampleGroup
+from flexgym.types import Modality, SampleGroup
 
 Points = dict[str, float]
-"""Score of each axis, by the axis's name."""
+"""Scores by the name of the axis."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One number of a pointwise reply.
+    """One number in a pointwise reply.
 
     Attributes:
-        name: of the axis in scores and weights.
-        label: the words before the number.
-        lowest: of the scale.
-        highest: of the scale.
+        name: name of the axis in scores and weights.
+        label: words before the number in the reply.
+        lowest: lower end of the scale.
+        highest: upper end of the scale.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Axis:
 
 @dataclass(frozen=True)
 class Sheet:
-    """What is asked about one sample.
+    """Prompt template and expected axes for samples of one modality.
 
     Attributes:
-        template: name of the built-in text below the pictures, see `built_in_template`.
-        axes: what the reply must hold.
+        template: name of the built-in prompt template, see `built_in_template`.
+        axes: axes that the reply must contain.
     """
 
     template: str
@@ -59,19 +59,19 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Form:
-    """A form of pointwise replies.
+    """Format of pointwise replies, for images and for videos.
 
     Attributes:
-        image: what is asked about an image.
-        video: what is asked about a video.
+        image: template and axes for an image.
+        video: template and axes for a video.
     """
 
     image: Sheet
     video: Sheet
 
-    def sheet(self, kind: Kind) -> Sheet:
-        """What is asked about a sample of the kind."""
-        return self.image if kind == "image" else self.video
+    def sheet(self, modality: Modality) -> Sheet:
+        """Return the template and axes for samples of the given modality."""
+        return self.image if modality == "image" else self.video
 
 
 _ALIGNMENT = Axis("alignment", "Alignment Score")
@@ -87,15 +87,15 @@ FORMS: Final[Mapping[str, Form]] = {
         video=Sheet("final_video", (Axis("final_score", "Final Score", highest=10.0),)),
     ),
 }
-"""By name: ``"axes"`` of UnifiedReward 2.0, and ``"final_score"`` of 1.x, where the other lines of a reply explain its
-final score and are not read. The second axis is coherence for images (no glitches, no distortion) and physics for
-videos (plausible motion)."""
+"""Reply formats by name: ``"axes"`` of UnifiedReward 2.0, and ``"final_score"`` of UnifiedReward 1.x, where all lines
+but the final score are explanations and are ignored. The second axis is coherence for images (no glitches, no
+distortion) and physics for videos (plausible motion)."""
 
-# Every repetition has a bound: a reply in a loop must not take minutes.
+# Every repetition is bounded, so parsing a reply that fell into a loop stays fast.
 _MAX_VALUE = 200
 _DECORATION = r"[\s*_`\"']{0,9}"
 _PLACEHOLDER = re.compile(r"[\[<({]{0,3}\s{0,3}x(?!\w)", re.IGNORECASE)
-# Not the beginning of something else: a longer word, a decimal comma, a range or another denominator.
+# Reject a number that begins something else: a longer word, a decimal comma, a range or another denominator.
 _NUMBER = re.compile(
     r"([-+]?\d{1,30}(?:\.\d{1,30})?)"
     r"(?:[ \t*_]{0,4}(?:/|out[ \t]{1,3}of)[ \t*_]{0,4}(\d{1,3}(?:\.0)?))?"
@@ -106,7 +106,7 @@ _NUMBER = re.compile(
 
 @cache
 def _label(axis: Axis) -> re.Pattern[str]:
-    """The words of an axis up to its number; the group is the scale in brackets."""
+    """Return a pattern for the label of an axis up to its number; the group captures the scale in brackets."""
     words = r"[\s_*-]{1,5}".join(map(re.escape, axis.label.split()))
     return re.compile(
         rf"(?<![^\W_]){words}{_DECORATION}(?:\(([^()\n]{{0,40}})\))?{_DECORATION}[:=\uff1a]{_DECORATION}", re.IGNORECASE
@@ -114,47 +114,47 @@ def _label(axis: Axis) -> re.Pattern[str]:
 
 
 def parse_points(text: str | None, finish_reason: str = "stop", *, sheet: Sheet) -> Points | JudgeFailure:
-    """Read the scores out of a pointwise reply.
+    """Parse the scores from a pointwise reply.
 
     Args:
-        text: the reply; None stands for an empty one.
-        finish_reason: ``"length"`` for a reply that was cut off. Scores that were whole by then are kept.
-        sheet: what was asked.
+        text: the reply; None is treated as empty.
+        finish_reason: ``"length"`` if the reply was truncated. Scores that are complete by then are kept.
+        sheet: the axes to look for.
 
     Returns:
-        A finite number within its scale for every axis, or a `JudgeFailure` that says why the reply cannot be trusted.
-        Nothing is raised.
+        A finite number within the scale for every axis, or a `JudgeFailure` that explains why the reply cannot be
+        trusted. Never raises.
     """
     return read_reply(partial(_read, sheet=sheet), text, finish_reason)
 
 
 def _read(text: str, cut_off: bool, *, sheet: Sheet) -> Points:
     _, answer = split_thoughts(text)
-    told = {axis: _told(answer, axis, cut_off=cut_off) for axis in sheet.axes}
-    missing = [axis.label for axis, values in told.items() if not values]
-    if len(missing) == len(told):
+    stated = {axis: _stated_values(answer, axis, cut_off=cut_off) for axis in sheet.axes}
+    missing = [axis.label for axis, values in stated.items() if not values]
+    if len(missing) == len(stated):
         raise nothing_found(f"a line such as '{missing[0]}: 3.5'", answer, cut_off=cut_off)
     if missing:
         raise UntrustedError(
             "truncated" if cut_off else "invalid", f"expected one number after {missing[0]!r}, got none"
         )
-    for axis, values in told.items():
+    for axis, values in stated.items():
         if len(values) > 1:
-            raise UntrustedError("contradictory", f"{axis.label} is told as {' and '.join(map(str, sorted(values)))}")
-    return {axis.name: values.pop() for axis, values in told.items()}
+            raise UntrustedError("contradictory", f"{axis.label} is given as {' and '.join(map(str, sorted(values)))}")
+    return {axis.name: values.pop() for axis, values in stated.items()}
 
 
-def _told(answer: str, axis: Axis, *, cut_off: bool) -> set[float]:
-    """The different numbers that stand for an axis."""
+def _stated_values(answer: str, axis: Axis, *, cut_off: bool) -> set[float]:
+    """Return the distinct numbers given for an axis."""
     return {_value(answer, axis, label, cut_off=cut_off) for label in _label(axis).finditer(answer)}
 
 
 def _value(answer: str, axis: Axis, label: re.Match[str], *, cut_off: bool) -> float:
     rest = answer[label.end() : label.end() + _MAX_VALUE]
     if _PLACEHOLDER.match(rest):
-        raise UntrustedError("echoed_template", f"{axis.label}: the template was echoed in place of a number")
+        raise UntrustedError("echoed_template", f"{axis.label}: the reply repeats the template instead of a number")
     number = _NUMBER.match(rest)
-    # Of a number at the very end of a reply that was cut off, digits may be missing.
+    # A number at the very end of a truncated reply may lack digits.
     if not rest.strip() or (cut_off and number and not rest[number.end() :].strip(" ./")):
         raise UntrustedError("truncated", f"{axis.label}: the reply ends before its number does")
     if number is None:
@@ -171,18 +171,18 @@ def _value(answer: str, axis: Axis, label: re.Match[str], *, cut_off: bool) -> f
 
 
 class PointwiseJudge:
-    """A vision-language model that scores samples one by one.
+    """Vision-language model that scores samples one by one.
 
     Args:
-        backend: who runs the model.
-        form: of the replies, such as ``FORMS["axes"]``.
-        template: the text below the pictures; the form's for images or videos when None.
-        decoding: how replies are sampled; greedily when None.
-        inputs: how samples are turned into pictures; as the authors do when None.
+        backend: backend that runs the model.
+        form: reply format, such as ``FORMS["axes"]``.
+        template: prompt template; None uses the built-in one for images or videos.
+        decoding: decoding settings; None uses greedy decoding.
+        inputs: how samples are converted to model inputs; None uses the settings of the UnifiedReward authors.
 
     Attributes:
-        backend: who runs the model; whoever made it closes it.
-        form: of the replies.
+        backend: backend that runs the model. It is not closed by this class.
+        form: reply format.
     """
 
     def __init__(
@@ -201,22 +201,22 @@ class PointwiseJudge:
         self._inputs = inputs or Inputs()
 
     def assess(self, groups: Sequence[SampleGroup]) -> list[list[Points | JudgeFailure]]:
-        """Score every sample of every group with one call to the backend; each sample is encoded once.
+        """Score every sample of every group in one call to the backend; each sample is encoded once.
 
         Args:
-            groups: finished samples; those of one group stand together in the call. References are not looked at,
-                since a score on a fixed scale rises with the policy without them.
+            groups: finished samples. Requests of one group are adjacent in the call. References are ignored, since
+                scores on a fixed scale already measure progress without them.
 
         Returns:
-            One outcome per sample for each group, in order. A group holds images or videos; the axes are those of its
-            kind.
+            One outcome per sample of each group, in order. The axes are those for images or for videos, depending on
+            the group.
 
         Raises:
-            ConfigError: samples that are no images and no videos.
-            RewardError: the backend did not answer once per request.
+            ConfigError: if samples are neither images nor videos.
+            RewardError: if the backend does not return one reply per request.
         """
         requests = [self._request(group, index) for group in groups for index in range(len(group))]
-        sheets = [self.form.sheet(group_kind(group)) for group in groups]
+        sheets = [self.form.sheet(group.modality) for group in groups]
         replies = iter(ask(self.backend, requests, self._decoding))
         return [
             [_outcome(reply, sheet) for reply in islice(replies, len(group))]
@@ -224,18 +224,12 @@ class PointwiseJudge:
         ]
 
     def _request(self, group: SampleGroup, index: int) -> ChatRequest:
-        kind = group_kind(group)
-        template = self._template or built_in_template(self.form.sheet(kind).template)
+        template = self._template or built_in_template(self.form.sheet(group.modality).template)
         pictures = encode_sample(group.samples[index], self._inputs)
-        return ChatRequest(pictures, template.fill(group.prompt.text, kind, (len(pictures),)))
+        return ChatRequest(pictures, template.fill(group.prompt.text, group.modality, (len(pictures),)))
 
 
 def _outcome(reply: Reply | JudgeFailure, sheet: Sheet) -> Points | JudgeFailure:
     if isinstance(reply, JudgeFailure):
         return reply
     return parse_points(reply.text, reply.finish_reason, sheet=sheet)
-
-
-def group_kind(group: SampleGroup) -> Kind:
-    """What the samples of a group are: images with four axes in all, videos with five."""
-    return "image" if group.samples.ndim == 4 else "video"

@@ -1,4 +1,4 @@
-"""What a judge is: pairs in, one assessment, verdict or typed failure per pair out."""
+"""The judge protocol: pairs in, one assessment, verdict or typed failure per pair out."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ FailureKind = Literal[
 
 @dataclass(frozen=True)
 class JudgeFailure:
-    """A judgement that cannot be trusted; it is counted by kind and takes part in no win rate.
+    """A judgment that cannot be trusted. It is counted by kind and excluded from win rates.
 
     Attributes:
-        kind: ``unparsable`` empty, longer than any honest reply, or without the JSON object, answer tag or score that
-            was asked for; ``truncated`` cut off before it was whole; ``echoed_template`` the template's ``Image 1/2``
-            in place of a choice, or its ``X`` in place of a score; ``contradictory`` both named as the winner, more
-            than one overall verdict, or two scores for one axis; ``invalid`` any other departure from the format, such
-            as no winner, a score out of range, or scores that do not share ten points; ``refused`` the judge declined,
-            or cannot know the prompt; ``timed_out`` no reply in time; ``server_error`` no reply at all; ``raised``
-            the scorer's own code raised an error.
-        detail: one line for the log, with the place in the reply.
+        kind: what went wrong. ``unparsable``: empty, longer than any normal reply, or without the requested JSON
+            object, answer tag or score; ``truncated``: cut off before it was complete; ``echoed_template``: repeats the
+            template's ``Image 1/2`` instead of a choice, or its ``X`` instead of a score; ``contradictory``: names both
+            candidates as the winner, gives more than one overall verdict, or two scores for one axis; ``invalid``:
+            breaks the format in another way, such as no winner, a score out of range, or scores that do not sum to 10;
+            ``refused``: the judge declined, or does not support the prompt; ``timed_out``: no reply in time;
+            ``server_error``: no reply at all; ``raised``: the scorer's own code raised an error.
+        detail: one line for the log, including the location in the reply.
     """
 
     kind: FailureKind
@@ -46,7 +46,7 @@ class JudgeFailure:
 
 
 Outcome = Assessment | Verdict | JudgeFailure
-"""What becomes of one judgement: a `Verdict` from judges that know no categories."""
+"""Result of one judgment: an `Assessment`, a `Verdict` for judges without categories, or a `JudgeFailure`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +54,9 @@ class Pair:
     """Two samples of a group in the order in which the judge sees them.
 
     Attributes:
-        group: where both come from; shared by all pairs of the group, so a judge may prepare each sample once.
-        first: index of the sample shown as number 1.
-        second: index of the sample shown as number 2.
+        group: the group of both samples. All pairs of a group share it, so a judge can encode each sample once.
+        first: index of the sample shown first.
+        second: index of the sample shown second.
     """
 
     group: SampleGroup
@@ -65,23 +65,23 @@ class Pair:
 
     @property
     def prompt(self) -> Prompt:
-        """What both samples were generated for."""
+        """Return the prompt that both samples were generated for."""
         return self.group.prompt
 
     @property
     def samples(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Both samples, uint8 ``[H, W, 3]`` or ``[F, H, W, 3]`` each."""
+        """Return both samples, uint8 ``[H, W, 3]`` (image) or ``[F, H, W, 3]`` (video) each."""
         return self.group.samples[self.first], self.group.samples[self.second]
 
 
 class Judge(Protocol):
-    """Anything that can compare two samples of one prompt."""
+    """Interface of anything that can compare two samples of one prompt."""
 
     def assess(self, pairs: Sequence[Pair]) -> list[Outcome]:
         """Judge every pair.
 
         Args:
-            pairs: what to compare, of any number of groups.
+            pairs: pairs to compare, from any number of groups.
 
         Returns:
             One outcome per pair, in order. A reply that cannot be trusted is a `JudgeFailure`, not an exception.

@@ -1,4 +1,4 @@
-"""What the readers of replies share: length, thoughts, refusals, and how distrust becomes a failure."""
+"""Helpers of the reply parsers: length limit, reasoning blocks, refusals, and conversion of errors to failures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 from flexgym.judge.protocol import FailureKind, JudgeFailure
 
 MAX_CHARACTERS = 65_536
-"""Replies end at 4,096 tokens, some 20,000 characters; three times that is no honest reply."""
+"""Maximum length of a reply. Replies are limited to 4,096 tokens, about 20,000 characters; this is three times that."""
 
 _THOUGHT = re.compile(r"[\s\ufeff]*<think(?:ing)?>", re.IGNORECASE)
 _END_OF_THOUGHT = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
@@ -23,10 +23,10 @@ _Read = TypeVar("_Read")
 
 
 class UntrustedError(Exception):
-    """Why a reply is refused; `read_reply` turns it into a failure, so no caller of a parser sees it.
+    """Error for a reply that cannot be trusted; `read_reply` converts it to a `JudgeFailure`, so callers never see it.
 
     Attributes:
-        kind: of the failure.
+        kind: kind of the failure.
     """
 
     def __init__(self, kind: FailureKind, detail: str) -> None:
@@ -37,21 +37,21 @@ class UntrustedError(Exception):
 def read_reply(
     read: Callable[[str, bool], _Read], text: str | None, finish_reason: str = "stop"
 ) -> _Read | JudgeFailure:
-    """Read a reply of honest length.
+    """Parse a reply and convert parsing errors to failures.
 
     Args:
-        read: takes the text and whether it was cut off; raises `UntrustedError` for what it refuses.
-        text: the reply; None stands for an empty one.
-        finish_reason: ``"length"`` for a reply that was cut off.
+        read: parser that takes the text and whether it was truncated; raises `UntrustedError` to reject the reply.
+        text: the reply; None is treated as empty.
+        finish_reason: ``"length"`` if the reply was truncated.
 
     Returns:
-        What was read, or the failure.
+        The result of ``read``, or a `JudgeFailure` if the reply is too long, nested too deeply or rejected.
     """
     text = text or ""
     try:
         if len(text) > MAX_CHARACTERS:
             raise UntrustedError("unparsable", f"expected at most {MAX_CHARACTERS} characters, got {len(text)}")
-        # A reply can hold half of a surrogate pair, which no file can.
+        # A reply can contain a lone surrogate, which cannot be encoded as UTF-8.
         return read(text.encode("utf-8", "replace").decode(), finish_reason == "length")
     except UntrustedError as failure:
         kind, detail = failure.kind, str(failure)
@@ -62,48 +62,54 @@ def read_reply(
 
 
 def split_thoughts(text: str, *, answers_begin_with: str = "<") -> tuple[str, str]:
-    """The thoughts of a reply and what follows them; the opening tag may be missing, as it can be part of the prompt.
+    """Split a reply into its reasoning and the answer after it.
+
+    The opening tag may be missing, since it can be part of the prompt.
 
     Args:
         text: the reply.
-        answers_begin_with: the characters of which one follows a closing tag that stands alone, unless a line break or
-            nothing does; a closing tag in a repeated caption, which other words follow, then ends no thoughts.
+        answers_begin_with: characters with which an answer can begin. Without an opening tag, a closing tag counts only
+            if one of these, a line break or the end follows, so that a closing tag inside a repeated caption does not
+            count.
+
+    Returns:
+        The reasoning (empty if there is none) and the remaining text.
 
     Raises:
-        UntrustedError: the thoughts never end.
+        UntrustedError: if the reasoning is opened but never closed.
     """
     opened = _THOUGHT.match(text)
     lone = rf"{_END_OF_THOUGHT.pattern}(?=\s*(?:\n|[{re.escape(answers_begin_with)}]|\Z))"
     end = _END_OF_THOUGHT.search(text) if opened else re.search(lone, text, re.IGNORECASE)
     if opened and not end:
-        raise UntrustedError("truncated", "the thoughts never end")
+        raise UntrustedError("truncated", "the reasoning never ends")
     if not end:
         return "", text
     return text[opened.end() if opened else 0 : end.start()], text[end.end() :]
 
 
 def nothing_found(expected: str, answer: str, *, cut_off: bool) -> UntrustedError:
-    """The error about an answer that does not hold what was asked for.
+    """Create the error for an answer that does not contain what was asked for.
 
     Args:
-        expected: what that is, in words.
-        answer: what the judge wrote after its thoughts.
-        cut_off: whether the reply was.
+        expected: description of what was asked for.
+        answer: the text after the reasoning.
+        cut_off: True if the reply was truncated.
     """
     if is_refusal(answer):
         return UntrustedError("refused", f"the judge declined: {quoted(answer)}")
     if cut_off:
         return UntrustedError("truncated", f"the reply ends before {expected}: {quoted(answer[-40:])}")
     if not answer.strip():
-        return UntrustedError("unparsable", "the reply holds no text")
+        return UntrustedError("unparsable", "the reply contains no text")
     return UntrustedError("unparsable", f"expected {expected}, got {quoted(answer)}")
 
 
 def is_refusal(text: str) -> bool:
-    """Whether a text begins as one that declines does."""
+    """Return True if the text starts like a refusal."""
     return _REFUSAL.match(text) is not None
 
 
 def quoted(text: str) -> str:
-    """The beginning of a text in quotation marks, without characters that cannot be printed."""
+    """Return the beginning of a text in quotation marks, with unprintable characters escaped."""
     return repr(text.strip()[: _MAX_DETAIL // 2])

@@ -1,4 +1,4 @@
-"""Assessments, rankings and calibrations as tables for a terminal."""
+"""Terminal tables for assessments, rankings and calibrations."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from flexgym.types import GroupScores
 if TYPE_CHECKING:
     from flexgym.judge.calibration import CalibrationReport
 
-_MARKS = ("green", "blue")
+_COLORS = ("green", "blue")
 _REPORTED = ("first_position_rate", "majority_agrees", "consistent_categories", "consistent_totals", "failure_share")
-_CONTRADICTED = "  its scores say otherwise"
+_CONTRADICTED = "  contradicted by its scores"
 
 
 def outcome_report(caption: str, outcome: Outcome) -> RenderableType:
-    """A judgement as a person reads it: winner, then what stands behind it; a failure as what it is.
+    """Render a judgment as a panel: the winner and the scores behind it, or the failure.
 
     Args:
-        caption: what both candidates were judged against.
-        outcome: what became of the judgement.
+        caption: caption that both candidates were judged against.
+        outcome: the judgment.
     """
     title = plain(f"{caption}")
     if isinstance(outcome, JudgeFailure):
         return Panel(plain(f"{outcome.kind}: {outcome.detail}"), title=title, border_style="red")
-    winner = Text.assemble("Winner: ", plain(outcome.winner, f"bold {_MARKS[outcome.side]}"))
+    winner = Text.assemble("Winner: ", plain(outcome.winner, f"bold {_COLORS[outcome.side]}"))
     if isinstance(outcome, Verdict):
         winner.append("" if outcome.consistent else _CONTRADICTED, "yellow")
         return Panel(Group(winner, _score_table(outcome.dims)), title=title)
@@ -43,7 +43,7 @@ def outcome_report(caption: str, outcome: Outcome) -> RenderableType:
 
 
 def _category_table(category: Category) -> Table:
-    title = Text.assemble(plain(category.name), "  ", plain(category.cat_winner, f"bold {_MARKS[category.side]}"))
+    title = Text.assemble(plain(category.name), "  ", plain(category.cat_winner, f"bold {_COLORS[category.side]}"))
     if not category.consistent:
         title.append(_CONTRADICTED, "yellow")
     table = _score_table(category.dims)
@@ -55,10 +55,10 @@ def _category_table(category: Category) -> Table:
 def _score_table(dims: Sequence[Dimension] | Sequence[VerdictDimension]) -> Table:
     table = Table()
     table.add_column("criterion", ratio=2)
-    table.add_column("1", justify="right", style=_MARKS[0])
-    table.add_column("2", justify="right", style=_MARKS[1])
-    table.add_column("what the first shows", ratio=3)
-    table.add_column("what the second shows", ratio=3)
+    table.add_column("1", justify="right", style=_COLORS[0])
+    table.add_column("2", justify="right", style=_COLORS[1])
+    table.add_column("reason for the first", ratio=3)
+    table.add_column("reason for the second", ratio=3)
     for dim in dims:
         scores = plain(f"{dim.score_1:g}"), plain(f"{dim.score_2:g}")
         table.add_row(plain(dim.name), *scores, plain(dim.reason_1), plain(dim.reason_2))
@@ -66,12 +66,12 @@ def _score_table(dims: Sequence[Dimension] | Sequence[VerdictDimension]) -> Tabl
 
 
 def ranking_report(caption: str, names: Sequence[str], scores: GroupScores) -> Table:
-    """The samples of a prompt from the best to the worst.
+    """Render the samples of a prompt as a table, best first.
 
     Args:
         caption: the prompt.
-        names: of the G samples.
-        scores: of the tournament.
+        names: names of the G samples.
+        scores: scores of the group, from a tournament.
     """
     table = Table("", "sample", "reward", *scores.terms, title=plain(caption), title_justify="left")
     order = np.argsort(-np.nan_to_num(scores.rewards, nan=-np.inf), kind="stable")
@@ -80,20 +80,20 @@ def ranking_report(caption: str, names: Sequence[str], scores: GroupScores) -> T
         table.add_row(str(rank), plain(names[index]), *(f"{value:.3f}" for value in values))
     if scores.failures:
         failures = ", ".join(f"{count} {kind}" for kind, count in sorted(scores.failures.items()))
-        table.caption = f"{sum(scores.failures.values())} of {len(scores.assessments)} judgements failed: {failures}"
+        table.caption = f"{sum(scores.failures.values())} of {len(scores.assessments)} judgments failed: {failures}"
     return table
 
 
 def calibration_report(report: CalibrationReport) -> RenderableType:
-    """What a judge is like, and what every tournament makes of it."""
+    """Render the figures of a judge and the fidelity of every tournament as tables."""
     judge = Table(
-        "the judge", "", title=f"{report.groups} groups, {report.comparisons} judgements", title_justify="left"
+        "the judge", "", title=f"{report.groups} groups, {report.comparisons} judgments", title_justify="left"
     )
     judge.add_row("flip rate", f"{report.flip_rate:.3f}")
     judge.add_row("cyclic triads", f"{report.cyclic_triads:.3f}")
     for name in _REPORTED:
         if np.isnan(report.agreement[name]):
-            continue  # a judge has either categories or totals
+            continue  # a judge reports either categories or totals
         judge.add_row(name.replace("_", " "), f"{report.agreement[name]:.3f}")
     table = Table("tournament", "calls per group", "cosine", "true cosine", "Kendall tau", "unscored")
     for row in report.rows:
@@ -103,5 +103,5 @@ def calibration_report(report: CalibrationReport) -> RenderableType:
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Text of a stranger for a terminal: no markup, and no character that steers the terminal."""
+    """Create terminal text from untrusted input: without markup, and with control characters replaced by spaces."""
     return Text("".join(each if each.isprintable() else " " for each in text), style=style)

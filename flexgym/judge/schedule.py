@@ -1,7 +1,7 @@
-"""Schedules: which samples of a group meet, and which of the two is shown first.
+"""Schedules decide which samples of a group are compared, and which of the two is shown first.
 
-A judge prefers a side. In every schedule but `AllUnbalanced` each sample stands first about as often as second, so that
-the preference cancels at no extra cost.
+Judges have a position bias. In every schedule but `AllUnbalanced`, each sample is shown first about as often as second,
+so the bias cancels out at no extra cost.
 """
 
 from __future__ import annotations
@@ -14,67 +14,67 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.core.choice import check_count, make_choice
 from flexgym.core.errors import ConfigError
+from flexgym.core.options import check_count, make_choice
 from flexgym.judge.aggregation import win_rates
 
 Pairs = NDArray[np.intp]
-"""int ``[M, 2]``: index of the sample shown first, index of the one shown second."""
+"""int ``[M, 2]``: indices of the samples shown first and second."""
 
 
 class Schedule(ABC):
-    """Who meets whom in one group, in one round or in several that follow on each other's verdicts."""
+    """Choice of the pairs to compare in one group, in one round or in several that depend on earlier verdicts."""
 
     @property
     def num_rounds(self) -> int:
-        """How often `draw` is called."""
+        """Return the number of rounds, which is the number of calls to `draw`."""
         return 1
 
     @abstractmethod
     def draw(
         self, group_size: int, rng: np.random.Generator, *, played: Pairs, wins: NDArray[np.float64]
     ) -> NDArray[np.intp]:
-        """The pairs of the next round.
+        """Draw the pairs of the next round.
 
         Args:
-            group_size: G, at least 2.
-            rng: the group's own, for all of its rounds.
+            group_size: number of samples G, at least 2.
+            rng: random generator of the group, used for all of its rounds.
             played: int ``[M, 2]``, the pairs of earlier rounds.
-            wins: ``[M]``, 1.0 where the first of the pair won, 0.0 where the second did, NaN where judging failed.
+            wins: ``[M]``, 1.0 if the first of the pair won, 0.0 if the second did, NaN if the judgment failed.
 
         Returns:
-            int ``[m, 2]``; may be empty when nobody is left to meet.
+            int ``[m, 2]``; empty if there is nothing left to compare.
         """
 
 
 @dataclass(frozen=True)
 class All(Schedule):
-    """Every pair once, in G (G - 1) / 2 comparisons."""
+    """Compare every pair once, in G (G - 1) / 2 comparisons."""
 
     def draw(
         self, group_size: int, rng: np.random.Generator, *, played: Pairs, wins: NDArray[np.float64]
     ) -> NDArray[np.intp]:
-        """See `all_pairs`."""
+        """Return every pair once with balanced positions, see `all_pairs`."""
         return all_pairs(group_size)
 
 
 @dataclass(frozen=True)
 class AllUnbalanced(Schedule):
-    """Every pair once and the lower index always first, as in the authors' code; for comparison, not for use."""
+    """Compare every pair once with the lower index always first, as the authors' code does; use only to compare."""
 
     def draw(
         self, group_size: int, rng: np.random.Generator, *, played: Pairs, wins: NDArray[np.float64]
     ) -> NDArray[np.intp]:
-        """The combinations of two in their usual order."""
+        """Return all combinations of two samples in lexicographic order."""
         return np.stack(np.triu_indices(group_size, 1), axis=1)
 
 
 @dataclass(frozen=True)
 class Regular(Schedule):
-    """Every sample meets ``k`` others, drawn anew for each group, in k G / 2 comparisons.
+    """Compare every sample with ``k`` others, drawn at random for each group, in k G / 2 comparisons.
 
     Attributes:
-        k: opponents of each sample; in a group with no more of them everyone meets everyone.
+        k: number of opponents of each sample; smaller groups compare every pair.
     """
 
     k: int = 6
@@ -85,15 +85,15 @@ class Regular(Schedule):
     def draw(
         self, group_size: int, rng: np.random.Generator, *, played: Pairs, wins: NDArray[np.float64]
     ) -> NDArray[np.intp]:
-        """A circle of the samples in random order, on which each meets its nearest neighbours.
+        """Place the samples on a circle in random order and compare each with its nearest neighbors.
 
         Raises:
-            ConfigError: when k and the group size are both odd, since one sample would be left over.
+            ConfigError: if k and the group size are both odd, since one sample would be left over.
         """
         degree = min(self.k, group_size - 1)
         if degree * group_size % 2:
             raise ConfigError(
-                f"regular({self.k}) leaves one of {group_size} samples over: take regular({self.k + 1}) or an even"
+                f"regular({self.k}) leaves one of {group_size} samples over: use regular({self.k + 1}) or an even"
                 " group_size"
             )
         return rng.permutation(group_size)[_circle(group_size, degree)]
@@ -101,12 +101,13 @@ class Regular(Schedule):
 
 @dataclass(frozen=True)
 class Swiss(Schedule):
-    """Rounds in which neighbours in the ranking so far meet, in about ``rounds`` G / 2 comparisons.
+    """Compare neighbors in the current ranking over several rounds, in about ``rounds`` G / 2 comparisons.
 
-    Each round waits for the verdicts of the last. No two meet twice; who has no opponent left in a round sits it out.
+    Each round waits for the verdicts of the previous one. No pair is compared twice; a sample without a remaining
+    opponent skips the round.
 
     Attributes:
-        rounds: comparisons of each sample, at most.
+        rounds: number of rounds, which is the maximum number of comparisons per sample.
     """
 
     rounds: int = 4
@@ -116,13 +117,13 @@ class Swiss(Schedule):
 
     @property
     def num_rounds(self) -> int:
-        """As set."""
+        """Return the number of rounds, as configured."""
         return self.rounds
 
     def draw(
         self, group_size: int, rng: np.random.Generator, *, played: Pairs, wins: NDArray[np.float64]
     ) -> NDArray[np.intp]:
-        """Everyone in the order of win rates meets the next one that is still unknown."""
+        """Go through the samples by win rate and pair each with the next one that it has not met."""
         rates = np.nan_to_num(win_rates(played, wins[:, None], group_size)[:, 0], nan=0.5)
         ranking = np.lexsort((rng.random(group_size), -rates)).tolist()
         firsts, seconds = (np.bincount(played[:, side], minlength=group_size) for side in (0, 1))
@@ -130,7 +131,8 @@ class Swiss(Schedule):
             ranking.remove(max(reversed(ranking), key=lambda sample: firsts[sample] + seconds[sample]))
         met = np.zeros((group_size, group_size), dtype=bool)
         met[played, played[:, ::-1]] = True
-        # Who stood first less often does so now. Chance decides between equals: their rank would favour the better one.
+        # Show first whichever sample has been first less often; break ties at random, since rank order would favor the
+        # stronger one.
         seniority = firsts - seconds + 0.5 * rng.random(group_size)
         drawn = []
         while ranking:
@@ -144,7 +146,7 @@ class Swiss(Schedule):
 
 @dataclass(frozen=True)
 class Anchor(Schedule):
-    """Everyone meets the same ``m`` samples, drawn from the group, in about m G comparisons.
+    """Compare every sample with the same ``m`` anchors, drawn from the group, in about m G comparisons.
 
     Attributes:
         m: number of anchors.
@@ -158,7 +160,7 @@ class Anchor(Schedule):
     def draw(
         self, group_size: int, rng: np.random.Generator, *, played: Pairs, wins: NDArray[np.float64]
     ) -> NDArray[np.intp]:
-        """The first m of a random order meet all that come after them."""
+        """Shuffle the samples and compare the first m with all that come after them."""
         pairs = np.stack(np.triu_indices(group_size, 1), axis=1)
         pairs = pairs[pairs[:, 0] < self.m]
         turned = pairs.sum(axis=1) % 2 == 0
@@ -172,50 +174,51 @@ SCHEDULES: Mapping[str, type[Schedule]] = {
     "regular": Regular,
     "swiss": Swiss,
 }
-"""The schedules by the name that a recipe uses."""
+"""Schedules by the name used in recipes."""
 
 
 def make_schedule(value: Schedule | str | Mapping[str, Any]) -> Schedule:
-    """The schedule that a setting names.
+    """Build the schedule named by a setting.
 
     Args:
-        value: such as ``"all"``, ``"regular(6)"`` or ``{"name": "swiss", "rounds": 4}``, or a schedule.
+        value: a name such as ``"all"`` or ``"regular(6)"``, a mapping such as ``{"name": "swiss", "rounds": 4}``, or a
+            schedule, which is returned unchanged.
 
     Raises:
-        ConfigError: in no such form, or a number that cannot work.
-        UnknownNameError: no schedule or setting of that name.
+        ConfigError: if the value has none of these forms, or a number is out of range.
+        UnknownNameError: if no schedule or setting has the given name.
     """
     return make_choice("schedule", value, base=Schedule, known=SCHEDULES)  # type: ignore[type-abstract]
 
 
 def all_pairs(group_size: int) -> NDArray[np.intp]:
-    """Every pair of a group once, with balanced sides.
+    """Return every pair of a group once, with balanced positions.
 
-    Sample i stands first against the next (G-1)//2 samples around the circle. With an odd G each stands first exactly
-    as often as second; with an even G everyone has an odd number of comparisons, and both counts differ by one.
+    Sample i is shown first against the next (G - 1) // 2 samples around a circle. With an odd G, each sample is shown
+    first exactly as often as second; with an even G, the two counts differ by one.
 
     Args:
-        group_size: G, at least 2.
+        group_size: number of samples G, at least 2.
 
     Returns:
-        int ``[G*(G-1)/2, 2]``: index of the sample shown first, index of the one shown second.
+        int ``[G * (G - 1) / 2, 2]``: indices of the samples shown first and second.
 
     Raises:
-        ConfigError: if the group is too small to compare anything.
+        ConfigError: if the group has fewer than two samples.
     """
     check_group_size(group_size)
     return _circle(group_size, group_size - 1)
 
 
 def reference_pairs(group_size: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Each sample i against its reference, which has the index G + i; they take turns in standing first.
+    """Pair each sample i with its reference, which has index G + i; samples and references alternate in being first.
 
     Args:
-        group_size: G.
-        rng: says who begins, so that an odd group favours neither in the long run.
+        group_size: number of samples G.
+        rng: decides which one is shown first in the first pair, so odd groups are balanced on average.
 
     Returns:
-        int ``[G, 2]``.
+        int ``[G, 2]``: indices shown first and second.
     """
     samples = np.arange(group_size)
     pairs = np.stack([samples, samples + group_size], axis=1)
@@ -224,22 +227,22 @@ def reference_pairs(group_size: int, rng: np.random.Generator) -> NDArray[np.int
 
 
 def check_group_size(group_size: int) -> None:
-    """Refuse a group in which there is nothing to compare.
+    """Check that a group has at least two samples to compare.
 
     Raises:
-        ConfigError: below 2.
+        ConfigError: if it has fewer.
     """
     if group_size < 2:
         raise ConfigError(f"a tournament needs group_size >= 2, got {group_size}")
 
 
 def _circle(group_size: int, degree: int) -> NDArray[np.intp]:
-    """On a circle, each sample first against the ``degree // 2`` ahead; with an odd degree, also who faces whom."""
+    """Pair samples on a circle with the ``degree // 2`` next ones; with an odd degree, also with the opposite one."""
     samples, steps = np.arange(group_size), np.arange(1, degree // 2 + 1)
     pairs = np.stack([np.repeat(samples, len(steps)), np.add.outer(samples, steps).ravel() % group_size], axis=1)
     if degree % 2 == 0:
         return pairs
     near = samples[: group_size // 2]
     facing = np.stack([near, near + group_size // 2], axis=1)
-    # They take turns in standing first.
+    # Alternate which of two opposite samples is shown first.
     return np.concatenate([pairs, np.where((near % 2 == 0)[:, None], facing, facing[:, ::-1])])

@@ -1,4 +1,4 @@
-"""Starting vLLM as a judge server: its command line, a health check, and an end."""
+"""Run vLLM as a judge server: build its command line, wait until it is healthy, and stop it."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ _LOG_LINES = 30
 
 
 class ServerStartError(FlexGymError, RuntimeError):
-    """The judge server died or did not get ready in time; the message ends with the last lines of its log."""
+    """Raised if the judge server dies or does not become ready in time; the message ends with the tail of its log."""
 
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """How a judge is served.
+    """Options of a vLLM judge server.
 
     Attributes:
         source: a checkpoint folder, a hub id, or the name of the embedded judge.
-        name: what requests call the model; the last part of ``source`` by default.
-        host: the address to listen on. Anyone who reaches it may use the judge, so by default this machine alone.
-        port: to listen on.
-        max_model_len: longest prompt and reply together, in tokens; the checkpoint's own by default. Lower needs less
-            memory.
-        max_pictures: most pictures in one request: 2 for images, twice the frames for videos; by default as many as the
-            checkpoint's `JudgeConfig` asks for.
-        data_parallel_size: copies of the model, one GPU each; better for a judge of 8B than splitting it.
-        gpu_memory_utilization: share of each GPU that vLLM takes.
-        picture_cache_gb: memory for preprocessed pictures, for each copy.
-        dtype: of the weights; ``"auto"`` is what the checkpoint was saved in.
-        enforce_eager: start sooner and run slower.
-        extra: further words for ``vllm serve``.
-        executable: the ``vllm`` command; the one beside this Python or on the path by default.
+        name: model name to use in requests; the last part of ``source`` by default.
+        host: address to listen on. Anyone who can reach it can use the judge, so the default is this machine only.
+        port: port to listen on.
+        max_model_len: maximum length of prompt and reply together, in tokens; the checkpoint's limit by default. A
+            lower value needs less memory.
+        max_pictures: maximum number of images per request: 2 for image pairs, twice the number of frames for videos;
+            by default the value given by the checkpoint's `JudgeConfig`.
+        data_parallel_size: number of model replicas, one GPU each; faster than sharding for a judge of 8B parameters.
+        gpu_memory_utilization: fraction of each GPU's memory that vLLM allocates.
+        picture_cache_gb: memory for preprocessed images per replica, in GB.
+        dtype: data type of the weights; ``"auto"`` uses the checkpoint's.
+        enforce_eager: disable compilation and CUDA graphs, which starts faster but runs slower.
+        extra: additional arguments of ``vllm serve``.
+        executable: the ``vllm`` command; by default the one next to this Python or on the PATH.
     """
 
     source: str
@@ -68,9 +68,11 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         if not 0 < self.port < 65536:
-            raise ConfigError(f"port must lie between 1 and 65535, got {self.port}")
+            raise ConfigError(f"port must be between 1 and 65535, got {self.port}")
         if not 0.0 < self.gpu_memory_utilization <= 1.0:
-            raise ConfigError(f"gpu_memory_utilization must lie above 0 and up to 1, got {self.gpu_memory_utilization}")
+            raise ConfigError(
+                f"gpu_memory_utilization must be above 0 and at most 1, got {self.gpu_memory_utilization}"
+            )
         for name in ("max_pictures", "data_parallel_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -78,22 +80,23 @@ class ServeOptions:
 
     @property
     def url(self) -> str:
-        """Base address of the server's OpenAI-compatible interface."""
+        """Return the base URL of the server's OpenAI-compatible API."""
         return f"http://{self.host}:{self.port}/v1"
 
 
 def serve_command(options: ServeOptions) -> list[str]:
-    """The command line of ``vllm serve`` for a judge.
+    """Build the ``vllm serve`` command line for a judge.
 
-    The checkpoint's sampling defaults are switched off, since a judge must repeat itself, and so is the long thinking
-    of Qwen3.5 kinds. Prefixes and pictures that pairs share are cached, and replies tell how much of a prompt was.
+    The checkpoint's sampling defaults are disabled, since a judge must be reproducible, and so is the thinking mode of
+    Qwen3.5 models. Prefixes and images shared by several pairs are cached, and replies report how many prompt tokens
+    came from the cache.
 
     Args:
-        options: how to serve.
+        options: server options.
 
     Raises:
-        ConfigError: there is no ``vllm`` command.
-        CheckpointError: there is no such checkpoint.
+        ConfigError: if the ``vllm`` command is not found.
+        CheckpointError: if the checkpoint does not exist.
     """
     source = str(locate_judge(options.source))
     check_source(source)
@@ -123,27 +126,27 @@ def serve_command(options: ServeOptions) -> list[str]:
 
 @contextmanager
 def running_server(options: ServeOptions, *, log: Path, limit: float = 900.0) -> Iterator[subprocess.Popen[bytes]]:
-    """A judge server, ready when the block begins and gone when it ends.
+    """Run a judge server that is ready when the block begins and stopped when it ends.
 
     Args:
-        options: how to serve.
-        log: where its output goes.
-        limit: seconds it may take to get ready; loading and compiling an 8B model takes minutes.
+        options: server options.
+        log: file for the server's output.
+        limit: maximum time until the server is ready, in seconds; loading and compiling an 8B model takes minutes.
 
     Yields:
-        The process.
+        The server process.
 
     Raises:
-        ConfigError: there is no ``vllm`` command, or the port is taken.
-        ServerStartError: it died or was not ready in time.
+        ConfigError: if the ``vllm`` command is not found, or the port is in use.
+        ServerStartError: if the server dies or is not ready in time.
     """
     command = serve_command(options)
     _check_port(options)
     log.parent.mkdir(parents=True, exist_ok=True)
-    # vLLM reports its use to its makers unless it is asked not to.
+    # vLLM sends usage statistics unless they are disabled.
     environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1"}
     with log.open("wb") as output:
-        # A session of its own, so that the engine processes end with the server.
+        # Start a new session, so the engine processes end together with the server.
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
@@ -155,41 +158,41 @@ def running_server(options: ServeOptions, *, log: Path, limit: float = 900.0) ->
 
 
 def serve(options: ServeOptions, *, log: Path, limit: float = 900.0) -> int:
-    """Serve a judge until the server ends or the caller interrupts.
+    """Serve a judge until the server exits or the caller interrupts.
 
     Args:
-        options: how to serve.
-        log: where the server's output goes.
-        limit: seconds it may take to get ready.
+        options: server options.
+        log: file for the server's output.
+        limit: maximum time until the server is ready, in seconds.
 
     Returns:
         The server's exit status.
 
     Raises:
-        ConfigError: there is no ``vllm`` command, or the port is taken.
-        ServerStartError: it died or was not ready in time.
+        ConfigError: if the ``vllm`` command is not found, or the port is in use.
+        ServerStartError: if the server dies or is not ready in time.
     """
     with running_server(options, log=log, limit=limit) as process:
         return process.wait()
 
 
 def _executable(name: str) -> str:
-    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    found = shutil.which(name, path=beside)
+    search_path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    found = shutil.which(name, path=search_path)
     if found is None:
         raise ConfigError(
-            f"there is no {name!r} command beside {sys.executable} or on the path: pip install 'flexgym[vllm]', or give"
+            f"command {name!r} not found next to {sys.executable} or on the PATH: pip install 'flexgym[vllm]', or give"
             " the command of another environment, such as /envs/vllm/bin/vllm"
         )
     return found
 
 
 def _check_port(options: ServeOptions) -> None:
-    """Refuse a port on which something answers already: its health would be taken for the new server's."""
+    """Raise ConfigError if the port is in use, since its health check would be taken for the new server's."""
     with socket.socket() as probe:
         probe.settimeout(1.0)
         if probe.connect_ex((options.host, options.port)) == 0:
-            raise ConfigError(f"something listens on {options.host}:{options.port} already: choose another port")
+            raise ConfigError(f"{options.host}:{options.port} already has a server: choose another port")
 
 
 def _wait_until_healthy(process: subprocess.Popen[bytes], options: ServeOptions, *, log: Path, limit: float) -> None:
@@ -197,7 +200,7 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], options: ServeOptions,
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise ServerStartError(
-                f"the judge server ended with status {process.returncode} before it was ready; {_last_lines(log)}"
+                f"the judge server exited with status {process.returncode} before it was ready; {_last_lines(log)}"
             )
         if _is_healthy(options):
             return
@@ -214,11 +217,11 @@ def _is_healthy(options: ServeOptions) -> bool:
 
 def _last_lines(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
-    return "\n".join([f"the end of {log}:", *lines])
+    return "\n".join([f"last lines of {log}:", *lines])
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server and its engines, first politely."""
+    """Stop the server and its engines, first with SIGTERM and then with SIGKILL."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, sign)

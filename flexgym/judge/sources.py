@@ -1,4 +1,4 @@
-"""Where a judge's checkpoint lies, and how it was trained to be asked."""
+"""Locate judge checkpoints and read the settings they were trained with."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flexgym.core.errors import CheckpointError, ConfigError, built_settings
+from flexgym.core.errors import CheckpointError, ConfigError
+from flexgym.core.options import built_settings
 from flexgym.judge.inputs import Inputs
 
 EMBEDDED_JUDGE = "shapes-judge"
-"""Name of the small judge that ships with the package; it knows the small world alone."""
+"""Name of the small judge that ships with the package; it only supports the small world."""
 
 CONFIG_NAME = "judge_config.json"
-"""A file of a checkpoint folder with the fields of `JudgeConfig`."""
+"""Name of the file in a checkpoint folder that stores the fields of `JudgeConfig`."""
 
 _CHECKPOINTS = Path(__file__).parents[1] / "shapes" / "checkpoints"
 _MAX_BYTES = 64 * 1024
@@ -24,12 +25,12 @@ _Source = TypeVar("_Source")
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """How a checkpoint was trained to be asked; what a user sets counts more.
+    """Settings that a judge checkpoint was trained with; settings given by the user take precedence.
 
     Attributes:
         inputs: fields of `flexgym.judge.inputs.Inputs` by name, such as the number of frames.
-        decoding: fields of `flexgym.judge.backends.base.Decoding` by name, such as the length of replies.
-        batch_size: requests that the transformers backend answers at once.
+        decoding: fields of `flexgym.judge.backends.base.Decoding` by name, such as the maximum length of replies.
+        batch_size: number of requests that the transformers backend processes at once.
     """
 
     inputs: Mapping[str, Any] = field(default_factory=dict)
@@ -38,28 +39,28 @@ class JudgeConfig:
 
     @property
     def max_pictures(self) -> int:
-        """Most pictures in one request: the frames of two videos.
+        """Return the maximum number of images per request, which is the number of frames of two videos.
 
         Raises:
-            UnknownNameError, ConfigError: `inputs` are none.
+            UnknownNameError, ConfigError: if ``inputs`` is not valid.
         """
         return 2 * built_settings("inputs", Inputs, self.inputs).num_frames
 
 
 def locate_judge(source: _Source) -> _Source | Path:
-    """The folder behind `EMBEDDED_JUDGE`; any other source as it is."""
+    """Return the folder of the embedded judge if ``source`` names it; return any other source unchanged."""
     return _CHECKPOINTS / "judge" if source == EMBEDDED_JUDGE else source
 
 
 def picture_limit(source: Any, most: int | None) -> dict[str, int]:
-    """The limit that vLLM sets to what one request may show.
+    """Return vLLM's limit on images and videos per request.
 
     Args:
-        source: the judge.
-        most: pictures; as many as the judge's own configuration asks for when None.
+        source: folder or hub id of the judge.
+        most: maximum number of images; None uses the judge's own configuration.
 
     Raises:
-        ConfigError: fewer than one picture.
+        ConfigError: if the limit is below 1.
     """
     most = read_judge_config(source).max_pictures if most is None else most
     if most < 1:
@@ -68,15 +69,15 @@ def picture_limit(source: Any, most: int | None) -> dict[str, int]:
 
 
 def read_judge_config(source: Any) -> JudgeConfig:
-    """The settings that a checkpoint folder carries; the defaults for all that is no folder or carries none.
+    """Read the settings stored in a checkpoint folder; return the defaults if there are none.
 
     Args:
-        source: whatever names a judge: a folder, a hub id, addresses, a backend.
+        source: anything that names a judge: a folder, hub id, server addresses or a backend.
 
     Raises:
-        CheckpointError: the file is too large, or no JSON object.
-        UnknownNameError: it holds a setting that there is none of; the message holds the nearest one.
-        ConfigError: a value that cannot work.
+        CheckpointError: if the file is too large or is not a JSON object.
+        UnknownNameError: if the file has an unknown setting; the message suggests the nearest name.
+        ConfigError: if a value is not valid.
     """
     located = locate_judge(source)
     if isinstance(located, Sequence) and not isinstance(located, str) and len(located) == 1:

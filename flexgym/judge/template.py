@@ -1,4 +1,4 @@
-"""The text that stands below the pictures: what the judge is to do, with the caption as data inside."""
+"""Prompt templates: the instructions after the images, with the caption inserted as data."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 from flexgym.core.errors import ConfigError
-
-Kind = Literal["image", "video"]
+from flexgym.types import Modality
 
 PROMPT = "{prompt}"
-"""Where the caption goes, as a JSON string with its quotation marks."""
+"""Placeholder for the caption, which is inserted as a JSON string including its quotation marks."""
 
 PICTURES = "{pictures}"
-"""Where it is said which pictures belong to which candidate; a template may do without."""
+"""Optional placeholder for the sentences that say which images belong to which candidate."""
 
 MAX_BYTES = 64 * 1024
 
@@ -25,13 +23,13 @@ _FOLDER = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Template:
-    """A text with places for the caption and for a description of the pictures.
+    """Prompt template with placeholders for the caption and for a description of the images.
 
     Attributes:
-        text: holds ``{prompt}``, and ``{pictures}`` if it likes; other braces mean nothing.
+        text: text that contains ``{prompt}`` and optionally ``{pictures}``; other braces have no meaning.
 
     Raises:
-        ConfigError: no place for the caption.
+        ConfigError: if the placeholder for the caption is missing.
     """
 
     text: str
@@ -39,37 +37,38 @@ class Template:
     def __post_init__(self) -> None:
         if PROMPT not in self.text:
             raise ConfigError(
-                f"prompt template: expected {PROMPT} where the caption goes, found none. It is replaced by the caption "
-                f"as a JSON string, quotation marks included."
+                f"prompt template: expected {PROMPT} where the caption goes, found none. It is replaced by the caption"
+                " as a JSON string, including its quotation marks."
             )
 
-    def fill(self, caption: str, kind: Kind, counts: tuple[int, ...]) -> str:
-        """The text for one request.
+    def fill(self, caption: str, modality: Modality, counts: tuple[int, ...]) -> str:
+        """Fill in the template for one request.
 
-        The caption goes in last and is not looked at again, as a JSON string: neither quotation marks, braces nor line
-        breaks in it end it. ``<`` is escaped too, since a tokenizer takes ``<|im_end|>`` for the end of the message.
+        The caption is inserted last, as a JSON string, and is not scanned for placeholders, so quotation marks, braces
+        and line breaks in it cannot end it. ``<`` is escaped as well, since a tokenizer would read ``<|im_end|>`` as
+        the end of the message.
 
         Args:
-            caption: what the candidates were generated for.
-            kind: of the candidates.
-            counts: how many pictures each candidate has, of a pair or of one alone.
+            caption: caption that the candidates were generated for.
+            modality: modality of the candidates.
+            counts: number of images per candidate, for a pair or for a single sample.
         """
-        # Half a surrogate pair cannot be sent as UTF-8.
+        # Lone surrogates cannot be encoded as UTF-8.
         sendable = caption.encode("utf-8", "replace").decode("utf-8")
         quoted = json.dumps(sendable, ensure_ascii=False).replace("<", "\\u003c")
-        return self.text.replace(PICTURES, describe_pictures(kind, counts)).replace(PROMPT, quoted)
+        return self.text.replace(PICTURES, describe_pictures(modality, counts)).replace(PROMPT, quoted)
 
 
-def describe_pictures(kind: Kind, counts: tuple[int, ...]) -> str:
-    """The sentences that say which pictures belong to which candidate.
+def describe_pictures(modality: Modality, counts: tuple[int, ...]) -> str:
+    """Describe which images of the message belong to which candidate.
 
     Args:
-        kind: of the candidates.
-        counts: how many pictures each of them has, of a pair or of one alone.
+        modality: modality of the candidates.
+        counts: number of images per candidate, for a pair or for a single sample.
     """
     if len(counts) == 1:
-        return _describe_one(kind, counts[0])
-    if kind == "image":
+        return _describe_one(modality, counts[0])
+    if modality == "image":
         return "The first picture of this message is Image 1, the second is Image 2."
     first, second = counts
     return (
@@ -78,8 +77,8 @@ def describe_pictures(kind: Kind, counts: tuple[int, ...]) -> str:
     )
 
 
-def _describe_one(kind: Kind, count: int) -> str:
-    if kind == "image":
+def _describe_one(modality: Modality, count: int) -> str:
+    if modality == "image":
         return "It is the picture of this message."
     if count == 1:
         return "The picture of this message is its only frame."
@@ -88,25 +87,26 @@ def _describe_one(kind: Kind, count: int) -> str:
 
 @cache
 def built_in_template(name: str) -> Template:
-    """A template of this package.
+    """Load a prompt template that ships with the package.
 
     Args:
-        name: of its file; ``"image"`` and ``"video"`` have the categories and JSON keys of UnifiedReward-Flex.
+        name: name of its file without extension; ``"image"`` and ``"video"`` use the categories and JSON keys of
+            UnifiedReward-Flex.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: if there is no such file.
     """
     return read_template(_FOLDER / f"{name}.txt")
 
 
 def read_template(path: str | Path) -> Template:
-    """A template from a file, such as one with the wording that a checkpoint was trained on.
+    """Read a prompt template from a file, such as the wording that a checkpoint was trained on.
 
     Args:
-        path: UTF-8 text of at most 64 KiB that holds ``{prompt}``.
+        path: UTF-8 text file of at most 64 KiB that contains ``{prompt}``.
 
     Raises:
-        ConfigError: missing, empty, too large, not UTF-8, or without a place for the caption.
+        ConfigError: if the file is missing, empty, too large, not UTF-8, or lacks the placeholder.
     """
     try:
         with Path(path).open("rb") as file:

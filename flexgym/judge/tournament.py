@@ -1,14 +1,14 @@
-"""Tournaments: a schedule of comparisons in every group, and how their verdicts become its rewards.
+"""Tournaments: compare the samples of a group by a schedule, and convert the verdicts to rewards.
 
-The group reward of Pref-GRPO with UnifiedReward-Flex (arXiv 2602.02380, section 3.3.2, Eq. 9-11)::
+The group reward of Pref-GRPO with UnifiedReward-Flex (arXiv 2602.02380, section 3.3.2, Eq. 9-11) is::
 
     R_d(i)       = share of the comparisons of i in which i wins category d
     R_dim(i)     = mean of R_d(i) over the three anchor categories
     R_overall(i) = share of the comparisons of i that i wins overall
 
-The paper divides by G - 1; here the shares are taken over the comparisons whose judgement is valid, which is the same
-when all pairs meet and none failed. Personalised categories count through the overall winner, as in the paper. Where
-the verdicts know no categories (UnifiedReward-Think), R_dim is R_overall, so that alpha makes no difference.
+The paper divides by G - 1. Here the shares are taken over the valid comparisons, which is the same if all pairs are
+compared and none fails. As in the paper, personalized categories affect rewards only through the overall winner. If the
+verdicts have no categories (UnifiedReward-Think), R_dim equals R_overall, so alpha has no effect.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.core.choice import describe
-from flexgym.core.errors import ConfigError, RewardError, built_settings, unknown_name
+from flexgym.core.errors import ConfigError, RewardError, unknown_name
+from flexgym.core.options import built_settings, describe
 from flexgym.judge.aggregation import WinRate, make_aggregation, pair_wins, win_rates
 from flexgym.judge.assessment import ANCHOR_KEYWORDS
 from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
@@ -35,12 +35,12 @@ from flexgym.types import GroupScores, SampleGroup
 
 @dataclass(frozen=True)
 class Variant:
-    """What the paper and its authors' code do differently with verdicts.
+    """Differences between the paper and its authors' code in how verdicts become rewards.
 
     Attributes:
-        category_weights: of the anchors A, B and C in R_dim.
-        failures_tie: whether a failed judgement is half an overall win for both, in place of no comparison.
-        decimals: to which R_dim and R_overall are rounded; None leaves them exact.
+        category_weights: weights of the anchors A, B and C in R_dim.
+        failures_tie: count a failed judgment as half an overall win for both samples instead of as no comparison.
+        decimals: number of decimals that R_dim and R_overall are rounded to; None does not round.
     """
 
     category_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -52,28 +52,30 @@ VARIANTS: Mapping[str, Variant] = {
     "paper": Variant(),
     "authors_code": Variant(category_weights=(1.0, 0.7, 0.7), failures_tie=True, decimals=3),
 }
-"""By name. The authors' code (Pref-GRPO, fastvideo/rewards/unifiedreward_flex.py) tells categories apart by the words
-that the judge chose for them and weighs them by first appearance; here they are the recognised anchors. The weights are
-those for images; for videos it takes 1, 1, 1. To do all as it does, take the schedule ``"all_unbalanced"`` as well, and
-the advantages of the same name in `flexgym.flow.advantage.ADVANTAGES`."""
+"""Variants by name. The authors' code (Pref-GRPO, fastvideo/rewards/unifiedreward_flex.py) identifies categories by the
+names that the judge gives them and weights them in order of first appearance; here the weights apply to the recognized
+anchors. The weights are those for images; for videos the authors use 1, 1, 1. To follow the authors' code fully, also
+use the schedule ``"all_unbalanced"`` and the advantages ``"authors_code"`` in `flexgym.flow.advantage.ADVANTAGES`."""
 
 
 @dataclass(frozen=True)
 class Tournament:
-    """Who meets whom, and how verdicts become the rewards of a group.
+    """Settings of the comparisons within a group and of the rewards computed from them.
 
     Attributes:
         schedule: ``"all"``, ``"regular(k)"``, ``"swiss(rounds)"`` or ``"anchor(m)"``, see `flexgym.judge.schedule`.
-        both_orders: judge every pair a second time with the sides exchanged. Twice the price: for the same number of
-            calls, more opponents with balanced sides give a better advantage. Meant for evaluation and calibration.
+        both_orders: also judge every pair in reverse order, which doubles the number of calls. For the same number of
+            calls, more opponents with balanced positions give better advantages, so use this for evaluation and
+            calibration only.
         aggregation: ``"win_rate"``, ``"bradley_terry"`` or ``"margin"``, see `flexgym.judge.aggregation`.
         variant: ``"paper"`` or ``"authors_code"``, see `VARIANTS`.
-        alpha: weight of R_dim; R_overall has the rest. 0.7 is the paper's choice.
-        category_weights: of the anchors A, B and C in R_dim; the variant's when None.
-        min_comparisons: a sample with fewer valid comparisons is left unscored (NaN); where the schedule has not so
-            many for it, all of them are asked for.
-        max_failure_share: above this share of failed judgements in a call, `judge_groups` raises; 1.0 never does.
-        seed: of schedules that draw. The same group gets the same pairs, wherever and however often it is judged.
+        alpha: weight of R_dim; R_overall has weight 1 - alpha. The paper uses 0.7.
+        category_weights: weights of the anchors A, B and C in R_dim; None uses the variant's.
+        min_comparisons: samples with fewer valid comparisons are left unscored (NaN). If the schedule gives a sample
+            fewer comparisons than this, all of them must be valid.
+        max_failure_share: share of failed judgments in a call above which `judge_groups` raises; 1.0 disables the
+            check.
+        seed: seed of random schedules. A group always gets the same pairs, wherever and however often it is judged.
     """
 
     schedule: Schedule | str | Mapping[str, Any] = "all"
@@ -93,7 +95,7 @@ class Tournament:
             raise unknown_name("variant of the tournament", self.variant, VARIANTS)
         if not 0.0 <= self.alpha <= 1.0:
             raise ConfigError(
-                f"alpha must lie between 0 (overall winner only) and 1 (categories only), got {self.alpha}"
+                f"alpha must be between 0 (overall winner only) and 1 (categories only), got {self.alpha}"
             )
         if self.min_comparisons < 1:
             raise ConfigError(f"min_comparisons must be at least 1, got {self.min_comparisons}")
@@ -101,13 +103,13 @@ class Tournament:
         weights = self.anchor_weights
         if len(weights) != len(ANCHOR_KEYWORDS) or not (weights >= 0.0).all() or not 0.0 < weights.sum() < np.inf:
             raise ConfigError(
-                "category_weights must be three numbers of at least 0, not all 0, for the categories A, B and C; got"
+                "category_weights must be three non-negative numbers, not all 0, for the categories A, B and C; got"
                 f" {self.category_weights}"
             )
 
     @property
     def label(self) -> str:
-        """What differs from the defaults in a few words, schedule first, such as ``"regular(6), both orders"``."""
+        """Return a short label of the non-default settings, schedule first, such as ``"regular(6), both orders"``."""
         parts = [describe(self.schedule)]
         parts += ["both orders"] if self.both_orders else []
         parts += [describe(self.aggregation)] if self.aggregation != "win_rate" else []
@@ -116,20 +118,20 @@ class Tournament:
 
     @property
     def anchor_weights(self) -> NDArray[np.float64]:
-        """Weights of the anchor categories, as set or by the variant, float64 ``[3]``."""
+        """Return the weights of the anchor categories, as configured or from the variant, float64 ``[3]``."""
         weights = VARIANTS[self.variant].category_weights if self.category_weights is None else self.category_weights
         return np.asarray(weights, dtype=np.float64)
 
 
 def make_tournament(settings: Tournament | Mapping[str, Any] | None) -> Tournament:
-    """A tournament from a recipe.
+    """Build a tournament from a recipe.
 
     Args:
-        settings: the fields of `Tournament` by name; None is the paper's.
+        settings: fields of `Tournament` by name; None for the settings of the paper.
 
     Raises:
-        ConfigError: a value that cannot work.
-        UnknownNameError: no such setting; the message holds the nearest one.
+        ConfigError: for a value that cannot work.
+        UnknownNameError: for an unknown setting; the message names the nearest one.
     """
     if isinstance(settings, Tournament):
         return settings
@@ -139,26 +141,26 @@ def make_tournament(settings: Tournament | Mapping[str, Any] | None) -> Tourname
 def tournament_scores(
     pairs: NDArray[np.intp], outcomes: Sequence[Outcome], group_size: int, *, tournament: Tournament | None = None
 ) -> GroupScores:
-    """The rewards of a group from the judgements of its pairs.
+    """Compute the rewards of a group from the judgments of its pairs.
 
     Args:
-        pairs: int ``[M, 2]``, who stood first and who second; indices from G on are references.
-        outcomes: the M judgements, in the order of ``pairs``.
-        group_size: G.
-        tournament: the settings; the paper's when None.
+        pairs: int ``[M, 2]``, indices of the samples shown first and second; indices from G on are references.
+        outcomes: the M judgments, in the order of ``pairs``.
+        group_size: number of samples G.
+        tournament: the settings; None uses the paper's.
 
     Returns:
-        Terms ``dim`` and ``overall`` (R_dim and R_overall) with weights alpha and 1 - alpha, their weighted sum as the
-        rewards, failures by kind, and all outcomes as assessments. A sample with too few valid comparisons is NaN.
-        Comparisons with references take no part in these; they make the win rate against the reference. Of a judge
-        without categories both terms are the same.
+        Terms ``dim`` and ``overall`` (R_dim and R_overall) with weights alpha and 1 - alpha, their weighted sum as
+        rewards, the failures by kind, and all outcomes as assessments. Samples with too few valid comparisons are NaN.
+        Comparisons with references do not affect these values; they give the win rate against the reference. For a
+        judge without categories, both terms are equal.
 
     Raises:
-        RewardError: if there is not one judgement per pair.
+        RewardError: if there is not exactly one judgment per pair.
     """
     settings = tournament or Tournament()
     if len(outcomes) != len(pairs):
-        raise RewardError(f"expected one judgement per pair ({len(pairs)}), got {len(outcomes)}")
+        raise RewardError(f"expected one judgment per pair ({len(pairs)}), got {len(outcomes)}")
     within: NDArray[np.bool_] = pairs.max(axis=1) < group_size
     own = [outcome for outcome, is_own in zip(outcomes, within, strict=True) if is_own]
     overall, dim = _group_terms(pairs[within], own, group_size, settings=settings)
@@ -177,7 +179,7 @@ def tournament_scores(
 def _group_terms(
     pairs: NDArray[np.intp], outcomes: Sequence[Outcome], group_size: int, *, settings: Tournament
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """R_overall and R_dim, ``[G]`` each."""
+    """Compute R_overall and R_dim, float64 ``[G]`` each."""
     aggregation, variant = make_aggregation(settings.aggregation), VARIANTS[settings.variant]
     verdicts = aggregation.verdicts(outcomes)
     if variant.failures_tie:
@@ -188,7 +190,7 @@ def _group_terms(
     rates[valid < np.minimum(settings.min_comparisons, scheduled)] = np.nan
     weights = settings.anchor_weights
     overall, dim = rates[:, 0], rates[:, 1:] @ weights / weights.sum()
-    # A term that is NaN throughout would take its weight out of the advantage, not leave it to the other.
+    # A term that is NaN throughout would drop its weight from the advantage instead of passing it to the other term.
     if any(isinstance(outcome, Verdict) for outcome in outcomes):
         dim = np.where(np.isnan(dim), overall, dim)
     if variant.decimals is None:
@@ -197,27 +199,27 @@ def _group_terms(
 
 
 def _reference_rates(pairs: NDArray[np.intp], outcomes: Sequence[Outcome], group_size: int) -> NDArray[np.float32]:
-    """Win rate of each sample over its comparisons with its reference, ``[G]``."""
+    """Compute each sample's win rate over the comparisons with its reference, float32 ``[G]``."""
     against = pairs.max(axis=1) >= group_size
     rates = win_rates(pairs[against], pair_wins(outcomes)[against, :1], 2 * group_size)
     return rates[:group_size, 0].astype(np.float32)
 
 
 class _Bracket:
-    """The tournament of one group while it is played."""
+    """State of the tournament of one group while it is played."""
 
     def __init__(self, group: SampleGroup, tournament: Tournament) -> None:
         check_group_size(len(group))
         self.size, self.tournament = len(group), tournament
         self.group = group.joined()
-        # From the content and not from the place among the groups, which changes with the number of learners.
+        # Seed from the content rather than the index of the group, which depends on the number of learners.
         content = (group.prompt.text.encode(errors="surrogatepass"), group.samples[0].tobytes())
         self.rng = np.random.default_rng([tournament.seed, *map(zlib.crc32, content)])
         self.pairs = np.empty((0, 2), dtype=np.intp)
         self.outcomes: list[Outcome] = []
 
     def draw(self) -> list[Pair]:
-        """The pairs of the next round, those with the same first sample together, so that a prefix cache helps."""
+        """Draw the pairs of the next round, sorted by their first sample so that a prefix cache can be reused."""
         own = self.pairs.max(axis=1) < self.size
         wins = pair_wins(self.outcomes)[:, 0]
         drawn = make_schedule(self.tournament.schedule).draw(
@@ -235,20 +237,21 @@ class _Bracket:
 def judge_groups(
     judge: Judge, groups: Sequence[SampleGroup], *, tournament: Tournament | None = None
 ) -> list[GroupScores]:
-    """Hold a tournament in every group, with one call to the judge for each round of all of them.
+    """Run a tournament in every group, with one call to the judge per round for all groups together.
 
     Args:
-        judge: who compares.
-        groups: finished samples, G >= 2 each; sizes may differ. With references, each sample also meets its own.
-        tournament: the settings; the paper's when None.
+        judge: the judge to compare samples with.
+        groups: finished samples, G >= 2 each; sizes may differ. If a group has references, each sample is also
+            compared with its own reference.
+        tournament: the settings; None uses the paper's.
 
     Returns:
         One `GroupScores` per group; its k-th assessment belongs to the k-th row of its ``pairs``.
 
     Raises:
-        ConfigError: if a group holds a single sample.
-        JudgeFailureShareError: if too many judgements failed, see `flexgym.judge.failures.check_failure_share`.
-        RewardError: if the judge does not answer once per pair.
+        ConfigError: if a group has fewer than two samples.
+        JudgeFailureShareError: if too many judgments fail, see `flexgym.judge.failures.check_failure_share`.
+        RewardError: if the judge does not return one outcome per pair.
     """
     settings = tournament or Tournament()
     brackets = [_Bracket(group, settings) for group in groups]
@@ -266,5 +269,5 @@ def judge_groups(
 def _assess(judge: Judge, pairs: list[Pair]) -> Iterator[Outcome]:
     outcomes = judge.assess(pairs)
     if len(outcomes) != len(pairs):
-        raise RewardError(f"the judge must answer once per pair: expected {len(pairs)} outcomes, got {len(outcomes)}")
+        raise RewardError(f"the judge must return one outcome per pair: expected {len(pairs)}, got {len(outcomes)}")
     return iter(outcomes)

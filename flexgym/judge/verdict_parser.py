@@ -1,7 +1,7 @@
-"""Reading the reply of a judge that thinks aloud and answers in one line: tolerant of form, strict about content.
+"""Parse verdicts from replies with reasoning and a one-line answer: tolerant of formatting, strict about content.
 
-The line is drawn as in `flexgym.judge.parser`. The winner is content and comes from the ``<answer>`` tag alone, never
-from prose, totals or thoughts. The dimensions explain it: one whose scores cannot be read is left out and counted.
+The rules are those of `flexgym.judge.parser`. The winner is content and is read only from the ``<answer>`` tag, never
+from prose, totals or reasoning. Dimensions explain the winner; those without readable scores are dropped and counted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flexgym.judge.protocol import FailureKind, JudgeFailure
 from flexgym.judge.reply import UntrustedError, is_refusal, nothing_found, quoted, read_reply, split_thoughts
 from flexgym.judge.verdict import TOP_SCORE, Verdict, VerdictDimension
 
-# Every repetition that can overlap with its neighbours has a bound: a reply in a loop must not take minutes.
+# Repetitions that can overlap with their neighbors are bounded, so parsing a reply that fell into a loop stays fast.
 _TAG = re.compile(r"<\s{0,9}(/?)\s{0,9}answer\s{0,9}>", re.IGNORECASE)
 _BETTER = re.compile(
     r"(.{1,60}?)\s{1,9}is\s{1,9}(?:the\s{1,9})?better(?:\s{1,9}(?:image|video|one))?[\s.!*_`\"']{0,9}",
@@ -34,14 +34,14 @@ _KINDS: dict[str, FailureKind] = {"echoed_template": "echoed_template", "contrad
 
 
 def parse_verdict(text: str | None, finish_reason: str = "stop") -> Verdict | JudgeFailure:
-    """Read the verdict out of a judge's reply.
+    """Parse a verdict from a judge's reply.
 
     Args:
-        text: the reply, ``<think>...</think><answer>Image 1 is better</answer>``; None stands for an empty one.
-        finish_reason: ``"length"`` for a reply that was cut off. A verdict that was whole by then is kept.
+        text: the reply, ``<think>...</think><answer>Image 1 is better</answer>``; None is treated as empty.
+        finish_reason: ``"length"`` if the reply was truncated. A verdict that is complete by then is kept.
 
     Returns:
-        The verdict, or a `JudgeFailure` that says why the reply cannot be trusted. Nothing is raised.
+        The verdict, or a `JudgeFailure` that explains why the reply cannot be trusted. Never raises.
     """
     return read_reply(_read, text, finish_reason)
 
@@ -51,7 +51,7 @@ def _read(text: str, cut_off: bool) -> Verdict:
     tags = list(_TAG.finditer(rest))
     winners = [_winner(answer) for answer in _answers(rest, tags)]
     if len({winner[-1] for winner in winners}) > 1:
-        raise UntrustedError("contradictory", f"{len(winners)} answers that name both candidates")
+        raise UntrustedError("contradictory", f"{len(winners)} answers that name different candidates")
     if not winners:
         raise _no_answer(rest, tags, cut_off)
     dims, left_out = _dimensions(thoughts or rest[: tags[0].start()])
@@ -59,7 +59,7 @@ def _read(text: str, cut_off: bool) -> Verdict:
 
 
 def _answers(text: str, tags: list[re.Match[str]]) -> Iterator[str]:
-    """What stands between an opening tag and the closing tag that comes next."""
+    """Yield the text between each opening tag and the closing tag directly after it."""
     for opening, closing in itertools.pairwise(tags):
         if closing[1] and not opening[1]:
             yield text[opening.end() : closing.start()]
@@ -85,7 +85,7 @@ def _winner(answer: str) -> Label:
 
 
 def _dimensions(text: str) -> tuple[tuple[VerdictDimension, ...], int]:
-    """The dimensions with a score for each candidate, and the number of those without."""
+    """Parse the dimensions that have a score for each candidate, and count those that do not."""
     totals = _TOTALS.search(text)
     body = text[: totals.start()] if totals else text
     read = [_dimension(heading[1], block) for heading, block in _parts(body, _HEADING)]
@@ -94,7 +94,7 @@ def _dimensions(text: str) -> tuple[tuple[VerdictDimension, ...], int]:
 
 
 def _dimension(name: str, block: str) -> VerdictDimension | None:
-    """A dimension from the text under its heading; None where a score is missing, too high, or told in two ways."""
+    """Parse a dimension from the text under its heading; None if a score is missing, too high or ambiguous."""
     scores: dict[str, float] = {}
     reasons: dict[str, str] = {}
     for match, rest in _parts(block, _SCORE):
@@ -108,7 +108,7 @@ def _dimension(name: str, block: str) -> VerdictDimension | None:
 
 
 def _parts(text: str, pattern: re.Pattern[str]) -> list[tuple[re.Match[str], str]]:
-    """What a pattern finds, each with the text up to the next."""
+    """Return all matches of a pattern, each with the text up to the next match."""
     found = list(pattern.finditer(text))
     ends = [*(match.start() for match in found), len(text)][1:]
     return [(match, text[match.end() : end]) for match, end in zip(found, ends, strict=True)]

@@ -1,4 +1,4 @@
-"""The judge that looks: pairs become chat requests with pictures, replies become judgements."""
+"""Judge that queries a vision-language model: pairs become chat requests with images, replies become judgments."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from flexgym.judge.backends.base import Backend, ChatRequest, Decoding, Picture,
 from flexgym.judge.dialect import FLEX, Dialect
 from flexgym.judge.inputs import Inputs, encode_sample
 from flexgym.judge.protocol import JudgeFailure, Outcome, Pair
-from flexgym.judge.template import Kind, Template
-from flexgym.types import SampleGroup
+from flexgym.judge.template import Template
+from flexgym.types import Modality, SampleGroup
 
 Pictures = tuple[Picture, ...]
 
 
 class VisionJudge:
-    """A vision-language model as a `Judge`.
+    """Vision-language model as a `Judge`.
 
     Args:
-        backend: who runs the model.
-        dialect: how the model is asked and how it answers; that of UnifiedReward-Flex by default.
-        template: the text below the pictures; the dialect's for images or videos when None.
-        decoding: how replies are sampled; greedily when None.
-        inputs: how samples are turned into pictures; as the authors of UnifiedReward-Flex do when None.
+        backend: backend that runs the model.
+        dialect: prompt templates and reply format; UnifiedReward-Flex by default.
+        template: prompt template; None uses the dialect's for images or videos.
+        decoding: decoding settings; None uses greedy decoding.
+        inputs: how samples are converted to model inputs; None uses the settings of UnifiedReward-Flex.
 
     Attributes:
-        backend: who runs the model; whoever made it closes it.
+        backend: backend that runs the model. It is not closed by this class.
     """
 
     def __init__(
@@ -53,15 +53,15 @@ class VisionJudge:
         """Judge every pair, see `Judge.assess`; each sample of a group is encoded once.
 
         Raises:
-            ConfigError: a sample that is no image and no video.
-            RewardError: the backend did not answer once per request.
+            ConfigError: if a sample is neither an image nor a video.
+            RewardError: if the backend does not return one reply per request.
         """
         return self._judge(
             [
                 self._request(
                     pair.prompt.text,
                     (self._pictures(pair.group, pair.first), self._pictures(pair.group, pair.second)),
-                    kind=sample_kind(pair.samples[0]),
+                    modality=pair.group.modality,
                 )
                 for pair in pairs
             ]
@@ -71,34 +71,34 @@ class VisionJudge:
         """Judge two samples that may differ in size and length.
 
         Args:
-            caption: what both are judged against.
+            caption: caption that both are judged against.
             first: uint8 ``[H, W, 3]`` for an image, ``[F, H, W, 3]`` for a video.
-            second: of the same kind.
+            second: a sample of the same modality.
 
         Raises:
-            ConfigError: an image against a video, or a sample that is neither.
+            ConfigError: if one is an image and the other a video, or a sample is neither.
         """
-        kinds = sample_kind(first), sample_kind(second)
-        if kinds[0] != kinds[1]:
-            raise ConfigError(f"expected two images or two videos, got one {kinds[0]} and one {kinds[1]}.")
+        modality, other = _modality(first), _modality(second)
+        if modality != other:
+            raise ConfigError(f"expected two images or two videos, got one {modality} and one {other}.")
         both = encode_sample(first, self._inputs), encode_sample(second, self._inputs)
-        return self._judge([self._request(caption, both, kind=kinds[0])])[0]
+        return self._judge([self._request(caption, both, modality=modality)])[0]
 
-    def _request(self, caption: str, both: tuple[Pictures, Pictures], *, kind: Kind) -> ChatRequest:
-        template = self._template or self._dialect.template(kind)
+    def _request(self, caption: str, both: tuple[Pictures, Pictures], *, modality: Modality) -> ChatRequest:
+        template = self._template or self._dialect.template(modality)
         first, second = both
-        return ChatRequest(first + second, template.fill(caption, kind, (len(first), len(second))))
+        return ChatRequest(first + second, template.fill(caption, modality, (len(first), len(second))))
 
     def _pictures(self, group: SampleGroup, index: int) -> Pictures:
-        """The pictures of a sample, encoded once for as long as its group lives."""
+        """Encode a sample, cached for the lifetime of its group."""
         key = id(group)
         if key not in self._encoded:
             self._encoded[key] = {}
             weakref.finalize(group, self._encoded.pop, key, None).atexit = False
-        mine = self._encoded[key]
-        if index not in mine:
-            mine[index] = encode_sample(group.samples[index], self._inputs)
-        return mine[index]
+        cached = self._encoded[key]
+        if index not in cached:
+            cached[index] = encode_sample(group.samples[index], self._inputs)
+        return cached[index]
 
     def _judge(self, requests: Sequence[ChatRequest]) -> list[Outcome]:
         parse = self._dialect.parse
@@ -108,26 +108,28 @@ class VisionJudge:
         ]
 
 
-def sample_kind(sample: NDArray[np.uint8]) -> Kind:
-    """What a sample is: an image with three axes, a video with four."""
+def _modality(sample: NDArray[np.uint8]) -> Modality:
+    """Return ``"image"`` if the sample has three axes, otherwise ``"video"``."""
     return "image" if sample.ndim == 3 else "video"
 
 
 def ask(backend: Backend, requests: Sequence[ChatRequest], decoding: Decoding) -> list[Reply | JudgeFailure]:
-    """Send requests in one call.
+    """Send all requests to a backend in one call.
 
     Args:
-        backend: who answers.
-        requests: those of one group together.
-        decoding: how replies are sampled.
+        backend: backend that runs the model.
+        requests: the requests; those of one group must be adjacent.
+        decoding: decoding settings.
 
     Returns:
         One reply or failure per request, in order.
 
     Raises:
-        RewardError: the backend did not answer once per request.
+        RewardError: if the backend does not return one reply per request.
     """
     replies = backend.complete(requests, decoding)
     if len(replies) != len(requests):
-        raise RewardError(f"the backend must answer once per request: {len(requests)} asked, {len(replies)} told")
+        raise RewardError(
+            f"the backend must return one reply per request: {len(requests)} requests, {len(replies)} replies"
+        )
     return replies

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from flexgym.core.errors import GeneratorError
-from flexgym.first_frame import FirstFrame
-from flexgym.generators.base import FlowGenerator, decode_rows
+from flexgym.generators.autoencoder import decode_rows
+from flexgym.generators.base import FlowGenerator
 from flexgym.planning.settings import PlanSettings
 from flexgym.planning.tracing import Trace, trace
 from flexgym.policy import FlowPolicy
 from flexgym.replay import replay_loss, replay_step
-from flexgym.types import Prompt
+from flexgym.types import FirstFrame, Prompt
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ def _arrange(generator: FlowGenerator, settings: PlanSettings) -> None:
     if settings.gradient_checkpointing:
         generator.weights.checkpoint_gradients()
     else:
-        for module in generator.denoisers().values():
+        for module in generator.denoisers.values():
             if getattr(module, "is_gradient_checkpointing", False):
-                module.disable_gradient_checkpointing()
+                module.disable_gradient_checkpointing()  # type: ignore[operator]  # nn.Module has any attribute
     if settings.vae_tiling:
-        generator.tile_autoencoder()
+        generator.autoencoder.tile()
     elif getattr(generator.pipe.vae, "use_tiling", False):
         generator.pipe.vae.disable_tiling()
 
@@ -102,7 +102,7 @@ class Rehearsal:
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        self._there = [*tensors_of(generator), *generator.encoded_text, *gradients]
+        self._there = [*tensors_of(generator), *generator.text.cached(), *gradients]
         self._optimizer = torch.optim.AdamW(parameters, foreach=foreach)
         self._decoded = {} if decoded is None else decoded
         self._traces: dict[Any, Trace] = {}
@@ -118,7 +118,7 @@ class Rehearsal:
         step = torch.no_grad()(partial(_one_step, policy, settings))
         optimiser, state = self._optimiser()
         return Work(
-            text=bytes_of(self.generator.encoded_text),
+            text=bytes_of(self.generator.text.cached()),
             step=self._once(self._traces, ("step", *sizes), step),
             decoding=self._once(self._decoded, (rows, settings.vae_tiling), decode),
             decoded=rows,
@@ -133,8 +133,8 @@ class Rehearsal:
                 done[key] = trace(work, self._there)
             except (NotImplementedError, RuntimeError) as error:
                 raise GeneratorError(
-                    f"{self.generator.name} reads values of its inputs, so that it cannot be planned without data"
-                    f" ({str(error).strip().splitlines()[0][:120]})"
+                    f"{self.generator.family.name} reads values of its inputs, so that it cannot be planned without"
+                    f" data ({str(error).strip().splitlines()[0][:120]})"
                 ) from error
         return done[key]
 
@@ -193,7 +193,7 @@ def _one_step(policy: FlowPolicy, settings: PlanSettings) -> Tensor:
 
 
 def _decode(generator: FlowGenerator, rows: int) -> Tensor:
-    return generator.decode_chunk(torch.zeros(rows, *generator.latent_shape, device=generator.device))
+    return generator.autoencoder.decode_chunk(torch.zeros(rows, *generator.latent_shape, device=generator.device))
 
 
 def _replay(policy: FlowPolicy, settings: PlanSettings) -> Tensor:

@@ -125,7 +125,7 @@ class Sizes:
     @classmethod
     def of(cls, generator: FlowGenerator) -> Sizes:
         """Of a generator after `train`."""
-        modules = list(generator.denoisers().values())
+        modules = list(generator.denoisers.values())
         trained = list(generator.weights.trained().values())
         everything = bytes_of(tensor for module in modules for tensor in _tensors(module))
         adapter = bytes_of(trained) if generator.weights.mode == "lora" else 0
@@ -137,7 +137,7 @@ class Sizes:
             gradients=bytes_of(trained),
             gathered=max(_gathered(module, nn.Module.parameters) for module in modules),
             gathered_gradients=max(_gathered(module, _trained) for module in modules),
-            encoders=sum(bytes_of(_tensors(part)) for part in generator.text_encoders().values()),
+            encoders=sum(bytes_of(_tensors(part)) for part in generator.placement.encoders().values()),
             autoencoder=bytes_of(_tensors(generator.pipe.vae)),
         )
 
@@ -243,7 +243,7 @@ class _Accounts:
             self._update(settings.window * settings.forwards * work.replay.flops),
         )
         trained = _numbers(list(self.generator.weights.trained().values()))
-        everything = sum(_numbers(module.parameters()) for module in self.generator.denoisers().values())
+        everything = sum(_numbers(module.parameters()) for module in self.generator.denoisers.values())
         parameters = everything - (trained if self.generator.weights.mode == "lora" else 0)
         return Plan(settings, self.device, phases, self._host(), trained, parameters)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from flexgym.core.errors import CheckpointError, GeneratorError, nearest_name
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conditioning import Embedding
+from flexgym.generators.family import Family
 from flexgym.generators.folder import MODEL_INDEX, read_json
 from flexgym.generators.generic import family_of
 from flexgym.generators.loader import DEFAULTS, EMBEDDED
@@ -38,10 +39,11 @@ _SEEN_TOKENS, _CUT_TOKENS = 576, 4
 """Of a picture that Llava reads, and of its template, which HunyuanVideo's pipeline leaves out after a text."""
 
 
-class _Textless(FlowGenerator):
-    """Encoded text without an encoder: of the right width, and as long as a prompt may be."""
+class _Textless(Family):
+    """Encodes text without an encoder: to the right width, and as long as a prompt may be."""
 
-    def _encode(self, text: str, **options: Any) -> Embedding:
+    def encode_text(self, text: str, **options: Any) -> Embedding:
+        """Return embeddings without values, except for masks that are read; arguments as `Family.encode_text`."""
         config = self.transformer.config
         width = next((config[name] for name in _WIDTHS if config.get(name)), None)
         if width is None:
@@ -52,7 +54,7 @@ class _Textless(FlowGenerator):
         names = [name for name in _OWN_NAMES.get(self.name, self.encoded) if name is not None]
         if _has_two_lengths(self.pipe):
             return self._two_texts(names)
-        seen = _SEEN_TOKENS // options["image_embed_interleave"] - _CUT_TOKENS if self.text_sees_frame else 0
+        seen = _SEEN_TOKENS // options["image_embed_interleave"] - _CUT_TOKENS if self.text_sees_images else 0
         return {name: self._row(name, width, further=seen) for name in names}
 
     def _two_texts(self, names: Iterable[str]) -> Embedding:
@@ -67,8 +69,8 @@ class _Textless(FlowGenerator):
             made[name] = torch.empty(shape, dtype=self.dtype, device="meta")
         return made
 
-    def encode_frame(self, picture: Image.Image) -> Embedding:
-        """Of a first frame, with the tokens of CLIP or SigLIP where it has an encoder."""
+    def encode_images(self, images: Mapping[str, Image.Image]) -> Embedding:
+        """Encode images as the family does, with tokens of the right number where CLIP or SigLIP makes some."""
         encoder = self.pipe.components.get("image_encoder")
         if encoder is not None:  # what prepares pictures for it is not there
             config = encoder.config
@@ -76,7 +78,7 @@ class _Textless(FlowGenerator):
             tokens = (config.image_size // config.patch_size) ** 2 + of_all
             made = torch.empty(1, tokens, config.hidden_size, dtype=self.dtype, device="meta")
             self.pipe.encode_image = lambda *_: made
-        return super().encode_frame(picture)
+        return super().encode_images(images)
 
     def _row(self, name: str, width: int, *, further: int) -> Tensor:
         tokens = (self.settings.max_sequence_length or _TOKENS) + further
@@ -155,7 +157,7 @@ def build_skeleton(folder: Path, dtype: torch.dtype, settings: Mapping[str, Any]
     if tokenizer.is_file() and hasattr(pipe, "tokenizer_max_length") and not _has_two_lengths(pipe):
         pipe.tokenizer_max_length = read_json(tokenizer).get("model_max_length") or pipe.tokenizer_max_length
     textless = type(f"Textless{family.__name__}", (_Textless, family), {})
-    return textless(pipe, checkpoint=read_generation_config(folder), settings=settings)
+    return FlowGenerator(pipe, textless, checkpoint=read_generation_config(folder), settings=settings)
 
 
 def _has_two_lengths(pipe: Any) -> bool:

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from flexgym.config.recipe import Recipe
-from flexgym.rllib.algorithm import FlowAlgorithm
-from flexgym.rllib.recipe import apply_recipe
-from flexgym.rllib.training_run import TrainingRun
-from flexgym.runs.command import recipe_command
-from flexgym.runs.settings import RunSettings
+from flexgym.algorithm import algorithm_class
+from flexgym.config import AgentSettings
+from flexgym.rllib.build import algorithm_config
+from flexgym.rllib.config import Components
+from flexgym.rllib.trainable import AgentTrainable
+from flexgym.runs.loop import TrainingRun
 
 
-def run_command(algorithm: type[FlowAlgorithm], *, default_recipe: str, program: str) -> None:
-    """Parse the command line and train.
+def make_agent_run(
+    settings: AgentSettings, components: Components, *, resume: Path | None = None, command: Sequence[str] = ()
+) -> TrainingRun:
+    """Make a run of an agent.
 
     Args:
-        algorithm: what to train.
-        default_recipe: taken when none is named.
-        program: how the command is typed, for messages.
+        settings: of the run.
+        components: makes rewards, prompts and environments.
+        resume: run folder or checkpoint to continue from; None starts a new run.
+        command: words that start the program, for the message that says how to resume.
     """
-
-    def train(recipe: Recipe, resume: Path | None) -> None:
-        settings = RunSettings.parse(recipe.pop("run", None) or {})
-        config: Any = apply_recipe(algorithm.get_default_config(), recipe)
-        config.validate()
-        TrainingRun(config, settings, resume=resume, command=program.split()).train()
-
-    recipe_command(train, default_recipe=default_recipe, program=program, summary=algorithm.__doc__)
+    algorithm = algorithm_class(settings.algorithm.name)(settings.algorithm)
+    config = algorithm_config(settings, algorithm, components)
+    return TrainingRun(AgentTrainable(config), settings.run, resume=resume, command=command)

@@ -1,13 +1,13 @@
-"""The learner of every flow algorithm: it hosts the rollout, replays the trained steps and updates what trains."""
+"""The learner of every algorithm: it hosts the rollout, replays the trained levels and updates the weights."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,117 +18,107 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from flexgym.advantages import advantages_of
+from flexgym.algorithm import CURRENT, Loss
+from flexgym.core.metrics import Max, Mean, Metric, Sum, reduce_rows, settled
 from flexgym.core.sharding import assembled, over_learners, whole
 from flexgym.flow import Window
-from flexgym.replay import replay_loss
+from flexgym.generators import FlowGenerator
+from flexgym.replay import assemble
+from flexgym.rllib.config import EMA, FlowConfig
+from flexgym.rllib.module import FlowModule
 from flexgym.rllib.runner import GroupEnvRunner, Part, Scored
 from flexgym.rllib.sharded import ShardedLearner
 from flexgym.rollout import Rollout, sample
+from flexgym.runs.known_metrics import phase_seconds
+from flexgym.types import Prompt
 
-if TYPE_CHECKING:
-    from flexgym.generators import FlowGenerator
-    from flexgym.rllib.config import FlowAlgorithmConfig
-    from flexgym.rllib.module import FlowModule
-    from flexgym.types import Prompt
-
-COMPONENT_EMA = "ema"
+COMPONENT_COPIES = "weight_copies"
 COMPONENT_SCALER = "grad_scaler"
-"""Where the scale of the loss stands in the state of a learner whose weights are in float16."""
+COMPONENT_STEPS = "optimizer_steps"
 
 
 @dataclass(frozen=True, eq=False)
 class ReplayJob:
-    """One trained step of some groups, as it is replayed.
+    """One trained level of some groups.
 
     Attributes:
         rollout: the groups, as many as one forward of the rollout took.
-        step: index into the window.
+        index: of the level in the window.
         advantages_PG: of the groups, ``[P, G]``.
         share: weight of its mean loss among the jobs of the update.
-        is_last: whether the optimiser steps next.
     """
 
     rollout: Rollout
-    step: int
+    index: int
     advantages_PG: Tensor
     share: float
-    is_last: bool
 
 
-def _jobs(weighted: Iterator[tuple[Rollout, NDArray[np.float32]]], count: int) -> Iterator[ReplayJob]:
-    """The jobs of one update over ``count`` parts, which are taken one by one as their advantages are there."""
-    for number, (rollout, advantages) in enumerate(weighted, start=1):
-        steps = len(rollout.window)
-        for step in range(steps):
-            is_last = (number, step) == (count, steps - 1)
-            yield ReplayJob(rollout, step, torch.from_numpy(advantages), share=1.0 / (count * steps), is_last=is_last)
+Weighted = tuple[Rollout, NDArray[np.float32]]
+"""Some groups with their advantages ``[P, G]``."""
+
+
+def _jobs(weighted: Iterable[Weighted], count: int) -> Iterator[ReplayJob]:
+    """The jobs of one update over ``count`` parts, consumed lazily as each part's advantages become available."""
+    for rollout, advantages in weighted:
+        levels = len(rollout.window)
+        for index in range(levels):
+            yield ReplayJob(rollout, index, torch.from_numpy(advantages), share=1.0 / (count * levels))
 
 
 @dataclass
-class UpdateStats:
-    """What is logged of the replayed steps of one iteration; tensors stay on their device until `summary`.
+class Update:
+    """The update of one iteration while it is under way.
 
     Attributes:
-        log_ratios: of every replayed step of every sample, new against old policy.
-        clipped: share of them whose gradient was cut off, one number per forward.
-        losses: policy loss, one number per forward.
-        kls: divergence from the reference, where it is computed.
-        gradient_norms: before clipping, one per update; not finite where float16 overflowed, and no step was taken.
-        loss_scale: of the last update, where weights are in float16.
+        timesteps: samples so far, in the form that RLlib's schedules take.
+        size: parts of one optimizer step.
+        last: last level of the first optimizer step, which waits until no reward can fail any more.
+        later: groups of the later optimizer steps.
+        rows: metrics of each replayed level and optimizer step.
+        worked: seconds of work so far.
+        waited: seconds of it spent waiting for rewards.
     """
 
-    log_ratios: list[Tensor] = field(default_factory=list)
-    clipped: list[Tensor] = field(default_factory=list)
-    losses: list[Tensor] = field(default_factory=list)
-    kls: list[Tensor] = field(default_factory=list)
-    gradient_norms: list[Tensor] = field(default_factory=list)
-    loss_scale: float | None = None
-
-    def summary(self) -> dict[str, float]:
-        """The metrics ``policy/...`` and ``loss/...``."""
-        log_ratios = torch.cat(self.log_ratios).flatten()
-        norms = torch.stack(self.gradient_norms)
-        metrics = {
-            "policy/max_abs_log_ratio": log_ratios.abs().max(),
-            "policy/ratio_mean": log_ratios.exp().mean(),
-            "policy/clip_share": torch.stack(self.clipped).mean(),
-            "policy/gradient_norm": norms.mean() if self.loss_scale is None else norms[norms.isfinite()].mean(),
-            "loss/policy": torch.stack(self.losses).mean(),
-        }
-        if self.kls:
-            metrics["loss/kl"] = torch.stack(self.kls).mean()
-        if self.loss_scale is not None:
-            metrics["policy/loss_scale"] = torch.tensor(self.loss_scale)
-            metrics["policy/skipped_updates"] = (~norms.isfinite()).sum()
-        return {name: float(value) for name, value in metrics.items()}
+    timesteps: Mapping[str, int]
+    size: int = 0
+    last: ReplayJob | None = None
+    later: list[Weighted] = field(default_factory=list)
+    rows: list[Mapping[str, Metric]] = field(default_factory=list)
+    worked: float = 0.0
+    waited: float = 0.0
 
 
 class FlowLearner(ShardedLearner):
-    """Clipped policy gradient over the trained denoising steps (Flow-GRPO, arXiv 2505.05470).
+    """Executes an algorithm: rollout, replay, optimizer steps and weight copies. It decides nothing itself.
 
     Colocated with its runner by default: both use the same module, so weights are held once and never sent, and latents
     do not leave the process.
     """
 
-    config: FlowAlgorithmConfig
+    config: FlowConfig
 
     def build(self) -> None:
-        """Make module and optimiser, then start the moving average at the weights."""
+        """Make module and optimizer, then start the weight copies at the current weights."""
         super().build()
-        if self.config.is_half:
-            # what RLlib's own apply_gradients takes its steps through
+        settings = self.config.settings
+        if settings.is_half:
+            # RLlib's own apply_gradients takes its steps through it.
             self._grad_scalers = {DEFAULT_MODULE_ID: torch.amp.GradScaler(self._device.type)}
-        self.config.settle(self.generator)
+        if settings.generator.release_text_encoders:
+            self.generator.text.release(self.config.run_prompts())
         self._runner: GroupEnvRunner | None = None
         self._parts: list[Part] = []
-        if self.config.ema_decay:
-            self.generator.weights.keep(COMPONENT_EMA, host=True)
+        self._steps = 0
+        self._update = Update({})
+        self.flow_module.keep_copies()
 
     def _map_module_to_device(self, module: Any) -> None:
-        """Place the module: whole, or the part of this learner."""
-        if self.config.shards:
+        """Place the module: unsharded, or this learner's shard."""
+        if self.config.settings.shards:
             mesh = over_learners(self._device, self.config.num_learners)
-            module[DEFAULT_MODULE_ID].cut(mesh, self._device)
+            module[DEFAULT_MODULE_ID].shard(mesh, self._device)
         else:
             super()._map_module_to_device(module)
 
@@ -143,13 +133,13 @@ class FlowLearner(ShardedLearner):
         return self.flow_module.generator
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: Any) -> Tensor:
-        """Not used: the update loops over denoising steps itself, see `replay_loss`."""
-        raise NotImplementedError("FlowLearner.begin_update computes its losses step by step")
+        """Raise: the update loops over levels itself, see `level_loss`."""
+        raise NotImplementedError("FlowLearner.level_loss computes the loss level by level")
 
     # --- rollout -----------------------------------------------------------------------------------------------------
 
     def roll_out(self, *, seeds: Sequence[int], window: Window, references: bool = False) -> None:
-        """Roll out this learner's share of the groups; the trajectory stays here, and the reward is at work.
+        """Sample this learner's share of the groups and hand them to the reward; the rollout stays here.
 
         Args:
             seeds: of all groups of the iteration; each learner takes its own equal part.
@@ -162,182 +152,186 @@ class FlowLearner(ShardedLearner):
         self._parts = self._runner.roll_out(seeds=mine, window=window, references=references)
 
     def scored(self) -> Scored:
-        """What the reward says about the last rollout; waits for it."""
+        """Wait for the scores of the last rollout and return them."""
         assert self._runner is not None, "roll_out() comes before scored()"
         return self._runner.scored(self._parts)
 
     def _share(self, groups: int) -> slice:
-        part = groups // self.config.num_shards
+        part = groups // self.config.settings.num_shards
         return slice(self._learner_index * part, (self._learner_index + 1) * part)
 
     # --- update ------------------------------------------------------------------------------------------------------
 
-    def begin_update(
+    def replay_scored(
         self,
         *,
         samples_so_far: int,
         advantages: NDArray[np.float32] | None = None,
         rollout: Rollout | None = None,
     ) -> None:
-        """Replay what can be replayed before the first optimiser step, each part as soon as it is scored.
+        """Replay the parts of the first optimizer step but for its last level, each as soon as it is scored.
 
-        All that a reward can raise is raised here, when weights and optimiser are still those of before.
+        Reward errors surface here, before weights or optimizer state change and before learners wait for each other.
 
         Args:
             samples_so_far: samples of all iterations, which learning-rate schedules count in.
             advantages: of all groups of the iteration, float32 ``[P, G]``; each learner takes its own part. Without
                 them, those of each part follow from its own scores.
-            rollout: all groups, when they come from separate env runners; else each learner's own is used.
+            rollout: all groups, when they come from separate env runners; by default each learner's own.
         """
-        if rollout is None:
-            rollouts = [part.rollout for part in self._parts]
-        else:
-            rollouts = self._cut(rollout.select(self._share(len(rollout))))
-        weighted = self._own_advantages()
-        if advantages is not None:
-            share = advantages[self._share(len(advantages))]
-            weighted = zip(rollouts, np.split(share, len(rollouts)), strict=True)
-        self._waited = self._worked = 0.0
-        self._update = self._updates(weighted, len(rollouts), samples_so_far)
-        self._go_on()
+        started = time.perf_counter()
+        self._update = update = Update({NUM_ENV_STEPS_SAMPLED_LIFETIME: samples_so_far})
+        self.before_gradient_based_update(timesteps=update.timesteps)
+        self._zero_gradients()
+        rollouts = [part.rollout for part in self._parts] if rollout is None else self._own_part(rollout)
+        weighted = self._weighted(rollouts, advantages)
+        size = update.size = len(rollouts) // self.config.settings.training.num_updates
+        levels = size * len(rollouts[0].window)
+        for number, job in enumerate(_jobs(itertools.islice(weighted, size), size), start=1):
+            if number < levels:
+                self._accumulate(job, is_last=False)
+            else:
+                update.last = job
+        update.later = list(weighted)
+        update.worked += time.perf_counter() - started
 
-    def finish_update(self) -> dict[str, float]:
-        """Take the optimiser steps that `begin_update` has prepared.
+    def take_steps(self) -> dict[str, Metric]:
+        """Take all optimizer steps of the iteration and move the weight copies.
 
         Returns:
-            The metrics of the update.
+            The metrics of the update, as plain numbers.
         """
-        stats = self._go_on()
-        assert stats is not None
-        self._weights_seq_no += 1
-        times = {"time/update_s": self._worked - self._waited, "time/reward_wait_s": self._waited}
-        return {**stats.summary(), **times}
-
-    def _go_on(self) -> UpdateStats | None:
         started = time.perf_counter()
-        try:
-            return next(self._update)
-        finally:
-            self._worked += time.perf_counter() - started
+        update = self._update
+        assert update.last is not None, "replay_scored() comes before take_steps()"
+        self._accumulate(update.last, is_last=True)
+        self._optimize()
+        for start in range(0, len(update.later), update.size):
+            self._zero_gradients()
+            jobs = list(_jobs(update.later[start : start + update.size], update.size))
+            for job in jobs:
+                self._accumulate(job, is_last=job is jobs[-1])
+            self._optimize()
+        self._move_copies("iteration")
+        self.after_gradient_based_update(timesteps=update.timesteps)
+        self._weights_seq_no += 1
+        update.worked += time.perf_counter() - started
+        self._update = Update({})
+        return settled({**reduce_rows(update.rows), **self._update_metrics(update)})
 
-    def _own_advantages(self) -> Iterator[tuple[Rollout, NDArray[np.float32]]]:
-        """Every part with its advantages, as soon as it is scored."""
+    def _weighted(self, rollouts: Sequence[Rollout], advantages: NDArray[np.float32] | None) -> Iterator[Weighted]:
+        """Yield every part with its advantages; without given ones, each as soon as it is scored."""
+        if advantages is not None:
+            share = advantages[self._share(len(advantages))]
+            yield from zip(rollouts, np.split(share, len(rollouts)), strict=True)
+            return
         for part in self._parts:
             started = time.perf_counter()
             scores = part.scores
-            self._waited += time.perf_counter() - started
-            yield part.rollout, self.config.advantages(scores)
+            self._update.waited += time.perf_counter() - started
+            yield part.rollout, advantages_of(scores, **dict(self.config.settings.training.advantage))
 
-    def _cut(self, rollout: Rollout) -> list[Rollout]:
-        size = self.config.groups_per_forward
-        return [rollout.select(slice(start, start + size)) for start in range(0, len(rollout), size)]
+    def _own_part(self, rollout: Rollout) -> list[Rollout]:
+        """This learner's share of the groups of all env runners, cut as one forward of the rollout took them."""
+        settings = self.config.settings.rollout
+        return rollout.select(self._share(len(rollout))).split(settings.groups_per_forward)
 
-    def _updates(
-        self, weighted: Iterator[tuple[Rollout, NDArray[np.float32]]], count: int, samples_so_far: int
-    ) -> Iterator[UpdateStats | None]:
-        """All optimiser steps of an iteration; pauses once before the first of them, then gives the statistics."""
-        timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: samples_so_far}
-        self.before_gradient_based_update(timesteps=timesteps)
-        stats, size = UpdateStats(), count // self.config.num_updates
-        for update in range(self.config.num_updates):
-            for optimizer in self._optimizer_parameters:
-                optimizer.zero_grad(set_to_none=True)
-            for job in _jobs(itertools.islice(weighted, size), size):
-                if job.is_last and update == 0:
-                    weighted = iter(list(weighted))  # waits for the scores of all later updates, too
-                    yield None
-                self._accumulate(job, stats)
-            self._optimise(stats)
-        self.after_gradient_based_update(timesteps=timesteps)
-        yield stats
+    def _zero_gradients(self) -> None:
+        for optimizer in self._optimizer_parameters:
+            optimizer.zero_grad(set_to_none=True)
 
     @property
     def _scaler(self) -> torch.amp.GradScaler | None:
         """Keeps the small gradients of float16 from vanishing; the other precisions have the range of float32."""
         return self._grad_scalers[DEFAULT_MODULE_ID] if self._grad_scalers else None
 
-    def _accumulate(self, job: ReplayJob, stats: UpdateStats) -> None:
-        """Add the gradients of one replayed step; learners exchange theirs with the last of an update."""
+    def _accumulate(self, job: ReplayJob, *, is_last: bool) -> None:
+        """Add the gradients of one replayed level; learners exchange theirs with the last of an optimizer step."""
         module = self.module[DEFAULT_MODULE_ID]
-        waits = isinstance(module, TorchDDPRLModule) and not job.is_last
+        waits = isinstance(module, TorchDDPRLModule) and not is_last
         with module.no_sync() if waits else contextlib.nullcontext():
-            loss = job.share * self.replay_loss(job.rollout, job.step, job.advantages_PG, stats=stats)
+            computed = self.level_loss(job.rollout, job.index, job.advantages_PG)
+            loss = job.share * computed.per_sample.mean()
             (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+        self._update.rows.append(computed.metrics)
 
-    def _optimise(self, stats: UpdateStats) -> None:
-        """One optimiser step from the gradients that were added up; none where they overflowed in float16."""
-        if self._scaler is not None:
-            stats.loss_scale = self._scaler.get_scale()
-            for optimizer in self._optimizer_parameters:
-                self._scaler.unscale_(optimizer)
-        gradients = {reference: parameter.grad for reference, parameter in self._params.items()}
-        norm = get_total_norm([gradient for gradient in gradients.values() if gradient is not None])
-        stats.gradient_norms.append(whole(norm))
-        self.apply_gradients(self.postprocess_gradients(gradients))
-        self._update_ema()
-
-    def replay_loss(self, rollout: Rollout, step: int, advantages_PG: Tensor, *, stats: UpdateStats) -> Tensor:
-        """Mean loss of one trained step of some groups: clipped surrogate and divergence from the reference.
+    def level_loss(self, rollout: Rollout, index: int, advantages_PG: Tensor) -> Loss:
+        """Replay one trained level of some groups and let the algorithm compute its loss.
 
         Args:
             rollout: the groups, as many as one forward of the rollout took.
-            step: index into the window.
+            index: of the level in the window.
             advantages_PG: ``[P, G]``.
-            stats: gains what is logged.
         """
+        algorithm = self.config.algorithm
         batch = {
-            "latents": rollout.latents[step],
-            "next_latents": rollout.next_latents[step],
+            "latents": rollout.kept["latents"][index],
             "prompts": rollout.prompts,
-            "step": rollout.window.steps[step],
-            "reference": self.config.kl_coeff > 0,
+            "step": rollout.window.steps[index],
+            "reference": "reference_mean" in algorithm.needs,
         }
-        out = self.module[DEFAULT_MODULE_ID].forward_train(batch)
-        replayed = replay_loss(
-            out,
-            rollout.log_prob[step],
-            advantages_PG,
-            clip_range=self.config.clip_range,
-            kl_coeff=self.config.kl_coeff,
-        )
-        stats.log_ratios.append(replayed.log_ratio)
-        stats.clipped.append(replayed.clipped)
-        stats.losses.append(replayed.surrogate)
-        if replayed.kl is not None:
-            stats.kls.append(replayed.kl)
-        return replayed.loss
+        means = self.module[DEFAULT_MODULE_ID].forward_train(batch)
+        policy = self.flow_module.replaying_policy
+        return algorithm.loss(assemble(policy, means, rollout, index=index, advantages_PG=advantages_PG))
 
-    # --- moving average and evaluation -------------------------------------------------------------------------------
+    def _optimize(self) -> None:
+        """Take one optimizer step from the accumulated gradients; none where they overflowed in float16."""
+        row: dict[str, Metric] = {}
+        if self._scaler is not None:
+            self._scale = self._scaler.get_scale()
+            for optimizer in self._optimizer_parameters:
+                self._scaler.unscale_(optimizer)
+        gradients = {reference: parameter.grad for reference, parameter in self._params.items()}
+        norm = whole(get_total_norm([gradient for gradient in gradients.values() if gradient is not None]))
+        if self._scaler is not None:
+            row["policy/skipped_updates"] = Sum((~norm.isfinite()).float())
+            norm = norm[norm.isfinite()]
+        self._update.rows.append({"policy/gradient_norm": Mean(norm), **row})
+        self.apply_gradients(self.postprocess_gradients(gradients))
+        self._steps += 1
+        self._move_copies("update")
 
-    def _update_ema(self) -> None:
-        if self.config.ema_decay:
-            self.generator.weights.update(COMPONENT_EMA, self.config.ema_decay)
+    def _update_metrics(self, update: Update) -> dict[str, Metric]:
+        times: dict[str, Metric] = {
+            "time/update_s": phase_seconds("update", update.worked - update.waited),
+            "time/reward_wait_s": Max(update.waited, unit="s"),
+        }
+        return times if self._scaler is None else {**times, "policy/loss_scale": Max(self._scale)}
 
-    def averaged_weights(self) -> contextlib.AbstractContextManager[None]:
-        """Compute with the EMA of the weights inside this context, where one is kept."""
-        return self.generator.weights.using(COMPONENT_EMA if self.config.ema_decay else "current")
+    # --- weight copies and evaluation --------------------------------------------------------------------------------
+
+    def _move_copies(self, moment: str) -> None:
+        """Move the weight copies whose schedule says so after an optimizer step, or at the end of an iteration."""
+        for name, schedule in self.config.weight_copies.items():
+            if schedule.every == moment:
+                self.generator.weights.update(name, schedule.decay(self._steps))
+
+    def verified_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Compute with the weights that are verified and saved: the EMA where one is kept."""
+        return self.generator.weights.using(EMA if self.config.settings.training.ema_decay else CURRENT)
 
     def evaluate(self, *, prompts: Sequence[str | Prompt], seeds: Sequence[int]) -> NDArray[np.uint8] | None:
-        """One deterministic sample for each prompt from the averaged weights, from the first learner.
+        """Make one deterministic sample for each prompt with the verified weights, on the first learner.
 
-        The others have nothing to do, unless each has but a part of the transformer: then all go through it together.
+        The others have nothing to do, unless the transformer is sharded: then all go through it together.
         """
-        if self.rank and not self.config.shards:
+        if self.rank and not self.config.settings.shards:
             return None
-        with self.averaged_weights():
-            samples = sample(self.generator, prompts, seeds=seeds)
+        guidance = self.config.settings.algorithm.guidance.verification
+        with self.verified_weights():
+            samples = sample(self.generator, prompts, seeds=seeds, guidance=guidance)
         return None if self.rank else samples
 
     def save_generator(self, folder: str) -> None:
-        """Write what trains in the format of diffusers, with the averaged weights; the first learner alone does it."""
-        first, shards = not self.rank, self.config.shards
+        """Write the trained weights in the format of diffusers, with the EMA; the first learner alone writes."""
+        first, shards = not self.rank, self.config.settings.shards
         if not first and not shards:
             return
-        with self.averaged_weights():
-            denoisers = self.generator.denoisers() if shards else {}
+        with self.verified_weights():
+            denoisers = self.generator.denoisers if shards else {}
             together = {name: assembled(module, keep=first) for name, module in denoisers.items()}
             if first:
-                self.generator.save(folder, whole=together)
+                self.generator.save(folder, unsharded=together)
 
     # --- state -------------------------------------------------------------------------------------------------------
 
@@ -348,10 +342,12 @@ class FlowLearner(ShardedLearner):
         not_components: str | Collection[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """RLlib's state, the moving average, and the scale of the loss."""
+        """Return RLlib's state, the weight copies, the number of optimizer steps and the scale of the loss."""
         state = super().get_state(components, not_components=not_components, **kwargs)
-        if self.config.ema_decay and self._check_component(COMPONENT_EMA, components, not_components):
-            state[COMPONENT_EMA] = self.generator.weights.copies_state().get(COMPONENT_EMA, {})
+        if self._check_component(COMPONENT_COPIES, components, not_components):
+            state[COMPONENT_COPIES] = self.generator.weights.copies_state()
+        if self._check_component(COMPONENT_STEPS, components, not_components):
+            state[COMPONENT_STEPS] = self._steps
         if self._scaler is not None and self._check_component(COMPONENT_SCALER, components, not_components):
             state[COMPONENT_SCALER] = self._scaler.state_dict()
         return state
@@ -359,7 +355,7 @@ class FlowLearner(ShardedLearner):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Put a state of `get_state` back."""
         super().set_state(state)
-        if self.config.ema_decay and COMPONENT_EMA in state:
-            self.generator.weights.load_copies_state({COMPONENT_EMA: state[COMPONENT_EMA]})
+        self.generator.weights.load_copies_state(state.get(COMPONENT_COPIES, {}))
+        self._steps = state.get(COMPONENT_STEPS, self._steps)
         if self._scaler is not None and COMPONENT_SCALER in state:
             self._scaler.load_state_dict(state[COMPONENT_SCALER])

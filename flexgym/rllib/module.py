@@ -1,4 +1,4 @@
-"""A generator as an RLlib module: what trains is registered with it, the rest of the pipeline rides along."""
+"""A generator as an RLlib module: trainable parameters are registered with it, the rest of the pipeline rides along."""
 
 from __future__ import annotations
 
@@ -10,89 +10,103 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from flexgym.core.errors import ConfigError
+from flexgym.config import GeneratorSettings
 from flexgym.core.sharding import shard
-from flexgym.flow import NoiseScale
 from flexgym.generators import FlowGenerator, load_generator
-from flexgym.generators.weights import Weights
+from flexgym.generators.weights import REFERENCE, Weights
 from flexgym.policy import FlowPolicy
-from flexgym.replay import replay_step
+from flexgym.replay import replay_means
 
 
 class FlowModule(TorchRLModule):
-    """The policy of every flow algorithm.
+    """The policy of every algorithm.
 
-    ``model_config`` holds ``modality``, ``source``, ``settings`` (see `load_generator`), ``mode`` (``"lora"`` or
-    ``"full"``), ``lora`` (arguments of `Weights.add_lora`), ``memory`` (see `MemoryConfig.memory_settings`),
-    ``shards`` (whether the transformer will be cut over the learners), ``keep_reference`` and ``noise``.
+    ``model_config`` holds ``generator`` (a `GeneratorSettings`), ``modality``, ``process``, ``guidance`` and ``acts``
+    of the algorithm, ``rollout_guidance``, ``copies`` (names of weight copies, each with whether it is kept in host
+    memory) and ``keep_reference``.
     """
 
     framework = "torch"
+    generator: FlowGenerator
 
     def setup(self) -> None:
-        """Load the generator and say what trains."""
+        """Load the generator, choose its trainable parameters, and keep the copies that exist from the start."""
         config = self.model_config
-        memory = dict(config["memory"])
-        settings = {"offload": memory.pop("offload"), **config["settings"]}
-        if config["shards"]:
-            settings["device"] = "cpu"  # what is to be cut may be larger than a device
-        generator = load_generator(config["source"], modality=config["modality"], **settings)
-        if config["mode"] == "lora":
-            generator.weights.add_lora(**config["lora"])
-        elif config["mode"] == "full":
-            generator.weights.train_full()
-            if config["keep_reference"]:
-                generator.weights.keep("reference")
-        else:
-            raise ConfigError(f"mode must be 'lora' or 'full', got {config['mode']!r}")
-        _save_memory(generator, **memory)
-        self.noise: NoiseScale = config["noise"]
-        # not a submodule: text encoders and autoencoder neither train nor belong into any state
+        generator = load(config["generator"], config["modality"])
+        if config["keep_reference"]:
+            generator.weights.keep(REFERENCE)
+        # Not a submodule: text encoders and VAE neither train nor belong into any state.
         object.__setattr__(self, "generator", generator)
-        for name, module in generator.denoisers().items():
+        for name, module in generator.denoisers.items():
             self.add_module(name, module)
-
-    generator: FlowGenerator
+        self._replaying: FlowPolicy | None = None
+        self._has_copies = False
 
     @property
     def weights(self) -> Weights:
-        """The weights that train, and their copies."""
+        """The trainable parameters, and their copies."""
         return self.generator.weights
 
+    def keep_copies(self) -> None:
+        """Start the weight copies of training at the current weights, on the device that the weights are on now."""
+        for name, on_host in self.model_config["copies"].items():
+            self.weights.keep(name, host=on_host)
+        self._has_copies = True
+
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move the whole pipeline, so that text encoders and autoencoder stay with the transformer if they do not rest.
+        """Move the whole pipeline except for what is offloaded.
 
         Args:
             *args: a device, as for `torch.nn.Module.to`.
             **kwargs: as for it.
         """
-        self.generator.to(*args, **kwargs)
+        self.generator.placement.to(*args, **kwargs)
         return super().to(*args, **kwargs)
 
-    def cut(self, mesh: DeviceMesh, device: torch.device) -> None:
-        """Leave each learner its part of what predicts the velocity, and move the rest of the pipeline beside it.
+    def shard(self, mesh: DeviceMesh, device: torch.device) -> None:
+        """Shard the denoisers over the mesh and move the other modules to this learner's device.
 
         Args:
             mesh: the learners; every one of them must call it.
             device: of this learner.
         """
-        denoisers = self.generator.denoisers()
+        denoisers = self.generator.denoisers
         for denoiser in denoisers.values():
             shard(denoiser, mesh)
         self.weights.shard()
-        self.generator.to(device, without=denoisers)
+        self.generator.placement.to(device, without=denoisers)
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: replay must compute what the rollout computed, so nothing may drop out."""
         return super().train(False)
 
-    def policy(self, **kwargs: Any) -> FlowPolicy:
-        """The policy that acts with these weights; arguments as those of `FlowPolicy`."""
-        return FlowPolicy(self.generator, self.noise, **kwargs)
+    def acting_policy(self, *, groups_per_forward: int, latents_dtype: torch.dtype) -> FlowPolicy:
+        """Make the policy that samples for training; arguments as those of `FlowPolicy`."""
+        return FlowPolicy(
+            self.generator,
+            self.model_config["process"],
+            groups_per_forward=groups_per_forward,
+            latents_dtype=latents_dtype,
+            guidance=self.model_config["rollout_guidance"],
+        )
+
+    @property
+    def replaying_policy(self) -> FlowPolicy:
+        """The policy that replays with the weights that train."""
+        if self._replaying is None:
+            self._replaying = FlowPolicy(self.generator, self.model_config["process"])
+        return self._replaying
 
     def _forward_train(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
-        """Replay one denoising step of some groups, see `replay_step`."""
-        return replay_step(self.policy(), batch)
+        """Compute one step of some groups again, see `replay_means`."""
+        return replay_means(
+            self.replaying_policy,
+            batch["latents"],
+            prompts=batch["prompts"],
+            step=batch["step"],
+            reference=batch["reference"],
+            guidance=self.model_config["guidance"],
+        )
 
     def get_state(
         self,
@@ -102,30 +116,56 @@ class FlowModule(TorchRLModule):
         inference_only: bool = False,
         **kwargs: Any,
     ) -> dict[str, Tensor]:
-        """What trains, as copies on the CPU: this is what is checkpointed and what is sent to env runners.
+        """Return the trainable parameters as copies on the CPU: what is checkpointed, or the weights that sample.
 
         Raises:
-            CheckpointError: the transformer is cut over the learners, and its parts were not gathered.
+            CheckpointError: the transformer is sharded over the learners and was not gathered.
         """
-        if self.model_config["shards"] and inference_only:
-            return {}  # asked for when an algorithm is built, and there are no env runners then
-        return self.weights.state()
+        if not inference_only:
+            return self.weights.state()
+        if self.model_config["generator"].shards or not self._has_copies:
+            return {}  # asked for when an algorithm is built, before there is anything to send
+        with self.weights.using(self.model_config["acts"]):
+            return self.weights.state()
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Put a state of `get_state` back.
 
         Raises:
-            CheckpointError: when it is not of this generator.
+            CheckpointError: it does not fit this generator.
         """
         self.weights.load_state(state)
 
 
-def _save_memory(
-    generator: FlowGenerator, *, gradient_checkpointing: bool, text_cache: str | None, vae_tiling: bool
-) -> None:
-    if gradient_checkpointing:
+def load(settings: GeneratorSettings, modality: str) -> FlowGenerator:
+    """Load a generator and make it trainable as its settings say.
+
+    Args:
+        settings: section ``generator`` of a recipe.
+        modality: ``"image"`` or ``"video"``.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+        ConfigError: a setting that the pipeline cannot have.
+    """
+    generator = load_generator(
+        settings.source,
+        modality=modality,
+        # What is to be sharded may be larger than a device.
+        device="cpu" if settings.shards else None,
+        dtype=settings.dtype,
+        channels_last=settings.channels_last,
+        offload=settings.offload,
+        **dict(settings.sampling),
+    )
+    if settings.mode == "lora":
+        generator.weights.add_lora(**dict(settings.lora))
+    else:
+        generator.weights.train_full()
+    if settings.gradient_checkpointing:
         generator.weights.checkpoint_gradients()
-    if text_cache:
-        generator.cache_text(text_cache)
-    if vae_tiling:
-        generator.tile_autoencoder()
+    if settings.text_cache:
+        generator.text.cache_on_disk(settings.text_cache)
+    if settings.vae_tiling:
+        generator.autoencoder.tile()
+    return generator

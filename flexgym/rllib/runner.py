@@ -1,4 +1,4 @@
-"""The env runner of every flow algorithm: vectorised groups, a policy and a reward."""
+"""The env runner of every agent: a vector environment of groups, a policy and a reward."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import ray
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import VectorEnv
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.env import INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
@@ -20,29 +20,29 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
+from flexgym.algorithm import CURRENT, REFERENCE
 from flexgym.core.precision import dtype_named
 from flexgym.flow import Window
+from flexgym.policy import FlowPolicy
+from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.module import FlowModule
 from flexgym.rollout import Rollout, collect, concatenate
 from flexgym.types import GroupScores
-
-if TYPE_CHECKING:
-    from flexgym.rllib.config import FlowAlgorithmConfig
-    from rewards import Reward
+from rewards.base import Reward
 
 Scoring = Future[tuple[list[GroupScores], float]]
-"""Scores that are being made, and when they were there (`time.perf_counter`)."""
+"""Future of the group scores, with the time at which they became available (`time.perf_counter`)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some groups of an iteration: rolled out, and scored in the background while the next part is rolled out.
+    """Groups of one forward: sampled, and scored in the background while the next part is sampled.
 
     Attributes:
-        rollout: of as many groups as one forward takes.
-        submitted: when the groups went to the reward (`time.perf_counter`).
-        scoring: by the reward that is optimised.
-        monitoring: by each monitored reward.
+        rollout: of the groups.
+        submitted: time at which the groups went to the reward (`time.perf_counter`).
+        scoring: scores of the reward that is optimized.
+        monitoring: scores of each monitored reward.
     """
 
     rollout: Rollout
@@ -52,20 +52,20 @@ class Part:
 
     @cached_property
     def scores(self) -> list[GroupScores]:
-        """One per group; waits for them and raises what the reward raised."""
+        """Scores of each group; waits for them, and raises what the reward raised."""
         return self.scoring.result()[0]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What a reward said about a rollout, small enough to be sent anywhere.
+    """Scores and timings of a rollout, small enough to be sent between processes.
 
     Attributes:
         scores: one per group.
-        monitors: mean score of each monitored reward, which is logged and never optimised.
+        monitors: mean score of each monitored reward, which is logged and never optimized.
         rollout_seconds: wall time of denoising and decoding.
-        reward_seconds: wall time in which the reward was at work, alone or beside other phases.
-        usage: what the reward says of its own work, see `Reward.metrics`.
+        reward_seconds: wall time in which the reward was busy, alone or beside other phases.
+        usage: metrics of the reward itself, see `Reward.metrics`.
     """
 
     scores: tuple[GroupScores, ...]
@@ -76,7 +76,7 @@ class Scored:
 
     @classmethod
     def of(cls, parts: Sequence[Part], reward: Reward) -> Scored:
-        """All parts together; waits for their scores."""
+        """Combine all parts; waits for their scores."""
         return cls(
             scores=tuple(group for part in parts for group in part.scores),
             monitors={
@@ -90,7 +90,7 @@ class Scored:
 
 
 def _busy_seconds(parts: Sequence[Part]) -> float:
-    """How long the reward worked: it takes the parts one after the other, each as soon as it is there."""
+    """Return how long the reward was busy; it takes the parts in order, each as soon as it arrives."""
     busy = free = 0.0
     for part in parts:
         finished = part.scoring.result()[1]
@@ -113,20 +113,21 @@ def _stamped(scores: Future[list[GroupScores]]) -> Scoring:
 
 
 class GroupEnvRunner(EnvRunner, Checkpointable):
-    """Rolls out whole groups and scores them.
+    """Samples unsplit groups and scores them.
 
     Args:
         config: of the algorithm.
-        module: shared by a colocated learner; a runner of its own makes one.
+        module: shared by a colocated learner; a separate runner makes its own.
         **kwargs: as for RLlib's `EnvRunner`.
     """
 
-    config: FlowAlgorithmConfig
+    config: FlowConfig
 
-    def __init__(self, *, config: FlowAlgorithmConfig, module: FlowModule | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, config: FlowConfig, module: FlowModule | None = None, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
         self.module = module
-        self.env: gym.vector.VectorEnv | None = None
+        self._acts = CURRENT if module is None else config.algorithm.acts  # a separate runner is sent what acts
+        self.env: VectorEnv | None = None
         self._weights_seq_no = 0
         self._reward = config.make_reward()
         self._monitors = config.make_monitors()
@@ -139,55 +140,56 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         """Load the generator on the runner's device."""
         spec = self.config.get_rl_module_spec(env=None, spaces=None, inference_only=True)
         self.module = spec.build().to(get_device(self.config, self.config.num_gpus_per_env_runner))
-        self.config.settle(self.module.generator)
+        if self.config.settings.generator.release_text_encoders:
+            self.module.generator.text.release(self.config.run_prompts())
 
-    def make_env(self) -> gym.vector.VectorEnv:
-        """Vectorised groups over the module's own generator, as many as one forward takes."""
+    def make_env(self) -> VectorEnv:
+        """Make a vector environment over the module's generator, with as many groups as one forward takes."""
         assert self.module is not None
-        self.env = gym.make_vec(
-            self.config.env,
-            num_envs=self.config.groups_per_forward,
-            vectorization_mode="vector_entry_point",
-            generator=self.module.generator,
-            autoreset_mode=AutoresetMode.DISABLED,
-            **self.config.env_arguments,
-        )
+        self.env = self.config.make_envs(self.module.generator)
         return self.env
 
     def roll_out(self, *, seeds: Sequence[int], window: Window, references: bool = False) -> list[Part]:
-        """Roll out one group per seed, part by part; each part is scored while the next is rolled out.
+        """Sample one group per seed, part by part; each part is scored while the next is sampled.
 
         Args:
             seeds: of the groups, see `collect`; a multiple of the groups of one forward.
             window: the trained steps.
-            references: roll out the policy before training as well, with the same seeds, for the reward to compare.
+            references: sample with the reference policy as well, with the same seeds, for the reward to compare.
         """
         assert self.module is not None
         envs = self.env or self.make_env()
-        policy = self.module.policy(
-            groups_per_forward=self.config.groups_per_forward, latents_dtype=dtype_named(self.config.latents_dtype)
+        settings = self.config.settings.rollout
+        policy = self.module.acting_policy(
+            groups_per_forward=settings.groups_per_forward, latents_dtype=dtype_named(settings.latents_dtype)
         )
-        parts = []
-        for start in range(0, len(seeds), envs.num_envs):
-            mine = seeds[start : start + envs.num_envs]
-            rollout = collect(envs, policy, window, seeds=mine)
-            groups = rollout.groups
-            if references:
-                with self.module.generator.weights.using("reference"):
-                    before = collect(envs, policy, window, seeds=mine)
-                groups = [
-                    replace(group, references=samples) for group, samples in zip(groups, before.samples, strict=True)
-                ]
-            submitted = time.perf_counter()
-            scoring = _stamped(self._reward.submit(groups))
-            monitoring = {name: _stamped(reward.submit(groups)) for name, reward in self._monitors.items()}
-            parts.append(Part(rollout, submitted, scoring, monitoring=monitoring))
-        return parts
+        return [
+            self._part(envs, policy, window, seeds=seeds[start : start + envs.num_envs], references=references)
+            for start in range(0, len(seeds), envs.num_envs)
+        ]
+
+    def _part(
+        self, envs: VectorEnv, policy: FlowPolicy, window: Window, *, seeds: Sequence[int], references: bool
+    ) -> Part:
+        """Sample the groups of one forward and hand them to the reward."""
+        assert self.module is not None
+        weights = self.module.weights
+        with weights.using(self._acts):
+            rollout = collect(envs, policy, window, seeds=seeds, keep=self.config.algorithm.needs)
+        groups = rollout.groups
+        if references:
+            with weights.using(REFERENCE):
+                before = collect(envs, policy, window, seeds=seeds, keep=())
+            groups = [replace(group, references=samples) for group, samples in zip(groups, before.samples, strict=True)]
+        submitted = time.perf_counter()
+        scoring = _stamped(self._reward.submit(groups))
+        monitoring = {name: _stamped(reward.submit(groups)) for name, reward in self._monitors.items()}
+        return Part(rollout, submitted, scoring, monitoring=monitoring)
 
     def sample(
         self, *, seeds: Sequence[int], window: Window, references: bool = False, **kwargs: Any
     ) -> tuple[Rollout, Scored]:
-        """Roll out one group per seed and score them all.
+        """Sample one group per seed and score them all.
 
         Args:
             seeds: of the groups.
@@ -199,22 +201,22 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         return concatenate([part.rollout for part in parts]), self.scored(parts)
 
     def scored(self, parts: Sequence[Part]) -> Scored:
-        """What the reward says about parts of `roll_out`; waits for it."""
+        """Wait for the scores of the parts of `roll_out` and return them."""
         return Scored.of(parts, self._reward)
 
     def get_metrics(self) -> Any:
-        """RLlib's own counters since the last call."""
+        """Return RLlib's own counters since the last call."""
         return self.metrics.reduce()
 
     def get_spaces(self) -> dict[str, tuple[gym.Space, gym.Space]]:
-        """Spaces of the environment, once there is one."""
+        """Return the spaces of the environment; empty before it is made."""
         if self.env is None:
             return {}
         single = (self.env.single_observation_space, self.env.single_action_space)
         return {INPUT_ENV_SPACES: (self.env.observation_space, self.env.action_space), DEFAULT_MODULE_ID: single}
 
     def assert_healthy(self) -> None:
-        """Raise when there is no module to act with."""
+        """Assert that there is a module to act with."""
         assert self.module is not None
 
     def stop(self) -> None:
@@ -231,14 +233,14 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         not_components: str | Collection[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Weights and their sequence number; a runner has no other state, since every group brings its seed."""
+        """Return weights and their sequence number; there is no other state, since every group brings its seed."""
         state: dict[str, Any] = {WEIGHTS_SEQ_NO: self._weights_seq_no}
         if self.module is not None and self._check_component(COMPONENT_RL_MODULE, components, not_components):
             state[COMPONENT_RL_MODULE] = self.module.get_state(**kwargs)
         return state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Take weights from a learner."""
+        """Load weights that a learner sent."""
         weights = state.get(COMPONENT_RL_MODULE)
         if weights is None or self.module is None:
             return
@@ -248,16 +250,16 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         self._weights_seq_no = state.get(WEIGHTS_SEQ_NO, 0)
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[()], dict[str, Any]]:
-        """How to make this runner again."""
+        """Return the arguments that make this runner again."""
         return (), {"config": self.config}
 
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:
-        """The module."""
+        """Return the module as the only component."""
         return [] if self.module is None else [(COMPONENT_RL_MODULE, self.module)]
 
 
 def mean_score(scores: Sequence[GroupScores]) -> float:
-    """Mean reward over all scored samples; NaN when there is none."""
+    """Return the mean reward over all scored samples; NaN if there is none."""
     rewards = np.concatenate([group.rewards for group in scores])
     valid = rewards[~np.isnan(rewards)]
     return float(valid.mean()) if len(valid) else float("nan")

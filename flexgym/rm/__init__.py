@@ -1,4 +1,4 @@
-"""Training the judge: distil assessments, fine-tune on them, align by DPO.
+"""Judge training: distill assessments, fine-tune on them, and align with DPO.
 
-Only this package and `flexgym.rllib` need Ray, and `flexgym.rm.data` does without.
+Only this package and `flexgym.rllib` need Ray; `flexgym.rm.data` does not.
 """

@@ -1,4 +1,4 @@
-"""``python -m flexgym.rm`` is the command ``flexgym.rm``."""
+"""Run the command ``flexgym.rm`` as ``python -m flexgym.rm``."""
 
 from flexgym.rm.command import main
 

@@ -1,6 +1,6 @@
-"""Public benchmarks of reward models as files on disk: how their rows become pairs, and how each counts ties.
+"""Public benchmarks of judges, read from files on disk: how their rows become pairs, and how each counts ties.
 
-Nothing is downloaded. Every benchmark is one entry in `BENCHMARKS`; whoever adds one writes how a row is read.
+Nothing is downloaded. Each benchmark is an entry in `BENCHMARKS` with a function that converts its rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flexgym.rm.data.schema import PreferencePair, Side
 from flexgym.rm.evaluation_figures import TieRule
 
 PAIRS = "pairs"
-"""Name of FlexGym's own rows of preference pairs where a benchmark is asked for."""
+"""Name of FlexGym's own preference pairs, accepted wherever a benchmark is named."""
 
 _MAX_DOCUMENT = 2**28
 _LETTERS: Mapping[str, Side] = {"A": 0, "B": 1, "same": None}
@@ -32,15 +32,15 @@ _BETTER: Mapping[str, Side] = {"Video 1 better": 0, "Video 2 better": 1, "Same":
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark on disk.
+    """Definition of a benchmark.
 
     Attributes:
-        name: by which it is asked for.
-        about: one line: what it holds, and in which files.
-        read: makes a pair of one row, its media by the names that stand there; raises `RowError`.
-        ties: what becomes of tied labels.
-        headline: the figure of `flexgym.rm.evaluation_figures.Figures` that published results of it are.
-        raw: the rows of a file before anything is known about them.
+        name: name used to select the benchmark.
+        about: one-line description of the content and its files.
+        read: function that converts one row to a pair, with media names as in the source; raises `RowError`.
+        ties: how tied labels are counted.
+        headline: the figure of `flexgym.rm.evaluation_figures.Figures` that is reported in publications.
+        raw: function that reads the raw rows of a file.
     """
 
     name: str
@@ -52,10 +52,10 @@ class Benchmark:
 
 
 def read_csv(path: Path) -> Iterator[RawRow]:
-    """The rows of a CSV file with a header; other files as `read_raw` does.
+    """Read the rows of a CSV file with a header; other files are read by `read_raw`.
 
     Raises:
-        DataError: the file cannot be read as CSV in UTF-8.
+        DataError: if the file cannot be read as CSV in UTF-8.
     """
     if path.suffix.lower() != ".csv":
         yield from read_raw(path)
@@ -66,14 +66,14 @@ def read_csv(path: Path) -> Iterator[RawRow]:
             for number, values in enumerate(csv.DictReader(file), start=1):
                 yield RawRow(Place(path, number, "row"), number - 1, {str(key): cell for key, cell in values.items()})
     except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as CSV behind row {number}: {error}") from None
+        raise DataError(f"{path}: cannot be read as CSV after row {number}: {error}") from None
 
 
 def read_document(path: Path) -> Iterator[RawRow]:
-    """The elements of the list ``pairs`` in one JSON object; other files as `read_raw` does.
+    """Read the elements of the list ``pairs`` in a JSON object; other files are read by `read_raw`.
 
     Raises:
-        DataError: the document is broken, has no such list, or is larger than 256 MiB.
+        DataError: if the document is invalid, has no such list, or is larger than 256 MiB.
     """
     if path.suffix.lower() != ".json":
         yield from read_raw(path)
@@ -104,14 +104,14 @@ def _labelled(values: Mapping[str, Any], key: str, labels: Mapping[str, Side]) -
 
 
 def _about(source: str, values: Mapping[str, Any], category: str = "category") -> dict[str, Any]:
-    """What every row of a benchmark tells about itself, as far as it does."""
+    """Return the id, source and category of a benchmark row, as far as known."""
     name = next((values[key] for key in ("id", "pair_id", "idx") if values.get(key) is not None), None)
     kind = values.get(category)
     return {"source": source, "id": name, "category": kind if isinstance(kind, str) and kind else None}
 
 
 def _genai_bench(values: Mapping[str, Any], *, kind: str) -> PreferencePair:
-    """A row with ``prompt``, ``left_image``, ``right_image`` (or videos), ``vote_type``."""
+    """Convert a row with ``prompt``, ``left_image``, ``right_image`` (or videos), ``vote_type``."""
     first, second = both(values, f"left_{kind}", f"right_{kind}")
     winner = _labelled(values, "vote_type", _VOTES)
     pair = {"prompt": need(values, "prompt"), "kind": kind, "first": first, "second": second, "winner": winner}
@@ -119,17 +119,17 @@ def _genai_bench(values: Mapping[str, Any], *, kind: str) -> PreferencePair:
 
 
 def _mmrb2(values: Mapping[str, Any]) -> PreferencePair | LeftOut:
-    """A pair with ``prompt_content, response_a, response_b, chosen``; of text to image only."""
+    """Convert a row with ``prompt_content, response_a, response_b, chosen``; only text-to-image rows are supported."""
     prompt = _contents(need(values, "prompt_content"), "prompt_content")
     if any(kind != "text" for kind, _ in prompt):
-        return LeftOut("a prompt with pictures")
+        return LeftOut("prompt with images")
     shown = []
     for key in ("response_a", "response_b"):
         response = need(values, key)
         content = need(response, "response_content") if isinstance(response, dict) else response
         images = [value for kind, value in _contents(content, key) if kind == "image"]
         if len(images) != 1:
-            return LeftOut("a response that is not one image")
+            return LeftOut("response that is not one image")
         shown.append(images[0])
     winner = _labelled(values, "chosen", {"A": 0, "B": 1})
     text = "\n".join(str(value) for _, value in prompt)
@@ -138,7 +138,7 @@ def _mmrb2(values: Mapping[str, Any]) -> PreferencePair | LeftOut:
 
 
 def _contents(value: Any, key: str) -> list[tuple[str, Any]]:
-    """Pairs of kind and value, such as ``["text", "a cat"]``."""
+    """Parse a list of pairs of kind and value, such as ``["text", "a cat"]``."""
     fits = isinstance(value, list) and all(isinstance(part, list) and len(part) == 2 for part in value)
     if not fits:
         raise RowError("wrong_type", f'{key}: expected a list such as [["text", "a cat"]], got {value!r:.80}')
@@ -146,9 +146,9 @@ def _contents(value: Any, key: str) -> list[tuple[str, Any]]:
 
 
 def _mj_bench_video(values: Mapping[str, Any]) -> PreferencePair | LeftOut:
-    """A row with ``caption, video_0_path, video_1_path, overall_preference``; labels count videos from 1, paths from 0.
+    """Convert a row with ``caption, video_0_path, video_1_path, overall_preference``, with aspects if present.
 
-    ``category_preference`` gives the aspects.
+    Labels count videos from 1, paths from 0. ``category_preference`` gives the aspects.
     """
     if values.get("discard") is True:
         return LeftOut("discarded by its authors")
@@ -163,7 +163,7 @@ def _mj_bench_video(values: Mapping[str, Any]) -> PreferencePair | LeftOut:
 
 
 def _videogen_rewardbench(values: Mapping[str, Any]) -> PreferencePair:
-    """A row with ``prompt, path_A, path_B, VQ, MQ, TA, Overall``."""
+    """Convert a row with ``prompt, path_A, path_B, VQ, MQ, TA, Overall``."""
     first, second = both(values, "path_A", "path_B")
     aspects = {name: _labelled(values, name, _LETTERS) for name in ("VQ", "MQ", "TA") if values.get(name)}
     pair = {"prompt": need(values, "prompt"), "kind": "video", "first": first, "second": second}
@@ -188,7 +188,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         ),
         Benchmark(
             "mmrb2",
-            "Multimodal RewardBench 2 (arXiv 2512.16899), text to image: t2i.json beside its images; no ties",
+            "Multimodal RewardBench 2 (arXiv 2512.16899), text to image: t2i.json next to its images; no ties",
             _mmrb2,
             ties="refused",
             headline="accuracy_dropped",
@@ -196,12 +196,12 @@ BENCHMARKS: dict[str, Benchmark] = {
         ),
         Benchmark(
             "mj_bench_video",
-            "MJ-Bench-Video (arXiv 2502.01719): test.json beside its videos; ties are left out",
+            "MJ-Bench-Video (arXiv 2502.01719): test.json next to its videos; ties are left out",
             _mj_bench_video,
         ),
         Benchmark(
             "videogen_rewardbench",
-            "VideoGen-RewardBench (arXiv 2501.13918): CSV beside its videos; told with and without ties",
+            "VideoGen-RewardBench (arXiv 2501.13918): CSV next to its videos; reported with and without ties",
             _videogen_rewardbench,
             ties="scored",
             raw=read_csv,
@@ -213,14 +213,14 @@ BENCHMARKS: dict[str, Benchmark] = {
         ),
     )
 }
-"""The benchmarks by name."""
+"""Benchmarks by name."""
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """A benchmark by its name.
+    """Return the benchmark with the given name.
 
     Raises:
-        UnknownNameError: there is none; the message holds the nearest one.
+        UnknownNameError: if there is none; the message suggests the nearest name.
     """
     if name not in BENCHMARKS:
         raise unknown_name("benchmark", name, BENCHMARKS)
@@ -228,15 +228,15 @@ def find_benchmark(name: str) -> Benchmark:
 
 
 class BenchmarkRows:
-    """The pairs of a benchmark in a stream; bad rows are counted, and too many of them end it.
+    """Stream of the pairs of a benchmark; bad rows are counted, and too many of them raise an error.
 
     Args:
-        benchmark: which one.
+        benchmark: the benchmark.
         paths: its files.
-        options: where media are looked for, how they are checked, and what becomes of bad rows.
+        options: where media are, how they are checked, and how bad rows are handled.
 
     Raises:
-        DataError: a file is missing, or given twice.
+        DataError: if a file is missing, or given twice.
     """
 
     def __init__(self, benchmark: Benchmark, paths: list[Path], options: ReadOptions | None = None) -> None:
@@ -246,14 +246,14 @@ class BenchmarkRows:
 
     @property
     def report(self) -> DataReport:
-        """What the last pass found, up to where it is."""
+        """Return the counts of the last pass, up to its current position."""
         return self._tally.report if self._tally else DataReport()
 
     def __iter__(self) -> Iterator[PreferencePair]:
-        """The pairs, their media with absolute paths.
+        """Iterate over the pairs, with absolute paths of their media.
 
         Raises:
-            DataError: a file is broken as a whole, too many rows are bad, or none is good.
+            DataError: if a file is unreadable, too many rows are bad, or none is good.
         """
         with Tally(self._options.bad, ", ".join(map(str, self.files))) as tally:
             self._tally = tally

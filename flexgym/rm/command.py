@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from flexgym.config.recipe import Recipe
 from flexgym.core.terminal import teaching_errors
 from flexgym.judge.command_options import JudgeOptions, with_judge_options
 from flexgym.rm.options import AskOptions, DataOptions, RefereeOptions, with_options
 from flexgym.rm.replies import Asker, Cost
+from flexgym.runs.settings import RunSettings
+
+if TYPE_CHECKING:
+    from flexgym.runs.loop import TrainingRun
 
 PROGRAM = "flexgym.rm"
 
@@ -20,11 +27,11 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 train_app = typer.Typer(no_args_is_help=True, help="Train a judge.")
 app.add_typer(train_app, name="train")
 
-Overrides = Annotated[list[str] | None, typer.Argument(help="such as training.lr=1e-5 run.minutes=60")]
-ConfigOption = Annotated[str, typer.Option(help="a recipe: a file, or the name of a shipped one")]
-Resume = Annotated[Path | None, typer.Option(help="a run folder, or one checkpoint in it")]
 PairFiles = Annotated[list[Path], typer.Argument(help="preference pairs, JSON Lines or Parquet")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check data, model and memory, and stop.")]
+STAGES = {
+    "sft": "Fine-tune on reasoning traces (SFTRow files).",
+    "dpo": "Direct preference optimization on pairs of traces (DPORow files).",
+}
 
 
 @app.callback()
@@ -32,34 +39,46 @@ def _root() -> None:
     """Training of vision-language judges."""
 
 
-@train_app.command()
-def sft(
-    overrides: Overrides = None,
-    *,
-    config: ConfigOption = "rm_sft_qwen3vl_8b.yaml",
-    resume: Resume = None,
-    dry_run: DryRun = False,
-) -> None:
-    """Fine-tune on reasoning traces (SFTRow files)."""
-    from flexgym.rm.sft import RewardSFTConfig
+def _stage(name: str) -> Any:
+    """Return the settings of a stage, ``"sft"`` or ``"dpo"``, as they are by default."""
+    if name == "sft":
+        from flexgym.rm.sft import RewardSFTConfig
 
-    with teaching_errors():
-        _train(RewardSFTConfig(), overrides, config, resume=resume, dry_run=dry_run, stage="sft")
-
-
-@train_app.command()
-def dpo(
-    overrides: Overrides = None,
-    *,
-    config: ConfigOption = "rm_dpo_qwen3vl_8b.yaml",
-    resume: Resume = None,
-    dry_run: DryRun = False,
-) -> None:
-    """Direct preference optimisation on pairs of traces (DPORow files)."""
+        return RewardSFTConfig()
     from flexgym.rm.dpo import RewardDPOConfig
 
-    with teaching_errors():
-        _train(RewardDPOConfig(), overrides, config, resume=resume, dry_run=dry_run, stage="dpo")
+    return RewardDPOConfig()
+
+
+def _make_run(stage: str, recipe: Recipe, resume: Path | None, command: Sequence[str]) -> TrainingRun:
+    from flexgym.rllib.recipe import apply_recipe
+    from flexgym.rm.trainable import JudgeTrainable
+    from flexgym.runs.loop import TrainingRun
+
+    settings = RunSettings.parse(recipe.pop("run", None) or {})
+    config = apply_recipe(_stage(stage), recipe)
+    config.validate()
+    config.check_devices()
+    return TrainingRun(JudgeTrainable(config), settings, resume=resume, command=command)
+
+
+def _plan(stage: str, recipe: Recipe) -> list[str]:
+    from flexgym.rllib.recipe import apply_recipe
+    from flexgym.rm.plan import make_plan
+
+    RunSettings.parse(recipe.pop("run", None) or {})
+    return make_plan(apply_recipe(_stage(stage), recipe)).lines()
+
+
+for _name, _summary in STAGES.items():
+    train_app.command(_name, help=_summary)(
+        training_command(
+            partial(_make_run, _name),
+            default_recipe=f"rm_{_name}_qwen3vl_8b.yaml",
+            program=f"{PROGRAM} train {_name}",
+            dry_run=partial(_plan, _name),
+        )
+    )
 
 
 @app.command()
@@ -69,8 +88,7 @@ def export(
     dtype: Annotated[str, typer.Option(help="of the weights: bfloat16 or float32")] = "bfloat16",
 ) -> None:
     """Make a checkpoint folder for transformers and vLLM, with an adapter merged into the weights."""
-    from flexgym.rm.saving import export_judge
-    from flexgym.rm.training_run import JUDGE
+    from flexgym.rm.saving import JUDGE, export_judge
     from flexgym.runs.checkpoints import resolve_checkpoint
     from flexgym.runs.recipe import saved_recipe
 
@@ -166,28 +184,6 @@ def _tell_cost(who: str, cost: Cost | None, price: tuple[float, float] | None) -
     """Also after an interruption; nothing where nobody was asked."""
     if cost and (cost.requests or cost.reused):
         _tell([f"{who}: {cost.describe(price)}"])
-
-
-def _train(
-    settings: Any, overrides: list[str] | None, recipe_name: str, *, resume: Path | None, dry_run: bool, stage: str
-) -> None:
-    from flexgym.config.recipe import apply_overrides, load_recipe
-    from flexgym.rllib.recipe import apply_recipe
-    from flexgym.rm.plan import make_plan
-    from flexgym.rm.training_run import RewardModelRun
-    from flexgym.runs.recipe import saved_recipe
-    from flexgym.runs.settings import RunSettings
-
-    recipe = apply_overrides(saved_recipe(resume) if resume else load_recipe(recipe_name), overrides or [])
-    run = RunSettings.parse(recipe.pop("run", None) or {})
-    apply_recipe(settings, recipe)
-    if dry_run:
-        for line in make_plan(settings).lines():
-            Console().print(line, markup=False, highlight=False, soft_wrap=True)
-        return
-    settings.validate()
-    settings.check_devices()
-    RewardModelRun(settings, run, resume=resume, command=[PROGRAM, "train", stage]).train()
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import Tensor
 
-from flexgym.core.choice import check_count
 from flexgym.core.errors import ConfigError, unknown_name
+from flexgym.core.options import check_count
 from flexgym.core.sharding import SHARDINGS
 from flexgym.rm.module import JudgeModule
 from flexgym.rm.precision import DTYPES, check_precision, check_steps
@@ -216,7 +216,9 @@ class RewardModelConfig(AlgorithmConfig):
         """
 
     def make_reference(self) -> Any:
-        """A frozen second model to compare with, or None."""
+        """Load a frozen second model to compare with; None where none is needed."""
+        # Not a copy in `Weights`: TRL changes its reference for good (no dropout, autocast, a fused output layer) and
+        # runs it between forward and backward of the model that trains; sharded, it has another precision as well.
         wanted = self.mode == "full" and self.needs_reference
         return load_model(self.source, self.reference_dtype) if wanted else None
 

@@ -1,4 +1,4 @@
-"""Distillation: reasoning traces of a teacher, of which those that can be trusted become rows to fine-tune on."""
+"""Distill a teacher's reasoning traces: keep the trustworthy ones as rows for supervised fine-tuning."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from flexgym.rm.items import ItemOptions, batches, reason_lines, share_line
 from flexgym.rm.replies import Asker, Query, read_trace
 
 DISAGREES = "disagrees"
-"""Why a trace is left out whose winner is not that of the people who were asked."""
+"""Reason for rejecting a trace whose winner differs from the human label."""
 
 
 @dataclass
 class DistillReport:
-    """How many traces came of how many pairs.
+    """Counts of pairs and traces in a distillation.
 
     Attributes:
-        asked: pairs that the teacher was asked about, in this run or before.
-        answered: those with a reply.
-        parsed: those whose reply can be read and holds every rule.
-        agreed: those whose winner is that of the label; a tie has none, and any winner agrees with it.
-        kept: rows written.
-        left_out: pairs that were not asked about, by reason.
-        rejected: replies that were not kept, by reason.
+        asked: number of pairs sent to the teacher, in this run or an earlier one.
+        answered: number of pairs with a reply.
+        parsed: number of replies that can be parsed and satisfy every rule.
+        agreed: number of parsed replies whose winner equals the label's; any winner agrees with a tie.
+        kept: number of written rows.
+        left_out: number of pairs that were not sent, by reason.
+        rejected: number of replies that were not kept, by reason.
     """
 
     asked: int = 0
@@ -39,7 +39,7 @@ class DistillReport:
     rejected: Counter[str] = field(default_factory=Counter)
 
     def lines(self) -> list[str]:
-        """For people; every share is of the pairs asked about."""
+        """Return a human-readable summary; all percentages are relative to the pairs sent to the teacher."""
         whole = self.asked
         steps = [share_line(name, getattr(self, name), whole) for name in ("answered", "parsed", "agreed", "kept")]
         lines = [f"asked: {self.asked:,} pairs", *steps]
@@ -53,22 +53,21 @@ class DistillReport:
 def distill(
     asker: Asker, items: ItemOptions, out: str | Path, *, decoding: Decoding | None = None, overwrite: bool = False
 ) -> DistillReport:
-    """Ask a teacher about every pair and write the traces that can be trusted.
+    """Send every pair to a teacher and write the trustworthy traces.
 
-    A trace is kept where it parses, where no two scores of it break the sum of ten, and where its winner is that of
-    the pair's label.
+    A trace is kept if it can be parsed, the scores of every sub-dimension sum to 10, and its winner equals the label's.
 
     Args:
-        asker: the teacher, with the file that keeps its replies.
+        asker: the teacher, with the file that stores its replies.
         items: the pairs.
-        out: the file of `SFTRow` to write; it appears when all of them are there. Embedded media go into a folder
-            ``media`` beside it.
-        decoding: greedy by default.
-        overwrite: replace ``out`` where it is there.
+        out: file of `SFTRow` to write; it appears when it is complete. Embedded media are stored in the folder
+            ``media`` next to it.
+        decoding: decoding settings; greedy by default.
+        overwrite: replace ``out`` if it exists.
 
     Raises:
-        ConfigError: ``out`` cannot be written.
-        DataError: the pairs cannot be read.
+        ConfigError: if ``out`` cannot be written.
+        DataError: if the pairs cannot be read.
     """
     report = DistillReport()
     with RowWriter(out, overwrite=overwrite) as writer:
@@ -83,14 +82,14 @@ def distill(
 
 
 def _row(query: Query, reply: Reply | JudgeFailure, items: ItemOptions, *, report: DistillReport) -> SFTRow | None:
-    """The row of a trace that is kept."""
+    """Return the row of a trace to keep, or None; update the report."""
     report.asked += 1
     report.answered += isinstance(reply, Reply)
     outcome = read_trace(reply, items.question.dialect)
     if isinstance(outcome, JudgeFailure):
         report.rejected[outcome.kind] += 1
         return None
-    assert isinstance(reply, Reply), "what could be read was written"
+    assert isinstance(reply, Reply), "only a reply can be parsed"
     report.parsed += 1
     if query.pair.winner not in (None, outcome.side):
         report.rejected[DISAGREES] += 1

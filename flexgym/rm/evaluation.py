@@ -1,4 +1,4 @@
-"""A judge over labelled pairs: each is asked in both orders, and what was said is kept as a small record."""
+"""Evaluate a judge on labeled pairs: query each pair in both orders and keep the results as small records."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from flexgym.types import Prompt, SampleGroup
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How pairs are judged.
+    """How pairs are judged in an evaluation.
 
     Attributes:
-        orders: one of `flexgym.rm.data.ORDERS`.
-        ties: what becomes of tied labels.
-        batch: pairs that are asked and in memory at a time.
-        num_frames: pictures of each video.
-        seed: of the coin for ``orders="shuffled"``.
+        orders: orders in which each pair is judged, one of `flexgym.rm.data.ORDERS`.
+        ties: how tied labels are handled.
+        batch: number of pairs that are in memory and judged at once.
+        num_frames: number of frames shown per video.
+        seed: seed of the coin for ``orders="shuffled"``.
 
     Raises:
-        UnknownNameError: no such orders; the message holds the nearest ones.
-        ConfigError: no positive batch or number of frames.
+        UnknownNameError: if there are no such orders; the message suggests the nearest name.
+        ConfigError: if the batch or the number of frames is below 1.
     """
 
     orders: str = "both"
@@ -55,14 +55,14 @@ class EvaluationOptions:
 
 
 class Evaluation:
-    """A judge over labelled pairs, a batch at a time.
+    """Judges labeled pairs in batches.
 
     Args:
-        judge: who is asked.
-        options: how.
+        judge: the judge to evaluate.
+        options: how pairs are judged.
 
     Attributes:
-        unusable: pairs by kind of problem that could not be shown, see `flexgym.rm.data.problems.KINDS`.
+        unusable: number of pairs that could not be shown, by kind of problem, see `flexgym.rm.data.problems.KINDS`.
     """
 
     def __init__(self, judge: Judge, options: EvaluationOptions | None = None) -> None:
@@ -70,23 +70,23 @@ class Evaluation:
         self.unusable: Counter[str] = Counter()
 
     def results(self, rows: Iterable[PreferencePair]) -> Iterator[PairResult]:
-        """Judge pairs as they come.
+        """Judge a stream of pairs.
 
         Args:
-            rows: their media with paths that can be opened.
+            rows: pairs whose media have paths that can be opened.
 
         Yields:
-            One result per pair, in order; without votes for ties that are left out. Pairs whose media cannot be shown
-            are counted in ``unusable`` and have none.
+            One result per pair, in order; excluded ties have no votes. Pairs whose media cannot be loaded are counted
+            in ``unusable`` and give no result.
 
         Raises:
-            ConfigError: candidates that differ in size before a judge that compares one size only.
+            ConfigError: if candidates differ in size and the judge only compares samples of the same size.
         """
         remaining = iter(rows)
         while batch := list(itertools.islice(remaining, self._options.batch)):
-            yield from self._judged([self._turned(row) for row in batch])
+            yield from self._judged([self._ordered(row) for row in batch])
 
-    def _turned(self, row: PreferencePair) -> PreferencePair:
+    def _ordered(self, row: PreferencePair) -> PreferencePair:
         return shuffle_sides(row, self._options.seed) if self._options.orders == "shuffled" else row
 
     def _judged(self, rows: Sequence[PreferencePair]) -> Iterator[PairResult]:
@@ -103,7 +103,7 @@ class Evaluation:
             yield PairResult(row.id, row.category, row.winner, votes)
 
     def _group(self, row: PreferencePair) -> SampleGroup | RowError | None:
-        """What the judge is shown; None for a tie that is left out."""
+        """Load the samples for the judge; None for an excluded tie."""
         if row.winner is None and self._options.ties == "left_out":
             return None
         try:
@@ -113,27 +113,27 @@ class Evaluation:
 
 
 def as_group(row: PreferencePair, num_frames: int, *, one_size: bool = False) -> SampleGroup:
-    """Both candidates of a pair as a group of two.
+    """Load both candidates of a pair as a group of two samples.
 
     Args:
         row: the pair.
-        num_frames: of each video, at most.
-        one_size: refuse candidates that differ in size or length.
+        num_frames: maximum number of frames per video.
+        one_size: reject candidates that differ in size or length.
 
     Returns:
-        The group; where the candidates differ in size, its samples are an array of two arrays, which `VisionJudge`
-        shows like any other.
+        The group. If the candidates differ in size, its samples are an array of two arrays, which `VisionJudge`
+        supports.
 
     Raises:
-        RowError: a file cannot be read, or frames of one video differ in size.
-        ConfigError: sizes differ and must not.
+        RowError: if a file cannot be read, or the frames of one video differ in size.
+        ConfigError: if the sizes differ and ``one_size`` is set.
     """
     both = [_load(files, row.kind, num_frames) for files in (row.first, row.second)]
     if both[0].shape == both[1].shape:
         return SampleGroup(Prompt(row.prompt), np.stack(both))
     if one_size:
         raise ConfigError(
-            f"this judge compares samples of one size, got {both[0].shape} and {both[1].shape}; ask a model instead"
+            f"this judge needs samples of the same size, got {both[0].shape} and {both[1].shape}; use a model instead"
         )
     ragged: Any = np.empty(2, dtype=object)
     ragged[0], ragged[1] = both
@@ -147,7 +147,7 @@ def _load(files: Sequence[MediaFile], kind: str, num_frames: int) -> NDArray[np.
         return load_frames(files[0], num_frames)
     frames = [np.asarray(load_picture(files[index])) for index in frame_indices(len(files), num_frames)]
     if len({frame.shape for frame in frames}) > 1:
-        raise RowError("invalid", f"{files[0]}: expected frames of one size, found several")
+        raise RowError("invalid", f"{files[0]}: expected frames of the same size, got several sizes")
     return np.stack(frames)
 
 

@@ -1,8 +1,8 @@
-"""What judgements of labelled pairs come to: shares with intervals, overall and by category.
+"""Compute figures from judgments of labeled pairs: shares with confidence intervals, overall and by category.
 
-Pairs are what is counted: the two orders of one pair are no two independent observations. Nothing about failed
-judgements or ties is hidden: accuracy is told with failures as wrong and with failures dropped, and tied labels are
-counted apart.
+The unit of observation is the pair, since the two orders of one pair are not independent. Failed judgments and ties
+are always visible: accuracy is reported with failures counted as wrong and with failures dropped, and tied labels are
+counted separately.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from flexgym.rm.data.problems import DataError
 from flexgym.rm.data.schema import Side
 
 TieRule = Literal["left_out", "scored", "refused"]
-"""What becomes of pairs whose label is a tie: not judged, judged and scored against three classes, or bad rows."""
+"""Handling of pairs with a tied label: not judged, judged and scored with three classes, or counted as bad rows."""
 
 CONFIDENCE = 0.95
-"""Of all intervals."""
+"""Confidence level of all intervals."""
 
 _RESAMPLES = 2000
-_CELLS = 2**22  # of a bootstrap that are in memory at a time
+_CELLS = 2**22  # maximum number of bootstrap values in memory at a time
 _SEED = 0
 
 
 @dataclass(frozen=True)
 class Vote:
-    """One judgement of a pair.
+    """One judgment of a pair.
 
     Attributes:
-        swapped: whether the pair's second candidate was shown first.
-        position: the winner by place, 0 for the candidate shown first; None where the judgement failed.
+        swapped: True if the pair's second candidate was shown first.
+        position: position of the winner: 0 if shown first, 1 if shown second; None if the judgment failed.
         failure: kind of the failure.
         margin: points of the candidate shown first minus those of the other, summed over all criteria.
     """
@@ -49,19 +49,19 @@ class Vote:
 
     @property
     def side(self) -> int | None:
-        """The winner as the pair counts its candidates, 0 or 1; None where the judgement failed."""
+        """Return the winner in the pair's own order of candidates, 0 or 1; None if the judgment failed."""
         return None if self.position is None else self.position ^ self.swapped
 
 
 @dataclass(frozen=True)
 class PairResult:
-    """What a judge made of one pair, without its pictures and its words.
+    """A judge's results for one pair, without images and replies.
 
     Attributes:
-        id: of the pair in its source.
-        category: by which results are broken down.
-        label: the winner by the label; None for a tie.
-        votes: one per order; none where the pair was not judged.
+        id: id of the pair in its source.
+        category: category used to break down results.
+        label: labeled winner; None for a tie.
+        votes: one vote per order; empty if the pair was not judged.
     """
 
     id: str | None
@@ -71,36 +71,36 @@ class PairResult:
 
     @property
     def verdict(self) -> int | None:
-        """The winner that all orders agree on; None where they differ, which is a tie, or where one failed."""
+        """Return the winner on which all orders agree; None if they differ, which is a tie, or if one failed."""
         sides = {vote.side for vote in self.votes}
         return sides.pop() if len(sides) == 1 else None
 
     @property
     def num_valid(self) -> int:
-        """Judgements that did not fail."""
+        """Return the number of judgments that did not fail."""
         return sum(vote.position is not None for vote in self.votes)
 
     @property
     def lead(self) -> float:
-        """Points by which the first candidate is ahead, mean over the orders that did not fail; 0 without any."""
+        """Return the points by which the first candidate leads, mean over valid orders; 0 if there are none."""
         leads = [-vote.margin if vote.swapped else vote.margin for vote in self.votes if vote.position is not None]
         return sum(leads) / len(leads) if leads else 0.0
 
     def to_row(self) -> dict[str, Any]:
-        """As plain values: the winner of each order, or why there is none, and the lead of the first candidate."""
-        said = ["failed: " + vote.failure if vote.failure else vote.side for vote in self.votes]
-        return {"id": self.id, "category": self.category, "label": self.label, "said": said, "lead": self.lead}
+        """Return plain values: the winner in each order, or why there is none, and the lead of the first candidate."""
+        winners = ["failed: " + vote.failure if vote.failure else vote.side for vote in self.votes]
+        return {"id": self.id, "category": self.category, "label": self.label, "said": winners, "lead": self.lead}
 
 
 @dataclass(frozen=True)
 class Share:
-    """A share with its interval.
+    """A share with its confidence interval.
 
     Attributes:
-        value: 0 to 1; NaN where there is nothing to count.
-        low: lower end of the interval at `CONFIDENCE`.
-        high: upper end.
-        pairs: how many it comes from.
+        value: the share, 0 to 1; NaN if there are no observations.
+        low: lower end of the interval at level `CONFIDENCE`.
+        high: upper end of the interval.
+        pairs: number of pairs that it is computed from.
     """
 
     value: float
@@ -111,25 +111,24 @@ class Share:
 
 @dataclass(frozen=True)
 class Figures:
-    """How a judge does on some pairs.
+    """Figures of a judge on a set of pairs.
 
     Attributes:
-        pairs: all of them.
-        ties: those with a tied label.
-        judgements: in all orders.
-        accuracy: share of the judgements that name the label's winner, of pairs that have one; failures are wrong.
-        accuracy_dropped: the same without the failed judgements.
-        accuracy_with_ties: share of the pairs, tied labels among them, for which the judge says what the label says,
-            where two orders that differ say tie; a failure is wrong. None where ties are not scored, or one order was
-            asked.
-        accuracy_with_leads: the same where the points say tie if neither candidate leads by more than a threshold, at
-            the threshold that is best for these very pairs (ties calibrated as in arXiv 2305.14324), so it flatters a
-            little. None where ties are not scored, or the judge gave no points.
-        order_consistency: share of the pairs valid in both orders with the same winner in both.
-        first_position_rate: share of the valid judgements that name the candidate shown first; one half without
-            position bias.
-        failure_share: share of the judgements that failed.
-        failures: part of each kind in it.
+        pairs: number of pairs.
+        ties: number of pairs with a tied label.
+        judgements: number of judgments, over all orders.
+        accuracy: share of judgments that name the labeled winner, among pairs that have one; failures count as wrong.
+        accuracy_dropped: accuracy without the failed judgments.
+        accuracy_with_ties: share of pairs, including ties, for which the judge agrees with the label, where two orders
+            with different winners count as a tie and a failure as wrong. None if ties are not scored, or only one
+            order was judged.
+        accuracy_with_leads: accuracy with ties, where a pair counts as a tie if neither candidate leads by more points
+            than a threshold. The threshold is the best one for these pairs (tie calibration, arXiv 2305.14324), so this
+            is slightly optimistic. None if ties are not scored, or the judge gives no points.
+        order_consistency: share of pairs with the same winner in both orders, among pairs valid in both.
+        first_position_rate: share of valid judgments that name the candidate shown first; 0.5 without position bias.
+        failure_share: share of judgments that failed.
+        failures: share of judgments that failed, by kind.
     """
 
     pairs: int
@@ -147,11 +146,11 @@ class Figures:
 
 @dataclass(frozen=True)
 class Summary:
-    """The figures of an evaluation.
+    """Figures of an evaluation.
 
     Attributes:
-        overall: of all pairs.
-        categories: by category, in alphabetical order; pairs without one are only in ``overall``.
+        overall: figures of all pairs.
+        categories: figures by category, in alphabetical order; pairs without a category only count in ``overall``.
     """
 
     overall: Figures
@@ -159,25 +158,25 @@ class Summary:
 
 
 def summarise(results: Iterable[PairResult], *, ties: TieRule = "left_out") -> Summary:
-    """The figures of judged pairs.
+    """Compute the figures of judged pairs, overall and by category.
 
     Args:
-        results: of `Evaluation.results`.
-        ties: the rule under which they were judged.
+        results: results of `Evaluation.results`.
+        ties: how tied labels were handled.
 
     Raises:
-        DataError: there is no result.
+        DataError: if there are no results.
     """
     known = list(results)
     if not known:
-        raise DataError("expected at least one pair to evaluate on, found none")
+        raise DataError("expected at least one pair to evaluate on, got none")
     names = sorted({result.category for result in known if result.category is not None})
     by_name = {name: [result for result in known if result.category == name] for name in names}
     return Summary(figures(known, ties=ties), {name: figures(members, ties=ties) for name, members in by_name.items()})
 
 
 def figures(results: Sequence[PairResult], *, ties: TieRule = "left_out") -> Figures:
-    """The figures of some judged pairs; see `summarise`."""
+    """Compute the figures of a set of judged pairs; see `summarise`."""
     judged = [result for result in results if result.votes]
     decided = [result for result in judged if result.label is not None]
     votes = [vote for result in judged for vote in result.votes]
@@ -192,7 +191,7 @@ def figures(results: Sequence[PairResult], *, ties: TieRule = "left_out") -> Fig
         judgements=len(votes),
         accuracy=share(right, [len(result.votes) for result in decided]),
         accuracy_dropped=share(right, [result.num_valid for result in decided]),
-        accuracy_with_ties=share([_meets(result) for result in scored], [1] * len(scored)) if in_both else None,
+        accuracy_with_ties=share([_agrees(result) for result in scored], [1] * len(scored)) if in_both else None,
         accuracy_with_leads=calibrated_accuracy(scored) if any(result.lead for result in scored) else None,
         order_consistency=share([result.verdict is not None for result in met], [1] * len(met)),
         first_position_rate=share(
@@ -206,16 +205,16 @@ def figures(results: Sequence[PairResult], *, ties: TieRule = "left_out") -> Fig
     )
 
 
-def _meets(result: PairResult) -> bool:
-    """Whether the judge says what the label says, ties included."""
+def _agrees(result: PairResult) -> bool:
+    """Return True if the judge agrees with the label, including ties."""
     return result.num_valid == len(result.votes) and result.verdict == result.label
 
 
 def calibrated_accuracy(results: Sequence[PairResult]) -> float:
-    """The share of pairs whose label follows from the lead, at the best threshold of a tie.
+    """Compute the share of pairs whose label follows from the lead, at the best threshold for ties.
 
     Args:
-        results: at least one; a pair with a failed judgement is wrong.
+        results: at least one result; pairs with a failed judgment count as wrong.
     """
     valid = [result for result in results if result.num_valid == len(result.votes)]
     leads = np.array([result.lead for result in valid])
@@ -224,20 +223,20 @@ def calibrated_accuracy(results: Sequence[PairResult]) -> float:
     sizes, labels, signs = np.abs(leads)[order], labels[order], np.sign(leads)[order]
     ties = np.concatenate([[0], np.cumsum(labels == 0)])
     wins = np.concatenate([[0], np.cumsum((labels == signs) & (labels != 0))])
-    # The smallest k leads are ties: only where the next one is larger is there a threshold between them.
+    # The k smallest leads are ties. A threshold after k exists only if the next lead is larger.
     possible = np.concatenate([[True], sizes[1:] > sizes[:-1], [True]]) if len(sizes) else np.array([True])
     return float(np.max((ties + wins[-1] - wins)[possible]) / len(results))
 
 
 def share(parts: Sequence[int], wholes: Sequence[int]) -> Share:
-    """``sum(parts) / sum(wholes)`` over pairs, with an interval.
+    """Compute ``sum(parts) / sum(wholes)`` over pairs, with a confidence interval.
 
-    Where every pair counts as a whole or not at all, or all pairs are alike, the interval is Wilson's over pairs, which
-    stays honest at 0 and 1; otherwise pairs are drawn anew (percentile bootstrap).
+    If every pair counts either fully or not at all, or all pairs are equal, the interval is Wilson's over pairs, which
+    remains valid at 0 and 1; otherwise it is a percentile bootstrap over pairs.
 
     Args:
-        parts: of each pair, such as its right judgements.
-        wholes: of each pair, such as its judgements; pairs with none are left out.
+        parts: numerator of each pair, such as its right judgments.
+        wholes: denominator of each pair, such as its judgments; pairs with 0 are excluded.
     """
     kept = [(part, whole) for part, whole in zip(parts, wholes, strict=True) if whole]
     if not kept:
@@ -251,16 +250,16 @@ def share(parts: Sequence[int], wholes: Sequence[int]) -> Share:
 
 
 def wilson(value: float, count: int) -> tuple[float, float]:
-    """The score interval of a share at `CONFIDENCE` (E. B. Wilson, 1927).
+    """Compute the score interval of a share at level `CONFIDENCE` (E. B. Wilson, 1927).
 
     Args:
         value: the share, 0 to 1.
-        count: of what was counted, at least 1.
+        count: number of observations, at least 1.
     """
     square = float(stats.norm.ppf(0.5 + CONFIDENCE / 2)) ** 2
-    centre = (value + square / (2 * count)) / (1 + square / count)
+    center = (value + square / (2 * count)) / (1 + square / count)
     half = math.sqrt(square * (value * (1 - value) / count + square / (4 * count**2))) / (1 + square / count)
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    return max(center - half, 0.0), min(center + half, 1.0)
 
 
 def _bootstrap(part: NDArray[np.float64], whole: NDArray[np.float64]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""An evaluation as a folder: a Markdown report, the same as JSON, and what was said about each pair."""
+"""Write an evaluation to a folder: a report as Markdown and as JSON, and the results of each pair."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ TITLES = {
     "first_position_rate": "first position",
     "failure_share": "failed",
 }
-"""Headings of the figures, by the names of `Figures`."""
+"""Headings of the figures, by the field names of `Figures`."""
 
 
 def prepare_folder(folder: Path) -> Path:
-    """Make the folder of a report.
+    """Create the folder of a report.
 
     Raises:
-        ConfigError: a report is there already, or the folder cannot be made.
+        ConfigError: if it already contains a report, or cannot be created.
     """
     if (folder / FIGURES).exists():
-        raise ConfigError(f"{folder} holds a report already: name another folder, or remove this one")
+        raise ConfigError(f"{folder} already contains a report: choose another folder, or remove this one")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{folder}: the folder of the report cannot be made: {error.strerror}") from error
+        raise ConfigError(f"{folder}: cannot create the folder of the report: {error.strerror}") from error
     return folder
 
 
 def recorded(results: Iterable[PairResult], folder: Path) -> Iterator[PairResult]:
-    """Pass results on, and write each of them to `PAIRS_SAID` as it comes."""
+    """Pass results through, and write each one to the file `PAIRS_SAID` as it arrives."""
     with (folder / PAIRS_SAID).open("w", encoding="utf-8") as file:
         for result in results:
             file.write(json.dumps(result.to_row()) + "\n")
@@ -54,12 +54,12 @@ def recorded(results: Iterable[PairResult], folder: Path) -> Iterator[PairResult
 
 
 def write_report(folder: Path, summary: Summary, settings: Mapping[str, Any]) -> None:
-    """Write both reports.
+    """Write the report as Markdown and as JSON.
 
     Args:
-        folder: see `prepare_folder`.
+        folder: folder from `prepare_folder`.
         summary: the figures.
-        settings: what was evaluated and how, such as judge, date and files; plain values by name.
+        settings: settings of the evaluation, such as judge, date and files; plain values by name.
     """
     figures = _without_nan({"settings": dict(settings), "confidence": CONFIDENCE, **dataclasses.asdict(summary)})
     write_atomic(folder / REPORT, markdown(summary, settings).encode())
@@ -67,15 +67,15 @@ def write_report(folder: Path, summary: Summary, settings: Mapping[str, Any]) ->
 
 
 def markdown(summary: Summary, settings: Mapping[str, Any]) -> str:
-    """The report as Markdown.
+    """Format the report as Markdown.
 
     Args:
         summary: the figures.
-        settings: see `write_report`.
+        settings: settings of the evaluation, see `write_report`.
     """
     shown = {"overall": summary.overall, **{_plain(name): found for name, found in summary.categories.items()}}
     names = [name for name in TITLES if getattr(summary.overall, name) is not None]
-    heads = ["", "pairs", "ties", "judgements", *(TITLES[name] for name in names)]
+    heads = ["", "pairs", "ties", "judgments", *(TITLES[name] for name in names)]
     rows = [
         [name, *map(str, (found.pairs, found.ties, found.judgements)), *(cell(found, each) for each in names)]
         for name, found in shown.items()
@@ -84,20 +84,20 @@ def markdown(summary: Summary, settings: Mapping[str, Any]) -> str:
     parts += ["## Figures", _table(heads, rows), _FOOTNOTE]
     if summary.overall.failures:
         kinds = [[kind, f"{value:.2%}"] for kind, value in summary.overall.failures.items()]
-        parts += ["## Failures", _table(["kind", "share of the judgements"], kinds)]
+        parts += ["## Failures", _table(["kind", "share of the judgments"], kinds)]
     return "\n\n".join(parts) + "\n"
 
 
 _FOOTNOTE = (
-    f"Brackets hold intervals at {CONFIDENCE:.0%} over pairs: Wilson's where pairs count as a whole or are all alike,"
-    " else a percentile bootstrap. Accuracy is over pairs whose label is no tie, in all orders asked. With ties, the"
-    " label may be a tie, and two orders that differ say tie; by points, a lead within the threshold that is best for"
-    " these pairs does."
+    f"Brackets are {CONFIDENCE:.0%} confidence intervals over pairs: Wilson's if pairs count fully or not at all or are"
+    " all equal, otherwise a percentile bootstrap. Accuracy is over pairs whose label is not a tie, in all orders. With"
+    " ties, labels may be ties, and two orders with different winners count as a tie; by points, a lead within a"
+    " threshold counts as a tie, where the threshold is the best one for these pairs."
 )
 
 
 def cell(found: Figures, name: str) -> str:
-    """A figure with its interval as text, such as ``81.0% [73.1%, 87.0%]``; a dash where there is none."""
+    """Format a figure with its interval, such as ``81.0% [73.1%, 87.0%]``, or as a dash if it is missing."""
     share: Share | float | None = getattr(found, name)
     if isinstance(share, float):
         return f"{share:.1%}"
@@ -112,13 +112,13 @@ def _table(heads: list[str], rows: list[list[str]]) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A value in one cell of a table, where no bar or mark of its own can break it."""
+    """Format a value for a table cell, with all Markdown characters escaped."""
     text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return "".join(f"\\{letter}" if letter in "\\|`*_<>[]" else letter for letter in " ".join(text.split()))
 
 
 def _without_nan(value: Any) -> Any:
-    """With null for NaN, which JSON does not have."""
+    """Replace NaN by None, since JSON has no NaN."""
     if isinstance(value, dict):
         return {key: _without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""One evaluation from files to a report, as the command runs it."""
+"""Run an evaluation from data files to a report, as the command does."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from flexgym.rm.evaluation_report import REPORT, TITLES, cell, prepare_folder, r
 
 
 class EvaluationRun:
-    """A judge on the files of a benchmark.
+    """Evaluation of a judge on the files of a benchmark.
 
     Args:
-        files: of the benchmark.
-        out: the folder of the report.
-        benchmark: its name, see `flexgym.rm.benchmarks.BENCHMARKS`.
-        orders: see `flexgym.rm.data.ORDERS`.
-        media: folder of images and videos; that of each file when None.
-        batch: pairs that are asked at a time.
+        files: files of the benchmark.
+        out: folder of the report.
+        benchmark: name of the benchmark, see `flexgym.rm.benchmarks.BENCHMARKS`.
+        orders: orders in which each pair is judged, see `flexgym.rm.data.ORDERS`.
+        media: folder of images and videos; None uses the folder of each file.
+        batch: number of pairs that are judged at once.
 
     Raises:
-        UnknownNameError: no such benchmark or orders; the message holds the nearest one.
-        ConfigError: no positive batch.
-        DataError: a file is missing, or given twice.
+        UnknownNameError: if there is no such benchmark or orders; the message suggests the nearest name.
+        ConfigError: if the batch is below 1.
+        DataError: if a file is missing, or given twice.
     """
 
     def __init__(
@@ -46,15 +46,15 @@ class EvaluationRun:
         """Judge all pairs and write the report.
 
         Args:
-            judge: who is asked.
-            asked: what the report says about the judge.
+            judge: the judge to evaluate.
+            asked: options of the judge, recorded in the report.
 
         Returns:
             The figures.
 
         Raises:
-            ConfigError: a report is there already, or candidates that this judge cannot compare.
-            DataError: a file is broken as a whole, too many rows are bad, or none is good.
+            ConfigError: if a report already exists, or the judge does not support the candidates.
+            DataError: if a file is unreadable, too many rows are bad, or none is good.
         """
         folder = prepare_folder(self._out)
         options = dataclasses.replace(self._options, num_frames=asked.inputs.num_frames)
@@ -66,20 +66,20 @@ class EvaluationRun:
         return summary
 
     def lines(self, summary: Summary) -> list[str]:
-        """What a person is told at the end."""
-        told = [
+        """Return the lines that the command prints at the end."""
+        figures = [
             f"{TITLES[name]}: {cell(summary.overall, name)}"
             for name in TITLES
             if getattr(summary.overall, name) is not None
         ]
-        return [self._rows.report.describe(), *told, f"Report: {self._out / REPORT}"]
+        return [self._rows.report.describe(), *figures, f"Report: {self._out / REPORT}"]
 
     def _settings(self, asked: JudgeOptions) -> dict[str, Any]:
         return {
             "judge": list(asked.judge),
             "dialect": asked.dialect,
-            "backend": asked.backend or "what fits",
-            "prompt template": str(asked.prompt_template or "the dialect's own"),
+            "backend": asked.backend or "automatic",
+            "prompt template": str(asked.prompt_template or "built-in"),
             "benchmark": self._benchmark.name,
             "headline": self._benchmark.headline,
             "ties": self._benchmark.ties,

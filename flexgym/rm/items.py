@@ -1,4 +1,4 @@
-"""Pairs in bounded batches, each with its question: what distillation and the making of pairs begin with."""
+"""Read pairs in batches and build the judge's request for each, for distillation and for DPO pairs."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from flexgym.rm.data.problems import row_error
 from flexgym.rm.replies import Query, make_query
 
 TIE = "tie"
-"""Why a pair without a winner is left out."""
+"""Reason for skipping a pair without a winner."""
 
 
 @dataclass(frozen=True)
 class ItemOptions:
-    """Which pairs are asked about, and how.
+    """Which pairs are sent to a model, and how.
 
     Attributes:
-        files: of preference pairs, JSON Lines or Parquet.
-        question: the same as when the judge is used.
-        orders: in which each pair is asked about, one of `flexgym.rm.data.ORDERS`.
-        seed: of the coin that decides which candidate stands first, for ``orders="shuffled"``.
-        batch: pairs in memory and under way at once.
-        ties: whether pairs without a winner are asked about, too.
+        files: JSON Lines or Parquet files of preference pairs.
+        question: how the judge is queried; must be the same when the judge is used.
+        orders: orders in which each pair is sent, one of `flexgym.rm.data.ORDERS`.
+        seed: seed of the coin that decides which candidate is shown first, for ``orders="shuffled"``.
+        batch: number of pairs that are in memory and processed at once.
+        ties: also send pairs without a winner.
         read: how the files are read.
 
     Raises:
-        ConfigError: no positive batch, or more frames than a row may show.
-        UnknownNameError: no such orders.
+        ConfigError: if the batch is below 1, or there are more frames than a row may have.
+        UnknownNameError: if there are no such orders.
     """
 
     files: Sequence[Path]
@@ -50,23 +50,23 @@ class ItemOptions:
     def __post_init__(self) -> None:
         check_names("orders of pairs", [self.orders], ORDERS)
         if self.batch < 1:
-            raise ConfigError(f"batch: expected at least 1 pair at a time, got {self.batch}")
+            raise ConfigError(f"batch: expected at least 1, got {self.batch}")
         if 2 * self.question.num_frames > MAX_PICTURES:
             raise ConfigError(
-                f"num_frames: expected at most {MAX_PICTURES // 2}, since a row shows {MAX_PICTURES} pictures at most,"
+                f"num_frames: expected at most {MAX_PICTURES // 2}, since a row has at most {MAX_PICTURES} images,"
                 f" got {self.question.num_frames}"
             )
 
 
 def batches(options: ItemOptions, left_out: Counter[str]) -> Iterator[list[Query]]:
-    """Queries about all pairs of the files, in their order.
+    """Yield batches of queries for all pairs of the files, in order.
 
     Args:
-        options: which pairs.
-        left_out: takes the number of pairs that cannot be asked about, by reason.
+        options: which pairs, and how.
+        left_out: updated with the number of skipped pairs, by reason.
 
     Raises:
-        DataError: a file is missing or broken, or too many of its rows are bad.
+        DataError: if a file is missing or unreadable, or too many of its rows are bad.
     """
     rows = iter(read_rows(list(options.files), PreferencePair, options=options.read))
     while pairs := list(itertools.islice(rows, options.batch)):
@@ -89,11 +89,11 @@ def _queries(pairs: list[PreferencePair], options: ItemOptions, left_out: Counte
 
 
 def share_line(name: str, part: int, whole: int) -> str:
-    """A number with its share, such as ``kept: 30 (60.0%)``."""
+    """Format a count with its percentage, such as ``kept: 30 (60.0%)``."""
     return f"{name}: {part:,} ({part / whole:.1%})" if whole else f"{name}: {part:,}"
 
 
 def reason_lines(reasons: Mapping[str, int], whole: int) -> list[str]:
-    """One indented line for each reason, the most frequent first."""
+    """Format one indented line per reason, most frequent first."""
     ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     return [f"  {share_line(name, number, whole)}" for name, number in ordered if number]

@@ -1,4 +1,4 @@
-"""A vision-language judge as an RLlib module: what trains is its state, the frozen rest rides along."""
+"""A vision-language judge as an RLlib module, whose state holds what trains and nothing that is frozen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flexgym.rm.processor import load_model, load_processor
 
 
 class JudgeModule(TorchRLModule):
-    """The model that `RewardSFT` and `RewardDPO` train.
+    """Model that `RewardSFT` and `RewardDPO` train.
 
     ``model_config`` holds ``source``, ``dtype``, ``mode`` (``"lora"`` or ``"full"``), ``lora`` (arguments of peft's
     `LoraConfig`) and ``train_vision``.
@@ -24,7 +24,7 @@ class JudgeModule(TorchRLModule):
     framework = "torch"
 
     def setup(self) -> None:
-        """Load the checkpoint and say what trains."""
+        """Load the checkpoint and select what trains."""
         config = self.model_config
         model = load_model(config["source"], config["dtype"])
         model.config.use_cache = False
@@ -41,11 +41,11 @@ class JudgeModule(TorchRLModule):
         object.__setattr__(self, "processor", load_processor(config["source"]))
 
     def _forward_train(self, batch: Mapping[str, Any], **kwargs: Any) -> Any:
-        """The model's own output, so that TRL's losses can be computed through DDP."""
+        """Return the model's own output, so that TRL's losses can be computed through DDP."""
         return self.model(**batch)
 
     def saved_weights(self, *, keep: bool = True) -> dict[str, Tensor]:
-        """What belongs into a checkpoint folder, named as the model names it: an adapter alone, or all weights.
+        """Return what belongs in a checkpoint folder, by the model's names: an adapter alone, or all weights.
 
         Args:
             keep: whether this learner wants them; every learner must call it where the model is sharded.
@@ -56,7 +56,7 @@ class JudgeModule(TorchRLModule):
         return copies(weights.items(), keep=keep)
 
     def get_state(self, *args: Any, inference_only: bool = False, **kwargs: Any) -> dict[str, Tensor]:
-        """What trains, as copies on the CPU.
+        """Return copies on the CPU of what trains.
 
         Args:
             *args: of RLlib.

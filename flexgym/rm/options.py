@@ -1,4 +1,4 @@
-"""Options that commands about pairs share, spelled out once: which pairs, and how a model is asked about them."""
+"""Command-line options shared by commands about pairs: which pairs to read, and how a model is queried about them."""
 
 from __future__ import annotations
 
@@ -25,64 +25,68 @@ from flexgym.rm.replies import Asker, Cost, ModelTeacher, OracleTeacher, ReplyFi
 from flexgym.rm.trajectory import RulesTrajectoryJudge, TeacherTrajectoryJudge, TrajectoryJudge
 
 ORACLE = "oracle"
-"""Name of the rules of the small world where a model is asked for."""
+"""Name of the rules of the small world, accepted wherever a model is named."""
 
 RULES = "rules"
-"""Name of the rules of the small world where a trajectory judge is asked for."""
+"""Name of the rules of the small world, accepted as a trajectory judge."""
 
 
 @dataclass(frozen=True)
 class AskOptions:
-    """How a model is asked.
+    """How a model is queried.
 
     Attributes:
-        backend: who runs the model; None for what fits.
+        backend: name of the backend; None chooses one that fits the model.
         dialect: name of one of `flexgym.judge.dialect.DIALECTS`.
-        prompt_template: a text file in place of the dialect's own wording.
-        num_frames: pictures per video.
-        max_tokens: of a reply.
-        model: its name on a server.
-        api_key_env: name of the environment variable that holds a server's key.
-        price: of a million tokens read, and of a million written.
+        prompt_template: text file that replaces the dialect's built-in template.
+        num_frames: number of frames shown per video.
+        max_tokens: maximum length of a reply, in tokens.
+        model: name of the model on a server.
+        api_key_env: name of the environment variable with a server's API key.
+        price: price of a million prompt tokens and of a million completion tokens.
     """
 
-    backend: Annotated[str | None, typer.Option(help="server, vllm or transformers; by default what fits")] = None
-    dialect: Annotated[str, typer.Option(help=f"of the replies: {' or '.join(DIALECTS)}")] = "flex"
-    prompt_template: Annotated[Path | None, typer.Option(help="a text file with {prompt} in it")] = None
-    num_frames: Annotated[int, typer.Option(help="pictures per video")] = 8
-    max_tokens: Annotated[int, typer.Option(help="of a reply")] = 2048
-    model: Annotated[str | None, typer.Option(help="its name on the servers; the first listed by default")] = None
-    api_key_env: Annotated[str | None, typer.Option(help="environment variable with the key of the servers")] = None
+    backend: Annotated[
+        str | None, typer.Option(help="server, vllm or transformers; chosen to fit the model by default")
+    ] = None
+    dialect: Annotated[str, typer.Option(help=f"format of the replies: {' or '.join(DIALECTS)}")] = "flex"
+    prompt_template: Annotated[
+        Path | None, typer.Option(help="text file with {prompt} that replaces the built-in prompt template")
+    ] = None
+    num_frames: Annotated[int, typer.Option(help="frames shown per video")] = 8
+    max_tokens: Annotated[int, typer.Option(help="maximum length of a reply, in tokens")] = 2048
+    model: Annotated[str | None, typer.Option(help="model name on the servers; the first listed by default")] = None
+    api_key_env: Annotated[str | None, typer.Option(help="environment variable with the API key of the servers")] = None
     price: Annotated[
-        tuple[float, float] | None, typer.Option(help="of a million prompt and a million completion tokens")
+        tuple[float, float] | None, typer.Option(help="price of a million prompt and a million completion tokens")
     ] = None
 
     @property
     def question(self) -> Question:
-        """How a judge is asked about a pair.
+        """Return how the judge is queried about a pair.
 
         Raises:
-            ConfigError: no such template, or no positive number of frames.
-            UnknownNameError: no such dialect.
+            ConfigError: if the template cannot be read, or the number of frames is below 1.
+            UnknownNameError: if there is no such dialect.
         """
         wording = read_template(self.prompt_template) if self.prompt_template else None
         return Question(dialect_by_name(self.dialect), wording, self.num_frames)
 
     @contextlib.contextmanager
     def opened(self, source: Sequence[str]) -> Iterator[Teacher]:
-        """The model, until the block ends.
+        """Open the model and close it when the block ends.
 
         Args:
-            source: addresses of servers, one folder or hub id, or `ORACLE`.
+            source: server addresses, or a single folder, hub id, or `ORACLE`.
 
         Raises:
-            ConfigError: a model that cannot work, or an option that it does not have.
+            ConfigError: if the model is not usable, or an option does not apply to it.
         """
         if list(source) == [ORACLE]:
             if self.backend or self.model or self.api_key_env or self.dialect != "flex":
                 raise ConfigError(
-                    f"{ORACLE!r} follows rules and runs no model: leave out --backend, --model and --api-key-env, and"
-                    " take the dialect flex"
+                    f"{ORACLE!r} is rule-based and runs no model: leave out --backend, --model and --api-key-env, and"
+                    " use the dialect flex"
                 )
             yield OracleTeacher()
             return
@@ -99,19 +103,19 @@ class AskOptions:
         if self.api_key_env:
             settings["api_key"] = os.environ.get(self.api_key_env)
             if not settings["api_key"]:
-                raise ConfigError(f"api_key_env: expected the key in the environment variable {self.api_key_env}")
+                raise ConfigError(f"api_key_env: expected an API key in the environment variable {self.api_key_env}")
         if settings and not source[0].startswith(("http://", "https://")):
-            raise ConfigError(f"--model and --api-key-env are for addresses of servers, got {source[0]!r}")
+            raise ConfigError(f"--model and --api-key-env apply to server addresses only, got {source[0]!r}")
         return settings
 
 
 @dataclass(frozen=True)
 class OpenedReferee:
-    """A trajectory judge that can be asked.
+    """An open trajectory judge.
 
     Attributes:
-        judge: None where items with two right traces are discarded.
-        cost: of asking it; None where that is free.
+        judge: the trajectory judge; None discards items with two right traces.
+        cost: counts of its requests and tokens; None if it is free.
     """
 
     judge: TrajectoryJudge | None
@@ -120,32 +124,35 @@ class OpenedReferee:
 
 @dataclass(frozen=True)
 class RefereeOptions:
-    """Who says which of two right traces reasons better.
+    """Options that select the trajectory judge, which decides between two right traces.
 
     Attributes:
-        trajectory: addresses of servers, one folder or hub id, or `RULES`.
-        trajectory_model: its name on a server.
-        trajectory_key_env: name of the environment variable that holds a server's key.
+        trajectory: server addresses, or a single folder, hub id, or `RULES`.
+        trajectory_model: name of the model on a server.
+        trajectory_key_env: name of the environment variable with a server's API key.
         without_both_right: discard items with two right traces.
     """
 
     trajectory: Annotated[
-        list[str] | None, typer.Option(help="who judges reasoning: rules (small world), or a model as for --judge")
+        list[str] | None,
+        typer.Option(help="judge of the reasoning: rules (small world), or a model, given as for --judge"),
     ] = None
-    trajectory_model: Annotated[str | None, typer.Option(help="its name on the servers of --trajectory")] = None
-    trajectory_key_env: Annotated[str | None, typer.Option(help="environment variable with their key")] = None
+    trajectory_model: Annotated[str | None, typer.Option(help="model name on the servers of --trajectory")] = None
+    trajectory_key_env: Annotated[
+        str | None, typer.Option(help="environment variable with the API key of the servers of --trajectory")
+    ] = None
     without_both_right: Annotated[bool, typer.Option(help="discard items with two right traces")] = False
 
     @contextlib.contextmanager
     def opened(self, asked: AskOptions, file: ReplyFile) -> Iterator[OpenedReferee]:
-        """The trajectory judge, until the block ends.
+        """Open the trajectory judge and close it when the block ends.
 
         Args:
-            asked: how the judge is asked; of it the length of replies holds here, too.
-            file: keeps the replies.
+            asked: how the judge is queried; its maximum reply length also applies to the trajectory judge.
+            file: open file that stores the replies.
 
         Raises:
-            ConfigError: nobody is named, rules for a dialect that they cannot read, or a model that cannot work.
+            ConfigError: if no judge is named, the rules do not support the dialect, or the model is not usable.
         """
         if self.without_both_right:
             yield OpenedReferee(None)
@@ -162,66 +169,68 @@ class RefereeOptions:
     def _checked(self, dialect: str) -> list[str]:
         if not self.trajectory:
             raise ConfigError(
-                "items with two right traces need a trajectory judge: --trajectory rules in the small world, or a"
-                " model; --without-both-right discards them"
+                "items with two right traces need a trajectory judge: set --trajectory to rules in the small world, or"
+                " to a model; --without-both-right discards such items"
             )
         if self.trajectory == [ORACLE]:
-            raise ConfigError(f"--trajectory {ORACLE} compares samples, not assessments: take {RULES}")
+            raise ConfigError(f"--trajectory {ORACLE} compares samples, not assessments: use {RULES}")
         if self.trajectory == [RULES] and dialect != "flex":
-            raise ConfigError(f"--trajectory {RULES} reads the dialect flex alone, got {dialect!r}")
+            raise ConfigError(f"--trajectory {RULES} supports only the dialect flex, got {dialect!r}")
         return self.trajectory
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which pairs are read, and where the rows go.
+    """Which pairs are read, and where the rows are written.
 
     Attributes:
-        out: the file to write.
-        replies: the file that keeps replies; beside ``out`` when None.
-        seed: of the coin that decides which candidate stands first.
-        orders: in which each pair is asked about: by the coin, as in the file, or both.
-        batch: pairs at once.
-        media_root: a folder that holds all media.
-        max_bad_share: of the rows, before reading stops.
+        out: file to write.
+        replies: file that stores replies; None places it next to ``out``.
+        seed: seed of the coin that decides which candidate is shown first.
+        orders: orders in which each pair is judged: by the coin, as in the file, or both.
+        batch: number of pairs processed at once.
+        media_root: folder that contains all media.
+        max_bad_share: share of bad rows above which reading stops.
         overwrite: replace ``out``.
     """
 
-    out: Annotated[Path, typer.Option(help="the file to write, ending in .jsonl")]
-    replies: Annotated[Path | None, typer.Option(help="where replies are kept; OUT.replies.jsonl by default")] = None
-    seed: Annotated[int, typer.Option(help="of the coin that decides which candidate stands first")] = 0
-    orders: Annotated[str, typer.Option(help="shuffled, given or both: which candidate stands first")] = "shuffled"
-    batch: Annotated[int, typer.Option(help="pairs in memory and under way at once")] = 64
-    media_root: Annotated[Path | None, typer.Option(help="a folder that holds all media")] = None
-    max_bad_share: Annotated[float, typer.Option(help="stop where a larger share of the rows is bad")] = 0.05
-    overwrite: Annotated[bool, typer.Option(help="replace OUT where it is there")] = False
+    out: Annotated[Path, typer.Option(help="file to write, ending in .jsonl")]
+    replies: Annotated[Path | None, typer.Option(help="file to store replies; OUT.replies.jsonl by default")] = None
+    seed: Annotated[int, typer.Option(help="seed of the coin that decides which candidate is shown first")] = 0
+    orders: Annotated[str, typer.Option(help="which candidate is shown first: shuffled, given, or both in turn")] = (
+        "shuffled"
+    )
+    batch: Annotated[int, typer.Option(help="pairs in memory and processed at once")] = 64
+    media_root: Annotated[Path | None, typer.Option(help="folder that contains all media")] = None
+    max_bad_share: Annotated[float, typer.Option(help="stop if a larger share of the rows is bad")] = 0.05
+    overwrite: Annotated[bool, typer.Option(help="replace OUT if it exists")] = False
 
     def items(self, files: Sequence[Path], question: Question, *, ties: bool = False) -> ItemOptions:
-        """The pairs of these files.
+        """Return the options for reading the pairs of these files.
 
         Raises:
-            ConfigError: an option that makes no sense.
+            ConfigError: if an option is out of range.
         """
         read = ReadOptions(root=self.media_root, bad=BadRows(max_share=self.max_bad_share))
         return ItemOptions(files, question, orders=self.orders, seed=self.seed, batch=self.batch, ties=ties, read=read)
 
     def reply_file(self) -> ReplyFile:
-        """The file that keeps replies, to be opened."""
+        """Return the file that stores replies; it must still be opened."""
         return ReplyFile(self.replies or self.out.with_name(f"{self.out.stem}.replies.jsonl"))
 
 
 def with_options(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command with the fields of some dataclasses as options of its own.
+    """Expose the fields of dataclasses as options of a command.
 
     Args:
-        groups: by the keyword under which the command takes an instance.
+        groups: dataclasses by the keyword under which the command takes an instance of them.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         options = {name: _parameters(group) for name, group in groups.items()}
 
         @functools.wraps(command)
-        def spelled_out(**given: Any) -> None:
+        def with_flags(**given: Any) -> None:
             built = {
                 name: group(**{option.name: given.pop(option.name) for option in options[name]})
                 for name, group in groups.items()
@@ -231,10 +240,10 @@ def with_options(**groups: type) -> Callable[[Callable[..., None]], Callable[...
         own = inspect.signature(command, eval_str=True)
         kept = [parameter for name, parameter in own.parameters.items() if name not in groups]
         signature = own.replace(parameters=[*kept, *(option for group in options.values() for option in group)])
-        # What typer reads.
-        spelled_out.__signature__ = signature  # type: ignore[attr-defined]
-        spelled_out.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
-        return spelled_out
+        # Typer reads both the signature and the annotations.
+        with_flags.__signature__ = signature  # type: ignore[attr-defined]
+        with_flags.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
+        return with_flags
 
     return decorate
 

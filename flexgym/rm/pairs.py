@@ -1,4 +1,4 @@
-"""Pairs of traces for direct preference optimisation: two tries of the judge at one item, the better one chosen."""
+"""Create pairs for direct preference optimization (DPO): sample two traces per item and choose the better one."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _CASES = (ONE_RIGHT, BOTH_RIGHT, "both_wrong", "no_reply")
 
 @dataclass(frozen=True)
 class TraceSampling:
-    """How the two traces of an item are sampled.
+    """Sampling settings of the two traces of an item.
 
     Attributes:
-        temperature: above 0.
-        seeds: two that differ.
-        max_tokens: of a trace.
+        temperature: sampling temperature, above 0.
+        seeds: two different seeds.
+        max_tokens: maximum length of a trace, in tokens.
 
     Raises:
-        ConfigError: settings under which both traces would be the same.
+        ConfigError: if both traces would be identical.
     """
 
     temperature: float = 0.7
@@ -43,13 +43,13 @@ class TraceSampling:
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
-            raise ConfigError(f"temperature: expected more than 0, at which two traces differ, got {self.temperature}")
+            raise ConfigError(f"temperature: expected a value above 0, so that traces differ, got {self.temperature}")
         if self.seeds[0] == self.seeds[1]:
-            raise ConfigError(f"seeds: expected two that differ, got {self.seeds[0]} twice")
+            raise ConfigError(f"seeds: expected two different seeds, got {self.seeds[0]} twice")
 
     @property
     def decodings(self) -> tuple[Decoding, Decoding]:
-        """Of the first and of the second trace."""
+        """Return the decoding settings of the first and of the second trace."""
         base = Decoding(max_tokens=self.max_tokens, temperature=self.temperature)
         one, other = (dataclasses.replace(base, seed=seed) for seed in self.seeds)
         return one, other
@@ -57,15 +57,15 @@ class TraceSampling:
 
 @dataclass
 class PairsReport:
-    """What became of the items.
+    """Counts of items by outcome.
 
     Attributes:
-        items: pairs that the judge was asked about twice.
-        cases: how many of them by which traces are right: ``one_right``, ``both_right``, ``both_wrong``; ``no_reply``
-            where a trace is missing.
-        kept: rows written, by rule.
-        discarded: items with a right trace that gave no row, by reason.
-        left_out: pairs that were not asked about, by reason.
+        items: number of pairs for which two traces were requested.
+        cases: number of items by which traces are right: ``one_right``, ``both_right``, ``both_wrong``, or ``no_reply``
+            if a trace is missing.
+        kept: number of written rows, by rule.
+        discarded: number of items with a right trace that did not give a row, by reason.
+        left_out: number of pairs that were not sent, by reason.
     """
 
     items: int = 0
@@ -75,7 +75,7 @@ class PairsReport:
     left_out: Counter[str] = field(default_factory=Counter)
 
     def lines(self) -> list[str]:
-        """For people; every share is of the items."""
+        """Return a human-readable summary; all percentages are relative to the items."""
         lines = [f"items: {self.items:,}"]
         lines += [share_line(case, self.cases[case], self.items) for case in _CASES]
         lines += [share_line("kept", self.kept.total(), self.items), *reason_lines(self.kept, self.items)]
@@ -88,15 +88,15 @@ class PairsReport:
 
 
 class PairMaker:
-    """Makes rows of a judge's traces.
+    """Creates DPO rows from a judge's traces.
 
     Args:
-        asker: the judge, with the file that keeps its replies.
-        trajectory: picks the better of two right traces; None discards such items, as the paper's ablation does.
-        sampling: of the traces.
+        asker: the judge, with the file that stores its replies.
+        trajectory: selects the better of two right traces; None discards such items, as in the paper's ablation.
+        sampling: sampling settings of the traces.
 
     Attributes:
-        report: what became of the items up to now.
+        report: counts so far.
     """
 
     def __init__(
@@ -111,21 +111,20 @@ class PairMaker:
         """Write one row for every item that has a better and a worse trace.
 
         Args:
-            items: labelled pairs; those without a winner are left out whatever the options say, since no trace of them
-                is right.
-            out: the file of `DPORow` to write; it appears when all of them are there. Embedded media go into a folder
-                ``media`` beside it.
-            overwrite: replace ``out`` where it is there.
+            items: labeled pairs. Ties are always skipped, since no trace of them is right.
+            out: file of `DPORow` to write; it appears when it is complete. Embedded media are stored in the folder
+                ``media`` next to it.
+            overwrite: replace ``out`` if it exists.
 
         Raises:
-            ConfigError: ``out`` cannot be written, or the trajectory judge cannot judge such items.
-            DataError: the pairs cannot be read.
+            ConfigError: if ``out`` cannot be written, or the trajectory judge does not support the items.
+            DataError: if the pairs cannot be read.
         """
-        labelled = dataclasses.replace(items, ties=False)
+        labeled = dataclasses.replace(items, ties=False)
         with RowWriter(out, overwrite=overwrite) as writer:
             store = MediaStore(writer.path.parent / "media")
-            for queries in batches(labelled, self.report.left_out):
-                for row in self._rows(queries, labelled):
+            for queries in batches(labeled, self.report.left_out):
+                for row in self._rows(queries, labeled):
                     writer.write(row.with_files(store.keep))
         return self.report
 
@@ -143,7 +142,7 @@ class PairMaker:
             self.report.cases[("both_wrong", ONE_RIGHT, BOTH_RIGHT)[sum(right)]] += 1
             if sum(right) == 1:
                 yield from self._row(contest, right.index(True), items, rule=ONE_RIGHT)
-            elif all(right) and self._may_differ(contest):
+            elif all(right) and self._needs_decision(contest):
                 contests.append(contest)
         if self._trajectory is None or not contests:
             return
@@ -153,8 +152,8 @@ class PairMaker:
             else:
                 yield from self._row(contest, better, items, rule=BOTH_RIGHT)
 
-    def _may_differ(self, contest: Contest) -> bool:
-        """Whether the trajectory judge is asked about two right traces."""
+    def _needs_decision(self, contest: Contest) -> bool:
+        """Return True if the trajectory judge should decide between two right traces; otherwise count why not."""
         if self._trajectory is None:
             self.report.discarded["both_right_left_out"] += 1
             return False
@@ -164,7 +163,7 @@ class PairMaker:
         return True
 
     def _row(self, contest: Contest, better: int, items: ItemOptions, *, rule: str) -> Iterator[DPORow]:
-        """The row, unless the worse trace is none that can be trained on, such as one without a word."""
+        """Yield the row, unless the worse trace cannot be trained on, such as an empty one."""
         chosen, rejected = contest.replies[better], contest.replies[1 - better]
         try:
             row = dpo_row(contest.query.pair, chosen, rejected, rule=rule, question=items.question)

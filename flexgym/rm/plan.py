@@ -1,4 +1,4 @@
-"""What a training would take, told before anything is loaded onto a device."""
+"""Plan a judge training: estimate its size and memory without loading weights onto a device."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from flexgym.rm.precision import DTYPES
 from flexgym.rm.processor import load_processor
 
 _GIB = 2**30
-# A gradient, and the two numbers that AdamW keeps, for each that trains.
+# For each trainable parameter: a gradient and the two moments of AdamW.
 _NUMBERS_TO_TRAIN = 3
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The size of a training.
+    """Size of a judge training.
 
     Attributes:
-        report: what was found in the data.
-        tokens: lengths of the rows: shortest, median and longest.
-        steps_per_epoch: optimiser steps of one pass.
-        parameters: of the model.
-        trained: those of them that train.
-        gib_per_learner: weights, gradients and optimiser, without activations and parts that are put together.
-        held_out: what was found in the rows that are never trained on, if there are any.
+        report: counts of good and bad rows in the data.
+        tokens: shortest, median and longest row, in tokens.
+        steps_per_epoch: number of optimizer steps per pass over the data.
+        parameters: number of parameters of the model.
+        trained: number of trainable parameters.
+        gib_per_learner: memory for weights, gradients and optimizer state in GiB, without activations and gathered
+            shards.
+        held_out: counts of good and bad rows in the held-out data, if there is any.
     """
 
     report: DataReport
@@ -42,26 +43,26 @@ class Plan:
     held_out: DataReport | None = None
 
     def lines(self) -> list[str]:
-        """The plan in words, line by line."""
+        """Return the plan as human-readable lines."""
         shortest, median, longest = self.tokens
         held_out = [f"held out: {self.held_out.describe()}"] if self.held_out else []
         return [
-            f"{self.report.describe()}; {shortest} to {longest} tokens a row, half of them below {median}",
-            f"an epoch: {self.steps_per_epoch:,} optimiser steps",
-            f"model: {self.parameters:,} parameters, {self.trained:,} of them train",
-            f"memory of a learner: {self.gib_per_learner:.1f} GiB for weights, gradients and optimiser; activations"
-            " come on top, and blocks put together where judge.sharding cuts the model",
+            f"{self.report.describe()}; {shortest} to {longest} tokens per row, median {median}",
+            f"an epoch: {self.steps_per_epoch:,} optimizer steps",
+            f"model: {self.parameters:,} parameters, {self.trained:,} of them trainable",
+            f"memory per learner: {self.gib_per_learner:.1f} GiB for weights, gradients and optimizer state, plus"
+            " activations, and gathered blocks if judge.sharding shards the model",
             *held_out,
         ]
 
 
 def make_plan(config: RewardModelConfig) -> Plan:
-    """Check data and model, and size a training; no weights are read.
+    """Check data and model, and estimate the size of a training without reading weights.
 
     Raises:
-        ConfigError: settings that cannot work.
-        DataError: data that cannot.
-        CheckpointError: no such checkpoint.
+        ConfigError: if a setting is not valid.
+        DataError: if the data are not usable.
+        CheckpointError: if there is no such checkpoint.
     """
     config.validate()
     processor = load_processor(config.source)
@@ -81,23 +82,23 @@ def make_plan(config: RewardModelConfig) -> Plan:
 
 
 def _bytes(config: RewardModelConfig, parameters: int, trained: int) -> float:
-    """Of weights, gradients and optimiser on one learner."""
+    """Return the bytes of weights, gradients and optimizer state on one learner."""
     training = config.trained_dtype.itemsize
     total = parameters * DTYPES[config.dtype].itemsize + trained * training * _NUMBERS_TO_TRAIN
     if config.mode == "lora":
-        # The adapter beside the model, and the frozen copy of it that TRL compares with.
+        # The adapter in addition to the model, and TRL's frozen copy of it, which is the reference.
         total += trained * training * (2 if config.needs_reference else 1)
     elif config.needs_reference:
         total += parameters * DTYPES[config.reference_dtype].itemsize
     if config.shards:
         return total / config.num_learners
-    # Autocast keeps what it has cast of the weights that train until the forward ends.
+        # Autocast caches its casts of trainable weights until the forward pass ends.
     casts = config.autocasts and training > torch.bfloat16.itemsize
     return float(total + trained * torch.bfloat16.itemsize * casts)
 
 
 def _count_parameters(config: RewardModelConfig) -> tuple[int, int]:
-    """Of the model, and of what trains, on a device without memory."""
+    """Count all parameters and the trainable ones, on the meta device."""
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(config.source))
         total = sum(parameter.numel() for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""Checkpoints of vision-language judges, loaded for training."""
+"""Load processors and models of vision-language judges for training."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from flexgym.core.errors import CheckpointError, unknown_name
 from flexgym.judge.backends.local import check_source
 from flexgym.rm.precision import DTYPES
 
-_MARKS = ("image", "video")
+_MEDIA = ("image", "video")
 
 
 class PictureProcessor(Qwen3VLProcessor):
-    """Text and pictures for the Qwen-VL kinds (Qwen2-VL to Qwen3.5), without the processor of videos.
+    """Processor of texts and images for Qwen-VL architectures (Qwen2-VL to Qwen3.5), without a video processor.
 
-    Videos are sent as frames, and the processor of videos would need torchvision.
+    Videos are sent as frames, and the video processor would need torchvision.
 
     Args:
-        image_processor: cuts pictures into patches.
-        tokenizer: with the marks ``<|image_pad|>``, ``<|video_pad|>``, ``<|vision_start|>`` and ``<|vision_end|>``.
-        chat_template: the tokenizer's when None.
+        image_processor: processor that splits images into patches.
+        tokenizer: tokenizer with the tokens ``<|image_pad|>``, ``<|video_pad|>``, ``<|vision_start|>`` and
+            ``<|vision_end|>``.
+        chat_template: chat template; None uses the tokenizer's.
     """
 
     def __init__(
@@ -41,30 +42,30 @@ class PictureProcessor(Qwen3VLProcessor):
         chat_template: str | None = None,
     ) -> None:
         assert tokenizer is not None
-        for mark, text in {
-            **{f"{mark}_token": f"<|{mark}_pad|>" for mark in _MARKS},
+        for name, text in {
+            **{f"{medium}_token": f"<|{medium}_pad|>" for medium in _MEDIA},
             **{f"vision_{end}_token": f"<|vision_{end}|>" for end in ("start", "end")},
         }.items():
-            setattr(self, mark, text)
-            setattr(self, f"{mark}_id", tokenizer.convert_tokens_to_ids(text))
+            setattr(self, name, text)
+            setattr(self, f"{name}_id", tokenizer.convert_tokens_to_ids(text))
         ProcessorMixin.__init__(
             self, image_processor, tokenizer, chat_template=chat_template or tokenizer.chat_template
         )
 
     @classmethod
     def get_attributes(cls) -> list[str]:
-        """The parts of the processor."""
+        """Return the names of the processor's components."""
         return ["image_processor", "tokenizer"]
 
 
 def load_processor(source: str | Path) -> PictureProcessor:
-    """Tokenizer and picture processor of a checkpoint.
+    """Load the tokenizer and the image processor of a checkpoint.
 
     Args:
         source: a folder or a hub id.
 
     Raises:
-        CheckpointError: missing, half written, or of another kind.
+        CheckpointError: if the checkpoint is missing, incomplete, or of another architecture.
     """
     check_source(source)
     try:
@@ -74,7 +75,7 @@ def load_processor(source: str | Path) -> PictureProcessor:
         raise _not_loaded(source, error) from error
     if "image_grid_thw" not in pictures.model_input_names or tokenizer.chat_template is None:
         raise CheckpointError(
-            f"{source}: expected a checkpoint of the Qwen-VL kind with a chat template; its pictures are prepared by"
+            f"{source}: expected a Qwen-VL checkpoint with a chat template; its image processor is"
             f" {type(pictures).__name__}"
         )
     if tokenizer.pad_token is None:
@@ -83,15 +84,15 @@ def load_processor(source: str | Path) -> PictureProcessor:
 
 
 def load_model(source: str | Path, dtype: str = "bfloat16") -> Any:
-    """The weights of a checkpoint, from safetensors files only.
+    """Load the weights of a checkpoint, from safetensors files only.
 
     Args:
         source: a folder or a hub id.
         dtype: ``"bfloat16"`` or ``"float32"``.
 
     Raises:
-        CheckpointError: missing, half written, or of another kind.
-        UnknownNameError: no such dtype.
+        CheckpointError: if the checkpoint is missing, incomplete, or of another architecture.
+        UnknownNameError: if there is no such dtype.
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
@@ -105,10 +106,10 @@ def load_model(source: str | Path, dtype: str = "bfloat16") -> Any:
 
 
 def context_length(source: str | Path) -> int:
-    """Tokens that the model can read and write together, by its config alone.
+    """Read the context length of a model, in tokens, from its config alone.
 
     Raises:
-        CheckpointError: no config.
+        CheckpointError: if the config cannot be read.
     """
     check_source(source)
     try:
@@ -120,6 +121,6 @@ def context_length(source: str | Path) -> int:
 
 def _not_loaded(source: str | Path, error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"{str(source)!r} could not be loaded as a vision-language checkpoint in safetensors format: {error}. Without a"
-        " network, give the path of a checkpoint folder in place of a hub id."
+        f"{str(source)!r} could not be loaded as a vision-language checkpoint in safetensors format: {error}. Without"
+        " network access, give the path of a checkpoint folder instead of a hub id."
     )

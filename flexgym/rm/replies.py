@@ -1,4 +1,4 @@
-"""Asking models about pairs, with every reply kept on disk, so that a run that was interrupted pays for none twice."""
+"""Query models about pairs and store every reply on disk, so an interrupted run never repeats a request."""
 
 from __future__ import annotations
 
@@ -33,36 +33,36 @@ _Outcomes = dict[str, Reply | JudgeFailure]
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One request and the pair that it is about."""
+    """A request together with its pair."""
 
     pair: PreferencePair
     request: ChatRequest
 
 
 class Teacher(Protocol):
-    """Whoever answers queries.
+    """Interface of a model or rule set that answers queries.
 
     Attributes:
-        name: of what answers; replies of another name are not taken for its own.
-        one_by_one: whether it is asked in many calls at once of one query each, so that every reply is kept as soon as
-            it is there; else in one call.
+        name: name of the model; stored replies are only reused for the same name.
+        one_by_one: send queries in concurrent calls of one query each, so every reply is stored as soon as it arrives;
+            otherwise all queries are sent in one call.
     """
 
     name: str
     one_by_one: bool
 
     def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Reply | JudgeFailure]:
-        """One reply or failure per query, in order."""
+        """Return one reply or failure per query, in order."""
         ...
 
 
 class ModelTeacher:
-    """A vision-language model.
+    """Vision-language model as a teacher.
 
     Args:
-        backend: who runs it; whoever made it closes it.
-        name: see `Teacher`.
-        one_by_one: see `Teacher`; for a backend that may be called from several threads, as that of servers may.
+        backend: backend that runs the model. It is not closed by this class.
+        name: name of the model, see `Teacher`.
+        one_by_one: see `Teacher`; requires a thread-safe backend, such as that for servers.
     """
 
     def __init__(self, backend: Backend, name: str, *, one_by_one: bool = False) -> None:
@@ -71,18 +71,18 @@ class ModelTeacher:
         self.one_by_one = one_by_one
 
     def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Reply | JudgeFailure]:
-        """See `Teacher.answer`."""
+        """Send the requests to the model, see `Teacher.answer`."""
         return ask(self._backend, [query.request for query in queries], decoding)
 
 
 class OracleTeacher:
-    """The rules of the small world, at no cost: short assessments, which a small model can learn to write."""
+    """Rules of the small world as a free teacher; it writes short assessments that a small model can learn."""
 
     name = "oracle"
     one_by_one = False
 
     def answer(self, queries: Sequence[Query], decoding: Decoding) -> list[Reply | JudgeFailure]:
-        """See `Teacher.answer`; captions and samples of another world are refused."""
+        """Answer by rules, see `Teacher.answer`; captions and samples from outside the small world are ``refused``."""
         return [self._answer(query.pair) for query in queries]
 
     def _answer(self, pair: PreferencePair) -> Reply | JudgeFailure:
@@ -93,27 +93,27 @@ class OracleTeacher:
 
 
 def oracle_text(pair: PreferencePair) -> str:
-    """What the oracle of the small world writes about a pair.
+    """Write the assessment of a pair by the rules of the small world.
 
     Raises:
-        ValueError: a caption or a sample of another world, or media that cannot be read.
+        ValueError: if the caption or a sample is not from the small world, or media cannot be read.
     """
-    from flexgym.shapes.judge.brief import brief_assessment, view
+    from flexgym.shapes.brief import brief_assessment, view
 
     first, second = (view(pair.prompt, _sample(pair, side)) for side in (pair.first, pair.second))
     return brief_assessment(first, second)
 
 
 def make_query(pair: PreferencePair, question: Question, inputs: Inputs) -> Query:
-    """The request that a judge gets about a pair when it is used.
+    """Build the request that a judge would receive about a pair in use.
 
     Args:
-        pair: in the order in which it is shown.
-        question: how a judge is asked.
-        inputs: how pictures are encoded.
+        pair: the pair in the order in which it is shown.
+        question: how the judge is queried.
+        inputs: how images are encoded.
 
     Raises:
-        RowError: media that cannot be read.
+        RowError: if media cannot be read.
     """
     message, sources = question.ask(pair)
     pictures = [part for image in load_pictures(sources) for part in encode_sample(np.asarray(image), inputs)]
@@ -121,14 +121,14 @@ def make_query(pair: PreferencePair, question: Question, inputs: Inputs) -> Quer
 
 
 def read_trace(reply: Reply | JudgeFailure, dialect: Dialect) -> Outcome:
-    """Read a reply as strictly as something to learn from has to be read.
+    """Parse a reply with the strictness required for training data.
 
-    What a judge in use may be forgiven is refused here: a reply that was cut off after its last bracket, and a
-    personalised category that is left out because it breaks a rule, such as the ten points that two scores share.
+    Two things that are accepted from a judge in use are rejected here: a reply that was cut off after its last bracket,
+    and a personalized category that is dropped because it breaks a rule, such as scores that do not sum to 10.
 
     Args:
-        reply: of a model, or why there is none.
-        dialect: in which it should be.
+        reply: reply of a model, or the reason why there is none.
+        dialect: expected dialect.
     """
     if isinstance(reply, JudgeFailure):
         return reply
@@ -143,14 +143,14 @@ def read_trace(reply: Reply | JudgeFailure, dialect: Dialect) -> Outcome:
 
 @dataclass
 class Cost:
-    """What was asked for, and what came.
+    """Counts of requests and tokens.
 
     Attributes:
-        requests: sent to the teacher.
-        failed: those without a reply; they are asked again in the next run.
-        reused: replies taken from the file.
-        prompt_tokens: read by the teacher in this run.
-        completion_tokens: written by it in this run.
+        requests: number of requests sent to the teacher.
+        failed: number of requests without a reply; they are sent again in the next run.
+        reused: number of replies taken from the file.
+        prompt_tokens: number of prompt tokens processed in this run.
+        completion_tokens: number of tokens generated in this run.
     """
 
     requests: int = 0
@@ -160,43 +160,43 @@ class Cost:
     completion_tokens: int = 0
 
     def describe(self, price: tuple[float, float] | None = None) -> str:
-        """One line.
+        """Return a one-line summary.
 
         Args:
-            price: of a million tokens read, and of a million written.
+            price: price of a million prompt tokens and of a million completion tokens; None omits the cost.
         """
         text = (
-            f"{self.requests:,} requests ({self.failed:,} failed; {self.reused:,} replies were there already),"
+            f"{self.requests:,} requests ({self.failed:,} failed; {self.reused:,} replies reused),"
             f" {self.prompt_tokens:,} prompt and {self.completion_tokens:,} completion tokens"
         )
         if price is None:
             return text
-        return f"{text}; {self.money(price):,.2f} by the price given"
+        return f"{text}; cost {self.money(price):,.2f} at the given price"
 
     def money(self, price: tuple[float, float]) -> float:
-        """The tokens of this run at a price per million, see `describe`."""
+        """Return the cost of this run's tokens at a price per million, see `describe`."""
         return (self.prompt_tokens * price[0] + self.completion_tokens * price[1]) / _MILLION
 
 
 class ReplyFile:
-    """Replies by key in a JSON Lines file that only grows; in memory are the places of its lines alone.
+    """Append-only JSON Lines file of replies by key; only the positions of its lines are in memory.
 
-    A line that is broken, as the last one is after a crash, counts as not there.
+    Broken lines are ignored, such as the last line after a crash.
 
     Args:
-        path: made where it is missing.
+        path: path of the file; created if it does not exist.
 
     Raises:
-        ConfigError: a file that holds something else.
+        ConfigError: if the file contains something else.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._places: dict[bytes, int] = {}
+        self._offsets: dict[bytes, int] = {}
         self._file: IO[bytes] | None = None
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._offsets)
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -217,61 +217,61 @@ class ReplyFile:
         self._file.close()
 
     def find(self, key: str) -> Reply | None:
-        """The reply that is kept under a key."""
-        place = self._places.get(bytes.fromhex(key))
-        if place is None:
+        """Return the reply stored under a key, or None."""
+        offset = self._offsets.get(bytes.fromhex(key))
+        if offset is None:
             return None
-        assert self._file is not None, "a ReplyFile is read inside of a with block"
-        self._file.seek(place)
+        assert self._file is not None, "ReplyFile.find must be called inside of a with block"
+        self._file.seek(offset)
         found = _parsed(self._file.readline())
         return found[1] if found else None
 
     def add(self, key: str, reply: Reply) -> None:
-        """Append a reply; it is with the operating system when this returns."""
-        assert self._file is not None, "a ReplyFile is written inside of a with block"
-        place = self._file.seek(0, os.SEEK_END)
-        told = {name: getattr(reply, name) for name in _KEPT}
-        self._file.write(json.dumps({"key": key, **told}).encode() + b"\n")
+        """Append a reply; it has been passed to the operating system when this returns."""
+        assert self._file is not None, "ReplyFile.add must be called inside of a with block"
+        offset = self._file.seek(0, os.SEEK_END)
+        values = {name: getattr(reply, name) for name in _STORED}
+        self._file.write(json.dumps({"key": key, **values}).encode() + b"\n")
         self._file.flush()
-        self._places[bytes.fromhex(key)] = place
+        self._offsets[bytes.fromhex(key)] = offset
 
     def _index(self, file: IO[bytes]) -> None:
         file.seek(0)
-        place, lines, last = 0, 0, b"\n"
+        offset, lines, last = 0, 0, b"\n"
         for last in file:
             if found := _parsed(last):
-                self._places[bytes.fromhex(found[0])] = place
-            place, lines = place + len(last), lines + 1
-        if lines > 1 and not self._places:
+                self._offsets[bytes.fromhex(found[0])] = offset
+            offset, lines = offset + len(last), lines + 1
+        if lines > 1 and not self._offsets:
             raise ConfigError(f"{self.path}: expected a file of replies, got {lines} lines of something else")
         if not last.endswith(b"\n"):
             file.write(b"\n")
 
 
-_KEPT = {"text": str, "finish_reason": str, "prompt_tokens": int, "completion_tokens": int}
+_STORED = {"text": str, "finish_reason": str, "prompt_tokens": int, "completion_tokens": int}
 
 
 def _parsed(line: bytes) -> tuple[str, Reply] | None:
-    """Key and reply of a line; None for one that is not whole."""
+    """Parse the key and the reply of a line; None if the line is incomplete or invalid."""
     try:
-        told = json.loads(line)
-        bytes.fromhex(told["key"])
-        if not all(isinstance(told[name], kind) for name, kind in _KEPT.items()):
+        values = json.loads(line)
+        bytes.fromhex(values["key"])
+        if not all(isinstance(values[name], kind) for name, kind in _STORED.items()):
             return None
-        return told["key"], Reply(**{name: told[name] for name in _KEPT})
+        return values["key"], Reply(**{name: values[name] for name in _STORED})
     except (ValueError, LookupError, TypeError):
         return None
 
 
 class Asker:
-    """A teacher who is asked each thing once.
+    """Client of a teacher that sends every request only once and reuses stored replies.
 
     Args:
-        teacher: who answers.
-        file: of replies, opened; it may be shared by several askers.
+        teacher: the teacher to query.
+        file: open file of replies; several instances may share it.
 
     Attributes:
-        cost: what was asked for up to now.
+        cost: counts of requests and tokens so far.
     """
 
     def __init__(self, teacher: Teacher, file: ReplyFile) -> None:
@@ -281,22 +281,22 @@ class Asker:
         self._guard = threading.Lock()
 
     def ask(self, queries: Sequence[Query], decoding: Decoding) -> list[Reply | JudgeFailure]:
-        """A reply or failure per query, in order.
+        """Return one reply or failure per query, in order.
 
         Args:
-            queries: all that go to the teacher go together. A crash loses those of them that are not there yet, or all
-                of them for a teacher who answers in one call.
-            decoding: how replies are sampled; with another one, everything is asked anew.
+            queries: all queries are sent together. A crash loses those that have not been answered, or all of them for
+                a teacher that answers in one call.
+            decoding: decoding settings; with other settings, all queries are sent again.
 
         Raises:
-            RewardError: the teacher did not answer once per query.
+            RewardError: if the teacher does not return one reply per query.
         """
         keys = [request_key(self._teacher.name, query.request, decoding) for query in queries]
         known: _Outcomes = {key: kept for key in set(keys) if (kept := self._file.find(key))}
         self.cost.reused += len(known)
         missing = {key: query for key, query in zip(keys, queries, strict=True) if key not in known}
         if missing and self._teacher.one_by_one:
-            # Leaving the block waits for what is under way, also after an interruption, so that it is kept.
+            # Leaving the block waits for running calls, even after an interruption, so their replies are stored.
             with ThreadPoolExecutor(len(missing)) as pool:
                 known |= self._results([pool.submit(self._sent, {each: missing[each]}, decoding) for each in missing])
         elif missing:
@@ -315,16 +315,18 @@ class Asker:
     def _sent(self, missing: dict[str, Query], decoding: Decoding) -> _Outcomes:
         outcomes = self._teacher.answer(list(missing.values()), decoding)
         if len(outcomes) != len(missing):
-            raise RewardError(f"the teacher must answer once per query: {len(missing)} asked, {len(outcomes)} told")
+            raise RewardError(
+                f"the teacher must return one reply per query: {len(missing)} queries, {len(outcomes)} replies"
+            )
         with self._guard:
-            return {key: self._kept(key, outcome) for key, outcome in zip(missing, outcomes, strict=True)}
+            return {key: self._stored(key, outcome) for key, outcome in zip(missing, outcomes, strict=True)}
 
-    def _kept(self, key: str, outcome: Reply | JudgeFailure) -> Reply | JudgeFailure:
+    def _stored(self, key: str, outcome: Reply | JudgeFailure) -> Reply | JudgeFailure:
         self.cost.requests += 1
         if isinstance(outcome, JudgeFailure):
             self.cost.failed += 1
             return outcome
-        # A reply can hold half of a surrogate pair, which no file can.
+        # A reply can contain a lone surrogate, which cannot be encoded as UTF-8.
         reply = dataclasses.replace(outcome, text=outcome.text.encode("utf-8", "replace").decode())
         self._file.add(key, reply)
         self.cost.prompt_tokens += reply.prompt_tokens
@@ -333,13 +335,13 @@ class Asker:
 
 
 def request_key(name: str, request: ChatRequest, decoding: Decoding) -> str:
-    """What a reply depends on, as 32 hexadecimal digits: who is asked, the text, the pictures, and the decoding."""
+    """Hash everything that a reply depends on to 32 hexadecimal digits: model, text, images and decoding settings."""
     about = [name, request.text, [picture.id for picture in request.pictures], dataclasses.asdict(decoding)]
     return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _sample(pair: PreferencePair, side: tuple[MediaFile, ...]) -> NDArray[np.uint8]:
-    """A candidate as a sample of the small world, with all of its frames."""
+    """Load a candidate as a sample of the small world, with all of its frames."""
     if pair.kind == "image":
         return np.asarray(load_picture(side[0]))
     if side[0].is_video:

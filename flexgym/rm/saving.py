@@ -1,4 +1,4 @@
-"""Judges as checkpoint folders that transformers and vLLM load as they are."""
+"""Save judges as checkpoint folders that transformers and vLLM can load."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from torch import Tensor
 from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.rm.processor import load_model
 
+JUDGE = "judge"
+"""Folder of a checkpoint that holds the trained judge, which `flexgym.rm export` reads."""
 _ADAPTER = "adapter_config.json"
-# What stands beside the weights: tokenizer, chat template, processors of pictures and videos, stop tokens.
+# Files next to the weights: tokenizer, chat template, image and video processors, stop tokens.
 _COMPANIONS = ("*.json", "*.jinja", "*.txt", "*.model")
 _OF_WEIGHTS = ("config.json", "model.safetensors.index.json")
 
 
 def save_judge(model: Any, source: str | Path, folder: Path, *, state: Mapping[str, Tensor] | None = None) -> Path:
-    """Write a trained model: an adapter, or all weights with what belongs beside them.
+    """Save a trained model: an adapter, or all weights with the tokenizer and processor files.
 
     Args:
-        model: of transformers, or of peft.
-        source: the checkpoint that it was made from.
-        folder: to write into; made when missing.
-        state: the weights, where the model holds parts of them only.
+        model: a transformers or PEFT model.
+        source: checkpoint that the model was loaded from.
+        folder: folder to write to; created if it does not exist.
+        state: unsharded weights, if the model is sharded.
     """
     if isinstance(model, PeftModel):
-        # TRL's frozen copy of it, which DPO compares with, is not part of the result.
+        # Exclude TRL's frozen copy of the adapter, which is the DPO reference.
         model.save_pretrained(folder, state_dict=state, selected_adapters=["default"])
     else:
         model.save_pretrained(folder, state_dict=state)
@@ -39,22 +41,22 @@ def save_judge(model: Any, source: str | Path, folder: Path, *, state: Mapping[s
 
 
 def export_judge(trained: Path, source: str | Path, out: Path, *, dtype: str = "bfloat16") -> Path:
-    """Make one folder of what was trained, with an adapter merged into the weights.
+    """Export a trained judge to a single folder, with an adapter merged into the weights.
 
     Args:
-        trained: as `save_judge` wrote it.
-        source: the checkpoint that an adapter belongs to.
-        out: a folder that does not exist yet; it appears once it is complete.
-        dtype: of the weights, ``"bfloat16"`` or ``"float32"``.
+        trained: folder written by `save_judge`.
+        source: checkpoint that an adapter belongs to.
+        out: folder that does not exist yet; it appears when it is complete.
+        dtype: data type of the weights, ``"bfloat16"`` or ``"float32"``.
 
     Raises:
-        ConfigError: ``out`` exists.
-        CheckpointError: nothing trained is there, or the checkpoint of the adapter is missing.
+        ConfigError: if ``out`` exists.
+        CheckpointError: if ``trained`` contains no trained judge, or the adapter's checkpoint is missing.
     """
     if out.exists():
-        raise ConfigError(f"{out} exists already: name another folder, nothing is overwritten")
+        raise ConfigError(f"{out} already exists and is not overwritten: choose another folder")
     if not (trained / "config.json").is_file() and not (trained / _ADAPTER).is_file():
-        raise CheckpointError(f"expected a trained judge in {trained}, found neither config.json nor {_ADAPTER}")
+        raise CheckpointError(f"expected a trained judge in {trained}, got neither config.json nor {_ADAPTER}")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as workspace:
         folder = Path(workspace) / out.name
@@ -68,7 +70,7 @@ def export_judge(trained: Path, source: str | Path, out: Path, *, dtype: str = "
 
 
 def copy_companions(source: str | Path, folder: Path) -> None:
-    """Copy what stands beside the weights of a checkpoint; what is there already stays."""
+    """Copy the files next to the weights of a checkpoint, such as the tokenizer; existing files are kept."""
     origin = Path(source)
     if not origin.is_dir():
         from huggingface_hub import snapshot_download

@@ -1,4 +1,4 @@
-"""Which rows make up which batch: shuffled, of similar length, the same for any number of learners, and resumable."""
+"""Stream of training batches: shuffled, grouped by length, independent of the number of learners, and resumable."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from flexgym.core.errors import ConfigError
 
 _BATCHES_PER_POOL = 32
-"""Rows are sorted by length within pools of so many batches: batches waste little padding and stay random."""
+"""Batches per pool. Rows are sorted by length within a pool, which limits padding but keeps batches random."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """A place in the stream.
+    """Position in the stream.
 
     Attributes:
-        epoch: passes that are complete.
-        batch: batches of the current pass that were taken.
+        epoch: number of completed passes over the data.
+        batch: number of batches taken in the current pass.
     """
 
     epoch: int = 0
@@ -28,24 +28,24 @@ class Position:
 
 
 class BatchStream:
-    """Endless batches of row numbers.
+    """Endless stream of batches of row indices.
 
-    Every pass is shuffled anew from the seed. Rows that do not fill a last batch are left out of that pass.
+    Every pass is shuffled with its own seed. Rows that do not fill the last batch are dropped from that pass.
 
     Args:
-        lengths: of the rows, in any unit.
-        batch_size: rows of one optimiser step over all learners.
-        seed: of the order.
+        lengths: length of each row, in any unit.
+        batch_size: number of rows per optimizer step, over all learners.
+        seed: seed of the order.
 
     Raises:
-        ConfigError: fewer rows than one batch needs.
+        ConfigError: if there are fewer rows than ``batch_size``.
     """
 
     def __init__(self, lengths: Sequence[int] | NDArray[np.int64], *, batch_size: int, seed: int) -> None:
         self.lengths = np.asarray(lengths)
         if len(self.lengths) < batch_size:
             raise ConfigError(
-                f"one optimiser step takes training.batch_size={batch_size} rows, but there are {len(self.lengths)}"
+                f"an optimizer step needs training.batch_size={batch_size} rows, but there are only {len(self.lengths)}"
             )
         self.batch_size, self.seed = batch_size, seed
         self.position = Position()
@@ -53,15 +53,15 @@ class BatchStream:
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches of one pass."""
+        """Return the number of batches per pass."""
         return len(self.lengths) // self.batch_size
 
     def take(self) -> NDArray[np.int64]:
-        """The rows of the next batch, ``[batch_size]``."""
-        place = self.position
-        rows = self._batches(place.epoch)[place.batch]
-        last = place.batch + 1 == self.batches_per_epoch
-        self.position = Position(place.epoch + 1, 0) if last else Position(place.epoch, place.batch + 1)
+        """Return the row indices of the next batch, int64 ``[batch_size]``, and advance the position."""
+        now = self.position
+        rows = self._batches(now.epoch)[now.batch]
+        last = now.batch + 1 == self.batches_per_epoch
+        self.position = Position(now.epoch + 1, 0) if last else Position(now.epoch, now.batch + 1)
         return rows
 
     def _batches(self, epoch: int) -> list[NDArray[np.int64]]:

@@ -1,4 +1,4 @@
-"""Trajectory judges: which of two right assessments of one pair reasons better."""
+"""Trajectory judges: decide which of two right assessments of the same pair has the better reasoning."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class Contest:
     """Two right assessments of one pair.
 
     Attributes:
-        query: the pair, and the pictures that were shown.
-        replies: both as they were written.
-        outcomes: both as they were read.
+        query: the pair and the images that were shown.
+        replies: text of both assessments.
+        outcomes: both assessments as parsed.
     """
 
     query: Query
@@ -54,24 +54,24 @@ class Contest:
 
 
 class TrajectoryJudge(Protocol):
-    """Whoever says which of two assessments reasons better."""
+    """Interface of anything that decides which of two assessments has the better reasoning."""
 
     def better(self, contests: Sequence[Contest]) -> list[int | None]:
-        """For each contest 0 for the first, 1 for the second, None where neither can be said to be better."""
+        """Return for each contest 0 if the first is better, 1 if the second is, None if neither clearly is."""
         ...
 
 
 class RulesTrajectoryJudge:
-    """Rules for the small world, which hold an assessment against what the verifier reads off the pixels.
+    """Rules for the small world, which compare an assessment with what the verifier reads from the pixels.
 
-    Four figures of `reasoning_worth` are averaged. Equal averages leave a contest undecided.
+    The four figures of `reasoning_worth` are averaged. Equal averages leave a contest undecided.
     """
 
     def better(self, contests: Sequence[Contest]) -> list[int | None]:
-        """See `TrajectoryJudge.better`.
+        """Compare the reasoning by rules, see `TrajectoryJudge.better`.
 
         Raises:
-            ConfigError: a caption or a sample of another world, or a judgement without categories.
+            ConfigError: if a caption or sample is not from the small world, or an assessment has no categories.
         """
         return [self._better(contest) for contest in contests]
 
@@ -85,13 +85,13 @@ class RulesTrajectoryJudge:
 
 
 class TeacherTrajectoryJudge:
-    """A vision-language model that sees pictures and both assessments, and is asked in both orders.
+    """Vision-language model that sees the images and both assessments, and is queried in both orders.
 
-    A contest in which the two answers name different assessments, or in which one cannot be read, stays undecided.
+    A contest is undecided if the two answers name different assessments, or one of them cannot be parsed.
 
     Args:
-        asker: the model, with the file that keeps its replies.
-        decoding: greedy by default.
+        asker: the model, with the file that stores its replies.
+        decoding: decoding settings; greedy by default.
     """
 
     def __init__(self, asker: Asker, decoding: Decoding | None = None) -> None:
@@ -99,28 +99,28 @@ class TeacherTrajectoryJudge:
         self._decoding = decoding or Decoding()
 
     def better(self, contests: Sequence[Contest]) -> list[int | None]:
-        """See `TrajectoryJudge.better`."""
+        """Query the model about the reasoning, see `TrajectoryJudge.better`."""
         queries = [_question(contest, order) for contest in contests for order in ((0, 1), (1, 0))]
         named = [_named(reply) for reply in self._asker.ask(queries, self._decoding)]
-        # Asked the other way round, the second review is the first assessment.
+        # In the reverse order, the second review is the first assessment.
         answers = zip(named[::2], named[1::2], strict=True)
         return [one if one is not None and other == 1 - one else None for one, other in answers]
 
 
 def reasoning_worth(told: Assessment, truth: Assessment) -> dict[str, float]:
-    """How well an assessment of the small world reasons.
+    """Measure how well an assessment of the small world reasons.
 
     Args:
-        told: by a judge.
-        truth: what the oracle says about the same pair in the same order.
+        told: assessment of a judge.
+        truth: assessment of the same pair in the same order by the oracle.
 
     Returns:
-        Four figures from 0 to 1. ``grounding``: over the sub-dimensions, how much of the evidence about the first and
-        the second candidate and of the sign of the scores is what the pixels show; one that the caption does not call
-        for shows nothing. ``fit``: share of the oracle's criteria that are named under the right category, those of
-        the category made for the caption counted half of all. ``agreement``: mean of the share of categories whose
-        scores do not contradict their winner, and of whether most categories go with the overall winner.
-        ``variety``: share of the sub-dimensions that repeat no other of their category.
+        Four figures from 0 to 1. ``grounding``: mean over sub-dimensions of how many of three things match the pixels:
+        the evidence about the first candidate, that about the second, and the sign of the scores; 0 for a sub-dimension
+        that the caption does not call for. ``fit``: share of the oracle's criteria that are named under the right
+        category, where those of the category made for the caption count half in total. ``agreement``: mean of the share
+        of categories whose scores do not contradict their winner, and of 1 if most categories agree with the overall
+        winner, else 0. ``variety``: share of sub-dimensions that do not repeat another of their category.
     """
     known = dict(_criteria(truth))
     named = [key for key, _ in _criteria(told)]
@@ -143,19 +143,19 @@ def _share(wanted: set[tuple[str, str]], named: Sequence[tuple[str, str]]) -> fl
 def _average(outcome: Outcome, truth: Assessment) -> float:
     if not isinstance(outcome, Assessment):
         raise ConfigError(
-            "trajectory judge 'rules': expected assessments with categories, which the dialect flex has; name a"
-            " teacher as trajectory judge for any other"
+            "trajectory judge 'rules': expected assessments with categories, which only the dialect flex has; name a"
+            " teacher as trajectory judge for other dialects"
         )
     return math.fsum(reasoning_worth(outcome, truth).values()) / 4
 
 
 def _truth(contest: Contest) -> Assessment:
-    advice = "name a teacher as trajectory judge for other data than the small world's"
+    advice = "name a teacher as trajectory judge for data from outside the small world"
     try:
         truth = parse_assessment(oracle_text(contest.query.pair))
     except ValueError as error:
         raise ConfigError(f"trajectory judge 'rules': {error}; {advice}") from error
-    assert isinstance(truth, Assessment), "the oracle keeps to the format"
+    assert isinstance(truth, Assessment), "the oracle always follows the format"
     return truth
 
 
@@ -165,18 +165,18 @@ def _criteria(assessment: Assessment) -> Iterator[tuple[tuple[str, str], Dimensi
             yield (category.name, dim.name), dim
 
 
-def _grounding(told: Dimension, truth: Dimension | None) -> float:
+def _grounding(stated: Dimension, truth: Dimension | None) -> float:
     if truth is None:
         return 0.0
-    evidence = _says(told.reason_1, truth.reason_1) + _says(told.reason_2, truth.reason_2)
-    return (evidence + (_sign(told) == _sign(truth))) / 3
+    evidence = _matches(stated.reason_1, truth.reason_1) + _matches(stated.reason_2, truth.reason_2)
+    return (evidence + (_sign(stated) == _sign(truth))) / 3
 
 
-def _says(told: str, truth: str) -> bool:
-    """Whether a reason says what is so: the same words and counts, and measures that are near."""
-    if _NUMBER.sub("#", told) != _NUMBER.sub("#", truth):
+def _matches(stated: str, truth: str) -> bool:
+    """Return True if a reason agrees with the truth: the same words, and numbers that are equal or close."""
+    if _NUMBER.sub("#", stated) != _NUMBER.sub("#", truth):
         return False
-    numbers = zip(_NUMBER.findall(told), _NUMBER.findall(truth), strict=True)
+    numbers = zip(_NUMBER.findall(stated), _NUMBER.findall(truth), strict=True)
     return all(abs(float(one) - float(other)) <= _NEAR for one, other in numbers)
 
 
@@ -185,22 +185,22 @@ def _sign(dim: Dimension) -> int:
 
 
 def _question(contest: Contest, order: tuple[int, int]) -> Query:
-    told = {
+    values = {
         "caption": contest.query.pair.prompt,
         **dict(zip(("first", "second"), (contest.replies[at] for at in order), strict=True)),
     }
-    # In one pass, so that braces in a caption or a review mean nothing.
-    text = re.sub(r"\{(caption|first|second)\}", lambda place: _quoted(told[place[1]]), _TEXT)
+    # Substitute all placeholders in one pass, so that braces in a caption or review have no meaning.
+    text = re.sub(r"\{(caption|first|second)\}", lambda place: _quoted(values[place[1]]), _TEXT)
     return Query(contest.query.pair, ChatRequest(contest.query.request.pictures, text))
 
 
 def _quoted(text: str) -> str:
-    """A text as a JSON string; a tokenizer would take ``<|im_end|>`` in it for the end of the message."""
+    """Encode a text as a JSON string without ``<``, since tokenizers read ``<|im_end|>`` as the end of the message."""
     return json.dumps(text.encode("utf-8", "replace").decode(), ensure_ascii=False).replace("<", "\\u003c")
 
 
 def _named(reply: Reply | JudgeFailure) -> int | None:
-    """The review that an answer names, counted from 0; None for none or for both."""
+    """Return the review that an answer names, counted from 0; None if it names none or both."""
     if isinstance(reply, JudgeFailure) or reply.finish_reason == "length":
         return None
     named = set(_ANSWER.findall(reply.text))

@@ -60,7 +60,7 @@ class CheckpointStore:
         """
         if iteration < 0:
             raise ConfigError(f"iteration: expected 0 or more, got {iteration}.")
-        final = self.folder / f"iteration_{iteration:06d}"
+        final = self.folder / checkpoint_name(iteration)
         temporary = temporary_sibling(final)
         temporary.mkdir()
         try:
@@ -128,6 +128,11 @@ class CheckpointStore:
                 path.rename(self.folder / displaced[1])
             elif displaced or _TEMPORARY.match(path.name):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def checkpoint_name(iteration: int) -> str:
+    """Return the name of a checkpoint's folder, such as ``iteration_000010``."""
+    return f"iteration_{iteration:06d}"
 
 
 def latest_checkpoint(folder: str | Path) -> Path | None:

@@ -1,39 +1,141 @@
-"""The command line of every agent: recipe, overrides, and what is to be resumed."""
+"""The command line of everything that trains: recipe, overrides, and the run to resume."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import typer
+from rich.console import Console
 
+from flexgym.config.describe import dump_settings, help_command
 from flexgym.config.recipe import Recipe, apply_overrides, load_recipe
+from flexgym.core.settings import Settings
 from flexgym.core.terminal import teaching_errors
 from flexgym.runs.recipe import saved_recipe
 
+if TYPE_CHECKING:
+    # Loads torch, for which a command that only prints its help does not wait.
+    from flexgym.runs.loop import TrainingRun
 
-def recipe_command(
-    train: Callable[[Recipe, Path | None], None], *, default_recipe: str, program: str, summary: str | None
-) -> None:
-    """Parse the command line and train.
+S = TypeVar("S", bound=Settings)
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Settings as section.key=value, such as run.name=first run.minutes=5.")
+]
+ConfigOption = Annotated[
+    str | None,
+    typer.Option(help="A recipe: a file, or the name of a shipped one. By default that of the run to resume."),
+]
+ResumeOption = Annotated[
+    Path | None, typer.Option(help="A run folder, or one checkpoint in it, to continue from.", show_default=False)
+]
+PrintOption = Annotated[bool, typer.Option("--print-config", help="Print the resolved settings as a recipe, and stop.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check data, model and memory, and stop.")]
+USAGE = "Settings of a recipe, as section.key=value on the command line or in a YAML file:"
+
+
+@dataclass(frozen=True)
+class Program(Generic[S]):
+    """A program that trains what a recipe describes.
+
+    Attributes:
+        name: words that start the program, for messages.
+        default_recipe: recipe of a new run without ``--config``.
+        load: validates a recipe.
+        make_run: makes the run of validated settings, of the run folder or checkpoint to resume, and of ``name`` as
+            words.
+        kind: returns the class of the settings that ``--help`` lists.
+        dry_run: checks settings without training and returns lines for the user; adds the option ``--dry-run``.
+    """
+
+    name: str
+    default_recipe: str
+    load: Callable[[Recipe], S]
+    make_run: Callable[[S, Path | None, Sequence[str]], TrainingRun]
+    kind: Callable[[], type[Settings]]
+    dry_run: Callable[[S], Iterable[str]] | None = None
+
+    def run(self, recipe: Recipe, resume: Path | None, *, print_config: bool, dry_run: bool) -> None:
+        """Train a recipe, or only print its settings, or only check it."""
+        settings = self.load(recipe)
+        if print_config:
+            Console().print(dump_settings(settings), end="", markup=False, highlight=False, soft_wrap=True)
+        elif dry_run and self.dry_run is not None:
+            for line in self.dry_run(settings):
+                Console().print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            self.make_run(settings, resume, self.name.split()).train()
+
+
+def add_command(app: typer.Typer, program: Program[Any], *, name: str | None = None, summary: str | None) -> None:
+    """Add the command of a program that trains.
+
+    It takes overrides, ``--config``, ``--resume`` and ``--print-config``. Without ``--config`` the recipe is the one
+    that the resumed run was started with, or the default one in a new run; with ``--config`` it is that one in both
+    cases. ``--help`` lists all settings.
 
     Args:
-        train: takes the recipe with its overrides, and the run folder or checkpoint to go on from.
-        default_recipe: taken when none is named.
-        program: how the command is typed, for messages.
+        app: gets the command.
+        program: that trains.
+        name: of the command, where the app has several.
         summary: for ``--help``.
     """
 
-    def command(
-        overrides: Annotated[list[str] | None, typer.Argument(help="such as run.name=first run.minutes=5")] = None,
-        config: Annotated[str | None, typer.Option(help="a recipe: a file, or the name of a shipped one")] = None,
-        resume: Annotated[Path | None, typer.Option(help="a run folder, or one checkpoint in it")] = None,
-    ) -> None:
+    def train(overrides: list[str] | None, config: str | None, resume: Path | None, **only: bool) -> None:
         with teaching_errors():
-            recipe = saved_recipe(resume) if resume and not config else load_recipe(config or default_recipe)
-            train(apply_overrides(recipe, overrides or []), resume)
+            recipe = chosen_recipe(overrides or (), config=config, resume=resume, default=program.default_recipe)
+            program.run(recipe, resume, print_config=only["print_config"], dry_run=only["dry_run"])
 
+    def command(
+        overrides: Overrides = None,
+        config: ConfigOption = None,
+        resume: ResumeOption = None,
+        *,
+        print_config: PrintOption = False,
+    ) -> None:
+        train(overrides, config, resume, print_config=print_config, dry_run=False)
+
+    def command_with_dry_run(
+        overrides: Overrides = None,
+        config: ConfigOption = None,
+        resume: ResumeOption = None,
+        *,
+        print_config: PrintOption = False,
+        only_check: DryRunOption = False,
+    ) -> None:
+        train(overrides, config, resume, print_config=print_config, dry_run=only_check)
+
+    chosen = command if program.dry_run is None else command_with_dry_run
+    app.command(name, help=summary, cls=help_command(program.kind, usage=USAGE))(chosen)
+
+
+def chosen_recipe(overrides: Sequence[str], *, config: str | None, resume: Path | None, default: str) -> Recipe:
+    """Load the recipe that a command line asks for.
+
+    Args:
+        overrides: ``section.key=value``, applied to the recipe.
+        config: a file or the name of a shipped recipe; it counts before that of a run to resume.
+        resume: run folder or checkpoint, whose run's recipe counts without ``config``.
+        default: recipe without either.
+
+    Raises:
+        ConfigError: a recipe or override that cannot be read.
+        UnknownNameError: neither a file nor a shipped recipe.
+        CheckpointError: there is no complete checkpoint to resume from.
+    """
+    recipe = saved_recipe(resume) if resume and not config else load_recipe(config or default)
+    return apply_overrides(recipe, overrides)
+
+
+def run_program(program: Program[Any], *, summary: str | None) -> None:
+    """Parse the command line of a program that does nothing but train, and train.
+
+    Args:
+        program: that trains.
+        summary: for ``--help``.
+    """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(help=summary)(command)
-    app(prog_name=program)
+    add_command(app, program, summary=summary)
+    app(prog_name=program.name)

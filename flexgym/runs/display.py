@@ -1,8 +1,7 @@
-"""What a person watches while a run goes on: a live panel in a terminal, one line per iteration elsewhere."""
+"""The progress of a run for people: a live panel in a terminal, one line per iteration elsewhere."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -16,26 +15,26 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from flexgym.core.metrics import Max, Metric
 from flexgym.runs.interrupt import write_notice
-
-REWARD = "reward/mean"
-ACCURACY = "eval/verifier_accuracy"
-LOG_RATIO = "policy/max_abs_log_ratio"
-RATIO = "policy/ratio_mean"
-CLIPPED = "policy/clip_share"
-ITERATION_S = "time/iteration_s"
-PHASES = {"rollout": "time/rollout_s", "reward": "time/reward_s", "update": "time/update_s"}
+from flexgym.runs.metric_board import Entry, MetricBoard
 
 _BARS = "▁▂▃▄▅▆▇█"
-_COLOURS = {"rollout": "cyan", "reward": "magenta", "update": "green", "other": "bright_black"}
+_PHASE_COLORS = ("cyan", "magenta", "green", "yellow", "blue")
+_OTHER_COLOR = "bright_black"
+_CURVE_COLORS = ("cyan", "green", "magenta", "yellow")
 _SPARK_WIDTH = 14
 _WIDE = 70  # columns inside the panel from which the curves fit beside the values
 _RECENT = 10
-_NONE = "–"
+_SECONDS = Max(unit="s")
 
 
 class TrainingDisplay:
-    """Shows the metrics of a run; use as a context manager and call `update` after each iteration."""
+    """Shows the metrics of a run; use as a context manager and call `update` after each iteration.
+
+    Which metrics it shows, where, and how they are written follows from the metrics themselves, see
+    `flexgym.core.metrics.Metric`.
+    """
 
     def __init__(
         self,
@@ -44,6 +43,7 @@ class TrainingDisplay:
         title: str,
         console: Console | None = None,
         history: Sequence[Mapping[str, Any]] = (),
+        known: Mapping[str, Metric] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; nothing shows before entering.
@@ -52,7 +52,8 @@ class TrainingDisplay:
             total: the iteration at which the run ends.
             title: what runs, such as ``"Pref-GRPO, runs/shapes"``.
             console: where to; standard output by default.
-            history: rows of an earlier part of the run, for the curves and the base value.
+            history: rows of an earlier part of the run, for the curves and the base values.
+            known: metrics of the history, and others that are shown before they are measured, by name.
             clock: seconds, rising.
         """
         self._total = total
@@ -62,15 +63,11 @@ class TrainingDisplay:
         self._live: Live | None = None
         self._phase = "starting"
         self._notice = ""
-        self._iteration = 0
-        self._row: dict[str, float] = {}
-        self._names: set[str] = set()
-        self._rewards: list[float] = []
-        self._accuracies: list[tuple[int, float]] = []
+        self._board = MetricBoard(known or {})
         self._durations: list[float] = []
         self._last_update: float | None = None
         for row in history:
-            self._take(row)
+            self._board.take(row)
 
     @property
     def is_live(self) -> bool:
@@ -81,22 +78,22 @@ class TrainingDisplay:
         """Say what the run does now, such as ``"rollout"``."""
         self._phase = name
 
-    def update(self, metrics: Mapping[str, Any]) -> None:
+    def update(self, row: Mapping[str, Any]) -> None:
         """Take in the metrics of a finished iteration.
 
         Args:
-            metrics: ``iteration`` and any of the names in this module; what is missing, None or NaN shows as a dash.
-                What no metrics of the run ever name is left out, such as ratios of an algorithm without them.
+            row: ``iteration``, and metrics by name. A value that is missing, None or NaN shows as a dash. Plain numbers
+                are shown where ``known`` or an earlier row holds their metric.
         """
         now = self._clock()
         if self._last_update is not None:
             self._durations = [*self._durations, now - self._last_update][-_RECENT:]
         self._last_update = now
-        self._take(metrics)
+        self._board.take(row)
         if self._live is not None:
             self._live.refresh()
         else:
-            self._say(self._line(metrics))
+            self._say(self._line())
 
     def note(self, text: str) -> None:
         """Write a line that stays, above the panel where there is one."""
@@ -114,7 +111,7 @@ class TrainingDisplay:
         if pace is None:
             return None
         since = self._clock() - self._last_update if self._last_update is not None else 0.0
-        return max(0.0, (self._total - self._iteration) * pace - min(since, pace))
+        return max(0.0, (self._total - self._board.iteration) * pace - min(since, pace))
 
     def __enter__(self) -> TrainingDisplay:
         self._last_update = None
@@ -127,13 +124,13 @@ class TrainingDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
-            self._phase = "finished" if kind is None and self._iteration >= self._total else "stopped"
+            self._phase = "finished" if kind is None and self._board.iteration >= self._total else "stopped"
             self._notice = ""
             self._live.stop()
             self._live = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The panel, for rich."""
+        """Render the panel."""
         width = options.max_width - 4
         values, times = self._values(width), self._times(width)
         body = Group(self._progress(), Text(), values, Text(), *times, Text(), self._footer())
@@ -141,44 +138,33 @@ class TrainingDisplay:
             body, title=f"[bold]{escape(self._title)}[/]", title_align="left", border_style="blue", padding=(0, 1)
         )
         if self._live is not None:
-            # The cursor then rests below the panel: the terminal's ^C would otherwise wrap from the panel's corner and
+            # The cursor then stays below the panel: the terminal's ^C would otherwise wrap from the panel's corner and
             # shift the next drawing by a line.
             yield Text()
 
-    def _take(self, metrics: Mapping[str, Any]) -> None:
-        row = {name: number for name, value in metrics.items() if (number := _number(value)) is not None}
-        self._row = row
-        self._names |= metrics.keys()
-        self._iteration = int(row.get("iteration", self._iteration))
-        if REWARD in row:
-            self._rewards.append(row[REWARD])
-        if ACCURACY in row:
-            self._accuracies.append((self._iteration, row[ACCURACY]))
-
     def _pace(self) -> float | None:
-        """Seconds per iteration: as measured between updates, else as the metrics say."""
+        """Return seconds per iteration: as measured between updates, else as the metrics say."""
         if self._durations:
             return sum(self._durations) / len(self._durations)
-        return self._row.get(ITERATION_S)
+        duration = self._board.duration()
+        return duration.value if duration else None
 
     def _progress(self) -> Table:
-        left = self.seconds_left()
+        left, iteration = self.seconds_left(), self._board.iteration
         grid = Table.grid(padding=(0, 2), expand=True)
         grid.add_column(no_wrap=True)
         grid.add_column(ratio=1)
         grid.add_column(no_wrap=True, justify="right")
-        share = f"{100 * self._iteration / self._total:.0f}%" if self._total > 0 else ""
+        share = f"{100 * iteration / self._total:.0f}%" if self._total > 0 else ""
         remaining = f"{format_duration(left)} left" if left is not None else "time left unknown"
-        if self._iteration >= self._total:
+        if iteration >= self._total:
             remaining = "done"
-        bar = ProgressBar(
-            total=max(1, self._total), completed=self._iteration, complete_style="blue", finished_style="green"
-        )
-        grid.add_row(f"iteration [bold]{self._iteration}[/]/{self._total}", bar, f"{share}  [bold]{remaining}[/]")
+        bar = ProgressBar(total=max(1, self._total), completed=iteration, complete_style="blue", finished_style="green")
+        grid.add_row(f"iteration [bold]{iteration}[/]/{self._total}", bar, f"{share}  [bold]{remaining}[/]")
         return grid
 
     def _values(self, width: int) -> Table:
-        accuracies = [value for _, value in self._accuracies]
+        """Render the headline metrics with their curves, then one line for each group of other metrics."""
         curves = width >= _WIDE
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="bright_black", no_wrap=True)
@@ -186,47 +172,35 @@ class TrainingDisplay:
         if curves:
             grid.add_column(no_wrap=True, min_width=_SPARK_WIDTH)
         grid.add_column()
-        rows = [
-            ("reward", _fixed(self._row.get(REWARD)), Text(sparkline(self._rewards), "cyan"), self._reward_change()),
-            ("verified accuracy", _fixed(_last(accuracies)), Text(sparkline(accuracies), "green"), self._gain()),
-        ]
-        if LOG_RATIO in self._names:
-            ratios = f"ratio mean {_fixed(self._row.get(RATIO), 4)}   clipped {_percent(self._row.get(CLIPPED))}"
-            rows.append(("max |log ratio|", _scientific(self._row.get(LOG_RATIO)), Text(), Text(ratios)))
-        for name, value, curve, detail in rows:
-            grid.add_row(name, value, *([curve] if curves else []), detail)
+        for number, entry in enumerate(self._board.panel("headline")):
+            over_time = entry.metric.over_time
+            curve = Text(
+                sparkline([value for _, value in entry.curve], merge=over_time), _cycled(_CURVE_COLORS, number)
+            )
+            grid.add_row(entry.label, entry.text, *([curve] if curves else []), _change(entry))
+        for first, *others in self._board.groups():
+            detail = Text("   ".join(f"{entry.label} {entry.text}" for entry in others))
+            grid.add_row(first.label, first.text, *([Text()] if curves else []), detail)
         return grid
 
-    def _reward_change(self) -> Text:
-        if len(self._rewards) < 2:
-            return Text()
-        window = min(_RECENT, len(self._rewards) // 2)
-        first, last = self._rewards[:window], self._rewards[-window:]
-        return Text(f"{sum(last) / window - sum(first) / window:+.3f} since the start")
-
-    def _gain(self) -> Text:
-        if not self._accuracies:
-            return Text("not evaluated yet", "bright_black")
-        (_, base), (iteration, latest) = self._accuracies[0], self._accuracies[-1]
-        if len(self._accuracies) == 1:
-            return Text(f"at iteration {iteration}")
-        style = "green" if latest > base else "yellow"
-        return Text.assemble((f"{latest - base:+.3f}", style), f" over {base:.3f} (iteration {iteration})")
-
     def _times(self, width: int) -> list[Text]:
-        total = self._row.get(ITERATION_S)
-        parts = {name: self._row[key] for name, key in PHASES.items() if key in self._row}
-        if not parts:
+        parts = [
+            (entry.label, entry.value, _cycled(_PHASE_COLORS, entry.metric.priority))
+            for entry in self._board.panel("time")
+            if entry.value is not None
+        ]
+        duration = self._board.duration()
+        whole = duration.value if duration else None
+        if not parts and whole is None:
             return [Text("no iteration has ended yet", "bright_black")]
-        total = max(total or 0.0, sum(parts.values()))
-        parts["other"] = total - sum(parts.values())
-        legend = Text()
-        legend.append("time ", "bright_black")
-        legend.append(_seconds(total), "bold")
-        for name, value in parts.items():
-            legend.append("  ■ ", _COLOURS[name])
-            legend.append(f"{name} {_seconds(value)}")
-        return [_stacked(parts, max(8, width)), legend]
+        spent = sum(seconds for _, seconds, _ in parts)
+        total = max(whole or 0.0, spent)
+        parts.append(("other", total - spent, _OTHER_COLOR))
+        legend = Text.assemble(("time ", "bright_black"), (_SECONDS.text(total), "bold"))
+        for label, seconds, color in parts:
+            legend.append("  ■ ", color)
+            legend.append(f"{label} {_SECONDS.text(seconds)}")
+        return [_stacked([(seconds, color) for _, seconds, color in parts], max(8, width)), legend]
 
     def _footer(self) -> Text | Table:
         if self._notice:
@@ -238,18 +212,13 @@ class TrainingDisplay:
         grid.add_row(f"[bright_black]now[/] {escape(self._phase)}", "Ctrl-C saves and stops" if running else "")
         return grid
 
-    def _line(self, metrics: Mapping[str, Any]) -> str:
-        row = self._row
-        parts = [f"iteration {self._iteration}/{self._total}", f"reward {_fixed(row.get(REWARD))}"]
-        if _number(metrics.get(ACCURACY)) is not None:
-            parts.append(f"verified {_fixed(row.get(ACCURACY))}")
-        if LOG_RATIO in self._names:
-            parts.append(f"max|log ratio| {_scientific(row.get(LOG_RATIO))}")
-            parts.append(f"ratio {_fixed(row.get(RATIO), 4)}")
-            parts.append(f"clipped {_percent(row.get(CLIPPED))}")
-        parts += [f"{name} {_seconds(row[key])}" for name, key in PHASES.items() if key in row]
+    def _line(self) -> str:
+        shown = [*self._board.panel("headline"), *(entry for group in self._board.groups() for entry in group)]
+        parts = [f"iteration {self._board.iteration}/{self._total}"]
+        parts += [f"{entry.label} {entry.text}" for entry in shown if self._board.is_due(entry)]
+        parts += [f"{entry.label} {entry.text}" for entry in self._board.panel("time") if entry.value is not None]
         left = self.seconds_left()
-        if left is not None and self._iteration < self._total:
+        if left is not None and self._board.iteration < self._total:
             parts.append(f"left {format_duration(left)}")
         return "  ".join(parts)
 
@@ -257,19 +226,25 @@ class TrainingDisplay:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def sparkline(values: Sequence[float], width: int = _SPARK_WIDTH) -> str:
-    """A curve in block characters, from the least value (lowest block) to the greatest.
+def sparkline(
+    values: Sequence[float],
+    width: int = _SPARK_WIDTH,
+    *,
+    merge: Callable[[Sequence[float]], float] = Metric.over_time,
+) -> str:
+    """Draw a curve in block characters, from the least value (lowest block) to the greatest.
 
     Args:
-        values: any number; more than ``width`` are averaged in equal parts.
+        values: any number; more than ``width`` are merged in equal parts.
         width: most characters.
+        merge: makes one value of those of a part; their mean by default.
 
     Returns:
         At most ``width`` characters; the middle block where all values are equal.
     """
     if len(values) > width:
         edges = [round(index * len(values) / width) for index in range(width + 1)]
-        values = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+        values = [merge(values[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
     if not values:
         return ""
     low, high = min(values), max(values)
@@ -279,7 +254,7 @@ def sparkline(values: Sequence[float], width: int = _SPARK_WIDTH) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as ``45 s``, ``3:05 min`` or ``2:05 h``."""
+    """Write seconds as ``45 s``, ``3:05 min`` or ``2:05 h``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -289,44 +264,40 @@ def format_duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d} h"
 
 
-def _number(value: Any) -> float | None:
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
+def _change(entry: Entry) -> Text:
+    """Say how a headline metric has changed: over its first measurement if it is sparse, else since the start."""
+    if entry.metric.sparse:
+        return _change_over_base(entry)
+    values = [value for _, value in entry.curve]
+    if len(values) < 2:
+        return Text()
+    window, merge = min(_RECENT, len(values) // 2), entry.metric.over_time
+    return Text(f"{entry.metric.text(merge(values[-window:]) - merge(values[:window]), signed=True)} since the start")
 
 
-def _last(values: Sequence[float]) -> float | None:
-    return values[-1] if values else None
+def _change_over_base(entry: Entry) -> Text:
+    if not entry.curve:
+        return Text("not evaluated yet", "bright_black")
+    (_, base), (iteration, latest) = entry.curve[0], entry.curve[-1]
+    if len(entry.curve) == 1:
+        return Text(f"at iteration {iteration}")
+    style = "green" if latest > base else "yellow"
+    change = entry.metric.text(latest - base, signed=True)
+    return Text.assemble((change, style), f" over {entry.metric.text(base)} (iteration {iteration})")
 
 
-def _fixed(value: float | None, digits: int = 3) -> str:
-    return _NONE if value is None else f"{value:.{digits}f}"
+def _cycled(colors: Sequence[str], number: int) -> str:
+    return colors[number % len(colors)]
 
 
-def _percent(value: float | None) -> str:
-    return _NONE if value is None else f"{100 * value:.1f}%"
-
-
-def _scientific(value: float | None) -> str:
-    if value is None:
-        return _NONE
-    return "0" if value == 0 else f"{value:.1e}"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.1f} s" if value < 99.95 else f"{value:.0f} s"
-
-
-def _stacked(parts: Mapping[str, float], width: int) -> Text:
-    """A bar whose stretches stand to each other as ``parts``; cuts are rounded so that the width is exact."""
-    total = sum(parts.values()) or 1.0
+def _stacked(parts: Sequence[tuple[float, str]], width: int) -> Text:
+    """Draw a bar of parts, each a size and a color; cuts are rounded so that the width is exact."""
+    total = sum(size for size, _ in parts) or 1.0
     bar = Text(no_wrap=True)
     done, drawn = 0.0, 0
-    for name, value in parts.items():
-        done += value
+    for size, color in parts:
+        done += size
         end = round(width * done / total)
-        bar.append("━" * (end - drawn), _COLOURS[name])
+        bar.append("━" * (end - drawn), color)
         drawn = end
     return bar

@@ -1,4 +1,7 @@
-"""``metrics.jsonl``: one JSON object per iteration, on the disk before the next iteration starts."""
+"""``metrics.jsonl``: one JSON object per iteration, on the disk before the next iteration starts.
+
+Beside it, ``metrics_schema.json`` keeps the kind, label, unit and format of every metric by name.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,21 @@ from typing import Any
 
 from flexgym.core.errors import ConfigError
 from flexgym.core.files import write_atomic
+from flexgym.core.metrics import Metric, from_description, plain
 
+SCHEMA = "metrics_schema.json"
 _log = logging.getLogger(__name__)
 
 
 class MetricsLog:
     """Appends the metrics of each iteration to a file and survives a kill at any point.
 
-    Opening an existing file repairs it: a line that a kill left half written goes, and with ``through`` the rows of
-    iterations that will be run again.
+    Opening an existing file repairs it: a line that a kill left half written is removed, and with ``through`` the rows
+    of iterations that will be run again.
+
+    Attributes:
+        path: the file.
+        schema: kind and look of every metric so far by name, without values.
     """
 
     def __init__(self, path: str | Path, *, through: int | None = None) -> None:
@@ -39,27 +48,29 @@ class MetricsLog:
         if not self.path.exists() or data != self.path.read_bytes():
             write_atomic(self.path, data)
         self._last = json.loads(kept[-1])["iteration"] if kept else -1
+        self.schema = read_schema(self.path)
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row and force it to the disk.
 
         Args:
-            row: plain values, NumPy or Torch scalars and arrays by name; NaN and infinity become null. It holds
-                ``iteration``, larger than that of the row before.
+            row: metrics, plain values, NumPy or Torch scalars and arrays by name; NaN and infinity become null. It
+                holds ``iteration``, larger than that of the row before.
 
         Raises:
             ConfigError: no such iteration, or a value that JSON cannot hold.
             OSError: the disk refused; the file is then as it was before.
         """
-        plain = {str(key): _plain(value, key) for key, value in row.items()}
-        iteration = plain.get("iteration")
+        values = {str(key): _plain(value, key) for key, value in row.items()}
+        iteration = values.get("iteration")
         if not isinstance(iteration, int) or isinstance(iteration, bool) or iteration <= self._last:
             raise ConfigError(
                 f"{self.path}: expected a row with an integer 'iteration' above {self._last} "
                 f"(one row per iteration), got {iteration!r}."
             )
-        data = json.dumps(plain, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+        self._extend_schema(row)
+        data = json.dumps(values, allow_nan=False, ensure_ascii=False).encode() + b"\n"
         size = os.fstat(self._descriptor).st_size
         try:
             view = memoryview(data)
@@ -77,6 +88,16 @@ class MetricsLog:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def _extend_schema(self, row: Mapping[str, Any]) -> None:
+        """Write the sidecar anew where the row holds a metric that it does not know as it is."""
+        known = {name: metric.describe() for name, metric in self.schema.items()}
+        found = {name: metric.describe() for name, metric in row.items() if isinstance(metric, Metric)}
+        if found.items() <= known.items():
+            return
+        known.update(found)
+        write_atomic(self.path.with_name(SCHEMA), json.dumps(known, indent=1, ensure_ascii=False).encode())
+        self.schema = {name: from_description(description) for name, description in known.items()}
+
     def __enter__(self) -> MetricsLog:
         return self
 
@@ -87,7 +108,7 @@ class MetricsLog:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """All whole rows of a ``metrics.jsonl``, in order; an empty list when there is no such file.
+    """Read all whole rows of a ``metrics.jsonl``, in order; an empty list when there is no such file.
 
     Args:
         path: the file, which may be in use by a running job.
@@ -96,6 +117,25 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
         One dict per iteration; null is None.
     """
     return [json.loads(line) for line in _kept_lines(Path(path), None)[0]]
+
+
+def read_schema(path: str | Path) -> dict[str, Metric]:
+    """Read kind and look of the metrics in a ``metrics.jsonl``; empty when nothing wrote them.
+
+    Args:
+        path: the file, beside which ``metrics_schema.json`` stands.
+
+    Returns:
+        Metrics without values by name.
+    """
+    try:
+        described = json.loads(Path(path).with_name(SCHEMA).read_bytes())
+        return {name: from_description(description) for name, description in described.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError, TypeError):
+        _log.warning("%s cannot be read: metrics of earlier iterations are shown without their labels", SCHEMA)
+        return {}
 
 
 def _kept_lines(path: Path, through: int | None) -> tuple[list[bytes], int]:
@@ -124,6 +164,7 @@ def _row_iteration(line: bytes) -> int | None:
 
 
 def _plain(value: Any, key: str) -> Any:
+    value = plain(value)
     # NumPy and Torch scalars and arrays both have tolist(), which needs neither library here.
     if hasattr(value, "tolist"):
         value = value.tolist()

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flexgym.core.choice import check_count
-from flexgym.core.errors import built_settings
+from flexgym.core.options import built_settings, check_count
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.core.media import GridRow, draw_grid, save_gif, save_png
+from flexgym.core.grids import GridRow, draw_grid
+from flexgym.core.media import save_gif, save_png
+from flexgym.core.metrics import Mean, Metric
+from flexgym.runs.known_metrics import ACCURACY
 from flexgym.runs.tensorboard import TensorboardLog
 
+VERIFIER_ACCURACY = "eval/verifier_accuracy"
 _GRID_ROWS, _GRID_COLUMNS = 4, 6
 
 
@@ -34,14 +39,20 @@ class Verification:
     diversity: float | None = None
 
     @property
-    def metrics(self) -> dict[str, float]:
+    def accuracy(self) -> float:
+        """Share of the samples in which the verifier finds no fault."""
+        return float(np.mean(self.scores >= 1.0 - 1e-6))
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
         """Share of samples without fault, mean score, diversity, and the means of the evaluation rewards."""
-        return {
-            **{f"eval/{name}": mean for name, mean in self.means.items()},
-            **({} if self.diversity is None else {"eval/diversity": self.diversity}),
-            "eval/verifier_accuracy": float(np.mean(self.scores >= 1.0 - 1e-6)),
-            "eval/verifier_score": float(np.nanmean(self.scores)),
-        }
+        means = {f"eval/{name}": mean for name, mean in self.means.items()}
+        if self.diversity is not None:
+            means["eval/diversity"] = self.diversity
+        recorded: dict[str, Metric] = {name: _recorded(mean) for name, mean in means.items()}
+        recorded[VERIFIER_ACCURACY] = ACCURACY.with_value(self.accuracy)
+        recorded["eval/verifier_score"] = _recorded(float(np.nanmean(self.scores)))
+        return recorded
 
 
 def save_verification(
@@ -55,10 +66,9 @@ def save_verification(
         tensorboard: which gets the same picture, if any.
         iteration: that the file is named after.
     """
-    accuracy = verification.metrics["eval/verifier_accuracy"]
     grid = draw_grid(
         _grid_rows(verification),
-        title=f"iteration {iteration}: {accuracy:.1%} of the held-out prompts met",
+        title=f"iteration {iteration}: {verification.accuracy:.1%} of the held-out prompts met",
         columns=_GRID_COLUMNS,
         tile=96,
     )
@@ -69,6 +79,27 @@ def save_verification(
         save_png(samples / f"{name}.png", grid)
     if tensorboard is not None:
         (tensorboard.video if grid.ndim == 4 else tensorboard.image)("held_out", grid, iteration)
+
+
+def verified_change(rows: Sequence[Mapping[str, Any]], wording: str) -> list[str]:
+    """Compare the first verification of a run with its last one.
+
+    Args:
+        rows: of ``metrics.jsonl``.
+        wording: the sentence, in which ``{first}``, ``{last}`` and ``{iteration}`` are filled in.
+
+    Returns:
+        The sentence; nothing where there are fewer than two verifications.
+    """
+    measured = [row for row in rows if row.get(VERIFIER_ACCURACY)]
+    if len(measured) < 2:
+        return []
+    first, last = (f"{row[VERIFIER_ACCURACY]:.3f}" for row in (measured[0], measured[-1]))
+    return [wording.format(first=first, last=last, iteration=measured[-1]["iteration"])]
+
+
+def _recorded(value: float) -> Mean:
+    return Mean(value, panel="hidden", sparse=True)
 
 
 def _grid_rows(verification: Verification) -> list[GridRow]:

@@ -51,8 +51,8 @@ def restore_model(model: BaseAlgorithm, folder: Path) -> None:
             recursive_setattr(model, f"{name}.data", value.data)
         for name, count in json.loads((folder / COUNTS).read_text(encoding="utf-8")).items():
             setattr(model, name, int(count))
-        if getattr(model, "replay_buffer", None) is not None:
-            _restore_buffer(model.replay_buffer, folder / REPLAY)
+        if (buffer := getattr(model, "replay_buffer", None)) is not None:
+            _restore_buffer(buffer, folder / REPLAY)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(
             f"{folder}: this checkpoint does not fit a {type(model).__name__} as the recipe builds it ({error}): resume"

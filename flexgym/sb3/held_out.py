@@ -91,10 +91,10 @@ class SampleGridCallback(BaseCallback):
         Args:
             number: that the picture is named after.
         """
-        verification = self.held_out.verify(lambda seen: self.model.predict(seen, deterministic=True)[0])
+        verification = self.held_out.verify(lambda seen: self.model.predict(dict(seen), deterministic=True)[0])
         save_verification(verification, self.folder, self.tensorboard, iteration=number)
-        for name, value in verification.metrics.items():
-            self.logger.record(name, value)
+        for name, metric in verification.metrics.items():
+            self.logger.record(name, metric.value)
         return verification
 
     def _on_rollout_start(self) -> None:

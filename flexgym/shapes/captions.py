@@ -1,8 +1,8 @@
-"""The language of the small world: what a caption demands, how it is said, and which compositions are held out.
+"""Captions of the small world: their meaning, their phrasings, and the compositions held out from training.
 
-The categories for images are those of GenEval (arXiv 2310.11513): one object, two objects, counting, colours, position
-and colour attribution. Those for videos are motions. A caption is parsed by the same grammar that writes it, so a
-verifier needs nothing but the text.
+Image categories are those of GenEval (arXiv 2310.11513): one object, two objects, counting, colors, position and color
+attribution. Video categories are motions. Captions are parsed by the same grammar that generates them, so a verifier
+needs nothing but the text.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from functools import cache
 
 from flexgym.core.errors import unknown_name
 from flexgym.shapes.scenes import COLOURS, SHAPES, SYMMETRY
+from flexgym.types import MODALITIES, Modality
 
 IMAGE_CATEGORIES = ("object", "two_objects", "counting", "colours", "position", "attribution")
 VIDEO_CATEGORIES = ("direction", "bouncing", "growing", "rotating", "passing", "order")
@@ -27,7 +28,7 @@ DIRECTIONS = ("left", "right", "up", "down")
 RESIZES = ("growing", "shrinking")
 
 UNTAUGHT_COLOURS = {("red", "cross"), ("green", "circle")}
-"""Shapes in colours that no caption of the base models' own training names: reinforcement learning may teach them."""
+"""Colored shapes that the base models were never trained on, left for reinforcement learning to teach."""
 HELD_OUT_THINGS = {
     ("large", "red", "cross"),
     ("small", "green", "circle"),
@@ -35,14 +36,14 @@ HELD_OUT_THINGS = {
     ("bouncing", "green", "circle"),
 }
 HELD_OUT_RELATIONS = {("square", "left of", "triangle"), ("triangle", "above", "circle")}
-"""With relations said as ``left of`` or ``above``; that a triangle is right of a square is held out, too."""
+"""Held-out relations between shapes, for ``left of`` and ``above``; the converse phrasings are held out as well."""
 HELD_OUT_SHARE = 8
-"""Of the compositions of three parts one in so many is held out; any two of their parts are seen together."""
+"""One in this many compositions of three parts is held out; every two of its parts occur together in training."""
 
 
 @dataclass(frozen=True)
 class Noun:
-    """Things that a caption asks for: ``count`` of one shape, with colour and size where it names them."""
+    """Objects that a caption asks for: ``count`` of one shape, with a color and a size if the caption names them."""
 
     shape: str
     colour: str | None = None
@@ -52,12 +53,12 @@ class Noun:
 
 @dataclass(frozen=True)
 class Spec:
-    """What a caption demands.
+    """Meaning of a caption.
 
     Attributes:
         category: one of `IMAGE_CATEGORIES` or `VIDEO_CATEGORIES`.
-        nouns: the things asked for; a relation or motion is between or of them in this order.
-        relation: one of `RELATIONS` for category ``position``.
+        nouns: the requested objects; a relation or motion applies to them in this order.
+        relation: one of `RELATIONS`, for category ``position``.
         motion: for videos: a direction, ``bouncing``, ``growing``, ``shrinking``, ``rotating``, ``passing`` or
             ``before``.
     """
@@ -69,17 +70,17 @@ class Spec:
 
     @property
     def total(self) -> int:
-        """How many things the caption asks for in all."""
+        """Return the total number of objects that the caption asks for."""
         return sum(noun.count for noun in self.nouns)
 
     @property
-    def kind(self) -> str:
-        """``"video"`` or ``"image"``."""
+    def modality(self) -> Modality:
+        """Return ``"video"`` if the caption asks for a motion, otherwise ``"image"``."""
         return "video" if self.motion else "image"
 
 
 def _is_drawn(*parts: object) -> bool:
-    """Whether a composition of three parts is among those held out: drawn by checksum, the same everywhere."""
+    """Return True if a composition of three parts is held out, decided by a checksum that is the same everywhere."""
     return zlib.crc32(" ".join(map(str, parts)).encode()) % HELD_OUT_SHARE == 0
 
 
@@ -97,7 +98,7 @@ def _noun_is_held_out(spec: Spec, noun: Noun) -> bool:
 
 
 def held_out(spec: Spec) -> bool:
-    """Whether any composition in a spec is kept from every training caption."""
+    """Return True if any composition in a spec is excluded from all training captions."""
     shapes = tuple(noun.shape for noun in spec.nouns)
     relation = spec.relation
     if relation in ("right of", "below"):
@@ -107,7 +108,7 @@ def held_out(spec: Spec) -> bool:
 
 
 def taught(spec: Spec) -> bool:
-    """Whether the base models were trained on captions that say this."""
+    """Return True if the base models were trained on captions with this meaning."""
     return not any((noun.colour, noun.shape) in UNTAUGHT_COLOURS for noun in spec.nouns)
 
 
@@ -180,26 +181,27 @@ SPLITS = ("training", "rich", "held_out")
 
 
 @cache
-def specs(kind: str, split: str, *, only_taught: bool = False) -> dict[str, tuple[Spec, ...]]:
-    """All specs of a split by category.
+def specs(modality: str, split: str, *, only_taught: bool = False) -> dict[str, tuple[Spec, ...]]:
+    """Return all specs of a split, by category.
 
     Args:
-        kind: ``"image"`` or ``"video"``.
-        split: ``"training"`` or ``"held_out"``, or ``"rich"``: training captions that say more or less than the plain
-            form of their category, from which a generator learns to read word by word. No composition of the held-out
-            captions is part of any other caption; they are plain where a plain form is held out, else rich.
-        only_taught: leave out what the base models' own training left out.
+        modality: ``"image"`` or ``"video"``.
+        split: ``"training"``, ``"held_out"``, or ``"rich"``: training captions with more or fewer words than the plain
+            form of their category, from which a generator learns the meaning of individual words. No composition of a
+            held-out caption occurs in any other caption. Held-out captions are plain in categories where a plain form
+            is held out, otherwise rich.
+        only_taught: exclude specs that the base models were not trained on.
 
     Raises:
-        UnknownNameError: for another kind or split.
+        UnknownNameError: if there is no such modality or split.
     """
-    for what, name, known in (("kind", kind, ("image", "video")), ("split", split, SPLITS)):
+    for what, name, known in (("modality", modality, MODALITIES), ("split", split, SPLITS)):
         if name not in known:
             raise unknown_name(what, name, known)
     plain, rich = {
         "image": (_image_specs, _rich_image_specs),
         "video": (_video_specs, _rich_video_specs),
-    }[kind]
+    }[modality]
     if split == "rich":
         return _by_category(spec for spec in rich() if not held_out(spec) and (taught(spec) or not only_taught))
     if split == "training":
@@ -226,7 +228,7 @@ def _noun_phrases(noun: Noun, article: str) -> list[str]:
 
 
 def plural(shape: str) -> str:
-    """``"circles"`` for ``"circle"``."""
+    """Return the plural of a shape's name, such as ``"circles"`` for ``"circle"``."""
     return shape + ("es" if shape.endswith("s") else "s")
 
 
@@ -254,9 +256,9 @@ def _bodies(spec: Spec) -> list[str]:
 
 @cache
 def phrasings(spec: Spec) -> tuple[str, ...]:
-    """Every caption that says a spec."""
+    """Return every caption that expresses a spec."""
     bodies = _bodies(spec)
-    lead = "a picture of " if spec.kind == "image" else "a video of "
+    lead = "a picture of " if spec.modality == "image" else "a video of "
     led = [] if spec.category == "order" else [lead + bodies[0]]
     return tuple(bodies + led)
 
@@ -268,18 +270,18 @@ def _grammar() -> dict[str, Spec]:
 
 
 def normalise(text: str) -> str:
-    """A caption in lower case, with single spaces and without a closing full stop."""
+    """Convert a caption to lower case with single spaces and without a final period."""
     return re.sub(r"\s+", " ", text).strip().rstrip(". ").lower()
 
 
 def parse_caption(text: str) -> Spec:
-    """What a caption demands.
+    """Parse a caption to its meaning.
 
     Args:
-        text: a caption in one of the phrasings; letter case, extra spaces and a closing full stop do not matter.
+        text: a caption in one of the phrasings; letter case, extra spaces and a final period are ignored.
 
     Raises:
-        ValueError: when the caption is not of this world.
+        ValueError: if the caption is not from the small world.
     """
     spec = _grammar().get(normalise(text))
     if spec is None:
@@ -296,39 +298,39 @@ def _vocabulary() -> list[str]:
 
 
 def _suggestion(text: str) -> str:
-    """The caption that is left when each word becomes the nearest known one, as the end of a message."""
+    """Replace each word by the nearest known one, and return the result as a hint if it is a valid caption."""
     words = normalise(text).split()
     near = " ".join((difflib.get_close_matches(word, _vocabulary(), n=1) or [word])[0] for word in words)
     return f". Did you mean {near!r}?" if near in _grammar() else ""
 
 
-def _captions(kind: str, split: str) -> dict[str, list[str]]:
-    """Every caption of a split by category."""
-    members = specs(kind, split).items()
+def _captions(modality: str, split: str) -> dict[str, list[str]]:
+    """Return every caption of a split, by category."""
+    members = specs(modality, split).items()
     return {category: [text for spec in found for text in phrasings(spec)] for category, found in members}
 
 
-def training_prompts(kind: str) -> list[str]:
-    """The captions of the training compositions, plain and rich, balanced over the categories, in a fixed order.
+def training_prompts(modality: str) -> list[str]:
+    """Return all plain and rich training captions, balanced over the categories, in a fixed order.
 
-    Every caption is there. A category with fewer captions repeats them from the first on until it has as many as the
-    largest, so that each category is as likely when a prompt is drawn.
+    Every caption occurs. Smaller categories repeat their captions from the start until they are as large as the largest
+    category, so all categories are equally likely when a prompt is drawn.
 
     Args:
-        kind: ``"image"`` or ``"video"``.
+        modality: ``"image"`` or ``"video"``.
     """
     by_category: dict[str, list[str]] = {}
     for split in ("training", "rich"):
-        for category, captions in _captions(kind, split).items():
+        for category, captions in _captions(modality, split).items():
             by_category.setdefault(category, []).extend(captions)
     most = max(map(len, by_category.values()))
     return [text for captions in by_category.values() for text in itertools.islice(itertools.cycle(captions), most)]
 
 
-def heldout_prompts(kind: str) -> list[str]:
-    """Every caption of the held-out compositions once, in a fixed order.
+def heldout_prompts(modality: str) -> list[str]:
+    """Return every held-out caption once, in a fixed order.
 
     Args:
-        kind: ``"image"`` or ``"video"``.
+        modality: ``"image"`` or ``"video"``.
     """
-    return list(itertools.chain.from_iterable(_captions(kind, "held_out").values()))
+    return list(itertools.chain.from_iterable(_captions(modality, "held_out").values()))

@@ -1,4 +1,4 @@
-"""The rules of generators: sampling as the pipeline does, and a replay that is the rollout."""
+"""Rules of generators: sampling equals the pipeline's, and replay equals the rollout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SCALES = (1.0, 4.0)
 
 
 class GeneratorConformance:
-    """Inherit it, and override `make`; small random modules do, and are done in a tenth of a second.
+    """Conformance tests of a generator. Inherit and override `make`; small random modules suffice and take 0.1 s.
 
     Attributes:
         guidance: the setting that weighs the two branches of classifier-free guidance.
@@ -37,7 +37,7 @@ class GeneratorConformance:
     trained_share = 0.8
 
     def make(self, dtype: torch.dtype) -> FlowGenerator:
-        """A new generator, equal to the one before, of which nothing trains yet.
+        """Return a new generator, equal to the one before, of which nothing trains yet.
 
         Args:
             dtype: of the weights.
@@ -46,7 +46,7 @@ class GeneratorConformance:
 
     @rule("sampling is the pipeline's own, to the bit")
     def test_sampling_equals_the_call_of_the_pipeline(self) -> None:
-        """Latents of all steps and decoded samples, with and without guidance, for one row and for a group of four."""
+        """Compare latents of all steps and samples, with and without guidance, for one row and for a group of four."""
         for dtype in self.dtypes:
             made = self.make(dtype)
             for scale, rows in ((1.0, 1), (1.0, 4), (4.0, 1), (4.0, 4)):
@@ -57,14 +57,14 @@ class GeneratorConformance:
                 case = f"of the pipeline's call, {self.guidance} {scale}, {rows} rows, {dtype}"
                 expect_same(ours.latents, theirs.latents, f"the latents after each step {case}")
                 expect_same(ours.samples, theirs.samples, f"the samples {case}")
-                expect(bool(np.ptp(ours.samples)), f"pictures of more than one value ({case})", "one value")
+                expect(bool(np.ptp(ours.samples)), f"samples of more than one value ({case})", "one value")
                 wanted = f"uint8 {[rows, *generator.sample_shape]}"
                 found = f"{ours.samples.dtype} {list(ours.samples.shape)}"
                 expect(found == wanted, f"samples {wanted}, as sample_shape says", found)
 
     @rule("samples of an evaluation are the pipeline's own")
     def test_evaluation_equals_the_call_of_the_pipeline(self) -> None:
-        """`flexgym.rollout.sample` with a seed is the pipeline's call from the latents of that seed."""
+        """Compare `flexgym.rollout.sample` with the pipeline's call from the latents of the same seed."""
         generator = self._frozen.with_settings(**{self.guidance: 4.0})
         ours = sample(generator, self.prompts[:1], seeds=[7])
         theirs = pipeline_run(generator, generator.initial_latents(1, 7), self.prompts[0]).samples
@@ -72,7 +72,7 @@ class GeneratorConformance:
 
     @rule("replay equals rollout exactly")
     def test_replay_equals_rollout(self) -> None:
-        """Two steps of two groups, computed again in one call with gradients: the same velocity and log density."""
+        """Compute two steps of two groups again in one call with gradients: velocity and log density are the same."""
         for dtype in self.dtypes:
             for scale in _SCALES:
                 for mode in ("lora", "full"):
@@ -100,7 +100,7 @@ class GeneratorConformance:
 
     @rule("a group does not depend on the prompts beside it")
     def test_a_group_is_the_same_beside_any_other(self) -> None:
-        """Texts of other lengths in the same batch change nothing: each group is a forward of its own."""
+        """Batch groups with texts of other lengths, which changes nothing: each group is its own forward."""
         generator = self._frozen.with_settings(**{self.guidance: 4.0})
         latents, level = generator.initial_latents(4, 3), torch.full((4,), 0.7)
         both = generator.condition(self.prompts).repeat(2)
@@ -111,7 +111,7 @@ class GeneratorConformance:
 
     @rule("guidance counts")
     def test_guidance_changes_the_velocity(self) -> None:
-        """Another scale gives another velocity."""
+        """Compare the velocities of two guidance scales, which differ."""
         velocities = []
         for scale in _SCALES:
             generator = self._frozen.with_settings(**{self.guidance: scale})
@@ -120,7 +120,7 @@ class GeneratorConformance:
 
     @rule("text and noise level count")
     def test_the_text_and_the_level_reach_the_transformer(self) -> None:
-        """Another prompt or another level gives another velocity."""
+        """Compare the velocities of two prompts and of two noise levels, which differ."""
         base, text, level = (
             _velocity(self._frozen, *asked)
             for asked in ((self.prompts[0], 0.7), (self.prompts[1], 0.7), (self.prompts[0], 0.3))
@@ -130,7 +130,7 @@ class GeneratorConformance:
 
     @rule("first latents follow from the seed alone")
     def test_latents_depend_on_the_seed_alone(self) -> None:
-        """The same seed gives the same latents, of ``latent_shape`` in float32; another one others."""
+        """Draw latents twice from one seed, which are equal and float32 of ``latent_shape``, and once from another."""
         first, again, other = (self._frozen.initial_latents(2, seed) for seed in (5, 5, 6))
         expect_same(again, first, "the same latents for the same seed")
         expect(not torch.equal(first, other), "other latents for another seed", "equal ones")
@@ -149,7 +149,7 @@ def _velocity(generator: FlowGenerator, prompt: str | Prompt, level: float) -> T
 
 
 def _train(generator: FlowGenerator, mode: str) -> None:
-    """Let something train, and be something."""
+    """Train something, and disturb its initial value."""
     torch.manual_seed(0)
     if mode == "full":
         generator.weights.train_full()
@@ -160,7 +160,7 @@ def _train(generator: FlowGenerator, mode: str) -> None:
 
 
 def _rollout(generator: FlowGenerator, prompts: Sequence[str | Prompt]) -> Iterator[tuple[Tensor, ...]]:
-    """Two steps of two groups as a rollout takes them: what went in, and what came out."""
+    """Yield the inputs and outputs of two steps of two groups, as a rollout takes them."""
     group, grid, noise = 2, generator.sigmas(), FlowSDE()
     conditioning = generator.condition(prompts).repeat(group)
     latents = generator.initial_latents(2 * group, 3)

@@ -12,10 +12,10 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
 from flexgym.shapes.scenes import FRAMES, Thing, render
-from flexgym.types import GroupScores, Prompt, SampleGroup
+from flexgym.types import GroupScores, Modality, Prompt, SampleGroup
 
 
-def shape_groups(modality: str) -> list[SampleGroup]:
+def shape_groups(modality: Modality) -> list[SampleGroup]:
     """Groups of different sizes, of captions of the small world.
 
     Args:
@@ -43,7 +43,7 @@ def _video(shape: str, colour: str, x: int) -> NDArray[np.uint8]:
     return np.stack([_picture(shape, colour, x + frame) for frame in range(FRAMES)])
 
 
-def empty_group(modality: str) -> SampleGroup:
+def empty_group(modality: Modality) -> SampleGroup:
     """Two samples without a single pixel, which hardly any reward can score."""
     frames = (FRAMES,) if modality == "video" else ()
     return SampleGroup(Prompt("a red circle"), np.zeros((2, *frames, 0, 0, 3), np.uint8))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unittest
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,9 +13,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from flexgym.core.errors import FlexGymError
 from flexgym.testing.groups import GroupsEnv, empty_group, shape_groups, vector_of, vector_wrapped, wrapped
 from flexgym.testing.rules import expect, expect_same, rule
-from flexgym.types import GroupScores, SampleGroup
+from flexgym.types import GroupScores, Modality, SampleGroup
 
-_OTHER = {"image": "video", "video": "image"}
+_OTHER: Mapping[Modality, Modality] = {"image": "video", "video": "image"}
 # Words of which one should stand in a message about samples of the wrong kind.
 _WORDS = {"image": ("image", "picture"), "video": ("video", "frames")}
 
@@ -33,7 +33,7 @@ class RewardConformance:
             forward pass rounds by the size of the batch need about 1e-5.
     """
 
-    modality = "image"
+    modality: Modality = "image"
     pointwise = True
     tolerance = 0.0
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import ray
 
-from agents.pref_grpo import PrefGRPO
 from flexgym.core.errors import RewardError
-from flexgym.rllib.algorithm import METRICS
+from flexgym.rllib.algorithm import FlowAlgorithm
+from flexgym.rllib.sharded import METRICS
 from flexgym.runs.metrics import read_metrics
-from tests.agents.small import OutOfOrderConfig, largest_difference, small_config, train, weights
+from tests.agents.small import OutOfOrder, largest_difference, rewarded_by, small_config, train, weights
 
 pytestmark = pytest.mark.slow
 
@@ -24,10 +24,12 @@ pytestmark = pytest.mark.slow
 def test_one_and_two_learners_give_the_same_weights(cluster, mode):
     found = []
     for num_learners in (0, 2):
-        config = small_config(lr=3e-4)  # that of the recipes: rounding differs between the two, and the rate scales it
-        config.generator(mode=mode, lora={"rank": 4})
-        config.rollout(prompts_per_iteration=4)
-        config.learners(num_learners=num_learners)
+        config = small_config(
+            training={"lr": 3e-4},  # that of the recipes: rounding differs between the two, and the rate scales it
+            generator={"mode": mode, "lora": {"rank": 4}},
+            rollout={"prompts_per_iteration": 4},
+            resources={"num_learners": num_learners},
+        )
         algorithm, metrics = train(config, 3)
         assert metrics["policy/max_abs_log_ratio"] == 0.0
         every = algorithm.on_learners(lambda learner: learner.flow_module.get_state())
@@ -40,9 +42,7 @@ def test_one_and_two_learners_give_the_same_weights(cluster, mode):
 def test_separate_env_runners_give_what_colocated_learners_give(cluster):
     found = []
     for num_env_runners in (0, 2):
-        config = small_config(lr=1e-3)
-        config.rollout(prompts_per_iteration=4)
-        config.env_runners(num_env_runners=num_env_runners)
+        config = small_config(rollout={"prompts_per_iteration": 4}, resources={"num_env_runners": num_env_runners})
         algorithm, metrics = train(config, 3)
         assert metrics["policy/max_abs_log_ratio"] == 0.0
         found.append(weights(algorithm))
@@ -51,9 +51,7 @@ def test_separate_env_runners_give_what_colocated_learners_give(cluster):
 
 
 def test_a_lost_env_runner_does_not_stop_training(cluster):
-    config = small_config()
-    config.rollout(prompts_per_iteration=4)
-    config.env_runners(num_env_runners=2)
+    config = small_config(rollout={"prompts_per_iteration": 4}, resources={"num_env_runners": 2})
     algorithm, _ = train(config)
     ray.kill(algorithm.env_runner_group._worker_manager.actors()[1])
     metrics = algorithm.train()[METRICS]
@@ -63,9 +61,8 @@ def test_a_lost_env_runner_does_not_stop_training(cluster):
 
 @pytest.mark.parametrize("std", ["group", "global"])
 def test_what_a_reward_raises_on_one_of_two_learners_is_raised(std, cluster, tmp_path: Path):
-    config = OutOfOrderConfig().update_from_dict(small_config(advantage={"std": std}).to_dict())
-    config.learners(num_learners=2)
-    algorithm = config.build_algo()
+    config = small_config(training={"advantage": {"std": std}}, resources={"num_learners": 2})
+    algorithm = rewarded_by(OutOfOrder, config).build_algo()
     before = weights(algorithm)
     with pytest.raises(RewardError, match="out of order"):
         algorithm.training_step()
@@ -76,9 +73,9 @@ def test_what_a_reward_raises_on_one_of_two_learners_is_raised(std, cluster, tmp
 
 
 def test_checkpoint_of_two_learners_resumes_on_two(cluster, tmp_path: Path):
-    config = small_config(lr=1e-3, ema_decay=0.9)
-    config.rollout(prompts_per_iteration=4)
-    config.learners(num_learners=2)
+    config = small_config(
+        training={"ema_decay": 0.9}, rollout={"prompts_per_iteration": 4}, resources={"num_learners": 2}
+    )
     algorithm, _ = train(config, 2)
     algorithm.save_to_path(str(tmp_path / "checkpoint"))
     algorithm.train()
@@ -92,9 +89,10 @@ def test_checkpoint_of_two_learners_resumes_on_two(cluster, tmp_path: Path):
 
 
 def test_runs_inside_tune(cluster, tmp_path: Path):
-    config = small_config(lr=ray.tune.grid_search([1e-4, 1e-3]))
+    config = small_config()
+    config.lr = ray.tune.grid_search([1e-4, 1e-3])
     results = ray.tune.Tuner(
-        PrefGRPO,
+        FlowAlgorithm,
         param_space=config,
         run_config=ray.tune.RunConfig(
             storage_path=str(tmp_path),
@@ -104,14 +102,14 @@ def test_runs_inside_tune(cluster, tmp_path: Path):
     ).fit()
     assert not results.errors
     assert len(results) == 2
-    again = PrefGRPO.from_checkpoint(results[0].checkpoint.path)
+    again = FlowAlgorithm.from_checkpoint(results[0].checkpoint.path)
     assert again.iteration == 2
     again.stop()
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
     small = ["rollout.prompts_per_iteration=2", "rollout.groups_per_forward=1", "rollout.group_size=3"]
-    small += ["generator.settings={num_steps: 4}", "rollout.window={size: 2, strategy: random, first: [0, 1]}"]
+    small += ["generator.sampling={num_steps: 4}", "algorithm.window={size: 2, strategy: random, first: [0, 1]}"]
     small += ["run.checkpoint_interval=2", "run.name=killed", f"run.root={folder}", "verification.num_prompts=4"]
     return [sys.executable, "-m", "agents.pref_grpo", "--config=pref_grpo_shapes_t2i.yaml", *small, *arguments]
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agents.pref_grpo import PrefGRPOConfig
-from flexgym.rllib.algorithm import METRICS
+from flexgym.rllib.config import FlowConfig
+from flexgym.rllib.sharded import METRICS
 from tests.agents.small import largest_difference, small_config, train, weights
 from tests.generators.tiny import CASES, needs_ftfy, picture
 
@@ -32,17 +32,21 @@ def write_prompts(folder: Path, texts: tuple[str, ...], seed: int) -> Path:
     return folder / "prompts.jsonl"
 
 
-def config_of(family: str, folder: Path) -> PrefGRPOConfig:
-    CASES[family].build().save_pretrained(folder / "pipe")
-    config = small_config()
-    config.environment(env="FlexT2V-v0")
-    settings = {**CASES[family].settings, "num_steps": 4, CASES[family].guidance: 3.0}
-    config.generator(source=str(folder / "pipe"), mode="lora", lora={"rank": 4}, settings=settings)
-    config.rollout(prompts=str(write_prompts(folder / "training", ("a red cube", "a blue ball", "a red cube"), 0)))
-    config.reward(name="MP4Compressibility")
-    held_out = write_prompts(folder / "held_out", ("two green cones", "two green cones"), 7)
-    config.verification(reward="MP4Compressibility", prompts=str(held_out), num_prompts=2, interval=1)
-    return config
+def config_of(family: str, folder: Path, **generator) -> FlowConfig:
+    if not (folder / "pipe").exists():
+        CASES[family].build().save_pretrained(folder / "pipe")
+        write_prompts(folder / "training", ("a red cube", "a blue ball", "a red cube"), 0)
+        write_prompts(folder / "held_out", ("two green cones", "two green cones"), 7)
+    sampling = {**CASES[family].settings, "num_steps": 4, CASES[family].guidance: 3.0}
+    source = {"source": str(folder / "pipe"), "mode": "lora", "lora": {"rank": 4}, "sampling": sampling}
+    held_out = str(folder / "held_out" / "prompts.jsonl")
+    return small_config(
+        environment={"env": "FlexT2V-v0"},
+        generator={**source, **generator},
+        rollout={"prompts": str(folder / "training" / "prompts.jsonl")},
+        reward={"name": "MP4Compressibility"},
+        verification={"reward": "MP4Compressibility", "prompts": held_out, "num_prompts": 2, "interval": 1},
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -82,13 +86,12 @@ def check_verification(algorithm, verified):
 @pytest.mark.parametrize("family", ["hunyuan_video_frame"])
 def test_a_run_without_encoders_learns_the_same(family, tmp_path):
     """Each text was read with its picture, so all pairs are encoded before the encoders leave."""
-    config = config_of(family, tmp_path)
-    algorithm, _ = train(config.copy(copy_frozen=False))
+    algorithm, _ = train(config_of(family, tmp_path))
     expected = weights(algorithm)
     algorithm.stop()
-    config.generator(text_cache=str(tmp_path / "text"), release_text_encoders=True, offload=True)
-    algorithm, metrics = train(config)
-    assert algorithm.on_first_learner(lambda learner: learner.generator.text_encoders()) == {}
+    saving = {"text_cache": str(tmp_path / "text"), "release_text_encoders": True, "offload": True}
+    algorithm, metrics = train(config_of(family, tmp_path, **saving))
+    assert algorithm.on_first_learner(lambda learner: learner.generator.placement.encoders()) == {}
     assert metrics["policy/max_abs_log_ratio"] == 0.0
     assert largest_difference(weights(algorithm), expected) == 0.0
     algorithm.stop()

@@ -20,8 +20,8 @@ SMALL = [
     "rollout.prompts_per_iteration=2",
     "rollout.groups_per_forward=1",
     "rollout.group_size=3",
-    "rollout.window={size: 2, strategy: random, first: [0, 1]}",
-    "generator.settings={num_steps: 4}",
+    "algorithm.window={size: 2, strategy: random, first: [0, 1]}",
+    "generator.sampling={num_steps: 4}",
     "reward.name=UnifiedRewardFlex",
     "verification.num_prompts=4",
 ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from agents.pref_grpo import PrefGRPO
-from flexgym.config.recipe import load_recipe
-from flexgym.rllib.recipe import apply_recipe
+from flexgym.config import AgentSettings
+from flexgym.config.load import load_settings
+from flexgym.config.recipe import apply_overrides, load_recipe
+from tests.agents.small import config_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 ITERATIONS = 20
@@ -15,11 +16,8 @@ MET = "eval/verifier_accuracy"
 
 @pytest.mark.parametrize("name", ["pref_grpo_shapes_t2i", "pref_grpo_shapes_judge"])
 def test_more_held_out_prompts_are_met(name):
-    recipe = load_recipe(f"{name}.yaml")
-    del recipe["run"]
-    config = apply_recipe(PrefGRPO.get_default_config(), recipe)
-    config.verification(interval=0)
-    algorithm = config.build_algo()
+    recipe = apply_overrides(load_recipe(f"{name}.yaml"), ["verification.interval=0"])
+    algorithm = config_of(load_settings(AgentSettings, recipe)).build_algo()
     before = algorithm.verify().metrics[MET]
     for _ in range(ITERATIONS):
         algorithm.train()

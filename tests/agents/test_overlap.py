@@ -8,12 +8,12 @@ from statistics import median
 import numpy as np
 import pytest
 
-from agents.pref_grpo import PrefGRPOConfig
 from flexgym.core.errors import JudgeUnavailableError
-from flexgym.rllib.algorithm import METRICS
+from flexgym.rllib.config import FlowConfig
+from flexgym.rllib.sharded import METRICS
 from flexgym.types import GroupScores
 from rewards.base import Reward
-from tests.agents.small import largest_difference, train, weights
+from tests.agents.small import largest_difference, rewarded_by, small_config, train, weights
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -35,22 +35,14 @@ class Slow(Reward):
         ]
 
 
-class SlowConfig(PrefGRPOConfig):
-    def make_reward(self):
-        return Slow()
-
-
-def slow_config(groups_per_forward: int = 2, **training) -> SlowConfig:
-    config = SlowConfig()
-    config.generator(mode="full")
-    config.rollout(
-        group_size=8,
-        prompts_per_iteration=16,
-        groups_per_forward=groups_per_forward,
-        window={"size": 2, "strategy": "random", "first": (0, 3)},
+def slow_config(num_updates: int = 1, **rollout) -> FlowConfig:
+    config = small_config(
+        generator={"sampling": {"num_steps": None}},
+        rollout={"group_size": 8, "prompts_per_iteration": 16, "groups_per_forward": 2, **rollout},
+        algorithm={"window": {"size": 2, "strategy": "random", "first": [0, 3]}},
+        training={"num_updates": num_updates, "lr": 3e-4},
     )
-    config.training(**training)
-    return config
+    return rewarded_by(Slow, config)
 
 
 @pytest.fixture(autouse=True)
@@ -80,8 +72,7 @@ def test_an_iteration_takes_as_long_as_its_longer_half(monkeypatch, capsys):
 
 @pytest.mark.parametrize("num_updates", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_overlap_changes_nothing_but_the_time(num_updates, monkeypatch):
-    config = slow_config(num_updates=num_updates)
-    config.rollout(group_size=3, prompts_per_iteration=4)
+    config = slow_config(num_updates, group_size=3, prompts_per_iteration=4)
     quick, _ = train(config.copy(copy_frozen=False), 2)
     monkeypatch.setattr(Slow, "seconds", 0.1)
     slow, metrics = train(config, 2)
@@ -94,8 +85,7 @@ def test_overlap_changes_nothing_but_the_time(num_updates, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("num_updates", [1, 2])
 def test_a_lost_judge_leaves_the_weights_as_they_were(num_updates, monkeypatch):
-    config = slow_config(num_updates=num_updates)
-    config.rollout(group_size=3, prompts_per_iteration=4)
+    config = slow_config(num_updates, group_size=3, prompts_per_iteration=4)
     algorithm, _ = train(config, 1)
     before = weights(algorithm)
     monkeypatch.setattr(Slow, "fails_at", 1)

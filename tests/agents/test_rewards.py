@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from agents.pref_grpo import PrefGRPOConfig
-from flexgym.rllib.recipe import apply_recipe
 from tests.agents.small import small_config, train
 
 pytestmark = pytest.mark.slow
@@ -53,10 +51,8 @@ def recipe(folder, **settings):
 
 @pytest.mark.parametrize("num_env_runners", [0, 2])
 def test_a_rubric_with_a_reward_of_ones_own_trains(tmp_path, num_env_runners):
-    config: PrefGRPOConfig = small_config()
-    apply_recipe(config, recipe(tmp_path))
-    config.env_runners(num_env_runners=num_env_runners)
-    algorithm, metrics = train(config)
+    resources = {"num_env_runners": num_env_runners}
+    algorithm, metrics = train(small_config(resources=resources, **recipe(tmp_path)))
     algorithm.stop()
     assert 0 < metrics["reward/redness"] < 1
     assert metrics["reward/jpeg_compressibility"] < 0
@@ -68,8 +64,7 @@ def test_a_rubric_with_a_reward_of_ones_own_trains(tmp_path, num_env_runners):
 
 
 def test_a_broken_term_is_counted_and_its_samples_are_written(tmp_path):
-    config: PrefGRPOConfig = small_config()
-    apply_recipe(config, recipe(tmp_path, broken=True))
+    config = small_config(**recipe(tmp_path, broken=True))
     config.failed_samples = str(tmp_path / "failed")
     algorithm, metrics = train(config)
     algorithm.stop()

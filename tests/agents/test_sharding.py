@@ -9,25 +9,33 @@ import pytest
 import torch
 from torch.distributed.tensor import DTensor
 
-from flexgym.core.errors import CheckpointError, ConfigError, RewardError, UnknownNameError
+from flexgym.core.errors import CheckpointError, ConfigError, RewardError
 from flexgym.generators import load_generator
-from flexgym.rllib.algorithm import METRICS
+from flexgym.rllib.config import FlowConfig
+from flexgym.rllib.sharded import METRICS
 from flexgym.shapes.captions import training_prompts
-from tests.agents.small import OutOfOrderConfig, PrefGRPOConfig, largest_difference, small_config, train
+from tests.agents.small import OutOfOrder, largest_difference, merged, rewarded_by, small_config, train
 from tests.generators.tiny import CASES
 
 slow = pytest.mark.slow
 
 
-def config_of(mode: str, *, sharded: bool, **training) -> PrefGRPOConfig:
-    config = small_config(**{"lr": 3e-4, "ema_decay": 0.9, "kl_coeff": 0.01, **training})
-    config.generator(mode=mode, lora={"rank": 4})
-    config.rollout(prompts_per_iteration=4)
-    config.verification(reward="ShapesVerifier", num_prompts=4, interval=2)
-    if sharded:
-        config.generator(sharding="fsdp", gradient_checkpointing=True)  # which puts blocks together once more
-        config.learners(num_learners=2)
-    return config
+SHARDED = {
+    # gradient checkpointing gathers blocks once more
+    "generator": {"sharding": "fsdp", "gradient_checkpointing": True},
+    "resources": {"num_learners": 2},
+}
+
+
+def config_of(mode: str, *, sharded: bool, lr: float = 3e-4, **sections) -> FlowConfig:
+    recipe = {
+        "generator": {"mode": mode, "lora": {"rank": 4}},
+        "rollout": {"prompts_per_iteration": 4},
+        "algorithm": {"kl_coeff": 0.01},
+        "training": {"lr": lr, "ema_decay": 0.9},
+        "verification": {"reward": "ShapesVerifier", "num_prompts": 4, "interval": 2},
+    }
+    return small_config(**merged(merged(recipe, SHARDED if sharded else {}), sections))
 
 
 def weights(algorithm):
@@ -39,7 +47,7 @@ def sizes(learner):
     """Numbers that a learner holds of the transformer, of what trains before training, and of the optimiser."""
     states = [state for optimizer in learner._optimizer_parameters for state in optimizer.state.values()]
     parts = {
-        "transformer": list(learner.generator.transformer.parameters()),
+        "transformer": list(learner.generator.pipe.transformer.parameters()),
         "reference": list(learner.generator.weights.kept.get("reference", {}).values()),
         "average": list(learner.generator.weights.kept["ema"].values()),
         "optimizer": [state["exp_avg"] for state in states],
@@ -122,13 +130,21 @@ def test_a_checkpoint_goes_on_bit_for_bit(mode, cluster, tmp_path: Path):
 def test_two_transformers_in_half_the_memory(cluster, tmp_path: Path):
     """Wan 2.2, whose steps use one of them, with frozen weights in bfloat16 and without text encoders."""
     CASES["wan22"].build().save_pretrained(tmp_path / "pipe")
-    config = config_of("lora", sharded=True)
-    config.environment(env="FlexT2V-v0")
-    settings = {**CASES["wan22"].settings, "num_steps": 4, "dtype": "bfloat16"}
-    config.generator(source=str(tmp_path / "pipe"), settings=settings)
-    config.generator(release_text_encoders=True, text_cache=str(tmp_path / "texts"), offload=True)
-    config.rollout(latents_dtype="bfloat16", prompts=list(training_prompts("video")[:3]))
-    config.verification(reward=None)
+    config = config_of(
+        "lora",
+        sharded=True,
+        environment={"env": "FlexT2V-v0"},
+        generator={
+            "source": str(tmp_path / "pipe"),
+            "sampling": {**CASES["wan22"].settings, "num_steps": 4},
+            "dtype": "bfloat16",
+            "release_text_encoders": True,
+            "text_cache": str(tmp_path / "texts"),
+            "offload": True,
+        },
+        rollout={"latents_dtype": "bfloat16", "prompts": list(training_prompts("video")[:3])},
+        verification={"reward": None},
+    )
     algorithm, metrics = train(config)
     assert metrics["policy/max_abs_log_ratio"] == 0.0
     assert metrics["policy/gradient_norm"] > 0.0
@@ -141,8 +157,7 @@ def test_two_transformers_in_half_the_memory(cluster, tmp_path: Path):
 
 @slow
 def test_a_reward_that_fails_on_one_learner_does_not_hold_up_the_other(cluster, tmp_path: Path):
-    config = OutOfOrderConfig().update_from_dict(config_of("lora", sharded=True).to_dict())
-    algorithm = config.build_algo()
+    algorithm = rewarded_by(OutOfOrder, config_of("lora", sharded=True)).build_algo()
     before = weights(algorithm)
     with pytest.raises(RewardError, match="out of order"):
         algorithm.training_step()
@@ -151,18 +166,15 @@ def test_a_reward_that_fails_on_one_learner_does_not_hold_up_the_other(cluster, 
     algorithm.stop()
 
 
-def test_wrong_names_and_places_are_refused():
-    config = config_of("lora", sharded=True)
-    for change, error, message in REFUSALS:
-        changed = config.copy(copy_frozen=False)
-        change(changed)
-        with pytest.raises(error, match=message):
-            changed.validate()
-
-
-REFUSALS = [
-    (lambda config: config.generator(sharding="fsdp2"), UnknownNameError, "Did you mean 'fsdp'"),
-    (lambda config: config.learners(num_learners=1), ConfigError, "num_learners of at least 2, got 1"),
-    (lambda config: config.env_runners(num_env_runners=2), ConfigError, "num_env_runners=0, got 2"),
-    (lambda config: config.generator(settings={"dtype": "float16"}), ConfigError, "take bfloat16"),
-]
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"generator": {"sharding": "fsdp2"}}, "Did you mean 'fsdp'|'fsdp'"),
+        ({"resources": {"num_learners": 1}}, "num_learners of at least 2, got 1"),
+        ({"resources": {"num_env_runners": 2}}, "num_env_runners=0, got 2"),
+        ({"generator": {"dtype": "float16"}}, "bfloat16 needs no loss scale"),
+    ],
+)
+def test_settings_of_sharding_that_cannot_work_are_rejected(sections, message):
+    with pytest.raises(ConfigError, match=message):
+        config_of("lora", sharded=True, **sections)

@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import flexgym  # noqa: E402, F401  # registers the environments
 from flexgym.flow import Window, noise_scale  # noqa: E402
 from flexgym.generators import FlowGenerator  # noqa: E402
+from flexgym.generators.family import Family  # noqa: E402
 from flexgym.generators.folder import MODEL_INDEX, read_json  # noqa: E402
 from flexgym.planning.architectures import write_configs  # noqa: E402
 from flexgym.planning.phases import Work, do_once, prepare  # noqa: E402
@@ -223,19 +224,23 @@ class Clock:
             torch.cuda.reset_peak_memory_stats(self.device)
 
 
-class _Benchmarked(FlowGenerator):
-    """Texts are random numbers, and the clock knows when something is decoded."""
+class _RandomTexts(Family):
+    """Encodes texts to random numbers."""
 
-    clock: Clock
-
-    def _encode(self, text: str, **options: Any) -> dict[str, Tensor]:
-        shapes = super()._encode(text, **options)
+    def encode_text(self, text: str, **options: Any) -> dict[str, Tensor]:
+        shapes = super().encode_text(text, **options)
         return {
             name: torch.ones(like.shape, device=self.device, dtype=self.dtype)
             if name.endswith("mask")
             else torch.randn(like.shape, device=self.device, dtype=self.dtype)
             for name, like in shapes.items()
         }
+
+
+class _Benchmarked(FlowGenerator):
+    """Tells the clock when something is decoded."""
+
+    clock: Clock
 
     def decode(self, latents: Tensor, chunk: int | None = None) -> Any:
         with self.clock.phase("decoding"):
@@ -295,8 +300,11 @@ def on_device(skeleton: FlowGenerator, clock: Clock) -> FlowGenerator:
                 pipe.register_modules(**{name: _random(getattr(pipe, name))})
     finally:
         torch.set_default_dtype(default)
-    kind: Any = type(f"Benchmarked{type(skeleton).__name__}", (_Benchmarked, type(skeleton)), {"clock": clock})
-    return kind(pipe, settings=vars(skeleton.settings))
+    own = type(skeleton.family)
+    family = type(f"RandomTexts{own.__name__}", (_RandomTexts, own), {})
+    generator = _Benchmarked(pipe, family, settings=vars(skeleton.settings))
+    generator.clock = clock
+    return generator
 
 
 def _random(like: torch.nn.Module) -> torch.nn.Module:

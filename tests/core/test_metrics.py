@@ -144,11 +144,7 @@ def test_texts(metric: Mean, text: str) -> None:
 def test_an_earlier_value_is_shown_alike() -> None:
     assert Share(0.5).text(0.25) == "25.0%"
     assert Share(0.5).text(math.nan) == "–"
-
-
-def test_labels() -> None:
-    assert Mean(1.0, label="ratio").title("policy/ratio_mean") == "ratio"
-    assert Mean(1.0).title("policy/ratio_mean") == "ratio mean"
+    assert Mean(0.5, format=".3f").text(0.1, signed=True) == "+0.100"
 
 
 @pytest.mark.parametrize("kind", KINDS.values())

@@ -15,13 +15,12 @@ from PIL import Image
 import flexgym  # noqa: F401  # registers the environments
 from envs.prompts import load_prompts
 from flexgym.core.errors import ConfigError, PromptSourceError
-from flexgym.first_frame import FirstFrame
 from flexgym.flow import ODE, FlowSDE, Window
 from flexgym.generators.conformance import pipeline_run
 from flexgym.policy import FlowPolicy
 from flexgym.replay import replay
 from flexgym.rollout import collect
-from flexgym.types import Prompt
+from flexgym.types import FirstFrame, Prompt
 from tests.generators.tiny import fresh, picture, prompts_for, shared
 
 FAMILIES = ["ltx_frame", "wan22_frame", "wan22_ti2v_frame", "hunyuan_video_frame", "hunyuan_video_concat_frame"]
@@ -67,7 +66,7 @@ def test_an_episode_without_noise_is_the_call_of_the_pipeline(family):
     env = make(family, [prompt])
     observation, _ = env.reset(seed=3)
     noise = shared(family).initial_latents(2, int(np_random(3)[0].integers(2**63)))
-    assert np.array_equal(observation["latents"], noise) == (shared(family).noise_share == 1.0)
+    assert np.array_equal(observation["latents"], noise) == (shared(family).family.noise_share == 1.0)
     policy, terminated = FlowPolicy(shared(family), ODE()), False
     while not terminated:
         observation, _, terminated, _, info = env.step(policy(observation))
@@ -119,7 +118,7 @@ def test_the_picture_changes_the_video_and_what_stands_in_its_place_does_not(fam
     first, other = (generator.condition([Prompt("a ball", first_frame=picture(seed))]) for seed in (0, 1))
     velocity = generator.velocity(latents, sigma, first)
     assert not torch.equal(velocity[:, :, 1:], generator.velocity(latents, sigma, other)[:, :, 1:])
-    if "known_latents" in first.frames:
+    if "known_latents" in first.images:
         changed = latents.clone()
         changed[:, :, 0] += 1.0
         assert torch.equal(velocity, generator.velocity(changed, sigma, first))
@@ -149,7 +148,8 @@ def test_prompts_and_generator_must_agree(prompt_file):
 
 
 @pytest.mark.parametrize(
-    ("frame", "message"), [("2.png", "line 1.*no picture"), ("../0.png", "outside of"), ("/etc/hostname", "outside of")]
+    ("frame", "message"),
+    [("2.png", "line 1.*2.png: there is no such file"), ("../0.png", "outside of"), ("/etc/hostname", "outside of")],
 )
 def test_a_file_of_prompts_names_pictures_of_its_own_folder(prompt_file, frame, message):
     prompt_file.write_text(json.dumps({"prompt": "a ball", "first_frame": frame}))

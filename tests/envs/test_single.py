@@ -138,7 +138,7 @@ def test_unknown_option_and_unusable_prompt(make):
 def test_settings_of_the_environment_leave_the_shared_generator_alone(make):
     env = make(num_steps=5, guidance_scale=2.0)
     assert len(env.unwrapped.sigmas) == 6
-    assert env.unwrapped.generator.transformer is shared("sd3").transformer
+    assert env.unwrapped.generator.pipe.transformer is shared("sd3").pipe.transformer
     assert env.unwrapped.group_size == 2
     assert len(shared("sd3").sigmas()) == 4
 

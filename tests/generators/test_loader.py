@@ -58,7 +58,7 @@ def test_loaded_modules_are_frozen_in_the_asked_precision(folder):
     modules = [part for part in generator.pipe.components.values() if isinstance(part, torch.nn.Module)]
     assert len(modules) == 4
     assert not any(module.training or value.requires_grad for module in modules for value in module.parameters())
-    assert generator.transformer.dtype == torch.bfloat16
+    assert generator.pipe.transformer.dtype == torch.bfloat16
     velocity = generator.velocity(generator.initial_latents(1, 0), torch.ones(1), generator.condition(["a red cube"]))
     assert velocity.dtype == torch.float32
 
@@ -92,7 +92,7 @@ def test_unknown_settings_name_the_nearest(folder):
         ({"num_steps": 0}, "num_steps must be a whole number of at least 1, got 0"),
         ({"num_steps": True}, "num_steps"),
         ({"guidance_scale": float("nan")}, "guidance_scale"),
-        ({"num_frames": 5}, "makes pictures"),
+        ({"num_frames": 5}, "makes images"),
     ],
 )
 def test_pictures_of_impossible_settings(settings, message):
@@ -109,7 +109,7 @@ def test_frames_that_the_autoencoder_cannot_make():
 def test_a_view_shares_the_modules():
     generator = shared("sd3")
     view = generator.with_settings(num_steps=5)
-    assert view.transformer is generator.transformer
+    assert view.pipe.transformer is generator.pipe.transformer
     assert (len(view.sigmas()), len(generator.sigmas())) == (6, 4)
     assert generator.with_settings(num_steps=3) is generator
 
@@ -249,7 +249,7 @@ def test_a_pipeline_without_a_scheduler(folder):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sizes_that_cannot_be_made(family):
     generator = shared(family)
-    multiple = generator.size_multiple()
+    multiple = generator.family.size_multiple()
     with pytest.raises(ConfigError, match=f"width must be a multiple of {multiple}, got {multiple + 1}"):
         generator.with_settings(width=multiple + 1)
     if generator.modality == "video":
@@ -264,7 +264,7 @@ def test_one_weight_of_guidance_or_two():
         with pytest.raises(ConfigError, match="one weight of guidance: pass guidance_scale"):
             shared(family).with_settings(true_cfg_scale=2.0)
     distilled = wrap_pipeline(flux2_klein(is_distilled=True), **CASES["flux2_klein"].settings, guidance_scale=4.0)
-    assert not distilled.guided
+    assert not distilled.family.guided
 
 
 def test_a_family_is_short(record_property):

@@ -25,7 +25,7 @@ def test_tiles_bound_what_the_decoder_takes_and_are_those_of_the_pipeline(family
     areas = decoded_areas(generator)
     whole = generator.decode(noise)
     assert areas == [32 * 32]
-    generator.tile_autoencoder()
+    generator.autoencoder.tile()
     tiled = generator.with_settings(num_steps=2).decode(noise)
     assert max(areas[1:]) == 16 * 16
     assert not np.array_equal(tiled, whole)
@@ -37,7 +37,7 @@ def test_a_sample_no_larger_than_a_tile_stays_as_it_was():
     generator = fresh("wan")
     noise = generator.initial_latents(2, 0)
     whole = generator.decode(noise)
-    generator.tile_autoencoder()
+    generator.autoencoder.tile()
     assert np.array_equal(generator.decode(noise), whole)
 
 
@@ -46,7 +46,7 @@ def test_an_autoencoder_without_tiles_says_so():
     torch.manual_seed(0)
     generator.pipe.register_modules(vae=AutoencoderKLTemporalDecoder(block_out_channels=(32,)))
     with pytest.raises(GeneratorError, match="got AutoencoderKLTemporalDecoder, which cannot: leave out vae_tiling"):
-        generator.tile_autoencoder()
+        generator.autoencoder.tile()
 
 
 PARTS = ("text_encoder", "text_encoder_2", "vae")
@@ -76,7 +76,7 @@ def test_parts_come_before_they_act_and_leave_after(monkeypatch):
     """Counted on whatever device there is; with the CPU alone, the moves go nowhere."""
     generator, expected = fresh("sd3"), fresh("sd3").condition(PROMPTS).prompts
     events = watched(generator, monkeypatch)
-    generator.offload()
+    generator.placement.offload()
     assert events == [(name, "cpu") for name in PARTS]
     events.clear()
     device = str(generator.device)
@@ -94,15 +94,15 @@ def test_parts_come_before_they_act_and_leave_after(monkeypatch):
 
 def test_parts_leave_after_an_error_and_do_not_come_with_the_pipeline(monkeypatch):
     generator = fresh("sd3")
-    generator.offload()
+    generator.placement.offload()
     events = watched(generator, monkeypatch)
     with pytest.raises(RuntimeError):
         generator.decode(torch.zeros(1, 3, 4, 4))  # of four channels
     assert events[-1] == ("vae", "cpu")
     events.clear()
-    generator.to("cpu")
+    generator.placement.to("cpu")
     assert events == []
-    generator.release_text_encoders(PROMPTS)
+    generator.text.release(PROMPTS)
     for name in PARTS[:2]:
         assert moved(events, name) == ["cpu", *["acts"] * 4, "cpu"], "once for all prompts"
 

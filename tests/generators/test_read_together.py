@@ -30,7 +30,7 @@ def test_each_pair_has_an_embedding_of_its_own_in_memory_and_on_the_disk(family,
     made = {}
     for expected in (len(PAIRS) + 1, 0):
         generator = fresh(family, guidance=3.0)
-        generator.cache_text(tmp_path)
+        generator.text.cache_on_disk(tmp_path)
         calls = encodings(generator)
         for _ in range(2):
             found = generator.condition(PAIRS)
@@ -39,7 +39,7 @@ def test_each_pair_has_an_embedding_of_its_own_in_memory_and_on_the_disk(family,
     first, again = made.values()
     rows = first.prompts["encoder_hidden_states"]
     assert all(not torch.equal(rows[at], rows[other]) for at in range(4) for other in range(at))
-    for name in ("prompts", "empty", "frames"):
+    for name in ("prompts", "empty", "images"):
         ours, theirs = getattr(again, name), getattr(first, name)
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     assert len(list(tmp_path.rglob("*.safetensors"))) == len(PAIRS) + 1 + 2, "two pictures by the autoencoder"
@@ -73,8 +73,8 @@ def test_the_kind_of_weights_says_how_much_of_the_picture_is_told():
 def test_released_encoders_leave_the_pairs_that_were_named(family):
     generator = fresh(family, guidance=3.0)
     expected = fresh(family, guidance=3.0).condition(PAIRS).prompts["encoder_hidden_states"]
-    generator.release_text_encoders(PAIRS[:3])
-    assert generator.text_encoders() == {}
+    generator.text.release(PAIRS[:3])
+    assert generator.placement.encoders() == {}
     assert torch.equal(generator.condition(PAIRS[:3]).prompts["encoder_hidden_states"], expected[:3])
     with pytest.raises(ConfigError, match="before the text encoders were released, got 'a blue ball'"):
         generator.condition(PAIRS[3:])

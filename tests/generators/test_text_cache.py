@@ -36,7 +36,7 @@ def test_what_is_read_is_what_was_encoded(family, tmp_path, monkeypatch):
     plain = fresh(family, guidance=3.0).condition(PROMPTS)
     for expected in ({"", *PROMPTS}, set()):
         generator = fresh(family, guidance=3.0)
-        generator.cache_text(tmp_path)
+        generator.text.cache_on_disk(tmp_path)
         encoded = counted(generator, monkeypatch)
         found = generator.condition(PROMPTS)
         assert set(encoded) - {""} == expected - {""}
@@ -44,7 +44,7 @@ def test_what_is_read_is_what_was_encoded(family, tmp_path, monkeypatch):
             assert mine.keys() == theirs.keys()
             assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
             assert all(mine[name].dtype == theirs[name].dtype for name in theirs)
-    assert len(files(tmp_path)) == len(PROMPTS) + (generator.guided)
+    assert len(files(tmp_path)) == len(PROMPTS) + generator.family.guided
 
 
 def test_identity_is_that_of_weights_config_and_tokenizer(tmp_path):
@@ -73,11 +73,11 @@ def test_identity_is_that_of_weights_config_and_tokenizer(tmp_path):
 
 def test_precision_and_length_have_files_of_their_own(tmp_path):
     generator = fresh("sd3")
-    generator.cache_text(tmp_path)
+    generator.text.cache_on_disk(tmp_path)
     generator.condition(["a red cube"])
     generator.with_settings(max_sequence_length=3).condition(["a red cube"])
     lower = fresh("sd3", dtype=torch.bfloat16)
-    lower.cache_text(tmp_path)
+    lower.text.cache_on_disk(tmp_path)
     lower.condition(["a red cube"])
     assert len(files(tmp_path)) == 3
 
@@ -105,14 +105,14 @@ def _empty(path):
 @pytest.mark.parametrize("damage", [_cut, _flip, _other, _empty])
 def test_a_damaged_file_is_encoded_again(damage, tmp_path, monkeypatch):
     first = fresh("sd3")
-    first.cache_text(tmp_path)
+    first.text.cache_on_disk(tmp_path)
     expected = first.condition(["a red cube"]).prompts
     (path,) = files(tmp_path)
     whole = path.read_bytes()
     first.condition(["a blue ball"])
     damage(path)
     again = fresh("sd3")
-    again.cache_text(tmp_path)
+    again.text.cache_on_disk(tmp_path)
     encoded = counted(again, monkeypatch)
     found = again.condition(["a red cube"]).prompts
     assert encoded == ["a red cube"]
@@ -124,11 +124,11 @@ def test_a_damaged_file_is_encoded_again(damage, tmp_path, monkeypatch):
 
 def test_a_file_that_is_too_large_is_neither_read_nor_written(tmp_path, monkeypatch):
     generator = fresh("sd3")
-    generator.cache_text(tmp_path)
+    generator.text.cache_on_disk(tmp_path)
     generator.condition(["a red cube"])
     monkeypatch.setattr(module, "MAX_BYTES", files(tmp_path)[0].stat().st_size - 1)
     again = fresh("sd3")
-    again.cache_text(tmp_path)
+    again.text.cache_on_disk(tmp_path)
     encoded = counted(again, monkeypatch)
     again.condition(["a red cube", "a blue ball"])
     assert encoded == ["a red cube", "a blue ball"]
@@ -138,7 +138,7 @@ def test_a_file_that_is_too_large_is_neither_read_nor_written(tmp_path, monkeypa
 def test_no_folder_can_stand_where_a_file_does(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="text_cache must be a folder"):
-        fresh("sd3").cache_text(tmp_path / "file")
+        fresh("sd3").text.cache_on_disk(tmp_path / "file")
 
 
 @pytest.mark.parametrize("family", ["sd3", "qwen_image"])
@@ -146,10 +146,10 @@ def test_released_text_encoders_leave_memory_and_nothing_else_changes(family):
     generator = fresh(family, guidance=3.0)
     view = generator.with_settings(num_steps=2)
     expected = generator.condition(PROMPTS).prompts
-    encoders = [weakref.ref(part) for part in generator.text_encoders().values()]
-    generator.release_text_encoders(PROMPTS)
+    encoders = [weakref.ref(part) for part in generator.placement.encoders().values()]
+    generator.text.release(PROMPTS)
     assert [encoder() for encoder in encoders] == [None] * len(encoders)
-    assert generator.text_encoders() == {}
+    assert generator.placement.encoders() == {}
     for which in (generator, view):
         found = which.condition(PROMPTS)
         assert all(torch.equal(found.prompts[name], expected[name]) for name in expected)
@@ -160,24 +160,24 @@ def test_released_text_encoders_leave_memory_and_nothing_else_changes(family):
 
 def test_release_needs_a_place_for_every_embedding(tmp_path):
     generator = fresh("sd3")
-    generator._cache = EmbeddingCache(max_bytes=1)
+    generator.text._store.memory = EmbeddingCache(max_bytes=1)
     with pytest.raises(ConfigError, match="3 of 4 encoded prompts do not fit.*text_cache"):
-        generator.release_text_encoders(PROMPTS)
-    assert len(generator.text_encoders()) == 2
+        generator.text.release(PROMPTS)
+    assert len(generator.placement.encoders()) == 2
     expected = generator.condition(PROMPTS).prompts
-    generator.cache_text(tmp_path)
-    generator.release_text_encoders(PROMPTS)
+    generator.text.cache_on_disk(tmp_path)
+    generator.text.release(PROMPTS)
     found = generator.condition(PROMPTS).prompts
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    with pytest.raises(ConfigError, match="cache_text comes before"):
-        generator.cache_text(tmp_path)
+    with pytest.raises(ConfigError, match="cache_on_disk comes before"):
+        generator.text.cache_on_disk(tmp_path)
 
 
 def test_a_whole_pipeline_is_written_after_a_release(tmp_path):
     CASES["sd35"].build().save_pretrained(tmp_path / "pipe")
     generator = load_generator(tmp_path / "pipe", **CASES["sd35"].settings)
     expected = generator.condition(PROMPTS).prompts
-    generator.release_text_encoders(PROMPTS)
+    generator.text.release(PROMPTS)
     generator.weights.train_full()
     saved = load_generator(generator.save(tmp_path / "saved"), **CASES["sd35"].settings)
     found = saved.condition(PROMPTS).prompts
@@ -186,7 +186,7 @@ def test_a_whole_pipeline_is_written_after_a_release(tmp_path):
 
 def test_a_pipeline_without_a_folder_cannot_be_written_after_a_release(tmp_path):
     generator = wrap_pipeline(sd3(), **CASES["sd3"].settings)
-    generator.release_text_encoders([])
+    generator.text.release([])
     with pytest.raises(CheckpointError, match="came from no folder"):
         generator.save(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()

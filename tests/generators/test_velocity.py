@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+import flexgym
 from flexgym.core.errors import ConfigError
 from tests.generators.tiny import FAMILIES, PROMPTS, fresh, prompts_for, shared
 
@@ -20,7 +24,7 @@ def count_calls(module):
 )
 def test_forwards_of_one_velocity(family, guidance, calls):
     generator = fresh(family, guidance=guidance)
-    counted = count_calls(generator.transformer)
+    counted = count_calls(generator.pipe.transformer)
     generator.velocity(generator.initial_latents(2, 0), torch.full((2,), 0.5), generator.condition(PROMPTS[:2]))
     assert len(counted) == calls
 
@@ -30,7 +34,7 @@ def test_text_is_encoded_once_per_prompt(family):
     generator = fresh(family, guidance=4.0)
     counted = count_calls(generator.pipe.text_encoder)
     first = generator.condition(prompts_for(family, ["a red cube", "a blue ball", "a red cube"]))
-    expected = (3 if generator.text_sees_frame else 2) + generator.guided
+    expected = (3 if generator.family.text_sees_images else 2) + generator.family.guided
     assert len(counted) == expected, "each pair of text and picture, or each text, and the empty one of guidance"
     blue = prompts_for(family, ["a blue ball"], seed=1)
     again = generator.with_settings(num_steps=2).condition(blue)
@@ -38,12 +42,12 @@ def test_text_is_encoded_once_per_prompt(family):
     for name, alone in again.prompts.items():
         assert torch.equal(alone, first.prompts[name][1:2, : alone.shape[1]])
     generator.with_settings(max_sequence_length=5).condition(blue)
-    assert len(counted) == expected + 1 + generator.guided, "another length is another embedding"
+    assert len(counted) == expected + 1 + generator.family.guided, "another length is another embedding"
 
 
 def test_each_noise_level_has_its_transformer():
     generator = fresh("wan22")
-    counted = [count_calls(module) for module in generator.denoisers().values()]
+    counted = [count_calls(module) for module in generator.denoisers.values()]
     conditioning = generator.condition(PROMPTS[:2])
     latents, grid = generator.initial_latents(2, 0), generator.sigmas()
     taken = []
@@ -98,3 +102,67 @@ def test_guidance_is_an_input_of_distilled_models(family):
         for view in (generator.with_settings(guidance_scale=scale) for scale in (1.0, 5.0))
     ]
     assert not torch.equal(*velocities)
+
+
+LEVELS = torch.tensor([0.95, 0.6, 0.3, 0.05])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_of_one_forward_may_have_different_noise_levels(family):
+    generator = shared(family, guidance=3.0)
+    latents, conditioning = generator.initial_latents(4, 0), generator.condition(prompts_for(family)[:1]).repeat(4)
+    with torch.no_grad():
+        together = generator.velocity(latents, LEVELS, conditioning)
+        alone = generator.velocity(latents, LEVELS, conditioning, micro_batch=1)
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(together, generator.velocity(latents, LEVELS.flip(0), conditioning), atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_scale_given_to_velocity_is_that_of_the_settings(family):
+    generator = shared(family)
+    latents, prompts = generator.initial_latents(2, 0), prompts_for(family)[:1]
+    scaled = generator.with_settings(guidance_scale=4.5)
+    with torch.no_grad():
+        expected = scaled.velocity(latents, LEVELS[:2], scaled.condition(prompts).repeat(2))
+        conditioning = generator.condition(prompts, guidance=4.5).repeat(2)
+        given = generator.velocity(latents, LEVELS[:2], conditioning, guidance=4.5)
+        plain = generator.velocity(latents, LEVELS[:2], conditioning)
+        assert torch.equal(given, expected)
+        assert torch.equal(plain, generator.velocity(latents, LEVELS[:2], generator.condition(prompts).repeat(2)))
+    is_input = generator.pipe.transformer.config.get("guidance_embeds", True)
+    assert torch.equal(given, plain) == (generator.family.embedded_guidance and not is_input)
+
+
+def test_a_scale_above_that_of_the_prompts_names_what_to_do():
+    generator = shared("sd3")
+    conditioning = generator.condition(PROMPTS[:1])
+    with pytest.raises(ConfigError, match="with the same guidance"):
+        generator.velocity(generator.initial_latents(1, 0), torch.ones(1), conditioning, guidance=2.0)
+
+
+def own_calls(work):
+    """Names of the functions of FlexGym that are entered, in order."""
+    entered, package = [], str(Path(flexgym.__file__).parent)
+
+    def note(frame, event, _):
+        if event == "call" and frame.f_code.co_filename.startswith(package):
+            entered.append(frame.f_code.co_qualname)
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return entered
+
+
+@pytest.mark.parametrize(("mode", "most"), [("frozen", 12), ("lora", 12)])
+def test_a_velocity_takes_few_calls_of_its_own(mode, most):
+    generator = fresh("sd3")
+    if mode == "lora":
+        generator.weights.add_lora(rank=2)
+    latents, sigma = generator.initial_latents(2, 0), torch.full((2,), 0.5)
+    conditioning = generator.condition(PROMPTS[:2])
+    calls = own_calls(lambda: generator.velocity(latents, sigma, conditioning))
+    assert len(calls) <= most, calls

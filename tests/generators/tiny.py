@@ -78,9 +78,8 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from flexgym.first_frame import FirstFrame
 from flexgym.generators import FlowGenerator, wrap_pipeline
-from flexgym.types import Prompt
+from flexgym.types import FirstFrame, Prompt
 
 PROMPTS = ["a red cube", "a blue ball", "two green cones"]
 _WORDS = ["<pad>", "<unk>", "<s>", "two", "a", "red", "blue", "green", "cube", "ball", "cones", "</s>"]

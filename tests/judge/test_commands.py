@@ -152,9 +152,9 @@ def test_rank_reads_the_prompt_beside_the_samples(files):
     ("written", "message"),
     [
         ("für Élise".encode("latin-1"), "expected UTF-8 text, got other bytes at offset 1. Save the file as UTF-8."),
-        (b"x" * (64 * 1024 + 1), "expected the prompt of the samples beside it, at most 64 KiB"),
-        (("é" * 40_000).encode(), "at most 64 KiB"),
-        (b" \n", "expected the prompt of the samples beside it, got none"),
+        (b"x" * (64 * 1024 + 1), "expected the prompt of the samples in this folder, up to 64 KiB"),
+        (("é" * 40_000).encode(), "up to 64 KiB"),
+        (b" \n", "expected the prompt of the samples in this folder, got an empty file"),
     ],
 )
 def test_a_prompt_that_cannot_be_read_is_refused(files, written, message):
@@ -182,7 +182,7 @@ def test_calibrate_tells_what_each_tournament_makes_of_a_noisy_judge(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("rank", "nowhere", "--judge", "oracle"), "is no folder"),
+        (("rank", "nowhere", "--judge", "oracle"), "is not a folder"),
         (("compare", "a.png", "b.png", "--prompt", "x", "--judge", "oracle"), "a.png"),
         (("rank", ".", "--judge", "http://localhost:1/v1", "--backend", "servr"), "'server'"),
         (("rank", ".", "--judge", "http://localhost:1/v1", "--dialect", "thnk"), "Did you mean 'think'?"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -179,6 +180,7 @@ def test_files_that_are_too_large(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="at most 5 frames"):
         read_video(tmp_path / "a.mp4")
     monkeypatch.setattr(inputs, "MAX_PIXELS", 1599)
+    monkeypatch.setattr(inputs, "_IMAGES", replace(inputs._IMAGES, max_pixels=1599))
     for name in ("a.png", "a.mp4"):
         with pytest.raises(ConfigError, match="at most 1599 pixels, got 40 x 40"):
             read_sample(tmp_path / name)

@@ -79,7 +79,7 @@ def test_our_own_template_is_known_when_it_comes_back(media):
 
 
 def test_no_reply_is_an_empty_one():
-    assert parse_assessment(None) == parse_assessment("") == JudgeFailure("unparsable", "the reply holds no text")
+    assert parse_assessment(None) == parse_assessment("") == JudgeFailure("unparsable", "the reply contains no text")
 
 
 @pytest.mark.parametrize("finish_reason", ["stop", "length"])

@@ -287,7 +287,7 @@ def test_a_wording_of_ones_own():
 
 
 def test_a_backend_that_loses_replies_is_found_out():
-    with pytest.raises(RewardError, match="2 asked, 1 told"):
+    with pytest.raises(RewardError, match="2 requests, 1 replies"):
         PointwiseJudge(Eyes(lose=1), FORMS["axes"]).assess([group(1, 2)])
 
 

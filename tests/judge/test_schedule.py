@@ -77,7 +77,7 @@ def test_regular_with_enough_opponents_is_all(size):
 
 
 def test_odd_regular_cannot_pair_an_odd_group():
-    with pytest.raises(ConfigError, match=r"leaves one of 9 samples over: take regular\(4\) or an even group_size"):
+    with pytest.raises(ConfigError, match=r"leaves one of 9 samples over: use regular\(4\) or an even group_size"):
         draw(Regular(3), 9)
 
 

@@ -84,7 +84,7 @@ def test_a_server_is_there_within_the_block_and_gone_after_it(options, tmp_path)
     made, log = options(HEALTHY), tmp_path / "logs" / "server.log"
     with running_server(made, log=log, limit=30.0) as process:
         assert httpx.get(made.url.replace("/v1", "/health"), trust_env=False).status_code == 200
-        with pytest.raises(ConfigError, match=f"{made.port} already"), running_server(made, log=log):
+        with pytest.raises(ConfigError, match=f"{made.port} already has a server"), running_server(made, log=log):
             pass
     assert process.poll() is not None
     assert log.read_text() == f"serving {tmp_path}\n"

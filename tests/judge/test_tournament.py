@@ -97,9 +97,9 @@ def test_judge_must_answer_once_per_pair():
         def assess(self, pairs):
             return []
 
-    with pytest.raises(RewardError, match="expected 3 outcomes, got 0"):
+    with pytest.raises(RewardError, match="one outcome per pair: expected 3, got 0"):
         judge_groups(Mute(), [group([1, 2, 3])])
-    with pytest.raises(RewardError, match="one judgement per pair"):
+    with pytest.raises(RewardError, match="one judgment per pair"):
         tournament_scores(all_pairs(3), [FAILED], 3)
 
 
@@ -201,9 +201,9 @@ def test_too_many_failures_stop_with_counts_and_an_example():
     with pytest.raises(JudgeFailureShareError) as caught:  # only the pair of 1 and 2 is judged
         judge_groups(judge, groups)
     message = str(caught.value)
-    assert "20 of 21 judgements failed" in message
-    assert "max_failure_share 50%" in message
-    assert "20 invalid. One that is invalid: winner: Field required." in message
+    assert "20 of 21 judgments failed" in message
+    assert "more than the 50% allowed by max_failure_share" in message
+    assert "20 invalid. Example of invalid: winner: Field required." in message
     assert isinstance(caught.value, RewardError)
     lenient = judge_groups(judge, groups, tournament=Tournament(max_failure_share=20 / 21))[0]
     assert lenient.failures == {"invalid": 20}

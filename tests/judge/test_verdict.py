@@ -233,7 +233,7 @@ def test_a_reply_in_a_loop_is_read_in_no_time(piece):
 
 def test_no_honest_reply_is_that_long():
     assert found(parse_verdict(CLEAN + " " * MAX_CHARACTERS)) == "unparsable"
-    assert parse_verdict(None) == parse_verdict("") == JudgeFailure("unparsable", "the reply holds no text")
+    assert parse_verdict(None) == parse_verdict("") == JudgeFailure("unparsable", "the reply contains no text")
 
 
 PIECES = ["<think>", "</think>", "<answer>", "</answer>", "Image 1", "Image 2", " is better", "Image 1/2", "(9/10)",
@@ -386,5 +386,5 @@ def test_a_verdict_as_a_person_reads_it():
     text = shown(outcome_report("a [bold]cube[/bold]", parse_verdict(CLEAN)))
     for piece in ("a [bold]cube[/bold]", "Winner: Image 1", "Colour accuracy", "6.5", "the sphere melts"):
         assert piece in text
-    assert "scores say otherwise" not in text
-    assert "scores say otherwise" in shown(outcome_report("x", told(2, (9, 7))))
+    assert "contradicted by its scores" not in text
+    assert "contradicted by its scores" in shown(outcome_report("x", told(2, (9, 7))))

@@ -156,7 +156,7 @@ def test_a_backend_that_loses_replies_is_found_out():
         def complete(self, requests, decoding):
             return [Reply("{}")] * (len(requests) - 1)
 
-    with pytest.raises(RewardError, match="2 asked, 1 told"):
+    with pytest.raises(RewardError, match="2 requests, 1 replies"):
         VisionJudge(Forgetful()).assess([Pair(group(), 0, 1), Pair(group(), 1, 0)])
 
 

@@ -42,13 +42,13 @@ def work_of(generator: FlowGenerator, settings: PlanSettings) -> Work:
 
 def fill_texts(generator: FlowGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a real generator take all tokens of a text for such of the prompt, as a plan does."""
-    encode = generator._encode
+    encode = generator.family.encode_text
 
     def filled(text: str, **options: Any) -> dict[str, torch.Tensor]:
         found = encode(text, **options)
         return {name: torch.ones_like(value) if "mask" in name else value for name, value in found.items()}
 
-    monkeypatch.setattr(generator, "_encode", filled)
+    monkeypatch.setattr(generator.family, "encode_text", filled)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -92,5 +92,5 @@ def test_hunyuan_video_15_takes_texts_as_long_as_its_pipeline_says(tmp_path: Pat
     settings = settings_of("hunyuan_video15", tmp_path)
     generator = build_skeleton(tmp_path, settings.dtype, settings.sampling)
     generator.condition(["a prompt"])
-    lengths = {tensor.shape[1] for tensor in generator.encoded_text if tensor.ndim > 1}
+    lengths = {tensor.shape[1] for tensor in generator.text.cached() if tensor.ndim > 1}
     assert lengths == {1000, 256}

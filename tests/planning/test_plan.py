@@ -104,7 +104,7 @@ def _all_tensors(generator: FlowGenerator, optimizer: torch.optim.Optimizer) -> 
         *gradients,
         *state,
         *generator.weights.kept.get("reference", {}).values(),
-        *generator.encoded_text,
+        *generator.text.cached(),
     ]
 
 
@@ -118,7 +118,7 @@ def test_a_plan_is_within_a_tenth_of_what_is_measured(modality: str, way: str):
 
 def rested(generator: FlowGenerator) -> dict[str, int]:
     """Bytes of what rests in the memory of the host once `offload` was called."""
-    parts = {name: getattr(generator.pipe, name) for name in generator._resting}
+    parts = {name: getattr(generator.pipe, name) for name in generator.placement.offloaded}
     return {name: bytes_of([*part.parameters(), *part.buffers()]) for name, part in parts.items()}
 
 
@@ -126,7 +126,7 @@ def test_parts_that_rest_or_leave_are_there_only_while_they_act():
     """Against a real generator: what is released, and what rests beside the device while nothing acts."""
     settings = settings_of(RECIPES["image"], *SMALL)
     generator = load_generator(settings.source, modality="image", device="cpu")
-    generator.offload()
+    generator.placement.offload()
     resting = rested(generator)
     encoders = sum(size for name, size in resting.items() if name != "vae")
     planner = Planner(choose_device())
@@ -140,8 +140,8 @@ def test_parts_that_rest_or_leave_are_there_only_while_they_act():
     assert [parts[name]["VAE"] for name in parts] == [0, 0, resting["vae"], 0]
     assert (offloaded.host["text encoders"], offloaded.host["VAE"]) == (encoders, resting["vae"])
 
-    generator.release_text_encoders(["a red cube"])
-    assert generator.text_encoders() == {}
+    generator.text.release(["a red cube"])
+    assert generator.placement.encoders() == {}
     released = planner.plan(replace(settings, release_text_encoders=True))
     parts = {phase.name: phase.parts for phase in released.phases}
     assert [parts[name]["text encoders"] for name in parts] == [encoders, 0, 0, 0]
@@ -168,7 +168,7 @@ def test_tiles_need_less_than_whole_samples():
         there = bytes_of(tensors_of(generator))
         planned = there + rehearsed.work(replace(settings, vae_tiling=tiled)).decoding.peak
         latents = torch.randn(settings.group_size, *generator.latent_shape)
-        seen = there + allocated(torch.no_grad()(partial(generator.decode_chunk, latents)))
+        seen = there + allocated(torch.no_grad()(partial(generator.autoencoder.decode_chunk, latents)))
         assert planned == pytest.approx(seen, rel=0.1)
         found[tiled] = planned
     assert found[True] < found[False]

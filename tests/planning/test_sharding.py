@@ -56,7 +56,7 @@ def sizes_of(settings: PlanSettings) -> tuple[Sizes, int, int]:
     """Sizes of the skeleton, with its largest block and what stands outside all blocks, counted by name."""
     with config_folder(settings.source, settings.modality) as folder:
         generator = build_skeleton(folder, settings.dtype, settings.sampling)
-    model = generator.transformer
+    model = generator.pipe.transformer
     block, outside = {}, 0
     for name, weight in model.named_parameters():
         bytes_ = weight.numel() * weight.element_size()

@@ -62,7 +62,7 @@ def test_groups_of_all_kinds_are_scored_in_one_call(caplog):
         np.testing.assert_allclose(scores.rewards, values, rtol=1e-6)
         failed = int(np.isnan(values).sum())
         assert scores.failures == ({"shapes_verifier": failed} if failed else {})
-    for reason in ("got 'a dog'", "kind 'image'", "got float32 [2, 32, 32, 3]"):
+    for reason in ("got 'a dog'", "modality 'image'", "got float32 [2, 32, 32, 3]"):
         assert reason in caplog.text
 
 

@@ -111,7 +111,7 @@ def test_what_the_model_never_learnt_to_say_is_counted(tmp_path, form, frames):
 def test_too_many_failures_stop_with_counts_and_an_example(server):
     groups = [grey_group(*[255] * 9), grey_group(*[100] * 7)]
     strict = rewards.make("unified_reward", judge=server.url)
-    with pytest.raises(JudgeFailureShareError, match="9 of 16 judgements failed.*9 echoed_template.*Alignment Score"):
+    with pytest.raises(JudgeFailureShareError, match="9 of 16 judgments failed.*9 echoed_template.*Alignment Score"):
         strict.score(groups)
     [scores] = strict.score(groups[:1])  # nine are too few to be a share
     assert scores.failures == {"echoed_template": 9}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from flexgym.rm.algorithm import METRICS, RewardModelAlgorithm
+from flexgym.core.metrics import Metric, plain
+from flexgym.rm.algorithm import RewardModelAlgorithm
 from flexgym.rm.dpo import RewardDPOConfig
 from flexgym.rm.sft import RewardSFTConfig
 
@@ -47,9 +48,15 @@ def small_config(kind: str, checkpoint: Path, file: Path, *, mode: str = "lora")
     return config
 
 
+def numbers(row: Mapping[str, Metric | float]) -> dict[str, float]:
+    """A row without what its metrics say of themselves."""
+    return {name: plain(value) for name, value in row.items()}
+
+
 def measured(algorithm: RewardModelAlgorithm) -> dict[str, float]:
     """The metrics of one iteration, without those that were not due in it."""
-    return {name: value for name, value in algorithm.train()[METRICS].items() if not math.isnan(value)}
+    algorithm.train()
+    return numbers(algorithm.row)
 
 
 def steps(config: RewardSFTConfig | RewardDPOConfig, count: int) -> tuple[RewardModelAlgorithm, list[dict[str, float]]]:

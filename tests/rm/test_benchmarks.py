@@ -71,7 +71,7 @@ def test_mmrb2_from_its_document(tmp_path):
     assert [(row.id, row.category, row.winner) for row in rows] == [("p0", "wise", 0), ("p1", "wise", 1)]
     assert rows[0].prompt == "a cat\nsits"
     assert rows[0].second[0].path.endswith("images/0b.jpg")
-    assert report.skipped == {"a prompt with pictures": 1, "a response that is not one image": 1}
+    assert report.skipped == {"prompt with images": 1, "response that is not one image": 1}
     assert find_benchmark("mmrb2").headline == "accuracy_dropped"
 
 

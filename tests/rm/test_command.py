@@ -52,10 +52,10 @@ def test_a_dry_run_tells_the_size_of_it(checkpoint, files):
     result = CliRunner().invoke(app, [*arguments("sft", checkpoint, files, "judge.mode=full"), "--dry-run"])
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
-    assert lines[0] == "rows: 12 good, 0 bad; 46 to 72 tokens a row, half of them below 58"
-    assert lines[1] == "an epoch: 3 optimiser steps"
+    assert lines[0] == "rows: 12 good, 0 bad; 46 to 72 tokens per row, median 58"
+    assert lines[1] == "an epoch: 3 optimizer steps"
     parameters = sum(parameter.numel() for parameter in load_model(checkpoint, "float32").parameters())
-    assert lines[2] == f"model: {parameters:,} parameters, {parameters:,} of them train"
+    assert lines[2] == f"model: {parameters:,} parameters, {parameters:,} of them trainable"
 
 
 @pytest.mark.parametrize(
@@ -118,4 +118,4 @@ def test_train_resume_and_export(kind, mode, checkpoint, files, tmp_path: Path):
     assert any(not torch.equal(before[name], after[name]) for name in before)
     again = CliRunner().invoke(app, ["export", str(folder), str(out)])
     assert again.exit_code == 2
-    assert "exists already" in again.output
+    assert "already exists" in again.output

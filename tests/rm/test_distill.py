@@ -176,15 +176,15 @@ def test_the_command(tmp_path):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "kept: 5 (71.4%)" in result.output.splitlines()
-    assert "teacher: 7 requests (0 failed; 0 replies were there already)" in result.output
+    assert "teacher: 7 requests (0 failed; 0 replies reused)" in result.output
     assert len((tmp_path / "traces.replies.jsonl").read_text().splitlines()) == 7
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 2
-    assert "is there already" in " ".join(again.output.split())
+    assert "already exists" in " ".join(again.output.split())
     assert "requests" not in again.output
     result = CliRunner().invoke(app, [*arguments, "--overwrite", "--price", "1", "2"])
-    assert "0 requests (0 failed; 7 replies were there already)" in result.output
-    assert "0.00 by the price given" in result.output
+    assert "0 requests (0 failed; 7 replies reused)" in result.output
+    assert "cost 0.00 at the given price" in result.output
 
 
 def test_the_command_asks_a_server_with_a_key(tmp_path, monkeypatch):
@@ -206,8 +206,8 @@ def test_the_command_asks_a_server_with_a_key(tmp_path, monkeypatch):
     [
         (["--teacher", "nowhere"], "nowhere"),
         (["--teacher", "oracle", "--dialect", "fex"], "flex"),
-        (["--teacher", "oracle", "--dialect", "think"], "follows rules"),
-        (["--teacher", "oracle", "--batch", "0"], "at least 1 pair"),
+        (["--teacher", "oracle", "--dialect", "think"], "is rule-based"),
+        (["--teacher", "oracle", "--batch", "0"], "batch: expected at least 1"),
         (["--teacher", "oracle", "--num-frames", "33"], "at most 32"),
         (["--teacher", "oracle", "--max-bad-share", "2"], "0 to 1"),
         (["--teacher", "http://127.0.0.1:9/v1", "--api-key-env", "NOT_THERE"], "NOT_THERE"),
@@ -235,6 +235,6 @@ def test_the_file_of_replies_holds_what_was_rejected_too(tmp_path):
 def test_an_output_that_is_there_is_refused_before_anything_is_asked(tmp_path):
     write_pairs(tmp_path, [0])
     (tmp_path / "traces.jsonl").touch()
-    with ScriptedServer() as server, pytest.raises(ConfigError, match="is there already"):
+    with ScriptedServer() as server, pytest.raises(ConfigError, match="already exists"):
         run(server, tmp_path)
     assert server.chats == 0

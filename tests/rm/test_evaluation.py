@@ -168,7 +168,7 @@ def test_media_that_cannot_be_shown_are_counted_apart(media):
 
 def test_sizes_that_differ_go_to_models_only(media):
     pair = row(media, "12", 0, second="wide.png")
-    with pytest.raises(ConfigError, match="one size"):
+    with pytest.raises(ConfigError, match="samples of the same size"):
         list(Evaluation(OracleJudge()).results([pair]))
     assert [sample.shape for sample in as_group(pair, 8).samples] == [(16, 16, 3), (16, 24, 3)]
 

@@ -62,7 +62,7 @@ def test_json_has_null_where_there_is_nothing(tmp_path):
     assert told["settings"] == {"judge": "x"}
     said = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
     assert [each["said"] for each in said] == [[0, 0], []]
-    with pytest.raises(ConfigError, match="holds a report already"):
+    with pytest.raises(ConfigError, match="already contains a report"):
         prepare_folder(folder)
 
 
@@ -106,7 +106,7 @@ def test_the_oracle_knows_which_one_satisfies_the_prompt(kind, tmp_path):
     assert told["settings"]["judge"] == ["oracle"]
     again = run(path, "--judge", "oracle", "--out", tmp_path / "report")
     assert again.exit_code == 2
-    assert "holds a report already" in again.output
+    assert "already contains a report" in again.output
 
 
 @pytest.fixture

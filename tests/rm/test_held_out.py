@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 from flexgym.core.errors import ConfigError
 from flexgym.rm.command import app
 from flexgym.rm.held_out import Share
-from flexgym.rm.training_run import RewardModelRun
+from flexgym.rm.trainable import JudgeTrainable
+from flexgym.runs.loop import TrainingRun
 from flexgym.runs.metrics import read_metrics
 from flexgym.runs.settings import RunSettings
-from tests.rm.small import LORA, measured, small_config, steps, weights, write_rows
+from tests.rm.small import LORA, measured, numbers, small_config, steps, weights, write_rows
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -53,7 +54,7 @@ def test_figures_do_not_depend_on_how_rows_are_cut(kind, learners, checkpoint, f
         config.held_out(files=[str(unseen[kind])])
         config.learners(num_learners=num_learners)
         algorithm = config.build_algo()
-        found.append(algorithm.evaluate_held_out())
+        found.append(numbers(algorithm.evaluate_held_out()))
         algorithm.stop()
     expected = {name: value for name, value in found[0].items() if name not in NEVER}
     assert {"eval/loss", "eval/mean_token_accuracy", "eval/entropy"} <= expected.keys()
@@ -68,7 +69,7 @@ def test_figures_are_those_of_the_weights(checkpoint, files, unseen):
     config = small_config("sft", checkpoint, files["sft"], mode="full")
     config.held_out(files=[str(unseen["sft"])])
     algorithm, metrics = steps(config, 4)
-    again = algorithm.evaluate_held_out()
+    again = numbers(algorithm.evaluate_held_out())
     algorithm.stop()
     assert metrics[-1]["eval/loss"] < metrics[0]["eval/loss"]
     assert again["eval/loss"] == metrics[-1]["eval/loss"]
@@ -141,7 +142,7 @@ def test_a_run_reports_them_from_before_the_first_step(checkpoint, files, unseen
     config = small_config("sft", checkpoint, files["sft"])
     config.held_out(files=[str(unseen["sft"])], interval=2)
     settings = RunSettings(root=str(tmp_path), name="run", iterations=3)
-    folder = RewardModelRun(config, settings, resume=None, command=["flexgym.rm"]).train()
+    folder = TrainingRun(JudgeTrainable(config), settings).train()
     rows = read_metrics(folder / "metrics.jsonl")
     assert [row["iteration"] for row in rows] == [0, 1, 2, 3]
     assert ["eval/loss" in row for row in rows] == [True, False, True, False]

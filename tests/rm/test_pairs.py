@@ -131,7 +131,7 @@ def test_an_interrupted_run_goes_on_and_pays_for_nothing_twice(tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"temperature": 0.0}, "more than 0"), ({"temperature": float("nan")}, "more"), ({"seeds": (3, 3)}, "3 twice")],
+    [({"temperature": 0.0}, "above 0"), ({"temperature": float("nan")}, "above"), ({"seeds": (3, 3)}, "3 twice")],
 )
 def test_two_traces_must_be_able_to_differ(settings, message):
     with pytest.raises(ConfigError, match=message):
@@ -303,8 +303,8 @@ def test_the_command_with_a_teacher(tmp_path, monkeypatch):
     assert "kept: 4 (57.1%)" in lines
     # 1,400 tokens read and 140 written, then 200 and 20.
     assert [line.rsplit("; ")[-1] for line in lines if "requests (" in line] == [
-        "2.80 by the price given",
-        "0.40 by the price given",
+        "cost 2.80 at the given price",
+        "cost 0.40 at the given price",
     ]
     rows = {row.id: row for row in read_rows(tmp_path / "dpo.jsonl", DPORow)}
     assert rows["4"].rule == "both_right"
@@ -336,9 +336,9 @@ def test_the_command_with_rules(tmp_path):
     [
         ([], "--without-both-right"),
         (["--trajectory", "nowhere"], "nowhere"),
-        (["--trajectory", "oracle"], "take rules"),
+        (["--trajectory", "oracle"], "use rules"),
         (["--trajectory", "rules", "--dialect", "think"], "flex"),
-        (["--without-both-right", "--temperature", "0"], "more than 0"),
+        (["--without-both-right", "--temperature", "0"], "above 0"),
         (["--without-both-right", "--out", "dpo.json"], ".jsonl"),
     ],
 )

@@ -82,7 +82,7 @@ def test_held_out_rows_are_measured_with_the_arithmetic_of_training(cluster, che
         config.training(batch_size=12, micro_batch_size=12)
         config.held_out(files=[str(unseen)])
         algorithm = config.build_algo()
-        measured_before = algorithm.evaluate_held_out()["eval/loss"]
+        measured_before = algorithm.evaluate_held_out()["eval/loss"].value
         found[compute_dtype] = measured(algorithm)["loss"]
         algorithm.stop()
         assert measured_before == pytest.approx(found[compute_dtype], rel=1e-6)
@@ -176,7 +176,7 @@ def test_settings_that_cannot_work_are_refused(checkpoint, files):
     for judge, trainer, error, message in (
         ({"compute_dtype": "bfloat61"}, {}, UnknownNameError, "Did you mean 'bfloat16'"),
         ({"dtype": "bfloat16", "compute_dtype": "float32"}, {}, ConfigError, r"set judge\.dtype=float32"),
-        ({}, {"bf16": False}, ConfigError, r"judge\.compute_dtype=bfloat16 is TRL's bf16"),
+        ({}, {"bf16": False}, ConfigError, r"judge\.compute_dtype=bfloat16 is equivalent to TRL's bf16"),
     ):
         wrong = config.copy(copy_frozen=False)
         wrong.judge(**judge)

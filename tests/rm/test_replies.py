@@ -124,7 +124,7 @@ def test_what_failed_is_asked_again(tmp_path):
         assert asker.ask([query], Decoding()) == [failure]
         assert asker.ask([query], Decoding()) == [Reply("late", prompt_tokens=2)]
         assert asker.cost == Cost(requests=2, failed=1, prompt_tokens=2)
-        with pytest.raises(RewardError, match="once per query: 1 asked, 0 told"):
+        with pytest.raises(RewardError, match="one reply per query: 1 queries, 0 replies"):
             asker.ask([query], Decoding(seed=5))
 
 
@@ -210,6 +210,6 @@ def test_money_by_hand():
     cost = Cost(requests=1200, failed=3, reused=7, prompt_tokens=2_500_000, completion_tokens=400_000)
     assert np.isclose(cost.money((0.3, 2.0)), 1.55)
     assert cost.describe((0.3, 2.0)) == (
-        "1,200 requests (3 failed; 7 replies were there already), 2,500,000 prompt and 400,000 completion tokens;"
-        " 1.55 by the price given"
+        "1,200 requests (3 failed; 7 replies reused), 2,500,000 prompt and 400,000 completion tokens;"
+        " cost 1.55 at the given price"
     )

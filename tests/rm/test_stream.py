@@ -45,5 +45,5 @@ def test_a_place_in_the_stream_can_be_returned_to():
 
 
 def test_fewer_rows_than_a_batch_are_refused():
-    with pytest.raises(ConfigError, match="takes training.batch_size=4 rows, but there are 3"):
+    with pytest.raises(ConfigError, match="needs training.batch_size=4 rows, but there are only 3"):
         BatchStream(range(3), batch_size=4, seed=0)

@@ -82,9 +82,9 @@ def picture(family, mode, folder):
     generator = trained(family, mode, folder)
     exported = export_generator(published(generator, folder), folder / "exported")
     noise = generator.initial_latents(2, 0)
-    np.save(folder / "latents.npy", generator.call_latents(noise).numpy())
+    np.save(folder / "latents.npy", generator.family.call_latents(noise).numpy())
     offered = {
-        **call_arguments(generator.settings, generator.call_names),
+        **call_arguments(generator.settings, generator.family.call_names),
         "prompt": [PROMPT],
         "negative_prompt": "",
         "num_images_per_prompt": len(noise),

@@ -155,7 +155,7 @@ def test_a_closed_run_is_free_while_its_process_lives(finished: Path) -> None:
 def test_a_run_opens_once_in_a_process_too(finished: Path) -> None:
     with (
         RunFolder.resume(finished),
-        pytest.raises(CheckpointError, match="the run is open in this process, and only one can write it"),
+        pytest.raises(CheckpointError, match="the run is open in this process, and only one process can write it"),
     ):
         RunFolder.resume(finished)
     RunFolder.resume(finished).close()

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from flexgym.core.errors import ConfigError
-from flexgym.runs.metrics import MetricsLog, read_metrics
+from flexgym.core.metrics import Histogram, Max, Mean, Share
+from flexgym.runs.metrics import SCHEMA, MetricsLog, read_metrics, read_schema
 
 
 def test_one_object_per_line_and_nan_is_null(tmp_path: Path) -> None:
@@ -71,3 +72,52 @@ def test_resuming_drops_the_rows_after_the_checkpoint(tmp_path: Path) -> None:
 
 def test_reading_a_missing_file_gives_nothing(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "metrics.jsonl") == []
+
+
+def test_metrics_are_plain_numbers_in_a_row_and_described_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    row = {
+        "iteration": 1,
+        "loss/policy": Mean(torch.tensor([1.0, 2.0])),
+        "loss/kl": Mean(float("nan")),
+        "nft/positive": Share(0.5, label="positive", priority=3),
+        "nft/norms": Histogram(torch.tensor([1.0, 5.0])),
+        "samples": 4,
+    }
+    with MetricsLog(path) as log:
+        log.append(row)
+        log.append({"iteration": 2, "time/update_s": Max(3.0, unit="s", panel="time")})
+    assert path.read_text().splitlines()[0] == (
+        '{"iteration": 1, "loss/policy": 1.5, "loss/kl": null, "nft/positive": 0.5, "nft/norms": 3.0, "samples": 4}'
+    )
+    schema = read_schema(path)
+    assert list(schema) == ["loss/policy", "loss/kl", "nft/positive", "nft/norms", "time/update_s"]
+    assert schema["nft/positive"].describe() == row["nft/positive"].describe()
+    assert schema["time/update_s"].describe() == Max(unit="s", panel="time").describe()
+    assert json.loads((tmp_path / SCHEMA).read_text())["nft/norms"]["kind"] == "Histogram"
+
+
+def test_a_resumed_run_knows_the_metrics_of_its_first_part(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLog(path) as log:
+        log.append({"iteration": 1, "a": Mean(1.0, label="first")})
+    with MetricsLog(path, through=0) as log:
+        assert log.schema["a"].label == "first"
+        log.append({"iteration": 1, "a": Mean(1.0, label="second"), "b": Max(2.0)})
+    assert {name: metric.label for name, metric in read_schema(path).items()} == {"a": "second", "b": ""}
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"a": 3}'])
+def test_a_broken_schema_only_costs_the_labels(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / SCHEMA).write_text(text)
+    assert read_schema(tmp_path / "metrics.jsonl") == {}
+    assert SCHEMA in caplog.text
+    with MetricsLog(tmp_path / "metrics.jsonl") as log:
+        log.append({"iteration": 1, "a": Mean(1.0)})
+    assert list(read_schema(tmp_path / "metrics.jsonl")) == ["a"]
+
+
+def test_runs_without_metrics_have_no_schema(tmp_path: Path) -> None:
+    with MetricsLog(tmp_path / "metrics.jsonl") as log:
+        log.append({"iteration": 1, "a": 1.0})
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]

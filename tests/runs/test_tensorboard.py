@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from flexgym.core.metrics import Histogram, Max, Mean
 from flexgym.runs.tensorboard import TensorboardLog
 
 
@@ -39,3 +40,23 @@ def test_a_resumed_run_hides_the_curve_that_it_replaces(tmp_path: Path) -> None:
         log.scalars({"reward/mean": 2.0}, 3)
     values = [(event.step, event.value) for event in read(tmp_path).Scalars("reward/mean")]
     assert values == [(0, 1.0), (1, 1.0), (2, 1.0), (3, 2.0)]
+
+
+def test_metrics_become_described_curves_and_distributions(tmp_path: Path) -> None:
+    row = {
+        "nft/loss": Mean(0.5, label="loss"),
+        "nft/wait_s": Max(2.0, unit="s", panel="hidden"),
+        "nft/nothing": Mean(float("nan")),
+        "nft/norms": Histogram(np.array([1.0, 2.0, 6.0], dtype=np.float32)),
+    }
+    with TensorboardLog(tmp_path) as log:
+        log.scalars(row, 1)
+        log.scalars({"nft/loss": Mean(0.25, label="loss")}, 2)
+    events = read(tmp_path)
+    assert sorted(events.Tags()["scalars"]) == ["nft/loss", "nft/norms", "nft/wait_s"]
+    assert [(event.step, event.value) for event in events.Scalars("nft/loss")] == [(1, 0.5), (2, 0.25)]
+    assert events.Scalars("nft/norms")[0].value == 3.0
+    assert events.SummaryMetadata("nft/loss").summary_description == "loss, mean"
+    assert events.SummaryMetadata("nft/wait_s").summary_description == "max in s"
+    (distribution,) = events.Histograms("nft/norms/distribution")
+    assert (distribution.histogram_value.num, distribution.histogram_value.max) == (3.0, 6.0)

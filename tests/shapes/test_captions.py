@@ -50,7 +50,7 @@ def facts(caption):
 def test_every_phrasing_parses_back(kind, split):
     for category, members in specs(kind, split).items():
         for spec in members:
-            assert (spec.category, spec.kind) == (category, kind)
+            assert (spec.category, spec.modality) == (category, kind)
             assert len(set(phrasings(spec))) >= 2
             assert [parse_caption(caption) for caption in phrasings(spec)] == [spec] * len(phrasings(spec))
 

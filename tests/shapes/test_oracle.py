@@ -33,7 +33,7 @@ def moving(direction):
 
 
 def draw(rng, spec):
-    return render(sample_scene(rng, spec)) if spec.kind == "image" else render_video(sample_clip(rng, spec))
+    return render(sample_scene(rng, spec)) if spec.modality == "image" else render_video(sample_clip(rng, spec))
 
 
 def group(caption, *samples):
@@ -195,7 +195,7 @@ def test_a_group_that_cannot_be_judged_leaves_the_others():
     ]
     good = group("a red circle", RED_CIRCLE, BLUE_CIRCLE, CORNERED_CIRCLE)
     *failed, scored = rewards.make("shapes_oracle").score([*bad, good])
-    for scores, reason in zip(failed, ("small world", "kind 'image'", "got float32", r"[32, 32, 1]"), strict=True):
+    for scores, reason in zip(failed, ("small world", "modality 'image'", "got float32", r"[32, 32, 1]"), strict=True):
         assert np.isnan(scores.rewards).all()
         assert scores.failures == {"refused": 3}
         assert all(reason in outcome.detail for outcome in scores.assessments)

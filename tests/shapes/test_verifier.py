@@ -265,10 +265,10 @@ def test_every_caption_of_a_spec_gives_one_verdict():
         assert len({tuple(verify(text, samples[0]).constraints.items()) for text in phrasings(chosen[0])}) == 1
 
 
-def test_kind_of_sample_must_be_that_of_the_caption():
-    with pytest.raises(ValueError, match=r"kind 'video' for this caption, got 1 frame"):
+def test_the_modality_of_a_sample_must_be_that_of_the_caption():
+    with pytest.raises(ValueError, match=r"modality 'video' for this caption, got 1 frame"):
         verify("a red circle moving right", render((RED_CIRCLE,)))
-    with pytest.raises(ValueError, match=r"kind 'image' for this caption, got 9 frame"):
+    with pytest.raises(ValueError, match=r"modality 'image' for this caption, got 9 frame"):
         verify("a red circle", render_video(RIGHT))
     with pytest.raises(ValueError, match="expected a caption of the small world"):
         verify("a dog", render((RED_CIRCLE,)))

@@ -1,6 +1,6 @@
-"""One small module for each family of pipelines, holding only what differs from the generic adapter.
+"""One small module for each family of pipelines, holding only what differs from `flexgym.generators.family.Family`.
 
-A module here is found by itself: it defines a subclass of `FlowGenerator` whose ``pipelines`` names the diffusers
+A module here is found by itself: it defines a subclass of `Family` whose ``pipelines`` names the diffusers
 classes that it serves.
 """
 
@@ -10,16 +10,16 @@ import importlib
 import pkgutil
 from functools import cache
 
-from flexgym.generators.base import FlowGenerator
+from flexgym.generators.family import Family
 
 
 @cache
-def families() -> dict[str, type[FlowGenerator]]:
-    """The adapter for each supported diffusers pipeline class, by the name of that class."""
+def families() -> dict[str, type[Family]]:
+    """Return the family of each supported diffusers pipeline class, by the name of that class."""
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    found: dict[str, type[FlowGenerator]] = {}
-    pending = list(FlowGenerator.__subclasses__())
+    found: dict[str, type[Family]] = {}
+    pending = list(Family.__subclasses__())
     while pending:
         family = pending.pop()
         pending.extend(family.__subclasses__())

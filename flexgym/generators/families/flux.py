@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from flexgym.generators.base import FlowGenerator
+from flexgym.generators.family import Family
 
 
-class FluxGenerator(FlowGenerator):
-    """Tokens of 2x2 latents with positions of their own; the guidance of distilled models is an input."""
+class FluxFamily(Family):
+    """FLUX.1: tokens of 2x2 latents with explicit positions; the guidance of distilled weights is an input."""
 
     pipelines: ClassVar[tuple[str, ...]] = ("FluxPipeline",)
     encoded: ClassVar[tuple[str | None, ...]] = ("encoder_hidden_states", "pooled_projections", None)
@@ -21,21 +21,21 @@ class FluxGenerator(FlowGenerator):
     spacing: ClassVar = "linear"
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """The level itself, by way of rounded thousandths."""
+        """Return the noise level itself, by way of rounded thousandths."""
         return (sigma * 1000.0).to(self.dtype) / 1000
 
     def pack(self, latents: Tensor) -> Tensor:
-        """``[B, C, H, W]`` to ``[B, H/2 * W/2, 4C]``."""
+        """Pack ``[B, C, H, W]`` to ``[B, H/2 * W/2, 4C]``."""
         rows, channels, height, width = latents.shape
         return self.pipe._pack_latents(latents, rows, channels, height, width)
 
     def unpack(self, hidden: Tensor) -> Tensor:
-        """``[B, H/2 * W/2, 4C]`` to ``[B, C, H, W]``."""
+        """Unpack ``[B, H/2 * W/2, 4C]`` to ``[B, C, H, W]``."""
         size = (self.settings.height, self.settings.width, self.spatial_factor())
         return self.pipe._unpack_latents(hidden, *size).view(len(hidden), *self.latent_shape)
 
     def extra_arguments(self, hidden: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Positions of the tokens, and the scale of guidance where the weights were distilled with it."""
+        """Return the positions of the tokens, and the guidance scale where the weights were distilled with it."""
         height, width = (side // self.packing for side in self.latent_shape[-2:])
         length = text["encoder_hidden_states"].shape[1]
         scale = torch.full((len(hidden),), self.settings.guidance_scale, dtype=torch.float32, device=hidden.device)

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from flexgym.generators.base import FlowGenerator
+from flexgym.generators.family import Family
 
 
-class HunyuanVideoGenerator(FlowGenerator):
-    """Distilled with guidance as an input, and a mask for the padded text."""
+class HunyuanVideoFamily(Family):
+    """HunyuanVideo: guidance is an input, and padded text comes with a mask."""
 
     pipelines: ClassVar = ("HunyuanVideoPipeline",)
     modality: ClassVar = "video"
@@ -21,18 +21,18 @@ class HunyuanVideoGenerator(FlowGenerator):
     spacing: ClassVar = "linear"
 
     def latent_channels(self) -> int:
-        """Those of the autoencoder."""
+        """Return the channels of the autoencoder."""
         return int(self.pipe.vae.config.latent_channels)
 
     def image_seq_len(self) -> None:
-        """Its pipeline never shifts its noise levels by size."""
+        """Return None: the pipeline never shifts its noise levels by size."""
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """Thousandths, rounded."""
+        """Return thousandths, rounded."""
         return (sigma * 1000.0).to(self.dtype)
 
     def extra_arguments(self, hidden: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The scale of guidance, in thousandths, where the transformer takes one."""
+        """Return the guidance scale, in thousandths, where the transformer takes one."""
         if not self.transformer.config.guidance_embeds:
             return {}
         scale = torch.tensor([self.settings.guidance_scale] * len(hidden), dtype=self.dtype, device=hidden.device)

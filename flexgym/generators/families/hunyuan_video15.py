@@ -10,19 +10,18 @@ import torch
 from torch import Tensor
 
 from flexgym.core.errors import GeneratorError
-from flexgym.generators.base import FlowGenerator, FlowPipeline
+from flexgym.generators.family import Family, FlowPipeline
 
 _GUIDER = {"guidance_rescale": 0.0, "use_original_formulation": False, "start": 0.0, "stop": 1.0, "enabled": True}
+_TEXT = ("hidden_states", "attention_mask")
 
 
-class HunyuanVideo15Generator(FlowGenerator):
-    """Two texts with masks, channels for a picture that stay empty, and guidance by a component of the pipeline."""
+class HunyuanVideo15Family(Family):
+    """HunyuanVideo 1.5: two texts with masks, empty channels for an image, guidance by a component of the pipeline."""
 
     pipelines: ClassVar = ("HunyuanVideo15Pipeline",)
     modality: ClassVar = "video"
-    encoded: ClassVar = tuple(
-        f"encoder_{name}{of}" for of in ("", "_2") for name in ("hidden_states", "attention_mask")
-    )
+    encoded: ClassVar = tuple(f"encoder_{name}{of}" for of in ("", "_2") for name in _TEXT)
     spacing: ClassVar = "linear"
     call_groups: ClassVar = False
 
@@ -38,42 +37,44 @@ class HunyuanVideo15Generator(FlowGenerator):
         if pipe.transformer.config.use_meanflow:
             raise GeneratorError("expected a transformer of one noise level, got use_meanflow, which takes two")
 
-    def __init__(self, pipe: FlowPipeline, **arguments: Any) -> None:
-        super().__init__(pipe, **arguments)
-        pipe.vae.enable_slicing()  # its attention has a mask for one sample
+    @classmethod
+    def set_up(cls, pipe: FlowPipeline) -> None:
+        """Decode samples one by one: the attention of the autoencoder has a mask for one sample."""
+        pipe.vae.enable_slicing()
 
-    def call_defaults(self) -> dict[str, Any]:
-        """With the scale that the guider has."""
-        return {**super().call_defaults(), "guidance_scale": float(self.pipe.guider.config.guidance_scale)}
+    @classmethod
+    def call_defaults(cls, pipe: FlowPipeline) -> dict[str, Any]:
+        """Return the defaults, with the scale that the guider has."""
+        return {**super().call_defaults(pipe), "guidance_scale": float(pipe.guider.config.guidance_scale)}
 
-    def default_size(self) -> tuple[int, int]:
-        """The widest of 16 to 9 that has as many pixels as the transformer was trained with."""
-        target = self.pipe.target_size
-        return self.pipe.video_processor.calculate_default_height_width(height=9, width=16, target_size=target)
+    @classmethod
+    def default_size(cls, pipe: FlowPipeline) -> tuple[int, int]:
+        """Return the widest size of 16 to 9 with as many pixels as the transformer was trained with."""
+        return pipe.video_processor.calculate_default_height_width(height=9, width=16, target_size=pipe.target_size)
 
     @property
     def guided(self) -> bool:
-        """Below 1, too."""
+        """True for every scale but 1, below it as well."""
         return not math.isclose(self.cfg_scale, 1.0)
 
     def prepare_call(self) -> None:
-        """The guider holds the scale."""
+        """Set the scale of the guider."""
         self.pipe.guider.guidance_scale = self.cfg_scale
 
     def latent_channels(self) -> int:
-        """Those of the autoencoder: the transformer takes as many for a picture, and one for its mask."""
+        """Return those of the autoencoder: the transformer takes as many for an image, and one for its mask."""
         return int(self.pipe.vae.config.latent_channels)
 
     def image_seq_len(self) -> None:
-        """Its pipeline never shifts its noise levels by size."""
+        """Return None: the pipeline never shifts its noise levels by size."""
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """Thousandths, rounded."""
+        """Return thousandths, rounded."""
         return (sigma * 1000.0).to(self.dtype)
 
     def forward(self, hidden: Tensor, timestep: Tensor, text: Mapping[str, Tensor]) -> Tensor:
-        """Latents, then the channels of the picture; zeros where there is none."""
-        tokens = hidden.new_zeros(len(hidden), self.pipe.vision_num_semantic_tokens, self.pipe.vision_states_dim)
-        empty = hidden.new_zeros(len(hidden), hidden.shape[1] + 1, *hidden.shape[2:])
-        own = {"picture": empty, "image_embeds": tokens, **text}
-        return super().forward(torch.cat([hidden, own.pop("picture")], 1), timestep, own)
+        """Append the channels of the image to the latents; zeros where there is none."""
+        rows, channels, *size = hidden.shape
+        tokens = hidden.new_zeros(rows, self.pipe.vision_num_semantic_tokens, self.pipe.vision_states_dim)
+        own = {"image": hidden.new_zeros(rows, channels + 1, *size), "image_embeds": tokens, **text}
+        return super().forward(torch.cat([hidden, own.pop("image")], 1), timestep, own)

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from PIL import Image
 
 from flexgym.generators.conditioning import Embedding
-from flexgym.generators.families.hunyuan_video15 import HunyuanVideo15Generator
+from flexgym.generators.families.hunyuan_video15 import HunyuanVideo15Family
+from flexgym.generators.family import FIRST_FRAME
 
 
-class HunyuanVideo15FrameGenerator(HunyuanVideo15Generator):
-    """The picture fills its channels of the first latent frame, and an encoder of its own describes it."""
+class HunyuanVideo15FrameFamily(HunyuanVideo15Family):
+    """HunyuanVideo 1.5 from a first frame: the image fills channels, and SigLIP describes it."""
 
     pipelines: ClassVar = ("HunyuanVideo15ImageToVideoPipeline",)
     call_groups: ClassVar = True
-    takes_first_frame: ClassVar = True
+    image_roles: ClassVar = (FIRST_FRAME,)
 
-    def encode_frame(self, picture: Image.Image) -> Embedding:
-        """Latents of the first frame, zeros for the others, and a mask of the first; then the tokens of the encoder."""
+    def encode_images(self, images: Mapping[str, Image.Image]) -> Embedding:
+        """Return latents of the first frame, zeros for later ones, a mask of the first; and the tokens of SigLIP."""
         latents = torch.zeros(1, *self.latent_shape, dtype=self.dtype, device=self.device)
         size = (self.settings.height, self.settings.width, self.dtype, self.device)
-        picture_latents, mask = self.pipe.prepare_cond_latents_and_mask(latents, picture, 1, *size)
-        tokens = self.pipe.encode_image(picture, 1, self.device, self.dtype)
-        return {"picture": torch.cat([picture_latents, mask], 1), "image_embeds": tokens}
+        frame = images[FIRST_FRAME]
+        known, mask = self.pipe.prepare_cond_latents_and_mask(latents, frame, 1, *size)
+        tokens = self.pipe.encode_image(frame, 1, self.device, self.dtype)
+        return {"image": torch.cat([known, mask], 1), "image_embeds": tokens}

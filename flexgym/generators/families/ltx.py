@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from flexgym.generators.base import FlowGenerator
+from flexgym.generators.family import Family
 
 _FRAME_RATE = 25
 """Frames per second that the pipeline assumes by default; positions are in seconds."""
 
 
-class LTXGenerator(FlowGenerator):
-    """Tokens packed by the pipeline with positions in pixels and seconds; guidance in one call, in float32."""
+class LTXFamily(Family):
+    """LTX-Video: tokens packed by the pipeline, positions in pixels and seconds; guidance in one call, in float32."""
 
     pipelines: ClassVar = ("LTXPipeline",)
     modality: ClassVar = "video"
@@ -25,34 +25,40 @@ class LTXGenerator(FlowGenerator):
     spacing: ClassVar = "linear"
 
     def image_seq_len(self) -> int:
-        """Latents of the video, in whatever patches they are taken."""
+        """Return the latents of the video, in whatever patches they are taken."""
         return math.prod(self.latent_shape[1:])
 
     def _patches(self) -> tuple[int, int]:
         return self.pipe.transformer_spatial_patch_size, self.pipe.transformer_temporal_patch_size
 
     def pack(self, latents: Tensor) -> Tensor:
-        """``[B, C, F, H, W]`` to ``[B, tokens, D]``."""
+        """Pack ``[B, C, F, H, W]`` to ``[B, tokens, D]``."""
         return self.pipe._pack_latents(latents, *self._patches())
 
     def unpack(self, hidden: Tensor) -> Tensor:
-        """``[B, tokens, D]`` to ``[B, C, F, H, W]``."""
+        """Unpack ``[B, tokens, D]`` to ``[B, C, F, H, W]``."""
         (space, time), (frames, height, width) = self._patches(), self.latent_shape[1:]
         return self.pipe._unpack_latents(hidden, frames // time, height // space, width // space, space, time)
 
     def extra_arguments(self, hidden: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The size in latents, and how far they lie apart in pixels and seconds."""
+        """Return the size in latents, and their distance in pixels and seconds."""
         frames, height, width = self.latent_shape[1:]
         apart = (self.frames_multiple() / _FRAME_RATE, self.spatial_factor(), self.spatial_factor())
         return {"num_frames": frames, "height": height, "width": width, "rope_interpolation_scale": apart}
 
     def to_autoencoder(self, latents: Tensor) -> Tensor:
-        """Without the normalisation of each channel, which the pipeline undoes in float32."""
+        """Undo the normalization of each channel, as the pipeline does in float32."""
         vae = self.pipe.vae
         scale = vae.config.scaling_factor
         return self.pipe._denormalize_latents(latents, vae.latents_mean, vae.latents_std, scale).to(self.dtype)
 
-    def pixels(self, latents: Tensor) -> Tensor:
-        """Decoded at time step 0, where the autoencoder takes one."""
+    def from_autoencoder(self, latents: Tensor) -> Tensor:
+        """Normalize each channel."""
+        vae = self.pipe.vae
+        scale = vae.config.scaling_factor
+        return self.pipe._normalize_latents(latents.float(), vae.latents_mean, vae.latents_std, scale)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode at time step 0, where the autoencoder takes one."""
         timestep = latents.new_zeros(1) if self.pipe.vae.config.timestep_conditioning else None
         return self.pipe.vae.decode(latents, timestep, return_dict=False)[0]

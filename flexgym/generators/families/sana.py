@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from flexgym.core.errors import GeneratorError
-from flexgym.generators.base import FlowGenerator, FlowPipeline
+from flexgym.generators.family import Family, FlowPipeline
 
 
-class SanaGenerator(FlowGenerator):
-    """Prompts follow a long instruction to the text encoder, the empty one does not; guidance in one call."""
+class SanaFamily(Family):
+    """Sana: a long instruction precedes every text but the empty one; guidance in one call."""
 
     pipelines: ClassVar = ("SanaPipeline",)
     encoded: ClassVar = ("encoder_hidden_states", "encoder_attention_mask", None, None)
@@ -32,13 +32,13 @@ class SanaGenerator(FlowGenerator):
             )
 
     def encode_options(self, text: str) -> dict[str, Any]:
-        """The instruction that ``__call__`` has by default."""
+        """Return the instruction that ``__call__`` has by default."""
         own = inspect.signature(self.pipe.__call__).parameters["complex_human_instruction"].default
         return {"complex_human_instruction": own if text else None}
 
     def image_seq_len(self) -> None:
-        """Its pipeline never shifts its noise levels by size."""
+        """Return None: the pipeline never shifts its noise levels by size."""
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """Thousandths times a scale of the checkpoint."""
+        """Return thousandths times a scale of the checkpoint."""
         return sigma * 1000.0 * self.transformer.config.timestep_scale

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from flexgym.generators.base import FlowGenerator
+from flexgym.generators.family import Family
 
 
-class SD3Generator(FlowGenerator):
-    """One call of [unconditional, conditional] under guidance; three text encoders of which any may be missing."""
+class SD3Family(Family):
+    """Stable Diffusion 3: guidance in one call; three text encoders of which any may be missing."""
 
     pipelines: ClassVar = ("StableDiffusion3Pipeline",)
     encoded: ClassVar = ("encoder_hidden_states", None, "pooled_projections", None)

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flexgym.core.errors import GeneratorError
-from flexgym.generators.base import FlowGenerator, FlowPipeline
+from flexgym.generators.family import Family, FlowPipeline
 
 
-class WanGenerator(FlowGenerator):
-    """Conditional, then unconditional call; in Wan 2.2 a second transformer for low noise, or time steps by token."""
+class WanFamily(Family):
+    """Wan: two calls under guidance; Wan 2.2 has a second transformer for low noise, or time steps by token."""
 
     pipelines: ClassVar = ("WanPipeline",)
     modality: ClassVar = "video"
@@ -25,20 +25,20 @@ class WanGenerator(FlowGenerator):
         if pipe.config.boundary_ratio is not None and pipe.transformer_2 is None:
             raise GeneratorError(
                 f"expected a transformer_2 for the noise levels below boundary_ratio={pipe.config.boundary_ratio},"
-                " got none: load the whole pipeline, or one of Wan 2.1 with boundary_ratio=None"
+                " got none: load the complete pipeline, or one of Wan 2.1 with boundary_ratio=None"
             )
 
-    def denoisers(self) -> dict[str, Any]:
-        """Of Wan 2.2 A14B: `transformer` for high noise and ``transformer_2`` for low noise."""
+    def denoisers(self) -> dict[str, nn.Module]:
+        """Return for Wan 2.2 A14B ``transformer`` for high noise and ``transformer_2`` for low noise."""
         if self.pipe.config.boundary_ratio is None:
             return super().denoisers()
         return {**super().denoisers(), "transformer_2": self.pipe.transformer_2}
 
     def image_seq_len(self) -> None:
-        """Wan's pipeline never shifts its noise levels by size."""
+        """Return None: the pipeline never shifts its noise levels by size."""
 
     def forward(self, hidden: Tensor, timestep: Tensor, text: Mapping[str, Tensor]) -> Tensor:
-        """Each row goes through the transformer of its noise level."""
+        """Call for each row the transformer of its noise level."""
         ratio = self.pipe.config.boundary_ratio
         if ratio is None:
             return self._call(self.transformer, hidden, timestep, text=text)
@@ -59,5 +59,5 @@ class WanGenerator(FlowGenerator):
         return model(hidden_states=hidden, timestep=timestep, **text, return_dict=False)[0]
 
     def by_token(self, timestep: Tensor, hidden: Tensor) -> Tensor:
-        """The time step ``[B]`` of each token, ``[B, tokens]``."""
+        """Expand time steps ``[B]`` to the tokens, ``[B, tokens]``."""
         return timestep[:, None].expand(-1, hidden.shape[2] * self.image_tokens())

@@ -11,37 +11,36 @@ from PIL import Image
 from torch import Tensor
 
 from flexgym.core.errors import GeneratorError
-from flexgym.generators.base import FlowPipeline
-from flexgym.generators.conditioning import Embedding
-from flexgym.generators.families.wan import WanGenerator
-from flexgym.generators.frames import KNOWN
+from flexgym.generators.conditioning import KNOWN, Embedding
+from flexgym.generators.families.wan import WanFamily
+from flexgym.generators.family import FIRST_FRAME, FlowPipeline
 
-_CHANNELS = "picture"
+_CHANNELS = "image"
 
 
-class WanFrameGenerator(WanGenerator):
-    """The picture is told in further channels, and to Wan 2.1 by CLIP; the 5B of Wan 2.2 keeps its latents."""
+class WanFrameFamily(WanFamily):
+    """Wan from a first frame: it fills channels, Wan 2.1 adds tokens of CLIP; the 5B of Wan 2.2 keeps its latents."""
 
     pipelines: ClassVar = ("WanImageToVideoPipeline",)
-    takes_first_frame: ClassVar = True
+    image_roles: ClassVar = (FIRST_FRAME,)
     call_groups: ClassVar = False
 
     @classmethod
     def check_pipeline(cls, pipe: FlowPipeline) -> None:
-        """Refuse what `WanGenerator` refuses, and to go without ftfy, which this pipeline cannot do."""
+        """Refuse what `WanFamily` refuses, and to work without ftfy, which this pipeline needs."""
         super().check_pipeline(pipe)
         if find_spec("ftfy") is None:
             raise GeneratorError("WanImageToVideoPipeline cleans prompts with ftfy: pip install 'flexgym[wan]'")
 
     def latent_channels(self) -> int:
-        """Those of the autoencoder."""
+        """Return the channels of the autoencoder."""
         return int(self.pipe.vae.config.z_dim)
 
-    def encode_frame(self, picture: Image.Image) -> Embedding:
-        """The latents of the picture alone, or of a video that goes on in grey, below a mask of what is given."""
-        settings, pipe = self.settings, self.pipe
+    def encode_images(self, images: Mapping[str, Image.Image]) -> Embedding:
+        """Return latents of the image alone, or of the image and gray frames after it, below a mask of the image."""
+        settings, pipe, frame = self.settings, self.pipe, images[FIRST_FRAME]
         size = (settings.height, settings.width)
-        pixels = pipe.video_processor.preprocess(picture, *size).to(self.device, torch.float32)
+        pixels = pipe.video_processor.preprocess(frame, *size).to(self.device, torch.float32)
         latents = torch.zeros(1, *self.latent_shape, device=self.device)
         made = (self.latent_channels(), *size, settings.num_frames, torch.float32, self.device)
         known = pipe.prepare_latents(pixels, 1, *made, latents=latents)[1]
@@ -49,7 +48,7 @@ class WanFrameGenerator(WanGenerator):
             return {KNOWN: known}
         if self.transformer.config.image_dim is None:
             return {_CHANNELS: known.to(self.dtype)}
-        tokens = pipe.encode_image(picture, self.device)
+        tokens = pipe.encode_image(frame, self.device)
         return {_CHANNELS: known.to(self.dtype), "encoder_hidden_states_image": tokens.to(self.dtype)}
 
     def _call(self, model: Any, hidden: Tensor, timestep: Tensor, *, text: Mapping[str, Tensor]) -> Tensor:
@@ -59,7 +58,7 @@ class WanFrameGenerator(WanGenerator):
         return super()._call(model, hidden, timestep, text=own)
 
     def by_token(self, timestep: Tensor, hidden: Tensor) -> Tensor:
-        """The tokens of the first latent frame stand at the end, where there is no noise."""
+        """Give the tokens of the first latent frame time step 0, where there is no noise."""
         steps = super().by_token(timestep, hidden).clone()
         steps[:, : self.image_tokens()] = 0
         return steps

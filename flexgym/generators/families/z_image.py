@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conditioning import Embedding
+from flexgym.generators.family import Family
 
 
-class ZImageGenerator(FlowGenerator):
-    """Lists of pictures and of texts of any length; time and velocity run the other way."""
+class ZImageFamily(Family):
+    """Z-Image: lists of images and of texts of any length; time and velocity are reversed."""
 
     pipelines: ClassVar = ("ZImagePipeline",)
     default_side: ClassVar = 1024
@@ -23,30 +23,30 @@ class ZImageGenerator(FlowGenerator):
 
     @property
     def guided(self) -> bool:
-        """Its scale counts from 0: how far beyond the conditional velocity."""
+        """True above 0: the scale counts from the conditional velocity."""
         return self.cfg_scale > 0
 
     def patch(self) -> int:
-        """The one that its pipeline uses."""
+        """Return the patch size that the pipeline uses."""
         return int(self.transformer.config.all_patch_size[0])
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """From 0 for noise to 1 for the sample."""
+        """Return 0 for noise up to 1 for the sample."""
         return (1000 - sigma * 1000.0) / 1000
 
     def embedding(self, outputs: Sequence[Any]) -> Embedding:
-        """The text, and how much of a row it fills."""
+        """Return the text, and a mask of the part of a row that it fills."""
         states = outputs[0][0][None]
         return {"texts": states, "mask": torch.ones(states.shape[:2])}
 
     def forward(self, hidden: Tensor, timestep: Tensor, text: Mapping[str, Tensor]) -> Tensor:
-        """Every text without its padding."""
+        """Call the transformer with every text without its padding."""
         lengths = text["mask"].sum(1).int().tolist()
         texts = [row[:length] for row, length in zip(text["texts"], lengths, strict=True)]
-        pictures = list(hidden.unsqueeze(2).unbind())
-        velocities = self.transformer(pictures, timestep, texts, return_dict=False)[0]
+        images = list(hidden.unsqueeze(2).unbind())
+        velocities = self.transformer(images, timestep, texts, return_dict=False)[0]
         return -torch.stack(list(velocities)).squeeze(2)
 
     def combine(self, conditional: Tensor, unconditional: Tensor) -> Tensor:
-        """Guidance, counted from the conditional velocity."""
+        """Apply guidance, counted from the conditional velocity."""
         return conditional + self.cfg_scale * (conditional - unconditional)

@@ -1,4 +1,4 @@
-"""What a backend is: chat requests with pictures in, one reply or one typed failure per request out."""
+"""Backend protocol: chat requests with images in, one reply or one typed failure per request out."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from flexgym.judge.protocol import JudgeFailure
 
 @dataclass(frozen=True)
 class Picture:
-    """One image in the form in which it is sent.
+    """One encoded image of a request.
 
     Attributes:
-        data: the encoded file.
+        data: bytes of the encoded file.
         media_type: ``"image/jpeg"`` or ``"image/png"``.
-        id: hash of ``data``; pictures of one id are the same, so a backend may encode and send each once.
+        id: hash of ``data``. Images with the same id are identical, so a backend can encode and send each one once.
     """
 
     data: bytes = field(repr=False)
@@ -26,11 +26,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One user message: all pictures in their order, then the text.
+    """One user message: all images in order, followed by the text.
 
     Attributes:
-        pictures: in the order in which the model sees them.
-        text: what follows the pictures.
+        pictures: images in the order in which the model sees them.
+        text: text after the images.
     """
 
     pictures: tuple[Picture, ...]
@@ -39,14 +39,14 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a reply is sampled; always sent in full, since servers otherwise take defaults from the checkpoint.
+    """Decoding settings. They are always sent in full, since servers otherwise use the checkpoint's defaults.
 
     Attributes:
-        max_tokens: after so many the reply is cut off and counts as truncated.
-        temperature: 0 is greedy.
-        seed: of the sampling, for temperatures above 0.
-        json_schema: a schema that the reply must follow; None lets the model write freely, as it was trained to.
-        top_logprobs: how many of the likeliest first tokens are told with their log-probabilities; servers allow 20.
+        max_tokens: maximum number of generated tokens; longer replies are cut off and count as truncated.
+        temperature: sampling temperature; 0 is greedy.
+        seed: sampling seed, used if the temperature is above 0.
+        json_schema: JSON schema that constrains the reply; None lets the model write freely, as it was trained to.
+        top_logprobs: number of most likely first tokens to return with their log-probabilities; servers allow up to 20.
     """
 
     max_tokens: int = 2048
@@ -58,17 +58,17 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model wrote.
+    """Reply of a model to one request.
 
     Attributes:
-        text: the reply.
-        finish_reason: ``"stop"``, or ``"length"`` when it was cut off.
-        prompt_tokens: tokens read, pictures included.
-        completion_tokens: tokens written.
-        cached_tokens: those of the tokens read that came from a prefix cache.
-        seconds: from sending to the last token.
-        first_tokens: the likeliest first tokens and their log-probabilities, where `Decoding.top_logprobs` asks for
-            them, the likeliest first.
+        text: text of the reply.
+        finish_reason: ``"stop"``, or ``"length"`` if the reply was cut off.
+        prompt_tokens: number of prompt tokens, including images.
+        completion_tokens: number of generated tokens.
+        cached_tokens: number of prompt tokens that came from a prefix cache.
+        seconds: time from sending the request to the last token, in seconds.
+        first_tokens: the most likely first tokens with their log-probabilities, most likely first, if requested by
+            `Decoding.top_logprobs`.
     """
 
     text: str
@@ -81,15 +81,15 @@ class Reply:
 
 
 class Backend(Protocol):
-    """Anything that answers chat requests with pictures."""
+    """Interface of anything that answers chat requests with images."""
 
     def complete(self, requests: Sequence[ChatRequest], decoding: Decoding) -> list[Reply | JudgeFailure]:
         """Answer every request.
 
         Args:
-            requests: any number; requests of one group stand together and share their first picture in runs, so that
-                a prefix cache helps.
-            decoding: how replies are sampled.
+            requests: any number of requests. Those of one group should be adjacent and sorted by their first image, so
+                that a prefix cache can be reused.
+            decoding: decoding settings.
 
         Returns:
             One reply or failure (``timed_out``, ``server_error``) per request, in order.
@@ -97,9 +97,9 @@ class Backend(Protocol):
         ...
 
     def metrics(self) -> dict[str, float]:
-        """Counters since the backend was made: requests, tokens, bytes sent, latency percentiles, cache hits."""
+        """Return counters since creation: requests, tokens, bytes sent, latency percentiles, cache hits."""
         ...
 
     def close(self) -> None:
-        """Let go of connections, processes and memory."""
+        """Release connections, processes and memory."""
         ...

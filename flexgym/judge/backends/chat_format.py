@@ -1,8 +1,8 @@
-"""The chat completion of OpenAI's HTTP interface, as bytes: the body of a request, and what a body says in reply.
+"""Encode and decode chat completions of the OpenAI HTTP API as bytes.
 
-Beyond OpenAI's own fields only one of vLLM is used, and only where asked for: the ``uuid`` of a picture
-(https://docs.vllm.ai, features/multimodal_inputs). A picture that was sent under a uuid may be null in later requests;
-where the server has dropped it meanwhile, it refuses the request with status 400.
+Beyond OpenAI's own fields, only vLLM's ``uuid`` of an image is used, and only on request (https://docs.vllm.ai,
+features/multimodal_inputs). An image that was sent with a uuid may be null in later requests. If the server has evicted
+it meanwhile, it rejects the request with status 400.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
 from flexgym.judge.protocol import JudgeFailure
 
-_EXCERPT = 200
+_EXCERPT_LENGTH = 200
 
 
 _Count = Annotated[int, Field(ge=0)] | None
@@ -78,16 +78,16 @@ def chat_body(
     with_ids: bool = False,
     held: Container[str] = (),
 ) -> bytes:
-    """The JSON body of a request.
+    """Encode the JSON body of a chat completion request.
 
-    The base64 of a picture is joined in as bytes: passing it through a JSON encoder would cost more than all else.
+    The base64 data of images is concatenated as bytes, since passing it through a JSON encoder would dominate the cost.
 
     Args:
-        request: pictures, then text.
-        decoding: always sent in full, since servers fill gaps from the checkpoint's own settings.
-        model: the name under which the server knows the model.
-        with_ids: send the ids of pictures, which vLLM alone understands.
-        held: ids of pictures that the server has, and whose bytes are left out.
+        request: images and text.
+        decoding: decoding settings, always sent in full, since servers fill gaps from the checkpoint's own settings.
+        model: name of the model on the server.
+        with_ids: send the ids of images, which only vLLM supports.
+        held: ids of images that the server already has, whose data is omitted.
     """
     settings: dict[str, Any] = {
         "model": model,
@@ -107,24 +107,25 @@ def chat_body(
 
 
 def read_completion(body: bytes, seconds: float) -> Reply | JudgeFailure:
-    """The reply in the body of a successful response.
+    """Decode the body of a successful response.
 
     Args:
         body: untrusted bytes.
-        seconds: from sending to the last byte.
+        seconds: time from sending the request to the last byte, in seconds.
 
     Returns:
-        The reply; ``refused`` where the model declined, ``server_error`` where the body is not a chat completion.
+        The reply, or a failure: ``refused`` if the model declined, ``server_error`` if the body is not a chat
+        completion.
     """
     try:
         completion = _Completion.model_validate_json(body)
     except ValidationError as error:
-        return JudgeFailure("server_error", f"the server's reply is no chat completion: {_first_error(error)}")
+        return JudgeFailure("server_error", f"the server's reply is not a chat completion: {_first_error(error)}")
     choice = completion.choices[0]
     if choice.message.refusal or choice.finish_reason == "content_filter":
         return JudgeFailure("refused", one_line(choice.message.refusal or "the server's content filter stopped it"))
     if choice.message.content is None:
-        return JudgeFailure("server_error", "the server's reply holds no text (message.content is null)")
+        return JudgeFailure("server_error", "the server's reply contains no text (message.content is null)")
     usage = completion.usage or _Usage()
     return Reply(
         text=choice.message.content,
@@ -140,25 +141,28 @@ def read_completion(body: bytes, seconds: float) -> Reply | JudgeFailure:
 def _first_tokens(logprobs: _Logprobs | None) -> tuple[tuple[str, float], ...]:
     if logprobs is None or not logprobs.content:
         return ()
-    told = [(one.token, one.logprob) for one in logprobs.content[0].top_logprobs]
-    return tuple(sorted(told, key=lambda one: -one[1]))
+    candidates = [(one.token, one.logprob) for one in logprobs.content[0].top_logprobs]
+    return tuple(sorted(candidates, key=lambda one: -one[1]))
 
 
 def read_models(body: bytes) -> list[str]:
-    """The names in the body of ``/v1/models``.
+    """Decode the model names from the body of ``/v1/models``.
+
+    Args:
+        body: untrusted bytes.
 
     Raises:
-        ValueError: the body, untrusted bytes, is no list of models.
+        ValueError: if the body is not a list of models.
     """
     try:
         return [model.id for model in _Models.model_validate_json(body).data]
     except ValidationError as error:
-        raise ValueError(f"/models is no list of models: {_first_error(error)}") from None
+        raise ValueError(f"/models did not return a list of models: {_first_error(error)}") from None
 
 
 def one_line(text: str) -> str:
-    """The first 200 characters of ``text`` without line breaks, for a log or an error."""
-    return " ".join(text[: 2 * _EXCERPT].split())[:_EXCERPT]
+    """Return the first 200 characters of ``text`` without line breaks, for a log or an error message."""
+    return " ".join(text[: 2 * _EXCERPT_LENGTH].split())[:_EXCERPT_LENGTH]
 
 
 def _picture_part(picture: Picture, *, with_id: bool, held: bool) -> bytes:

@@ -1,4 +1,4 @@
-"""One kept-alive HTTP connection, and where a chat server is."""
+"""A single persistent HTTP connection, and helpers for the URL and headers of chat servers."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import httpx
 from flexgym.core.errors import ConfigError
 
 MAX_BODY_BYTES = 2**20
-"""No honest reply is longer: 4,096 tokens are some 20,000 characters."""
+"""Maximum size of a response body. A normal reply is far smaller: 4,096 tokens are about 20,000 characters."""
 
 CONNECT_TIMEOUT_S = 10.0
-# Below the 5 seconds after which uvicorn, and so vLLM, closes an idle connection.
+# Shorter than the 5 seconds after which uvicorn, and therefore vLLM, closes an idle connection.
 _IDLE_S = 3.0
-# Reading has no limit of its own: the deadline of the request ends it.
+# Reads have no timeout of their own; the deadline of the request ends them.
 _EXTENSIONS = {"timeout": {"connect": CONNECT_TIMEOUT_S, "read": None, "write": None, "pool": None}}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server sent back.
+    """HTTP response of a server.
 
     Attributes:
-        status: of HTTP.
-        headers: with case-insensitive names.
-        body: its first 1 MiB; what is longer is cut, and can no longer be read as JSON.
+        status: HTTP status code.
+        headers: headers with case-insensitive names.
+        body: the first 1 MiB of the body; a longer body is cut off and no longer parses as JSON.
     """
 
     status: int
@@ -37,13 +37,13 @@ class Answer:
 
 
 class Connection:
-    """A connection that is opened when needed and again when it was lost; for one request at a time.
+    """HTTP connection for one request at a time, opened on demand and reopened if it was lost.
 
-    A pool of httpx looks at all of its connections whenever a request comes or goes. With 64 of them that takes several
-    times the CPU of the request itself, so each stands alone here.
+    An httpx pool scans all of its connections whenever a request starts or ends. With 64 connections this takes several
+    times the CPU time of the request itself, so each connection is managed on its own here.
 
     Args:
-        tls: for ``https`` addresses; shared by all connections, since it is slow to make.
+        tls: TLS context for ``https`` URLs; shared by all connections, since it is slow to create.
     """
 
     def __init__(self, tls: ssl.SSLContext) -> None:
@@ -51,19 +51,19 @@ class Connection:
         self._transport = httpx.AsyncHTTPTransport(verify=tls, limits=limits)
 
     async def send(self, method: str, url: httpx.URL, *, headers: httpx.Headers, body: bytes | None = None) -> Answer:
-        """Send one request; no redirect is followed, no proxy used, and an answer is read up to 1 MiB.
+        """Send one request without following redirects or using proxies, and read up to 1 MiB of the response.
 
         Args:
             method: ``"GET"`` or ``"POST"``.
-            url: where to.
-            headers: of the request.
-            body: of the request.
+            url: URL of the request.
+            headers: headers of the request.
+            body: body of the request.
 
         Returns:
-            The answer, whatever its status.
+            The response, whatever its status.
 
         Raises:
-            httpx.TransportError: no connection, or lost before the answer was whole.
+            httpx.TransportError: if the connection fails or is lost before the response is complete.
         """
         request = httpx.Request(method, url, headers=headers, content=body, extensions=_EXTENSIONS)
         response = await self._transport.handle_async_request(request)
@@ -79,19 +79,19 @@ class Connection:
 
 
 def request_headers(api_key: str | None) -> httpx.Headers:
-    """Headers of every request; the answer is asked for uncompressed, since only its true size can be bounded."""
+    """Return the headers of every request; they ask for an uncompressed response, so that its size can be bounded."""
     headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
     return httpx.Headers(headers | ({"Authorization": f"Bearer {api_key}"} if api_key else {}))
 
 
 def base_url(url: str) -> httpx.URL:
-    """The address under which a server answers ``/chat/completions``.
+    """Parse the base URL under which a server provides ``/chat/completions``.
 
     Args:
-        url: such as ``"http://localhost:8080/v1"``; without a path, ``/v1`` is added.
+        url: URL such as ``"http://localhost:8080/v1"``; without a path, ``/v1`` is added.
 
     Raises:
-        ConfigError: not an http address, or with a password, query or fragment in it.
+        ConfigError: if it is not an http URL, or contains a password, query or fragment.
     """
     example = "expected an address such as 'http://localhost:8080/v1'"
     try:
@@ -101,7 +101,7 @@ def base_url(url: str) -> httpx.URL:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ConfigError(f"judge server: {example}, got {url!r}.")
     if parsed.userinfo or parsed.query or parsed.fragment:
-        raise ConfigError("judge server: expected an address without password, query or fragment; see api_key.")
+        raise ConfigError("judge server: expected an address without password, query or fragment; use api_key instead.")
     path = parsed.path.rstrip("/") or "/v1"
     return parsed.copy_with(path=path)
 

@@ -1,4 +1,4 @@
-"""Which request a server gets next: those of one group stay together, since the server's caches hold its pictures."""
+"""Queue that keeps the requests of a group on one server, whose caches already hold the group's images."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ _HOMES_KEPT = 4096
 
 
 class Homes(OrderedDict[Hashable, Hashable]):
-    """Who worked on a group last, for the latest 4,096 groups."""
+    """Server that last handled each group, kept for the latest 4,096 groups."""
 
-    def __setitem__(self, group: Hashable, taker: Hashable) -> None:
-        super().__setitem__(group, taker)
+    def __setitem__(self, group: Hashable, server: Hashable) -> None:
+        super().__setitem__(group, server)
         self.move_to_end(group)
         if len(self) > _HOMES_KEPT:
             self.popitem(last=False)
 
 
 class GroupQueue:
-    """Numbered requests, handed out group by group.
+    """Queue of numbered requests, handed out group by group.
 
-    Whoever comes gets the group that he works on, then one that he knows from an earlier queue, then one that is new to
-    all, then one that another knows. When all groups are taken he helps with the longest, so nobody idles while there
-    is work.
+    A server gets requests of the group it is working on, then a group that it handled in an earlier queue, then a group
+    that no server has handled, then a group that another server has handled. Once all groups are taken, it helps with
+    the longest one, so no server is idle while requests remain.
 
     Args:
-        groups: the group of each request.
-        homes: who worked on which group last; kept up to date.
+        groups: group of each request.
+        homes: server that last handled each group; updated in place.
     """
 
     def __init__(self, groups: Sequence[Hashable], homes: MutableMapping[Hashable, Hashable]) -> None:
@@ -35,22 +35,22 @@ class GroupQueue:
         self._requests: dict[Hashable, deque[int]] = {}
         for index, group in enumerate(groups):
             self._requests.setdefault(group, deque()).append(index)
-        self._untaken: dict[Hashable, deque[Hashable]] = {None: deque()}  # groups by who knows them, None if nobody
+        self._untaken: dict[Hashable, deque[Hashable]] = {None: deque()}  # groups by last server, None if there is none
         for group in self._requests:
             self._untaken.setdefault(homes.get(group), deque()).append(group)
         self._current: dict[Hashable, deque[int]] = {}
 
-    def take(self, taker: Hashable) -> int | None:
-        """The number of the next request for ``taker``; None when all have been taken."""
-        if not self._current.get(taker):
-            self._current[taker] = self._next_group(taker)
-        mine = self._current[taker]
-        return mine.popleft() if mine else None
+    def take(self, server: Hashable) -> int | None:
+        """Return the index of the next request for ``server``, or None if all requests have been taken."""
+        if not self._current.get(server):
+            self._current[server] = self._next_group(server)
+        remaining = self._current[server]
+        return remaining.popleft() if remaining else None
 
-    def _next_group(self, taker: Hashable) -> deque[int]:
-        for groups in (self._untaken.get(taker), self._untaken[None], *self._untaken.values()):
+    def _next_group(self, server: Hashable) -> deque[int]:
+        for groups in (self._untaken.get(server), self._untaken[None], *self._untaken.values()):
             if groups:
                 group = groups.popleft()
-                self._homes[group] = taker
+                self._homes[group] = server
                 return self._requests[group]
         return max(self._current.values(), key=len, default=deque())

@@ -1,4 +1,4 @@
-"""What the in-process backends share: sources, pictures as pixels, the message of a request."""
+"""Helpers shared by the in-process backends: checkpoint sources, image decoding and chat messages."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from flexgym.judge.backends.base import Picture
 
 _FORMATS = ("JPEG", "PNG")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-# Models of the Qwen3.5 kind think at length unless they are told not to; other templates ignore the switch.
+# Qwen3.5 models write long reasoning unless it is disabled; other chat templates ignore this setting.
 TEMPLATE_SETTINGS = {"enable_thinking": False}
 
 
 def check_source(source: str | Path) -> None:
-    """Refuse what is neither a folder nor can be a hub id, before a library says so in its own words.
+    """Check that a source is a folder or may be a hub id, so that a clear error precedes those of other libraries.
 
     Raises:
-        CheckpointError: there is no such folder.
+        CheckpointError: if it is neither.
     """
     could_be_hub_id = isinstance(source, str) and _HUB_ID.fullmatch(source)
     if not (Path(source).expanduser().is_dir() or could_be_hub_id):
@@ -33,23 +33,23 @@ def check_source(source: str | Path) -> None:
 
 
 def open_picture(picture: Picture) -> Image.Image:
-    """The pixels of a picture.
+    """Decode an image.
 
     Returns:
-        RGB, width by height as encoded.
+        RGB image with the size of the encoded image.
 
     Raises:
-        OSError: neither JPEG nor PNG, or cut short.
+        OSError: if the data is neither JPEG nor PNG, or is truncated.
     """
     with Image.open(io.BytesIO(picture.data), formats=_FORMATS) as image:
         return image.convert("RGB")
 
 
 def user_message(text: str, pictures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The conversation of a request: one user message, pictures first.
+    """Build the conversation of a request: one user message, images first.
 
     Args:
-        text: what follows the pictures.
-        pictures: their parts of the message, in the form that the reader of the message expects.
+        text: text after the images.
+        pictures: message parts of the images, in the format that the consumer expects.
     """
     return [{"role": "user", "content": [*pictures, {"type": "text", "text": text}]}]

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, so that code without ``await`` can have many requests under way."""
+"""Event loop in its own thread, so that synchronous code can run many requests concurrently."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any, TypeVar
 from flexgym.core.errors import JudgeUnavailableError
 
 _T = TypeVar("_T")
-_PATIENCE_S = 5.0
+_JOIN_TIMEOUT_S = 5.0
 
 
 class LoopThread:
-    """Runs coroutines for callers in other threads.
+    """Run coroutines on behalf of callers in other threads.
 
-    The thread starts with the first of them and never keeps a process alive.
+    The thread starts with the first coroutine and never keeps the process alive.
 
     Args:
-        name: of the thread.
+        name: name of the thread.
     """
 
     def __init__(self, name: str) -> None:
@@ -31,41 +31,41 @@ class LoopThread:
         self._closed = False
 
     def run(self, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Wait for a coroutine; an interruption of the wait, such as Ctrl-C, cancels it.
+        """Run a coroutine and wait for its result; an interrupted wait, such as by Ctrl-C, cancels the coroutine.
 
         Args:
-            make: makes the coroutine.
+            make: function that creates the coroutine.
 
         Returns:
-            What it returns.
+            The result of the coroutine.
 
         Raises:
-            JudgeUnavailableError: closed before or meanwhile.
+            JudgeUnavailableError: if the loop is closed before or during the wait.
         """
         loop = self._running_loop()
         future = asyncio.run_coroutine_threadsafe(make(), loop)
         try:
             return future.result()
         except CancelledError:
-            raise JudgeUnavailableError("the backend was closed while its replies were awaited.") from None
+            raise JudgeUnavailableError("the backend was closed while waiting for its replies.") from None
         except BaseException:
             future.cancel()
             raise
 
     def close(self, clean_up: Callable[[], Awaitable[None]]) -> None:
-        """Cancel what is under way, run ``clean_up`` in the loop and end the thread; a second call does nothing."""
+        """Cancel all running coroutines, run ``clean_up`` in the loop and end the thread; repeated calls do nothing."""
         with self._guard:
             closed, self._closed = self._closed, True
         if self._loop is None or self._thread is None:
             return
         if not closed:
             asyncio.run_coroutine_threadsafe(_end(clean_up), self._loop)
-        self._thread.join(_PATIENCE_S)
+        self._thread.join(_JOIN_TIMEOUT_S)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._guard:
             if self._closed:
-                raise JudgeUnavailableError("the backend is closed; make a new one.")
+                raise JudgeUnavailableError("the backend is closed: create a new one.")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True)

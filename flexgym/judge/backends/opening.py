@@ -1,4 +1,4 @@
-"""Which backend runs a judge that is named by an address, a folder or a hub id."""
+"""Choose and open the backend for a judge given by URL, folder or hub id."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flexgym.judge.backends.base import Backend
 from flexgym.judge.sources import EMBEDDED_JUDGE, locate_judge
 
 BACKENDS = ("server", "transformers", "vllm")
-"""The names of the backends."""
+"""Names of the backends."""
 
 
 def open_backend(
@@ -19,17 +19,17 @@ def open_backend(
     backend: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Backend:
-    """The backend of a judge.
+    """Open the backend of a judge.
 
     Args:
-        judge: one or several addresses of OpenAI-compatible servers (``"http://..."``), a checkpoint folder, a hub id,
-            the name of the embedded judge, or a backend, which is returned as it is.
-        backend: one of `BACKENDS`; None is ``"server"`` for addresses and ``"transformers"`` for everything else.
+        judge: one or more URLs of OpenAI-compatible servers (``"http://..."``), a checkpoint folder, a hub id, the name
+            of the embedded judge, or a backend, which is returned unchanged.
+        backend: one of `BACKENDS`; None chooses ``"server"`` for URLs and ``"transformers"`` for everything else.
         settings: keyword arguments of the backend's class.
 
     Raises:
-        ConfigError: the judge is missing, or an address where a checkpoint is needed, or the other way round.
-        UnknownNameError: no such backend.
+        ConfigError: if the judge is missing, or a URL is given where a checkpoint is expected or vice versa.
+        UnknownNameError: if there is no such backend.
     """
     if not isinstance(judge, str | Path | Sequence):
         return judge
@@ -56,7 +56,7 @@ def _is_address(judge: str | Path | Sequence[str]) -> bool:
 
 
 def _class(name: str) -> Any:
-    # imported late: each brings a library that the others do without
+    # Imported late, since each backend needs a library that the others do not.
     if name == "server":
         from flexgym.judge.backends.server import ServerBackend
 

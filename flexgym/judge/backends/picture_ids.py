@@ -1,4 +1,4 @@
-"""Which pictures a server holds, so that each is sent to it once."""
+"""Track which images a server holds, so that each one is sent only once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _IDS_KEPT = 4096
 
 
 class HeldPictures:
-    """The ids of the pictures that one server has seen, the latest 4,096 of them.
+    """Ids of the latest 4,096 images that one server has received.
 
-    To be used within one event loop.
+    Use an instance within a single event loop only.
     """
 
     def __init__(self) -> None:
@@ -23,16 +23,17 @@ class HeldPictures:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def upload(self, pictures: Iterable[Picture], send: Callable[[Picture], Awaitable[bool]]) -> set[str]:
-        """Send those of ``pictures`` that the server does not hold.
+        """Send the images that the server does not hold yet.
 
-        Requests that share a picture wait for the first of them to send it. Should that one fail, the next one sends.
+        If several requests share an image, the first one sends it and the others wait. If sending fails, the next
+        request tries again.
 
         Args:
-            pictures: what a request shows.
-            send: sends one picture; tells whether the server took it.
+            pictures: images of a request.
+            send: function that sends one image and returns True if the server accepted it.
 
         Returns:
-            The ids of ``pictures`` that the server holds now.
+            Ids of the images that the server now holds.
         """
         held = set()
         for picture in pictures:
@@ -43,12 +44,12 @@ class HeldPictures:
         return held
 
     def forget(self, ids: Iterable[str]) -> None:
-        """Take note that the server does not hold these."""
+        """Record that the server does not hold these images."""
         for picture_id in ids:
             self._ids.pop(picture_id, None)
 
     def clear(self) -> None:
-        """Take note that the server holds nothing, as after a restart."""
+        """Record that the server holds no images, as after a restart."""
         self._ids.clear()
 
     def _remember(self, picture_id: str) -> None:

@@ -1,4 +1,4 @@
-"""When a request that failed is sent again, and after how long."""
+"""Decide whether and when to retry a failed request."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ LONGEST_RETRY_AFTER_S = 60.0
 
 
 class TransientError(Exception):
-    """An attempt failed in a way that another one may not: connection lost, server busy or broken.
+    """Raised for a failed attempt that is worth retrying: connection lost, server busy or broken.
 
     Args:
-        message: what happened, where.
-        retry_after: seconds for which the server asks to be left alone; 0 for none.
+        message: description of the failure and where it occurred.
+        retry_after: time that the server asks to wait before a retry, in seconds; 0 if it does not.
     """
 
     def __init__(self, message: str, retry_after: float = 0.0) -> None:
@@ -25,25 +25,25 @@ class TransientError(Exception):
 
 
 def is_transient(status: int) -> bool:
-    """Whether an HTTP status is worth another attempt: too many requests, or an error on the server's side."""
+    """Return True if an HTTP status is worth a retry: too many requests (429), or a server error (5xx)."""
     return status == 429 or status >= 500
 
 
 def backoff(attempt: int, rng: random.Random) -> float:
-    """Seconds to wait after the failed attempt number ``attempt``, counted from 0.
+    """Return the time to wait after a failed attempt, in seconds; ``attempt`` counts from 0.
 
-    Exponential with full jitter: uniform between 0 and a bound that doubles each time, so that requests which failed
-    together do not return together (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter).
+    The backoff is exponential with full jitter: uniform between 0 and a bound that doubles each time, so requests that
+    failed together do not retry together (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter).
     """
     return rng.uniform(0.0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(attempt, 30)))
 
 
 def retry_after(value: str | None, *, now: datetime | None = None) -> float:
-    """Seconds that the header ``Retry-After`` asks for, 0 to 60; 0 where it is missing or makes no sense.
+    """Parse the ``Retry-After`` header to seconds, 0 to 60; 0 if the header is missing or invalid.
 
     Args:
-        value: of the header, untrusted: whole seconds or an HTTP date.
-        now: for dates; the time of the call when None.
+        value: untrusted header value: whole seconds or an HTTP date.
+        now: reference time for dates; the current time if None.
     """
     if value is None:
         return 0.0
@@ -53,7 +53,7 @@ def retry_after(value: str | None, *, now: datetime | None = None) -> float:
         date = parsedate_to_datetime(value)
     except (ValueError, OverflowError):
         return 0.0
-    # A date with the zone -0000 comes without one.
+    # A date with the zone -0000 is parsed without a time zone.
     date = date if date.tzinfo else date.replace(tzinfo=UTC)
     seconds = (date - (now or datetime.now(UTC))).total_seconds()
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_S)

@@ -1,4 +1,4 @@
-"""Judging by OpenAI-compatible servers, such as vLLM: one or several, near or far, which may come and go."""
+"""Backend for OpenAI-compatible servers such as vLLM: one or several, local or remote, with retries and failover."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from flexgym.judge.backends.server_pool import Lease, Server, ServerPool, descri
 from flexgym.judge.backends.usage import Usage
 from flexgym.judge.protocol import JudgeFailure
 
-# The pictures that go first are read with the same beginning as in the requests that follow, so the one token that
-# this costs is written on a prefix which the server keeps.
+# An uploaded image is processed with the same prefix as in later requests, so generating the one token that the upload
+# costs also fills the server's prefix cache.
 _ONE_TOKEN = Decoding(max_tokens=1)
 _COUNTERS = ("retries", "bytes_sent", "pictures_sent", "pictures_by_id", "uploads")
 
@@ -29,24 +29,24 @@ _COUNTERS = ("retries", "bytes_sent", "pictures_sent", "pictures_by_id", "upload
 class ServerBackend:
     """Chat with a vision-language model behind one or several OpenAI-compatible servers.
 
-    Requests run in a background thread. Those with the same text, which are those of one group, go to one server, where
-    the caches hold its pictures; a server without work helps the others. Lost connections, status 429 and 5xx are tried
-    again after a growing random pause, on the server with the fewest requests in flight; other errors are not. While
-    all servers are gone, everything waits.
+    Requests run in a background thread. Requests with the same text belong to one group and go to the same server,
+    whose caches hold the group's images; idle servers help the others. Lost connections and status 429 or 5xx are
+    retried after a growing random delay, on the server with the fewest requests in flight; other errors are not
+    retried. While all servers are down, all requests wait.
 
     Args:
-        urls: one address or several, such as ``"http://localhost:8080/v1"``.
-        model: its name on the servers; the first that each of them lists when None.
-        api_key: sent as a bearer token.
-        max_concurrency: requests under way at once on each server.
-        deadline_s: seconds that a request may take, all attempts and the pauses between them together. Waiting for
-            its turn, or for a server to return, does not count.
-        max_attempts: how often a request is sent at most.
-        wait_for_server_s: seconds for which all servers may be gone.
-        image_ids: send each picture to each server once and name it by its id from then on. Only vLLM can do that.
+        urls: one or more URLs, such as ``"http://localhost:8080/v1"``.
+        model: name of the model on the servers; None uses the first model that each server lists.
+        api_key: bearer token.
+        max_concurrency: maximum number of concurrent requests per server.
+        deadline_s: time limit of a request over all attempts and delays, in seconds. Waiting in the queue, or for a
+            server to come back, does not count.
+        max_attempts: maximum number of attempts per request.
+        wait_for_server_s: time for which all servers may be down before an error is raised, in seconds.
+        image_ids: send each image to each server once and refer to it by id afterwards; only vLLM supports this.
 
     Raises:
-        ConfigError: no address or a bad one, or a number that makes no sense.
+        ConfigError: if there is no URL or an invalid one, or a number is out of range.
     """
 
     def __init__(
@@ -81,24 +81,24 @@ class ServerBackend:
         self._thread = LoopThread("judge-server-client")
         self._usage = Usage(_COUNTERS)
         self._cpu_s = 0.0
-        # Its own, so that retries do not shift the random numbers of anybody else.
+        # Use a separate random generator, so retries do not affect random numbers elsewhere.
         self._rng = random.Random()
 
     def complete(self, requests: Sequence[ChatRequest], decoding: Decoding) -> list[Reply | JudgeFailure]:
         """Answer every request, see `Backend.complete`.
 
         Raises:
-            JudgeUnavailableError: no server was there for ``wait_for_server_s``, or the backend was closed.
-            ConfigError: the servers refuse the key or do not know the model.
+            JudgeUnavailableError: if all servers are down for ``wait_for_server_s``, or the backend is closed.
+            ConfigError: if the servers reject the API key or do not have the model.
         """
         return self._thread.run(lambda: self._answer_all(requests, decoding))
 
     def metrics(self) -> dict[str, float]:
-        """Counters since the backend was made.
+        """Return counters since creation.
 
-        Beside those of `Usage`: ``retries``; ``bytes_sent`` in bodies; ``pictures_sent`` with their data and
-        ``pictures_by_id`` without; ``uploads``, the requests that only bring a picture; ``cpu_ms_per_request`` of this
-        process; ``servers_up``.
+        In addition to those of `Usage`: ``retries``; ``bytes_sent`` in request bodies; ``pictures_sent`` with image
+        data and ``pictures_by_id`` without; ``uploads``, requests that only send an image; ``cpu_ms_per_request`` in
+        this process; ``servers_up``.
         """
         metrics = self._usage.metrics()
         return {
@@ -108,7 +108,7 @@ class ServerBackend:
         }
 
     def close(self) -> None:
-        """Give up what is under way, close all connections and end the thread; may be called twice."""
+        """Cancel running requests, close all connections and end the thread; may be called repeatedly."""
         self._thread.close(self._pool.aclose)
 
     async def _answer_all(self, requests: Sequence[ChatRequest], decoding: Decoding) -> list[Reply | JudgeFailure]:
@@ -134,7 +134,7 @@ class ServerBackend:
         self._pool.start()
         workers = asyncio.create_task(work_together())
         lost = asyncio.create_task(self._pool.lost())
-        # Workers may still wait for a server that does not return.
+        # Workers may still be waiting for a server that never comes back.
         done = asyncio.create_task(all_answered.wait())
         try:
             await asyncio.wait((workers, lost, done), return_when=asyncio.FIRST_COMPLETED)
@@ -154,7 +154,7 @@ class ServerBackend:
         return outcome
 
     async def _try_to_answer(self, request: ChatRequest, decoding: Decoding, lease: Lease) -> Reply | JudgeFailure:
-        """The outcome of all attempts, the first of them by ``lease``."""
+        """Return the outcome of all attempts, the first one on ``lease``."""
         left = self._deadline_s
         for attempt in range(self._max_attempts):
             if attempt > 0:
@@ -174,16 +174,16 @@ class ServerBackend:
                 self._pool.release(lease)
             left -= time.monotonic() - started + pause
             if left <= 0:
-                return JudgeFailure("timed_out", f"no time left of {self._deadline_s:g} s; the last of it: {trouble}")
+                return JudgeFailure("timed_out", f"deadline of {self._deadline_s:g} s exceeded; last error: {trouble}")
             if attempt + 1 < self._max_attempts:
                 self._usage.add("retries")
                 await asyncio.sleep(pause)
-        return JudgeFailure("server_error", f"gave up after {self._max_attempts} attempts; the last: {trouble}")
+        return JudgeFailure("server_error", f"gave up after {self._max_attempts} attempts; last error: {trouble}")
 
     async def _attempt(
         self, lease: Lease, request: ChatRequest, decoding: Decoding, *, whole: bool
     ) -> Reply | JudgeFailure:
-        """One attempt; ``whole`` sends every picture, also those that the server should hold."""
+        """Make one attempt; ``whole`` sends the data of every image, even if the server should hold it."""
         server, held = lease.server, set[str]()
         if self._image_ids and not whole:
             held = await server.pictures.upload(request.pictures, lambda picture: self._upload(lease, picture))
@@ -208,10 +208,10 @@ class ServerBackend:
         return True
 
     async def _send(self, lease: Lease, request: ChatRequest, decoding: Decoding, *, held: Container[str]) -> Answer:
-        """The server's answer, unless it is one that asks for another attempt.
+        """Send a request and return the response, unless it is worth a retry.
 
         Raises:
-            TransientError: no answer, or one of that kind.
+            TransientError: if there is no response, or its status is worth a retry.
         """
         server = lease.server
         body = chat_body(request, decoding, model=server.model, with_ids=self._image_ids, held=held)

@@ -1,4 +1,4 @@
-"""Several servers of one model: who gets the next request, who is left out, and when all hope is gone."""
+"""Pool of several servers of one model: load balancing, failure detection and recovery."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from flexgym.judge.backends.retry import FIRST_PAUSE_S, LONGEST_PAUSE_S, Transie
 
 logger = logging.getLogger(__name__)
 
-_FAILURES_IN_A_ROW = 5
+_MAX_CONSECUTIVE_FAILURES = 5
 _PROBE_TIMEOUT_S = 5.0
 
 
 class Server:
-    """One server and what is known of it.
+    """Connections and state of one server.
 
     Args:
-        url: its address, see `base_url`.
-        model: the name of the model, asked from the server when None.
-        api_key: sent as a bearer token.
-        max_concurrency: how many requests it works on at once.
-        tls: for ``https``.
+        url: URL of the server, see `base_url`.
+        model: name of the model; None asks the server.
+        api_key: bearer token.
+        max_concurrency: maximum number of concurrent requests.
+        tls: TLS context for ``https``.
 
     Attributes:
-        url: with its path.
-        model: the name of the model; empty until the server has told it.
-        up: whether it gets requests.
-        trouble: what went wrong last.
-        refusal: why waiting for it does not help, such as a wrong key.
-        pictures: what it holds.
-        idle: its connections that are not in use.
-        sent: requests that it got so far.
+        url: URL including its path.
+        model: name of the model; empty until the server has reported it.
+        up: True if the server receives requests.
+        trouble: description of the last error.
+        refusal: error that waiting cannot fix, such as a wrong API key; None if there is none.
+        pictures: images that the server holds.
+        idle: connections that are not in use.
+        sent: number of requests sent so far.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Server:
         self.url = base_url(url)
         self.model = model or ""
         self.up = False
-        self.trouble = "it has not been asked yet"
+        self.trouble = "not contacted yet"
         self.refusal: ConfigError | None = None
         self.pictures = HeldPictures()
         self.connections = [Connection(tls) for _ in range(max_concurrency)]
@@ -65,33 +65,33 @@ class Server:
 
     @property
     def in_flight(self) -> int:
-        """How many requests it is working on."""
+        """Return the number of requests in flight."""
         return len(self.connections) - len(self.idle)
 
     async def chat(self, connection: Connection, body: bytes) -> Answer:
-        """Send the body of a chat completion over one of the connections; raises what `Connection.send` raises."""
+        """Send the body of a chat completion over a connection; raises the errors of `Connection.send`."""
         return await connection.send("POST", self._completions, headers=self._headers, body=body)
 
     async def probe(self) -> None:
-        """Ask for the list of models, and take the first where none is wanted by name.
+        """Request the list of models, and select the first one if no model was named.
 
         Raises:
-            TransientError: no connection, no answer in time, or one that makes no sense.
-            ConfigError: the key is refused or the model is not there.
+            TransientError: if there is no connection, no response in time, or an invalid response.
+            ConfigError: if the API key is rejected or the model does not exist.
         """
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT_S):
                 answer = await self._probe.send("GET", self._models, headers=self._headers)
         except TimeoutError:
-            raise TransientError(f"no answer to {self._models} within {_PROBE_TIMEOUT_S:g} s") from None
+            raise TransientError(f"no response from {self._models} within {_PROBE_TIMEOUT_S:g} s") from None
         except httpx.TransportError as error:
             raise TransientError(describe(error)) from None
         if answer.status in (401, 403):
-            raise ConfigError(f"judge server {self.url} refuses the key (HTTP {answer.status}); see api_key.")
+            raise ConfigError(f"judge server {self.url} rejects the API key (HTTP {answer.status}); set api_key.")
         if answer.status == 404 and self._wanted:
-            return  # a server without a list, which may serve all the same
+            return  # the server does not list its models, but may still have this one
         if answer.status != 200:
-            raise TransientError(f"HTTP {answer.status} to {self._models}")
+            raise TransientError(f"HTTP {answer.status} from {self._models}")
         self.model = self._choose(answer.body)
 
     async def aclose(self) -> None:
@@ -107,18 +107,18 @@ class Server:
         if self._wanted is None and names:
             return names[0]
         if self._wanted not in names:
-            known = nearest_name(self._wanted or "", names) if names else "It serves none."
+            known = nearest_name(self._wanted or "", names) if names else "It serves no models."
             raise ConfigError(f"judge server {self.url} has no model {self._wanted!r}. {known}")
         return self._wanted
 
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to one request.
+    """Permission to send one request.
 
     Attributes:
-        server: whom to ask.
-        connection: over which connection.
+        server: server to send the request to.
+        connection: connection to use.
     """
 
     server: Server
@@ -126,21 +126,22 @@ class Lease:
 
 
 class ServerPool:
-    """Hands out connections to the servers that answer; for one event loop.
+    """Hand out connections to the servers that are up, within one event loop.
 
-    A server that cannot be reached, or fails five times in a row, is left out. It is asked for its models after a pause
-    that doubles up to 15 seconds, and gets requests again once it answers. Its first proper answer ends the growth.
+    A server that is unreachable or fails five times in a row is taken out of use. It is probed after a delay that
+    doubles up to 15 seconds, and receives requests again once it responds. Its first successful response resets the
+    delay.
 
     Args:
-        servers: at least one.
-        wait_s: how long all may be gone before `lost` returns.
+        servers: at least one server.
+        wait_s: time for which all servers may be down before `lost` returns, in seconds.
     """
 
     def __init__(self, servers: Sequence[Server], wait_s: float) -> None:
         self.servers = tuple(servers)
         self._wait_s = wait_s
-        # At least one permit per idle connection of the servers that are up. Those of a server that went down are
-        # dropped when they are drawn.
+        # There is at least one permit per idle connection of the servers that are up. Permits of a server that went
+        # down are discarded when they are acquired.
         self._permits = asyncio.Semaphore(0)
         self._none_up = asyncio.Event()
         self._none_up.set()
@@ -149,17 +150,17 @@ class ServerPool:
 
     @property
     def capacity(self) -> int:
-        """How many requests can be under way at once while all servers are up."""
+        """Return the number of concurrent requests that are possible if all servers are up."""
         return sum(len(server.connections) for server in self.servers)
 
     def start(self) -> None:
-        """Look for the servers that are not up; does nothing for those that are being looked for."""
+        """Start probing the servers that are not up, except those that are already being probed."""
         for server in self.servers:
             if not server.up and server not in self._revivals:
                 self._revivals[server] = asyncio.create_task(self._revive(server))
 
     async def acquire(self) -> Lease:
-        """Wait for a connection to the server with the fewest requests in flight; `release` gives it back."""
+        """Wait for a connection to the server with the fewest requests in flight; return it with `release`."""
         while True:
             await self._permits.acquire()
             free = [server for server in self.servers if server.up and server.idle]
@@ -169,33 +170,34 @@ class ServerPool:
                 return Lease(server, server.idle.pop())
 
     def release(self, lease: Lease) -> None:
-        """Give a connection back."""
+        """Return a connection to the pool."""
         lease.server.idle.append(lease.connection)
         if lease.server.up:
             self._permits.release()
 
     def succeeded(self, server: Server) -> None:
-        """A server gave an answer that is not an error of its own."""
+        """Record that a server responded without an error of its own."""
         server.failures = 0
         server.pause = FIRST_PAUSE_S
 
     def failed(self, server: Server, trouble: str, *, unreachable: bool = False) -> None:
-        """A server failed to reply; it is left out when it cannot be reached or did so five times in a row."""
+        """Record that a server failed; take it out of use if it is unreachable or failed five times in a row."""
         server.trouble = trouble
         server.failures += 1
-        if server.up and (unreachable or server.failures >= _FAILURES_IN_A_ROW):
+        if server.up and (unreachable or server.failures >= _MAX_CONSECUTIVE_FAILURES):
             server.up = False
             server.pictures.clear()
             self._update()
-            hope = f"all wait up to {self._wait_s:g} s for one" if self._none_up.is_set() else "the others go on"
-            logger.warning("judge server %s is gone, %s: %s", server.url, hope, trouble)
+            all_down = self._none_up.is_set()
+            effect = f"waiting up to {self._wait_s:g} s for any server" if all_down else "continuing with the others"
+            logger.warning("judge server %s is down, %s: %s", server.url, effect, trouble)
             self.start()
 
     async def lost(self) -> FlexGymError:
-        """Wait until no server has been up for the set time, or all refuse for reasons that waiting does not mend.
+        """Wait until no server has been up for the configured time, or all servers report errors that cannot be fixed.
 
         Returns:
-            The error to be raised.
+            The error to raise.
         """
         while True:
             await self._none_up.wait()
@@ -242,13 +244,13 @@ class ServerPool:
     def _unavailable(self) -> JudgeUnavailableError:
         troubles = "; ".join(f"{server.url} ({server.trouble})" for server in self.servers)
         return JudgeUnavailableError(
-            f"no judge server answered within {self._wait_s:g} s: {troubles}. Start one (`flexgym judge serve`) and "
-            f"resume the run; wait_for_server_s sets how long a run waits."
+            f"no judge server responded within {self._wait_s:g} s: {troubles}. Start one (`flexgym judge serve`) and "
+            "resume the run; wait_for_server_s sets how long a run waits."
         )
 
 
 def describe(error: Exception) -> str:
-    """An error of the connection in one line."""
+    """Describe a connection error in one line."""
     return one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 

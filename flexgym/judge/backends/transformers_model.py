@@ -1,7 +1,7 @@
-"""A judge model in this process, run by transformers: the small default, with nothing to install or to start.
+"""Backend that runs a judge model in this process with transformers; the default, which needs no server.
 
-For the Qwen-VL kinds (Qwen2-VL to Qwen3.5, and with them UnifiedReward-Flex). Tokenizer and image processor are loaded
-by themselves, since the checkpoint's joint processor also wants a video processor, and that one needs torchvision.
+It supports Qwen-VL architectures (Qwen2-VL to Qwen3.5, including UnifiedReward-Flex). Tokenizer and image processor are
+loaded separately, since the checkpoint's joint processor also loads a video processor, which needs torchvision.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ Patches = tuple[torch.Tensor, torch.Tensor]
 
 
 class TransformersBackend:
-    """Chat with a vision-language model of the Qwen-VL kind, in batches, in this process.
+    """Chat with a Qwen-VL vision-language model in batches, in this process.
 
-    Weights are read from safetensors files only, and code that a checkpoint carries is never run. Sampling settings of
-    the checkpoint are ignored; its stop tokens count.
+    Weights are only read from safetensors files, and code in the checkpoint is never executed. The checkpoint's stop
+    tokens are used, but its sampling settings are ignored.
 
     Args:
         source: a checkpoint folder or a hub id.
-        device: by default the first GPU where there is one.
-        dtype: of the weights, such as ``"float32"``; ``"auto"`` is what the checkpoint was saved in.
-        batch_size: requests answered at once; by default what the checkpoint says, see
+        device: device of the model; by default the first GPU if there is one, otherwise the CPU.
+        dtype: data type of the weights, such as ``"float32"``; ``"auto"`` uses the checkpoint's.
+        batch_size: number of requests processed at once; by default the checkpoint's, see
             `flexgym.judge.sources.JudgeConfig`.
 
     Raises:
-        CheckpointError: the checkpoint is missing, half written, or of another kind.
-        UnknownNameError: no such dtype.
-        ConfigError: a batch size below 1.
+        CheckpointError: if the checkpoint is missing, incomplete, or of another architecture.
+        UnknownNameError: if there is no such dtype.
+        ConfigError: if the batch size is below 1.
     """
 
     def __init__(
@@ -73,22 +73,22 @@ class TransformersBackend:
         self._tokenizer, self._images, model = _load(source, dtype)
         self._model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
         self._stops = _stop_tokens(self._model, self._tokenizer)
-        # The whole of it, not only what is None: the checkpoint's sampling settings would fill every gap.
+        # Replace the whole configuration, since the checkpoint's sampling settings would fill in any unset value.
         self._model.generation_config = GenerationConfig(
             eos_token_id=sorted(self._stops), pad_token_id=self._tokenizer.pad_token_id
         )
         self._batch_size = batch_size
-        # Pairs of one group show the same pictures and ask in the same words again and again.
+        # Pairs of one group repeat the same images and the same text.
         self._patches = functools.lru_cache(maxsize=_PICTURES_KEPT)(self._preprocess)
         self._tokens = functools.lru_cache(maxsize=_TEXTS_KEPT)(self._tokenize)
         self._usage = Usage()
-        self._lock = Lock()  # the model keeps the positions of the batch that it is writing
+        self._lock = Lock()  # the model stores the positions of the batch that it is generating
 
     def complete(self, requests: Sequence[ChatRequest], decoding: Decoding) -> list[Reply | JudgeFailure]:
         """Answer every request, see `Backend.complete`.
 
         Raises:
-            ConfigError: for a JSON schema, which only vLLM and the servers can enforce.
+            ConfigError: if a JSON schema is given, which only the vllm and server backends can enforce.
         """
         if decoding.json_schema is not None:
             raise ConfigError(
@@ -101,11 +101,11 @@ class TransformersBackend:
         return outcomes
 
     def metrics(self) -> dict[str, float]:
-        """Counters of `Usage`, and ``pictures_encoded``: how often a picture was opened and cut into patches."""
+        """Return the counters of `Usage`, and ``pictures_encoded``: how many images were decoded into patches."""
         return {**self._usage.metrics(), "pictures_encoded": self._patches.cache_info().misses}
 
     def close(self) -> None:
-        """Let go of the weights; nothing can be asked afterwards. May be called twice."""
+        """Free the weights; the backend cannot be used afterwards. May be called repeatedly."""
         self._patches.cache_clear()
         self._model = None
 
@@ -128,11 +128,11 @@ class TransformersBackend:
     def _prompt(
         self, request: ChatRequest, patches: Mapping[str, Patches], decoding: Decoding
     ) -> list[int] | JudgeFailure:
-        """The tokens of a request, or why it cannot be asked."""
+        """Return the tokens of a request, or a failure if it cannot be processed."""
         tokens = self._tokens(request.text, len(request.pictures))
         config = self._model.config
         if tokens.count(config.image_token_id) != len(request.pictures):
-            return JudgeFailure("server_error", "the text of the request holds the model's own mark of a picture")
+            return JudgeFailure("server_error", "the text of the request contains the model's own image token")
         merged = self._images.merge_size**2
         lengths = [int(patches[picture.id][1].prod()) // merged for picture in request.pictures]
         prompt = _expand(tokens, config.image_token_id, lengths)
@@ -141,12 +141,12 @@ class TransformersBackend:
             return JudgeFailure(
                 "server_error",
                 f"a prompt of {len(prompt)} tokens and max_tokens={decoding.max_tokens} exceed the model's context of"
-                f" {context}: send smaller pictures or ask for a shorter reply",
+                f" {context}: send smaller images or lower max_tokens",
             )
         return prompt
 
     def _tokenize(self, text: str, num_pictures: int) -> list[int]:
-        """The conversation of a request as tokens, one for each picture."""
+        """Tokenize the conversation of a request, with one image token per image."""
         return self._tokenizer.apply_chat_template(
             user_message(text, [{"type": "image"}] * num_pictures),
             add_generation_prompt=True,
@@ -155,13 +155,13 @@ class TransformersBackend:
         )
 
     def _preprocess(self, picture: Picture) -> Patches:
-        """Patches ``[N, D]`` of a picture, and how many there are over time, height and width ``[3]``."""
+        """Return the patches ``[N, D]`` of an image and its grid of time, height and width ``[3]``."""
         batch = self._images(images=[open_picture(picture)], return_tensors="pt")
         return batch["pixel_values"], batch["image_grid_thw"][0]
 
     @torch.no_grad()
     def _encode(self, shown: Sequence[str], patches: Mapping[str, Patches]) -> dict[str, Any]:
-        """What the vision tower makes of pictures, by their ids in order; each is looked at once."""
+        """Run the vision tower on each distinct image once, and return its outputs in the order of ``shown``."""
         places = {picture: place for place, picture in enumerate(dict.fromkeys(shown))}
         pixels, grids = zip(*(patches[picture] for picture in places), strict=True)
         seen = self._model.get_image_features(
@@ -180,7 +180,7 @@ class TransformersBackend:
     def _generate(
         self, prompts: list[list[int]], pictures: Mapping[str, Any], decoding: Decoding
     ) -> list[tuple[list[int], FirstTokens]]:
-        """What the model writes after each prompt, with the first stop token; and its likeliest beginnings."""
+        """Generate a reply per prompt: its tokens up to the first stop token, and its most likely first tokens."""
         inputs = dict(self._tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt"))
         inputs["mm_token_type_ids"] = (inputs["input_ids"] == self._model.config.image_token_id).int()
         device = self._model.device
@@ -198,10 +198,10 @@ class TransformersBackend:
         )
         written = output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
         first = self._first_tokens(output.logits[0], decoding.top_logprobs) if output.logits else [()] * len(written)
-        return [(self._until_stop(row), told) for row, told in zip(written, first, strict=True)]
+        return [(self._until_stop(row), top) for row, top in zip(written, first, strict=True)]
 
     def _first_tokens(self, logits: torch.Tensor, count: int) -> list[FirstTokens]:
-        """The likeliest tokens and their log-probabilities by logits ``[B, V]``."""
+        """Return the ``count`` most likely tokens and their log-probabilities for logits ``[B, V]``."""
         best = logits.float().log_softmax(-1).topk(min(count, logits.shape[-1]))
         return [
             tuple((self._tokenizer.decode([token]), value) for token, value in zip(tokens, values, strict=True))
@@ -209,7 +209,7 @@ class TransformersBackend:
         ]
 
     def _until_stop(self, tokens: list[int]) -> list[int]:
-        """Without the padding behind the first stop token."""
+        """Remove the padding after the first stop token."""
         end = next((index for index, token in enumerate(tokens) if token in self._stops), len(tokens))
         return tokens[: end + 1]
 
@@ -226,15 +226,15 @@ class TransformersBackend:
 
 
 class SeededSampling(LogitsProcessor):
-    """Turns greedy decoding into sampling: the largest of logits plus Gumbel noise is a draw from their softmax.
+    """Turn greedy decoding into sampling by adding Gumbel noise: the largest noisy logit is a draw from the softmax.
 
-    Each row has a random generator of its own, so a reply depends neither on the requests beside it nor on the state
-    that the rest of the program draws from, and leaves that state alone.
+    Each row has its own random generator, so a reply depends neither on the other requests in the batch nor on the
+    global random state, which is left unchanged.
 
     Args:
-        rows: B, replies written at once.
-        decoding: temperature above 0, and the seed of every row.
-        device: where the logits are.
+        rows: batch size B.
+        decoding: temperature, above 0, and the seed of every row.
+        device: device of the logits.
     """
 
     def __init__(self, rows: int, decoding: Decoding, device: torch.device) -> None:
@@ -242,21 +242,21 @@ class SeededSampling(LogitsProcessor):
         self._generators = [torch.Generator(device).manual_seed(decoding.seed) for _ in range(rows)]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Noisy logits.
+        """Return the logits divided by the temperature, plus Gumbel noise.
 
         Args:
-            input_ids: not read.
+            input_ids: ignored.
             scores: logits ``[B, V]``.
 
         Returns:
-            Logits over the temperature, plus noise: ``[B, V]``.
+            Noisy logits ``[B, V]``.
         """
         noise = torch.stack([torch.empty_like(scores[0]).exponential_(generator=random) for random in self._generators])
         return scores / self._temperature - noise.log()
 
 
 def _load(source: str | Path, dtype: str | torch.dtype) -> tuple[Any, Any, Any]:
-    """Tokenizer, image processor and model."""
+    """Load tokenizer, image processor and model."""
     if isinstance(dtype, str) and dtype not in _DTYPES:
         raise unknown_name("dtype", dtype, _DTYPES)
     check_source(source)
@@ -274,24 +274,24 @@ def _load(source: str | Path, dtype: str | torch.dtype) -> tuple[Any, Any, Any]:
         ) from error
     if not hasattr(model.config, "image_token_id") or "image_grid_thw" not in images.model_input_names:
         raise CheckpointError(
-            f"expected a checkpoint of the Qwen-VL kind, such as qwen3_vl, got {model.config.model_type!r} in {source}:"
+            f"expected a Qwen-VL checkpoint, such as qwen3_vl, got {model.config.model_type!r} in {source}:"
             " serve it with vLLM and use the server backend"
         )
     if tokenizer.chat_template is None:
-        raise CheckpointError(f"{source} has no chat template: expected chat_template.jinja beside its tokenizer")
+        raise CheckpointError(f"{source} has no chat template: expected chat_template.jinja next to its tokenizer")
     return tokenizer, images, model
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """The tokens that end a reply, by the checkpoint's generation settings and by its tokenizer."""
+    """Return the tokens that end a reply according to the checkpoint's generation settings and tokenizer."""
     stops = model.generation_config.eos_token_id
     return {tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [stops])} - {None}
 
 
-def _expand(tokens: Sequence[int], place_holder: int, lengths: Sequence[int]) -> list[int]:
-    """Repeat the n-th place holder ``lengths[n]`` times."""
+def _expand(tokens: Sequence[int], placeholder: int, lengths: Sequence[int]) -> list[int]:
+    """Repeat the n-th placeholder ``lengths[n]`` times."""
     remaining = iter(lengths)
     expanded: list[int] = []
     for token in tokens:
-        expanded += [token] * (next(remaining) if token == place_holder else 1)
+        expanded += [token] * (next(remaining) if token == placeholder else 1)
     return expanded

@@ -1,4 +1,4 @@
-"""What a backend has used so far: counters, and the percentiles of its latest latencies."""
+"""Usage counters of a backend, and percentiles of its recent latencies."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens")
 
 
 class Usage:
-    """Counters over the life of a backend, and the latencies of its last 4,096 replies, in constant memory.
+    """Counters over the lifetime of a backend and latencies of its last 4,096 replies, in constant memory.
 
     Args:
-        names: counters of one's own, which start at 0 as the others do.
+        names: additional counters, initialized to 0.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
@@ -26,11 +26,11 @@ class Usage:
         self._latencies: deque[float] = deque(maxlen=_LATENCIES_KEPT)
 
     def add(self, name: str, amount: int = 1) -> None:
-        """Raise the counter ``name``, such as ``"retries"``, by ``amount``."""
+        """Increase the counter ``name``, such as ``"retries"``, by ``amount``."""
         self._totals[name] += amount
 
     def count(self, outcomes: Sequence[Reply | JudgeFailure]) -> None:
-        """Add what came back for some requests: tokens and seconds of replies, failures by kind."""
+        """Count the outcomes of requests: tokens and latency of replies, failures by kind."""
         for outcome in outcomes:
             self.add("requests")
             if isinstance(outcome, JudgeFailure):
@@ -42,6 +42,6 @@ class Usage:
             self._latencies.append(outcome.seconds)
 
     def metrics(self) -> dict[str, float]:
-        """All counters by name, and ``latency_p50`` and ``latency_p95`` in seconds (0 before the first reply)."""
+        """Return all counters by name, and ``latency_p50`` and ``latency_p95`` in seconds (0 without replies)."""
         p50, p95 = np.percentile(list(self._latencies) or [0.0], [50, 95])
         return {**self._totals, "latency_p50": float(p50), "latency_p95": float(p95)}

@@ -1,4 +1,4 @@
-"""A judge model in this process, run by vLLM's offline engine."""
+"""Backend that runs a judge model in this process with vLLM's offline engine."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ _COUNTERS = ("prefix_cache_queries", "prefix_cache_hits", "mm_cache_queries", "m
 
 
 class VLLMBackend:
-    """Chat with a vision-language model through vLLM, all requests of a call at once.
+    """Chat with a vision-language model through vLLM, with all requests of a call at once.
 
-    Prompts that begin alike are read once (prefix cache), and a picture is known by its id: however many requests show
-    it, it is preprocessed once as long as it stays in the cache. Sampling settings of the checkpoint are ignored.
+    Shared prompt prefixes are processed once (prefix cache). Images are identified by id, so each one is preprocessed
+    once as long as it stays in the cache. The checkpoint's sampling settings are ignored.
 
     Args:
         source: a checkpoint folder or a hub id.
-        gpu_memory_utilization: share of the GPU that vLLM takes.
-        max_model_len: longest prompt and reply together, in tokens; the checkpoint's own by default. Lower needs less
-            memory.
-        enforce_eager: start sooner and run slower.
-        share_gpu: sleep between calls, so that a policy on the same GPU has its memory meanwhile: the weights move to
-            main memory, and what was cached is forgotten.
-        max_pictures: most pictures in one request: 2 for images, twice the frames for videos; by default as many as the
-            checkpoint's `JudgeConfig` asks for.
-        dtype: of the weights; ``"auto"`` is what the checkpoint was saved in (float16 where that is float32).
-        engine: further arguments of `vllm.LLM`, such as ``tensor_parallel_size``. Pictures are encoded once per group
-            where the tokens of all of them fit into ``max_num_batched_tokens``.
+        gpu_memory_utilization: fraction of the GPU's memory that vLLM allocates.
+        max_model_len: maximum length of prompt and reply together, in tokens; the checkpoint's limit by default. A
+            lower value needs less memory.
+        enforce_eager: disable compilation and CUDA graphs, which starts faster but runs slower.
+        share_gpu: sleep between calls to free memory for a policy on the same GPU: weights are offloaded to host
+            memory, and caches are cleared.
+        max_pictures: maximum number of images per request: 2 for image pairs, twice the number of frames for videos;
+            by default the value given by the checkpoint's `JudgeConfig`.
+        dtype: data type of the weights; ``"auto"`` uses the checkpoint's (float16 if that is float32).
+        engine: additional arguments of `vllm.LLM`, such as ``tensor_parallel_size``. Images are encoded once per group
+            if the tokens of all of them fit into ``max_num_batched_tokens``.
 
     Raises:
-        ConfigError: vLLM is not installed, or no positive number of pictures.
-        CheckpointError: there is no such checkpoint.
+        ConfigError: if vLLM is not installed, or the number of images is below 1.
+        CheckpointError: if the checkpoint does not exist.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class VLLMBackend:
         return outcomes
 
     def metrics(self) -> dict[str, float]:
-        """Counters of `Usage`; ``prefix_cache_queries`` and ``prefix_cache_hits`` (tokens); ``pictures_encoded``."""
+        """Return counters of `Usage`, ``prefix_cache_queries`` and ``_hits`` (tokens), and ``pictures_encoded``."""
         counters = dict.fromkeys(_COUNTERS, 0)
         for metric in self._llm.get_metrics():
             name = metric.name.removeprefix("vllm:")
@@ -102,7 +102,7 @@ class VLLMBackend:
         return {**self._usage.metrics(), **counters, "pictures_encoded": pictures_encoded}
 
     def close(self) -> None:
-        """End the engine and give its memory back; nothing can be asked afterwards."""
+        """Shut down the engine and free its memory; the backend cannot be used afterwards."""
         self._llm.llm_engine.engine_core.shutdown()
         self._open.cache_clear()
 
@@ -111,7 +111,7 @@ class VLLMBackend:
         if not self._share_gpu:
             yield
             return
-        # What the policy's allocator holds without using it would not be there for the weights.
+        # Memory cached by the policy's allocator would not be available for the weights.
         torch.cuda.empty_cache()
         self._llm.wake_up()
         try:
@@ -136,14 +136,14 @@ class VLLMBackend:
                 asked.append(self._ask(request, sampling))
             outputs = iter(self._llm.wait_for_completion(use_tqdm=False))
         except BaseException:
-            # What is left in the queue would be taken for the replies of the next call.
+            # Abort queued requests, since their replies would be taken for those of the next call.
             names = [name for name in asked if isinstance(name, str)]
             self._llm.llm_engine.abort_request(names, internal=True)
             raise
         return [name if isinstance(name, JudgeFailure) else _outcome(next(outputs)) for name in asked]
 
     def _ask(self, request: ChatRequest, sampling: Any) -> str | JudgeFailure:
-        """Queue a request; the engine's name for it, or why it cannot be asked."""
+        """Queue a request and return the engine's id for it, or a failure if it is rejected."""
         pictures = [
             {"type": "image_pil", "image_pil": self._open(picture), "uuid": picture.id} for picture in request.pictures
         ]
@@ -174,22 +174,22 @@ def _outcome(output: Any) -> Reply | JudgeFailure:
 def _first_tokens(written: Any) -> tuple[tuple[str, float], ...]:
     if not written.logprobs:
         return ()
-    told = [(one.decoded_token, one.logprob) for one in written.logprobs[0].values()]
-    return tuple(sorted(told, key=lambda one: -one[1]))
+    candidates = [(one.decoded_token, one.logprob) for one in written.logprobs[0].values()]
+    return tuple(sorted(candidates, key=lambda one: -one[1]))
 
 
 def _import_vllm() -> ModuleType:
-    """The library, imported late: it is an extra, and importing it takes seconds."""
-    # vLLM reports its use to its makers unless it is asked not to.
+    """Import vLLM lazily, since it is an optional dependency and takes seconds to import."""
+    # vLLM sends usage statistics unless they are disabled.
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     try:
         import vllm
-        import vllm.exceptions
-        import vllm.sampling_params
+        import vllm.exceptions  # noqa: F401  (reached as vllm.exceptions)
+        import vllm.sampling_params  # noqa: F401  (reached as vllm.sampling_params)
     except ImportError as error:
         raise ConfigError(
-            f"the vllm backend needs vLLM, which cannot be imported here ({error}): pip install 'flexgym[vllm]'. Where"
-            " its versions of torch and transformers do not suit, serve the judge from an environment of its own"
+            f"the vllm backend needs vLLM, which cannot be imported here ({error}): pip install 'flexgym[vllm]'. If its"
+            " versions of torch and transformers conflict with yours, serve the judge from a separate environment"
             " (flexgym judge serve) and give the server's address instead"
         ) from error
     return vllm

@@ -1,4 +1,4 @@
-"""The data of reward-model training: three kinds of rows, reading them from disk, and making them from public sets."""
+"""Data for judge training: three kinds of rows, readers and writers for them, and converters from public data sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From pairs to conversations: the judge is trained on the very text and order of pictures that it is asked with."""
+"""Convert preference pairs to conversations with exactly the text and image order that the judge is queried with."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from flexgym.rm.data.schema import PICTURE, DPORow, Message, Part, PreferencePai
 
 @dataclass(frozen=True)
 class Question:
-    """How a judge is asked about a pair; the counterpart of `flexgym.judge.vision_judge.VisionJudge`.
+    """How a judge is queried about a pair; the training counterpart of `flexgym.judge.vision_judge.VisionJudge`.
 
     Attributes:
-        dialect: how the model is asked and how it answers.
-        template: the text below the pictures; the dialect's for images or videos when None.
-        num_frames: pictures per video; a shorter video gives one per frame.
+        dialect: prompt templates and reply format.
+        template: prompt template; None uses the dialect's for images or videos.
+        num_frames: number of frames shown per video; a shorter video shows all of its frames.
 
     Raises:
-        ConfigError: no positive number of frames.
+        ConfigError: if ``num_frames`` is below 1.
     """
 
     dialect: Dialect = FLEX
@@ -38,30 +38,30 @@ class Question:
             raise ConfigError(f"num_frames: expected at least 1, got {self.num_frames}")
 
     def ask(self, pair: PreferencePair) -> tuple[Message, tuple[Source, ...]]:
-        """The message to the judge, and its pictures.
+        """Build the message to the judge and the sources of its images.
 
         Args:
-            pair: of images, videos or frames.
+            pair: a pair of images, videos or frame lists.
 
         Raises:
-            RowError: a video file that cannot be read, whose frames have to be counted.
+            RowError: if a video file, whose frames must be counted, cannot be read.
         """
         first, second = (self._shown(pair, side) for side in (pair.first, pair.second))
         images = first + second
         template = self.template or self.dialect.template(pair.kind)
         text = template.fill(pair.prompt, pair.kind, (num_pictures(first), num_pictures(second)))
-        places = (PICTURE,) * num_pictures(images)
-        return Message(role="user", content=(*places, Part(type="text", text=text))), images
+        placeholders = (PICTURE,) * num_pictures(images)
+        return Message(role="user", content=(*placeholders, Part(type="text", text=text))), images
 
     def check_reply(self, reply: str) -> None:
-        """Refuse a reply that a judge's parser would refuse.
+        """Check that the dialect's parser accepts a reply.
 
         Raises:
-            RowError: of the kind ``invalid``.
+            RowError: of kind ``invalid``, if it does not.
         """
         outcome = self.dialect.parse(reply, "stop")
         if isinstance(outcome, JudgeFailure):
-            raise RowError("invalid", f"expected a reply that can be read, got {outcome.kind}: {outcome.detail}")
+            raise RowError("invalid", f"expected a reply that can be parsed, got {outcome.kind}: {outcome.detail}")
 
     def _shown(self, pair: PreferencePair, side: tuple[MediaFile, ...]) -> tuple[Source, ...]:
         if pair.kind == "video" and side[0].is_video:
@@ -71,19 +71,19 @@ class Question:
 
 
 def sft_row(pair: PreferencePair, reply: str | None = None, question: Question | None = None) -> SFTRow:
-    """A pair and what a judge shall say about it, as a conversation.
+    """Build a supervised fine-tuning row from a pair and the judge's desired reply.
 
     Args:
-        pair: in the order in which it was judged.
-        reply: the judgement; for a dialect that answers in one line, None takes that line from the pair's label.
-        question: how the judge is asked.
+        pair: the pair in the order in which it was judged.
+        reply: the desired reply; None derives it from the pair's label, for dialects with one-line answers.
+        question: how the judge is queried.
 
     Raises:
-        RowError: a reply that cannot be read, a tie without a reply, or a video that cannot be read.
-        ConfigError: no reply, for a dialect in which a label alone makes none.
+        RowError: if the reply cannot be parsed, the pair is a tie without a reply, or a video cannot be read.
+        ConfigError: if there is no reply and the dialect cannot derive one from a label.
     """
     question = question or Question()
-    reply = _line(pair, question.dialect) if reply is None else reply
+    reply = _reply_from_label(pair, question.dialect) if reply is None else reply
     question.check_reply(reply)
     message, images = question.ask(pair)
     answer = Message(role="assistant", content=(Part(type="text", text=reply),))
@@ -93,17 +93,17 @@ def sft_row(pair: PreferencePair, reply: str | None = None, question: Question |
 def dpo_row(
     pair: PreferencePair, chosen: str, rejected: str, *, rule: str | None = None, question: Question | None = None
 ) -> DPORow:
-    """A pair and two judgements of it, as a row for direct preference optimisation.
+    """Build a row for direct preference optimization (DPO) from a pair and two replies about it.
 
     Args:
-        pair: in the order in which both were made.
-        chosen: the better judgement, which must be one that can be read.
-        rejected: the worse one, of any form.
-        rule: why the better one is better.
-        question: how the judge is asked.
+        pair: the pair in the order in which it was judged for both replies.
+        chosen: the better reply, which must be parseable.
+        rejected: the worse reply, in any form.
+        rule: why the chosen reply is better.
+        question: how the judge is queried.
 
     Raises:
-        RowError: ``chosen`` cannot be read, or a video cannot.
+        RowError: if ``chosen`` cannot be parsed, or a video cannot be read.
     """
     question = question or Question()
     question.check_reply(chosen)
@@ -112,17 +112,17 @@ def dpo_row(
 
 
 def as_chat(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
-    """Messages in the form that TRL's trainers and chat templates read."""
+    """Convert messages to the format that TRL's trainers and chat templates accept."""
     return [message.model_dump(mode="json", exclude_none=True) for message in messages]
 
 
-def _line(pair: PreferencePair, dialect: Dialect) -> str:
+def _reply_from_label(pair: PreferencePair, dialect: Dialect) -> str:
     if dialect != THINK:
         raise ConfigError(
-            "sft_row: expected the judge's reply; the label of a pair makes one in the dialect THINK alone"
+            "sft_row: expected the judge's reply; only the dialect THINK can derive one from the pair's label"
         )
     if pair.winner is None:
-        raise RowError("invalid", "expected a pair with a winner, got a tie, which a judge has no words for")
+        raise RowError("invalid", "expected a pair with a winner, got a tie, for which the judge has no reply")
     return f"<answer>{pair.kind.capitalize()} {pair.winner + 1} is better</answer>"
 
 

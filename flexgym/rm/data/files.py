@@ -1,4 +1,4 @@
-"""The media that rows name: images, videos, frames of videos, as files or as bytes in the row itself."""
+"""Media that rows refer to: images, videos and video frames, as files or as bytes embedded in the row."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from pydantic_core import PydanticCustomError
 from flexgym.judge.inputs import VIDEO_SUFFIXES
 
 MAX_PICTURES = 64
-"""Of one row: what both candidates of a pair show, a video's frames counted one by one."""
+"""Maximum number of images per row, over both candidates of a pair, counting every video frame."""
 
 MAX_FILE_BYTES = 512 * 2**20
-"""Of one media file."""
+"""Maximum size of one media file, in bytes."""
 
 _MAX_PATH = 4096
-# How files begin, and the ending that says so. The brand of an MP4 stands behind four bytes of length.
+# Offset of a signature in a file, the signature, and its extension. The brand of an MP4 follows a 4-byte size.
 _SIGNATURES = (
     (0, b"\xff\xd8\xff", ".jpg"),
     (0, b"\x89PNG\r\n\x1a\n", ".png"),
@@ -42,20 +42,20 @@ _SIGNATURES = (
 
 
 class RowPart(BaseModel):
-    """What rows and their parts share: frozen, unknown keys dropped."""
+    """Base class of rows and their parts: frozen, ignores unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class MediaFile(RowPart):
-    """An image or video file, by its path or by its bytes.
+    """An image or video file, given by its path or by its bytes.
 
-    In JSON it is its path, such as ``"images/7.jpg"``. In Parquet it can also be a struct with the keys ``bytes`` and
-    ``path``, as Hugging Face's datasets write images; where there are bytes, the path is a mere name.
+    In JSON it is a path, such as ``"images/7.jpg"``. In Parquet it can also be a struct with the keys ``bytes`` and
+    ``path``, as written by Hugging Face datasets; if there are bytes, the path is only a name.
 
     Attributes:
-        path: of the file.
-        data: the file itself, where the row holds it.
+        path: path of the file.
+        data: content of the file, if it is embedded in the row.
     """
 
     path: Annotated[str, Field(max_length=_MAX_PATH)] | None = None
@@ -72,12 +72,12 @@ class MediaFile(RowPart):
             return {"path": value.get("path"), "data": value["bytes"]}
         if isinstance(value, dict | MediaFile):
             return value
-        raise PydanticCustomError("media_type", "expected the path of a file, or its bytes")
+        raise PydanticCustomError("media_type", "expected the path of a file or its bytes")
 
     @model_validator(mode="after")
     def _names_a_file(self) -> Self:
         if self.data is None and not self.path:
-            raise PydanticCustomError("media", "expected the path of a file, or its bytes, and found neither")
+            raise PydanticCustomError("media", "expected the path of a file or its bytes, got neither")
         if self.path and any(ord(letter) < 32 for letter in self.path):
             raise PydanticCustomError("media", "expected a path without control characters")
         return self
@@ -88,18 +88,18 @@ class MediaFile(RowPart):
 
     @property
     def suffix(self) -> str:
-        """The ending that says what the file is, in lower case; what the bytes say counts more than the path."""
-        found = next((end for at, mark, end in _SIGNATURES if self.data and self.data[at:].startswith(mark)), None)
-        return found or PurePath(self.path or "").suffix.lower()
+        """Return the extension of the file in lower case, determined by its content if embedded, else by its path."""
+        known = next((end for at, mark, end in _SIGNATURES if self.data and self.data[at:].startswith(mark)), None)
+        return known or PurePath(self.path or "").suffix.lower()
 
     @property
     def is_video(self) -> bool:
-        """Whether it is a video by its ending; anything else is opened as an image."""
+        """Return True if the extension is that of a video; any other file is opened as an image."""
         return self.suffix in VIDEO_SUFFIXES
 
     @property
     def identity(self) -> str:
-        """A name that stays the same where data are moved as a whole: of the bytes, or the last part of the path."""
+        """Return a name that survives moving the data: the hash of embedded bytes, or the last part of the path."""
         if self.data is not None:
             return hashlib.sha256(self.data).hexdigest()
         return PurePath(self.path or "").name
@@ -109,11 +109,11 @@ class MediaFile(RowPart):
 
 
 class Clip(RowPart):
-    """A video file that is shown as uniformly spaced frames; in JSON ``{"video": "a.mp4", "num_frames": 8}``.
+    """A video file shown as uniformly spaced frames; in JSON ``{"video": "a.mp4", "num_frames": 8}``.
 
     Attributes:
         video: the file.
-        num_frames: pictures that it is shown as, exactly.
+        num_frames: exact number of frames to show.
     """
 
     video: MediaFile
@@ -122,16 +122,16 @@ class Clip(RowPart):
     @model_validator(mode="after")
     def _is_a_video(self) -> Self:
         if not self.video.is_video:
-            raise PydanticCustomError("media", "expected a video file, of which frames can be taken")
+            raise PydanticCustomError("media", "expected a video file to take frames from")
         return self
 
 
 Source = MediaFile | Clip
-"""What pictures of a message come from: a file gives one, a clip several."""
+"""Source of the images of a message: a file provides one image, a clip several."""
 
 
 def num_pictures(images: tuple[Source, ...]) -> int:
-    """How many pictures these give in all."""
+    """Count the images that all sources provide."""
     return sum(source.num_frames if isinstance(source, Clip) else 1 for source in images)
 
 
@@ -143,10 +143,10 @@ def _form(value: Any) -> str:
 def _checked(images: tuple[Source, ...]) -> tuple[Source, ...]:
     if any(isinstance(source, MediaFile) and source.is_video for source in images):
         raise PydanticCustomError(
-            "media", 'expected pictures, found a video: write {"video": path, "num_frames": 8}, or list its frames'
+            "media", 'expected images, got a video: write {"video": path, "num_frames": 8}, or list its frames'
         )
     if num_pictures(images) > MAX_PICTURES:
-        raise PydanticCustomError("too_long", f"expected at most {MAX_PICTURES} pictures")
+        raise PydanticCustomError("too_long", f"expected at most {MAX_PICTURES} images")
     return images
 
 
@@ -155,4 +155,4 @@ Images = Annotated[
     Field(min_length=1, max_length=MAX_PICTURES),
     AfterValidator(_checked),
 ]
-"""The pictures of a message, in the order of their placeholders."""
+"""Images of a message, in the order of their placeholders."""

@@ -1,4 +1,4 @@
-"""Rows by number, for training: where each begins is in memory, the rows are not."""
+"""Random access to rows for training: keep only the positions of rows in memory, and read rows on demand."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from flexgym.rm.data.raw import MAX_LINE, RawRow, data_files, open_parquet, pars
 from flexgym.rm.data.reading import AnyRow, ReadOptions, RowStream, build_row, media_folder, raw_values
 
 MAX_GROUP_BYTES = 2**30
-"""Of a row group of Parquet, unpacked: reading one row takes reading its group."""
+"""Maximum uncompressed size of a Parquet row group in bytes, since reading one row requires reading its whole group."""
 
 _GROUPS_KEPT = 2
 _VERSION = 1
 
 
 class IndexedRows(Generic[AnyRow]):
-    """The good rows of data files, by number.
+    """Valid rows of data files with random access by index.
 
-    Use `IndexedRows.open`. It can be pickled and sent to other processes that see the same files; rows are read from
-    the files when they are asked for, by any number of processes at once. Parquet is read by row group, and the last
-    two are kept, so files with large groups of embedded images are slow in random order: `write_rows` makes JSON Lines
-    of them, with image files that `MediaStore` keeps.
+    Create it with `IndexedRows.open`. It can be pickled and sent to other processes that see the same files. Rows are
+    read from the files on access, by any number of processes concurrently. Parquet is read by row group, and the last
+    two groups are cached, so files with large groups of embedded images are slow in random order; `write_rows` converts
+    them to JSON Lines, with image files stored by `MediaStore`.
 
     Attributes:
         files: the data files.
-        schema: which kind of rows.
-        options: how they are read.
-        lengths: int64 ``[N]``, what ``measure`` said of each row; zeros without it.
-        report: what was found when the files were read through.
+        schema: class of the rows.
+        options: how rows are read.
+        lengths: int64 ``[N]``, length of each row according to ``measure``, or zeros.
+        report: counts of good and bad rows from the indexing pass.
     """
 
     def __init__(
@@ -71,19 +71,19 @@ class IndexedRows(Generic[AnyRow]):
         saved: Path | None = None,
         saved_for: str = "",
     ) -> Self:
-        """Read the files through once: check every row and note where it begins.
+        """Read the files once to validate every row and record its position.
 
         Args:
-            paths: JSON Lines or Parquet.
+            paths: JSON Lines or Parquet files.
             schema: `PreferencePair`, `SFTRow` or `DPORow`.
-            options: how rows are read and what becomes of bad ones.
-            measure: the length of a row in any unit; may raise a `RowError` to refuse it.
-            saved: a file that takes the index. Where it holds one of the same files (by size and time of change) and
-                settings, that one is taken and nothing is read.
-            saved_for: what the index depends on beside them, such as a name of ``measure`` and its settings.
+            options: how rows are read, and how bad rows are handled.
+            measure: function that returns the length of a row in any unit; may raise `RowError` to reject it.
+            saved: cache file of the index. If it holds an index of the same files (by size and modification time) and
+                the same settings, that index is used and no data is read.
+            saved_for: further dependencies of the index, such as the name of ``measure`` and its settings.
 
         Raises:
-            DataError: a file is missing or broken as a whole, too many rows are bad, or none is good.
+            DataError: if a file is missing or unreadable, too many rows are bad, or none is good.
         """
         stream = RowStream(data_files(paths), schema, options or ReadOptions(), measure=measure)
         mark = _fingerprint(stream, saved_for)
@@ -99,14 +99,14 @@ class IndexedRows(Generic[AnyRow]):
         return len(self._offsets)
 
     def __getitem__(self, index: int) -> AnyRow:
-        """A row, its media with absolute paths.
+        """Read a row, with absolute paths of its media.
 
         Args:
-            index: 0 to N - 1, or from -N to count from the end.
+            index: 0 to N - 1, or -N to -1 to count from the end.
 
         Raises:
-            IndexError: there is no such row.
-            DataError: the files have changed since they were read through.
+            IndexError: if there is no such row.
+            DataError: if the files have changed since they were indexed.
         """
         number = range(len(self))[operator.index(index)]
         path = self.files[self._file_numbers[number]]
@@ -116,8 +116,8 @@ class IndexedRows(Generic[AnyRow]):
             return build_row(self.schema, raw_values(raw), media_folder(path, self.options), check="none")
         except (RowError, OSError) as error:
             raise DataError(
-                f"{path}: row {number} was good when the file was read through, and is not any more: {error}. Start"
-                " again with the file as it is"
+                f"{path}: row {number} was valid when the file was indexed, but no longer is: {error}. The file has"
+                " changed; start again to index it"
             ) from None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class IndexedRows(Generic[AnyRow]):
     def _raw(self, path: Path, file: int, offset: int) -> RawRow:
         if path.suffix.lower() == ".parquet":
             return RawRow(Place(path, offset + 1, "row"), offset, self._parquet_row(path, file, offset))
-        # Opened anew each time: processes that were forked would share a place in the file.
+        # Open the file on each access, since forked processes would share a file position.
         with path.open("rb") as lines:
             lines.seek(offset)
             return parse_line(lines.readline(MAX_LINE + 1), Place(path, 0), offset)
@@ -151,7 +151,7 @@ def _read_through(stream: RowStream[Any]) -> tuple[DataReport, _Arrays]:
     pages: dict[str, list[NDArray[Any]]] = {name: [] for name in columns}
     page: list[tuple[int, int, int]] = []
 
-    def turn() -> None:
+    def flush() -> None:
         for (name, kind), values in zip(columns.items(), zip(*page, strict=True), strict=True):
             pages[name].append(np.array(values, kind))
         page.clear()
@@ -159,14 +159,14 @@ def _read_through(stream: RowStream[Any]) -> tuple[DataReport, _Arrays]:
     for placed in stream.placed():
         page.append((placed.file, placed.offset, placed.length))
         if len(page) == 65_536:  # tuples take ten times the memory of arrays
-            turn()
+            flush()
     if page:
-        turn()
+        flush()
     return stream.report, {name: np.concatenate(parts) for name, parts in pages.items()}
 
 
 def _read_group(path: Path, number: int, columns: set[str]) -> tuple[int, Any]:
-    """The row group that holds a row, and the number of its first row."""
+    """Read the row group that contains a row, and return it with the index of its first row."""
     with open_parquet(path) as file:
         start = 0
         for group in range(file.metadata.num_row_groups):
@@ -175,12 +175,12 @@ def _read_group(path: Path, number: int, columns: set[str]) -> tuple[int, Any]:
                 if about.total_byte_size > MAX_GROUP_BYTES:
                     raise DataError(
                         f"{path}: row group {group} takes {about.total_byte_size} bytes, expected at most"
-                        f" {MAX_GROUP_BYTES} for reading in any order: write smaller groups, or JSON Lines with files"
-                        " for images"
+                        f" {MAX_GROUP_BYTES} for random access: write smaller groups, or JSON Lines with separate image"
+                        " files"
                     )
                 return start, file.read_row_group(group, columns=wanted_columns(file, columns), use_threads=False)
             start += about.num_rows
-    raise RowError("missing_key", f"there are {start} rows")
+    raise RowError("missing_key", f"the file has only {start} rows")
 
 
 def _row_of(group: Any, number: int) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def _row_of(group: Any, number: int) -> dict[str, Any]:
 
 
 def _fingerprint(stream: RowStream[Any], saved_for: str) -> str:
-    """Changes where a data file or a setting does that decides which rows are good."""
+    """Hash the state of the data files and all settings that decide which rows are good."""
     files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in stream.files]
     options = asdict(stream.options)
     options["bad"].pop("rejects")
@@ -207,7 +207,7 @@ def _save(path: Path, mark: str, found: tuple[DataReport, _Arrays]) -> None:
 
 
 def _load(path: Path, mark: str) -> tuple[DataReport, _Arrays] | None:
-    """The saved index; None where there is none, or one of other files or settings."""
+    """Load a saved index; None if there is none, or if it belongs to other files or settings."""
     try:
         with np.load(path, allow_pickle=False) as file:
             about = json.loads(file["about"].tobytes())

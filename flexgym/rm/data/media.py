@@ -1,4 +1,4 @@
-"""From the media that a row names to pictures: where a file may lie, whether it is whole, and its pixels."""
+"""Load the media of rows: resolve paths, check files, and decode them to images."""
 
 from __future__ import annotations
 
@@ -6,62 +6,65 @@ import contextlib
 import io
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from flexgym.core.errors import ConfigError
-from flexgym.judge.inputs import MAX_PIXELS, Inputs, encode_sample, read_video
+from flexgym.core.images import ImageFault, ImageReader, Pixels
+from flexgym.judge.inputs import Inputs, encode_sample, read_video
 from flexgym.rm.data.files import MAX_FILE_BYTES, Clip, MediaFile, Source
 from flexgym.rm.data.problems import RowError
 
 MAX_ASPECT = 100
-"""Longest side of a picture by its shortest; the processors of Qwen-VL fail at 200."""
+"""Maximum aspect ratio of an image; the Qwen-VL processors fail at 200."""
 
-_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
-# For checking, a JPEG is decoded to an eighth of its size: all of its data are read, and little is computed.
-_DRAFT = (1, 1)
-
-Pixels = NDArray[np.uint8]
+_KINDS: Mapping[ImageFault, str] = {
+    "missing": "missing_file",
+    "too_large": "too_large",
+    "unreadable": "unreadable_media",
+}
+_IMAGES = ImageReader(
+    error=lambda fault, message: RowError(_KINDS[fault], message), max_bytes=MAX_FILE_BYTES, max_aspect=MAX_ASPECT
+)
 
 
 @dataclass(frozen=True)
 class Folder:
-    """Where the files of rows are looked for, and where they may lie.
+    """Folder of media files, with a root that files must not leave.
 
     Attributes:
-        base: what relative paths start from.
-        root: files outside of it are refused, wherever ``..``, an absolute path or a link leads. It is resolved.
+        base: folder that relative paths start from.
+        root: resolved folder that all files must be in, after following ``..``, absolute paths and links.
     """
 
     base: Path
     root: Path
 
     def locate(self, file: MediaFile) -> MediaFile:
-        """The file with its absolute path, links followed; one that is embedded stays as it is.
+        """Return the file with its absolute path, links resolved; an embedded file is returned unchanged.
 
         Raises:
-            RowError: of kind ``outside_root``, or ``missing_file`` for an address in the web.
+            RowError: of kind ``outside_root``, or ``missing_file`` for a URL.
         """
         if file.data is not None:
             return file
         path = file.path or ""
         if path.startswith(("http://", "https://", "s3://", "hf://")):
-            raise RowError("missing_file", f"{path!r} is an address: download the file and give its path")
+            raise RowError("missing_file", f"{path!r} is a URL: download the file and give its path")
         place = Path(os.path.realpath(self.base / path))
         if not place.is_relative_to(self.root):
             raise RowError(
                 "outside_root",
-                f"{path!r} leads to {place}, outside of {self.root}; name a folder that holds all media as root",
+                f"{path!r} leads to {place}, which is outside of {self.root}: set root to a folder with all media",
             )
         return MediaFile(path=str(place))
 
     def find(self, file: MediaFile) -> MediaFile:
-        """The same for a file that must be there.
+        """Locate a file that must exist, and return it with its absolute path.
 
         Raises:
             RowError: of kind ``outside_root``, ``missing_file`` or ``too_large``.
@@ -81,31 +84,30 @@ class Folder:
 
 
 def load_picture(file: MediaFile) -> Image.Image:
-    """An image with its pixels, turned upright, in RGB; transparency is dropped.
+    """Load an image in RGB, rotated according to its EXIF data and without transparency.
 
     Args:
-        file: PNG, JPEG, WebP or BMP of at most 2^26 pixels.
+        file: PNG, JPEG, WebP or BMP with at most 2^26 pixels.
 
     Raises:
-        RowError: it is missing, damaged, cut short, too large, or of another kind.
+        RowError: if it is missing, damaged, truncated, too large, or has another format.
     """
-    with _opened(file) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
+    return _IMAGES.load(_source(file), str(file))
 
 
 def load_pictures(images: Sequence[Source], inputs: Inputs | None = None) -> list[Image.Image]:
-    """The pictures of a row in the order of their places.
+    """Load the images of a row in the order of their placeholders.
 
     Args:
         images: files and clips of the row.
-        inputs: how the judge's samples are turned into pictures; the pixels are then the very ones that a judge gets,
-            reduced in size and encoded on the way. None leaves pictures as they are in their files.
+        inputs: how the judge's samples are converted to model inputs. The images are then resized and encoded in the
+            same way, so their pixels equal those that a judge receives. None keeps images as they are in their files.
 
     Returns:
-        RGB images; a clip gives as many as it says.
+        RGB images; a clip provides as many as its ``num_frames``.
 
     Raises:
-        RowError: see `load_picture`; also a video with fewer frames than its clip promises.
+        RowError: see `load_picture`; also if a video has fewer frames than its clip requires.
     """
     pictures = [picture for source in images for picture in _load(source)]
     if inputs is None:
@@ -114,17 +116,17 @@ def load_pictures(images: Sequence[Source], inputs: Inputs | None = None) -> lis
 
 
 def load_frames(video: MediaFile, num_frames: int) -> Pixels:
-    """Uniformly spaced frames of a video.
+    """Load uniformly spaced frames of a video.
 
     Args:
         video: AVI, GIF, Matroska, MP4, QuickTime or WebM.
-        num_frames: wanted; a shorter video gives all that it has.
+        num_frames: number of frames; a shorter video gives all of its frames.
 
     Returns:
         uint8 ``[F, H, W, 3]`` with F at most ``num_frames``.
 
     Raises:
-        RowError: it is missing, damaged, too large, or of another kind.
+        RowError: if it is missing, damaged, too large, or has another format.
     """
     with _as_path(video) as path:
         try:
@@ -134,7 +136,7 @@ def load_frames(video: MediaFile, num_frames: int) -> Pixels:
 
 
 def check_source(source: Source) -> None:
-    """Read a file from its begin to its end, as far as it takes to know that it is whole.
+    """Read a media file to its end to verify that it is complete.
 
     Raises:
         RowError: see `load_pictures`.
@@ -144,13 +146,11 @@ def check_source(source: Source) -> None:
     elif source.is_video:
         load_frames(source, 1)
     else:
-        with _opened(source) as image:
-            image.draft("RGB", _DRAFT)
-            image.load()
+        _IMAGES.check(_source(source), str(source))
 
 
 def _size(path: Path) -> int | None:
-    """Bytes of a file; None where there is none, or something else than a file."""
+    """Return the size of a file in bytes; None if it does not exist or is not a regular file."""
     return path.stat().st_size if path.is_file() else None
 
 
@@ -164,9 +164,13 @@ def _load_clip(clip: Clip) -> Pixels:
     frames = load_frames(clip.video, clip.num_frames)
     if len(frames) < clip.num_frames:
         raise RowError(
-            "unreadable_media", f"{clip.video}: expected at least {clip.num_frames} frames, found {len(frames)}"
+            "unreadable_media", f"{clip.video}: expected at least {clip.num_frames} frames, got {len(frames)}"
         )
     return frames
+
+
+def _source(file: MediaFile) -> str | bytes:
+    return (file.path or "") if file.data is None else file.data
 
 
 def _as_judged(picture: Image.Image, inputs: Inputs) -> Image.Image:
@@ -176,34 +180,8 @@ def _as_judged(picture: Image.Image, inputs: Inputs) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _opened(file: MediaFile) -> Iterator[Image.Image]:
-    """An image whose pixels are not read yet; whatever goes wrong with it inside is reported as its problem."""
-    try:
-        with Image.open(file.path if file.data is None else io.BytesIO(file.data), formats=_FORMATS) as image:  # type: ignore[arg-type]
-            _check_size(file, *image.size)
-            yield image
-    except RowError:
-        raise
-    except FileNotFoundError:
-        raise RowError("missing_file", f"there is no file {file}") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        # Pillow reports broken files by all of these.
-        raise _unreadable(file, f"cannot be read as an image: {error}") from None
-
-
-def _check_size(file: MediaFile, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise RowError("too_large", f"{file}: expected at most {MAX_PIXELS} pixels, got {width} x {height}")
-    if max(width, height) > MAX_ASPECT * max(min(width, height), 1):
-        raise RowError(
-            "too_large",
-            f"{file}: expected sides that differ by a factor of {MAX_ASPECT} at most, got {width} x {height}",
-        )
-
-
-@contextlib.contextmanager
 def _as_path(file: MediaFile) -> Iterator[Path]:
-    """A path under which a file can be opened; an embedded one is written to a temporary folder."""
+    """Yield a path to a file; an embedded file is written to a temporary folder."""
     if file.data is None:
         yield Path(file.path or "")
         return

@@ -1,4 +1,4 @@
-"""What can be wrong with a row, how it is counted and set aside, and when there is too much of it."""
+"""Problems of rows: kinds of errors, counts, the rejects file, and the limit on the share of bad rows."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from flexgym.core.errors import ConfigError, FlexGymError
 from flexgym.core.files import temporary_sibling
 
 KINDS = {
-    "not_json": "the line is no JSON object in UTF-8",
-    "too_long": "the row, or a text or list in it, is longer than any honest one",
-    "wrong_type": "a value has another type than its key asks for",
-    "missing_key": "a key is not there",
-    "one_side": "a pair has one candidate only",
+    "not_json": "the line is not a JSON object in UTF-8",
+    "too_long": "the row, or a text or list in it, exceeds its maximum length",
+    "wrong_type": "a value has the wrong type for its key",
+    "missing_key": "a required key is missing",
+    "one_side": "a pair has only one candidate",
     "invalid": "the values break a rule of the schema",
-    "outside_root": "a file is named that lies outside of the folder that media may come from",
-    "missing_file": "an image or video file is not there",
-    "unreadable_media": "an image or video is damaged, cut short, or of another format",
-    "too_large": "an image or video is larger than the bounds",
+    "outside_root": "a media file is outside of the root folder",
+    "missing_file": "an image or video file does not exist",
+    "unreadable_media": "an image or video is damaged, truncated, or has an unsupported format",
+    "too_large": "an image or video exceeds its maximum size",
 }
-"""The kinds of problems, and what each one means; whoever reads rows may add kinds of their own."""
+"""Kinds of problems and their meaning. Code that reads rows may define additional kinds."""
 
 _RAW_CHARACTERS = 2000
 _EXAMPLES = 3
@@ -37,18 +37,18 @@ _INPUT_CHARACTERS = 80
 
 
 class DataError(FlexGymError, ValueError):
-    """Data files cannot be used: one is missing or broken as a whole, or too many of their rows are bad."""
+    """Raised if data files cannot be used: one is missing or unreadable, or too many rows are bad."""
 
 
 class RowError(FlexGymError, ValueError):
-    """A row cannot be used. Readers count it and go on.
+    """Raised if a row cannot be used. Readers count it and continue with the next row.
 
     Args:
-        kind: one of `KINDS`, or a kind of the caller's own.
-        reason: what was expected and what came.
+        kind: one of `KINDS`, or a kind defined by the caller.
+        reason: what was expected and what was found.
 
     Attributes:
-        kind: as given.
+        kind: kind of the problem.
     """
 
     def __init__(self, kind: str, reason: str) -> None:
@@ -58,11 +58,11 @@ class RowError(FlexGymError, ValueError):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a row stands.
+    """Location of a row in a file.
 
     Attributes:
         file: the data file.
-        number: line of a JSON Lines file, row of any other, counted from 1.
+        number: line of a JSON Lines file or row of another file, counted from 1.
         word: ``"line"`` or ``"row"``.
     """
 
@@ -76,14 +76,14 @@ class Place:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What was found in data files.
+    """Counts of good and bad rows in data files.
 
     Attributes:
-        good: rows that can be used.
+        good: number of valid rows.
         bad: number of bad rows by kind.
-        skipped: rows that a format leaves out on purpose, by reason, such as ``unlabelled``.
-        examples: place and reason of the first few bad rows.
-        rejects: the file in which the bad rows were set aside.
+        skipped: number of rows that a format omits on purpose, by reason, such as ``unlabelled``.
+        examples: location and reason of the first few bad rows.
+        rejects: file that the bad rows were written to.
     """
 
     good: int = 0
@@ -94,36 +94,36 @@ class DataReport:
 
     @property
     def num_bad(self) -> int:
-        """Bad rows of every kind."""
+        """Return the total number of bad rows."""
         return sum(self.bad.values())
 
     @property
     def bad_share(self) -> float:
-        """Bad rows of all that should be usable, 0 to 1; 0 where there is no row."""
+        """Return the share of bad rows among all that should be valid, 0 to 1; 0 if there are none."""
         return self.num_bad / max(self.good + self.num_bad, 1)
 
     def describe(self) -> str:
-        """One line, such as ``rows: 1,200 good, 3 bad (2 missing_file, 1 not_json)``."""
+        """Return a one-line summary, such as ``rows: 1,200 good, 3 bad (2 missing_file, 1 not_json)``."""
         text = f"rows: {self.good:,} good, {self.num_bad:,} bad"
         if self.num_bad:
             text += f" ({_counted(self.bad)})"
         if self.skipped:
-            text += f"; left out: {_counted(self.skipped)}"
+            text += f"; skipped: {_counted(self.skipped)}"
         return text
 
 
 @dataclass(frozen=True)
 class BadRows:
-    """What becomes of bad rows.
+    """How bad rows are handled.
 
     Attributes:
-        max_share: reading stops where more than this share of the rows is bad, 0 to 1.
-        min_rows: no sooner than after so many rows.
-        rejects: a JSON Lines file that takes them, with their place and the reason; None only counts them. Every pass
-            over the data writes it anew, and puts it there when it ends, for whatever reason.
+        max_share: share of bad rows above which reading stops, 0 to 1.
+        min_rows: number of rows after which the share is first checked.
+        rejects: JSON Lines file for bad rows with their location and the reason; None only counts them. Every pass over
+            the data rewrites it and saves it when the pass ends, for whatever reason.
 
     Raises:
-        ConfigError: a share outside of 0 to 1, or no positive number of rows.
+        ConfigError: if the share is not in ``[0, 1]``, or the number of rows is below 1.
     """
 
     max_share: float = 0.05
@@ -138,11 +138,11 @@ class BadRows:
 
 
 class Tally:
-    """Counts the rows of one pass, sets bad ones aside, and stops where there are too many.
+    """Count the rows of one pass, write bad rows to the rejects file, and raise an error if there are too many.
 
     Args:
-        rule: what becomes of bad rows.
-        what: is read, for messages.
+        rule: how bad rows are handled.
+        what: name of the data, used in messages.
     """
 
     def __init__(self, rule: BadRows, what: str) -> None:
@@ -159,7 +159,7 @@ class Tally:
         if self._rule.rejects is not None:
             rejects = Path(self._rule.rejects)
             rejects.parent.mkdir(parents=True, exist_ok=True)
-            # Several processes may read the same data: none of them shall write into another's file.
+            # Write to a temporary file, since several processes may read the same data at once.
             self._temporary = temporary_sibling(rejects)
             self._file = self._temporary.open("x", encoding="utf-8", errors="replace")
         return self
@@ -174,28 +174,28 @@ class Tally:
 
     @property
     def report(self) -> DataReport:
-        """The counts so far."""
+        """Return the counts so far."""
         rejects = None if self._rule.rejects is None else Path(self._rule.rejects)
         return DataReport(self._good, dict(self._bad), dict(self._skipped), tuple(self._examples), rejects)
 
     def add_good(self) -> None:
-        """Count a row that can be used."""
+        """Count a valid row."""
         self._good += 1
 
     def skip(self, reason: str) -> None:
-        """Count a row that the format leaves out."""
+        """Count a row that the format omits on purpose."""
         self._skipped[reason] += 1
 
     def set_aside(self, place: Place, problem: RowError, raw: Any) -> None:
         """Count a bad row and write it to the rejects file.
 
         Args:
-            place: where it stands.
-            problem: why it is bad.
-            raw: what stands there, as bytes of a line or as a value; cut to 2,000 characters.
+            place: location of the row.
+            problem: what is wrong with it.
+            raw: content of the row, as the bytes of a line or as a value; only the first 2,000 characters are written.
 
         Raises:
-            DataError: there are too many of them.
+            DataError: if there are too many bad rows.
         """
         self._bad[problem.kind] += 1
         if len(self._examples) < _EXAMPLES:
@@ -206,16 +206,16 @@ class Tally:
         self._check_share()
 
     def finish(self) -> DataReport:
-        """The counts of the whole pass.
+        """Return the counts of the complete pass.
 
         Raises:
-            DataError: no row can be used, or too many are bad.
+            DataError: if no row is valid, or too many are bad.
         """
         self._check_share()
         report = self.report
         if not report.good:
             found = report.describe() if report.num_bad or report.skipped else "no rows at all"
-            raise DataError(f"{self._what}: expected rows that can be used, found {found}. {self._shown(report)}")
+            raise DataError(f"{self._what}: expected valid rows, got {found}. {self._shown(report)}")
         return report
 
     def _check_share(self) -> None:
@@ -228,15 +228,15 @@ class Tally:
             )
 
     def _shown(self, report: DataReport) -> str:
-        shown = f"The first: {report.examples[0]}." if report.examples else ""
-        return shown + (f" All of them are in {report.rejects}." if report.rejects and report.num_bad else "")
+        shown = f"First bad row: {report.examples[0]}." if report.examples else ""
+        return shown + (f" All bad rows are in {report.rejects}." if report.rejects and report.num_bad else "")
 
 
 def raw_text(raw: Any) -> str:
-    """The beginning of a raw row as text, for people.
+    """Return the beginning of a raw row as human-readable text.
 
     Args:
-        raw: bytes of a line, or a value in which embedded files are replaced by their size.
+        raw: bytes of a line, or a value, in which embedded files are replaced by their size.
     """
     if isinstance(raw, bytes):
         return raw[: 4 * _RAW_CHARACTERS].decode("utf-8", "replace").rstrip("\r\n")[:_RAW_CHARACTERS]
@@ -244,15 +244,15 @@ def raw_text(raw: Any) -> str:
 
 
 def row_error(error: ValidationError) -> RowError:
-    """The gravest of the rules that a row breaks, as a problem.
+    """Convert a validation error to a `RowError` about the most severe of the broken rules.
 
     Args:
-        error: of a schema.
+        error: error of validating a row against its schema.
     """
     found = [(_kind(item["type"]), item) for item in error.errors(include_url=False, include_context=False)]
     order = ("one_side", "missing_key", "wrong_type", "too_long")
     kind, item = min(found, key=lambda pair: order.index(pair[0]) if pair[0] in order else len(order))
-    # The names of union members and tags, which pydantic puts in, say nothing to the writer of a row.
+    # Omit the names of union members and tags, which pydantic adds and which mean nothing to the author of a row.
     place = ".".join(str(part) for part in item["loc"] if isinstance(part, int) or part.islower())
     if kind == "missing_key":
         return RowError(kind, f"the key {place!r} is missing")

@@ -1,6 +1,6 @@
-"""Rows as they stand in a file, one after the other: JSON Lines, Parquet, and lists in one JSON document.
+"""Read raw rows from files in sequence: JSON Lines, Parquet, and JSON documents that are a list.
 
-However large a file is, a line, a row group or an element of a list is in memory at a time.
+Memory use does not depend on the file size: only a line, a row group or a list element is in memory at a time.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import IO, Any
 from flexgym.rm.data.problems import DataError, Place, RowError
 
 MAX_LINE = 4 * 2**20
-"""Bytes of a line of JSON Lines, or of an element of a JSON list."""
+"""Maximum size of a line of JSON Lines, or of an element of a JSON list, in bytes."""
 
 SUFFIXES = (".jsonl", ".ndjson", ".parquet")
-"""Of files that rows of our own are read from; formats of others may also be one JSON document."""
+"""Extensions of the files that rows can be read from directly; converters also read JSON documents."""
 
 _CHUNK = 2**20
 _BATCH = 16
@@ -27,14 +27,14 @@ _BLANK = " \t\r\n"
 
 @dataclass(frozen=True)
 class RawRow:
-    """A row before anything is known about it.
+    """A row that has not been validated.
 
     Attributes:
-        place: where it stands.
-        offset: byte at which its line begins, or its number counted from 0 in other files.
-        values: the row; None where it cannot be read.
-        problem: why it cannot.
-        line: its bytes, up to a bound, where it cannot be read.
+        place: location of the row.
+        offset: byte offset of its line in JSON Lines, or its index counted from 0 in other files.
+        values: content of the row; None if it cannot be read.
+        problem: why it cannot be read.
+        line: beginning of its bytes, if it cannot be read.
     """
 
     place: Place
@@ -45,17 +45,17 @@ class RawRow:
 
 
 def data_files(paths: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
-    """The files behind one or several paths.
+    """Return the data files given by one or more paths.
 
     Raises:
-        DataError: there is none, one of them is no file, or one is given twice.
+        DataError: if there are none, a path is not a file, or a file is given twice.
     """
     files = tuple(Path(path).expanduser() for path in ([paths] if isinstance(paths, str | Path) else paths))
     if not files:
         raise DataError("expected at least one data file, got none")
     for path in files:
         if not path.is_file():
-            kind = "is a folder: name the files in it" if path.is_dir() else "does not exist"
+            kind = "is a folder: list the files in it" if path.is_dir() else "does not exist"
             raise DataError(f"expected a data file, got {str(path)!r}, which {kind}")
         if files.count(path) > 1:
             raise DataError(f"the data file {str(path)!r} is given twice")
@@ -63,14 +63,14 @@ def data_files(paths: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
 
 
 def read_raw(path: Path, columns: Collection[str] | None = None) -> Iterator[RawRow]:
-    """The rows of a file, by its ending.
+    """Read the rows of a file in the format given by its extension.
 
     Args:
         path: JSON Lines, Parquet, or ``.json`` with a list of objects or one object per line.
-        columns: of Parquet, those that are wanted; all of them when None.
+        columns: names of the Parquet columns to read; None reads all.
 
     Raises:
-        DataError: the file has another ending, or is broken as a whole.
+        DataError: if the extension is unknown, or the file is unreadable.
     """
     suffix = path.suffix.lower()
     if suffix == ".parquet":
@@ -78,12 +78,12 @@ def read_raw(path: Path, columns: Collection[str] | None = None) -> Iterator[Raw
     if suffix in (".jsonl", ".ndjson"):
         return read_lines(path)
     if suffix == ".json":
-        return read_list(path) if _first_letter(path) == "[" else read_lines(path)
+        return read_list(path) if _first_character(path) == "[" else read_lines(path)
     raise DataError(f"{path}: expected a file ending in .jsonl, .parquet or .json")
 
 
 def read_lines(path: Path) -> Iterator[RawRow]:
-    """The lines of a JSON Lines file; blank ones are passed over."""
+    """Read the lines of a JSON Lines file; blank lines are skipped."""
     with path.open("rb") as file:
         number = 0
         while True:
@@ -102,7 +102,7 @@ def read_lines(path: Path) -> Iterator[RawRow]:
 
 
 def parse_line(line: bytes, place: Place, offset: int) -> RawRow:
-    """The row on a line."""
+    """Parse the row on a line."""
     try:
         values = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -112,10 +112,10 @@ def parse_line(line: bytes, place: Place, offset: int) -> RawRow:
 
 
 def read_list(path: Path) -> Iterator[RawRow]:
-    """The elements of a list that is the whole of a JSON document.
+    """Read the elements of a JSON document that is a list.
 
     Raises:
-        DataError: the document is broken; nothing behind the break can be read.
+        DataError: if the document is invalid; nothing after the error can be read.
     """
     with path.open(encoding="utf-8-sig") as file:
         for offset, element in enumerate(_elements(file, path)):
@@ -123,14 +123,14 @@ def read_list(path: Path) -> Iterator[RawRow]:
 
 
 def read_parquet(path: Path, columns: Collection[str] | None = None) -> Iterator[RawRow]:
-    """The rows of a Parquet file, unpacked a few at a time; Arrow holds the row group that they are in.
+    """Read the rows of a Parquet file, a few at a time; Arrow keeps the current row group in memory.
 
     Args:
         path: the file.
-        columns: those that are wanted, as far as there are such; all of them when None.
+        columns: names of the columns to read, if they exist; None reads all.
 
     Raises:
-        DataError: it is no Parquet file, or damaged.
+        DataError: if it is not a Parquet file, or is damaged.
     """
     number = 0
     try:
@@ -140,17 +140,17 @@ def read_parquet(path: Path, columns: Collection[str] | None = None) -> Iterator
                     number += 1
                     values = batch.slice(row, 1).to_pylist()[0]
                     yield RawRow(Place(path, number, "row"), number - 1, values)
-    except (OSError, ValueError) as error:  # Arrow's own errors are children of these
-        raise DataError(f"{path}: cannot be read as Parquet behind row {number}: {error}") from None
+    except (OSError, ValueError) as error:  # Arrow's own errors are subclasses of these
+        raise DataError(f"{path}: cannot be read as Parquet after row {number}: {error}") from None
 
 
 def open_parquet(path: Path) -> Any:
-    """A Parquet file that is read piece by piece.
+    """Open a Parquet file for reading in pieces.
 
     Raises:
-        DataError: it is none.
+        DataError: if it is not a Parquet file.
     """
-    # brings Arrow, which readers of JSON Lines do without
+    # Imported here because readers of JSON Lines do not need Arrow.
     import pyarrow.parquet
 
     try:
@@ -160,7 +160,7 @@ def open_parquet(path: Path) -> Any:
 
 
 def wanted_columns(file: Any, columns: Collection[str] | None) -> list[str] | None:
-    """Those columns of an open Parquet file that are asked for; None for all."""
+    """Return the requested columns that an open Parquet file has; None for all."""
     return None if columns is None else [name for name in file.schema_arrow.names if name in columns]
 
 
@@ -171,7 +171,7 @@ def _checked_row(values: Any, place: Place, offset: int) -> RawRow:
     return RawRow(place, offset, problem=problem, line=json.dumps(values)[:_CHUNK].encode())
 
 
-def _first_letter(path: Path) -> str:
+def _first_character(path: Path) -> str:
     with path.open("rb") as file:
         return file.read(_CHUNK).decode("utf-8-sig", "replace").lstrip()[:1]
 
@@ -184,15 +184,15 @@ def _skip_line(file: IO[bytes]) -> None:
 
 
 class _Window:
-    """The part of a JSON document that is in memory, and the place in it up to which it has been read."""
+    """Sliding window over a JSON document: the text in memory, and the position up to which it has been parsed."""
 
     def __init__(self, file: IO[str], path: Path) -> None:
         self._file, self._path = file, path
         self._text, self._at, self._ended = "", 0, False
         self._decoder = json.JSONDecoder()
 
-    def letter(self) -> str:
-        """The next letter that is not blank; empty at the end."""
+    def peek(self) -> str:
+        """Return the next character that is not blank, without consuming it; empty at the end."""
         while True:
             while self._at < len(self._text) and self._text[self._at] in _BLANK:
                 self._at += 1
@@ -200,11 +200,11 @@ class _Window:
                 return self._text[self._at : self._at + 1]
 
     def step(self) -> None:
-        """Pass over one letter."""
+        """Consume one character."""
         self._at += 1
 
     def value(self) -> Any:
-        """The next value."""
+        """Parse and consume the next value."""
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._text, self._at)
@@ -213,18 +213,19 @@ class _Window:
                     raise self.broken(str(error)) from None
                 continue
             if end == len(self._text) and self._more():
-                continue  # the value may go on behind the window, as 1 does in 12
+                continue  # the value may continue after the window, as 1 does in 12
             self._at = end
             return value
 
     def broken(self, why: str) -> DataError:
+        """Create the error for an invalid document."""
         return DataError(
-            f"{self._path}: expected one list of JSON objects, but the document is broken: {why}. What stands behind"
-            " the break cannot be read; mend the file, or write one object per line as .jsonl"
+            f"{self._path}: expected one list of JSON objects, but the document is invalid: {why}. Nothing after the"
+            " error can be read; fix the file, or write one object per line as .jsonl"
         )
 
     def _more(self) -> bool:
-        """Read on; False at the end."""
+        """Read the next chunk; False at the end of the file."""
         try:
             chunk = "" if self._ended else self._file.read(_CHUNK)
         except ValueError as error:
@@ -236,17 +237,17 @@ class _Window:
 
 def _elements(file: IO[str], path: Path) -> Iterator[Any]:
     window = _Window(file, path)
-    if window.letter() != "[":
+    if window.peek() != "[":
         raise window.broken("it does not begin with [")
     window.step()
-    if window.letter() == "]":
+    if window.peek() == "]":
         return
-    while window.letter():
+    while window.peek():
         yield window.value()
-        mark = window.letter()
+        mark = window.peek()
         window.step()
         if mark == "]":
             return
         if mark != ",":
-            raise window.broken(f"expected a comma or ] behind an element, got {mark!r}")
-    raise window.broken("it ends behind a comma")
+            raise window.broken(f"expected a comma or ] after an element, got {mark!r}")
+    raise window.broken("it ends after a comma")

@@ -1,4 +1,4 @@
-"""Reading rows: what is good comes out, what is bad is counted and set aside, and reading goes on."""
+"""Read rows from data files: yield good rows, count and record bad ones, and continue."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class ReadOptions:
     """How rows are read.
 
     Attributes:
-        folder: what relative paths of media start from; the folder of the data file when None.
-        root: media must lie in it, wherever a path or a link leads; ``folder`` when None.
-        check: ``"decode"`` reads every image and video once, so that damaged ones are found before training begins;
-            ``"exists"`` only looks whether they are there; ``"none"`` does not even that.
-        bad: what becomes of bad rows.
+        folder: folder that relative media paths start from; None uses the folder of the data file.
+        root: folder that all media must be in, after following links; None uses ``folder``.
+        check: ``"decode"`` reads every image and video once, so damaged files are found before training begins;
+            ``"exists"`` only checks that the files exist; ``"none"`` checks nothing.
+        bad: how bad rows are handled.
 
     Raises:
-        UnknownNameError: no such check.
+        UnknownNameError: if there is no such check.
     """
 
     folder: Path | None = None
@@ -47,7 +47,7 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class Placed(Generic[AnyRow]):
-    """A good row and where it begins: its byte in JSON Lines, its number from 0 in Parquet."""
+    """A good row and its position: a byte offset in JSON Lines, an index counted from 0 in Parquet."""
 
     row: AnyRow
     file: int
@@ -56,16 +56,16 @@ class Placed(Generic[AnyRow]):
 
 
 class RowStream(Generic[AnyRow]):
-    """Rows of data files in order, read anew in every pass.
+    """Stream of the rows of data files in order; every pass reads the files again.
 
     Args:
-        files: JSON Lines or Parquet.
-        schema: which kind of rows.
-        options: how they are read.
-        measure: the length of a row in any unit; may raise a `RowError` to refuse it.
+        files: JSON Lines or Parquet files.
+        schema: class of the rows.
+        options: how rows are read.
+        measure: function that returns the length of a row in any unit; may raise `RowError` to reject it.
 
     Raises:
-        DataError: a file is of another kind.
+        DataError: if a file has another format.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class RowStream(Generic[AnyRow]):
         for path in self.files:
             if path.suffix.lower() not in SUFFIXES:
                 raise DataError(
-                    f"{path}: expected a file ending in .jsonl or .parquet; flexgym.rm.data.convert makes one of a"
-                    " public format"
+                    f"{path}: expected a file ending in .jsonl or .parquet; convert public formats with"
+                    " flexgym.rm.data.convert"
                 )
         self.schema = schema
         self.options = options
@@ -90,19 +90,19 @@ class RowStream(Generic[AnyRow]):
 
     @property
     def report(self) -> DataReport:
-        """What the last pass found, up to where it is."""
+        """Return the counts of the last pass, up to its current position."""
         return self._tally.report if self._tally else DataReport()
 
     def __iter__(self) -> Iterator[AnyRow]:
-        """The good rows, their media with absolute paths.
+        """Iterate over the good rows, with absolute paths of their media.
 
         Raises:
-            DataError: a file is broken as a whole, too many rows are bad, or none is good.
+            DataError: if a file is unreadable, too many rows are bad, or none is good.
         """
         return (placed.row for placed in self.placed())
 
     def placed(self) -> Iterator[Placed[AnyRow]]:
-        """The good rows with their places; see `__iter__`."""
+        """Iterate over the good rows with their positions; see `__iter__`."""
         with Tally(self.options.bad, ", ".join(map(str, self.files))) as tally:
             self._tally = tally
             for number, path in enumerate(self.files):
@@ -125,33 +125,33 @@ class RowStream(Generic[AnyRow]):
 def read_rows(
     paths: str | Path | Sequence[str | Path], schema: type[AnyRow], *, options: ReadOptions | None = None
 ) -> RowStream[AnyRow]:
-    """Rows of one kind from data files, in a stream.
+    """Stream the rows of data files.
 
     Args:
-        paths: JSON Lines (``.jsonl``) or Parquet (``.parquet``).
+        paths: JSON Lines (``.jsonl``) or Parquet (``.parquet``) files.
         schema: `PreferencePair`, `SFTRow` or `DPORow`.
-        options: how they are read; as `ReadOptions` says by default.
+        options: how rows are read; by default `ReadOptions()`.
 
     Returns:
-        The stream; its ``report`` tells what was found.
+        The stream; its ``report`` holds the counts of good and bad rows.
 
     Raises:
-        DataError: a file is missing or of another kind.
+        DataError: if a file is missing or has another format.
     """
     return RowStream(data_files(paths), schema, options or ReadOptions())
 
 
 def media_folder(path: Path, options: ReadOptions) -> Folder:
-    """Where the media of a data file are looked for."""
+    """Return the folder that the media of a data file are in."""
     base = Path(options.folder or path.parent).expanduser().absolute()
     return Folder(base, Path(options.root or base).expanduser().resolve())
 
 
 def raw_values(raw: RawRow) -> dict[str, Any]:
-    """What stands in a raw row.
+    """Return the content of a raw row.
 
     Raises:
-        RowError: it cannot be read.
+        RowError: if it could not be read.
     """
     if raw.values is None:
         raise raw.problem or RowError("not_json", "expected a JSON object")
@@ -159,16 +159,16 @@ def raw_values(raw: RawRow) -> dict[str, Any]:
 
 
 def build_row(schema: type[AnyRow], values: dict[str, Any], folder: Folder, *, check: str) -> AnyRow:
-    """A checked row.
+    """Validate a row and its media.
 
     Args:
-        schema: which kind.
-        values: as they stand in a file.
-        folder: where its media are.
-        check: see `ReadOptions`.
+        schema: class of the row.
+        values: content of the row, as read from a file.
+        folder: folder of its media.
+        check: how media are checked, see `ReadOptions`.
 
     Raises:
-        RowError: a rule is broken, or a file is missing or damaged.
+        RowError: if a rule is broken, or a file is missing or damaged.
     """
     try:
         row = schema.model_validate(values)
@@ -178,10 +178,10 @@ def build_row(schema: type[AnyRow], values: dict[str, Any], folder: Folder, *, c
 
 
 def checked_media(row: AnyRow, folder: Folder, check: str) -> AnyRow:
-    """The row with absolute paths of its media, after they were checked.
+    """Check the media of a row, and return the row with their absolute paths.
 
     Raises:
-        RowError: a file is missing, damaged or where it must not be.
+        RowError: if a file is missing, damaged or outside of the root folder.
     """
     found = row.with_files(folder.find if check != "none" else folder.locate)
     if check == "decode":

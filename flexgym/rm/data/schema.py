@@ -1,11 +1,11 @@
-"""The three kinds of rows that reward models are trained on.
+"""Schemas of the three kinds of rows that judges are trained on.
 
-- `PreferencePair`: two candidates for one prompt and who won, as people or rules judged them.
-- `SFTRow`: a conversation with pictures, whose last message the judge learns to write.
-- `DPORow`: a conversation with pictures and two replies to it, one better than the other.
+- `PreferencePair`: two candidates for one prompt and the winner, as labeled by people or by rules.
+- `SFTRow`: a conversation with images whose last message the judge learns to write.
+- `DPORow`: a conversation with images and two replies, of which one is better.
 
-Field names are the keys of JSON Lines and the columns of Parquet; unknown ones are dropped, so files may hold more than
-what is asked for. Conversations take the form that TRL's trainers read:
+Field names are the keys in JSON Lines and the columns in Parquet. Unknown keys are ignored, so files can contain more
+than is needed. Conversations have the format that TRL's trainers accept:
 ``{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "..."}]}``.
 """
 
@@ -19,14 +19,14 @@ from pydantic.functional_serializers import PlainSerializer
 from pydantic_core import PydanticCustomError
 
 from flexgym.judge.reply import MAX_CHARACTERS as MAX_REPLY
-from flexgym.judge.template import Kind
 from flexgym.rm.data.files import Clip, Images, MediaFile, RowPart, Source, num_pictures
+from flexgym.types import Modality
 
 MAX_PROMPT = 20_000
-"""Characters of a caption."""
+"""Maximum length of a caption, in characters."""
 
 MAX_TEXT = 200_000
-"""Characters of one part of a conversation."""
+"""Maximum length of one part of a conversation, in characters."""
 
 _MAX_NAME = 500
 _MAX_ASPECTS = 64
@@ -37,7 +37,7 @@ Change = Callable[[MediaFile], MediaFile]
 
 def _not_blank(value: str) -> str:
     if not value.strip():
-        raise PydanticCustomError("blank", "expected a text, found nothing but blanks")
+        raise PydanticCustomError("blank", "expected a text, got only whitespace")
     return value
 
 
@@ -47,14 +47,14 @@ def _number_as_text(value: Any) -> Any:
 
 def _side(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
-        return int(value)  # a column of whole numbers becomes one of floats where pandas finds a tie in it
+        return int(value)  # pandas converts a column of integers to floats if it contains a tie
     if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return value
     raise PydanticCustomError("side_type", "expected 0 for the first, 1 for the second, or null for a tie")
 
 
 def _as_mapping(value: Any) -> Any:
-    # Arrow's maps are lists of pairs.
+    # Arrow represents maps as lists of pairs.
     is_map = isinstance(value, list) and all(isinstance(item, tuple) and len(item) == 2 for item in value)
     return dict(value or ()) if is_map or value is None else value
 
@@ -69,15 +69,15 @@ def _one_or_all(files: tuple[MediaFile, ...]) -> Any:
 
 
 def _reply_text(value: Any) -> Any:
-    """The text of a reply that may be given as a list of one assistant message."""
+    """Return the text of a reply, which may be given as a list of one assistant message."""
     try:
         return Reply.model_validate(value).text if isinstance(value, list | tuple) else value
     except ValueError:
-        raise PydanticCustomError("reply_type", "expected a text, or one message of the assistant in a list") from None
+        raise PydanticCustomError("reply_type", "expected a text, or a list of one assistant message") from None
 
 
 Side = Annotated[Literal[0, 1] | None, BeforeValidator(_side)]
-"""Which candidate wins: 0 the first, 1 the second, None neither."""
+"""Winner of a pair: 0 for the first candidate, 1 for the second, None for a tie."""
 Label = Annotated[str, Field(max_length=_MAX_NAME)]
 PromptText = Annotated[str, Field(max_length=MAX_PROMPT), AfterValidator(_not_blank)]
 ReplyText = Annotated[
@@ -96,12 +96,12 @@ Candidate = Annotated[
 
 
 class Row(RowPart):
-    """What the three kinds share.
+    """Base class of the three kinds of rows.
 
     Attributes:
         id: name of the row in its source.
         source: name of the data set, such as ``"HPDv3"``.
-        category: of the prompt, by which results are broken down.
+        category: category of the prompt, used to break down results.
     """
 
     id: Annotated[Label, BeforeValidator(_number_as_text)] | None = None
@@ -110,34 +110,34 @@ class Row(RowPart):
 
     @property
     def media(self) -> tuple[Source, ...]:
-        """All that the row shows, in order."""
+        """Return all media of the row, in order."""
         raise NotImplementedError
 
     def with_files(self, change: Change) -> Self:
-        """The row with every media file replaced by what ``change`` makes of it."""
+        """Return the row with ``change`` applied to every media file."""
         raise NotImplementedError
 
     def as_values(self) -> dict[str, Any]:
-        """The row as plain values, without keys that say nothing; with embedded files it holds bytes."""
+        """Return the row as plain values without defaults; embedded files are bytes."""
         return self.model_dump(exclude_defaults=True)
 
 
 class PreferencePair(Row):
-    """Two candidates for one prompt, and who won.
+    """Two candidates for one prompt, and the winner.
 
     Attributes:
-        prompt: what both were made for.
+        prompt: prompt that both candidates were generated for.
         kind: ``"image"`` or ``"video"``.
-        first: the candidate shown as number 1: an image, a video file, or the frames of a video in order. In JSON one
-            path, or a list of paths.
-        second: the one shown as number 2.
-        winner: 0 for the first, 1 for the second, None (``null``) for a tie; the key itself must be there.
+        first: the candidate shown first: an image, a video file, or the frames of a video in order. In JSON, one path
+            or a list of paths.
+        second: the candidate shown second.
+        winner: 0 for the first, 1 for the second, None (``null``) for a tie; the key is required.
         aspects: winners by aspect, such as ``{"alignment": 0, "quality": None}``.
-        confidence: how sure the label is, 0 to 1, such as the winner's share of the votes.
+        confidence: confidence of the label, 0 to 1, such as the winner's share of the votes.
     """
 
     prompt: PromptText
-    kind: Kind
+    kind: Modality
     first: Candidate
     second: Candidate
     winner: Side
@@ -151,7 +151,7 @@ class PreferencePair(Row):
             there = [side for side in ("first", "second") if value.get(side) not in (None, "", [], ())]
             if len(there) == 1:
                 other = "second" if there == ["first"] else "first"
-                raise PydanticCustomError("one_side", f"expected two candidates, and {other!r} is missing")
+                raise PydanticCustomError("one_side", f"expected two candidates, but {other!r} is missing")
         return value
 
     @model_validator(mode="after")
@@ -160,13 +160,13 @@ class PreferencePair(Row):
             if self.kind == "image" and (len(files) > 1 or files[0].is_video):
                 raise PydanticCustomError("media", f"{name}: expected one image, since the pair is of kind 'image'")
             if len(files) > 1 and any(file.is_video for file in files):
-                raise PydanticCustomError("media", f"{name}: expected one video file or a list of frames, found a mix")
+                raise PydanticCustomError("media", f"{name}: expected one video file or a list of frames, got a mix")
         if self.first == self.second:
-            raise PydanticCustomError("same", "expected two candidates, found the same one twice")
+            raise PydanticCustomError("same", "expected two different candidates, got the same one twice")
         return self
 
     def swapped(self) -> Self:
-        """The pair with its sides exchanged; the labels follow."""
+        """Return the pair with its candidates and labels exchanged."""
         return self.model_copy(
             update={
                 "first": self.second,
@@ -178,21 +178,21 @@ class PreferencePair(Row):
 
     @property
     def media(self) -> tuple[Source, ...]:
-        """See `Row.media`: of the first, then of the second."""
+        """Return the media of the first candidate, then those of the second."""
         return self.first + self.second
 
     def with_files(self, change: Change) -> Self:
-        """See `Row.with_files`."""
+        """Return the pair with ``change`` applied to the files of both candidates."""
         sides = {name: tuple(map(change, getattr(self, name))) for name in ("first", "second")}
         return self.model_copy(update=sides)
 
 
 class Part(RowPart):
-    """A piece of a message: a text, or the place of the next picture.
+    """Part of a message: a text, or a placeholder for the next image.
 
     Attributes:
         type: ``"text"`` or ``"image"``.
-        text: of a text.
+        text: the text, if the type is ``"text"``.
     """
 
     type: Literal["text", "image"]
@@ -201,20 +201,20 @@ class Part(RowPart):
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         if (self.text is None) == (self.type == "text"):
-            raise PydanticCustomError("part", "expected a text in parts of type 'text', and in no others")
+            raise PydanticCustomError("part", "expected a text in parts of type 'text', and only in those")
         return self
 
 
 PICTURE = Part(type="image")
-"""The place of a picture in a message."""
+"""Placeholder for an image in a message."""
 
 
 class Message(RowPart):
     """One turn of a conversation.
 
     Attributes:
-        role: who speaks.
-        content: texts and places of pictures in order; a plain text in JSON is one text.
+        role: role of the author.
+        content: texts and image placeholders in order; in JSON, a plain string is one text.
     """
 
     role: Literal["system", "user", "assistant"]
@@ -228,22 +228,22 @@ class Message(RowPart):
     @model_validator(mode="after")
     def _shows_pictures_as_user(self) -> Self:
         if self.role != "user" and self.num_pictures:
-            raise PydanticCustomError("picture", f"expected pictures in messages of the user, found one of {self.role}")
+            raise PydanticCustomError("picture", f"expected images only in user messages, got one in {self.role}")
         return self
 
     @property
     def num_pictures(self) -> int:
-        """How many pictures it shows."""
+        """Return the number of image placeholders."""
         return sum(part.type == "image" for part in self.content)
 
     @property
     def text(self) -> str:
-        """Its texts, put together."""
+        """Return the concatenated texts."""
         return "".join(part.text or "" for part in self.content)
 
 
 class Reply(RowPart):
-    """A reply as TRL's preference rows hold it: a list of one message of the assistant."""
+    """A reply in the format of TRL's preference rows: a list of one assistant message."""
 
     messages: Annotated[tuple[Message, ...], Field(min_length=1, max_length=1)]
 
@@ -254,10 +254,10 @@ class Reply(RowPart):
 
     @property
     def text(self) -> str:
-        """What the assistant says.
+        """Return the text of the assistant message.
 
         Raises:
-            ValueError: somebody else speaks.
+            ValueError: if the message has another role.
         """
         if self.messages[0].role != "assistant":
             raise ValueError(self.messages[0].role)
@@ -268,27 +268,27 @@ Messages = Annotated[tuple[Message, ...], Field(min_length=1, max_length=_MAX_ME
 
 
 class _Conversation(Row):
-    """A row whose media are the pictures of a conversation."""
+    """Base class of rows whose media are the images of a conversation."""
 
     images: Images
 
     @property
     def media(self) -> tuple[Source, ...]:
-        """See `Row.media`: the pictures."""
+        """Return the images of the conversation."""
         return self.images
 
     def with_files(self, change: Change) -> Self:
-        """See `Row.with_files`."""
+        """Return the row with ``change`` applied to every image and clip."""
         return self.model_copy(update={"images": tuple(_changed(source, change) for source in self.images)})
 
 
 class SFTRow(_Conversation):
-    """A conversation with pictures whose last message is to be learned.
+    """A conversation with images whose last message is the training target.
 
     Attributes:
-        images: the pictures, in the order of their places.
-        messages: an optional one of the system, then user and assistant; the assistant speaks last. Where no message
-            shows a picture, all of them stand in front of the user's first text.
+        images: images in the order of their placeholders.
+        messages: an optional system message, then user and assistant in turns; the assistant's is last. If no message
+            has image placeholders, all images go before the user's first text.
     """
 
     messages: Messages
@@ -298,31 +298,31 @@ class SFTRow(_Conversation):
     def _is_a_conversation(cls, messages: tuple[Message, ...], info: ValidationInfo) -> tuple[Message, ...]:
         _check_turns(messages, last="assistant")
         if not messages[-1].text.strip():
-            raise PydanticCustomError("blank", "expected a reply in the last message, found nothing but blanks")
+            raise PydanticCustomError("blank", "expected a reply in the last message, got only whitespace")
         if len(messages[-1].text) > MAX_REPLY:
             raise PydanticCustomError("too_long", f"expected a reply of at most {MAX_REPLY} characters")
-        return _with_places(messages, info.data.get("images"))
+        return _with_placeholders(messages, info.data.get("images"))
 
     @property
     def prompt(self) -> tuple[Message, ...]:
-        """All messages but the last."""
+        """Return all messages except the last."""
         return self.messages[:-1]
 
     @property
     def reply(self) -> str:
-        """The text of the last message."""
+        """Return the text of the last message."""
         return self.messages[-1].text
 
 
 class DPORow(_Conversation):
-    """A conversation with pictures and two replies.
+    """A conversation with images and two replies.
 
     Attributes:
-        images: the pictures, in the order of their places.
-        prompt: the messages up to the user's last one.
-        chosen: the better reply, as a text or as a list of one message of the assistant.
+        images: images in the order of their placeholders.
+        prompt: messages up to the last one of the user.
+        chosen: the better reply, as a text or as a list of one assistant message.
         rejected: the worse reply.
-        rule: why the better one is better, such as ``"one_right"`` or ``"both_right"``.
+        rule: why the chosen reply is better, such as ``"one_right"`` or ``"both_right"``.
     """
 
     prompt: Messages
@@ -334,12 +334,12 @@ class DPORow(_Conversation):
     @classmethod
     def _is_a_conversation(cls, messages: tuple[Message, ...], info: ValidationInfo) -> tuple[Message, ...]:
         _check_turns(messages, last="user")
-        return _with_places(messages, info.data.get("images"))
+        return _with_placeholders(messages, info.data.get("images"))
 
     @model_validator(mode="after")
     def _differs(self) -> Self:
         if self.chosen == self.rejected:
-            raise PydanticCustomError("same", "expected two replies that differ, found the same one twice")
+            raise PydanticCustomError("same", "expected two different replies, got the same one twice")
         return self
 
 
@@ -358,15 +358,15 @@ def _check_turns(messages: tuple[Message, ...], *, last: str) -> None:
     if not turns or turns != expected[: len(turns)] or turns[-1] != last:
         raise PydanticCustomError(
             "turns",
-            "expected user and assistant in turns, with one system message at most before them and {last} at the end,"
-            " got {roles}",
+            "expected user and assistant in turns, after at most one system message, with {last} at the end, got"
+            " {roles}",
             {"last": last, "roles": ", ".join(roles[:8])},
         )
 
 
-def _with_places(messages: tuple[Message, ...], images: tuple[Source, ...] | None) -> tuple[Message, ...]:
-    """The messages with a place for every picture."""
-    if images is None:  # they broke a rule of their own, which is reported
+def _with_placeholders(messages: tuple[Message, ...], images: tuple[Source, ...] | None) -> tuple[Message, ...]:
+    """Add image placeholders if no message has any; raise an error if their number is wrong."""
+    if images is None:  # invalid images, which are reported as an error of their own
         return messages
     shown, given = sum(message.num_pictures for message in messages), num_pictures(images)
     if shown == 0:
@@ -376,7 +376,7 @@ def _with_places(messages: tuple[Message, ...], images: tuple[Source, ...] | Non
     if shown != given:
         raise PydanticCustomError(
             "places",
-            "expected as many places as pictures, got {shown} places for {given} pictures",
+            "expected as many placeholders as images, got {shown} placeholders for {given} images",
             {"shown": shown, "given": given},
         )
     return messages

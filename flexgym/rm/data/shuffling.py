@@ -1,4 +1,4 @@
-"""Which candidate stands first: drawn for each row from a seed, since public sets put the winner in front."""
+"""Randomize which candidate of a pair is shown first, with a seeded coin per row, since public data favors one side."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import json
 from flexgym.rm.data.schema import PreferencePair
 
 ORDERS = ("both", "given", "shuffled")
-"""Both orders of each pair, the one in the file, or one by a seeded coin."""
+"""Orders in which pairs are judged: both orders, the order of the file, or one drawn by a seeded coin."""
 
 
 def is_swapped(pair: PreferencePair, seed: int) -> bool:
-    """Whether the sides of a pair are exchanged under a seed: a fair coin of the row's own.
+    """Return True if a fair coin, seeded per row, exchanges the candidates of a pair.
 
-    It depends on the seed and on what the row is about (its id and source, or its prompt and the names of its files),
-    and on nothing else: not on the place of the row, on rows before it, or on the folder in which the files lie.
+    The result depends only on the seed and on the row's content (id, source, prompt and file names), not on its
+    position, on other rows, or on the folder of the files.
 
     Args:
-        pair: in the order of its data file.
-        seed: another one is another coin.
+        pair: the pair in the order of its data file.
+        seed: seed of the coin.
     """
     about = [
         pair.source,
@@ -32,22 +32,22 @@ def is_swapped(pair: PreferencePair, seed: int) -> bool:
 
 
 def shuffle_sides(pair: PreferencePair, seed: int) -> PreferencePair:
-    """The pair, with its sides exchanged where the coin says so; the labels follow.
+    """Exchange the candidates and labels of a pair if the coin says so.
 
     Args:
-        pair: in the order of its data file.
-        seed: see `is_swapped`.
+        pair: the pair in the order of its data file.
+        seed: seed of the coin, see `is_swapped`.
     """
     return pair.swapped() if is_swapped(pair, seed) else pair
 
 
 def in_orders(pair: PreferencePair, orders: str, seed: int) -> tuple[PreferencePair, ...]:
-    """The pair in the order or the two orders in which it is asked about.
+    """Return the pair in the one or two orders in which it is judged.
 
     Args:
-        pair: in the order of its data file.
+        pair: the pair in the order of its data file.
         orders: one of `ORDERS`.
-        seed: of the coin, see `is_swapped`.
+        seed: seed of the coin, see `is_swapped`.
     """
     if orders == "both":
         return pair, pair.swapped()

@@ -1,4 +1,4 @@
-"""Writing rows: JSON Lines that are whole or not there, and media files by the hash of their content."""
+"""Write rows as JSON Lines files that are either complete or absent, and media files named by their content hash."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from flexgym.rm.data.schema import Row
 
 
 class MediaStore:
-    """A folder of media files named by what they hold, so that one and the same file is kept once.
+    """Folder of media files named by a hash of their content, so that identical files are stored once.
 
     Args:
-        folder: made with the first file.
+        folder: the folder; created with the first file.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).absolute()
 
     def keep(self, file: MediaFile) -> MediaFile:
-        """Write an embedded file; one that has a path already stays where it is.
+        """Store an embedded file; a file that has a path is returned unchanged.
 
         Returns:
-            The file by its absolute path.
+            The file with its absolute path.
         """
         if file.data is None:
             return file
@@ -48,16 +48,16 @@ class MediaStore:
 
 
 class RowWriter:
-    """Writes rows as JSON Lines; the file appears when all of them are there.
+    """Write rows as JSON Lines; the file appears only when it is complete.
 
-    Absolute paths of media below the file's own folder are written relative to it, so that the folder can be moved.
+    Absolute media paths below the folder of the file are written as relative paths, so the folder can be moved.
 
     Args:
-        path: ends in ``.jsonl``.
-        overwrite: replace a file that is there.
+        path: path ending in ``.jsonl``.
+        overwrite: replace an existing file.
 
     Raises:
-        ConfigError: another ending, or a file that is there.
+        ConfigError: if the path has another extension, or the file exists.
     """
 
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
@@ -65,7 +65,7 @@ class RowWriter:
         if self.path.suffix != ".jsonl":
             raise ConfigError(f"{path}: expected a file ending in .jsonl to write rows to")
         if self.path.exists() and not overwrite:
-            raise ConfigError(f"{path}: is there already; remove it, take another name, or allow to overwrite it")
+            raise ConfigError(f"{path}: already exists; remove it, choose another name, or set overwrite")
         self._temporary = temporary_sibling(self.path)
         self._file: IO[str] | None = None
 
@@ -90,12 +90,12 @@ class RowWriter:
             self._temporary.unlink(missing_ok=True)
 
     def write(self, row: Row) -> None:
-        """Add a row.
+        """Append a row.
 
         Raises:
-            ConfigError: it holds the bytes of a file.
+            ConfigError: if it contains an embedded file.
         """
-        assert self._file is not None, "a RowWriter writes inside of a with block"
+        assert self._file is not None, "RowWriter.write must be called inside of a with block"
         values = row.with_files(self._relative).as_values()
         self._file.write(json.dumps(values, ensure_ascii=False, default=_refuse_bytes) + "\n")
 
@@ -110,7 +110,7 @@ def write_rows(path: str | Path, rows: Iterable[Row], *, overwrite: bool = False
     """Write rows as JSON Lines, see `RowWriter`.
 
     Returns:
-        The path.
+        Absolute path of the file.
 
     Raises:
         ConfigError: see `RowWriter`.
@@ -123,5 +123,5 @@ def write_rows(path: str | Path, rows: Iterable[Row], *, overwrite: bool = False
 
 def _refuse_bytes(value: Any) -> Any:
     raise ConfigError(
-        f"JSON Lines cannot hold files, got {type(value).__name__}: write them with MediaStore.keep first"
+        f"JSON Lines cannot contain files, got {type(value).__name__}: write them with MediaStore.keep first"
     )

@@ -102,7 +102,7 @@ def test_no_body_raises_what_is_not_expected(value):
 
 def test_models():
     assert read_models(b'{"object": "list", "data": [{"id": "a", "x": 1}, {"id": "b"}]}') == ["a", "b"]
-    with pytest.raises(ValueError, match="no list of models"):
+    with pytest.raises(ValueError, match="did not return a list of models"):
         read_models(b'{"data": [{}]}')
 
 

@@ -226,7 +226,7 @@ def test_a_reply_without_end_is_cut(make):
     with ScriptedServer(answer=lambda body, identity, serial: "x" * 2**21) as server:
         (outcome,) = make(server.url).complete(requests(1), Decoding())
     assert outcome.kind == "server_error"
-    assert "no chat completion" in outcome.detail
+    assert "not a chat completion" in outcome.detail
 
 
 def test_pictures_with_ids_go_to_a_server_once(make):
@@ -294,7 +294,7 @@ def test_a_picture_that_the_server_dropped_is_sent_again(make):
 
 def test_a_wrong_key_and_a_wrong_model_are_said_at_once(make):
     with ScriptedServer(api_key="secret", models=("flex-8b",)) as server:
-        with pytest.raises(ConfigError, match="refuses the key"):
+        with pytest.raises(ConfigError, match="rejects the API key"):
             make(server.url, api_key="guess").complete(requests(1), Decoding())
         with pytest.raises(ConfigError, match="Did you mean 'flex-8b'"):
             make(server.url, "flex-8", api_key="secret").complete(requests(1), Decoding())

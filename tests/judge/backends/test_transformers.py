@@ -134,7 +134,7 @@ def test_an_impossible_request_fails_alone(backend):
     )
     assert [getattr(outcome, "kind", "reply") for outcome in outcomes] == ["server_error", "reply", "server_error"]
     assert f"context of {CONTEXT}" in outcomes[0].detail
-    assert "mark of a picture" in outcomes[2].detail
+    assert "image token" in outcomes[2].detail
 
 
 def test_a_schema_is_refused(backend):

@@ -73,7 +73,7 @@ def test_hpdv3_rows_that_are_not_sure(tmp_path):
     report, pairs = converted("hpdv3", source, min_confidence=0.9)
     assert [pair.get("confidence") for pair in pairs] == [0.99, None, 0.9]
     assert report.skipped == {"below min_confidence": 1}
-    assert report.describe() == "rows: 3 good, 0 bad; left out: 1 below min_confidence"
+    assert report.describe() == "rows: 3 good, 0 bad; skipped: 1 below min_confidence"
 
 
 # --- Pick-a-Pic ------------------------------------------------------------------------------------------------------
@@ -307,7 +307,7 @@ def test_every_pair_of_a_small_group_comes_once(tmp_path, samples, expected):
 def test_ratings_that_make_no_pair(tmp_path):
     write_images(tmp_path, "0/0.jpg", "0/1.jpg", "1/0.jpg", "1/1.jpg")
     rows = [videofeedback(0, (1,) * 5), videofeedback(1, (1,) * 5, prompt="another")]
-    with pytest.raises(DataError, match="no prompt has two samples"):
+    with pytest.raises(DataError, match="no prompt has two different samples"):
         converted("videofeedback", write_json(tmp_path / "train.json", rows))
     assert not (tmp_path / "out.jsonl").exists()
 
@@ -360,16 +360,16 @@ def test_conversations_in_other_words(tmp_path):
 @pytest.mark.parametrize(
     ("row", "kind", "reason"),
     [
-        (conversation("x", "<image>?"), "invalid", "1 places for 2 pictures"),
+        (conversation("x", "<image>?"), "invalid", "1 placeholders for 2 images"),
         (conversation("x", images=[]), "invalid", "images"),
         (conversation("x", images=None), "missing_key", "'images' or 'image' is missing"),
         (conversation("x", images=["a.png", "none.png"]), "missing_file", "none.png"),
-        (conversation(""), "invalid", "nothing but blanks"),
+        (conversation(""), "invalid", "only whitespace"),
         (conversation(4), "wrong_type", "expected a text, got int"),
         (conversation("x", conversations="x"), "wrong_type", "expected a list of objects"),
         (conversation("x", conversations=[{"from": "human"}]), "missing_key", "'value' or 'content'"),
         (conversation("x", conversations=[{"from": "observation", "value": "x"}]), "invalid", "'observation'"),
-        (conversation("x", images=None, videos=["a.mp4"]), "wrong_type", "take frames of the videos first"),
+        (conversation("x", images=None, videos=["a.mp4"]), "wrong_type", "extract frames of the videos first"),
     ],
 )
 def test_conversations_that_are_bad(tmp_path, row, kind, reason):
@@ -413,16 +413,16 @@ def test_an_unknown_format_and_settings_that_make_no_sense(tmp_path):
 
 def test_a_conversion_that_fails_leaves_no_file_and_does_not_harm_one(tmp_path):
     source = write_json(tmp_path / "train.json", [hpdv3()] * 3)
-    with pytest.raises(DataError, match="expected rows that can be used, found .*3 missing_file"):
+    with pytest.raises(DataError, match="expected valid rows, got .*3 missing_file"):
         convert("hpdv3", source, tmp_path / "out.jsonl")
     (tmp_path / "broken.json").write_text(json.dumps([hpdv3()])[:-1])
     write_images(tmp_path / "images", "w.jpg", "l.jpg")
-    with pytest.raises(DataError, match="the document is broken"):
+    with pytest.raises(DataError, match="the document is invalid"):
         convert("hpdv3", tmp_path / "broken.json", tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
     convert("hpdv3", source, tmp_path / "out.jsonl")
     before = (tmp_path / "out.jsonl").read_bytes()
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         convert("hpdv3", source, tmp_path / "out.jsonl")
     with pytest.raises(DataError):
         convert("hpdv3", tmp_path / "broken.json", tmp_path / "out.jsonl", overwrite=True)

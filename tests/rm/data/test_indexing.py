@@ -129,7 +129,7 @@ def test_files_that_change_under_the_reader(tmp_path):
     path = write_lines(tmp_path / "d.jsonl", [pair(id=1), pair(id=2)])
     rows = IndexedRows.open(path, PreferencePair, options=QUICK)
     path.write_text(json.dumps(pair(id=1, prompt="longer than before")) + "\n")
-    with pytest.raises(DataError, match="row 1 was good when the file was read through, and is not any more"):
+    with pytest.raises(DataError, match="row 1 was valid when the file was indexed, but no longer is"):
         rows[1]
     path.unlink()
     with pytest.raises(DataError, match="No such file"):
@@ -137,7 +137,7 @@ def test_files_that_change_under_the_reader(tmp_path):
     path = write_parquet(tmp_path / "d.parquet", [pair(id="1"), pair(id="2")])
     rows = IndexedRows.open(path, PreferencePair, options=QUICK)
     write_parquet(path, [pair(id="1")])
-    with pytest.raises(DataError, match="there are 1 rows"):
+    with pytest.raises(DataError, match="the file has only 1 rows"):
         rows[1]
 
 

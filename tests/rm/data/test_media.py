@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,13 +69,13 @@ def test_images_that_are_no_pictures_for_a_judge(tmp_path, monkeypatch):
         ("long.png", "too_large", "factor of 100"),
         ("a.tiff", "unreadable_media", "cannot identify"),
         ("vector.png", "unreadable_media", "cannot identify"),
-        ("none.png", "missing_file", "there is no file"),
+        ("none.png", "missing_file", "there is no such file"),
     ):
         for check in (check_source, load_picture):
             with pytest.raises(RowError, match=reason) as caught:
                 check(at(tmp_path / name))
             assert caught.value.kind == kind
-    monkeypatch.setattr(media_module, "MAX_PIXELS", 1599)
+    monkeypatch.setattr(media_module, "_IMAGES", replace(media_module._IMAGES, max_pixels=1599))
     with pytest.raises(RowError, match="at most 1599 pixels, got 40 x 40"):
         check_source(at(tmp_path / "a.png"))
 
@@ -104,7 +105,7 @@ def test_videos_that_cannot_be_used(tmp_path):
     (tmp_path / "b.mp4").write_bytes(b"no video" * 99)
     write_images(tmp_path, "c.mp4.jpg")
     for source, kind, reason in (
-        (Clip(video=at(tmp_path / "a.mp4"), num_frames=4), "unreadable_media", "at least 4 frames, found 3"),
+        (Clip(video=at(tmp_path / "a.mp4"), num_frames=4), "unreadable_media", "at least 4 frames, got 3"),
         (Clip(video=at(tmp_path / "b.mp4"), num_frames=1), "unreadable_media", "cannot be read as video"),
         (at(tmp_path / "b.mp4"), "unreadable_media", "cannot be read as video"),
         (at(tmp_path / "none.mp4"), "missing_file", "no such file"),

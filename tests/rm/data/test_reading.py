@@ -168,7 +168,7 @@ def test_the_rejects_file_says_what_the_last_pass_found(tmp_path):
 def test_files_without_a_good_row(tmp_path, rows):
     path = write_lines(tmp_path / "d.jsonl", rows)
     found = "2 bad" if rows else "no rows at all"
-    with pytest.raises(DataError, match=f"expected rows that can be used, found .*{found}"):
+    with pytest.raises(DataError, match=f"expected valid rows, got .*{found}"):
         list(read_rows(path, PreferencePair))
 
 
@@ -183,7 +183,7 @@ def test_files_that_cannot_be_data(tmp_path):
         ([], "at least one data file"),
         ([good, good], "given twice"),
         (tmp_path / "d.csv", r"ending in \.jsonl or \.parquet"),
-        ([good, tmp_path / "d.json"], r"ending in \.jsonl or \.parquet; .*convert"),
+        ([good, tmp_path / "d.json"], r"ending in \.jsonl or \.parquet; convert"),
     ):
         with pytest.raises(DataError, match=reason):
             read_rows(paths, PreferencePair)
@@ -197,7 +197,7 @@ def test_parquet_that_is_damaged_inside(tmp_path):
     data = bytearray(path.read_bytes())
     data[len(data) // 4 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 4)
     path.write_bytes(data)
-    with pytest.raises(DataError, match="cannot be read as Parquet behind row"):
+    with pytest.raises(DataError, match="cannot be read as Parquet after row"):
         list(read_rows(path, PreferencePair, options=QUICK))
 
 
@@ -270,7 +270,7 @@ def test_videos_are_checked_as_well(tmp_path):
     path = write_lines(tmp_path / "f.jsonl", [sft(images=[clip]), sft(images=[clip | {"num_frames": 5}])])
     stream = read_rows(path, SFTRow, options=lenient())
     assert [row.images[0].num_frames for row in stream] == [4]
-    assert "expected at least 5 frames, found 4" in stream.report.examples[0]
+    assert "expected at least 5 frames, got 4" in stream.report.examples[0]
 
 
 def names(suffixes=("png", "jpg")):

@@ -55,7 +55,7 @@ def test_a_file_appears_when_all_rows_are_there(tmp_path):
 
 def test_what_is_there_is_not_overwritten_unless_allowed(tmp_path):
     path = write_rows(tmp_path / "d.jsonl", [row()])
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         write_rows(path, [row(), row()])
     write_rows(path, [row(), row()], overwrite=True)
     assert len(path.read_text().splitlines()) == 2

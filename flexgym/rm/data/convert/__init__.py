@@ -1,4 +1,4 @@
-"""From public formats to rows of our own: ``convert("hpdv3", "train.json", "pairs.jsonl")``."""
+"""Convert public data sets to FlexGym rows, such as by ``convert("hpdv3", "train.json", "pairs.jsonl")``."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ FORMATS: dict[str, Format] = {
         llama_factory.FORMAT,
     )
 }
-"""The formats by name."""
+"""Supported formats by name."""
 
 LOW_CONFIDENCE = "below min_confidence"
+"""Reason for skipping pairs whose label has a low confidence."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion did.
+    """Result of a conversion.
 
     Attributes:
-        path: the file that was written.
-        written: rows in it.
-        report: what was found in the sources.
+        path: the written file.
+        written: number of written rows.
+        report: counts of good and bad rows in the sources.
     """
 
     path: Path
@@ -49,10 +50,10 @@ class Conversion:
 
 
 def find_format(name: str) -> Format:
-    """A format by its name.
+    """Return the format with the given name.
 
     Raises:
-        UnknownNameError: there is none; the message holds the nearest one.
+        UnknownNameError: if there is none; the message suggests the nearest name.
     """
     if name not in FORMATS:
         raise unknown_name("data format", name, FORMATS)
@@ -69,25 +70,25 @@ def convert(
     min_confidence: float = 0.0,
     overwrite: bool = False,
 ) -> Conversion:
-    """Write the rows of a public format as JSON Lines of our own.
+    """Convert rows of a public format to FlexGym's JSON Lines.
 
-    One row is in memory at a time. The file appears when the last one is written; after an interruption the conversion
-    starts again, and finds the media that it has written. Images and videos that stand in the sources go to the folder
-    ``<out>_media`` beside the file, once each; other media stay where they are.
+    One row is in memory at a time. The output file appears when it is complete; an interrupted conversion starts again
+    and reuses the media that were written. Images and videos embedded in the sources are stored once each in the folder
+    ``<out>_media`` next to the output file; other media stay where they are.
 
     Args:
-        name: of the format, see `FORMATS`.
+        name: name of the format, see `FORMATS`.
         sources: JSON, JSON Lines or Parquet files.
-        out: ends in ``.jsonl``.
-        options: where media are looked for, how they are checked, and what becomes of bad rows.
-        seed: of the coin that puts the sides of each pair in order; None leaves them as the format has them.
-        min_confidence: pairs are left out whose label is known to be less sure.
-        overwrite: replace a file that is there.
+        out: path ending in ``.jsonl``.
+        options: where media are, how they are checked, and how bad rows are handled.
+        seed: seed of the coin that decides which candidate of a pair is first; None keeps the order of the format.
+        min_confidence: smallest confidence of a label; less certain pairs are skipped.
+        overwrite: replace an existing file.
 
     Raises:
-        UnknownNameError: no such format.
-        ConfigError: ``out`` is there already, or has another ending; a confidence outside of 0 to 1.
-        DataError: a source is missing or broken as a whole, too many rows are bad, or nothing is left to write.
+        UnknownNameError: if there is no such format.
+        ConfigError: if ``out`` exists or has another extension, or the confidence is not in ``[0, 1]``.
+        DataError: if a source is missing or unreadable, too many rows are bad, or no rows remain.
     """
     form, files, options = find_format(name), data_files(sources), options or ReadOptions()
     if not 0.0 <= min_confidence <= 1.0:
@@ -103,18 +104,18 @@ def convert(
             written += 1
         report = tally.finish()
         if not written:
-            raise DataError(f"{form.name}: expected pairs, but no prompt has two samples that differ")
+            raise DataError(f"{form.name}: expected pairs, but no prompt has two different samples")
     return Conversion(writer.path, written, report)
 
 
 class _Reader:
-    """Reads the sources of one format, and counts."""
+    """Reader of the sources of one format, which counts good and bad rows."""
 
     def __init__(self, form: Format, options: ReadOptions, tally: Tally, *, min_confidence: float) -> None:
         self._form, self._options, self._tally, self._min_confidence = form, options, tally, min_confidence
 
     def rows(self, path: Path) -> Iterator[Row]:
-        """The good rows of one file, their media with absolute paths."""
+        """Iterate over the good rows of one file, with absolute paths of their media."""
         folder = media_folder(path, self._options)
         for raw in read_raw(path):
             try:
@@ -132,8 +133,8 @@ class _Reader:
 
     def _read(self, raw: RawRow) -> Row | LeftOut:
         row = self._form.read(raw_values(raw))
-        sure = row.confidence if isinstance(row, PreferencePair) else None
-        return LeftOut(LOW_CONFIDENCE) if sure is not None and sure < self._min_confidence else row
+        confidence = row.confidence if isinstance(row, PreferencePair) else None
+        return LeftOut(LOW_CONFIDENCE) if confidence is not None and confidence < self._min_confidence else row
 
 
 __all__ = ["FORMATS", "Conversion", "Format", "convert", "find_format"]

@@ -1,4 +1,4 @@
-"""What a public format is: how one of its rows becomes one of ours."""
+"""Interface of public formats, and helpers to convert their rows to FlexGym rows."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from flexgym.rm.data.reading import AnyRow
 from flexgym.rm.data.schema import Row
 
 UNLABELLED = "unlabelled"
-"""Why rows are left out that nobody has judged."""
+"""Reason for skipping rows without a label."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A row that a format leaves out on purpose; it is counted, and is no bad row.
+    """A row that a format skips on purpose; it is counted, but not as a bad row.
 
     Attributes:
-        reason: one word or two.
+        reason: short reason, such as ``"unlabelled"``.
     """
 
     reason: str
 
 
-def _as_they_come(rows: Iterable[Row]) -> Iterator[Row]:
+def _unchanged(rows: Iterable[Row]) -> Iterator[Row]:
     return iter(rows)
 
 
 @dataclass(frozen=True)
 class Format:
-    """A public format.
+    """Definition of a public format.
 
     Attributes:
-        name: by which it is asked for.
-        about: one line: what it holds, and where its media lie.
-        read: makes a row of one row of the format, its media by the names that stand there; raises `RowError`.
-        finish: makes the rows that are written of all that were read, such as pairs of rated samples; one by one, and
-            as they come by default.
+        name: name used to select the format.
+        about: one-line description of the content and of where media are.
+        read: function that converts one row of the format, with media names as in the source; raises `RowError`.
+        finish: function that converts the stream of all converted rows to the rows to write, such as rated samples to
+            pairs; unchanged by default.
     """
 
     name: str
     about: str
     read: Callable[[Mapping[str, Any]], Row | LeftOut]
-    finish: Callable[[Iterable[Row]], Iterator[Row]] = _as_they_come
+    finish: Callable[[Iterable[Row]], Iterator[Row]] = _unchanged
 
 
 def make(schema: type[AnyRow], values: Mapping[str, Any]) -> AnyRow:
-    """A row of ours.
+    """Validate values and create a row.
 
     Raises:
-        RowError: the values break a rule of the schema.
+        RowError: if the values break a rule of the schema.
     """
     try:
         return schema.model_validate(values)
@@ -63,10 +63,10 @@ def make(schema: type[AnyRow], values: Mapping[str, Any]) -> AnyRow:
 
 
 def need(values: Mapping[str, Any], *names: str) -> Any:
-    """The value under the first of several names that is there.
+    """Return the value of the first of several keys that is present.
 
     Raises:
-        RowError: none of them is, or it is null.
+        RowError: if all are missing or null.
     """
     for name in names:
         if values.get(name) is not None:
@@ -75,24 +75,24 @@ def need(values: Mapping[str, Any], *names: str) -> Any:
 
 
 def both(values: Mapping[str, Any], first: str, second: str) -> tuple[Any, Any]:
-    """The values of both sides of a pair.
+    """Return the values of both candidates of a pair.
 
     Raises:
-        RowError: one of them is missing, or both are.
+        RowError: if one or both are missing.
     """
     missing = [name for name in (first, second) if values.get(name) in (None, "", [])]
     if len(missing) == 1:
-        raise RowError("one_side", f"expected two candidates, and {missing[0]!r} is missing")
+        raise RowError("one_side", f"expected two candidates, but {missing[0]!r} is missing")
     if missing:
         raise RowError("missing_key", f"the keys {first!r} and {second!r} are missing")
     return values[first], values[second]
 
 
 def number(values: Mapping[str, Any], name: str) -> float | None:
-    """A finite number; None where there is none.
+    """Return a finite number, or None if the value is missing or NaN.
 
     Raises:
-        RowError: something else stands there.
+        RowError: if the value is not a number.
     """
     value = values.get(name)
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -103,7 +103,7 @@ def number(values: Mapping[str, Any], name: str) -> float | None:
 
 
 def higher(first: float, second: float) -> Literal[0, 1] | None:
-    """The side with more points: 0, 1, or None where they are even."""
+    """Return the candidate with the higher score: 0, 1, or None for a tie."""
     if math.isclose(first, second, rel_tol=0.0, abs_tol=1e-9):
         return None
     return 0 if first > second else 1

@@ -1,7 +1,7 @@
-"""Conversations as LLaMA-Factory reads them, the form in which the UnifiedReward family publishes its training sets.
+"""Converter for LLaMA-Factory conversations, the format in which the UnifiedReward family publishes its training sets.
 
-UnifiedReward's rows hold scores and choices, UnifiedReward-Think's thoughts and an answer, UnifiedReward-Flex's a JSON
-object; videos are lists of frames. The order of the candidates is part of the text, so it stays as it is.
+Replies contain scores and choices (UnifiedReward), reasoning and an answer (UnifiedReward-Think), or a JSON object
+(UnifiedReward-Flex). Videos are lists of frames. The order of candidates is part of the text, so it is not changed.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from flexgym.rm.data.problems import RowError
 from flexgym.rm.data.schema import SFTRow
 
 PLACE = "<image>"
-"""Stands in the text where a picture goes; without any, all pictures come first."""
+"""Placeholder for an image in a text; without placeholders, all images come first."""
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
 def read(values: Mapping[str, Any]) -> SFTRow:
-    """A row with ``conversations`` (a list of ``from`` and ``value``) and ``images``.
+    """Convert a row with ``conversations`` (a list of ``from`` and ``value``) and ``images``.
 
-    ``messages`` with ``role`` and ``content`` and a single ``image`` are read as well, and so is ``system``.
+    The keys ``messages`` with ``role`` and ``content``, a single ``image``, and ``system`` are also supported.
 
     Raises:
-        RowError: it is not of this form, or has videos in place of frames.
+        RowError: if the row is invalid, or has videos instead of frames.
     """
     turns = need(values, "conversations", "messages")
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise RowError("wrong_type", "conversations: expected a list of objects with the keys 'from' and 'value'")
     if values.get("videos") and not values.get("images"):
-        raise RowError("wrong_type", "videos: expected frames under 'images'; take frames of the videos first")
+        raise RowError("wrong_type", "videos: expected frames under 'images'; extract frames of the videos first")
     images = need(values, "images", "image")
     messages = [_message(turn) for turn in turns]
     if values.get("system"):
@@ -55,7 +55,7 @@ def _message(turn: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parts(text: str) -> list[dict[str, str]]:
-    """The texts and places of pictures in a message."""
+    """Split a message into texts and image placeholders."""
     parts: list[dict[str, str]] = []
     for number, piece in enumerate(text.split(PLACE)):
         parts += [{"type": "image"}] if number else []
@@ -63,4 +63,4 @@ def _parts(text: str) -> list[dict[str, str]]:
     return parts
 
 
-FORMAT = Format("llama_factory", "LLaMA-Factory conversations, as of the UnifiedReward family: pictures by path", read)
+FORMAT = Format("llama_factory", "LLaMA-Factory conversations, as for the UnifiedReward family: images by path", read)

@@ -1,4 +1,4 @@
-"""Pick-a-Pic v2 (arXiv 2305.01569, ``yuvalkirstain/pickapic_v2``): pairs of images that stand in the Parquet files."""
+"""Converter for Pick-a-Pic v2 (arXiv 2305.01569, ``yuvalkirstain/pickapic_v2``): image pairs embedded in Parquet."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _WINNERS = {(1.0, 0.0): 0, (0.0, 1.0): 1, (0.5, 0.5): None}
 
 
 def read(values: Mapping[str, Any]) -> PreferencePair | LeftOut:
-    """A row with ``caption, jpg_0, jpg_1, label_0, label_1, has_label, ranking_id``.
+    """Convert a row with ``caption, jpg_0, jpg_1, label_0, label_1, has_label, ranking_id``.
 
-    Labels are 1 and 0, or one half each for a tie. Rows without ``has_label`` were shown to nobody, and are left out.
+    Labels are 1 and 0, or one half each for a tie. Rows without ``has_label`` were never rated, and are skipped.
 
     Raises:
-        RowError: it is not of this form.
+        RowError: if the row is invalid.
     """
     if values.get("has_label") is False:
         return LeftOut(UNLABELLED)
@@ -33,4 +33,4 @@ def read(values: Mapping[str, Any]) -> PreferencePair | LeftOut:
     return make(PreferencePair, pair | about)
 
 
-FORMAT = Format("pickapic", "Pick-a-Pic v2: Parquet; images stand in the rows and are written to files", read)
+FORMAT = Format("pickapic", "Pick-a-Pic v2: Parquet; images are embedded in the rows and written to files", read)

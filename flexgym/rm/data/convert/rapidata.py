@@ -1,4 +1,4 @@
-"""Rapidata's text-to-video preferences (``Rapidata/text-2-video-human-preferences*``): pairs with weighted votes."""
+"""Converter for Rapidata's text-to-video preferences (``Rapidata/text-2-video-human-preferences*``), weighted votes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from flexgym.rm.data.problems import RowError
 from flexgym.rm.data.schema import PreferencePair
 
 OVERALL = "Preference"
-"""The question whose answer is the winner; the others, such as Coherence and Alignment, are aspects."""
+"""Question that determines the winner; other questions, such as Coherence and Alignment, become aspects."""
 
 _COLUMN = re.compile(r"weighted_results1_(\w+)")
 
 
 def read(values: Mapping[str, Any]) -> PreferencePair | LeftOut:
-    """A row with ``prompt, file_name1, file_name2, weighted_results{1,2}_{Preference,Coherence,Alignment}``.
+    """Convert a row with ``prompt, file_name1, file_name2, weighted_results{1,2}_{Preference,Coherence,Alignment}``.
 
-    The winner has more of the weighted votes; even votes are a tie. Where videos stand in the row (``video1``,
-    ``video2``), these count, otherwise their file names do.
+    The winner has more weighted votes; equal votes are a tie. Embedded videos (``video1``, ``video2``) take precedence
+    over file names.
 
     Raises:
-        RowError: it is not of this form.
+        RowError: if the row is invalid.
     """
     votes = _votes(values, OVERALL)
     if votes is None:
@@ -49,7 +49,7 @@ def _votes(values: Mapping[str, Any], question: str) -> tuple[float, float] | No
     if first is None and second is None:
         return None
     if first is None or second is None or min(first, second) < 0:
-        raise RowError("invalid", f"{question}: expected votes for both sides of at least 0, got {first}, {second}")
+        raise RowError("invalid", f"{question}: expected non-negative votes for both videos, got {first}, {second}")
     return first, second
 
 
@@ -60,6 +60,4 @@ def _videos(values: Mapping[str, Any]) -> tuple[Any, Any]:
     return both(values, "file_name1", "file_name2")
 
 
-FORMAT = Format(
-    "rapidata", "Rapidata's text-to-video preferences: Parquet; videos by name, in a folder of their own", read
-)
+FORMAT = Format("rapidata", "Rapidata's text-to-video preferences: Parquet; videos by name, in a separate folder", read)

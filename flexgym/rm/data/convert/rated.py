@@ -1,4 +1,4 @@
-"""Pairs out of samples that were rated one by one."""
+"""Create preference pairs from samples that were rated individually."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Annotated, Self
 from pydantic import Field
 
 from flexgym.judge.inputs import frame_indices
-from flexgym.judge.template import Kind
 from flexgym.rm.data.convert.base import higher
 from flexgym.rm.data.files import Source
 from flexgym.rm.data.schema import Candidate, Change, Label, PreferencePair, PromptText, Row
+from flexgym.types import Modality
 
 PAIRS_PER_PROMPT = 8
-"""At most; all pairs of a prompt with many samples would outweigh the other prompts."""
+"""Maximum number of pairs per prompt, so that prompts with many samples do not dominate."""
 
 _SAMPLES_PER_PROMPT = 256
 
@@ -29,37 +29,37 @@ class RatedSample(Row):
     """One image or video with its scores.
 
     Attributes:
-        prompt: what it was made for.
+        prompt: prompt that the sample was generated for.
         kind: ``"image"`` or ``"video"``.
         files: the image, the video file, or the frames of the video.
-        scores: by aspect; more is better.
+        scores: score by aspect; higher is better.
     """
 
     prompt: PromptText
-    kind: Kind
+    kind: Modality
     files: Candidate
     scores: Annotated[dict[Label, float], Field(min_length=1)]
 
     @property
     def media(self) -> tuple[Source, ...]:
-        """See `Row.media`."""
+        """Return the files of the sample."""
         return self.files
 
     def with_files(self, change: Change) -> Self:
-        """See `Row.with_files`."""
+        """Return the sample with ``change`` applied to every file."""
         return self.model_copy(update={"files": tuple(map(change, self.files))})
 
 
 def pair_rated(samples: Iterable[Row]) -> Iterator[PreferencePair]:
-    """Pairs of samples of one prompt, prompts in the order in which they first come.
+    """Pair samples of the same prompt, with prompts in order of their first sample.
 
-    The samples wait on the disk until all are there, since those of one prompt can stand anywhere.
+    Samples are stored on disk until all have been read, since those of one prompt may be anywhere in the data.
 
     Args:
         samples: `RatedSample` rows without embedded files.
 
     Yields:
-        At most `PAIRS_PER_PROMPT` per prompt.
+        Up to `PAIRS_PER_PROMPT` pairs per prompt.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(sqlite3.connect(Path(folder) / "rows.db")) as rows:
         rows.execute("CREATE TABLE samples (number INTEGER PRIMARY KEY, prompt BLOB, row TEXT)")
@@ -78,16 +78,16 @@ def _record(sample: Row) -> tuple[bytes, str]:
 
 
 def _pairs(group: Sequence[RatedSample]) -> Iterator[PreferencePair]:
-    """The pairs of neighbours in a ring, then those at a distance of two, and so on; evenly spaced ones of the last."""
+    """Pair neighbors in a ring, then samples at distance two, and so on; space out the pairs of the last distance."""
     wanted = PAIRS_PER_PROMPT
     for distance in range(1, len(group) // 2 + 1):
         starts = range(distance if 2 * distance == len(group) else len(group))
         met = [(group[start], group[(start + distance) % len(group)]) for start in starts]
-        apart = [(first, second) for first, second in met if first.files != second.files]
+        different = [(first, second) for first, second in met if first.files != second.files]
         if not wanted:
             return
-        chosen = frame_indices(len(apart), wanted) if apart else ()
-        yield from (_pair(*apart[index]) for index in chosen)
+        chosen = frame_indices(len(different), wanted) if different else ()
+        yield from (_pair(*different[index]) for index in chosen)
         wanted -= len(chosen)
 
 

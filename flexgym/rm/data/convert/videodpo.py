@@ -1,4 +1,4 @@
-"""VideoDPO (arXiv 2412.14167): pairs of videos, the winner named by its number or by its key."""
+"""Converter for VideoDPO (arXiv 2412.14167): pairs of videos, with the winner given by number or by key."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from flexgym.rm.data.schema import PreferencePair
 
 
 def read(values: Mapping[str, Any]) -> PreferencePair:
-    """A row of ``pair.json`` with ``frame_caption, video1, video2``, or one with ``caption, chosen, rejected``.
+    """Convert a row of ``pair.json`` with ``frame_caption, video1, video2``, or one with ``caption, chosen, rejected``.
 
-    In ``pair.json`` videos are numbers: 2 n is ``winvideos/n.mp4``, the winner, and 2 n + 1 is ``losevideos/n.mp4``,
-    with n in six digits. There are no ties.
+    In ``pair.json``, videos are numbers: 2 n is ``winvideos/n.mp4``, the winner, and 2 n + 1 is ``losevideos/n.mp4``,
+    where n has six digits. There are no ties.
 
     Raises:
-        RowError: it is not of this form.
+        RowError: if the row is invalid.
     """
     if "chosen" in values or "rejected" in values:
         first, second = both(values, "chosen", "rejected")
@@ -34,7 +34,7 @@ def read(values: Mapping[str, Any]) -> PreferencePair:
 
 def _path(number: Any) -> str:
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-        raise RowError("wrong_type", f"video1, video2: expected numbers of videos, got {number!r:.80}")
+        raise RowError("wrong_type", f"video1, video2: expected video numbers, got {number!r:.80}")
     return f"{'losevideos' if number % 2 else 'winvideos'}/{number // 2:06d}.mp4"
 
 

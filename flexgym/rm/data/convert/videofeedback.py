@@ -1,6 +1,6 @@
-"""VideoFeedback (arXiv 2406.15252) and VideoFeedback2 (arXiv 2509.22799): single videos with scores by aspect.
+"""Converters for VideoFeedback (arXiv 2406.15252) and VideoFeedback2 (arXiv 2509.22799): videos with scores by aspect.
 
-Pairs are made of videos of one prompt: the higher mean score wins, and every aspect has its own winner.
+Videos of the same prompt are paired: the higher mean score wins, and every aspect has its own winner.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ ASPECTS_2 = {
 
 
 def read(values: Mapping[str, Any]) -> RatedSample | LeftOut:
-    """A row with ``id, images, text prompt`` and a score of 1 to 4 for each of the five `ASPECTS`.
+    """Convert a row with ``id, images, text prompt`` and a score of 1 to 4 for each of the five `ASPECTS`.
 
     Raises:
-        RowError: it is not of this form.
+        RowError: if the row is invalid.
     """
     scores = _scores(values, {name: name for name in ASPECTS})
     if not scores:
@@ -40,10 +40,10 @@ def read(values: Mapping[str, Any]) -> RatedSample | LeftOut:
 
 
 def read_2(values: Mapping[str, Any]) -> RatedSample | LeftOut:
-    """A row with ``video_name, prompt, visual_score, t2v_score, phy_score``; the video is ``video_name`` and ``.mp4``.
+    """Convert a row with ``video_name, prompt, visual_score, t2v_score, phy_score``; the file is ``video_name.mp4``.
 
     Raises:
-        RowError: it is not of this form.
+        RowError: if the row is invalid.
     """
     scores = _scores(values, ASPECTS_2)
     if not scores:
@@ -57,10 +57,10 @@ def read_2(values: Mapping[str, Any]) -> RatedSample | LeftOut:
 
 
 def _scores(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, float]:
-    """The scores by aspect; none of them, or all of them, are there.
+    """Return the scores by aspect; empty if all are missing.
 
     Raises:
-        RowError: some are missing.
+        RowError: if only some are missing.
     """
     found = {aspect: number(values, name) for name, aspect in names.items()}
     scores = {aspect: score for aspect, score in found.items() if score is not None}

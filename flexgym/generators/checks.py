@@ -1,0 +1,86 @@
+"""Checks that a pipeline can serve as a flow policy, and that it can make samples of a size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from flexgym.core.errors import ConfigError, GeneratorError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+def check_parts(pipe: DiffusionPipeline) -> None:
+    """Refuse a pipeline without what every flow policy needs.
+
+    Args:
+        pipe: the loaded pipeline.
+
+    Raises:
+        GeneratorError: it has no transformer, autoencoder or scheduler, or a scheduler that is not flow matching.
+    """
+    for part in ("transformer", "vae", "scheduler"):
+        if getattr(pipe, part, None) is None:
+            raise GeneratorError(f"{type(pipe).__name__} has no {part}: expected a flow-matching transformer pipeline")
+    check_scheduler(type(pipe.scheduler).__name__, pipe.scheduler.config)
+
+
+def check_scheduler(name: str, config: Mapping[str, Any]) -> None:
+    """Refuse a scheduler that is not one of flow matching.
+
+    Args:
+        name: its class.
+        config: its settings.
+
+    Raises:
+        GeneratorError: naming what was expected and what came.
+    """
+    flow_sigmas = config.get("use_flow_sigmas") and config.get("prediction_type") == "flow_prediction"
+    if not (name.startswith("FlowMatchEuler") or flow_sigmas):
+        raise GeneratorError(
+            f"expected a flow-matching scheduler (FlowMatchEulerDiscreteScheduler, or one with use_flow_sigmas and"
+            f" prediction_type 'flow_prediction'), got {name}: a diffusion model has no velocity to train here"
+        )
+
+
+def check_side(name: str, value: int, multiple: int) -> None:
+    """Refuse a height or width that is no multiple of a number.
+
+    Args:
+        name: ``"height"`` or ``"width"``, for the message.
+        value: in pixels.
+        multiple: what it must be divisible by.
+
+    Raises:
+        ConfigError: naming the nearest values.
+    """
+    if value % multiple:
+        below = value - value % multiple
+        raise ConfigError(
+            f"{name} must be a multiple of {multiple}, got {value}; the nearest are {below} and {below + multiple}"
+        )
+
+
+def check_frames(num_frames: int, multiple: int, *, cut: int) -> None:
+    """Refuse a number of frames that no latents decode to.
+
+    Args:
+        num_frames: number of frames.
+        multiple: frames per latent frame after the first.
+        cut: frames at the start that are no part of the sample.
+
+    Raises:
+        ConfigError: naming the nearest values.
+    """
+    if (num_frames - 1) % multiple:
+        below = max(num_frames - 1 - (num_frames - 1) % multiple, cut) + 1
+        raise ConfigError(
+            f"num_frames must be 1 more than a multiple of {multiple}, got {num_frames};"
+            f" the nearest are {below} and {below + multiple}"
+        )
+    if num_frames <= cut:
+        raise ConfigError(
+            f"num_frames counts {cut} frames at the start that this pipeline cuts off: expected at least {cut + 1},"
+            f" got {num_frames}"
+        )

@@ -1,0 +1,62 @@
+"""The velocity of a family: guidance, known latents and packing around the calls of its transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from flexgym.core.errors import ConfigError
+from flexgym.generators.conditioning import KNOWN, Conditioning, stack_rows, with_known, without_known
+from flexgym.generators.family import Family
+
+
+def predict(family: Family, latents: Tensor, sigma: Tensor, *, conditioning: Conditioning) -> Tensor:
+    """Predict the velocity ``noise - clean`` of rows that share a forward.
+
+    Args:
+        family: how the pipeline does it.
+        latents: ``[B, ...]``.
+        sigma: noise level of each row, float32 ``[B]``.
+        conditioning: B rows.
+
+    Returns:
+        float32 ``[B, ...]``; 0 for latents that are known.
+
+    Raises:
+        ConfigError: the prompts were encoded without the unconditional branch, and guidance needs it.
+    """
+    images, prompts = conditioning.images, conditioning.prompts
+    if images:
+        latents = with_known(latents, conditioning)
+        images = {name: tensor for name, tensor in images.items() if name != KNOWN}
+        prompts = {**prompts, **images}
+    hidden, timestep = family.pack(latents.to(family.dtype)), family.timestep(sigma)
+    if not family.guided:
+        packed = family.forward(hidden, timestep, prompts)
+    elif not conditioning.empty:
+        raise ConfigError(
+            "these prompts were encoded without guidance: encode them with this generator's condition(), with the"
+            " same guidance"
+        )
+    else:
+        empty = {**conditioning.unconditional(), **images}
+        conditional, unconditional = _branches(family, hidden, timestep, prompts=prompts, empty=empty)
+        if family.full_precision:
+            conditional, unconditional = conditional.float(), unconditional.float()
+        packed = family.combine(conditional, unconditional)
+    velocity = family.unpack(packed).float()
+    return without_known(velocity, conditioning) if conditioning.images else velocity
+
+
+def _branches(
+    family: Family, hidden: Tensor, timestep: Tensor, *, prompts: Mapping[str, Tensor], empty: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Compute the conditional and the unconditional velocity."""
+    if family.joint_guidance is None:
+        return family.forward(hidden, timestep, prompts), family.forward(hidden, timestep, empty)
+    one, other = (prompts, empty) if family.joint_guidance == "conditional first" else (empty, prompts)
+    both = {name: stack_rows([one[name], other[name]]) for name in prompts}
+    twice = hidden.repeat(2, *(1,) * (hidden.ndim - 1))
+    first, second = family.forward(twice, timestep.repeat(2), both).chunk(2)
+    return (first, second) if family.joint_guidance == "conditional first" else (second, first)

@@ -1,0 +1,1 @@
+"""Training with RLlib: the algorithm, its configuration and its learner. Needs Ray."""

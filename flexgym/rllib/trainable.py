@@ -1,0 +1,108 @@
+"""Algorithms of RLlib as a run trains them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flexgym.config.describe import describe
+from flexgym.core.metrics import Metric
+from flexgym.rllib.algorithm import FlowAlgorithm
+from flexgym.rllib.config import FlowConfig
+from flexgym.rllib.process import quiet_libraries, shared_cores, start_ray
+from flexgym.runs.export import GENERATOR
+from flexgym.runs.folder import RunFolder
+from flexgym.runs.known_metrics import ACCURACY, REWARD
+from flexgym.runs.loop import Measured
+from flexgym.runs.verification import VERIFIER_ACCURACY, verified_change
+
+ALGORITHM = "algorithm"
+"""Folder of a checkpoint that holds RLlib's state."""
+
+
+class RLlibTrainable:
+    """Base of what trains as an algorithm of RLlib, see `flexgym.runs.loop.Trainable`.
+
+    Args:
+        config: of the algorithm.
+        title: name of what trains, for the display.
+    """
+
+    def __init__(self, config: Any, title: str) -> None:
+        self.config = config
+        self.title = title
+        self.known: dict[str, Metric] = {}
+        self._algorithm: Any = None
+        self._opened = contextlib.ExitStack()
+
+    @property
+    def algorithm(self) -> Any:
+        """The algorithm, which `build` makes."""
+        assert self._algorithm is not None, "build() comes first"
+        return self._algorithm
+
+    @property
+    def iteration(self) -> int:
+        """Number of finished iterations."""
+        return self.algorithm.iteration
+
+    def build(self, folder: RunFolder) -> None:
+        """Start Ray, unless it runs already, and build the algorithm."""
+        start_ray()
+        self._algorithm = self.config.build_algo()
+        self._opened.callback(self._algorithm.stop)
+
+    def restore(self, checkpoint: Path) -> None:
+        """Restore a checkpoint of `save`."""
+        self.algorithm.restore_from_path(str(checkpoint / ALGORITHM))
+
+    def save(self, folder: Path) -> None:
+        """Write RLlib's state."""
+        self.algorithm.save_to_path(str(folder / ALGORITHM))
+
+    def close(self) -> None:
+        """Stop the algorithm."""
+        self._opened.close()
+
+
+class AgentTrainable(RLlibTrainable):
+    """Trains a generator on groups of samples."""
+
+    config: FlowConfig
+    algorithm: FlowAlgorithm
+
+    def __init__(self, config: FlowConfig) -> None:
+        super().__init__(config, title=type(config.algorithm).__name__)
+        verified = config.settings.verification.reward is not None
+        self.known = {"reward/mean": REWARD, **({VERIFIER_ACCURACY: ACCURACY} if verified else {})}
+
+    def describe(self) -> dict[str, Any]:
+        """Return the effective settings by section, without those of the run."""
+        return {name: values for name, values in describe(self.config.settings).items() if name != "run"}
+
+    def build(self, folder: RunFolder) -> None:
+        """Build the algorithm, with half of torch's threads until it is closed."""
+        self.config.failed_samples = str(folder.path / "failed_samples")
+        self._opened.enter_context(shared_cores())
+        quiet_libraries()
+        super().build(folder)
+
+    def measure(self, *, final: bool) -> Measured:
+        """Verify held-out samples, where the config names a verifier."""
+        return Measured(verification=self.algorithm.verify() if self.config.settings.verification.reward else None)
+
+    def step(self) -> Measured:
+        """Train for one iteration."""
+        self.algorithm.train()
+        return Measured(self.algorithm.row, self.algorithm.last_verification)
+
+    def save(self, folder: Path) -> None:
+        """Write RLlib's state, and the generator in the format of diffusers."""
+        super().save(folder)
+        self.algorithm.save_generator(folder / GENERATOR)
+
+    def summary(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Compare held-out prompts before and after training."""
+        return verified_change(rows, "Held-out prompts met: {first} before, {last} after (iteration {iteration}).")

@@ -1,0 +1,39 @@
+"""A judge as a run trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flexgym.rllib.trainable import RLlibTrainable
+from flexgym.rm.algorithm import RewardModelAlgorithm
+from flexgym.rm.config import RewardModelConfig
+from flexgym.rm.saving import JUDGE
+from flexgym.runs.loop import Measured
+
+
+class JudgeTrainable(RLlibTrainable):
+    """Trains a judge with the losses of TRL."""
+
+    config: RewardModelConfig
+    algorithm: RewardModelAlgorithm
+
+    def measure(self, *, final: bool) -> Measured | None:
+        """Evaluate the held-out rows before the first step, which later evaluations are compared with."""
+        metrics = {} if final else self.algorithm.evaluate_held_out()
+        return Measured(metrics) if metrics else None
+
+    def step(self) -> Measured:
+        """Train for one iteration."""
+        self.algorithm.train()
+        return Measured(self.algorithm.row)
+
+    def save(self, folder: Path) -> None:
+        """Write RLlib's state, and the judge in the format of transformers or peft."""
+        super().save(folder)
+        self.algorithm.save_judge(folder / JUDGE)
+
+    def summary(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Return nothing: the metrics of held-out rows are among those of the iterations."""
+        return []

@@ -1,0 +1,219 @@
+"""The run loop: one run of whatever trains, in one run folder, with one way to stop, save and resume.
+
+Agents on RLlib, judge training and Stable-Baselines3 each implement `Trainable`; `TrainingRun` does the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from flexgym.config import RunSettings
+from flexgym.core.errors import JudgeUnavailableError, RewardError
+from flexgym.core.metrics import Metric
+from flexgym.runs.checkpoints import checkpoint_name
+from flexgym.runs.display import TrainingDisplay
+from flexgym.runs.folder import RunFolder
+from flexgym.runs.interrupt import GracefulInterrupt, resume_message
+from flexgym.runs.metrics import read_metrics
+from flexgym.runs.tensorboard import TensorboardLog
+from flexgym.runs.verification import Verification, save_verification
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Metrics of an iteration, or of an evaluation outside of one.
+
+    Attributes:
+        metrics: metrics and plain numbers by name.
+        verification: of held-out prompts, if there was one; its metrics are added and its samples drawn.
+    """
+
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    verification: Verification | None = None
+
+
+class Trainable(Protocol):
+    """Something that `TrainingRun` trains, iteration by iteration."""
+
+    @property
+    def title(self) -> str:
+        """Name of what trains, for the display."""
+        ...
+
+    @property
+    def known(self) -> Mapping[str, Metric]:
+        """Metrics that the display shows before they are measured, by name."""
+        ...
+
+    @property
+    def iteration(self) -> int:
+        """Number of finished iterations; one that broke off does not count."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return the effective settings by section, without those of the run."""
+        ...
+
+    def build(self, folder: RunFolder) -> None:
+        """Load and allocate everything that training needs, before the first iteration."""
+        ...
+
+    def restore(self, checkpoint: Path) -> None:
+        """Restore what `save` wrote; after it, training continues bit for bit."""
+        ...
+
+    def measure(self, *, final: bool) -> Measured | None:
+        """Evaluate on held-out data outside of the intervals that `step` keeps.
+
+        Args:
+            final: after the last iteration rather than before the first one.
+
+        Returns:
+            The metrics; None where nothing is recorded then.
+        """
+        ...
+
+    def step(self) -> Measured:
+        """Train for one iteration, and evaluate where the interval of evaluations says so."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint into an empty folder."""
+        ...
+
+    def summary(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+        """Return lines about a finished run, given its rows of ``metrics.jsonl``."""
+        ...
+
+    def close(self) -> None:
+        """Release what `build` allocated; called in any case, also when `build` failed."""
+        ...
+
+
+class TrainingRun:
+    """Trains in one run folder.
+
+    The folder is open, and locked, from here on until `train` has ended.
+
+    Args:
+        trainable: what trains; built when training starts.
+        settings: where the run writes and when it ends.
+        resume: run folder or checkpoint to continue from; None starts a new run.
+        command: words that start the program, for the message that says how to resume.
+    """
+
+    def __init__(
+        self, trainable: Trainable, settings: RunSettings, *, resume: Path | None = None, command: Sequence[str] = ()
+    ) -> None:
+        self.trainable, self.settings, self.command = trainable, settings, command
+        if resume:
+            self.folder = RunFolder.resume(resume, keep=settings.keep)
+        else:
+            self.folder = RunFolder.create(settings.root, settings.name, keep=settings.keep)
+        self.folder.write_config({"run": settings.model_dump(mode="json"), **trainable.describe()})
+        self._tensorboard = TensorboardLog(self.folder.tensorboard, start_iteration=self.folder.start_iteration)
+
+    def train(self) -> Path:
+        """Train to the end, until the time is up or until Ctrl-C; in each case everything learned is saved.
+
+        Returns:
+            The run folder.
+
+        Raises:
+            RewardError: samples cannot be scored; the last finished iteration is saved.
+            JudgeUnavailableError: no judge server answers; the last finished iteration is saved.
+        """
+        deadline = time.monotonic() + 60.0 * (self.settings.minutes or float("inf"))
+        with self.folder, self._tensorboard, contextlib.closing(self.trainable):
+            self.trainable.build(self.folder)
+            if self.folder.resumed_from:
+                self.trainable.restore(self.folder.resumed_from)
+            self._train(deadline)
+        return self.folder.path
+
+    def _train(self, deadline: float) -> None:
+        display = TrainingDisplay(
+            self.settings.iterations,
+            title=f"{self.trainable.title}, {self.folder.shown}",
+            history=read_metrics(self.folder.metrics.path),
+            known={**self.trainable.known, **self.folder.metrics.schema},
+        )
+        with display, GracefulInterrupt(display.announce) as interrupt:
+            if not self.folder.resumed_from:
+                display.phase("evaluating")
+                self._record(self.trainable.measure(final=False), display)
+            try:
+                self._iterate(display, interrupt, deadline=deadline)
+            except (JudgeUnavailableError, RewardError):
+                self._finish(display, stopped=True)
+                raise
+            self._finish(display, stopped=interrupt.requested)
+
+    def _iterate(self, display: TrainingDisplay, interrupt: GracefulInterrupt, *, deadline: float) -> None:
+        """Train until the last iteration, a request to stop, or until one more would exceed the deadline."""
+        longest, late = 0.0, False
+        while self.trainable.iteration < self.settings.iterations and not interrupt.requested and not late:
+            began, previous = time.monotonic(), self.trainable.iteration
+            display.phase("training")
+            measured = self.trainable.step()
+            late = time.monotonic() + max(longest, time.monotonic() - began) > deadline
+            if late or interrupt.requested or self.trainable.iteration >= self.settings.iterations:
+                measured = self._with_final(measured, display)
+            self._record(measured, display)
+            if crosses(self.settings.checkpoint_interval, previous, self.trainable.iteration):
+                self._checkpoint()
+            longest = max(longest, time.monotonic() - began)
+
+    def _with_final(self, measured: Measured, display: TrainingDisplay) -> Measured:
+        """Evaluate after the last iteration, unless it was the turn of an evaluation anyway."""
+        if measured.verification is not None:
+            return measured
+        display.phase("evaluating")
+        final = self.trainable.measure(final=True) or Measured()
+        return Measured({**measured.metrics, **final.metrics}, final.verification)
+
+    def _record(self, measured: Measured | None, display: TrainingDisplay) -> None:
+        """Write metrics to the file, TensorBoard and the display, and a grid where samples were verified."""
+        if measured is None:
+            return
+        row = {"iteration": self.trainable.iteration, **measured.metrics}
+        if measured.verification is not None:
+            row |= measured.verification.metrics
+            save_verification(measured.verification, self.folder.samples, self._tensorboard, iteration=row["iteration"])
+        self.folder.metrics.append(row)
+        self._tensorboard.scalars(row, row["iteration"])
+        display.update(row)
+
+    def _checkpoint(self) -> Path:
+        """Return the checkpoint of the last finished iteration, written now if it is not there yet."""
+        iteration = self.trainable.iteration
+        latest = self.folder.checkpoints.latest()
+        if latest is None or latest.name != checkpoint_name(iteration):
+            latest = self.folder.checkpoints.publish(iteration, self.trainable.save)
+        return latest
+
+    def _finish(self, display: TrainingDisplay, *, stopped: bool) -> None:
+        latest = self._checkpoint()
+        if stopped:
+            display.note(resume_message(self.folder.shown, latest, command=self.command))
+            return
+        for line in self.trainable.summary(read_metrics(self.folder.metrics.path)):
+            display.note(line)
+        samples = ", samples" if any(self.folder.samples.iterdir()) else ""
+        display.note(f"Metrics{samples} and checkpoints: {self.folder.shown}")
+
+
+def crosses(interval: int, previous: int, now: int) -> bool:
+    """Return whether a multiple of an interval lies among the iterations after ``previous`` up to ``now``.
+
+    Args:
+        interval: in iterations; 0 is never reached.
+        previous: finished iterations before.
+        now: finished iterations now; one step may finish several.
+    """
+    return bool(interval) and now // interval > previous // interval

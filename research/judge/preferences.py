@@ -1,0 +1,135 @@
+"""Preference pairs of the small world as files (``python -m research.judge.preferences pairs.jsonl``).
+
+The label is the verifier's: the candidate that meets more of its caption wins, and of two that meet the same share the
+better formed one. Pairs that neither tells apart are left out.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from PIL import Image
+
+from flexgym.core.errors import ConfigError
+from flexgym.core.terminal import teaching_errors
+from flexgym.rm.data import MediaFile, MediaStore, PreferencePair, write_rows
+from research.judge.candidates import Candidates, draw_candidates
+
+ONE_WHOLE = "one_whole"
+"""Pairs of which exactly one meets the whole caption."""
+RULES = ("any", ONE_WHOLE)
+
+
+def preference_pairs(groups: Iterator[Candidates], *, rule: str, seed: int, name: str) -> Iterator[PreferencePair]:
+    """Pairs of candidates, none of which is in two of them, with either side as likely to win.
+
+    Args:
+        groups: of candidates.
+        rule: which pairs are taken, one of `RULES`.
+        seed: of the choice, and of the sides.
+        name: of where they come from.
+    """
+    rng = np.random.default_rng(seed)
+    for number, group in enumerate(groups):
+        views, left = group.views, set(range(len(group.views)))
+        for first, second in rng.permutation(list(itertools.permutations(left, 2))).tolist():
+            one_whole = (views[first].share == 1.0) != (views[second].share == 1.0)
+            differ = views[first].worth != views[second].worth and (one_whole or rule != ONE_WHOLE)
+            if differ and {first, second} <= left:
+                left -= {first, second}
+                yield _pair(group, first, second, source=f"{name}/{number}-{first}-{second}")
+
+
+def _pair(group: Candidates, first: int, second: int, *, source: str) -> PreferencePair:
+    return PreferencePair(
+        id=source,
+        source=source.split("/")[0],
+        category=group.category,
+        prompt=group.caption,
+        kind="video" if group.samples.ndim == 5 else "image",
+        first=_files(group.samples[first]),
+        second=_files(group.samples[second]),
+        winner=0 if group.views[first].worth > group.views[second].worth else 1,
+    )
+
+
+def _files(sample: NDArray[np.uint8]) -> tuple[MediaFile, ...]:
+    return tuple(MediaFile(data=_png(frame)) for frame in (sample[None] if sample.ndim == 3 else sample))
+
+
+def _png(frame: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(frame).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """Which pairs are wanted.
+
+    Attributes:
+        source: of the candidates: ``"rendered"``, ``"generated"``, ``"frames"`` of generated videos, or the folder of a
+            pipeline of the small world.
+        kind: ``"image"`` or ``"video"``.
+        count: how many.
+        splits: of the captions.
+        rule: see `preference_pairs`.
+        seed: of everything that is drawn.
+        category: of the captions; None for all, in equal parts.
+    """
+
+    source: str | Path
+    kind: str
+    count: int
+    splits: tuple[str, ...]
+    rule: str
+    seed: int
+    category: str | None = None
+
+
+def write_pairs(out: Path, pairs: PairSet) -> Path:
+    """Write pairs; their pictures go into a folder ``media`` beside the file.
+
+    Args:
+        out: a file that is not there yet, ending in ``.jsonl``.
+        pairs: which.
+
+    Raises:
+        ConfigError: the file is there, or of another kind.
+        UnknownNameError: no such source, kind, split or category.
+    """
+    store = MediaStore(out.parent / "media")
+    groups = draw_candidates(pairs.kind, pairs.source, splits=pairs.splits, seed=pairs.seed, category=pairs.category)
+    name = f"shapes-{pairs.kind}-{Path(pairs.source).name}"
+    found = preference_pairs(groups, rule=pairs.rule, seed=pairs.seed, name=name)
+    return write_rows(out, (pair.with_files(store.keep) for pair in itertools.islice(found, pairs.count)))
+
+
+def main(
+    out: Annotated[Path, typer.Argument(help="the .jsonl file to write")],
+    *,
+    kind: Annotated[str, typer.Option(help="image or video")] = "image",
+    source: Annotated[str, typer.Option(help="rendered, generated, frames, or the folder of a pipeline")] = "rendered",
+    count: int = 1000,
+    held_out: Annotated[bool, typer.Option(help="captions of compositions that no training caption has")] = False,
+    rule: Annotated[str, typer.Option(help="any, or one_whole: exactly one meets the whole caption")] = "any",
+    seed: int = 0,
+) -> None:
+    """Write preference pairs of the small world, labelled by its verifier."""
+    with teaching_errors():
+        if rule not in RULES:
+            raise ConfigError(f"rule: expected one of {', '.join(RULES)}, got {rule!r}")
+        splits = ("held_out",) if held_out else ("training", "rich")
+        write_pairs(out, PairSet(source, kind=kind, count=count, splits=splits, rule=rule, seed=seed))
+
+
+if __name__ == "__main__":
+    typer.run(main)

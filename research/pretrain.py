@@ -1,0 +1,274 @@
+"""Training of the shipped small checkpoints: ``python -m research.pretrain t2i`` (or ``t2v``).
+
+Both are real flow-matching models. A share of their training captions is wrong in one composition, as captions of the
+web are wrong, so the base is mediocre on purpose: it draws sharp shapes, and often not those asked for.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor, nn
+
+from flexgym.shapes.captions import Spec
+from flexgym.shapes.sampling import sample_caption, sample_clip, sample_scene, sample_spec, wrong_spec
+from flexgym.shapes.scenes import BACKGROUND, render, render_video
+from research import modules
+from research.muon import muon_and_adamw
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Length and step size of one stage of training.
+
+    Attributes:
+        steps: how many there are.
+        batch_size: of each.
+        learning_rate: the highest.
+        schedule: steps in which the learning rate would come down to zero; None is ``steps``. A flow that stops earlier
+            has learnt to draw, but not yet all that captions say.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    schedule: int | None = None
+
+    def shorter(self, speed: float) -> Stage:
+        """The same, ``speed`` times as short."""
+        schedule = self.schedule and int(self.schedule / speed)
+        return replace(self, steps=max(2, int(self.steps / speed)), schedule=schedule)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one checkpoint is made: the stages of its autoencoder one after the other, then the flow."""
+
+    kind: str
+    autoencoder: tuple[Stage, ...]
+    flow: Stage
+    scenes: int
+    wrong_share: float
+
+
+TRAINING_SHIFT = 5.0
+"""What a caption decides, it decides at high noise levels: the latents are so plain that at 0.9 all is settled."""
+RECIPES = {
+    "t2i": Recipe("image", (Stage(1200, 32, 2e-3),), Stage(6000, 64, 2e-3, schedule=15000), 40000, 0.1),
+    "t2v": Recipe(
+        "video", (Stage(2200, 4, 2e-3), Stage(2400, 4, 2e-3)), Stage(6000, 32, 2e-3, schedule=15000), 12000, 0.1
+    ),
+}
+BUILDERS: dict[str, Callable[[], Any]] = {"t2i": modules.build_t2i, "t2v": modules.build_t2v}
+
+
+def draw(rng: np.random.Generator, kind: str, count: int) -> tuple[list[Spec], Tensor]:
+    """``count`` training specs, every other one rich, and pictures, uint8 ``[B, 3, H, W]`` or ``[B, 3, F, H, W]``."""
+    splits = itertools.islice(itertools.cycle(("training", "rich")), count)
+    specs = [sample_spec(rng, kind, split, only_taught=True) for split in splits]
+    if kind == "image":
+        pixels = np.stack([render(sample_scene(rng, spec)) for spec in specs]).transpose(0, 3, 1, 2)
+    else:
+        pixels = np.stack([render_video(sample_clip(rng, spec)) for spec in specs]).transpose(0, 4, 1, 2, 3)
+    return specs, torch.from_numpy(np.ascontiguousarray(pixels))
+
+
+def to_unit(pixels: Tensor) -> Tensor:
+    """Pixels 0..255 as float32 in ``[-1, 1]``."""
+    return pixels.float() / 127.5 - 1.0
+
+
+def reconstruction_loss(decoded: Tensor, pixels: Tensor) -> Tensor:
+    """Absolute and squared error, five times as much on things as on the background that covers most of a picture."""
+    is_thing = (pixels - (BACKGROUND / 127.5 - 1.0)).abs().amax(1, keepdim=True) > 0.05
+    error = decoded - pixels
+    return ((error.abs() + error.square()) * (1.0 + 4.0 * is_thing)).mean()
+
+
+def train_autoencoder(autoencoder: Any, kind: str, stage: Stage, *, rng: np.random.Generator) -> None:
+    """Train on fresh scenes, with noise on the latents so that the decoder draws sharp shapes from inexact ones."""
+    optimizer = torch.optim.AdamW(autoencoder.parameters(), stage.learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, stage.learning_rate, total_steps=stage.steps)
+    started = time.monotonic()
+    for step in range(stage.steps):
+        pixels = to_unit(draw(rng, kind, stage.batch_size)[1])
+        latents = autoencoder.encode(pixels).latent_dist.mean
+        level = torch.rand(len(latents), *[1] * (latents.ndim - 1)) * 0.6 * latents.detach().std()
+        decoded = autoencoder.decode(latents + level * torch.randn_like(latents)).sample
+        loss = reconstruction_loss(decoded, pixels) + 1e-3 * latents.square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(autoencoder.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 100 == 0:
+            logger.info("autoencoder %d loss %.4f, %.0f s", step, loss.item(), time.monotonic() - started)
+
+
+@torch.no_grad()
+def encode_all(autoencoder: Any, pixels: Tensor) -> Tensor:
+    """Latents of every picture, before any scaling."""
+    return torch.cat([autoencoder.encode(to_unit(chunk)).latent_dist.mean for chunk in pixels.split(64)])
+
+
+def set_latent_scale(autoencoder: Any, latents: Tensor) -> Tensor:
+    """Write the latents' mean and deviation into the autoencoder's config and return the normalised latents."""
+    if latents.ndim == 4:
+        shift, scale = latents.mean(), latents.std()
+        autoencoder.register_to_config(shift_factor=shift.item(), scaling_factor=1.0 / scale.item())
+        return (latents - shift) / scale
+    dims = (0, 2, 3, 4)
+    mean, std = latents.mean(dims), latents.std(dims)
+    autoencoder.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
+    return (latents - mean.view(1, -1, 1, 1, 1)) / std.view(1, -1, 1, 1, 1)
+
+
+def velocity(pipe: Any, latents: Tensor, sigma: Tensor, *, captions: list[str]) -> Tensor:
+    """The transformer's velocity with gradients through the text encoders; each caption is encoded once."""
+    unique = {caption: index for index, caption in enumerate(dict.fromkeys(captions))}
+    rows = torch.tensor([unique[caption] for caption in captions])
+    limits = {"do_classifier_free_guidance": False}
+    if latents.ndim == 4:
+        embeds, _, pooled, _ = pipe.encode_prompt(list(unique), None, None, max_sequence_length=1, **limits)
+        extra = {"pooled_projections": pooled[rows]}
+    else:
+        embeds, _ = pipe.encode_prompt(list(unique), max_sequence_length=modules.TOKENS, **limits)
+        extra = {}
+    return pipe.transformer(
+        hidden_states=latents, timestep=sigma * 1000.0, encoder_hidden_states=embeds[rows], return_dict=False, **extra
+    )[0]
+
+
+def flow_parts(pipe: Any) -> nn.ModuleDict:
+    """The modules that flow matching trains: transformer and text encoders."""
+    names = ("transformer", "text_encoder", "text_encoder_2")
+    return nn.ModuleDict({name: part for name in names if (part := getattr(pipe, name, None)) is not None})
+
+
+@dataclass
+class FlowData:
+    """Normalised latents with the spec that each was drawn from."""
+
+    latents: Tensor
+    specs: list[Spec]
+    wrong_share: float
+
+    def batch(self, rng: np.random.Generator, size: int) -> tuple[Tensor, list[str]]:
+        """Latents and captions, a share of which say another composition of the same category."""
+        rows = rng.integers(len(self.specs), size=size)
+        wrong = rng.random(size) < self.wrong_share
+        said = [
+            wrong_spec(rng, self.specs[row], only_taught=True) if bad else self.specs[row]
+            for row, bad in zip(rows, wrong, strict=True)
+        ]
+        return self.latents[torch.from_numpy(rows)], [sample_caption(rng, spec) for spec in said]
+
+
+def train_flow(
+    pipe: Any, data: FlowData, stage: Stage, *, rng: np.random.Generator, watch: Callable[[int, nn.ModuleDict], None]
+) -> None:
+    """Flow matching (arXiv 2210.02747) with logit-normal noise levels, shifted as the scheduler shifts them.
+
+    Args:
+        pipe: an untrained pipeline; afterwards it holds the moving average of the trained weights.
+        data: what to train on.
+        stage: length and step size; the learning rate warms up, then decays linearly.
+        rng: draws scenes, captions and which of them are wrong.
+        watch: called with the step and the moving average now and then.
+    """
+    parts = flow_parts(pipe)
+    average = deepcopy(parts).requires_grad_(False)
+    optimizers = muon_and_adamw(parts, stage.learning_rate, inside=("transformer_blocks", "blocks"))
+    base_rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+    schedule = stage.schedule or stage.steps
+    started, smooth = time.monotonic(), 1.0
+    for step in range(stage.steps):
+        rate = min(1.0, (step + 1) / 300, 1.05 * (schedule - step) / schedule)
+        for optimizer, base in zip(optimizers, base_rates, strict=True):
+            optimizer.param_groups[0]["lr"] = base * rate
+        clean, captions = data.batch(rng, stage.batch_size)
+        sigma = torch.sigmoid(torch.randn(len(clean)))
+        sigma = TRAINING_SHIFT * sigma / (1.0 + (TRAINING_SHIFT - 1.0) * sigma)
+        noise, level = torch.randn_like(clean), sigma.view(-1, *[1] * (clean.ndim - 1))
+        predicted = velocity(pipe, (1.0 - level) * clean + level * noise, sigma, captions=captions)
+        loss = (predicted - (noise - clean)).square().mean()
+        parts.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        with torch.no_grad():
+            decay = min(0.999, (step + 1) / (step + 10))
+            torch._foreach_lerp_(list(average.parameters()), list(parts.parameters()), 1.0 - decay)
+        smooth += 0.01 * (loss.item() - smooth)
+        if step % 250 == 0:
+            logger.info("flow %d loss %.4f, %.0f s", step, smooth, time.monotonic() - started)
+        if step % 1000 == 999:
+            watch(step + 1, average)
+    parts.load_state_dict(average.state_dict())
+
+
+def save(pipe: Any, name: str, folder: Path) -> None:
+    """Write a pipeline folder with its sampling defaults."""
+    pipe.save_pretrained(folder, safe_serialization=True)
+    (folder / "generation_config.json").write_text(json.dumps(modules.GENERATION[name], indent=2) + "\n")
+    for path in (folder / "model_index.json", *folder.glob("*/config.json")):
+        # a path of the machine that made the checkpoint says nothing to anyone else
+        values = json.loads(path.read_text())
+        values.pop("_name_or_path", None)
+        path.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def main(
+    name: Annotated[str, typer.Argument(help="t2i or t2v")],
+    *,
+    out: Annotated[Path, typer.Option(help="where the pipeline folder goes")] = Path("runs/pretrain"),
+    seed: int = 0,
+    start: Annotated[Path | None, typer.Option(help="a pipeline folder to go on from, with its autoencoder")] = None,
+    threads: int = 1,
+    speed: Annotated[float, typer.Option(help="divide all lengths by this, to try the script out")] = 1.0,
+) -> None:
+    """Make one of the shipped checkpoints from nothing."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    recipe, pipe = RECIPES[name], BUILDERS[name]()
+    if start:
+        kept = {name: part for name, part in pipe.components.items() if part is None}
+        pipe = type(pipe).from_pretrained(start, **kept)
+    else:
+        for number, stage in enumerate(recipe.autoencoder):
+            rng = np.random.default_rng(seed + 1000 * number)
+            train_autoencoder(pipe.vae, recipe.kind, stage.shorter(speed), rng=rng)
+            torch.manual_seed(seed + 1000 * (number + 1))  # each stage draws its own, so it can be made again alone
+    pipe.vae.eval().requires_grad_(False)
+    torch.manual_seed(seed + 1)
+    rng = np.random.default_rng(seed + 1)
+    specs, pixels = draw(rng, recipe.kind, int(recipe.scenes / speed))
+    data = FlowData(set_latent_scale(pipe.vae, encode_all(pipe.vae, pixels)), specs, recipe.wrong_share)
+    save(pipe, name, out / name)
+
+    def watch(step: int, average: nn.ModuleDict) -> None:
+        snapshot = type(pipe)(**{**pipe.components, **dict(average.items())})
+        save(snapshot, name, out / name)
+        logger.info("saved after %d steps", step)
+
+    train_flow(pipe, data, recipe.flow.shorter(speed), rng=rng, watch=watch)
+    save(pipe, name, out / name)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,154 @@
+"""GRPO and matching on the embedded checkpoints: one process, a handful of samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flexgym.core.errors import ConfigError, UnknownNameError
+from flexgym.rllib.algorithm import FlowAlgorithm
+from flexgym.rllib.sharded import METRICS
+from tests.agents.small import largest_difference, small_config, train, weights
+from tests.generators.tiny import CASES
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+@pytest.mark.parametrize("env", ["FlexT2I-v0", "FlexT2V-v0"])
+@pytest.mark.parametrize("mode", ["lora", "full"])
+@pytest.mark.parametrize(
+    ("name", "guidance_scale"),
+    [pytest.param("grpo", 1.0, marks=pytest.mark.slow), ("grpo", 3.0), ("matching", 1.0)],
+)
+def test_with_unchanged_weights_every_ratio_is_exactly_one(env, mode, name, guidance_scale):
+    config = small_config(
+        environment={"env": env},
+        algorithm={"name": name},
+        generator={"mode": mode, "lora": {"rank": 4}, "sampling": {"guidance_scale": guidance_scale}},
+        training={"lr": 0.0, "num_updates": 2},
+    )
+    algorithm, metrics = train(config, 2)
+    algorithm.stop()
+    assert metrics["policy/max_abs_log_ratio"] == 0.0
+    assert metrics["policy/ratio_mean"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("family", "env", "mode"), [("wan22", "FlexT2V-v0", "lora"), ("qwen_image", "FlexT2I-v0", "full")]
+)
+def test_other_families_train(family, env, mode, tmp_path: Path):
+    """Two transformers of which a step uses one, and texts of their own length."""
+    CASES[family].build().save_pretrained(tmp_path / "pipe")
+    sampling = {**CASES[family].settings, "num_steps": 4}
+    generator = {"source": str(tmp_path / "pipe"), "mode": mode, "lora": {"rank": 4}, "sampling": sampling}
+    config = small_config(environment={"env": env}, generator=generator)
+    algorithm, metrics = train(config)
+    trained = weights(algorithm)
+    algorithm.stop()
+    assert metrics["policy/max_abs_log_ratio"] == 0.0
+    assert metrics["policy/gradient_norm"] > 0.0
+    assert (family == "wan22") == any(name.startswith("transformer_2.") for name in trained)
+
+
+def test_metrics_of_an_iteration():
+    verification = {"reward": "ShapesVerifier", "num_prompts": 6, "interval": 1}
+    config = small_config(reward={"monitors": ["ShapesVerifier"]}, verification=verification)
+    algorithm, metrics = train(config)
+    algorithm.stop()
+    expected = {"reward/mean", "eval/verifier_accuracy", "policy/max_abs_log_ratio", "monitor/ShapesVerifier"}
+    expected |= {f"time/{phase}_s" for phase in ("rollout", "reward", "update", "iteration")}
+    assert expected <= metrics.keys()
+    assert metrics["reward/mean"] == pytest.approx(0.5)
+    assert metrics["samples"] == 6
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_an_unchanged_policy_wins_half_of_the_time_against_the_one_before(mode):
+    config = small_config(
+        generator={"mode": mode, "lora": {"rank": 4}},
+        rollout={"group_size": 4, "reference_interval": 2},
+        training={"lr": 0.0},
+    )
+    algorithm, metrics = train(config)
+    # samples and references are the same, so the judge names whoever stands first, and sides take turns
+    assert metrics["reward/win_rate_vs_reference"] == 0.5
+    assert np.isnan(algorithm.train()[METRICS]["reward/win_rate_vs_reference"])  # not due in the second iteration
+    algorithm.stop()
+
+
+def test_training_moves_the_policy_and_the_second_update_sees_it():
+    algorithm, metrics = train(small_config(training={"num_updates": 2}))
+    algorithm.stop()
+    assert metrics["policy/max_abs_log_ratio"] > 0.0
+
+
+@pytest.mark.parametrize(
+    ("mode", "dtype"),
+    [("lora", "float32"), *(pytest.param("full", dtype, marks=pytest.mark.slow) for dtype in ("float32", "bfloat16"))],
+)
+def test_resume_continues_bit_for_bit(mode, dtype, tmp_path: Path):
+    config = small_config(
+        algorithm={"kl_coeff": 0.01},
+        training={"ema_decay": 0.9},
+        generator={"mode": mode, "lora": {"rank": 4}, "dtype": dtype},
+    )
+    algorithm, _ = train(config, 2)
+    algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    expected_metrics = algorithm.train()[METRICS]
+    expected = weights(algorithm)
+    algorithm.stop()
+    resumed = config.copy(copy_frozen=False).build_algo()
+    resumed.restore_from_path(str(tmp_path / "checkpoint"))
+    metrics = resumed.train()[METRICS]
+    assert largest_difference(weights(resumed), expected) == 0.0
+    for name in ("loss/policy", "loss/kl", "policy/gradient_norm", "samples"):
+        assert metrics[name] == expected_metrics[name]
+    resumed.stop()
+
+
+def test_from_checkpoint_restores_the_weights(tmp_path: Path):
+    algorithm, _ = train(small_config())
+    algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    again = FlowAlgorithm.from_checkpoint(str(tmp_path / "checkpoint"))
+    assert largest_difference(weights(algorithm), weights(again)) == 0.0
+    assert again.iteration == 1
+    for each in (algorithm, again):
+        each.stop()
+
+
+def test_checkpoint_holds_what_trains_and_nothing_else(tmp_path: Path):
+    algorithm, _ = train(small_config(generator={"mode": "lora", "lora": {"rank": 2}}))
+    algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    trained = sum(tensor.numel() * 4 for tensor in weights(algorithm).values())
+    algorithm.stop()
+    size = sum(path.stat().st_size for path in (tmp_path / "checkpoint").rglob("*") if path.is_file())
+    assert size < 3 * trained + 200_000  # weights and two moments of AdamW, beside RLlib's own bookkeeping
+
+
+def test_unscored_samples_are_masked_not_zero():
+    prompts = ["a red circle", "a caption of another world"]
+    algorithm, metrics = train(small_config(rollout={"prompts": prompts}), 2)
+    algorithm.stop()
+    assert np.isfinite(metrics["loss/policy"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rollout": {"group_size": 1}}, r"rollout\.group_size.*at least 2"),
+        ({"rollout": {"prompts_per_iteration": 3, "groups_per_forward": 2}}, "multiple of"),
+        ({"training": {"num_updates": 4}}, "multiple of"),
+        ({"algorithm": {"noise": "ode"}}, r"algorithm\.noise"),
+        ({"algorithm": {"window": {"size": 6, "first": [0, 1]}}}, "steps"),
+    ],
+)
+def test_settings_that_cannot_work_are_rejected_before_loading(change, message):
+    with pytest.raises(ConfigError, match=message):
+        small_config(**change)
+
+
+def test_unknown_reward_names_the_nearest():
+    with pytest.raises(UnknownNameError, match="shapes_oracle"):
+        small_config(reward={"name": "ShapesOracel"}).make_reward()

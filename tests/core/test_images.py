@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flexgym.core.images import ImageReader
+
+
+class RejectedError(Exception):
+    def __init__(self, fault: str, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+READER = ImageReader(error=RejectedError)
+READS = (ImageReader.load, ImageReader.check)
+
+
+def encoded(size: tuple[int, int] = (40, 30), kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def fault(read: object, reader: ImageReader, source: object, match: str) -> str:
+    with pytest.raises(RejectedError, match=match) as caught:
+        read(reader, source)  # type: ignore[operator]
+    return caught.value.fault
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
+def test_files_and_bytes_give_the_same_pixels(tmp_path: Path, kind: str) -> None:
+    data = encoded(kind=kind)
+    (tmp_path / "a").write_bytes(data)
+    images = [READER.load(source) for source in (data, tmp_path / "a", str(tmp_path / "a"))]
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    for image in images:
+        assert image.mode == "RGB"
+        assert np.array_equal(np.asarray(image), expected)
+
+
+def test_the_orientation_of_a_camera_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert READER.load(encoded((40, 30), exif=exif)).size == (30, 40)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
+@pytest.mark.parametrize("read", READS)
+def test_a_truncated_file_is_unreadable(tmp_path: Path, kind: str, read: object) -> None:
+    data = encoded((200, 150), kind)
+    for length in (len(data) - 200, len(data) // 2, 10, 0):
+        (tmp_path / "cut").write_bytes(data[:length])
+        assert fault(read, READER, tmp_path / "cut", "cut: cannot be read as an image") == "unreadable"
+
+
+def test_a_header_is_checked_without_the_pixels_behind_it() -> None:
+    data = encoded((200, 150))
+    READER.check_header(data[: len(data) // 2])
+    with pytest.raises(RejectedError, match="at most 29999 pixels, got 200 x 150"):
+        ImageReader(error=RejectedError, max_pixels=29999).check_header(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("read", [*READS, ImageReader.check_header])
+def test_bounds(read: object) -> None:
+    data = encoded((40, 30))
+    size = len(data)
+    for reader, match in (
+        (ImageReader(error=RejectedError, max_bytes=size - 1), f"at most {size - 1} bytes, got {size}"),
+        (ImageReader(error=RejectedError, max_pixels=1199), "at most 1199 pixels, got 40 x 30"),
+        (ImageReader(error=RejectedError, max_aspect=1), "at most a factor of 1, got 40 x 30"),
+    ):
+        assert fault(read, reader, data, match) == "too_large"
+    read(ImageReader(error=RejectedError, max_bytes=size, max_pixels=1200, max_aspect=2), data)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("read", [*READS, ImageReader.check_header])
+def test_a_decompression_bomb_is_not_unpacked(read: object) -> None:
+    data = bytearray(encoded())
+    data[16:24] = struct.pack(">II", 60_000, 30_000)  # the header promises 1.8 billion pixels
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    with pytest.raises(RejectedError, match="exceeds limit|at most"):
+        read(READER, bytes(data))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("read", [*READS, ImageReader.check_header])
+def test_files_that_are_not_there_or_not_regular(tmp_path: Path, read: object) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "none.png", tmp_path, tmp_path / "pipe"):
+        assert fault(read, READER, path, "there is no such file$") == "missing"
+    assert fault(read, READER, "https://a.b/c.png", "download the image") == "missing"
+
+
+def test_other_formats_are_unreadable(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.tiff")
+    (tmp_path / "a.png").write_text("<svg/>")
+    for name in ("a.tiff", "a.png"):
+        assert fault(ImageReader.load, READER, tmp_path / name, "BMP, JPEG, PNG or WebP") == "unreadable"
+
+
+def test_messages_use_the_name_they_are_given() -> None:
+    with pytest.raises(RejectedError, match="^row 3: cannot"):
+        READER.load(b"rubbish", "row 3")
+    with pytest.raises(RejectedError, match="^an image of 7 bytes: cannot"):
+        READER.load(b"rubbish")

@@ -1,0 +1,200 @@
+"""The script behind the shipped checkpoints, on pipelines of one or two thin blocks."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from flexgym.generators import load_generator
+from flexgym.shapes.captions import SPLITS, parse_caption, phrasings, specs, training_prompts
+from flexgym.shapes.scenes import FRAMES, SIZE
+from research import modules, pretrain
+from research.muon import muon_and_adamw
+from research.pretrain import FlowData, Stage
+
+KINDS = {"t2i": "image", "t2v": "video"}
+
+
+@pytest.fixture(params=KINDS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def pipe(name):
+    return pretrain.BUILDERS[name](width=32, layers=2)
+
+
+def latent_shape(pipe):
+    """Images and videos shrink four times, videos also in time after the first frame."""
+    config = pipe.vae.config
+    return (config.latent_channels, 8, 8) if "latent_channels" in config else (config.z_dim, 3, 8, 8)
+
+
+def data(name, pipe, *, count=8):
+    drawn, _ = pretrain.draw(np.random.default_rng(0), KINDS[name], count)
+    return FlowData(torch.randn(count, *latent_shape(pipe)), drawn, wrong_share=0.0)
+
+
+def in_training(spec):
+    return any(spec in specs(spec.modality, split).get(spec.category, ()) for split in ("training", "rich"))
+
+
+def changed(before, after):
+    """Names of the parameters that differ."""
+    other = dict(after.named_parameters())
+    return {key for key, value in before.named_parameters() if not torch.equal(value, other[key])}
+
+
+def test_every_word_has_a_token_and_every_caption_fits():
+    tokenizer = modules.word_tokenizer()
+    for kind in ("image", "video"):
+        every = [spec for split in SPLITS for members in specs(kind, split).values() for spec in members]
+        captions = [caption for spec in every for caption in phrasings(spec)]
+        encoded = tokenizer(captions).input_ids
+        assert max(map(len, encoded)) <= modules.TOKENS
+        assert not any(tokenizer.unk_token_id in ids for ids in encoded)
+        assert len(set(map(tuple, encoded))) == len(captions)
+        assert all((ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id) for ids in encoded)
+    assert tokenizer("a dog").input_ids[2] == tokenizer.unk_token_id
+
+
+def test_draw_makes_pixels_of_training_compositions(name):
+    drawn, pixels = pretrain.draw(np.random.default_rng(0), KINDS[name], 5)
+    assert pixels.dtype == torch.uint8
+    assert pixels.shape == (5, 3, *([FRAMES] if name == "t2v" else []), SIZE, SIZE)
+    assert all(in_training(spec) for spec in drawn)
+    assert pretrain.to_unit(pixels).max() <= 1.0
+    assert pretrain.to_unit(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1.0, 1.0]
+
+
+def test_latents_are_normalised_and_the_autoencoder_knows_how(name, pipe):
+    latents = torch.randn(6, *latent_shape(pipe)) * 3.0 + 2.0
+    scaled = pretrain.set_latent_scale(pipe.vae, latents)
+    assert (scaled.mean().item(), scaled.std().item()) == pytest.approx((0.0, 1.0), abs=0.01)
+    config = pipe.vae.config
+    if name == "t2i":
+        torch.testing.assert_close(scaled / config.scaling_factor + config.shift_factor, latents)
+    else:
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (config.latents_mean, config.latents_std))
+        torch.testing.assert_close(scaled * std + mean, latents)
+
+
+def test_autoencoder_training_changes_every_weight(name, pipe):
+    before = deepcopy(pipe.vae)
+    kind = KINDS[name]
+    pretrain.train_autoencoder(pipe.vae, kind, Stage(1, 1, 1e-2), rng=np.random.default_rng(0))
+    assert changed(before, pipe.vae) >= {key for key, value in before.named_parameters() if value.ndim > 1}
+    latents = pretrain.encode_all(pipe.vae, pretrain.draw(np.random.default_rng(0), kind, 2)[1])
+    assert latents.shape == (2, *latent_shape(pipe))
+    assert not latents.requires_grad
+
+
+def test_gradient_reaches_every_trained_part(name, pipe):
+    parts = pretrain.flow_parts(pipe)
+    assert set(parts) == {"transformer", "text_encoder"} | ({"text_encoder_2"} if name == "t2i" else set())
+    latents, captions = data(name, pipe).batch(np.random.default_rng(0), 4)
+    pretrain.velocity(pipe, latents, torch.rand(4), captions=captions).square().mean().backward()
+    untouched = {key for key, value in parts.named_parameters() if value.grad is None or not value.grad.any()}
+    # The last joint block of SD3 does not use its queries of the text any more.
+    assert all(key.startswith("transformer.transformer_blocks.1.attn") and "add" in key for key in untouched)
+    assert len(untouched) == (3 if name == "t2i" else 0)
+
+
+def test_velocity_depends_on_the_caption_of_each_row(name, pipe):
+    first, second = [specs(KINDS[name], "training")[c][0] for c in list(specs(KINDS[name], "training"))[:2]]
+    texts = [pretrain.sample_caption(np.random.default_rng(0), spec) for spec in (first, second)]
+    latents = torch.randn(1, *latent_shape(pipe)).repeat(3, *[1] * len(latent_shape(pipe)))
+    with torch.no_grad():
+        rows = pretrain.velocity(pipe, latents, torch.full((3,), 0.5), captions=[texts[0], texts[1], texts[0]])
+    torch.testing.assert_close(rows[0], rows[2])
+    assert not torch.allclose(rows[0], rows[1])
+
+
+def test_optimizers_share_all_parameters_out(pipe):
+    parts = pretrain.flow_parts(pipe)
+    optimizers = muon_and_adamw(parts, 1e-3, inside=("transformer_blocks", "blocks"))
+    muon, adam = (optimizer.param_groups[0]["params"] for optimizer in optimizers)
+    assert len(muon) + len(adam) == len(list(parts.parameters()))
+    assert {id(value) for value in [*muon, *adam]} == {id(value) for value in parts.parameters()}
+    assert muon
+    assert all(value.ndim == 2 for value in muon)
+
+
+def test_flow_training_lowers_the_loss_and_leaves_the_autoencoder(name, pipe):
+    examples = data(name, pipe, count=1)
+    clean, captions = examples.latents, [training_prompts(KINDS[name])[0]]
+    noise = torch.randn(8, *clean.shape[1:])
+    sigma = torch.linspace(0.1, 0.9, 8)
+    level = sigma.view(-1, *[1] * (clean.ndim - 1))
+
+    @torch.no_grad()
+    def loss():
+        found = pretrain.velocity(pipe, (1 - level) * clean + level * noise, sigma, captions=captions * 8)
+        return (found - (noise - clean)).square().mean().item()
+
+    before, vae, parts = loss(), deepcopy(pipe.vae), deepcopy(pretrain.flow_parts(pipe))
+    watched = []
+    stage = Stage(12, 6, 0.3)  # the rate warms up over 300 steps, so that these 12 are small
+    pretrain.train_flow(pipe, examples, stage, rng=np.random.default_rng(0), watch=lambda *seen: watched.append(seen))
+    assert loss() < 0.9 * before
+    assert not changed(vae, pipe.vae)
+    moved = changed(parts, pretrain.flow_parts(pipe))
+    for part in parts:
+        assert any(key.startswith(f"{part}.") for key in moved), part
+    assert not watched
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_share_of_wrong_captions(share):
+    rng = np.random.default_rng(1)
+    drawn, _ = pretrain.draw(rng, "image", 300)
+    examples = FlowData(torch.arange(300.0), drawn, share)
+    rows, captions = examples.batch(rng, 3000)
+    said = [parse_caption(caption) for caption in captions]
+    meant = [drawn[int(row)] for row in rows]
+    wrong = np.array([a != b for a, b in zip(said, meant, strict=True)])
+    assert wrong.mean() == pytest.approx(share, abs=0.03 if 0 < share < 1 else 0)
+    assert all(a.category == b.category for a, b in zip(said, meant, strict=True))
+    assert all(in_training(spec) for spec in said)
+
+
+def test_a_saved_folder_is_the_same_generator(name, pipe, tmp_path):
+    folder = tmp_path / name
+    pretrain.save(pipe, name, folder)
+    assert json.loads((folder / "generation_config.json").read_text()) == modules.GENERATION[name]
+    generator = load_generator(folder)
+    assert generator.modality == KINDS[name]
+    for key, value in modules.GENERATION[name].items():
+        assert getattr(generator.settings, key) == value, key
+    assert generator.latent_shape == latent_shape(pipe)
+    latents, caption = generator.initial_latents(2, 0), training_prompts(KINDS[name])[0]
+    sigma = torch.full((2,), 0.5)
+    with torch.no_grad():
+        again = generator.velocity(latents, sigma, generator.condition([caption]).repeat(2))
+        torch.testing.assert_close(again, pretrain.velocity(pipe, latents, sigma, captions=[caption] * 2))
+    sample = generator.decode(latents)
+    assert sample.shape == (2, *([FRAMES] if name == "t2v" else []), SIZE, SIZE, 3)
+
+
+def test_the_script_goes_on_from_a_given_pipeline(tmp_path, monkeypatch):
+    pipe = modules.build_t2i(width=32, layers=1)
+    pretrain.save(pipe, "t2i", tmp_path / "start")
+    monkeypatch.setitem(pretrain.BUILDERS, "t2i", lambda: modules.build_t2i(width=32, layers=1))
+    recipe = pretrain.Recipe("image", Stage(40, 4, 1e-3), Stage(40, 4, 1e-3), 200, 0.3)
+    monkeypatch.setitem(pretrain.RECIPES, "t2i", recipe)
+    app = typer.Typer()
+    app.command()(pretrain.main)
+    options = ["--out", str(tmp_path), "--speed", "20", "--start", str(tmp_path / "start")]
+    result = CliRunner().invoke(app, ["t2i", *options])
+    assert result.exit_code == 0, result.output
+    made = load_generator(tmp_path / "t2i")
+    assert made.settings.num_steps == modules.GENERATION["t2i"]["num_steps"]
+    assert not changed(pipe.vae, made.pipe.vae)
+    assert made.pipe.vae.config.scaling_factor != pipe.vae.config.scaling_factor

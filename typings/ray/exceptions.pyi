@@ -1,0 +1,6 @@
+class RayError(Exception): ...
+
+class RayTaskError(RayError):
+    cause: BaseException
+
+class RayActorError(RayError): ...

@@ -1,0 +1,1 @@
+INPUT_ENV_SPACES: str
