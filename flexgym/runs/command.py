@@ -110,7 +110,9 @@ def add_command(app: typer.Typer, program: Program[Any], *, name: str | None = N
 
     chosen = command if program.dry_run is None else command_with_dry_run
     about = f"A new run takes the recipe {program.default_recipe} unless --config names another one."
-    app.command(name, help=f"{inspect.cleandoc(summary or '')}\n\n{about}", cls=help_command(program.kind, usage=USAGE))(chosen)
+    app.command(
+        name, help=f"{inspect.cleandoc(summary or '')}\n\n{about}", cls=help_command(program.kind, usage=USAGE)
+    )(chosen)
 
 
 def chosen_recipe(overrides: Sequence[str], *, config: str | None, resume: Path | None, default: str) -> Recipe:
