@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from flexgym.commands.judge_options import JudgeOptions, with_judge_options
 from flexgym.config.recipe import Recipe
 from flexgym.core.terminal import teaching_errors
-from flexgym.judge.command_options import JudgeOptions, with_judge_options
 from flexgym.rm.options import AskOptions, DataOptions, RefereeOptions, with_options
 from flexgym.rm.replies import Asker, Cost
 from flexgym.runs.settings import RunSettings

@@ -11,6 +11,7 @@ import socket
 import numpy as np
 import pytest
 
+from flexgym.commands.serve import ServeOptions, running_server
 from flexgym.judge.assessment import Assessment
 from flexgym.judge.backends.base import ChatRequest, Decoding, Reply
 from flexgym.judge.backends.server import ServerBackend
@@ -19,7 +20,6 @@ from flexgym.judge.backends.vllm_engine import VLLMBackend
 from flexgym.judge.dialect import FLEX
 from flexgym.judge.inputs import Inputs, encode_sample
 from flexgym.judge.protocol import JudgeFailure
-from flexgym.judge.serve import ServeOptions, running_server
 from flexgym.judge.sources import EMBEDDED_JUDGE, locate_judge, read_judge_config
 from flexgym.shapes.sampling import sample_group
 from tests.judge.backends.tiny_qwen_vl import CONTEXT, picture, save_tiny_qwen_vl
