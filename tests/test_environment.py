@@ -8,9 +8,9 @@ import gymnasium as gym
 import pytest
 
 import flexgym
-from agents.pref_grpo import PrefGRPOConfig
 from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.environment import ENVIRONMENTS, environment_modality
+from tests.agents.small import small_config
 
 OWN = """
 import gymnasium as gym
@@ -48,7 +48,7 @@ def test_the_modality_is_that_of_the_class(name):
 
 
 def test_an_environment_of_ones_own_trains_with_its_modality(own):
-    assert PrefGRPOConfig().environment(env="own_environments:Loop-v0").modality == "video"
+    assert small_config(environment={"env": "own_environments:Loop-v0"}).modality == "video"
     assert environment_modality("Loop-v0") == "video"
     assert environment_modality("VectorLoop-v0") == "video"
 
