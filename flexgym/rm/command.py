@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from flexgym.commands.judge_options import JudgeOptions, with_judge_options
+from flexgym.commands.judge_options import JudgeOptions
 from flexgym.config.recipe import Recipe
-from flexgym.core.terminal import teaching_errors
-from flexgym.rm.options import AskOptions, DataOptions, RefereeOptions, with_options
+from flexgym.core.terminal import teaching_errors, with_options
+from flexgym.rm.options import AskOptions, DataOptions, RefereeOptions
 from flexgym.rm.replies import Asker, Cost
 from flexgym.runs.settings import RunSettings
 
@@ -155,7 +155,7 @@ def pairs(
 
 
 @app.command()
-@with_judge_options
+@with_options(asked=JudgeOptions)
 def evaluate(
     files: Annotated[list[Path], typer.Argument(help="of the benchmark, or preference pairs")],
     *,
