@@ -1,16 +1,17 @@
-"""The ``flexgym.rm`` command: training of the judge."""
+"""The command ``flexgym.rm``: data, training and evaluation of judges."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 
+from flexgym.config import DPOSettings, JudgeTrainingSettings, SFTSettings
+from flexgym.config.load import load_settings
 from flexgym.config.recipe import Recipe
 from flexgym.core.terminal import teaching_errors
 from flexgym.judge.command_options import JudgeOptions, with_judge_options
@@ -28,57 +29,62 @@ train_app = typer.Typer(no_args_is_help=True, help="Train a judge.")
 app.add_typer(train_app, name="train")
 
 PairFiles = Annotated[list[Path], typer.Argument(help="preference pairs, JSON Lines or Parquet")]
-STAGES = {
-    "sft": "Fine-tune on reasoning traces (SFTRow files).",
-    "dpo": "Direct preference optimization on pairs of traces (DPORow files).",
-}
 
 
 @app.callback()
 def _root() -> None:
-    """Training of vision-language judges."""
+    """Train vision-language judges."""
 
 
-def _stage(name: str) -> Any:
-    """Return the settings of a stage, ``"sft"`` or ``"dpo"``, as they are by default."""
+def _stage(name: str) -> Stage[Any]:
+    """Return the stage ``"sft"`` or ``"dpo"``; loads TRL, for which a wrong recipe does not wait."""
     if name == "sft":
-        from flexgym.rm.sft import RewardSFTConfig
+        from flexgym.rm.sft import SFT
 
-        return RewardSFTConfig()
-    from flexgym.rm.dpo import RewardDPOConfig
+        return SFT()
+    from flexgym.rm.dpo import DPO
 
-    return RewardDPOConfig()
-
-
-def _make_run(stage: str, recipe: Recipe, resume: Path | None, command: Sequence[str]) -> TrainingRun:
-    from flexgym.rllib.recipe import apply_recipe
-    from flexgym.rm.trainable import JudgeTrainable
-    from flexgym.runs.loop import TrainingRun
-
-    settings = RunSettings.parse(recipe.pop("run", None) or {})
-    config = apply_recipe(_stage(stage), recipe)
-    config.validate()
-    config.check_devices()
-    return TrainingRun(JudgeTrainable(config), settings, resume=resume, command=command)
+    return DPO()
 
 
-def _plan(stage: str, recipe: Recipe) -> list[str]:
-    from flexgym.rllib.recipe import apply_recipe
-    from flexgym.rm.plan import make_plan
+def _program(name: str, kind: type[S]) -> Program[S]:
+    """Return the program that trains a stage.
 
-    RunSettings.parse(recipe.pop("run", None) or {})
-    return make_plan(apply_recipe(_stage(stage), recipe)).lines()
+    Args:
+        name: ``"sft"`` or ``"dpo"``.
+        kind: class of its settings.
+    """
+
+    def load(recipe: Recipe) -> S:
+        return load_settings(kind, recipe)
+
+    def make_run(settings: S, resume: Path | None, command: Sequence[str]) -> TrainingRun:
+        from flexgym.rm.build import check_devices, judge_config
+        from flexgym.rm.trainable import JudgeTrainable
+        from flexgym.runs.loop import TrainingRun
+
+        check_devices(settings)
+        config = judge_config(settings, _stage(name))
+        return TrainingRun(JudgeTrainable(config), settings.run, resume=resume, command=command)
+
+    def dry_run(settings: S) -> list[str]:
+        from flexgym.rm.plan import make_plan
+
+        return make_plan(settings, _stage(name)).lines()
+
+    default = f"rm_{name}_qwen3vl_8b.yaml"
+    return Program(f"{PROGRAM} train {name}", default, load=load, make_run=make_run, kind=lambda: kind, dry_run=dry_run)
 
 
-for _name, _summary in STAGES.items():
-    train_app.command(_name, help=_summary)(
-        training_command(
-            partial(_make_run, _name),
-            default_recipe=f"rm_{_name}_qwen3vl_8b.yaml",
-            program=f"{PROGRAM} train {_name}",
-            dry_run=partial(_plan, _name),
-        )
-    )
+add_command(
+    train_app, _program("sft", SFTSettings), name="sft", summary="Fine-tune on reasoning traces (SFTRow files)."
+)
+add_command(
+    train_app,
+    _program("dpo", DPOSettings),
+    name="dpo",
+    summary="Direct preference optimization on pairs of traces (DPORow files).",
+)
 
 
 @app.command()
