@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 import flexgym  # noqa: F401  (registers the environments)
 import rewards
+from envs.checking import environment_problems
 from flexgym.config import SB3Settings
 from flexgym.config.load import load_settings
 from flexgym.config.recipe import Recipe
 from flexgym.runs.command import Program, run_program
 from flexgym.runs.loop import TrainingRun
 from flexgym.sb3.trainable import SB3Trainable
-from rewards.registry import vector_wrapper
 
 DEFAULT_RECIPE = "sb3_ppo_shapes_t2i_control.yaml"
 
@@ -45,14 +46,13 @@ def make_run(
         UnknownNameError: for an unknown reward, with the nearest valid one.
         ConfigError: for a value that cannot work.
     """
-    vector_wrapper(settings.reward.name)  # an unknown name is an error before a folder is made
     verifier = rewards.make(settings.verification.reward)
     trainable = SB3Trainable(settings, wrap=_wrap, verifier=verifier, callbacks=callbacks)
     return TrainingRun(trainable, settings.run, resume=resume, command=command)
 
 
 def _wrap(envs: VectorEnv, name: str, settings: Mapping[str, Any]) -> VectorEnv:
-    return vector_wrapper(name)(envs, **settings)
+    return rewards.vector.wrap(envs, name, **settings)
 
 
 def load_sb3_settings(recipe: Recipe) -> SB3Settings:
@@ -62,7 +62,9 @@ def load_sb3_settings(recipe: Recipe) -> SB3Settings:
         ConfigError: settings that cannot work, each with the place where it was written.
         UnknownNameError: names that do not exist, each with the nearest valid one.
     """
-    return load_settings(SB3Settings, recipe)
+    given = ("num_envs", "generator", "prompts", "autoreset_mode")
+    check_environment = partial(environment_problems, given=given)
+    return load_settings(SB3Settings, recipe, check_reward=rewards.check, check_environment=check_environment)
 
 
 if __name__ == "__main__":

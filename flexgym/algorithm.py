@@ -30,6 +30,8 @@ CURRENT = "current"
 """Name of the weights that train; all other names are those of copies."""
 REFERENCE = "reference"
 """Name of the copy from before training."""
+EMA = "ema"
+"""Name of the copy that is verified and saved, where one is kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +157,17 @@ class Algorithm(ABC, Generic[S]):
         """Guidance scales while replaying."""
         chosen = self.settings.guidance
         return Guidance(training=chosen.training, reference=chosen.reference)
+
+
+def weight_copies(algorithm: Algorithm[Any], ema_decay: float) -> dict[str, CopySchedule]:
+    """Return the schedules of the weight copies that training updates: those of the algorithm, and the EMA.
+
+    Args:
+        algorithm: that trains.
+        ema_decay: decay of the EMA; 0 keeps none.
+    """
+    ema = {EMA: CopySchedule(start=ema_decay, every="update", on_host=True)} if ema_decay else {}
+    return {**algorithm.copies, **ema}
 
 
 def algorithm_class(name: str) -> type[Algorithm[Any]]:

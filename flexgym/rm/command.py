@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
+from flexgym.commands.judge_options import JudgeOptions, with_judge_options
 from flexgym.config import DPOSettings, JudgeTrainingSettings, SFTSettings
 from flexgym.config.load import load_settings
 from flexgym.config.recipe import Recipe
 from flexgym.core.terminal import teaching_errors
-from flexgym.judge.command_options import JudgeOptions, with_judge_options
 from flexgym.rm.options import AskOptions, DataOptions, RefereeOptions, with_options
 from flexgym.rm.replies import Asker, Cost
-from flexgym.runs.settings import RunSettings
+from flexgym.runs.command import Program, add_command
 
 if TYPE_CHECKING:
+    # Load torch and TRL, for which a command that only prints its help does not wait.
+    from flexgym.rm.stage import Stage
     from flexgym.runs.loop import TrainingRun
 
+S = TypeVar("S", bound=JudgeTrainingSettings)
 PROGRAM = "flexgym.rm"
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -90,10 +93,10 @@ add_command(
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="a run folder, or one checkpoint in it")],
-    out: Annotated[Path, typer.Argument(help="the folder to make")],
-    dtype: Annotated[str, typer.Option(help="of the weights: bfloat16 or float32")] = "bfloat16",
+    out: Annotated[Path, typer.Argument(help="folder to create")],
+    dtype: Annotated[str, typer.Option(help="precision of the weights: bfloat16 or float32")] = "bfloat16",
 ) -> None:
-    """Make a checkpoint folder for transformers and vLLM, with an adapter merged into the weights."""
+    """Export a judge to a checkpoint folder for transformers and vLLM, with an adapter merged into the weights."""
     from flexgym.rm.saving import JUDGE, export_judge
     from flexgym.runs.checkpoints import resolve_checkpoint
     from flexgym.runs.recipe import saved_recipe
@@ -110,11 +113,11 @@ def distill(
     files: PairFiles,
     *,
     teacher: Annotated[list[str], typer.Option(help="server addresses, a folder, a hub id, or oracle")],
-    keep_ties: Annotated[bool, typer.Option(help="ask about pairs without a winner, too")] = False,
+    keep_ties: Annotated[bool, typer.Option(help="also ask about pairs without a winner")] = False,
     asked: AskOptions,
     data: DataOptions,
 ) -> None:
-    """Ask a teacher about pairs and keep the traces that can be trusted (SFTRow file)."""
+    """Ask a teacher about pairs and keep its correct traces (SFTRow file)."""
     from flexgym.judge.backends.base import Decoding
     from flexgym.rm.distill import distill as distill_traces
 
@@ -125,9 +128,9 @@ def distill(
             try:
                 decoding = Decoding(max_tokens=asked.max_tokens)
                 report = distill_traces(asker, items, data.out, decoding=decoding, overwrite=data.overwrite)
-                _tell(report.lines())
+                _print(report.lines())
             finally:
-                _tell_cost("teacher", asker.cost, asked.price)
+                _print_cost("teacher", asker.cost, asked.price)
 
 
 @app.command()
@@ -136,7 +139,7 @@ def pairs(
     files: PairFiles,
     *,
     judge: Annotated[list[str], typer.Option(help="server addresses, a folder or a hub id")],
-    temperature: Annotated[float, typer.Option(help="of the two traces, whose seeds are 0 and 1")] = 0.7,
+    temperature: Annotated[float, typer.Option(help="temperature of the two traces, whose seeds are 0 and 1")] = 0.7,
     referee: RefereeOptions,
     asked: AskOptions,
     data: DataOptions,
@@ -153,45 +156,45 @@ def pairs(
             asker = Asker(stack.enter_context(asked.opened(judge)), kept)
             try:
                 maker = PairMaker(asker, other.judge, sampling=sampling)
-                _tell(maker.write(items, data.out, overwrite=data.overwrite).lines())
+                _print(maker.write(items, data.out, overwrite=data.overwrite).lines())
             finally:
-                _tell_cost("judge", asker.cost, asked.price)
-                _tell_cost("trajectory judge", other.cost, asked.price)
+                _print_cost("judge", asker.cost, asked.price)
+                _print_cost("trajectory judge", other.cost, asked.price)
 
 
 @app.command()
 @with_judge_options
 def evaluate(
-    files: Annotated[list[Path], typer.Argument(help="of the benchmark, or preference pairs")],
+    files: Annotated[list[Path], typer.Argument(help="files of a benchmark, or preference pairs")],
     *,
-    out: Annotated[Path, typer.Option(help="the folder of the report")],
+    out: Annotated[Path, typer.Option(help="folder of the report")],
     asked: JudgeOptions,
-    benchmark: Annotated[str, typer.Option(help="whose files they are, such as genai_bench_image or mmrb2")] = "pairs",
-    orders: Annotated[str, typer.Option(help="both, given or shuffled")] = "both",
+    benchmark: Annotated[str, typer.Option(help="benchmark that the files belong to, such as genai_bench_image or mmrb2")] = "pairs",
+    orders: Annotated[str, typer.Option(help="which candidate is shown first: both in turn, given, or shuffled")] = "both",
     media: Annotated[Path | None, typer.Option(help="folder of images and videos; by default that of the file")] = None,
-    batch: Annotated[int, typer.Option(help="pairs asked at a time")] = 16,
+    batch: Annotated[int, typer.Option(help="pairs per batch of questions")] = 16,
 ) -> None:
-    """Measure how well a judge agrees with labelled pairs, each asked in both orders."""
+    """Measure the agreement of a judge with labeled pairs, each asked in both orders."""
     from flexgym.rm.evaluation_run import EvaluationRun
 
     with teaching_errors():
         run = EvaluationRun(files, out, benchmark=benchmark, orders=orders, media=media, batch=batch)
         with asked.opened() as opened:
             summary = run.write(opened, asked)
-        _tell(run.lines(summary))
+        _print(run.lines(summary))
 
 
-def _tell(lines: list[str]) -> None:
+def _print(lines: list[str]) -> None:
     for line in lines:
         Console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _tell_cost(who: str, cost: Cost | None, price: tuple[float, float] | None) -> None:
-    """Also after an interruption; nothing where nobody was asked."""
+def _print_cost(who: str, cost: Cost | None, price: tuple[float, float] | None) -> None:
+    """Print the cost of a model, unless it was never asked."""
     if cost and (cost.requests or cost.reused):
-        _tell([f"{who}: {cost.describe(price)}"])
+        _print([f"{who}: {cost.describe(price)}"])
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the console script."""
     app(prog_name=PROGRAM)
