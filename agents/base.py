@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 
 import rewards
+from agents.checks import load_checked
+from envs.checking import modality_of
 from envs.prompts import load_prompts
 from flexgym.algorithm import algorithm_class
 from flexgym.config import AgentSettings, WrapperSettings
-from flexgym.config.load import load_settings
 from flexgym.config.recipe import Recipe, load_recipe
 from flexgym.core.errors import ConfigError
 from flexgym.runs.command import Program, run_program
@@ -24,8 +25,6 @@ from rewards.base import Reward
 
 if TYPE_CHECKING:
     from flexgym.runs.loop import TrainingRun
-
-MODALITIES = {"FlexT2I-v0": "image", "FlexT2V-v0": "video"}
 
 
 def _search_path() -> tuple[str, ...]:
@@ -62,7 +61,8 @@ class AgentComponents:
 
     def modality(self, env: str) -> str:
         """Return ``"image"`` or ``"video"`` for the id of an environment."""
-        return MODALITIES.get(env, "image")
+        self._find_modules()
+        return modality_of(env)
 
     def wrap(self, envs: gym.vector.VectorEnv, wrappers: Sequence[WrapperSettings]) -> gym.vector.VectorEnv:
         """Put the wrappers that a recipe names around a vector environment, the innermost first."""
@@ -95,7 +95,7 @@ def load_agent_settings(recipe: Mapping[str, Any], *, algorithm: str | None = No
                 f"{known.origin('algorithm', 'name')}: algorithm.name: expected {algorithm!r}, the algorithm of this"
                 f" command, got {section['name']!r}: run python -m agents.{section['name']}, or choose another recipe"
             )
-    return load_settings(AgentSettings, known)
+    return load_checked(AgentSettings, known, given=["group_size"])
 
 
 def agent_program(module: str, *, default_recipe: str, algorithm: str | None = None) -> Program[AgentSettings]:

@@ -2,42 +2,32 @@ from __future__ import annotations
 
 import pickle
 
-import pytest
-from ray.rllib.algorithms.algorithm import Algorithm as RLlibAlgorithm
-from ray.rllib.core.learner.torch.torch_learner import TorchLearner
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
-from ray.rllib.env.env_runner import EnvRunner
-
+from agents.base import AgentComponents
 from agents.grpo import GRPO
-from flexgym.config import AgentSettings, SFTSettings
+from flexgym.config import AgentSettings
 from flexgym.config.load import load_settings
 from flexgym.config.recipe import apply_overrides
-from flexgym.rllib.build import Parts, agent_config, judge_config
+from flexgym.rllib.build import algorithm_config
 
-PARTS = Parts(RLlibAlgorithm, TorchLearner, RLModuleSpec(module_class=TorchRLModule), EnvRunner)
-AGENT = {"algorithm": {"name": "grpo"}, "reward": {"name": "ShapesOracle"}}
-JUDGE = {"judge": {"source": "x", "mode": "full", "dtype": "float32"}, "data": {"files": ["rows.jsonl"]}}
+RECIPE = {"algorithm": {"name": "grpo"}, "reward": {"name": "ShapesOracle"}}
 
 
-def agent(*overrides):
-    settings = load_settings(AgentSettings, apply_overrides(AGENT, overrides))
-    return agent_config(settings, GRPO(settings.algorithm), PARTS)
+def config_of(*overrides):
+    settings = load_settings(AgentSettings, apply_overrides(RECIPE, overrides))
+    return algorithm_config(settings, GRPO(settings.algorithm), AgentComponents())
 
 
 def test_an_agent_by_default_trains_and_samples_in_one_process():
-    config = agent()
+    config = config_of()
     config.validate()
     assert (config.num_learners, config.num_env_runners, config.create_local_env_runner) == (0, 0, False)
     assert (config.lr, config.grad_clip, config.grad_clip_by, config.seed) == (3e-4, 1.0, "global_norm", 0)
     assert config.torch_ddp_kwargs == {"broadcast_buffers": False}
-    assert config.env == "FlexT2I-v0"
-    assert config.get_default_learner_class() is TorchLearner
-    assert config.get_rl_module_spec().module_class is TorchRLModule
+    assert (config.env, config.modality) == ("FlexT2I-v0", "image")
 
 
 def test_settings_reach_rllib_and_the_processes_it_starts():
-    config = agent(
+    config = config_of(
         "training.lr=[[0, 1e-3], [100, 1e-4]]",
         "resources.num_learners=2",
         "resources.num_gpus_per_learner=0.5",
@@ -55,18 +45,7 @@ def test_settings_reach_rllib_and_the_processes_it_starts():
     assert (config.num_env_runners, config.num_cpus_per_env_runner, config.seed) == (4, 2, 7)
     assert config.torch_ddp_kwargs == {"broadcast_buffers": False, "bucket_cap_mb": 8}
     assert (config.grad_clip_by, config.restart_failed_env_runners) == ("norm", False)
-    assert config.env == "FlexT2V-v0"
+    assert (config.env, config.modality) == ("FlexT2V-v0", "video")
     copied = pickle.loads(pickle.dumps(config.copy(copy_frozen=True)))
     assert copied.settings == config.settings
     assert copied.algorithm.settings == config.settings.algorithm
-
-
-@pytest.mark.parametrize("learners", [0, 2])
-def test_judge_training_needs_no_environment(learners):
-    overrides = ["training.lr=[[0, 0.0], [100, 1e-3]]", f"resources.num_learners={learners}", "training.batch_size=4"]
-    settings = load_settings(SFTSettings, apply_overrides(JUDGE, overrides))
-    config = judge_config(settings, PARTS)
-    config.validate()
-    assert not config.is_online
-    assert (config.num_learners, config.lr, config.seed) == (learners, [[0, 0.0], [100, 1e-3]], 0)
-    assert config.settings.training.trainer.loss_type == "nll"
