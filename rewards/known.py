@@ -91,7 +91,7 @@ def noise(*size: int) -> NDArray[np.uint8]:
 
 
 def large(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Enlarge an image to 256 x 256 pixels."""
+    """Resize an image to 256 x 256 pixels."""
     return np.asarray(Image.fromarray(picture).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC))
 
 

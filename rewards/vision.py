@@ -48,7 +48,7 @@ class ModelSettings(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Wording:
-    """How a model is queried.
+    """Settings for querying a model.
 
     Attributes:
         template: prompt template; None uses the built-in one.
