@@ -1,1 +1,1 @@
-"""What a training will need, told before anything is loaded: memory by phase and part, and time."""
+"""Plan the memory (by phase and part) and the time of a training run before anything is loaded."""

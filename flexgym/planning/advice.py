@@ -1,4 +1,4 @@
-"""Which settings would make a training fit, each found by planning again."""
+"""Find the settings with which a training run would fit, by planning it again with each of them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from flexgym.planning.plan import PARTS, Phase, Plan, Planner
 from flexgym.planning.settings import PlanSettings
 
 _SMALLEST_RANK = 8
-_OF_TRAINING = ("gradients", "optimiser", "moving average", "gathered blocks")
+_OF_TRAINING = ("gradients", "optimizer", "EMA", "gathered blocks")
 _LEARNERS = (2, 4, 8, 16, 32)
-"""How many are tried where cutting the transformer could make a training fit."""
+"""Numbers of learners that are tried for a sharded transformer."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One setting of a recipe with another value.
+    """Change of one setting of a recipe.
 
     Attributes:
-        override: as it is typed behind the command.
-        price: what it costs.
+        override: the change as an argument of the command.
+        price: description of its cost.
         values: fields of `PlanSettings` that it sets.
-        leaves: the least share of each part that it can leave, by name; parts that are not named stay as they are.
-        phase: the only one that it changes; None where it changes all.
+        leaves: smallest share of each part that can remain, by name; parts without a name do not change.
+        phase: the only phase that it changes; None if it changes all.
     """
 
     override: str
@@ -39,25 +39,25 @@ class Change:
     phase: str | None = None
 
     def least(self, phase: Phase) -> dict[str, float]:
-        """Bytes of each part that it can leave of a phase."""
+        """Return the smallest number of bytes of each part of a phase that can remain."""
         changes = self.phase in (None, phase.name)
         return {part: size * (self.leaves.get(part, 1.0) if changes else 1.0) for part, size in phase.parts.items()}
 
 
 @dataclass(frozen=True)
 class Remedy:
-    """Changes that make a training fit together.
+    """Changes that together make a training run fit.
 
     Attributes:
-        changes: one or more.
-        plan: with all of them.
+        changes: one or more changes.
+        plan: plan with all of them.
     """
 
     changes: tuple[Change, ...]
     plan: Plan
 
     def describe(self) -> str:
-        """Overrides, what is needed with them, and their price, in one line."""
+        """Format overrides, memory, time and price in one line."""
         overrides = " ".join(change.override for change in self.changes)
         prices = ", ".join(dict.fromkeys(change.price for change in self.changes))
         return f"{overrides}: {self.plan.peak.bytes / GIB:.1f} GiB, {self.plan.seconds:.3g} s an iteration ({prices})"
@@ -68,7 +68,7 @@ def _release(settings: PlanSettings) -> list[Change]:
         return []
     name, price = "release_text_encoders", "all prompts are encoded at the start"
     override, values = f"generator.{name}=true", {name: True}
-    if not settings.text_cache:  # what does not fit the cache in memory has to be read from somewhere
+    if not settings.text_cache:  # prompts that do not fit the cache in memory are read from the disk
         override, values = f"{override} generator.text_cache=text_cache", {**values, "text_cache": True}
     return [Change(override, price, values, {"text encoders": 0.0})]
 
@@ -76,7 +76,7 @@ def _release(settings: PlanSettings) -> list[Change]:
 def _offload(settings: PlanSettings) -> list[Change]:
     if settings.offload:
         return []
-    price = "text encoders and autoencoder are moved when they act"
+    price = "text encoders and autoencoder are moved when they are used"
     return [Change("generator.offload=true", price, {"offload": True}, {"text encoders": 0.0, "VAE": 0.0})]
 
 
@@ -102,17 +102,17 @@ def _groups_per_forward(settings: PlanSettings) -> list[Change]:
 
 
 def _sharding(settings: PlanSettings) -> list[Change]:
-    if settings.shards or settings.learners < 2 or not _can_be_cut(settings):
+    if settings.shards or settings.learners < 2 or not _can_be_sharded(settings):
         return []
     share = 1 / settings.learners
-    leaves = dict.fromkeys(("weights", "adapter", "reference", "optimiser", "activations"), share)
-    leaves["gradients"] = share / 2  # without the buckets through which whole ones are exchanged
+    leaves = dict.fromkeys(("weights", "adapter", "reference", "optimizer", "activations"), share)
+    leaves["gradients"] = share / 2  # without the buckets through which unsharded gradients are exchanged
     price = "blocks are sent between learners, replay waits for all rewards"
     return [Change("generator.sharding=fsdp", price, {"shards": True}, leaves)]
 
 
-def _can_be_cut(settings: PlanSettings) -> bool:
-    """As `flexgym.rllib.memory.MemoryConfig` allows it, but for the number of learners."""
+def _can_be_sharded(settings: PlanSettings) -> bool:
+    """Return True if the settings allow sharding, apart from the number of learners."""
     return not settings.runners and settings.dtype != torch.float16
 
 
@@ -121,7 +121,7 @@ def _precision(settings: PlanSettings) -> list[Change]:
         return []
     price = "half the digits of the frozen weights"
     if settings.mode == "full":
-        price = "small steps of the optimiser round away in bfloat16"
+        price = "small steps of the optimizer are lost to rounding in bfloat16"
     return [Change("generator.settings.dtype=bfloat16", price, {"dtype": torch.bfloat16}, dict.fromkeys(PARTS, 0.0))]
 
 
@@ -129,7 +129,7 @@ def _adapter(settings: PlanSettings) -> list[Change]:
     if settings.mode == "lora":
         return []
     leaves = dict.fromkeys(("reference", "activations", *_OF_TRAINING), 0.0)
-    return [Change("generator.mode=lora", "an adapter trains in place of all weights", {"mode": "lora"}, leaves)]
+    return [Change("generator.mode=lora", "an adapter is trained instead of all weights", {"mode": "lora"}, leaves)]
 
 
 def _rank(settings: PlanSettings) -> list[Change]:
@@ -155,7 +155,7 @@ def _group_size(settings: PlanSettings) -> list[Change]:
 
 
 def _halves(value: int, smallest: int) -> list[int]:
-    """What remains after halving once, twice and so on."""
+    """Return the value halved once, twice and so on."""
     return [value >> times for times in range(1, value.bit_length()) if value >> times >= smallest]
 
 
@@ -171,18 +171,18 @@ _LADDERS: tuple[Callable[[PlanSettings], list[Change]], ...] = (
     _rank,
     _group_size,
 )
-"""Values of one setting each, from the mildest to the strongest; first those that leave unchanged what is learnt."""
+"""Changes of one setting each, from the mildest to the strongest; those that do not affect learning come first."""
 
 
 def advise(planner: Planner, plan: Plan) -> list[Remedy]:
-    """What makes a training fit: each setting that does so alone, with its mildest value; else some together.
+    """Find remedies for a training run that does not fit: single settings if any suffices, otherwise a combination.
 
     Args:
-        planner: that made the plan.
-        plan: that does not fit.
+        planner: planner of the plan.
+        plan: plan that does not fit.
 
     Returns:
-        The remedies, best first; none when all of them together are not enough.
+        The remedies, best first, each with the mildest value; empty if all of them together are not enough.
     """
     alone = [remedy for ladder in _LADDERS if (remedy := _mildest(planner, plan, ladder(plan.settings)))]
     if alone:
@@ -193,10 +193,10 @@ def advise(planner: Planner, plan: Plan) -> list[Remedy]:
 
 
 def _mildest(planner: Planner, plan: Plan, rungs: list[Change]) -> Remedy | None:
-    """The first of some changes that is enough, found by halving, and without those that cannot be."""
+    """Find the first sufficient change by bisection, without changes that cannot suffice."""
     possible = [rung for rung in rungs if _can_fit(plan, rung)]
     best, low, high = None, 0, len(possible) - 1
-    at = low  # the bound is nearly reached, so that the first is mostly enough
+    at = low  # the bound is tight, so the first is mostly sufficient
     while low <= high:
         found = _changed(planner, plan, possible[at])
         if found and found.fits:
@@ -210,22 +210,22 @@ def _mildest(planner: Planner, plan: Plan, rungs: list[Change]) -> Remedy | None
 
 
 def _can_fit(plan: Plan, *changes: Change) -> bool:
-    """Whether changes leave little enough, if each leaves no more than the least that it can.
+    """Return False if the changes cannot suffice even where each leaves the smallest share that it can.
 
-    All that is alive at the peak of the activations either grows with the rows or stays, so that fewer rows leave at
-    least their share of it.
+    All tensors alive at the peak of the activations either grow with the number of rows or are constant, so fewer rows
+    leave at least their share of it.
     """
     return all(_least(phase, changes) <= plan.device.usable for phase in plan.phases)
 
 
 def _least(phase: Phase, changes: Sequence[Change]) -> float:
-    """Bytes that changes can leave of a phase together."""
+    """Return the smallest number of bytes of a phase that can remain after all changes."""
     parts = [change.least(phase) for change in changes]
     return sum(math.prod(each[name] / size for each in parts) * size for name, size in phase.parts.items() if size)
 
 
 def _together(planner: Planner, plan: Plan) -> Remedy:
-    """The strongest changes, one after the other, of those that help, until they are enough."""
+    """Apply the strongest helpful change of each setting until they suffice."""
     remedy = Remedy((), plan)
     for ladder in _LADDERS:
         rungs = ladder(remedy.plan.settings)
@@ -240,7 +240,7 @@ def _together(planner: Planner, plan: Plan) -> Remedy:
 
 
 def _changed(planner: Planner, plan: Plan, change: Change) -> Plan | None:
-    """The plan with a change; None where the generator refuses it."""
+    """Return the plan with a change; None if the generator does not support it."""
     try:
         return planner.plan(replace(plan.settings, **change.values))
     except GeneratorError:
@@ -248,16 +248,16 @@ def _changed(planner: Planner, plan: Plan, change: Change) -> Plan | None:
 
 
 def fewest_learners(planner: Planner, plan: Plan) -> Plan | None:
-    """The plan of a training that is cut over as few more learners as make it fit; None where none do.
+    """Return the plan with the smallest number of learners over which a sharded run fits; None if there is none.
 
     Args:
-        planner: that made the plan.
-        plan: that does not fit.
+        planner: planner of the plan.
+        plan: plan that does not fit.
     """
     settings = plan.settings
-    if not _can_be_cut(settings):
+    if not _can_be_sharded(settings):
         return None
-    least = settings.updates * settings.groups_per_forward  # groups of a learner
+    least = settings.updates * settings.groups_per_forward  # groups per learner
     for learners in _LEARNERS:
         if learners > settings.learners and settings.groups % (learners * least) == 0:
             found = planner.plan(replace(settings, shards=True, learners=learners))
@@ -266,32 +266,33 @@ def fewest_learners(planner: Planner, plan: Plan) -> Plan | None:
     return None
 
 
-def refusal(planner: Planner, plan: Plan) -> ConfigError:
-    """The error that says by how much a training does not fit, and what would.
+def does_not_fit(planner: Planner, plan: Plan) -> ConfigError:
+    """Build the error that reports by how much a training run does not fit, and settings with which it would.
 
     Args:
-        planner: that made the plan.
-        plan: that does not fit.
+        planner: planner of the plan.
+        plan: plan that does not fit.
     """
     device, peak = plan.device, plan.peak
     largest = sorted(PARTS, key=lambda part: -peak.parts[part])[:3]
     parts = ", ".join(f"{part} {peak.parts[part] / GIB:.1f}" for part in largest)
     lines = [
-        f"expected a training that fits into the {device.usable / GIB:.1f} GiB of {device.name} (of"
-        f" {device.gib:g} GiB, {device.reserve:.0%} stay free), got one whose {peak.name} needs"
-        f" {peak.bytes / GIB:.1f} GiB; most of them are {parts}."
+        f"expected a training run that fits into the {device.usable / GIB:.1f} GiB of {device.name} (of"
+        f" {device.gib:g} GiB, {device.reserve:.0%} are reserved), got one whose {peak.name} needs"
+        f" {peak.bytes / GIB:.1f} GiB; the largest parts are {parts}."
     ]
     remedies = advise(planner, plan)
     if remedies:
-        lines += ["Planned again, it fits with", *(f"  {remedy.describe()}" for remedy in remedies)]
+        lines += ["It would fit with one of", *(f"  {remedy.describe()}" for remedy in remedies)]
     else:
-        lines.append("No setting makes it fit, nor do all of them together.")
-    if cut := fewest_learners(planner, plan):
+        lines.append("No setting makes it fit, and neither do all of them together.")
+    if sharded := fewest_learners(planner, plan):
         lines.append(
-            f"Cut over {cut.settings.learners} learners, each on such a device, it fits with generator.sharding=fsdp"
-            f" learners.num_learners={cut.settings.learners}: {cut.peak.bytes / GIB:.1f} GiB."
+            f"Sharded over {sharded.settings.learners} learners, each on such a device, it fits with"
+            f" generator.sharding=fsdp learners.num_learners={sharded.settings.learners}:"
+            f" {sharded.peak.bytes / GIB:.1f} GiB."
         )
     larger = [name for name, other in DEVICES.items() if other.usable >= peak.bytes]
     if larger:
-        lines.append(f"As it is, it fits on {', '.join(larger)} (--device).")
+        lines.append(f"Unchanged, it fits on {', '.join(larger)} (--device).")
     return ConfigError("\n".join(lines))

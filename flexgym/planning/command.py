@@ -10,18 +10,24 @@ from flexgym.core.terminal import teaching_errors
 
 
 def plan(
-    overrides: Annotated[list[str] | None, typer.Argument(help="such as rollout.group_size=8")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides such as rollout.group_size=8.")] = None,
     *,
     config: Annotated[
-        str, typer.Option(help="a recipe that trains a generator: a file, or the name of a shipped one")
+        str, typer.Option(help="Recipe that trains a generator: a file or the name of a shipped one.")
     ] = "pref_grpo_shapes_t2i",
-    device: Annotated[str | None, typer.Option(help="to plan for, such as h100 (the default) or rtx4090")] = None,
-    gib: Annotated[float | None, typer.Option(help="its memory in GiB; with --tflops it stands for --device")] = None,
-    tflops: Annotated[float | None, typer.Option(help="the rate that it reaches, 10^12 operations a second")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device to plan for, such as h100 (the default) or rtx4090.")
+    ] = None,
+    gib: Annotated[
+        float | None, typer.Option(help="Memory of the device in GiB; with --tflops, it replaces --device.")
+    ] = None,
+    tflops: Annotated[
+        float | None, typer.Option(help="Achieved rate of the device in 10^12 operations per second.")
+    ] = None,
 ) -> None:
-    """Tell memory and time of a training before anything is loaded; status 2 when it cannot fit."""
+    """Print the memory and time of a training run before anything is loaded; exit with status 2 if it does not fit."""
     from flexgym.config.recipe import apply_overrides, load_recipe
-    from flexgym.planning.advice import refusal
+    from flexgym.planning.advice import does_not_fit
     from flexgym.planning.devices import choose_device
     from flexgym.planning.plan import Planner
     from flexgym.planning.report import show
@@ -32,4 +38,4 @@ def plan(
         made = planner.plan(read_settings(apply_overrides(load_recipe(config), overrides or [])))
         show(made, title=config)
         if not made.fits:
-            raise refusal(planner, made)
+            raise does_not_fit(planner, made)

@@ -1,4 +1,4 @@
-"""What a training is planned for: a device's memory and the rate of its matrix units."""
+"""Devices to plan for: their memory and the rate of their matrix units."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Device:
     """One accelerator.
 
     Attributes:
-        name: of the model.
+        name: name of the model.
         gib: memory that PyTorch sees, in GiB.
-        tflops: matrix operations, dense, in 10^12 a second, by precision; the maker's figure.
-        efficiency: share of that rate which a phase is taken to achieve; a round figure, not measured.
-        reserve: share of the memory that is left free: context of the driver, workspaces of libraries, and gaps between
-            the blocks of the allocator. Not measured either.
+        tflops: peak rate of dense matrix operations by precision in 10^12 per second, from the data sheet.
+        efficiency: assumed share of that rate that a phase achieves; a round figure, not measured.
+        reserve: assumed share of the memory for the driver context, workspaces of libraries, and gaps between the
+            blocks of the allocator; not measured.
     """
 
     name: str
@@ -36,17 +36,17 @@ class Device:
             raise ConfigError(f"a device needs memory and a rate above 0, got {self.gib} GiB, {dict(self.tflops)}")
         if not 0 < self.efficiency <= 1 or not 0 <= self.reserve < 1:
             raise ConfigError(
-                "efficiency must be in (0, 1] and reserve in [0, 1), shares of what the device has;"
+                "efficiency must be in (0, 1] and reserve in [0, 1), as shares of the device;"
                 f" got {self.efficiency} and {self.reserve}"
             )
 
     @property
     def usable(self) -> int:
-        """Bytes that a training may fill."""
+        """Return the number of bytes that a training run may use."""
         return int(self.gib * GIB * (1.0 - self.reserve))
 
     def seconds(self, flops: float, dtype: torch.dtype) -> float:
-        """How long operations take in a precision."""
+        """Return the time that operations take in a precision, in seconds."""
         return flops / (self.tflops[dtype] * 1e12 * self.efficiency)
 
 
@@ -54,7 +54,7 @@ def _device(name: str, gib: float, half: float, *, single: float) -> Device:
     return Device(name, gib, {torch.bfloat16: half, torch.float16: half, torch.float32: single})
 
 
-# Makers' data sheets, SXM modules where there are several; without TF32, which PyTorch leaves off for float32.
+# From the data sheets, for SXM modules where there are several; without TF32, which PyTorch disables for float32.
 DEVICES = {
     "a100": _device("a100", 79.1, 312.0, single=19.5),
     "a100-40": _device("a100-40", 39.4, 312.0, single=19.5),
@@ -70,17 +70,16 @@ DEFAULT = "h100"
 
 
 def choose_device(name: str | None = None, *, gib: float | None = None, tflops: float | None = None) -> Device:
-    """A device by name, with what the user knows better.
+    """Return a device by name, with optional corrections.
 
     Args:
-        name: one of `DEVICES`; without it the device is described by ``gib`` and ``tflops``, or is an H100 when neither
-            is given.
-        gib: memory, GiB.
-        tflops: a rate that was measured or is expected, 10^12 operations a second in every precision; it counts whole.
+        name: one of `DEVICES`; None for a device with ``gib`` and ``tflops``, or an H100 if neither is given.
+        gib: memory in GiB.
+        tflops: measured or expected rate in 10^12 operations per second, for every precision; used without efficiency.
 
     Raises:
-        UnknownNameError: no such device.
-        ConfigError: a figure that cannot be, or one of the two where no device is named.
+        UnknownNameError: there is no such device.
+        ConfigError: a value cannot be, or only one of the two is given without a name.
     """
     if name is None and (gib is None) != (tflops is None):
         raise ConfigError(
@@ -91,7 +90,7 @@ def choose_device(name: str | None = None, *, gib: float | None = None, tflops: 
         raise unknown_name("device", chosen, DEVICES)
     device = DEVICES[chosen]
     if name is None and gib is not None:
-        device = replace(device, name="a device of your own")
+        device = replace(device, name="a custom device")
     if tflops is not None:
         device = replace(device, tflops=dict.fromkeys(device.tflops, tflops), efficiency=1.0)
     return device if gib is None else replace(device, gib=gib)

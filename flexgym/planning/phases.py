@@ -1,4 +1,4 @@
-"""What each phase of an iteration needs, by doing it once without data.
+"""Measure what each phase of an iteration needs by running it once without data.
 
 The work is that of a learner: `FlowPolicy.transition` samples, `replay_step` and `replay_loss` replay, AdamW steps.
 """
@@ -26,16 +26,16 @@ from flexgym.types import FirstFrame, Prompt
 
 @dataclass(frozen=True)
 class Work:
-    """The parts of an iteration, each done once.
+    """Costs of the parts of an iteration, each run once.
 
     Attributes:
         text: bytes of one encoded prompt.
         step: one denoising step of the groups of one forward, without gradients.
-        decoding: of as many samples as the autoencoder takes at once.
-        decoded: how many those are.
+        decoding: decoding of as many samples as the autoencoder decodes at once.
+        decoded: number of samples that the autoencoder decodes at once.
         replay: one trained step of the groups of one forward, forward and backward.
-        optimiser: one step of it, when its state is there already.
-        optimiser_state: bytes of that state.
+        optimizer: one step of the optimizer whose state exists already.
+        optimizer_state: bytes of that state.
     """
 
     text: int
@@ -43,18 +43,18 @@ class Work:
     decoding: Trace
     decoded: int
     replay: Trace
-    optimiser: Trace
-    optimiser_state: int
+    optimizer: Trace
+    optimizer_state: int
 
 
 def prepare(generator: FlowGenerator, settings: PlanSettings) -> None:
-    """Say what trains, and what is done for memory, as the learner's module does."""
+    """Set up trainable parameters and memory savings as the module of a learner does."""
     train(generator, settings)
     _arrange(generator, settings)
 
 
 def train(generator: FlowGenerator, settings: PlanSettings) -> None:
-    """Say what trains."""
+    """Set up the trainable parameters and the reference."""
     if settings.mode == "lora":
         generator.weights.add_lora(**settings.lora)
     else:
@@ -64,7 +64,7 @@ def train(generator: FlowGenerator, settings: PlanSettings) -> None:
 
 
 def _arrange(generator: FlowGenerator, settings: PlanSettings) -> None:
-    """Whether blocks are computed again and samples decoded in tiles; it can be changed again, unlike what trains."""
+    """Enable or disable gradient checkpointing and tiled decoding, which can change after `train`."""
     if settings.gradient_checkpointing:
         generator.weights.checkpoint_gradients()
     else:
@@ -78,19 +78,19 @@ def _arrange(generator: FlowGenerator, settings: PlanSettings) -> None:
 
 
 class Rehearsal:
-    """The parts of an iteration, each done once for the settings that change it.
+    """Runs the parts of an iteration, each once for the settings that affect it.
 
     Args:
-        generator: after `train`, on the meta device or on a real one.
-        foreach: whether the optimiser takes all parameters together, which needs room for one number each; None is
-            PyTorch's choice for the device that the weights are on.
-        decoded: what decoding needed, by the settings that change it; may be shared by generators that train otherwise.
+        generator: generator after `train`, on the meta device or a real one.
+        foreach: True if the optimizer updates all parameters together, which needs one more number for each; None for
+            the choice of PyTorch on the device of the weights.
+        decoded: costs of decoding by the settings that affect it, to share between generators that differ in training.
 
     Attributes:
-        generator: the same.
+        generator: the generator.
 
     Raises:
-        GeneratorError: by `work`, for a pipeline that cannot do without data.
+        GeneratorError: raised by `work` for a pipeline that needs data.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Rehearsal:
         self._traces: dict[Any, Trace] = {}
 
     def work(self, settings: PlanSettings) -> Work:
-        """Everything that an iteration with these settings is made of."""
+        """Return the costs of all parts of an iteration with these settings."""
         _arrange(self.generator, settings)
         policy = FlowPolicy(self.generator, settings.noise, groups_per_forward=settings.groups_per_forward)
         rows = min(settings.group_size, decode_rows(self.generator.sample_shape))
@@ -116,15 +116,15 @@ class Rehearsal:
         replayed = (*sizes, settings.gradient_checkpointing, settings.kl_coeff > 0)
         decode = torch.no_grad()(partial(_decode, self.generator, rows))
         step = torch.no_grad()(partial(_one_step, policy, settings))
-        optimiser, state = self._optimiser()
+        optimizer, state = self._optimizer_step()
         return Work(
             text=bytes_of(self.generator.text.cached()),
             step=self._once(self._traces, ("step", *sizes), step),
             decoding=self._once(self._decoded, (rows, settings.vae_tiling), decode),
             decoded=rows,
             replay=self._once(self._traces, ("replay", *replayed), partial(_replay, policy, settings)),
-            optimiser=optimiser,
-            optimiser_state=state,
+            optimizer=optimizer,
+            optimizer_state=state,
         )
 
     def _once(self, done: dict[Any, Trace], key: Any, work: Callable[[], Any]) -> Trace:
@@ -133,24 +133,24 @@ class Rehearsal:
                 done[key] = trace(work, self._there)
             except (NotImplementedError, RuntimeError) as error:
                 raise GeneratorError(
-                    f"{self.generator.family.name} reads values of its inputs, so that it cannot be planned without"
+                    f"{self.generator.family.name} reads values of its inputs and therefore cannot be planned without"
                     f" data ({str(error).strip().splitlines()[0][:120]})"
                 ) from error
         return done[key]
 
-    def _optimiser(self) -> tuple[Trace, int]:
-        """A step of it when its state is there already, and the bytes of that state."""
+    def _optimizer_step(self) -> tuple[Trace, int]:
+        """Return the costs of a step once the state of the optimizer exists, and the bytes of that state."""
         if not self._optimizer.state:
             self._optimizer.step()
         entries = self._optimizer.state.values()
         state = [value for entry in entries for value in entry.values() if isinstance(value, Tensor)]
-        if "optimiser" not in self._traces:
-            self._traces["optimiser"] = trace(partial(self._optimizer.step), [*self._there, *state])
-        return self._traces["optimiser"], bytes_of(state)
+        if "optimizer" not in self._traces:
+            self._traces["optimizer"] = trace(partial(self._optimizer.step), [*self._there, *state])
+        return self._traces["optimizer"], bytes_of(state)
 
 
 def do_once(generator: FlowGenerator, settings: PlanSettings, *, foreach: bool | None = None) -> Work:
-    """Each part of an iteration once; arguments as those of `Rehearsal`, the generator after `prepare`."""
+    """Run each part of an iteration once with a generator after `prepare`; arguments as for `Rehearsal`."""
     return Rehearsal(generator, foreach=foreach).work(settings)
 
 
@@ -165,7 +165,7 @@ def tensors_of(generator: FlowGenerator) -> Iterable[Tensor]:
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:
-    """Bytes of the storages behind some tensors, each once."""
+    """Return the bytes of the storages of tensors, each storage counted once."""
     storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}
     return sum(storages.values())
 
@@ -176,7 +176,7 @@ def _latents(policy: FlowPolicy, settings: PlanSettings) -> Tensor:
 
 
 def _prompt(generator: FlowGenerator) -> Prompt:
-    """One of each kind that a generator takes."""
+    """Return a prompt that the generator can use."""
     frame = FirstFrame(np.zeros(generator.sample_shape[-3:], np.uint8)) if generator.takes_first_frame else None
     return Prompt("a prompt", first_frame=frame)
 

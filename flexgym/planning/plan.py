@@ -1,4 +1,4 @@
-"""Memory of each device by phase and part, and time of an iteration."""
+"""Compute the memory of each device by phase and part, and the time of an iteration."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ PARTS = (
     "adapter",
     "reference",
     "gradients",
-    "optimiser",
-    "moving average",
+    "optimizer",
+    "EMA",
     "gathered blocks",
     "activations",
     "encoded prompts",
     "text encoders",
     "VAE",
 )
-"""What fills the memory of a device, in the order of a table."""
+"""Parts of the memory of a device, in the order of the table."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,11 @@ class Phase:
     """One phase of an iteration on one device.
 
     Attributes:
-        name: ``"encoding"`` (only where text encoders come and go), ``"sampling"``, ``"decoding"`` or ``"update"``.
+        name: ``"encoding"`` (only with released or offloaded text encoders), ``"sampling"``, ``"decoding"`` or
+            ``"update"``.
         parts: bytes by name, see `PARTS`.
-        flops: of all of it in an iteration.
-        seconds: that they take.
+        flops: number of operations in an iteration.
+        seconds: time that they take.
     """
 
     name: str
@@ -51,21 +52,21 @@ class Phase:
 
     @property
     def bytes(self) -> int:
-        """Of all parts together."""
+        """Return the bytes of all parts together."""
         return sum(self.parts.values())
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training will need.
+    """Memory and time of a training run.
 
     Attributes:
-        settings: of the training.
-        device: it is planned for.
-        phases: in the order of an iteration.
-        host: bytes in the memory of the host for each learner, by what they are.
-        trained: parameters that train.
-        parameters: of everything that predicts the velocity.
+        settings: settings of the run.
+        device: device that it is planned for.
+        phases: phases in the order of an iteration.
+        host: bytes in the memory of the host for each learner, by name.
+        trained: number of trainable parameters.
+        parameters: number of parameters of all denoisers.
     """
 
     settings: PlanSettings
@@ -77,34 +78,34 @@ class Plan:
 
     @property
     def peak(self) -> Phase:
-        """The phase that needs most memory."""
+        """Return the phase that needs the most memory."""
         return max(self.phases, key=lambda phase: phase.bytes)
 
     @property
     def fits(self) -> bool:
-        """Whether the device has room for every phase."""
+        """Return True if every phase fits on the device."""
         return self.peak.bytes <= self.device.usable
 
     @property
     def seconds(self) -> float:
-        """Of an iteration, without judging, verification, and whatever is no matrix operation."""
+        """Return the time of the matrix operations of an iteration, without judging and verification."""
         return sum(phase.seconds for phase in self.phases)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes of what stays.
+    """Bytes of permanent parts.
 
     Attributes:
-        weights: of what predicts the velocity, without an adapter.
-        buffers: those of the weights that are no parameters, and whole where these are cut.
-        adapter: of the adapter.
-        reference: weights from before full training.
-        gradients: of what trains.
-        gathered: weights that one learner holds whole at once where the transformer is cut, see `_gathered`.
-        gathered_gradients: the same of their gradients.
-        encoders: of what encodes prompts.
-        autoencoder: of the autoencoder.
+        weights: denoisers without an adapter.
+        buffers: part of ``weights`` that is not parameters, and therefore never sharded.
+        adapter: weights of the adapter.
+        reference: copy of the initial weights in full training.
+        gradients: gradients of the trainable parameters.
+        gathered: weights that one learner gathers at once if the transformer is sharded, see `_gathered`.
+        gathered_gradients: gradients that one learner gathers at once.
+        encoders: text and image encoders.
+        autoencoder: the autoencoder.
     """
 
     weights: int
@@ -118,13 +119,13 @@ class Sizes:
     autoencoder: int
 
     @property
-    def whole(self) -> int:
-        """What a learner loads before it keeps its part."""
+    def unsharded(self) -> int:
+        """Return the bytes that a learner loads before sharding."""
         return self.weights + self.adapter + self.reference
 
     @classmethod
     def of(cls, generator: FlowGenerator) -> Sizes:
-        """Of a generator after `train`."""
+        """Measure a generator after `train`."""
         modules = list(generator.denoisers.values())
         trained = list(generator.weights.trained().values())
         everything = bytes_of(tensor for module in modules for tensor in _tensors(module))
@@ -151,9 +152,9 @@ def _trained(module: nn.Module) -> list[Tensor]:
 
 
 def _gathered(module: nn.Module, tensors: Callable[[nn.Module], Iterable[Tensor]]) -> int:
-    """Bytes of a model that is cut by `flexgym.core.sharding.shard` that are whole at once.
+    """Return the bytes that a model sharded by `flexgym.core.sharding.shard` gathers at once.
 
-    They are those outside all blocks, and twice the largest block: FSDP2 sends a block through a buffer of its size.
+    These are the tensors outside all blocks, and twice the largest block, since FSDP2 uses a buffer of its size.
     """
     from flexgym.core.sharding import blocks_of
 
@@ -168,10 +169,10 @@ def _numbers(parameters: Iterable[Tensor]) -> int:
 
 
 class Planner:
-    """Makes plans, and remembers the work that it did for one of them for those that differ in something else.
+    """Makes plans, and reuses measurements between plans whose settings do not affect them.
 
     Args:
-        device: to plan for.
+        device: device to plan for.
     """
 
     def __init__(self, device: Device) -> None:
@@ -180,13 +181,13 @@ class Planner:
         self._decoded: dict[str, dict[Any, Trace]] = {}
 
     def plan(self, settings: PlanSettings) -> Plan:
-        """The plan of a training.
+        """Plan a training run.
 
         Raises:
-            CheckpointError: when the generator's configs cannot be read.
-            GeneratorError: when its pipeline cannot serve.
-            ConfigError: for settings that cannot work.
-            UnknownNameError: for names that do not exist.
+            CheckpointError: the configs of the generator cannot be read.
+            GeneratorError: the pipeline is not supported.
+            ConfigError: the settings cannot work.
+            UnknownNameError: a name does not exist.
         """
         rehearsal = self._rehearse(settings)
         sizes, work = Sizes.of(rehearsal.generator), rehearsal.work(settings)
@@ -201,24 +202,24 @@ class Planner:
                 generator = build_skeleton(folder, settings.dtype, settings.sampling)
             train(generator, settings)
             decoded = self._decoded.setdefault(model, {})
-            # foreach is the optimiser's choice on a GPU
+            # The optimizer uses foreach on a GPU.
             self._rehearsals[trains] = Rehearsal(generator, foreach=True, decoded=decoded)
         return self._rehearsals[trains]
 
 
 def make_plan(settings: PlanSettings, device: Device) -> Plan:
-    """One plan, see `Planner.plan`."""
+    """Plan one training run, see `Planner.plan`."""
     return Planner(device).plan(settings)
 
 
 def _share(size: int, shares: int) -> int:
-    """Bytes of the largest of equal parts."""
+    """Return the bytes of the largest of equal parts."""
     return -(-size // shares)
 
 
 @dataclass(frozen=True)
 class _Accounts:
-    """Adds up what `Sizes` and `Work` say."""
+    """Sums of `Sizes` and `Work` over the phases."""
 
     settings: PlanSettings
     device: Device
@@ -249,20 +250,20 @@ class _Accounts:
 
     def _phase(self, name: str, activations: int, flops: float, *, trains: bool = True) -> Phase:
         sizes, settings = self.sizes, self.settings
-        sharded = settings.shards and (trains or not settings.runners)  # runners hold all of it
+        sharded = settings.shards and (trains or not settings.runners)  # runners are not sharded
         shares = settings.learners if sharded else 1
-        cut = settings.learners if trains else settings.runners  # each sees its own part of the prompts
-        # learners that hold all gradients exchange them through buckets, which hold them once more
+        devices = settings.learners if trains else settings.runners  # each encodes its own part of the prompts
+        # Learners with unsharded gradients exchange them through buckets of the same size.
         exchanged = 2 if settings.learners > 1 and not sharded else 1
-        # all prompts of a run where they are encoded at its start, else those that a device has met
-        prompts = settings.iterations * settings.groups // (1 if settings.release_text_encoders else cut)
+        # All prompts of a run if they are encoded at its start, otherwise those that one device has encoded.
+        prompts = settings.iterations * settings.groups // (1 if settings.release_text_encoders else devices)
         parts = {
             "weights": sizes.buffers + _share(sizes.weights - sizes.buffers, shares),
             "adapter": _share(sizes.adapter, shares),
             "reference": _share(sizes.reference, shares) if trains else 0,
             "gradients": _share(exchanged * sizes.gradients, shares) if trains else 0,
-            "optimiser": _share(self.work.optimiser_state, shares) if trains else 0,
-            "moving average": _share(sizes.gradients, shares) if trains and sharded and settings.ema else 0,
+            "optimizer": _share(self.work.optimizer_state, shares) if trains else 0,
+            "EMA": _share(sizes.gradients, shares) if trains and sharded and settings.ema else 0,
             "gathered blocks": sizes.gathered if sharded and name == "sampling" else 0,
             "activations": activations,
             "encoded prompts": min(CACHE_BYTES, self.work.text * prompts),
@@ -272,19 +273,19 @@ class _Accounts:
         return Phase(name, parts, flops=int(flops), seconds=self.device.seconds(flops, settings.dtype))
 
     def _update(self, flops: float) -> Phase:
-        """The larger of replay and optimiser, of which only the first puts blocks together."""
+        """Return the larger of replay and optimizer step, of which only the first gathers blocks."""
         settings, work = self.settings, self.work
         if not settings.shards:
-            return self._phase("update", max(work.replay.peak, work.optimiser.peak), flops)
+            return self._phase("update", max(work.replay.peak, work.optimizer.peak), flops)
         gathered = self.sizes.gathered + self.sizes.gathered_gradients
-        stepped = _share(work.optimiser.peak, settings.learners)
+        stepped = _share(work.optimizer.peak, settings.learners)
         if stepped > work.replay.peak + gathered:
             return self._phase("update", stepped, flops)
         phase = self._phase("update", work.replay.peak, flops)
         return replace(phase, parts={**phase.parts, "gathered blocks": gathered})
 
     def _encoding(self) -> list[Phase]:
-        """When text encoders are there that are away later: before anything trains, or whenever a new prompt comes."""
+        """Return the phase in which text encoders are on the device if they are released or offloaded otherwise."""
         settings = self.settings
         if not (settings.release_text_encoders or settings.offload):
             return []
@@ -294,17 +295,17 @@ class _Accounts:
         return [replace(phase, parts={**phase.parts, **kept, "text encoders": self.sizes.encoders})]
 
     def _host(self) -> dict[str, int]:
-        """Trajectories, samples and the moving average stay in the memory of the host, and so do parts that rest."""
+        """Return the memory of the host: trajectories, samples, the EMA and offloaded modules."""
         settings, generator = self.settings, self.generator
         samples = settings.groups // settings.learners * settings.group_size
         latents = settings.latents_dtype.itemsize * math.prod(generator.latent_shape)
-        rests = settings.offload and not settings.release_text_encoders
+        offloads_text = settings.offload and not settings.release_text_encoders
         host = {
             "stored latents": 2 * settings.window * latents * samples,
             "samples": samples * math.prod(generator.sample_shape),
-            "moving average": self.sizes.gradients if settings.ema and not settings.shards else 0,
-            "whole transformer, at the start": self.sizes.whole if settings.shards else 0,
-            "text encoders": self.sizes.encoders if rests else 0,
+            "EMA": self.sizes.gradients if settings.ema and not settings.shards else 0,
+            "unsharded transformer, at the start": self.sizes.unsharded if settings.shards else 0,
+            "text encoders": self.sizes.encoders if offloads_text else 0,
             "VAE": self.sizes.autoencoder if settings.offload else 0,
         }
         return {name: size for name, size in host.items() if size}

@@ -1,4 +1,4 @@
-"""A plan at the terminal."""
+"""Print a plan to the terminal."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def show(plan: Plan, *, title: str) -> None:
     """Print the table of a plan: GiB by part and phase, and time.
 
     Args:
-        plan: to print.
-        title: what is planned.
+        plan: plan to print.
+        title: name of what is planned.
     """
     device = plan.device
     table = Table("GiB", title=f"{title} on {device.name}: each learner")
@@ -35,19 +35,19 @@ def show(plan: Plan, *, title: str) -> None:
 
 
 def _lines(plan: Plan) -> list[str]:
-    """What stands below the table."""
+    """Return the lines below the table."""
     settings, device = plan.settings, plan.device
     rate = device.tflops[settings.dtype] * device.efficiency
     dtype = str(settings.dtype).removeprefix("torch.")
-    trained = f"{plan.trained:,} parameters of an adapter to {plan.parameters:,} train"
+    trained = f"trains {plan.trained:,} parameters of an adapter to {plan.parameters:,} frozen ones"
     if settings.mode == "full":
-        trained = f"all {plan.trained:,} parameters train"
+        trained = f"trains all {plan.trained:,} parameters"
     host = ", ".join(f"{name} {size / GIB:.2f} GiB" for name, size in plan.host.items())
     if settings.latents_dtype == torch.float32:
         host += " (rollout.latents_dtype=bfloat16 halves the stored latents)"
     return [
         f"{trained}, in {dtype}",
-        f"an iteration takes {plan.seconds:,.3g} s at {rate:,.3g} x 10^12 operations a second; judging and verification"
-        " come on top",
-        f"in the memory of the host: {host}",
+        f"an iteration takes {plan.seconds:,.3g} s at {rate:,.3g} x 10^12 operations per second, without judging and"
+        " verification",
+        f"memory of the host: {host}",
     ]

@@ -1,4 +1,4 @@
-"""What a plan needs to know of a recipe."""
+"""Settings of a recipe that affect its plan."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from flexgym.flow import NoiseScale
 from flexgym.generators.sampling import SETTINGS, check_settings
 
 _LOADING = ("device", "dtype", "channels_last")
-"""Settings of a generator that `load_generator` takes itself."""
+"""Settings of a generator that are arguments of `load_generator`."""
 MODES = ("lora", "full")
 
 
 @dataclass(frozen=True)
 class PlanSettings:
-    """A training as far as memory and time go.
+    """Settings of a training run that affect memory and time.
 
     Attributes:
-        source: of the generator, see `load_generator`.
+        source: source of the generator, see `load_generator`.
         modality: ``"image"`` or ``"video"``.
-        noise: of the trained steps.
+        noise: noise scale of the trained steps.
         sampling: settings of sampling, see `Sampling`.
-        dtype: of the weights.
+        dtype: precision of the weights.
         mode: ``"lora"`` or ``"full"``.
         lora: arguments of `Weights.add_lora`.
-        gradient_checkpointing: whether blocks are computed again in the backward pass.
-        release_text_encoders: whether they leave memory once all prompts are encoded.
-        text_cache: whether encoded prompts are kept on the disk.
-        vae_tiling: whether samples are decoded in tiles.
-        offload: whether text encoders and autoencoder stand on the device only while they act.
-        shards: whether each learner holds but a part of the transformer.
-        latents_dtype: of the latents that are kept for replay.
-        group_size: samples G of a group.
-        groups: groups P of an iteration over all learners.
-        groups_per_forward: groups in one forward.
-        window: trained steps W of each sample.
-        reference_interval: iterations between two rollouts of the reference policy; 0 is never.
-        kl_coeff: weight of the divergence from it.
-        clip_range: of the ratio.
-        ema: whether a moving average of the weights is kept, in the memory of the host.
-        learners: among which the groups are shared.
-        runners: devices of their own that sample; 0 leaves sampling to the learners.
-        updates: of the weights in an iteration.
-        iterations: of the run.
+        gradient_checkpointing: True if blocks are recomputed in the backward pass.
+        release_text_encoders: True if text encoders are freed once all prompts are encoded.
+        text_cache: True if encoded prompts are cached on the disk.
+        vae_tiling: True if samples are decoded in tiles.
+        offload: True if text encoders and autoencoder are on the device only while they are used.
+        shards: True if the transformer is sharded over the learners.
+        latents_dtype: precision of the latents that are stored for replay.
+        group_size: number of samples of a group, G.
+        groups: number of groups of an iteration over all learners, P.
+        groups_per_forward: number of groups in one forward.
+        window: number of trained steps of each sample, W.
+        reference_interval: number of iterations between two rollouts of the reference policy; 0 for none.
+        kl_coeff: weight of the KL to the reference policy.
+        clip_range: clip range of the ratio.
+        ema: True if an EMA of the weights is kept in the memory of the host.
+        learners: number of learners that share the groups.
+        runners: number of separate devices that sample; 0 if the learners sample.
+        updates: number of updates of the weights in an iteration.
+        iterations: number of iterations of the run.
     """
 
     source: str | None
@@ -84,24 +84,24 @@ class PlanSettings:
 
     @property
     def keeps_reference(self) -> bool:
-        """Whether full training keeps the weights from before."""
+        """Return True if full training keeps a copy of the initial weights as reference."""
         return self.mode == "full" and (self.kl_coeff > 0 or self.reference_interval > 0)
 
     @property
     def forwards(self) -> int:
-        """How often a learner's groups go through the transformer, for one step of all of them."""
+        """Return the number of forwards of the transformer for one step of all groups of a learner."""
         return self.groups // self.learners // self.groups_per_forward
 
 
 def read_settings(recipe: Mapping[str, Any]) -> PlanSettings:
-    """The settings of a plan from a recipe of a flow algorithm.
+    """Read the settings of a plan from a recipe that trains a generator.
 
     Args:
-        recipe: sections by name, as `load_recipe` and `apply_overrides` give them.
+        recipe: sections by name, from `load_recipe` and `apply_overrides`.
 
     Raises:
-        ConfigError: settings that cannot work, or a recipe of something else.
-        UnknownNameError: a section or key that does not exist.
+        ConfigError: the settings cannot work, or the recipe does not train a generator.
+        UnknownNameError: a section or key does not exist.
     """
     from flexgym.rllib.planned import planned_config
     from flexgym.runs.settings import RunSettings
@@ -109,7 +109,7 @@ def read_settings(recipe: Mapping[str, Any]) -> PlanSettings:
     if "judge" in recipe:
         raise ConfigError(
             "expected a recipe that trains a generator, got one that trains a judge: 'flexgym.rm train ... --dry-run'"
-            " tells its memory"
+            " reports its memory"
         )
     config = planned_config(recipe)
     check_settings({name: value for name, value in config.settings.items() if name not in _LOADING}, "sampling setting")

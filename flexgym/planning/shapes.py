@@ -1,6 +1,6 @@
-"""Operations on tensors without data that are not computed again: alike inputs have outputs of the same shape.
+"""Cache of the output shapes of operations on tensors without data.
 
-A transformer does in each block what it did in the one before, and PyTorch works out many shapes in Python.
+The blocks of a transformer repeat the same operations, and PyTorch computes many of their shapes in slow Python code.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from torch import Tensor
 
 
 class ShapeMemory:
-    """Runs operations, and makes the outputs of those it has seen with alike inputs from what came out then."""
+    """Runs operations, and creates the outputs of an operation with known input shapes from the cache."""
 
     def __init__(self) -> None:
         self._forms: dict[Any, Any] = {}
 
     def run(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """What an operation returns.
+        """Run an operation or create its output from the cache.
 
         Args:
-            func: an overload of an operator.
-            args: its inputs.
-            kwargs: the same.
+            func: overload of an operator.
+            args: positional inputs.
+            kwargs: inputs by name.
         """
         if not _makes_new(func):
             return func(*args, **kwargs)
         try:
             key = (func, _described(args), _described(tuple(kwargs.items())))
             known = self._forms.get(key)
-        except TypeError:  # an input that cannot be compared, or has data
+        except TypeError:  # an input has data or cannot be compared
             return func(*args, **kwargs)
         if known is not None:
             return _made(known)
@@ -45,16 +45,16 @@ class ShapeMemory:
 
 @cache
 def _makes_new(func: Any) -> bool:
-    """Whether an operator neither changes its inputs nor returns views of them, by its schema."""
+    """Return True if an operator neither modifies its inputs nor returns views of them, by its schema."""
     schema = func._schema
     return not any(value.alias_info for value in (*schema.arguments, *schema.returns))
 
 
 def _described(value: Any) -> Any:
-    """All of an input that a shape can depend on.
+    """Return everything of an input that an output shape can depend on.
 
     Raises:
-        TypeError: it has data, or is of a kind that cannot be compared.
+        TypeError: the input has data or cannot be compared.
     """
     if isinstance(value, Tensor):
         if not value.is_meta or value.layout != torch.strided or value.is_conj() or value.is_neg():
@@ -72,7 +72,7 @@ def _tensors(values: Any) -> list[Tensor]:
 
 
 def _form(out: Any, inputs: set[int]) -> Any:
-    """What `_made` needs for outputs like these; None where they are not plain tensors with storages of their own."""
+    """Return what `_made` needs to create such outputs; None unless they are plain tensors with their own storages."""
     if isinstance(out, tuple):
         forms = [_form(each, inputs) for each in out]
         storages = {tensor.untyped_storage()._cdata for tensor in _tensors(out)}

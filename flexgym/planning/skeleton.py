@@ -1,4 +1,4 @@
-"""A generator without weights: the real pipeline and the real modules, on the meta device, from config files alone."""
+"""Build a generator without weights: the real pipeline and modules on the meta device, from config files alone."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from flexgym.planning.architectures import PUBLISHED, write_configs
 _CHECKPOINTS = Path(__file__).parents[1] / "shapes" / "checkpoints"
 _LIBRARIES = ("diffusers", "transformers")
 _WIDTHS = ("joint_attention_dim", "text_dim", "text_embed_dim", "caption_channels", "cap_feat_dim")
-"""What transformers call the width of encoded text in their configs."""
+"""Names of the width of encoded text in configs of transformers."""
 _OWN_NAMES = {"ZImagePipeline": ("texts", "mask")}
-"""What families call encoded text that is no argument of the transformer."""
+"""Names of encoded text of families where it is not an argument of the transformer."""
 _READ = ("encoder_hidden_states_mask", "mask")
-"""Masks whose values a family reads, so that they need data."""
+"""Masks whose values a family reads, and which therefore need data."""
 _READ_INSIDE = {"Lumina2Pipeline": ("encoder_attention_mask",)}
-"""Those that the transformer of a pipeline reads."""
+"""Masks whose values the transformer of a pipeline reads."""
 _TOKENS = 512
 _SEEN_TOKENS, _CUT_TOKENS = 576, 4
-"""Of a picture that Llava reads, and of its template, which HunyuanVideo's pipeline leaves out after a text."""
+"""Tokens of an image that Llava reads, and of its template, which HunyuanVideo's pipeline cuts off after a text."""
 
 
 class _Textless(Family):
-    """Encodes text without an encoder: to the right width, and as long as a prompt may be."""
+    """Family that encodes text without an encoder, to the right width and the maximum length."""
 
     def encode_text(self, text: str, **options: Any) -> Embedding:
         """Return embeddings without values, except for masks that are read; arguments as `Family.encode_text`."""
@@ -48,7 +48,7 @@ class _Textless(Family):
         width = next((config[name] for name in _WIDTHS if config.get(name)), None)
         if width is None:
             raise GeneratorError(
-                f"expected a {type(self.transformer).__name__} whose config says how wide its text is"
+                f"expected a {type(self.transformer).__name__} whose config has the width of its text"
                 f" ({', '.join(_WIDTHS)}), got none of them: this pipeline cannot be planned"
             )
         names = [name for name in _OWN_NAMES.get(self.name, self.encoded) if name is not None]
@@ -58,7 +58,7 @@ class _Textless(Family):
         return {name: self._row(name, width, further=seen) for name in names}
 
     def _two_texts(self, names: Iterable[str]) -> Embedding:
-        """Of HunyuanVideo 1.5, with lengths that its pipeline holds and widths that its transformer tells."""
+        """Return the embeddings of HunyuanVideo 1.5, with lengths from its pipeline and widths from its transformer."""
         pipe, config = self.pipe, self.transformer.config
         made = {}
         for name in names:
@@ -72,9 +72,9 @@ class _Textless(Family):
     def encode_images(self, images: Mapping[str, Image.Image]) -> Embedding:
         """Encode images as the family does, with tokens of the right number where CLIP or SigLIP makes some."""
         encoder = self.pipe.components.get("image_encoder")
-        if encoder is not None:  # what prepares pictures for it is not there
+        if encoder is not None:  # its image processor is not loaded
             config = encoder.config
-            of_all = "CLIP" in type(encoder).__name__  # it has one token for all of the picture
+            of_all = "CLIP" in type(encoder).__name__  # CLIP adds one token for the entire image
             tokens = (config.image_size // config.patch_size) ** 2 + of_all
             made = torch.empty(1, tokens, config.hidden_size, dtype=self.dtype, device="meta")
             self.pipe.encode_image = lambda *_: made
@@ -83,7 +83,7 @@ class _Textless(Family):
     def _row(self, name: str, width: int, *, further: int) -> Tensor:
         tokens = (self.settings.max_sequence_length or _TOKENS) + further
         if self.name == "StableDiffusion3Pipeline":
-            tokens += self.pipe.tokenizer_max_length  # the states of CLIP stand before those of T5
+            tokens += self.pipe.tokenizer_max_length  # the states of CLIP precede those of T5
         if name == "pooled_projections":
             return torch.empty(1, self.transformer.config.pooled_projection_dim, dtype=self.dtype, device="meta")
         if name in (*_READ, *_READ_INSIDE.get(self.name, ())):
@@ -94,15 +94,15 @@ class _Textless(Family):
 
 @contextmanager
 def config_folder(source: str | Path | None, modality: str = "image") -> Iterator[Path]:
-    """The folder with the config files of a generator; nothing but such files is read or fetched.
+    """Provide the folder with the config files of a generator; other files are neither read nor downloaded.
 
     Args:
-        source: as `load_generator` takes it; of a folder, weights may be missing. The hub is asked only for what is
-            neither a folder nor among `PUBLISHED`.
-        modality: of the embedded generator that None stands for.
+        source: source as for `load_generator`; a folder may lack the weights. The hub is used only if the source is
+            neither a folder nor one of `PUBLISHED`.
+        modality: modality of the embedded generator if ``source`` is None.
 
     Raises:
-        CheckpointError: nothing there.
+        CheckpointError: the source does not exist.
     """
     text = str(source or DEFAULTS[modality])
     if text in EMBEDDED:
@@ -123,26 +123,26 @@ def _fetch(source: str) -> Path:
         return Path(snapshot_download(source, allow_patterns=["*.json"]))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{source!r} is no folder here, and as a hub id its configs could not be fetched ({type(error).__name__}:"
+            f"{source!r} is not a folder, and its configs could not be downloaded from the hub ({type(error).__name__}:"
             f" {error}). Known without the hub: {nearest_name(source, [*EMBEDDED, *PUBLISHED])}"
         ) from error
 
 
 def build_skeleton(folder: Path, dtype: torch.dtype, settings: Mapping[str, Any]) -> FlowGenerator:
-    """The generator that `load_generator` would make from a folder, on the meta device.
+    """Build the generator that `load_generator` would load from a folder, on the meta device.
 
     Args:
-        folder: of a pipeline; only JSON files are read.
-        dtype: of the weights.
-        settings: of sampling.
+        folder: folder of a pipeline, of which only JSON files are read.
+        dtype: precision of the weights.
+        settings: settings of sampling.
 
     Returns:
-        The generator, frozen, with modules of full size that hold no data. Texts are those of the longest prompt.
+        A frozen generator whose modules have full size and no data. Its texts have the maximum length.
 
     Raises:
-        CheckpointError: a file that is missing or no JSON, or a component of another library.
-        GeneratorError: a pipeline that cannot serve.
-        ConfigError: a setting that cannot work.
+        CheckpointError: a file is missing or not JSON, or a component comes from another library.
+        GeneratorError: the pipeline is not supported.
+        ConfigError: a setting cannot work.
     """
     import diffusers
 
@@ -161,7 +161,7 @@ def build_skeleton(folder: Path, dtype: torch.dtype, settings: Mapping[str, Any]
 
 
 def _has_two_lengths(pipe: Any) -> bool:
-    """Whether a pipeline sets the lengths of its texts itself, as that of HunyuanVideo 1.5 does."""
+    """Return True if a pipeline sets the lengths of its texts itself, like that of HunyuanVideo 1.5."""
     return hasattr(pipe, "tokenizer_2_max_length")
 
 
@@ -175,11 +175,11 @@ def _parameters(kind: type) -> list[tuple[str, Any]]:
 
 
 def _component(folder: Path, library: str, name: str, *, dtype: torch.dtype) -> Any:
-    """A module without data, a scheduler or a guider; None for what prepares text, which a plan does without."""
+    """Build a module without data, a scheduler or a guider; None for tokenizers and processors, which a plan skips."""
     if library not in _LIBRARIES:
         raise CheckpointError(
-            f"{folder}: expected a component of {' or '.join(_LIBRARIES)}, got {library}.{name}: code that comes with a"
-            " checkpoint is never run"
+            f"{folder}: expected a component of {' or '.join(_LIBRARIES)}, got {library}.{name}: code from a checkpoint"
+            " is never executed"
         )
     kind = getattr(importlib.import_module(library), name, None)
     if kind is None:
@@ -195,13 +195,13 @@ def _component(folder: Path, library: str, name: str, *, dtype: torch.dtype) -> 
 
 
 def _build(kind: Any, library: str, config: Mapping[str, Any]) -> nn.Module:
-    """A module without data from its config."""
+    """Build a module without data from its config."""
     with torch.device("meta"):
         return kind.from_config(config) if library == "diffusers" else kind(kind.config_class.from_dict(config))
 
 
 def _kept_single(kind: Any, library: str, dtype: torch.dtype) -> tuple[str, ...]:
-    """Parts that stay in float32 when weights are read in half precision, by the rules of either library."""
+    """Return the modules that stay in float32 if weights are loaded in half precision, by the rules of the library."""
     always = "_keep_in_fp32_modules" if library == "diffusers" else "_keep_in_fp32_modules_strict"
     names = {*(getattr(kind, always, None) or ())}
     if dtype == torch.float16:
@@ -210,7 +210,7 @@ def _kept_single(kind: Any, library: str, dtype: torch.dtype) -> tuple[str, ...]
 
 
 def _cast(model: nn.Module, dtype: torch.dtype, *, single: tuple[str, ...]) -> nn.Module:
-    """As weights are read: parameters and what is saved with them; other buffers stay as they were made."""
+    """Cast a model as loading does: parameters and saved buffers; other buffers keep their precision."""
     for name, tensor in model.state_dict(keep_vars=True).items():
         if tensor.is_floating_point():
             kept = any(part in name.split(".") for part in single)

@@ -1,9 +1,9 @@
-"""Memory and arithmetic of real code on tensors without data.
+"""Measure memory and arithmetic of real code on tensors without data.
 
-A module on the meta device computes shapes and nothing else, so a transformer of any size runs forward and backward
-within seconds. `trace` lets it, and counts which storages are alive at the same time and which matrix operations were
-called: what autograd saves, what checkpointing drops and what a kernel's output needs are then facts of the code that
-runs, not of a formula.
+A module on the meta device computes nothing but shapes, so a transformer of any size runs forward and backward within
+seconds. `trace` counts the storages that are alive at the same time and the matrix operations. Tensors saved by
+autograd, freed by checkpointing or returned by kernels are thus measured in the code itself, not estimated by a
+formula.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _FLOPS = {
 
 @dataclass(frozen=True)
 class Trace:
-    """What a piece of work needs.
+    """Memory and arithmetic of a piece of work.
 
     Attributes:
-        peak: most bytes alive at once, beyond those that were there before.
-        kept: bytes still alive at its end.
+        peak: maximum number of bytes alive at once, beyond those alive before.
+        kept: number of bytes alive at the end.
         flops: floating-point operations of matrix products, convolutions and attention; two for a multiply-add.
     """
 
@@ -51,18 +51,18 @@ class Trace:
 
 
 class Meter(TorchDispatchMode):
-    """Counts the bytes of storages that operations make, until the last tensor on them goes, and their arithmetic.
+    """Counts the arithmetic of operations, and the bytes of new storages until their last tensor is freed.
 
-    The formulas are those of `torch.utils.flop_counter`; its own mode follows modules by hooks, which keep alive
-    what checkpointing lets go.
+    The formulas are those of `torch.utils.flop_counter`, whose own mode uses module hooks that keep alive what
+    checkpointing frees.
 
     Args:
-        before: tensors that are there already and do not count.
+        before: existing tensors, which do not count.
 
     Attributes:
-        live: bytes at this moment.
-        peak: most bytes at any moment.
-        flops: so far.
+        live: current number of bytes.
+        peak: maximum number of bytes.
+        flops: number of operations so far.
     """
 
     def __init__(self, before: Iterable[Tensor] = ()) -> None:
@@ -72,7 +72,7 @@ class Meter(TorchDispatchMode):
         self._sizes: dict[int, int] = {tensor.untyped_storage()._cdata: 0 for tensor in before}
 
     def __torch_dispatch__(self, func: Any, types: Any, *inputs: Any) -> Any:
-        """Run an operation and count the storages that are new in what it returns."""
+        """Run an operation and count the new storages of its outputs."""
         args, kwargs = _arguments(*inputs)
         out = self._shapes.run(func, args, kwargs)
         formula = _FLOPS.get(func._overloadpacket)
@@ -90,26 +90,26 @@ class Meter(TorchDispatchMode):
         self._sizes[key] = storage.nbytes()
         self.live += storage.nbytes()
         self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._forget, key)
+        weakref.finalize(storage, self._subtract, key)
 
-    def _forget(self, key: int) -> None:
+    def _subtract(self, key: int) -> None:
         self.live -= self._sizes.pop(key)
 
 
 def _arguments(args: Any = (), kwargs: Any = None) -> tuple[Any, dict[str, Any]]:
-    """What PyTorch hands to a mode, which may leave out both."""
+    """Return the arguments that PyTorch passes to a mode, both of which may be missing."""
     return args, kwargs or {}
 
 
 class _NoData(TorchFunctionMode):
-    """A condition on data of the meta device is false, since there is no data, and a mask takes everything.
+    """Treats a condition on data of the meta device as false, and a mask as selecting everything.
 
-    In Wan 2.2, whose two transformers are alike, the second then acts. Texts are as long as they may be, so that what a
-    mask selects is all there is, and its inverse selects nothing.
+    In Wan 2.2, with its two equal transformers, the second one then runs. Texts have the maximum length, so a mask
+    selects everything and its inverse nothing.
     """
 
     def __torch_function__(self, func: Any, types: Any, *inputs: Any) -> Any:
-        """Run a function, unless it asks for data that do not exist."""
+        """Run a function unless it needs data that do not exist."""
         args, kwargs = _arguments(*inputs)
         if func is Tensor.__bool__ and args[0].is_meta:
             return False
@@ -126,31 +126,29 @@ def _is_mask(value: Any) -> bool:
 
 
 def _fused_attention(query: Tensor, key: Tensor, value: Tensor, *further: Any, **options: Any) -> Tensor:
-    """Attention by one kernel that keeps no scores, as devices have it.
+    """Compute attention with a fused kernel that stores no scores, as devices do.
 
-    On the meta device PyTorch takes products that keep all of them; of its kernels, that for the CPU has shapes there.
+    On the meta device PyTorch uses products that store all scores; of the fused kernels, the one for the CPU works
+    there.
     """
     if not query.is_meta or further or options.get("enable_gqa"):
         return scaled_dot_product_attention(query, key, value, *further, **options)
     options.pop("enable_gqa", None)
     mask = options.pop("attn_mask", None)
     if mask is not None and (mask.dtype == torch.bool or not mask.is_meta):
-        mask = mask.to(query)  # as scores, which is what the kernel takes
+        mask = mask.to(query)  # as scores, which the kernel expects
     return _aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, attn_mask=mask, **options)[0]
 
 
 def trace(work: Callable[[], Any], before: Iterable[Tensor] = ()) -> Trace:
-    """Do some work and say what it needed.
+    """Run some work and measure its memory and arithmetic.
 
     Args:
-        work: on tensors of the meta device, or of a real one.
-        before: tensors that are there already, such as weights.
-
-    Returns:
-        Its memory and arithmetic.
+        work: work on tensors of the meta device or of a real one.
+        before: existing tensors, such as weights, which do not count.
     """
     meter = Meter(before)
-    # not a mode, which PyTorch leaves while the backward pass computes blocks again
+    # Patched, since PyTorch disables modes while the backward pass recomputes blocks.
     with patch.object(functional, "scaled_dot_product_attention", _fused_attention), _NoData(), meter:
         kept = work()
     still = meter.live

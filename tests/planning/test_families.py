@@ -69,7 +69,7 @@ def test_what_is_counted_without_data_is_what_runs(
     real = wrap_pipeline(pipe, **settings.sampling)
     fill_texts(real, monkeypatch)
     seen = work_of(real, settings)
-    assert (planned.text, planned.optimiser_state) == (seen.text, seen.optimiser_state)
+    assert (planned.text, planned.optimizer_state) == (seen.text, seen.optimizer_state)
     for part in ("step", "decoding", "replay"):
         counted, run = getattr(planned, part), getattr(seen, part)
         assert counted.flops == run.flops, part

@@ -19,7 +19,7 @@ from flexgym.cli import app
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.generators import FlowGenerator, load_generator
-from flexgym.planning.advice import _group_size, _mildest, advise, refusal
+from flexgym.planning.advice import _group_size, _mildest, advise, does_not_fit
 from flexgym.planning.devices import GIB, Device, choose_device
 from flexgym.planning.phases import Rehearsal, bytes_of, prepare, tensors_of
 from flexgym.planning.plan import Plan, Planner, make_plan
@@ -145,7 +145,7 @@ def test_parts_that_rest_or_leave_are_there_only_while_they_act():
     released = planner.plan(replace(settings, release_text_encoders=True))
     parts = {phase.name: phase.parts for phase in released.phases}
     assert [parts[name]["text encoders"] for name in parts] == [encoders, 0, 0, 0]
-    assert parts["encoding"]["optimiser"] == parts["encoding"]["gradients"] == 0, "nothing trains yet"
+    assert parts["encoding"]["optimizer"] == parts["encoding"]["gradients"] == 0, "nothing trains yet"
     assert parts["update"] == {**plain["update"], "text encoders": 0}
 
 
@@ -280,7 +280,7 @@ def test_remedies_are_found_where_two_settings_together_are_known_to_fit():
 def test_nothing_fits_into_almost_nothing():
     settings = settings_of(RECIPES["image"], *SMALL)
     planner = Planner(Device("tiny", 1e-3, choose_device().tflops))
-    error = refusal(planner, planner.plan(settings))
+    error = does_not_fit(planner, planner.plan(settings))
     assert isinstance(error, ConfigError)
     assert "No setting makes it fit" in str(error)
     assert "h100" in str(error)
@@ -298,7 +298,7 @@ def test_the_command_shows_a_plan():
 def test_the_command_refuses_what_cannot_fit_and_says_what_would():
     result = runner.invoke(app, ["plan", "--gib", "0.05", "--tflops", "1", "rollout.groups_per_forward=4"])
     assert result.exit_code == 2
-    assert "expected a training that fits" in words(result)
+    assert "expected a training run that fits" in words(result)
     assert "generator.gradient_checkpointing=true" in words(result)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flexgym.config.recipe import apply_overrides, load_recipe
-from flexgym.planning.advice import advise, fewest_learners, refusal
+from flexgym.planning.advice import advise, does_not_fit, fewest_learners
 from flexgym.planning.devices import GIB, Device, choose_device
 from flexgym.planning.phases import train
 from flexgym.planning.plan import Plan, Planner, Sizes
@@ -83,15 +83,15 @@ def test_each_of_two_learners_holds_half_and_the_blocks_that_it_gathers():
     assert sizes.buffers > 0
     assert parts["weights"] == sizes.buffers + half(sizes.reference), "buffers stay whole"
     assert parts["reference"] == parts["gradients"] == half(sizes.gradients)
-    assert parts["optimiser"] == half(plain["optimiser"])
-    assert parts["moving average"] == half(sizes.gradients)
+    assert parts["optimizer"] == half(plain["optimizer"])
+    assert parts["EMA"] == half(sizes.gradients)
     assert parts["gathered blocks"] == 2 * (outside + 2 * block)
     replay = planner()._rehearse(cut).work(cut).replay.peak
-    assert parts["activations"] == replay, "a step of the optimiser needs room for all, or for half of them"
+    assert parts["activations"] == replay, "a step of the optimizer needs room for all, or for half of them"
     assert plain["activations"] == max(replay, sizes.gradients)
-    assert (plain["moving average"], before.host["moving average"]) == (0, sizes.gradients)
-    assert "moving average" not in after.host
-    assert after.host["whole transformer, at the start"] == sizes.weights + sizes.reference
+    assert (plain["EMA"], before.host["EMA"]) == (0, sizes.gradients)
+    assert "EMA" not in after.host
+    assert after.host["unsharded transformer, at the start"] == sizes.weights + sizes.reference
 
     assert parts_of(after, "sampling")["gathered blocks"] == outside + 2 * block
     assert parts_of(after, "decoding")["gathered blocks"] == 0
@@ -139,7 +139,7 @@ def test_advice_offers_it_only_where_a_training_would_take_it(change: dict[str, 
     assert not _sharding(replace(settings, **change))  # type: ignore[arg-type]
 
 
-def test_the_refusal_names_how_many_learners_would_do():
+def test_the_error_names_how_many_learners_would_suffice():
     single = settings_of("generator.mode=full")
     needed = planner().plan(replace(single, shards=True, learners=4)).peak.bytes
     small = on(Device("small", needed * 1.0001 / GIB, choose_device().tflops, reserve=0.0))
@@ -148,4 +148,4 @@ def test_the_refusal_names_how_many_learners_would_do():
     assert found is not None
     assert found.settings.learners == 4, "two hold more than there is room for"
     assert fewest_learners(small, small.plan(replace(single, groups=2))) is None, "four learners need four groups"
-    assert "generator.sharding=fsdp learners.num_learners=4" in str(refusal(small, plan))
+    assert "generator.sharding=fsdp learners.num_learners=4" in str(does_not_fit(small, plan))
