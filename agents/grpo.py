@@ -58,7 +58,7 @@ class Surrogate(Algorithm[S]):
 
 
 class GRPOSettings(SurrogateSettings):
-    """Settings of `GRPO`."""
+    """Settings of `GRPO`: those of the surrogate, and the noise."""
 
     noise: Literal["flow", "dance", "cps"] = Field(default="cps", description="noise of the trained steps")
 

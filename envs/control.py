@@ -84,6 +84,11 @@ class ControlBatch(GroupBatch):
         """Return the action space of one group: guidance scale and strength of the noise, each from -1 to 1."""
         return box(-1.0, 1.0, (2,))
 
+    @property
+    def episode_length(self) -> int:
+        """Number of decisions of an episode."""
+        return len(self._ends)
+
     def begin(self, slots: Sequence[int], rngs: Sequence[np.random.Generator], prompts: Sequence[Any]) -> None:
         """Start new groups, see `GroupBatch.begin`. The seed of a group's noise is drawn after its prompt."""
         super().begin(slots, rngs, prompts)

@@ -1,4 +1,4 @@
-"""Groups of samples in the making: the state and the rules that the single and the vector environment share."""
+"""Groups of samples while they are denoised: state and rules shared by the single and the vector environment."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class GroupBatch:
         self._frame = 0
 
     def observation_space(self) -> gymnasium.spaces.Dict:
-        """Of one group."""
+        """Return the observation space of one group."""
         spaces: dict[str, gymnasium.Space] = {
             "prompt": PromptSpace(),
             "latents": self.action_space(),
@@ -124,12 +124,17 @@ class GroupBatch:
         return gymnasium.spaces.Dict(spaces)
 
     def action_space(self) -> gymnasium.spaces.Box:
-        """Of one group: its next latents."""
+        """Return the action space of one group: its next latents."""
         return box(-np.inf, np.inf, tuple(self.latents.shape[1:]))
 
     @property
+    def episode_length(self) -> int:
+        """Number of steps of an episode."""
+        return self.num_steps
+
+    @property
     def finished(self) -> NDArray[np.bool_]:
-        """Which groups have taken their last step, ``[P]``."""
+        """Mask of the groups that have taken their last step, ``[P]``."""
         return self.steps == self.num_steps
 
     def begin(self, slots: Sequence[int], rngs: Sequence[np.random.Generator], prompts: Sequence[Any]) -> None:
@@ -216,7 +221,7 @@ class GroupBatch:
         self._samples[slot] = self._rewards[slot] = None
 
     def observation(self) -> dict[str, Any]:
-        """Of all groups, in the form of Gymnasium's batched spaces."""
+        """Return the observation of all groups, in the form of Gymnasium's batched spaces."""
         latents = self.latents if self.tensors else self.latents.cpu().numpy()
         batch = {"prompt": self._texts, "latents": latents, "sigma": self.sigmas[self.steps][:, None]}
         if self.generator.takes_first_frame:
@@ -224,7 +229,7 @@ class GroupBatch:
         return batch
 
     def first_frames(self) -> NDArray[np.uint8]:
-        """Of all groups, ``[P, H, W, 3]``; black where a group has not begun."""
+        """Return the first frames of all groups, uint8 ``[P, H, W, 3]``; black where a group has not begun."""
         frames = np.zeros((self.num_groups, *self.generator.sample_shape[1:]), np.uint8)
         for slot, prompt in enumerate(self.prompts):
             if prompt is not None and prompt.first_frame is not None:
@@ -232,7 +237,7 @@ class GroupBatch:
         return frames
 
     def observation_of(self, slot: int) -> dict[str, Any]:
-        """Of one group."""
+        """Return the observation of one group."""
         batch = self.observation()
         return {name: value[slot] for name, value in batch.items()}
 
@@ -249,7 +254,7 @@ class GroupBatch:
         return {"prompt": prompts, "_prompt": np.ones(self.num_groups, np.bool_)}
 
     def info(self, slot: int) -> dict[str, Any]:
-        """What goes with the observation of a group after a step: its prompt, and its samples once there are any."""
+        """Return the info of a group after a step: its prompt, and its samples once there are any."""
         info: dict[str, Any] = {"prompt": self.prompts[slot]}
         if self.steps[slot] and (self.preview or self.finished[slot]):
             info["samples"] = self.samples(slot)
@@ -300,7 +305,7 @@ class GroupBatch:
 
 
 class GroupAccess:
-    """What single and vector environments have in common: a generator, and groups that it makes."""
+    """Base of single and vector environments: a generator, and groups that it samples."""
 
     name: ClassVar[str]
     modality: ClassVar[str]
@@ -331,7 +336,7 @@ class GroupAccess:
 
     @property
     def prompts(self) -> PromptSource:
-        """What `reset` draws from."""
+        """Prompts that `reset` draws from."""
         return self._groups.source
 
 

@@ -15,6 +15,8 @@ from flexgym.core.settings import Settings
 S = TypeVar("S", bound=Settings)
 CheckReward = Callable[[str, Mapping[str, Any]], object]
 """Raises where there is no reward of a name, or where it cannot have these settings."""
+CheckEnvironment = Callable[[str, Mapping[str, Any]], Iterable[Problem]]
+"""Yields what is wrong with the arguments of an environment; raises where there is none of an id."""
 CheckPrompts = Callable[[Any], object]
 """Raises where prompts cannot be read: the path of a file, or a list."""
 
@@ -24,6 +26,7 @@ def load_settings(
     recipe: Mapping[str, Any],
     *,
     check_reward: CheckReward | None = None,
+    check_environment: CheckEnvironment | None = None,
     check_prompts: CheckPrompts | None = None,
 ) -> S:
     """Return the settings of a recipe.
@@ -32,6 +35,7 @@ def load_settings(
         kind: such as `flexgym.config.AgentSettings`.
         recipe: sections by name, from `load_recipe`, `apply_overrides` or a plain mapping.
         check_reward: checks rewards, which are defined above this package; None checks none.
+        check_environment: checks the environment, which is defined above this package; None checks none.
         check_prompts: checks prompts, whose format belongs to the environments; None checks none.
 
     Raises:
@@ -43,11 +47,15 @@ def load_settings(
     values = {section: {} if given is None else given for section, given in known.items()}
     settings, problems = kind.check(values)
     problems = list(_explained(problems, kind, values))
-    wrong = {problem.path for problem in problems}
+    found: list[Problem] = []
+    if check_environment is not None and "environment" in kind.model_fields:
+        found += _environment_problems(kind, values, check_environment)
     if check_reward is not None:
-        problems += [problem for problem in _reward_problems(values, check_reward) if problem.path not in wrong]
+        found += _reward_problems(values, check_reward)
     if check_prompts is not None:
-        problems += [problem for problem in _prompt_problems(values, check_prompts) if problem.path not in wrong]
+        found += _prompt_problems(values, check_prompts)
+    wrong = {problem.path for problem in problems}
+    problems += [problem for problem in found if problem.path not in wrong]
     if problems or settings is None:
         raise settings_error(problems, origin=lambda path: known.origin(*path))
     return settings
@@ -71,6 +79,21 @@ def _value_at(values: Any, path: KeyPath) -> Any:
     return values
 
 
+def _environment_problems(
+    kind: type[Settings], values: Mapping[str, Any], check: CheckEnvironment
+) -> Iterator[Problem]:
+    section = {**kind.model_fields["environment"].default.model_dump(), **(_value_at(values, ("environment",)) or {})}
+    env, settings = section["env"], section["settings"]
+    if not isinstance(env, str):
+        return
+    try:
+        problems = list(check(env, settings if isinstance(settings, Mapping) else {}))
+    except FlexGymError as error:
+        yield Problem(("environment", "env"), str(error), unknown=isinstance(error, UnknownNameError))
+    else:
+        yield from (problem.under("environment", "settings") for problem in problems)
+
+
 def _reward_problems(values: Mapping[str, Any], check: CheckReward) -> Iterator[Problem]:
     for name_path, name, settings_path, settings in _named_rewards(values):
         try:
@@ -82,12 +105,15 @@ def _reward_problems(values: Mapping[str, Any], check: CheckReward) -> Iterator[
 
 
 def _blamed(settings: Any, message: str) -> KeyPath:
-    """Return the path to the setting that a message is about: as far as it names keys or shows their values."""
+    """Return the path to the setting that a message names, the longest where it names several."""
     if not isinstance(settings, Mapping):
         return ()
-    paths = [(key, *_blamed(value, message)) for key, value in settings.items()]
-    named = [path for path in paths if len(path) > 1 or re.search(rf"(?<!\w){re.escape(str(path[0]))}(?!\w)", message)]
-    return max(named, key=len, default=())
+    paths = []
+    for key, value in settings.items():
+        below = _blamed(value, message)
+        if below or re.search(rf"(?<!\w){re.escape(str(key))}(?!\w)", message):
+            paths.append((key, *below))
+    return max(paths, key=len, default=())
 
 
 def _named_rewards(values: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, KeyPath, Mapping[str, Any]]]:

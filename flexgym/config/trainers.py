@@ -35,7 +35,9 @@ def _listed(value: Any) -> Any:
 class TrainerSettings(Settings):
     """The options that both trainers have."""
 
-    pad_to_multiple_of: int | None = Field(default=None, ge=1, description="pad rows to a multiple of this length")
+    pad_to_multiple_of: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        default="auto", description="pad rows to a multiple of this length; auto only where the device wants it"
+    )
     router_aux_loss_coef: float | None = Field(
         default=None, ge=0, description="weight of the load-balancing loss of a mixture of experts; the model's if null"
     )

@@ -147,6 +147,8 @@ def _fits_container(value: Any, annotation: Any, metadata: Sequence[Any]) -> boo
 
 def _is_plain(annotation: Any) -> bool:
     """Return whether YAML can hold a value of an annotation."""
+    if get_origin(annotation) is Annotated:
+        return _is_plain(get_args(annotation)[0])
     kind = get_origin(annotation) or annotation
     if kind in _WORDS or not isinstance(kind, type) or _has_fields(kind):
         return True

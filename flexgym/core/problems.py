@@ -108,7 +108,7 @@ def problems_in(error: ValidationError, model: type[BaseModel], values: Mapping[
     return list(found.values())
 
 
-def wrong_value(path: KeyPath, value: Any, annotation: Any, metadata: Sequence[Any] = ()) -> Problem:
+def wrong_value(path: KeyPath, value: Any, annotation: Any, *, metadata: Sequence[Any] = ()) -> Problem:
     """Return the problem of a value that does not fit its annotation; a misspelled choice is an unknown name."""
     message, names = f"expected {spell(annotation, metadata)}, got {got(value)}", choices(annotation)
     if not (names and isinstance(value, str)):
@@ -175,7 +175,7 @@ def _wrong_value(place: _Place) -> Problem:
     annotation, metadata = place.field.annotation, place.field.metadata
     if isinstance(place.path[-1], int):
         annotation, metadata = _item(annotation), []
-    return wrong_value(place.path, place.value, annotation, metadata)
+    return wrong_value(place.path, place.value, annotation, metadata=metadata)
 
 
 def _item(annotation: Any) -> Any:

@@ -43,7 +43,11 @@ class Signature:
 
 
 def argument_problems(
-    function: Callable[..., Any], values: Mapping[str, Any], *, given: Collection[str] = ()
+    function: Callable[..., Any],
+    values: Mapping[str, Any],
+    *,
+    given: Collection[str] = (),
+    further: Mapping[str, Parameter] | None = None,
 ) -> Iterator[Problem]:
     """Yield what is wrong with arguments: unknown names, missing ones, and values that do not fit their annotations.
 
@@ -54,15 +58,17 @@ def argument_problems(
         function: a function or class.
         values: plain values by name.
         given: parameters that the caller sets itself.
+        further: what ``**kwargs`` without a type of their own take.
     """
     signature = read_signature(function)
-    own = {name: found for name, found in signature.parameters.items() if name not in given}
+    parameters = {**signature.parameters, **(further or {})}
+    own = {name: found for name, found in parameters.items() if name not in given}
     for name, value in values.items():
         if name in given:
             yield Problem((name,), "expected no value, since other settings determine it", unknown=True)
         elif name in own:
             yield from _value_problems(own[name].annotation, value, (name,))
-        elif not signature.takes_any:
+        elif further is not None or not signature.takes_any:
             yield Problem((name,), unknown_setting(name, own), unknown=True)
     for name, parameter in own.items():
         if parameter.required and name not in values:

@@ -1,1 +1,1 @@
-"""Plan the memory (by phase and part) and the time of a training run before anything is loaded."""
+"""Plan the memory and time of a training before anything is loaded."""

@@ -1,7 +1,7 @@
-"""Architectures of published generators from their public configs, for planning without a download.
+"""Architectures of published generators, from their public configs, so that planning them needs no download.
 
-The values are those of the ``config.json`` files of the checkpoints, without defaults of the classes. `write_configs`
-writes the folder of a checkpoint without its weights.
+The values are those of the ``config.json`` files beside the weights, without the defaults of the classes. A folder that
+`write_configs` makes is like the folder of a checkpoint, without the weights.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from flexgym.core.errors import unknown_name
 from flexgym.generators.folder import MODEL_INDEX
 
 Component = tuple[str, str, Mapping[str, Any]]
-"""Library, class and config of a component."""
+"""Library, class and config of a module or scheduler."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Configs of a pipeline without its weights.
+    """Describes a pipeline without its weights.
 
     Attributes:
         pipeline: name of the class in diffusers.
-        components: modules and scheduler by name.
-        options: further values of ``model_index.json``.
+        components: modules and scheduler, by name.
+        options: further values in ``model_index.json``.
     """
 
     pipeline: str
@@ -58,7 +58,7 @@ def _clip(name: str, width: int, *, layers: int, heads: int, projection: int, ac
 
 
 def _t5(name: str, model_type: str, vocabulary: int) -> Component:
-    """Return the encoder of the XXL size of T5 1.1 or umT5."""
+    """Describe the encoder of T5 1.1 XXL or umT5 XXL."""
     return _transformers(
         name,
         model_type,
@@ -73,7 +73,7 @@ def _t5(name: str, model_type: str, vocabulary: int) -> Component:
 
 
 def _autoencoder(scale: float, shift: float) -> Component:
-    """Return the autoencoder of FLUX.1 and Stable Diffusion 3."""
+    """Describe the autoencoder of FLUX.1 or of Stable Diffusion 3."""
     return _diffusers(
         "AutoencoderKL",
         block_out_channels=[128, 256, 512, 512],
@@ -215,14 +215,14 @@ def write_configs(source: str, folder: Path) -> Path:
     """Write the config files of a published pipeline.
 
     Args:
-        source: hub id of the pipeline, one of `PUBLISHED`.
-        folder: folder to write to.
+        source: hub id, one of `PUBLISHED`.
+        folder: folder to write into.
 
     Returns:
         The folder.
 
     Raises:
-        UnknownNameError: the pipeline is not one of `PUBLISHED`.
+        UnknownNameError: the source is not one of `PUBLISHED`.
     """
     if source not in PUBLISHED:
         raise unknown_name("published architecture", source, PUBLISHED)

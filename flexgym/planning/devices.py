@@ -14,15 +14,15 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Device:
-    """One accelerator.
+    """An accelerator, such as a GPU.
 
     Attributes:
         name: name of the model.
-        gib: memory that PyTorch sees, in GiB.
-        tflops: peak rate of dense matrix operations by precision in 10^12 per second, from the data sheet.
-        efficiency: assumed share of that rate that a phase achieves; a round figure, not measured.
-        reserve: assumed share of the memory for the driver context, workspaces of libraries, and gaps between the
-            blocks of the allocator; not measured.
+        gib: memory that PyTorch can use, in GiB.
+        tflops: dense matrix operations in 10^12 per second, by precision, from the maker's data sheet.
+        efficiency: share of that rate that a phase is assumed to reach; a round figure, not measured.
+        reserve: share of the memory that stays free for the context of the driver, workspaces of libraries, and gaps
+            between the blocks of the allocator; not measured either.
     """
 
     name: str
@@ -33,20 +33,22 @@ class Device:
 
     def __post_init__(self) -> None:
         if not self.gib > 0 or not all(rate > 0 for rate in self.tflops.values()):
-            raise ConfigError(f"a device needs memory and a rate above 0, got {self.gib} GiB, {dict(self.tflops)}")
+            raise ConfigError(
+                f"expected memory and rates above 0 for a device, got {self.gib} GiB, {dict(self.tflops)}"
+            )
         if not 0 < self.efficiency <= 1 or not 0 <= self.reserve < 1:
             raise ConfigError(
-                "efficiency must be in (0, 1] and reserve in [0, 1), as shares of the device;"
-                f" got {self.efficiency} and {self.reserve}"
+                "expected an efficiency in (0, 1] and a reserve in [0, 1), shares of the device's rate and memory; got"
+                f" {self.efficiency} and {self.reserve}"
             )
 
     @property
     def usable(self) -> int:
-        """Return the number of bytes that a training run may use."""
+        """Bytes that a training may use."""
         return int(self.gib * GIB * (1.0 - self.reserve))
 
     def seconds(self, flops: float, dtype: torch.dtype) -> float:
-        """Return the time that operations take in a precision, in seconds."""
+        """Return the seconds that operations take in a precision."""
         return flops / (self.tflops[dtype] * 1e12 * self.efficiency)
 
 
@@ -54,7 +56,7 @@ def _device(name: str, gib: float, half: float, *, single: float) -> Device:
     return Device(name, gib, {torch.bfloat16: half, torch.float16: half, torch.float32: single})
 
 
-# From the data sheets, for SXM modules where there are several; without TF32, which PyTorch disables for float32.
+# Makers' data sheets, SXM modules where there are several; without TF32, which PyTorch leaves off for float32.
 DEVICES = {
     "a100": _device("a100", 79.1, 312.0, single=19.5),
     "a100-40": _device("a100-40", 39.4, 312.0, single=19.5),
@@ -70,16 +72,18 @@ DEFAULT = "h100"
 
 
 def choose_device(name: str | None = None, *, gib: float | None = None, tflops: float | None = None) -> Device:
-    """Return a device by name, with optional corrections.
+    """Return a device by name, with the memory or the rate that the user knows better.
 
     Args:
-        name: one of `DEVICES`; None for a device with ``gib`` and ``tflops``, or an H100 if neither is given.
+        name: one of `DEVICES`; without it, ``gib`` and ``tflops`` describe the device, or it is an H100 when neither is
+            given.
         gib: memory in GiB.
-        tflops: measured or expected rate in 10^12 operations per second, for every precision; used without efficiency.
+        tflops: measured or expected rate in 10^12 operations per second, for every precision; `Device.efficiency` does
+            not reduce it.
 
     Raises:
         UnknownNameError: there is no such device.
-        ConfigError: a value cannot be, or only one of the two is given without a name.
+        ConfigError: a figure is not positive, or only one of the two is given and no device is named.
     """
     if name is None and (gib is None) != (tflops is None):
         raise ConfigError(
@@ -90,7 +94,7 @@ def choose_device(name: str | None = None, *, gib: float | None = None, tflops: 
         raise unknown_name("device", chosen, DEVICES)
     device = DEVICES[chosen]
     if name is None and gib is not None:
-        device = replace(device, name="a custom device")
+        device = replace(device, name="a device of your own")
     if tflops is not None:
         device = replace(device, tflops=dict.fromkeys(device.tflops, tflops), efficiency=1.0)
     return device if gib is None else replace(device, gib=gib)

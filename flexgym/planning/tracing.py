@@ -1,8 +1,8 @@
 """Measure memory and arithmetic of real code on tensors without data.
 
 A module on the meta device computes nothing but shapes, so a transformer of any size runs forward and backward within
-seconds. `trace` counts the storages that are alive at the same time and the matrix operations. Tensors saved by
-autograd, freed by checkpointing or returned by kernels are thus measured in the code itself, not estimated by a
+seconds. `trace` runs it and counts the storages that are alive at the same time and the matrix operations. The tensors
+that autograd saves, that checkpointing drops and that kernels return then follow from the code itself, not from a
 formula.
 """
 
@@ -40,8 +40,8 @@ class Trace:
     """Memory and arithmetic of a piece of work.
 
     Attributes:
-        peak: maximum number of bytes alive at once, beyond those alive before.
-        kept: number of bytes alive at the end.
+        peak: largest number of bytes alive at once, beyond those that were there before.
+        kept: bytes still alive at the end.
         flops: floating-point operations of matrix products, convolutions and attention; two for a multiply-add.
     """
 
@@ -51,18 +51,18 @@ class Trace:
 
 
 class Meter(TorchDispatchMode):
-    """Counts the arithmetic of operations, and the bytes of new storages until their last tensor is freed.
+    """Counts the bytes of the storages that operations make, while they are alive, and the arithmetic.
 
-    The formulas are those of `torch.utils.flop_counter`, whose own mode uses module hooks that keep alive what
-    checkpointing frees.
+    The formulas come from `torch.utils.flop_counter`; its own mode follows modules by hooks, which keep tensors alive
+    that checkpointing frees.
 
     Args:
-        before: existing tensors, which do not count.
+        before: tensors that exist already and do not count.
 
     Attributes:
-        live: current number of bytes.
-        peak: maximum number of bytes.
-        flops: number of operations so far.
+        live: bytes alive now.
+        peak: largest number of bytes alive at once.
+        flops: floating-point operations so far.
     """
 
     def __init__(self, before: Iterable[Tensor] = ()) -> None:
@@ -72,7 +72,7 @@ class Meter(TorchDispatchMode):
         self._sizes: dict[int, int] = {tensor.untyped_storage()._cdata: 0 for tensor in before}
 
     def __torch_dispatch__(self, func: Any, types: Any, *inputs: Any) -> Any:
-        """Run an operation and count the new storages of its outputs."""
+        """Run an operation and count the new storages among its outputs."""
         args, kwargs = _arguments(*inputs)
         out = self._shapes.run(func, args, kwargs)
         formula = _FLOPS.get(func._overloadpacket)
@@ -90,26 +90,26 @@ class Meter(TorchDispatchMode):
         self._sizes[key] = storage.nbytes()
         self.live += storage.nbytes()
         self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._subtract, key)
+        weakref.finalize(storage, self._forget, key)
 
-    def _subtract(self, key: int) -> None:
+    def _forget(self, key: int) -> None:
         self.live -= self._sizes.pop(key)
 
 
 def _arguments(args: Any = (), kwargs: Any = None) -> tuple[Any, dict[str, Any]]:
-    """Return the arguments that PyTorch passes to a mode, both of which may be missing."""
+    """Return the inputs that PyTorch passes to a mode, which may leave out both kinds."""
     return args, kwargs or {}
 
 
 class _NoData(TorchFunctionMode):
-    """Treats a condition on data of the meta device as false, and a mask as selecting everything.
+    """Makes conditions on data of the meta device false, since there is no data, and lets masks select everything.
 
-    In Wan 2.2, with its two equal transformers, the second one then runs. Texts have the maximum length, so a mask
-    selects everything and its inverse nothing.
+    In Wan 2.2, whose two transformers have the same shape, the second one then acts. Texts have the largest length, so
+    a mask selects all tokens and its inverse none.
     """
 
     def __torch_function__(self, func: Any, types: Any, *inputs: Any) -> Any:
-        """Run a function unless it needs data that do not exist."""
+        """Run a function, unless it reads data that do not exist."""
         args, kwargs = _arguments(*inputs)
         if func is Tensor.__bool__ and args[0].is_meta:
             return False
@@ -126,29 +126,31 @@ def _is_mask(value: Any) -> bool:
 
 
 def _fused_attention(query: Tensor, key: Tensor, value: Tensor, *further: Any, **options: Any) -> Tensor:
-    """Compute attention with a fused kernel that stores no scores, as devices do.
+    """Compute attention by one kernel that keeps no scores, as GPUs do.
 
-    On the meta device PyTorch uses products that store all scores; of the fused kernels, the one for the CPU works
-    there.
+    On the meta device, PyTorch uses matrix products that keep all scores; the fused kernel for the CPU works there too.
     """
     if not query.is_meta or further or options.get("enable_gqa"):
         return scaled_dot_product_attention(query, key, value, *further, **options)
     options.pop("enable_gqa", None)
     mask = options.pop("attn_mask", None)
     if mask is not None and (mask.dtype == torch.bool or not mask.is_meta):
-        mask = mask.to(query)  # as scores, which the kernel expects
+        mask = mask.to(query)  # the kernel takes masks as scores
     return _aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, attn_mask=mask, **options)[0]
 
 
 def trace(work: Callable[[], Any], before: Iterable[Tensor] = ()) -> Trace:
-    """Run some work and measure its memory and arithmetic.
+    """Run some work and measure it.
 
     Args:
-        work: work on tensors of the meta device or of a real one.
-        before: existing tensors, such as weights, which do not count.
+        work: function that computes on tensors of the meta device, or of a real one.
+        before: tensors that exist already, such as weights.
+
+    Returns:
+        Memory and arithmetic of the work.
     """
     meter = Meter(before)
-    # Patched, since PyTorch disables modes while the backward pass recomputes blocks.
+    # not a mode, which PyTorch leaves while the backward pass recomputes blocks
     with patch.object(functional, "scaled_dot_product_attention", _fused_attention), _NoData(), meter:
         kept = work()
     still = meter.live

@@ -19,17 +19,18 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from flexgym.advantages import advantages_of
-from flexgym.algorithm import CURRENT, Loss
+from flexgym.algorithm import CURRENT, EMA, Loss
 from flexgym.core.metrics import Max, Mean, Metric, Sum, reduce_rows, settled
 from flexgym.core.sharding import assembled, over_learners, whole
 from flexgym.flow import Window
 from flexgym.generators import FlowGenerator
 from flexgym.replay import assemble
-from flexgym.rllib.config import EMA, FlowConfig
+from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.module import FlowModule
 from flexgym.rllib.runner import GroupEnvRunner, Part, Scored
 from flexgym.rllib.sharded import ShardedLearner
 from flexgym.rollout import Rollout, sample
+from flexgym.runs.known_metrics import phase_seconds
 from flexgym.types import Prompt
 
 COMPONENT_COPIES = "weight_copies"
@@ -292,7 +293,7 @@ class FlowLearner(ShardedLearner):
 
     def _update_metrics(self, update: Update) -> dict[str, Metric]:
         times: dict[str, Metric] = {
-            "time/update_s": Max(update.worked - update.waited, unit="s"),
+            "time/update_s": phase_seconds("update", update.worked - update.waited),
             "time/reward_wait_s": Max(update.waited, unit="s"),
         }
         return times if self._scaler is None else {**times, "policy/loss_scale": Max(self._scale)}

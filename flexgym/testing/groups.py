@@ -7,10 +7,10 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
+from flexgym.reward import RewardWrapper, VectorRewardWrapper
 from flexgym.shapes.scenes import FRAMES, Thing, render
 from flexgym.types import GroupScores, Modality, Prompt, SampleGroup
 
@@ -91,17 +91,12 @@ class Brightness:
 
 def wrapped(env: gymnasium.Env, reward: Any) -> gymnasium.Env:
     """Wrap an environment in a reward with FlexGym's wrapper."""
-    return _wrapper("RewardWrapper")(env, reward)
+    return RewardWrapper(env, reward)
 
 
 def vector_wrapped(envs: VectorEnv, reward: Any) -> VectorEnv:
     """Wrap a vector environment in a reward with FlexGym's wrapper."""
-    return _wrapper("VectorRewardWrapper")(envs, reward)
-
-
-def _wrapper(name: str) -> Any:
-    """A class named as environments are, since flexgym does not import the packages above it."""
-    return load_env_creator(f"rewards:{name}")
+    return VectorRewardWrapper(envs, reward)
 
 
 def vector_of(makers: Sequence[Callable[[], gymnasium.Env]], mode: Any) -> SyncVectorEnv:
