@@ -169,8 +169,12 @@ def evaluate(
     *,
     out: Annotated[Path, typer.Option(help="folder of the report")],
     asked: JudgeOptions,
-    benchmark: Annotated[str, typer.Option(help="benchmark that the files belong to, such as genai_bench_image or mmrb2")] = "pairs",
-    orders: Annotated[str, typer.Option(help="which candidate is shown first: both in turn, given, or shuffled")] = "both",
+    benchmark: Annotated[
+        str, typer.Option(help="benchmark that the files belong to, such as genai_bench_image or mmrb2")
+    ] = "pairs",
+    orders: Annotated[
+        str, typer.Option(help="which candidate is shown first: both in turn, given, or shuffled")
+    ] = "both",
     media: Annotated[Path | None, typer.Option(help="folder of images and videos; by default that of the file")] = None,
     batch: Annotated[int, typer.Option(help="pairs per batch of questions")] = 16,
 ) -> None:

@@ -20,9 +20,7 @@ slow = pytest.mark.slow
 
 def mixed(kind, checkpoint, files, *, mode="full", learners=0, sharding="none"):
     judge = {"compute_dtype": "bfloat16", "sharding": sharding}
-    return small_config(
-        kind, checkpoint, files[kind], mode=mode, judge=judge, resources={"num_learners": learners}
-    )
+    return small_config(kind, checkpoint, files[kind], mode=mode, judge=judge, resources={"num_learners": learners})
 
 
 def share_moved(config):
