@@ -75,7 +75,8 @@ def training_command(
         run(overrides, config, resume, only_check=only_check)
 
     chosen = command if dry_run is None else command_with_dry_run
-    chosen.__doc__ = f"{inspect.cleandoc(summary or '')}\n\nA new run takes the recipe {default_recipe} unless --config names another one."
+    default = f"A new run takes the recipe {default_recipe} unless --config names another one."
+    chosen.__doc__ = f"{inspect.cleandoc(summary or '')}\n\n{default}"
     return chosen
 
 
