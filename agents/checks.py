@@ -15,7 +15,7 @@ from rewards.base import PROTOCOL_SETTINGS
 from rewards.registry import reward_class
 
 S = TypeVar("S", bound=Settings)
-GIVEN = ("generator", "prompts", "num_envs", "autoreset_mode", "tensors")
+GIVEN = ("generator", "num_envs", "autoreset_mode", "tensors")
 """Arguments of environments that follow from other settings in every recipe."""
 
 

@@ -20,7 +20,7 @@ VALID = {"agent": AGENT, "sft": JUDGE, "dpo": JUDGE, "sb3": {}}
 
 
 def load(path, kind, *overrides):
-    given = ["group_size"] if kind == "agent" else []
+    given = ["group_size", "prompts"] if kind == "agent" else []
     return load_checked(KINDS[kind], apply_overrides(load_recipe(path), overrides), given=given)
 
 
