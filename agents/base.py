@@ -13,15 +13,15 @@ import gymnasium as gym
 
 import rewards
 from agents.checks import load_checked
-from envs.checking import modality_of
 from envs.prompts import load_prompts
 from flexgym.algorithm import algorithm_class
 from flexgym.config import AgentSettings, WrapperSettings
 from flexgym.config.recipe import Recipe, load_recipe
 from flexgym.core.errors import ConfigError
+from flexgym.environment import environment_modality
+from flexgym.reward import Reward
 from flexgym.runs.command import Program, run_program
 from flexgym.types import Prompt
-from rewards.base import Reward
 
 if TYPE_CHECKING:
     from flexgym.runs.loop import TrainingRun
@@ -62,7 +62,7 @@ class AgentComponents:
     def modality(self, env: str) -> str:
         """Return ``"image"`` or ``"video"`` for the id of an environment."""
         self._find_modules()
-        return modality_of(env)
+        return environment_modality(env)
 
     def wrap(self, envs: gym.vector.VectorEnv, wrappers: Sequence[WrapperSettings]) -> gym.vector.VectorEnv:
         """Put the wrappers that a recipe names around a vector environment, the innermost first."""

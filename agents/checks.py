@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
-from envs.checking import environment_problems, modality_of
+import rewards
+from envs.checking import environment_problems
 from envs.prompts import load_prompts
 from flexgym.config.load import load_settings
 from flexgym.core.problems import Problem, settings_error
 from flexgym.core.settings import Settings
 from flexgym.core.signatures import argument_problems
-from rewards.base import PROTOCOL_SETTINGS
+from flexgym.environment import environment_modality
+from flexgym.reward.building import PROTOCOL_SETTINGS
 from rewards.registry import reward_class
 
 S = TypeVar("S", bound=Settings)
@@ -33,7 +35,7 @@ def load_checked(kind: type[S], recipe: Mapping[str, Any], *, given: Collection[
     """
 
     def check_environment(env: str, settings: Mapping[str, Any]) -> Iterator[Problem]:
-        modality_of(env)
+        environment_modality(env)
         yield from environment_problems(env, settings, given=(*GIVEN, *given))
 
     return load_settings(
@@ -56,3 +58,4 @@ def check_reward(name: str, settings: Mapping[str, Any]) -> None:
     problems = list(argument_problems(reward_class(name), own))
     if problems:
         raise settings_error(problems)
+    rewards.check(name, settings)

@@ -26,10 +26,10 @@ from flexgym.core.errors import ConfigError
 from flexgym.core.files import write_atomic
 from flexgym.core.options import check_count
 from flexgym.core.terminal import teaching_errors
+from flexgym.reward import JudgeReward
 from flexgym.runs.comparison import ComparedRun, comparison_table
 from flexgym.runs.comparison_figure import draw_comparison
 from flexgym.runs.series import Series, refuse_changes
-from rewards.base import JudgeReward
 from rewards.registry import reward_class
 from rewards.validate import settings_of
 

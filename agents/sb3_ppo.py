@@ -21,7 +21,6 @@ from flexgym.config.recipe import Recipe
 from flexgym.runs.command import Program, run_program
 from flexgym.runs.loop import TrainingRun
 from flexgym.sb3.trainable import SB3Trainable
-from rewards.registry import vector_wrapper
 
 DEFAULT_RECIPE = "sb3_ppo_shapes_t2i_control.yaml"
 
@@ -45,14 +44,13 @@ def make_run(
         UnknownNameError: for an unknown reward, with the nearest valid one.
         ConfigError: for a value that cannot work.
     """
-    vector_wrapper(settings.reward.name)  # an unknown name is an error before a folder is made
     verifier = rewards.make(settings.verification.reward)
     trainable = SB3Trainable(settings, wrap=_wrap, verifier=verifier, callbacks=callbacks)
     return TrainingRun(trainable, settings.run, resume=resume, command=command)
 
 
 def _wrap(envs: VectorEnv, name: str, settings: Mapping[str, Any]) -> VectorEnv:
-    return vector_wrapper(name)(envs, **settings)
+    return rewards.vector.wrap(envs, name, **settings)
 
 
 def load_sb3_settings(recipe: Recipe) -> SB3Settings:

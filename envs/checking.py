@@ -55,22 +55,6 @@ def environment_problems(env: str, settings: Mapping[str, Any], *, given: Collec
     yield from argument_problems(creator, settings, given=given, further=_further(creator))
 
 
-def modality_of(env: str) -> str:
-    """Return ``"image"`` or ``"video"``, what the samples of an environment are.
-
-    Raises:
-        UnknownNameError: no such environment.
-        ConfigError: the environment does not say.
-    """
-    modality = getattr(_creator(env), "modality", None)
-    if modality not in ("image", "video"):
-        raise ConfigError(
-            f"environment {env!r}: expected its class to have the attribute modality, 'image' or 'video', got"
-            f" {modality!r}"
-        )
-    return str(modality)
-
-
 def _creator(env: str) -> Any:
     """Return the class or function that makes a vector environment, or a single one where there is no other."""
     spec = environment_spec(env)

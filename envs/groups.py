@@ -128,6 +128,11 @@ class GroupBatch:
         return box(-np.inf, np.inf, tuple(self.latents.shape[1:]))
 
     @property
+    def episode_length(self) -> int:
+        """Number of steps of an episode."""
+        return self.num_steps
+
+    @property
     def finished(self) -> NDArray[np.bool_]:
         """Mask of the groups that have taken their last step, ``[P]``."""
         return self.steps == self.num_steps

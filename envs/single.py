@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from envs.groups import RENDER_MODES, GroupAccess, check_options, check_render_mode
@@ -46,6 +48,7 @@ class GroupEnv(GroupAccess, gymnasium.Env):
     """
 
     metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 8}
+    _spec: EnvSpec | None = None
 
     def __init__(
         self,
@@ -63,6 +66,19 @@ class GroupEnv(GroupAccess, gymnasium.Env):
         self.metadata = dict(type(self).metadata)
         groups = self._open(generator, settings, prompts=prompts, group_size=group_size, num_groups=1, preview=preview)
         self.observation_space, self.action_space = groups.observation_space(), groups.action_space()
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """Specification that `gymnasium.make` made the environment from, with its number of steps.
+
+        ``max_episode_steps`` is one more than the steps after which an episode terminates: wrappers that need a bound
+        find one, and an environment made from the specification is never truncated.
+        """
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = None if spec is None else replace(spec, max_episode_steps=self._groups.episode_length + 1)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin a group of noise for a prompt.

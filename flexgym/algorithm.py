@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
@@ -26,10 +28,13 @@ from flexgym.replay import Guidance, Replayed
 S = TypeVar("S", bound=AlgorithmSettings)
 NEEDS = ("old_log_prob", "old_mean", "reference_mean")
 """Optional fields of `flexgym.replay.Replayed`."""
+_NAMES_SETTINGS = re.compile(r"^    Settings = ", re.MULTILINE)
 CURRENT = "current"
 """Name of the weights that train; all other names are those of copies."""
 REFERENCE = "reference"
 """Name of the copy from before training."""
+EMA = "ema"
+"""Name of the copy that is verified and saved, where one is kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +162,17 @@ class Algorithm(ABC, Generic[S]):
         return Guidance(training=chosen.training, reference=chosen.reference)
 
 
+def weight_copies(algorithm: Algorithm[Any], ema_decay: float) -> dict[str, CopySchedule]:
+    """Return the schedules of the weight copies that training updates: those of the algorithm, and the EMA.
+
+    Args:
+        algorithm: that trains.
+        ema_decay: decay of the EMA; 0 keeps none.
+    """
+    ema = {EMA: CopySchedule(start=ema_decay, every="update", on_host=True)} if ema_decay else {}
+    return {**algorithm.copies, **ema}
+
+
 def algorithm_class(name: str) -> type[Algorithm[Any]]:
     """Return the class of an algorithm.
 
@@ -198,7 +214,5 @@ def algorithm_class(name: str) -> type[Algorithm[Any]]:
 
 def algorithm_names() -> list[str]:
     """Return the names of the algorithms in the package ``agents``, sorted; modules that hold none are left out."""
-    import pkgutil
-
-    package = importlib.import_module("agents")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    folder = Path(importlib.import_module("agents").__path__[0])
+    return sorted(path.stem for path in folder.glob("*.py") if _NAMES_SETTINGS.search(path.read_text(encoding="utf-8")))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +13,13 @@ from torch import nn
 from transformers import CLIPModel
 
 from flexgym.core.errors import ConfigError
+from flexgym.core.typed import Count
+from flexgym.reward import KnownPair, PointwiseReward
 from flexgym.types import Prompt
-from rewards.base import PointwiseReward, register
-from rewards.checkpoints import check_batch_size, load_model, load_weights
+from rewards.checkpoints import Dtype, load_model, load_weights
 from rewards.clip import PictureProcessor, batched
-from rewards.known import KnownPair, picture_and_noise
-from rewards.pictures import mean_over_frames
+from rewards.images import mean_over_frames
+from rewards.known import picture_and_noise
 
 _HINT = (
     "Convert the published sac+logos+ava1-l14-linearMSE.pth with"
@@ -44,7 +47,6 @@ def score_head(width: int) -> nn.Sequential:
     )
 
 
-@register("aesthetic")
 class Aesthetic(PointwiseReward):
     """Predicted rating of an image, about 1 to 10, by a linear head on CLIP's normalized image features.
 
@@ -69,17 +71,13 @@ class Aesthetic(PointwiseReward):
         head: str | Path = "",
         *,
         model: str | Path = "openai/clip-vit-large-patch14",
-        num_frames: int = 8,
+        num_frames: Count = 8,
         device: str | None = None,
-        dtype: str = "float32",
-        batch_size: int = 32,
+        dtype: Dtype = "float32",
+        batch_size: Count = 32,
     ) -> None:
-        if not head:
-            raise ConfigError(f"aesthetic: expected the safetensors file of the head, got none. {_HINT}")
-        if num_frames < 1:
-            raise ConfigError(f"num_frames: expected at least 1, got {num_frames}")
         self.num_frames = num_frames
-        self._batch_size = check_batch_size(batch_size)
+        self._batch_size = batch_size
         self._pictures = PictureProcessor(model)
         self._clip = load_model(CLIPModel, model, device=device, dtype=dtype)
         self._head = nn.ModuleDict({"layers": score_head(self._clip.config.projection_dim)})
@@ -89,6 +87,12 @@ class Aesthetic(PointwiseReward):
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the score of each sample, float32 ``[n]``, see `PointwiseReward.score_samples`."""
         return mean_over_frames(self._ratings, samples, num_frames=self.num_frames)
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Require a head."""
+        if not settings.get("head"):
+            raise ConfigError(f"aesthetic: expected the safetensors file of the head, got none. {_HINT}")
 
     @torch.inference_mode()
     def _ratings(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:

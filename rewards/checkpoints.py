@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers.utils import logging
 
-from flexgym.core.errors import CheckpointError, ConfigError, unknown_name
+from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.core.terminal import without_progress_bars
 from flexgym.judge.backends.local import check_source
 
+Dtype = Literal["float32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SHOWN = 3
 
 
-def load_model(kind: Any, source: str | Path, *, device: str | None, dtype: str = "float32") -> Any:
+def load_model(kind: Any, source: str | Path, *, device: str | None, dtype: Dtype = "float32") -> Any:
     """A model ready to score.
 
     Args:
@@ -30,10 +31,7 @@ def load_model(kind: Any, source: str | Path, *, device: str | None, dtype: str 
 
     Raises:
         CheckpointError: missing, half written, of another kind, or without some of the weights.
-        UnknownNameError: no such dtype.
     """
-    if dtype not in DTYPES:
-        raise unknown_name("dtype", dtype, DTYPES)
     check_source(source)
     try:
         with without_progress_bars(logging):
@@ -101,17 +99,6 @@ def chosen_device(device: str | None) -> torch.device:
         return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:
         raise ConfigError(f"device: expected a name such as 'cuda:1' or 'cpu', got {device!r}") from error
-
-
-def check_batch_size(batch_size: int) -> int:
-    """A batch size of at least 1.
-
-    Raises:
-        ConfigError: below.
-    """
-    if batch_size < 1:
-        raise ConfigError(f"batch_size: expected at least 1, got {batch_size}")
-    return batch_size
 
 
 def _not_loaded(source: str | Path, kind: str, error: Exception) -> CheckpointError:

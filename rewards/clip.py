@@ -7,7 +7,7 @@ versions of transformers.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
@@ -20,10 +20,11 @@ from transformers import AutoTokenizer, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from flexgym.core.errors import ConfigError
+from flexgym.core.typed import Count
+from flexgym.reward import PointwiseReward
 from flexgym.types import Prompt
-from rewards.base import PointwiseReward
-from rewards.checkpoints import check_batch_size, load_model, load_part
-from rewards.pictures import mean_over_frames
+from rewards.checkpoints import Dtype, load_model, load_part
+from rewards.images import mean_over_frames
 
 Pictures = NDArray[np.uint8]
 
@@ -100,10 +101,10 @@ class ClipScorer:
         processor: str | Path | None = None,
         pad: bool = False,
         device: str | None = None,
-        dtype: str = "float32",
-        batch_size: int = 32,
+        dtype: Dtype = "float32",
+        batch_size: Count = 32,
     ) -> None:
-        self._batch_size = check_batch_size(batch_size)
+        self._batch_size = batch_size
         self._tokenizer = load_part(AutoTokenizer, model if processor is None else processor)
         self._pictures = PictureProcessor(model if processor is None else processor, pad=pad)
         self._model = load_model(CLIPModel, model, device=device, dtype=dtype)
@@ -186,16 +187,12 @@ class ClipReward(PointwiseReward):
         self,
         model: str | Path = "",
         *,
-        num_frames: int = 8,
+        num_frames: Count = 8,
         processor: str | Path | None = None,
         device: str | None = None,
-        dtype: str = "float32",
-        batch_size: int = 32,
+        dtype: Dtype = "float32",
+        batch_size: Count = 32,
     ) -> None:
-        if not (model or self.default_model):
-            raise ConfigError(f"{self.name}: expected a model, got none: {self.no_model}")
-        if num_frames < 1:
-            raise ConfigError(f"num_frames: expected at least 1, got {num_frames}")
         self.num_frames = num_frames
         self.scorer = ClipScorer(
             model or self.default_model,
@@ -205,6 +202,12 @@ class ClipReward(PointwiseReward):
             dtype=dtype,
             batch_size=batch_size,
         )
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Require a model where the class has no default."""
+        if not (settings.get("model") or cls.default_model):
+            raise ConfigError(f"{cls.name}: expected a model, got none: {cls.no_model}")
 
     @abstractmethod
     def formula(self, matches: Matches) -> torch.Tensor:

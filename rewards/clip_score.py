@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from rewards.base import register
 from rewards.clip import ClipReward, Matches
 
 
-@register("clip_score")
 class CLIPScore(ClipReward):
     """Cosine similarity of prompt and image by CLIP, typically 0.15 to 0.4.
 

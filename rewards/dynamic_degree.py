@@ -8,16 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexgym.core.errors import ConfigError
+from flexgym.reward import KnownPair, PointwiseReward
 from flexgym.types import Prompt
-from rewards.base import PointwiseReward, register
-from rewards.known import KnownPair, moving_and_still
-from rewards.pictures import check_videos
+from rewards.images import check_videos
+from rewards.known import moving_and_still
 
 _FASTEST = 0.05
 _PIXELS, _OF_SIDE = 6.0, 256.0
 
 
-@register("dynamic_degree")
 class DynamicDegree(PointwiseReward):
     """Amount of motion between consecutive frames, 0 to 1.
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from rewards.base import register
 from rewards.clip import ClipReward, Matches
 
 
-@register("hpsv2")
 class HPSv2(ClipReward):
     """Cosine similarity of prompt and image, typically 0.2 to 0.35; the authors' tables show it times 100.
 
@@ -26,6 +24,7 @@ class HPSv2(ClipReward):
         batch_size: number of images per forward pass.
     """
 
+    name = "hpsv2"
     pad = True
     no_model = (
         "download HPS_v2.1_compressed.pt from xswu/HPSv2 and convert it with"

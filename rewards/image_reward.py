@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +15,13 @@ from transformers.models.blip.modeling_blip import BlipPreTrainedModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from flexgym.core.errors import ConfigError
+from flexgym.core.typed import Count
+from flexgym.reward import PointwiseReward
 from flexgym.types import Prompt
 from rewards.aesthetic import score_head
-from rewards.base import PointwiseReward, register
-from rewards.checkpoints import check_batch_size, load_model, load_part
+from rewards.checkpoints import Dtype, load_model, load_part
 from rewards.clip import PictureProcessor, batched
-from rewards.pictures import mean_over_frames
+from rewards.images import mean_over_frames
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 """Mean and standard deviation of the head's outputs on the authors' validation set (THUDM/ImageReward)."""
@@ -70,7 +73,6 @@ def image_processor(side: int) -> CLIPImageProcessorPil:
     return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
 
-@register("image_reward")
 class ImageReward(PointwiseReward):
     """Human preference predicted by BLIP, normalized to mean 0 and standard deviation 1 on the authors' data.
 
@@ -93,20 +95,22 @@ class ImageReward(PointwiseReward):
         self,
         model: str | Path = "",
         *,
-        num_frames: int = 8,
+        num_frames: Count = 8,
         device: str | None = None,
-        dtype: str = "float32",
-        batch_size: int = 32,
+        dtype: Dtype = "float32",
+        batch_size: Count = 32,
     ) -> None:
-        if not model:
-            raise ConfigError(f"image_reward: expected a model, got none: {_HINT}")
-        if num_frames < 1:
-            raise ConfigError(f"num_frames: expected at least 1, got {num_frames}")
         self.num_frames = num_frames
-        self._batch_size = check_batch_size(batch_size)
+        self._batch_size = batch_size
         self._tokenizer = load_part(AutoTokenizer, model)
         self._pictures = PictureProcessor(model)
         self._model: nn.Module = load_model(ImageRewardModel, model, device=device, dtype=dtype)
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Require a model."""
+        if not settings.get("model"):
+            raise ConfigError(f"image_reward: expected a model, got none: {_HINT}")
 
     @torch.inference_mode()
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import io
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import Field
 
-from flexgym.core.errors import ConfigError
+from flexgym.reward import KnownPair, PointwiseReward
 from flexgym.types import Prompt
-from rewards.base import PointwiseReward, register
-from rewards.known import KnownPair, flat_and_noise
-from rewards.pictures import as_videos
+from rewards.images import as_videos
+from rewards.known import flat_and_noise
 
 KILOBYTES_PER_UNIT = 500.0
 
 
-@register("jpeg_compressibility")
 class JPEGCompressibility(PointwiseReward):
     """Negative size of an image's JPEG file in kilobytes, divided by 500 (DDPO, arXiv 2305.13301; scale of Flow-GRPO).
 
@@ -31,9 +31,7 @@ class JPEGCompressibility(PointwiseReward):
         ConfigError: if the quality is out of range.
     """
 
-    def __init__(self, *, quality: int = 95, incompressible: bool = False) -> None:
-        if not 1 <= quality <= 95:
-            raise ConfigError(f"quality of JPEG: expected 1 to 95, got {quality}")
+    def __init__(self, *, quality: Annotated[int, Field(ge=1, le=95)] = 95, incompressible: bool = False) -> None:
         self.quality = quality
         self.sign = 1.0 if incompressible else -1.0
 

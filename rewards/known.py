@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from flexgym.reward import KnownPair, Reward
 from flexgym.shapes.scenes import Thing, render, render_video
-from flexgym.types import Prompt, SampleGroup
 
 _SIDE = 256
 
 
-@dataclass(frozen=True, eq=False)
-class KnownPair:
-    """Two samples of one prompt of which the first is better.
-
-    Attributes:
-        what: the difference in a few words.
-        prompt: what both are scored for.
-        good: uint8 ``[H, W, 3]`` or ``[F, H, W, 3]``.
-        bad: of the same shape.
-    """
-
-    what: str
-    prompt: str
-    good: NDArray[np.uint8]
-    bad: NDArray[np.uint8]
-
-    @property
-    def group(self) -> SampleGroup:
-        """Both as a group, the good one first."""
-        return SampleGroup(Prompt(self.prompt), np.stack([self.good, self.bad]))
-
-    def reversed(self) -> KnownPair:
-        """The same for a reward that wants the opposite."""
-        return KnownPair(self.what, self.prompt, self.bad, bad=self.good)
+def known_pairs(reward: Reward) -> list[KnownPair]:
+    """Return the pairs of a reward, or `fitting_and_other_prompt` if it has none of its own."""
+    own = reward.known_pairs()
+    return fitting_and_other_prompt() if own is None else own
 
 
 def flat_and_noise(*, reverse: bool = False) -> list[KnownPair]:
@@ -113,7 +91,7 @@ def noise(*size: int) -> NDArray[np.uint8]:
 
 
 def large(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Enlarge an image to 256 x 256 pixels."""
+    """Resize an image to 256 x 256 pixels."""
     return np.asarray(Image.fromarray(picture).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC))
 
 

@@ -6,15 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexgym.core.media import encode_mp4
+from flexgym.reward import KnownPair, PointwiseReward
 from flexgym.types import Prompt
-from rewards.base import PointwiseReward, register
-from rewards.known import KnownPair, still_and_noise
-from rewards.pictures import check_videos
+from rewards.images import check_videos
+from rewards.known import still_and_noise
 
 BYTES_PER_KILOBYTE = 1000.0
 
 
-@register("mp4_compressibility")
 class MP4Compressibility(PointwiseReward):
     """Negative size of a video's H.264 file, in kilobytes per frame.
 

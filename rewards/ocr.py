@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexgym.core.errors import ConfigError
+from flexgym.core.typed import Count
+from flexgym.reward import KnownPair, PointwiseReward
 from flexgym.types import Prompt
-from rewards.base import PointwiseReward, register
-from rewards.known import KnownPair, written_and_other_text
-from rewards.pictures import mean_over_frames
+from rewards.images import mean_over_frames
+from rewards.known import written_and_other_text
 
 _QUOTED = re.compile(r"[\"\u201c\u201d]([^\"\u201c\u201d]+)[\"\u201c\u201d]")
 
 
-@register("ocr")
 class OCR(PointwiseReward):
     """One minus the edit distance between recognized and requested text, divided by the latter's length; 0 to 1.
 
@@ -35,9 +35,7 @@ class OCR(PointwiseReward):
         ConfigError: if RapidOCR is not installed.
     """
 
-    def __init__(self, *, num_frames: int = 4, engine: dict[str, Any] | None = None) -> None:
-        if num_frames < 1:
-            raise ConfigError(f"num_frames: expected at least 1, got {num_frames}")
+    def __init__(self, *, num_frames: Count = 4, engine: dict[str, Any] | None = None) -> None:
         self.num_frames = num_frames
         self._engine = _open_engine(engine)
 

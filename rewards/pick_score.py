@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from rewards.base import register
 from rewards.clip import ClipReward, Matches
 
 
-@register("pick_score")
 class PickScore(ClipReward):
     """Cosine similarity of prompt and image times the model's scale (arXiv 2305.01569, equation 1), typically 15 to 25.
 

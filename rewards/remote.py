@@ -28,14 +28,15 @@ from pydantic import BaseModel, Field, ValidationError
 
 from flexgym.core.errors import ConfigError
 from flexgym.core.media import encode_png
+from flexgym.core.typed import Count, Positive, Share
 from flexgym.judge.backends.chat_format import one_line
 from flexgym.judge.backends.retry import TransientError, backoff, is_transient, retry_after
-from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
+from flexgym.judge.failures import check_failure_share, count_failures
 from flexgym.judge.inputs import frame_indices
 from flexgym.judge.protocol import JudgeFailure
+from flexgym.reward import Reward
 from flexgym.types import GroupScores, SampleGroup
-from rewards.base import Reward, register
-from rewards.pictures import as_videos
+from rewards.images import as_videos
 
 MAX_REPLY_BYTES = 2**20
 _MAX_TERMS = 32
@@ -49,7 +50,6 @@ class _Reply(BaseModel):
     errors: list[str | None] = Field(default_factory=list)
 
 
-@register("remote")
 class Remote(Reward):
     """Reward that sends samples to a scoring server, using the protocol of this module.
 
@@ -77,23 +77,15 @@ class Remote(Reward):
         self,
         url: str | Sequence[str] = "",
         *,
-        timeout_s: float = 120.0,
-        max_attempts: int = 4,
-        max_concurrency: int = 8,
-        num_frames: int | None = None,
-        fps: float = 8.0,
+        timeout_s: Positive = 120.0,
+        max_attempts: Count = 4,
+        max_concurrency: Count = 8,
+        num_frames: Count | None = None,
+        fps: Positive = 8.0,
         api_key: str | None = None,
-        max_failure_share: float = 0.5,
+        max_failure_share: Share = 0.5,
     ) -> None:
-        self._urls = [_checked_url(one) for one in ([url] if isinstance(url, str) else url)]
-        if not self._urls or not timeout_s > 0 or max_attempts < 1 or max_concurrency < 1:
-            raise ConfigError(
-                "remote: expected an address, timeout_s above 0, max_attempts and max_concurrency of at least 1, got"
-                f" {url!r}, {timeout_s}, {max_attempts}, {max_concurrency}"
-            )
-        if num_frames is not None and num_frames < 1:
-            raise ConfigError(f"num_frames: expected at least 1, got {num_frames}")
-        check_failure_limit(max_failure_share)
+        self._urls = _checked_urls(url)
         self._timeout_s, self._max_attempts, self._num_frames, self._fps = timeout_s, max_attempts, num_frames, fps
         self._max_failure_share = max_failure_share
         # Ask for an uncompressed response, so that its size can be bounded.
@@ -104,6 +96,11 @@ class Remote(Reward):
         self._max_concurrency = max_concurrency
         self._counts = {"requests": 0, "retries": 0, "bytes_sent": 0}
         self._rng = random.Random()  # separate generator, so that retries do not affect random numbers elsewhere
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Check the addresses."""
+        _checked_urls(settings.get("url", ""))
 
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
         """Score every group, with one request per group.
@@ -226,6 +223,12 @@ def _body(group: SampleGroup, *, num_frames: int | None, fps: float) -> bytes:
         "samples": [[b64encode(encode_png(frame)).decode() for frame in video] for video in chosen],
     }
     return json.dumps(payload).encode()
+
+
+def _checked_urls(urls: str | Sequence[str]) -> list[str]:
+    if not urls:
+        raise ConfigError("remote: expected the address of a scorer, such as 'http://localhost:8100/score', got none")
+    return [_checked_url(url) for url in ([urls] if isinstance(urls, str) else urls)]
 
 
 def _checked_url(url: Any) -> str:

@@ -7,20 +7,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.core.errors import ConfigError, unknown_name
+from flexgym.core.errors import ConfigError
 from flexgym.core.options import built_settings
+from flexgym.reward import FailedSamples, KnownPair, Reward
 from flexgym.types import GroupScores, SampleGroup
-from rewards.base import Reward, register
-from rewards.guard import FailedSamples
-from rewards.known import KnownPair
+from rewards.known import known_pairs
 from rewards.named import NamedReward
 
-COMBINATIONS = ("sum", "gdpo")
+Combination = Literal["sum", "gdpo"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,6 @@ class Term(NamedReward):
             raise ConfigError(f"weight of term {self.title!r}: expected a finite number, got {self.weight!r}")
 
 
-@register("rubric")
 class Rubric(Reward):
     """Reward that combines several rewards as weighted, named terms.
 
@@ -64,9 +62,7 @@ class Rubric(Reward):
         UnknownNameError: if there is no such reward, setting or combination; the message suggests the nearest name.
     """
 
-    def __init__(self, terms: Sequence[Mapping[str, Any] | Term] = (), *, combine: str = "sum") -> None:
-        if combine not in COMBINATIONS:
-            raise unknown_name("combine of a rubric", combine, COMBINATIONS)
+    def __init__(self, terms: Sequence[Mapping[str, Any] | Term] = (), *, combine: Combination = "sum") -> None:
         chosen = _checked_terms(terms)
         self.combine = combine
         self.weights = {term.title: float(term.weight) for term in chosen}
@@ -74,6 +70,11 @@ class Rubric(Reward):
         for reward in self.rewards.values():
             if reward.failed.folder is None:
                 reward.keep_failed(self.failed)
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Check the terms and the settings of their rewards."""
+        _checked_terms(settings.get("terms", ()))
 
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
         """Score every group with every term."""
@@ -99,7 +100,7 @@ class Rubric(Reward):
 
     def known_pairs(self) -> list[KnownPair]:
         """Those of all weighted terms."""
-        return [pair for name, it in self.rewards.items() if self.weights[name] > 0 for pair in it.known_pairs()]
+        return [pair for name, it in self.rewards.items() if self.weights[name] > 0 for pair in known_pairs(it)]
 
     def close(self) -> None:
         """Wait for submitted work and close all terms."""

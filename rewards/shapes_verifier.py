@@ -8,14 +8,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from flexgym.reward import PointwiseReward
 from flexgym.shapes.captions import parse_caption
 from flexgym.shapes.reading import Reading, read_groups, read_samples
 from flexgym.shapes.verifier import check
 from flexgym.types import GroupScores, Prompt, SampleGroup
-from rewards.base import PointwiseReward, register
 
 
-@register("shapes_verifier")
 class ShapesVerifier(PointwiseReward):
     """Share of the caption's constraints that a sample satisfies, 0 to 1, read from its pixels.
 

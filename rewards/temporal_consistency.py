@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch.nn import functional
 from transformers import CLIPModel
 
-from flexgym.core.errors import ConfigError
+from flexgym.core.typed import Count
 from flexgym.judge.inputs import frame_indices
+from flexgym.reward import KnownPair, PointwiseReward
 from flexgym.types import Prompt
-from rewards.base import PointwiseReward, register
-from rewards.checkpoints import check_batch_size, load_model
+from rewards.checkpoints import Dtype, load_model
 from rewards.clip import PictureProcessor, batched
-from rewards.known import KnownPair, smooth_and_jumping
-from rewards.pictures import check_videos
+from rewards.images import check_videos
+from rewards.known import smooth_and_jumping
 
 
-@register("temporal_consistency")
 class TemporalConsistency(PointwiseReward):
     """Mean similarity of each frame to the first and to the previous one, by CLIP's image features; -1 to 1.
 
@@ -43,15 +44,13 @@ class TemporalConsistency(PointwiseReward):
         self,
         model: str | Path = "openai/clip-vit-large-patch14",
         *,
-        num_frames: int = 16,
+        num_frames: Annotated[int, Field(ge=2)] = 16,
         device: str | None = None,
-        dtype: str = "float32",
-        batch_size: int = 32,
+        dtype: Dtype = "float32",
+        batch_size: Count = 32,
     ) -> None:
-        if num_frames < 2:
-            raise ConfigError(f"num_frames: expected at least 2, got {num_frames}")
         self.num_frames = num_frames
-        self._batch_size = check_batch_size(batch_size)
+        self._batch_size = batch_size
         self._pictures = PictureProcessor(model)
         self._clip = load_model(CLIPModel, model, device=device, dtype=dtype)
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
-from flexgym.core.errors import ConfigError, check_names, unknown_name
-from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
+from flexgym.core.errors import ConfigError, check_names
+from flexgym.core.typed import Share
+from flexgym.judge.failures import check_failure_share, count_failures
 from flexgym.judge.points import FORMS, Form, Points, PointwiseJudge
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.types import GroupScores, Modality, SampleGroup
-from rewards.base import register
 from rewards.vision import JudgeSource, ModelSettings, VisionReward
 
 
-@register("unified_reward")
 class UnifiedReward(VisionReward):
     """Scores by UnifiedReward, or by any model with the same reply format.
 
@@ -45,16 +44,12 @@ class UnifiedReward(VisionReward):
         self,
         judge: JudgeSource = "",
         *,
-        form: str = "axes",
+        form: Literal["axes", "final_score"] = "axes",
         weights: Mapping[str, float] | None = None,
-        max_failure_share: float = 0.5,
+        max_failure_share: Share = 0.5,
         **model: Unpack[ModelSettings],
     ) -> None:
-        if form not in FORMS:
-            raise unknown_name(f"form of {self.name}", form, FORMS)
-        check_failure_limit(max_failure_share)
-        _check_weights(weights, FORMS[form])
-        super().__init__(judge, model, own=("form", "weights", "max_failure_share"))
+        super().__init__(judge, model)
         self.weights = None if weights is None else dict(weights)
         self.max_failure_share = max_failure_share
         wording = self.wording
@@ -65,6 +60,12 @@ class UnifiedReward(VisionReward):
             decoding=wording.decoding,
             inputs=wording.inputs,
         )
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Check the weights, and what every vision-language reward checks."""
+        super().check_settings(settings)
+        _check_weights(settings.get("weights"), FORMS[settings.get("form", "axes")])
 
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
         """Score every sample of all groups with one call to the model.
@@ -106,10 +107,8 @@ class UnifiedReward(VisionReward):
 def _check_weights(weights: Mapping[str, float] | None, form: Form) -> None:
     if weights is None:
         return
-    if not isinstance(weights, Mapping):
-        raise ConfigError(f"weights: expected a number for each axis by name, got {weights!r}")
     known = dict.fromkeys(axis.name for sheet in (form.image, form.video) for axis in sheet.axes)
     check_names("axis", weights, known)
     values = list(weights.values())
-    if not all(isinstance(value, int | float) and value >= 0.0 for value in values) or not 0.0 < sum(values) < math.inf:
+    if not all(value >= 0.0 for value in values) or not 0.0 < sum(values) < math.inf:
         raise ConfigError(f"weights of the axes must be numbers of at least 0, not all 0; got {dict(weights)}")

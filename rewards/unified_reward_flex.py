@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from flexgym.judge.dialect import FLEX
 from flexgym.judge.sources import EMBEDDED_JUDGE
-from rewards.base import register
 from rewards.vision import PairwiseReward
 
 
-@register("unified_reward_flex")
 class UnifiedRewardFlex(PairwiseReward):
     """Win rates in a tournament judged by UnifiedReward-Flex, or by any model with the same reply format.
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from flexgym.judge.dialect import THINK
-from rewards.base import register
 from rewards.vision import PairwiseReward
 
 
-@register("unified_reward_think")
 class UnifiedRewardThink(PairwiseReward):
     """Win rates in a tournament judged by UnifiedReward-Think, or by any model with the same reply format.
 

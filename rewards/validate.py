@@ -20,8 +20,8 @@ from flexgym.core.errors import ConfigError
 from flexgym.core.terminal import teaching_errors
 from flexgym.core.yaml_files import parse_yaml
 from flexgym.judge.protocol import JudgeFailure
-from rewards.base import Reward
-from rewards.known import KnownPair
+from flexgym.reward import KnownPair, Reward
+from rewards.known import known_pairs
 from rewards.registry import make
 
 
@@ -62,7 +62,7 @@ def validate(reward: Reward, pairs: Sequence[KnownPair] | None = None) -> list[F
         pairs: pairs to score; None uses the reward's own, see `Reward.known_pairs`.
     """
     findings = []
-    for pair in reward.known_pairs() if pairs is None else pairs:
+    for pair in known_pairs(reward) if pairs is None else pairs:
         before = len(reward.failed.latest())
         good, bad = (float(score) for score in reward.guarded([pair.group])[0].rewards)
         new = reward.failed.latest()[before:]

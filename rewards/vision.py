@@ -9,15 +9,16 @@ from typing import Any, ClassVar, TypedDict, Unpack
 
 from flexgym.core.errors import check_names
 from flexgym.core.options import built_settings
+from flexgym.core.typed import check_fields
 from flexgym.judge import Tournament, make_tournament
 from flexgym.judge.backends.base import Backend, Decoding
-from flexgym.judge.backends.opening import open_backend
+from flexgym.judge.backends.opening import check_backend, open_backend
 from flexgym.judge.dialect import Dialect
 from flexgym.judge.inputs import Inputs
 from flexgym.judge.sources import read_judge_config
 from flexgym.judge.template import Template, read_template
 from flexgym.judge.vision_judge import VisionJudge
-from rewards.base import JudgeReward, Reward
+from flexgym.reward import JudgeReward, Reward
 
 JudgeSource = str | Path | Sequence[str] | Backend
 """URLs of OpenAI-compatible servers, a checkpoint folder, a hub id, ``"shapes-judge"`` for the embedded judge, or a
@@ -47,7 +48,7 @@ class ModelSettings(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Wording:
-    """How a model is queried.
+    """Settings for querying a model.
 
     Attributes:
         template: prompt template; None uses the built-in one.
@@ -59,6 +60,16 @@ class Wording:
     decoding: Decoding
     inputs: Inputs
 
+    @classmethod
+    def read(cls, judge: JudgeSource, settings: Mapping[str, Any]) -> Wording:
+        """Read the wording from `ModelSettings` and, where they say nothing, from the judge's checkpoint folder."""
+        template, trained_as = settings.get("prompt_template"), read_judge_config(judge)
+        return cls(
+            template=read_template(template) if template else None,
+            decoding=built_settings("decoding", Decoding, settings.get("decoding"), defaults=trained_as.decoding),
+            inputs=built_settings("inputs", Inputs, settings.get("inputs"), defaults=trained_as.inputs),
+        )
+
 
 class VisionReward(Reward):
     """A reward that asks a vision-language model.
@@ -66,7 +77,6 @@ class VisionReward(Reward):
     Args:
         judge: who that is, see `JudgeSource`.
         settings: how it is reached and asked; all of them are checked before the model is loaded.
-        own: names of the settings that a subclass takes beside these, for the hint when one is misspelt.
 
     Attributes:
         backend: who runs the model.
@@ -77,17 +87,25 @@ class VisionReward(Reward):
         UnknownNameError: no such setting; the message holds the nearest one.
     """
 
-    def __init__(self, judge: JudgeSource, settings: ModelSettings, *, own: Sequence[str] = ()) -> None:
-        known = ("judge", *ModelSettings.__annotations__, *own)
-        check_names(f"setting of {self.name}", settings, known)
-        template, trained_as = settings.get("prompt_template"), read_judge_config(judge)
-        self.wording = Wording(
-            template=read_template(template) if template else None,
-            decoding=built_settings("decoding", Decoding, settings.get("decoding"), defaults=trained_as.decoding),
-            inputs=built_settings("inputs", Inputs, settings.get("inputs"), defaults=trained_as.inputs),
-        )
+    default_judge: ClassVar[str] = ""
+
+    def __init__(self, judge: JudgeSource | None, settings: ModelSettings) -> None:
+        check_names(f"setting of {self.name}", settings, ModelSettings.__annotations__)
+        judge = self.default_judge if judge is None else judge
+        self.wording = Wording.read(judge, settings)
         self.backend = open_backend(judge, settings.get("backend"), settings.get("backend_settings"))
         self._opened_here = self.backend is not judge
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Check how the model is reached and asked, without loading it."""
+        super().check_settings(settings)
+        judge = settings.get("judge")
+        judge = cls.default_judge if judge is None else judge
+        check_backend(judge, settings.get("backend"), settings.get("backend_settings"))
+        check_fields("decoding", Decoding, settings.get("decoding"))
+        check_fields("inputs", Inputs, settings.get("inputs"))
+        Wording.read(judge, settings)
 
     def metrics(self) -> dict[str, float]:
         """Return the backend's requests, tokens, latency, cache hits and failures since creation."""
@@ -110,7 +128,6 @@ class PairwiseReward(VisionReward, JudgeReward):
     """
 
     dialect: ClassVar[Dialect]
-    default_judge: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -120,7 +137,7 @@ class PairwiseReward(VisionReward, JudgeReward):
         **model: Unpack[ModelSettings],
     ) -> None:
         settings = make_tournament(tournament)
-        VisionReward.__init__(self, self.default_judge if judge is None else judge, model, own=("tournament",))
+        VisionReward.__init__(self, judge, model)
         wording = self.wording
         looking = VisionJudge(
             self.backend,

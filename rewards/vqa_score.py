@@ -11,21 +11,19 @@ from typing import Unpack
 
 import numpy as np
 
-from flexgym.core.errors import ConfigError
+from flexgym.core.typed import Share
 from flexgym.judge.backends.base import ChatRequest, Reply
-from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
+from flexgym.judge.failures import check_failure_share, count_failures
 from flexgym.judge.inputs import encode_sample
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.vision_judge import ask
 from flexgym.types import GroupScores, SampleGroup
-from rewards.base import register
 from rewards.vision import JudgeSource, ModelSettings, VisionReward
 
 _WORDS = {"image": "figure", "video": "video"}
 _ALTERNATIVES = 20  # the maximum that servers return
 
 
-@register("vqa_score")
 class VQAScore(VisionReward):
     """Probability of "Yes" to ``Does this figure show "{prompt}"? Please answer Yes or No.`` (arXiv 2404.01291, eq. 1).
 
@@ -45,12 +43,9 @@ class VQAScore(VisionReward):
     """
 
     def __init__(
-        self, judge: JudgeSource = "", *, max_failure_share: float = 0.5, **model: Unpack[ModelSettings]
+        self, judge: JudgeSource = "", *, max_failure_share: Share = 0.5, **model: Unpack[ModelSettings]
     ) -> None:
-        check_failure_limit(max_failure_share)
-        if not judge:
-            raise ConfigError("vqa_score: expected a judge, such as 'http://localhost:8080/v1', got none")
-        super().__init__(judge, model, own=("max_failure_share",))
+        super().__init__(judge, model)
         self.max_failure_share = max_failure_share
         self._decoding = replace(self.wording.decoding, max_tokens=1, temperature=0.0, top_logprobs=_ALTERNATIVES)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -50,25 +50,26 @@ class JudgeUnavailableError(FlexGymError, ConnectionError):
     """No judge server could be reached within the configured waiting time."""
 
 
-def nearest_name(name: str, known: Iterable[str]) -> str:
-    """The hint that ends an error about an unknown name.
+def nearest_name(name: str, known: Iterable[str], *, key: Callable[[str], str] = str) -> str:
+    """Return the hint that ends an error about an unknown name.
 
     Args:
-        name: what the user wrote.
+        name: the unknown name.
         known: the valid names.
+        key: the form in which names are compared, such as ``str.lower``.
 
     Returns:
-        ``"Did you mean 'x'? Known: a, b, c."``, without the question when nothing is near.
+        ``"Did you mean 'x'? Known: a, b, c."``, without the question if nothing is near.
     """
-    names = sorted(known)
-    match = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    question = f"Did you mean {match[0]!r}? " if match else ""
-    return f"{question}Known: {', '.join(names)}."
+    names = {key(valid): valid for valid in sorted(known)}
+    match = difflib.get_close_matches(key(name), names, n=1, cutoff=0.5)
+    question = f"Did you mean {names[match[0]]!r}? " if match else ""
+    return f"{question}Known: {', '.join(names.values())}."
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """An `UnknownNameError` for ``name`` that names the nearest valid one."""
-    return UnknownNameError(f"unknown {kind} {name!r}. {nearest_name(name, known)}")
+def unknown_name(kind: str, name: str, known: Iterable[str], *, key: Callable[[str], str] = str) -> UnknownNameError:
+    """Return an `UnknownNameError` for ``name`` that names the nearest valid one; arguments as for `nearest_name`."""
+    return UnknownNameError(f"unknown {kind} {name!r}. {nearest_name(name, known, key=key)}")
 
 
 def check_names(what: str, names: Iterable[Any], known: Iterable[str]) -> None:

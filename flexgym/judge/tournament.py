@@ -17,13 +17,14 @@ import itertools
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flexgym.core.errors import ConfigError, RewardError, unknown_name
 from flexgym.core.options import built_settings, describe
+from flexgym.core.typed import check_fields
 from flexgym.judge.aggregation import WinRate, make_aggregation, pair_wins, win_rates
 from flexgym.judge.assessment import ANCHOR_KEYWORDS
 from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
@@ -123,6 +124,20 @@ class Tournament:
         return np.asarray(weights, dtype=np.float64)
 
 
+class TournamentSettings(TypedDict, total=False):
+    """The fields of `Tournament` as keyword arguments."""
+
+    schedule: Schedule | str | Mapping[str, Any]
+    both_orders: bool
+    aggregation: WinRate | str | Mapping[str, Any]
+    variant: str
+    alpha: float
+    category_weights: Sequence[float] | None
+    min_comparisons: int
+    max_failure_share: float
+    seed: int
+
+
 def make_tournament(settings: Tournament | Mapping[str, Any] | None) -> Tournament:
     """Build a tournament from a recipe.
 
@@ -135,6 +150,7 @@ def make_tournament(settings: Tournament | Mapping[str, Any] | None) -> Tourname
     """
     if isinstance(settings, Tournament):
         return settings
+    check_fields("the tournament", Tournament, settings)
     return built_settings("the tournament", Tournament, settings)
 
 

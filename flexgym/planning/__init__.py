@@ -1,1 +1,1 @@
-"""What a training will need, told before anything is loaded: memory by phase and part, and time."""
+"""Plan the memory and time of a training before anything is loaded."""

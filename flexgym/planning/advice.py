@@ -1,23 +1,20 @@
-"""Which settings would make a training fit, each found by planning again."""
+"""Find settings that would make a training fit, by planning it again with each of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
+from dataclasses import dataclass
 
 from flexgym.core.errors import ConfigError, GeneratorError
 from flexgym.planning.devices import DEVICES, GIB
 from flexgym.planning.plan import PARTS, Phase, Plan, Planner
-from flexgym.planning.settings import PlanSettings
+from flexgym.planning.planned import Planned
 
 _SMALLEST_RANK = 8
-_OF_TRAINING = ("gradients", "optimiser", "moving average", "gathered blocks")
+_OF_TRAINING = ("gradients", "optimizer", "EMA", "weight copies", "gathered blocks")
 _LEARNERS = (2, 4, 8, 16, 32)
-"""How many are tried where cutting the transformer could make a training fit."""
+"""Numbers of learners that are tried where sharding the transformer could make a training fit."""
 
 
 @dataclass(frozen=True)
@@ -25,141 +22,139 @@ class Change:
     """One setting of a recipe with another value.
 
     Attributes:
-        override: as it is typed behind the command.
-        price: what it costs.
-        values: fields of `PlanSettings` that it sets.
-        leaves: the least share of each part that it can leave, by name; parts that are not named stay as they are.
-        phase: the only one that it changes; None where it changes all.
+        overrides: overrides as they are typed behind the command.
+        price: disadvantage, in a few words.
+        leaves: smallest share of each part of the memory that can remain, by name; other parts stay as they are.
+        phase: name of the only phase that changes; None where all change.
     """
 
-    override: str
+    overrides: tuple[str, ...]
     price: str
-    values: Mapping[str, Any]
     leaves: Mapping[str, float]
     phase: str | None = None
 
     def least(self, phase: Phase) -> dict[str, float]:
-        """Bytes of each part that it can leave of a phase."""
+        """Return the smallest number of bytes of each part that can remain of a phase."""
         changes = self.phase in (None, phase.name)
         return {part: size * (self.leaves.get(part, 1.0) if changes else 1.0) for part, size in phase.parts.items()}
 
 
 @dataclass(frozen=True)
 class Remedy:
-    """Changes that make a training fit together.
+    """Changes that together make a training fit.
 
     Attributes:
-        changes: one or more.
-        plan: with all of them.
+        changes: one or more changes.
+        plan: plan with all of them.
     """
 
     changes: tuple[Change, ...]
     plan: Plan
 
     def describe(self) -> str:
-        """Overrides, what is needed with them, and their price, in one line."""
-        overrides = " ".join(change.override for change in self.changes)
+        """Return overrides, memory, time and price in one line."""
+        overrides = " ".join(override for change in self.changes for override in change.overrides)
         prices = ", ".join(dict.fromkeys(change.price for change in self.changes))
-        return f"{overrides}: {self.plan.peak.bytes / GIB:.1f} GiB, {self.plan.seconds:.3g} s an iteration ({prices})"
+        return f"{overrides}: {self.plan.peak.bytes / GIB:.1f} GiB, {self.plan.seconds:.3g} s per iteration ({prices})"
 
 
-def _release(settings: PlanSettings) -> list[Change]:
+# --- the changes of one setting each, from the mildest to the strongest ----------------------------------------------
+
+
+def _release(planned: Planned) -> list[Change]:
+    settings = planned.settings.generator
     if settings.release_text_encoders:
         return []
-    name, price = "release_text_encoders", "all prompts are encoded at the start"
-    override, values = f"generator.{name}=true", {name: True}
-    if not settings.text_cache:  # what does not fit the cache in memory has to be read from somewhere
-        override, values = f"{override} generator.text_cache=text_cache", {**values, "text_cache": True}
-    return [Change(override, price, values, {"text encoders": 0.0})]
+    overrides = ["generator.release_text_encoders=true"]
+    if not settings.text_cache:  # what exceeds the cache in memory has to be read from somewhere
+        overrides.append("generator.text_cache=text_cache")
+    return [Change(tuple(overrides), "all prompts are encoded at the start", {"text encoders": 0.0})]
 
 
-def _offload(settings: PlanSettings) -> list[Change]:
-    if settings.offload:
+def _offload(planned: Planned) -> list[Change]:
+    if planned.settings.generator.offload:
         return []
-    price = "text encoders and autoencoder are moved when they act"
-    return [Change("generator.offload=true", price, {"offload": True}, {"text encoders": 0.0, "VAE": 0.0})]
+    price = "text encoders and VAE are moved to the device for each use"
+    return [Change(("generator.offload=true",), price, {"text encoders": 0.0, "VAE": 0.0})]
 
 
-def _tiling(settings: PlanSettings) -> list[Change]:
-    if settings.vae_tiling:
+def _tiling(planned: Planned) -> list[Change]:
+    if planned.settings.generator.vae_tiling:
         return []
-    price = "pixels change a little where tiles overlap"
-    return [Change("generator.vae_tiling=true", price, {"vae_tiling": True}, {"activations": 0.0}, "decoding")]
+    price = "pixels change slightly where tiles overlap"
+    return [Change(("generator.vae_tiling=true",), price, {"activations": 0.0}, "decoding")]
 
 
-def _checkpointing(settings: PlanSettings) -> list[Change]:
-    if settings.gradient_checkpointing:
+def _checkpointing(planned: Planned) -> list[Change]:
+    if planned.settings.generator.gradient_checkpointing:
         return []
-    name, price = "gradient_checkpointing", "one more forward in each update"
-    return [Change(f"generator.{name}=true", price, {name: True}, {"activations": 0.0}, "update")]
+    price = "one more forward in each update"
+    return [Change(("generator.gradient_checkpointing=true",), price, {"activations": 0.0}, "update")]
 
 
-def _groups_per_forward(settings: PlanSettings) -> list[Change]:
-    now = settings.groups_per_forward
-    sizes = [size for size in range(now - 1, 0, -1) if now % size == 0]
-    name, price = "groups_per_forward", "smaller forwards, more of them"
-    return [Change(f"rollout.{name}={size}", price, {name: size}, {"activations": size / now}) for size in sizes]
+def _groups_per_forward(planned: Planned) -> list[Change]:
+    now = planned.settings.rollout.groups_per_forward
+    return [
+        Change((f"rollout.groups_per_forward={size}",), "more and smaller forwards", {"activations": size / now})
+        for size in range(now - 1, 0, -1)
+        if now % size == 0
+    ]
 
 
-def _sharding(settings: PlanSettings) -> list[Change]:
-    if settings.shards or settings.learners < 2 or not _can_be_cut(settings):
+def _sharding(planned: Planned) -> list[Change]:
+    if planned.settings.shards:
         return []
-    share = 1 / settings.learners
-    leaves = dict.fromkeys(("weights", "adapter", "reference", "optimiser", "activations"), share)
-    leaves["gradients"] = share / 2  # without the buckets through which whole ones are exchanged
-    price = "blocks are sent between learners, replay waits for all rewards"
-    return [Change("generator.sharding=fsdp", price, {"shards": True}, leaves)]
+    share = 1 / planned.learners
+    parts = ("weights", "adapter", "reference", "optimizer", "weight copies", "activations")
+    leaves = dict.fromkeys(parts, share)
+    leaves["gradients"] = share / 2  # without the buckets through which unsharded gradients are exchanged
+    price = "blocks are sent between learners, and the replay waits for all rewards"
+    return [Change(("generator.sharding=fsdp",), price, leaves)]
 
 
-def _can_be_cut(settings: PlanSettings) -> bool:
-    """As `flexgym.rllib.memory.MemoryConfig` allows it, but for the number of learners."""
-    return not settings.runners and settings.dtype != torch.float16
-
-
-def _precision(settings: PlanSettings) -> list[Change]:
-    if settings.dtype != torch.float32:
+def _precision(planned: Planned) -> list[Change]:
+    settings = planned.settings.generator
+    if settings.dtype != "float32":
         return []
-    price = "half the digits of the frozen weights"
+    price = "frozen weights lose precision"
     if settings.mode == "full":
-        price = "small steps of the optimiser round away in bfloat16"
-    return [Change("generator.settings.dtype=bfloat16", price, {"dtype": torch.bfloat16}, dict.fromkeys(PARTS, 0.0))]
+        price = "small optimizer steps are lost to rounding"
+    return [Change(("generator.dtype=bfloat16",), price, dict.fromkeys(PARTS, 0.0))]
 
 
-def _adapter(settings: PlanSettings) -> list[Change]:
-    if settings.mode == "lora":
+def _adapter(planned: Planned) -> list[Change]:
+    if planned.settings.generator.mode == "lora":
         return []
     leaves = dict.fromkeys(("reference", "activations", *_OF_TRAINING), 0.0)
-    return [Change("generator.mode=lora", "an adapter trains in place of all weights", {"mode": "lora"}, leaves)]
+    return [Change(("generator.mode=lora",), "an adapter is trained instead of all weights", leaves)]
 
 
-def _rank(settings: PlanSettings) -> list[Change]:
+def _rank(planned: Planned) -> list[Change]:
+    settings = planned.settings.generator
     if settings.mode != "lora":
         return []
-    now = int(settings.lora.get("rank", 32))
+    now, parts = settings.lora.rank, ("adapter", "activations", *_OF_TRAINING)
     return [
-        Change(
-            f"generator.lora.rank={rank}",
-            "a smaller adapter",
-            {"lora": {**settings.lora, "rank": rank}},
-            dict.fromkeys(("adapter", "activations", *_OF_TRAINING), rank / now),
-        )
+        Change((f"generator.lora.rank={rank}",), "a smaller adapter", dict.fromkeys(parts, rank / now))
         for rank in _halves(now, _SMALLEST_RANK)
     ]
 
 
-def _group_size(settings: PlanSettings) -> list[Change]:
-    name, price, now = "group_size", "fewer samples to compare", settings.group_size
+def _group_size(planned: Planned) -> list[Change]:
+    now = planned.settings.rollout.group_size
     return [
-        Change(f"rollout.{name}={size}", price, {name: size}, {"activations": size / now}) for size in _halves(now, 2)
+        Change((f"rollout.group_size={size}",), "fewer samples to compare", {"activations": size / now})
+        for size in _halves(now, 2)
     ]
 
 
 def _halves(value: int, smallest: int) -> list[int]:
-    """What remains after halving once, twice and so on."""
+    """Return a value halved once, twice and so on, down to a smallest one."""
     return [value >> times for times in range(1, value.bit_length()) if value >> times >= smallest]
 
 
-_LADDERS: tuple[Callable[[PlanSettings], list[Change]], ...] = (
+Ladder = Callable[[Planned], list[Change]]
+_LADDERS: tuple[Ladder, ...] = (
     _release,
     _offload,
     _tiling,
@@ -171,34 +166,49 @@ _LADDERS: tuple[Callable[[PlanSettings], list[Change]], ...] = (
     _rank,
     _group_size,
 )
-"""Values of one setting each, from the mildest to the strongest; first those that leave unchanged what is learnt."""
+"""Settings that save memory; those that do not affect training come first."""
+
+
+def rungs(ladder: Ladder, planned: Planned) -> list[Change]:
+    """Return the changes of a setting that a training would accept, from the mildest to the strongest."""
+    return [change for change in ladder(planned) if _changed(planned, change)]
+
+
+# --- search ----------------------------------------------------------------------------------------------------------
 
 
 def advise(planner: Planner, plan: Plan) -> list[Remedy]:
-    """What makes a training fit: each setting that does so alone, with its mildest value; else some together.
+    """Find what makes a training fit: each setting that does so alone, with its mildest value; else several together.
 
     Args:
-        planner: that made the plan.
-        plan: that does not fit.
+        planner: planner that made the plan.
+        plan: plan that does not fit.
 
     Returns:
-        The remedies, best first; none when all of them together are not enough.
+        The remedies, best first; none when all changes together are not enough.
     """
-    alone = [remedy for ladder in _LADDERS if (remedy := _mildest(planner, plan, ladder(plan.settings)))]
+    ladders = [found for ladder in _LADDERS if (found := rungs(ladder, plan.planned))]
+    alone = [remedy for ladder in ladders if (remedy := mildest(planner, plan, ladder))]
     if alone:
         return alone
-    strongest = [rungs[-1] for ladder in _LADDERS if (rungs := ladder(plan.settings))]
+    strongest = [ladder[-1] for ladder in ladders]
     together = _together(planner, plan) if _can_fit(plan, *strongest) else None
     return [together] if together and together.plan.fits else []
 
 
-def _mildest(planner: Planner, plan: Plan, rungs: list[Change]) -> Remedy | None:
-    """The first of some changes that is enough, found by halving, and without those that cannot be."""
-    possible = [rung for rung in rungs if _can_fit(plan, rung)]
+def mildest(planner: Planner, plan: Plan, changes: Sequence[Change]) -> Remedy | None:
+    """Return the first change that is enough alone, found by bisection; None where none is.
+
+    Args:
+        planner: planner that made the plan.
+        plan: plan that does not fit.
+        changes: changes of one setting, from the mildest to the strongest. Those that cannot be enough are not planned.
+    """
+    possible = [change for change in changes if _can_fit(plan, change)]
     best, low, high = None, 0, len(possible) - 1
     at = low  # the bound is nearly reached, so that the first is mostly enough
     while low <= high:
-        found = _changed(planner, plan, possible[at])
+        found = _planned(planner, plan, possible[at])
         if found and found.fits:
             best, high = Remedy((possible[at],), found), at - 1
         elif best is None and at == len(possible) - 1:
@@ -210,68 +220,75 @@ def _mildest(planner: Planner, plan: Plan, rungs: list[Change]) -> Remedy | None
 
 
 def _can_fit(plan: Plan, *changes: Change) -> bool:
-    """Whether changes leave little enough, if each leaves no more than the least that it can.
+    """Return whether changes leave little enough, if each leaves no more than its smallest shares.
 
-    All that is alive at the peak of the activations either grows with the rows or stays, so that fewer rows leave at
+    Everything that is alive at the peak of the activations either grows with the rows or stays, so fewer rows leave at
     least their share of it.
     """
     return all(_least(phase, changes) <= plan.device.usable for phase in plan.phases)
 
 
 def _least(phase: Phase, changes: Sequence[Change]) -> float:
-    """Bytes that changes can leave of a phase together."""
+    """Return the smallest number of bytes that changes together can leave of a phase."""
     parts = [change.least(phase) for change in changes]
     return sum(math.prod(each[name] / size for each in parts) * size for name, size in phase.parts.items() if size)
 
 
 def _together(planner: Planner, plan: Plan) -> Remedy:
-    """The strongest changes, one after the other, of those that help, until they are enough."""
+    """Apply the strongest helpful change of each setting in turn, until the training fits."""
     remedy = Remedy((), plan)
     for ladder in _LADDERS:
-        rungs = ladder(remedy.plan.settings)
+        changes = rungs(ladder, remedy.plan.planned)
         peak = remedy.plan.peak
-        helps = bool(rungs) and sum(rungs[-1].least(peak).values()) < peak.bytes
-        found = _changed(planner, remedy.plan, rungs[-1]) if helps else None
+        helps = bool(changes) and sum(changes[-1].least(peak).values()) < peak.bytes
+        found = _planned(planner, remedy.plan, changes[-1]) if helps else None
         if found and found.peak.bytes < remedy.plan.peak.bytes:
-            remedy = Remedy((*remedy.changes, rungs[-1]), found)
+            remedy = Remedy((*remedy.changes, changes[-1]), found)
         if remedy.plan.fits:
             break
     return remedy
 
 
-def _changed(planner: Planner, plan: Plan, change: Change) -> Plan | None:
-    """The plan with a change; None where the generator refuses it."""
+def _changed(planned: Planned, change: Change) -> Planned | None:
+    """Return the training with a change; None where its settings do not work together."""
     try:
-        return planner.plan(replace(plan.settings, **change.values))
+        return planned.changed(*change.overrides)
+    except ConfigError:
+        return None
+
+
+def _planned(planner: Planner, plan: Plan, change: Change) -> Plan | None:
+    """Return the plan with a change; None where the generator does not support it."""
+    changed = _changed(plan.planned, change)
+    try:
+        return planner.plan(changed) if changed else None
     except GeneratorError:
         return None
 
 
 def fewest_learners(planner: Planner, plan: Plan) -> Plan | None:
-    """The plan of a training that is cut over as few more learners as make it fit; None where none do.
+    """Return the plan with the transformer sharded over as few more learners as make it fit; None where none do.
 
     Args:
-        planner: that made the plan.
-        plan: that does not fit.
+        planner: planner that made the plan.
+        plan: plan that does not fit.
     """
-    settings = plan.settings
-    if not _can_be_cut(settings):
-        return None
-    least = settings.updates * settings.groups_per_forward  # groups of a learner
     for learners in _LEARNERS:
-        if learners > settings.learners and settings.groups % (learners * least) == 0:
-            found = planner.plan(replace(settings, shards=True, learners=learners))
+        overrides = ("generator.sharding=fsdp", f"resources.num_learners={learners}")
+        changed = _changed(plan.planned, Change(overrides, price="more devices", leaves={}))
+        if changed and learners > plan.planned.learners:
+            found = planner.plan(changed)
             if found.fits:
                 return found
     return None
 
 
 def refusal(planner: Planner, plan: Plan) -> ConfigError:
-    """The error that says by how much a training does not fit, and what would.
+    """Make the error that says by how much a training does not fit, and what would help.
 
     Args:
-        planner: that made the plan.
-        plan: that does not fit.
+        planner: planner that made the plan.
+        plan: plan that does not fit.
     """
     device, peak = plan.device, plan.peak
     largest = sorted(PARTS, key=lambda part: -peak.parts[part])[:3]
@@ -279,19 +296,20 @@ def refusal(planner: Planner, plan: Plan) -> ConfigError:
     lines = [
         f"expected a training that fits into the {device.usable / GIB:.1f} GiB of {device.name} (of"
         f" {device.gib:g} GiB, {device.reserve:.0%} stay free), got one whose {peak.name} needs"
-        f" {peak.bytes / GIB:.1f} GiB; most of them are {parts}."
+        f" {peak.bytes / GIB:.1f} GiB; its largest parts are {parts}."
     ]
     remedies = advise(planner, plan)
     if remedies:
-        lines += ["Planned again, it fits with", *(f"  {remedy.describe()}" for remedy in remedies)]
+        lines += ["According to new plans, it fits with", *(f"  {remedy.describe()}" for remedy in remedies)]
     else:
         lines.append("No setting makes it fit, nor do all of them together.")
-    if cut := fewest_learners(planner, plan):
+    if sharded := fewest_learners(planner, plan):
+        learners = sharded.planned.learners
         lines.append(
-            f"Cut over {cut.settings.learners} learners, each on such a device, it fits with generator.sharding=fsdp"
-            f" learners.num_learners={cut.settings.learners}: {cut.peak.bytes / GIB:.1f} GiB."
+            f"Sharded over {learners} learners, each on such a device, it fits with generator.sharding=fsdp"
+            f" resources.num_learners={learners}: {sharded.peak.bytes / GIB:.1f} GiB."
         )
     larger = [name for name, other in DEVICES.items() if other.usable >= peak.bytes]
     if larger:
-        lines.append(f"As it is, it fits on {', '.join(larger)} (--device).")
+        lines.append(f"Unchanged, it fits on {', '.join(larger)} (--device).")
     return ConfigError("\n".join(lines))

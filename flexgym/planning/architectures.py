@@ -1,7 +1,7 @@
-"""The architectures of published generators, from their public configs, so that they can be planned without a download.
+"""Architectures of published generators, from their public configs, so that planning them needs no download.
 
-Values are those of the ``config.json`` files beside the weights; what a class has by default is left out. A folder that
-`write_configs` makes is like that of the weights, without the weights.
+The values are those of the ``config.json`` files beside the weights, without the defaults of the classes. A folder that
+`write_configs` makes is like the folder of a checkpoint, without the weights.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from flexgym.core.errors import unknown_name
 from flexgym.generators.folder import MODEL_INDEX
 
 Component = tuple[str, str, Mapping[str, Any]]
-"""Library, class and config."""
+"""Library, class and config of a module or scheduler."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A pipeline without its weights.
+    """Describes a pipeline without its weights.
 
     Attributes:
-        pipeline: class in diffusers.
+        pipeline: name of the class in diffusers.
         components: modules and scheduler, by name.
         options: further values in ``model_index.json``.
     """
@@ -58,7 +58,7 @@ def _clip(name: str, width: int, *, layers: int, heads: int, projection: int, ac
 
 
 def _t5(name: str, model_type: str, vocabulary: int) -> Component:
-    """The encoder of the XXL sizes of T5 1.1 and umT5."""
+    """Describe the encoder of T5 1.1 XXL or umT5 XXL."""
     return _transformers(
         name,
         model_type,
@@ -73,7 +73,7 @@ def _t5(name: str, model_type: str, vocabulary: int) -> Component:
 
 
 def _autoencoder(scale: float, shift: float) -> Component:
-    """That of FLUX.1 and of Stable Diffusion 3."""
+    """Describe the autoencoder of FLUX.1 or of Stable Diffusion 3."""
     return _diffusers(
         "AutoencoderKL",
         block_out_channels=[128, 256, 512, 512],
@@ -215,14 +215,14 @@ def write_configs(source: str, folder: Path) -> Path:
     """Write the config files of a published pipeline.
 
     Args:
-        source: its hub id, one of `PUBLISHED`.
-        folder: to write into.
+        source: hub id, one of `PUBLISHED`.
+        folder: folder to write into.
 
     Returns:
         The folder.
 
     Raises:
-        UnknownNameError: not one of those.
+        UnknownNameError: the source is not one of `PUBLISHED`.
     """
     if source not in PUBLISHED:
         raise unknown_name("published architecture", source, PUBLISHED)

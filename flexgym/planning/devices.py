@@ -1,4 +1,4 @@
-"""What a training is planned for: a device's memory and the rate of its matrix units."""
+"""Devices to plan for: their memory and the rate of their matrix units."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Device:
-    """One accelerator.
+    """An accelerator, such as a GPU.
 
     Attributes:
-        name: of the model.
-        gib: memory that PyTorch sees, in GiB.
-        tflops: matrix operations, dense, in 10^12 a second, by precision; the maker's figure.
-        efficiency: share of that rate which a phase is taken to achieve; a round figure, not measured.
-        reserve: share of the memory that is left free: context of the driver, workspaces of libraries, and gaps between
-            the blocks of the allocator. Not measured either.
+        name: name of the model.
+        gib: memory that PyTorch can use, in GiB.
+        tflops: dense matrix operations in 10^12 per second, by precision, from the maker's data sheet.
+        efficiency: share of that rate that a phase is assumed to reach; a round figure, not measured.
+        reserve: share of the memory that stays free for the context of the driver, workspaces of libraries, and gaps
+            between the blocks of the allocator; not measured either.
     """
 
     name: str
@@ -33,20 +33,22 @@ class Device:
 
     def __post_init__(self) -> None:
         if not self.gib > 0 or not all(rate > 0 for rate in self.tflops.values()):
-            raise ConfigError(f"a device needs memory and a rate above 0, got {self.gib} GiB, {dict(self.tflops)}")
+            raise ConfigError(
+                f"expected memory and rates above 0 for a device, got {self.gib} GiB, {dict(self.tflops)}"
+            )
         if not 0 < self.efficiency <= 1 or not 0 <= self.reserve < 1:
             raise ConfigError(
-                "efficiency must be in (0, 1] and reserve in [0, 1), shares of what the device has;"
-                f" got {self.efficiency} and {self.reserve}"
+                "expected an efficiency in (0, 1] and a reserve in [0, 1), shares of the device's rate and memory; got"
+                f" {self.efficiency} and {self.reserve}"
             )
 
     @property
     def usable(self) -> int:
-        """Bytes that a training may fill."""
+        """Bytes that a training may use."""
         return int(self.gib * GIB * (1.0 - self.reserve))
 
     def seconds(self, flops: float, dtype: torch.dtype) -> float:
-        """How long operations take in a precision."""
+        """Return the seconds that operations take in a precision."""
         return flops / (self.tflops[dtype] * 1e12 * self.efficiency)
 
 
@@ -70,17 +72,18 @@ DEFAULT = "h100"
 
 
 def choose_device(name: str | None = None, *, gib: float | None = None, tflops: float | None = None) -> Device:
-    """A device by name, with what the user knows better.
+    """Return a device by name, with the memory or the rate that the user knows better.
 
     Args:
-        name: one of `DEVICES`; without it the device is described by ``gib`` and ``tflops``, or is an H100 when neither
-            is given.
-        gib: memory, GiB.
-        tflops: a rate that was measured or is expected, 10^12 operations a second in every precision; it counts whole.
+        name: one of `DEVICES`; without it, ``gib`` and ``tflops`` describe the device, or it is an H100 when neither is
+            given.
+        gib: memory in GiB.
+        tflops: measured or expected rate in 10^12 operations per second, for every precision; `Device.efficiency` does
+            not reduce it.
 
     Raises:
-        UnknownNameError: no such device.
-        ConfigError: a figure that cannot be, or one of the two where no device is named.
+        UnknownNameError: there is no such device.
+        ConfigError: a figure is not positive, or only one of the two is given and no device is named.
     """
     if name is None and (gib is None) != (tflops is None):
         raise ConfigError(

@@ -1,6 +1,7 @@
-"""What each phase of an iteration needs, by doing it once without data.
+"""Measure each phase of an iteration by running it once on tensors without data.
 
-The work is that of a learner: `FlowPolicy.transition` samples, `replay_step` and `replay_loss` replay, AdamW steps.
+The work is that of a learner: `FlowPolicy.transition` samples, `flexgym.replay.replay` and the loss of the algorithm
+replay, and AdamW takes a step.
 """
 
 from __future__ import annotations
@@ -14,28 +15,31 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flexgym.algorithm import Loss
 from flexgym.core.errors import GeneratorError
+from flexgym.flow import Window
 from flexgym.generators.autoencoder import decode_rows
 from flexgym.generators.base import FlowGenerator
-from flexgym.planning.settings import PlanSettings
+from flexgym.planning.planned import Planned
 from flexgym.planning.tracing import Trace, trace
 from flexgym.policy import FlowPolicy
-from flexgym.replay import replay_loss, replay_step
+from flexgym.replay import replay
+from flexgym.rollout import KEPT, Rollout
 from flexgym.types import FirstFrame, Prompt
 
 
 @dataclass(frozen=True)
 class Work:
-    """The parts of an iteration, each done once.
+    """The parts of an iteration, each run once.
 
     Attributes:
         text: bytes of one encoded prompt.
-        step: one denoising step of the groups of one forward, without gradients.
-        decoding: of as many samples as the autoencoder takes at once.
-        decoded: how many those are.
-        replay: one trained step of the groups of one forward, forward and backward.
-        optimiser: one step of it, when its state is there already.
-        optimiser_state: bytes of that state.
+        step: one denoising step of the groups in one forward, without gradients.
+        decoding: one call of the autoencoder.
+        decoded: samples in that call.
+        replay: forward, loss and backward of one trained step of the groups in one forward.
+        optimizer: one optimizer step, with the optimizer state already allocated.
+        optimizer_state: bytes of the optimizer state.
     """
 
     text: int
@@ -43,28 +47,30 @@ class Work:
     decoding: Trace
     decoded: int
     replay: Trace
-    optimiser: Trace
-    optimiser_state: int
+    optimizer: Trace
+    optimizer_state: int
 
 
-def prepare(generator: FlowGenerator, settings: PlanSettings) -> None:
-    """Say what trains, and what is done for memory, as the learner's module does."""
-    train(generator, settings)
-    _arrange(generator, settings)
+def prepare(generator: FlowGenerator, planned: Planned) -> None:
+    """Choose the trainable parameters and apply the memory settings, as the learner's module does."""
+    train(generator, planned)
+    _arrange(generator, planned)
 
 
-def train(generator: FlowGenerator, settings: PlanSettings) -> None:
-    """Say what trains."""
+def train(generator: FlowGenerator, planned: Planned) -> None:
+    """Choose the trainable parameters, and keep the reference where the training keeps one."""
+    settings = planned.settings.generator
     if settings.mode == "lora":
-        generator.weights.add_lora(**settings.lora)
+        generator.weights.add_lora(**dict(settings.lora))
     else:
         generator.weights.train_full()
-        if settings.keeps_reference:
-            generator.weights.keep("reference")
+    if planned.keeps_reference:
+        generator.weights.keep("reference")
 
 
-def _arrange(generator: FlowGenerator, settings: PlanSettings) -> None:
-    """Whether blocks are computed again and samples decoded in tiles; it can be changed again, unlike what trains."""
+def _arrange(generator: FlowGenerator, planned: Planned) -> None:
+    """Turn gradient checkpointing and tiling on or off; unlike the trainable parameters, they can change again."""
+    settings = planned.settings.generator
     if settings.gradient_checkpointing:
         generator.weights.checkpoint_gradients()
     else:
@@ -78,26 +84,35 @@ def _arrange(generator: FlowGenerator, settings: PlanSettings) -> None:
 
 
 class Rehearsal:
-    """The parts of an iteration, each done once for the settings that change it.
+    """Runs the parts of an iteration, each once for all settings that do not change it.
 
     Args:
-        generator: after `train`, on the meta device or on a real one.
-        foreach: whether the optimiser takes all parameters together, which needs room for one number each; None is
-            PyTorch's choice for the device that the weights are on.
-        decoded: what decoding needed, by the settings that change it; may be shared by generators that train otherwise.
+        generator: generator after `train`, on the meta device or on a real one.
+        planned: training whose prompts are encoded, with or without guidance.
+        foreach: let the optimizer update all parameters together, which takes one more number for each of them; None is
+            PyTorch's choice for the device of the weights.
+        decoded: traces of decoding, by the settings that change them; generators that differ only in what they train
+            may share it.
 
     Attributes:
-        generator: the same.
+        generator: the same generator.
 
     Raises:
-        GeneratorError: by `work`, for a pipeline that cannot do without data.
+        GeneratorError: by `work`, for a pipeline or a loss that reads values of its inputs.
     """
 
     def __init__(
-        self, generator: FlowGenerator, *, foreach: bool | None = None, decoded: dict[Any, Trace] | None = None
+        self,
+        generator: FlowGenerator,
+        planned: Planned,
+        *,
+        foreach: bool | None = None,
+        decoded: dict[Any, Trace] | None = None,
     ) -> None:
         self.generator = generator
-        generator.condition([_prompt(generator)])
+        guidance = planned.settings.algorithm.guidance
+        for scale in {guidance.rollout, guidance.training, guidance.reference}:
+            generator.condition([_prompt(generator)], guidance=scale)
         parameters = list(generator.weights.trained().values())
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
@@ -107,25 +122,31 @@ class Rehearsal:
         self._decoded = {} if decoded is None else decoded
         self._traces: dict[Any, Trace] = {}
 
-    def work(self, settings: PlanSettings) -> Work:
-        """Everything that an iteration with these settings is made of."""
-        _arrange(self.generator, settings)
-        policy = FlowPolicy(self.generator, settings.noise, groups_per_forward=settings.groups_per_forward)
-        rows = min(settings.group_size, decode_rows(self.generator.sample_shape))
-        sizes = (settings.group_size, settings.groups_per_forward, repr(settings.noise))
-        replayed = (*sizes, settings.gradient_checkpointing, settings.kl_coeff > 0)
+    def work(self, planned: Planned) -> Work:
+        """Run all parts of an iteration with these settings, or return what is known of them."""
+        _arrange(self.generator, planned)
+        settings, algorithm = planned.settings, planned.algorithm
+        rollout, computes = settings.rollout, (type(algorithm), repr(algorithm.settings))
+        rows = min(rollout.group_size, decode_rows(self.generator.sample_shape))
+        sampled = (rollout.group_size, rollout.groups_per_forward, *computes)
         decode = torch.no_grad()(partial(_decode, self.generator, rows))
-        step = torch.no_grad()(partial(_one_step, policy, settings))
-        optimiser, state = self._optimiser()
+        step = torch.no_grad()(partial(_one_step, self._policy(planned, settings.algorithm.guidance.rollout), planned))
+        replayed = partial(_replay, self._policy(planned), planned)
+        optimizer, state = self._step_of_optimizer()
         return Work(
             text=bytes_of(self.generator.text.cached()),
-            step=self._once(self._traces, ("step", *sizes), step),
-            decoding=self._once(self._decoded, (rows, settings.vae_tiling), decode),
+            step=self._once(self._traces, ("step", *sampled), step),
+            decoding=self._once(self._decoded, (rows, settings.generator.vae_tiling), decode),
             decoded=rows,
-            replay=self._once(self._traces, ("replay", *replayed), partial(_replay, policy, settings)),
-            optimiser=optimiser,
-            optimiser_state=state,
+            replay=self._once(self._traces, ("replay", *sampled, settings.generator.gradient_checkpointing), replayed),
+            optimizer=optimizer,
+            optimizer_state=state,
         )
+
+    def _policy(self, planned: Planned, guidance: float | None = None) -> FlowPolicy:
+        """Make a policy for one trace, so that what it holds counts in that trace alone."""
+        groups = planned.settings.rollout.groups_per_forward
+        return FlowPolicy(self.generator, planned.algorithm.process, groups_per_forward=groups, guidance=guidance)
 
     def _once(self, done: dict[Any, Trace], key: Any, work: Callable[[], Any]) -> Trace:
         if key not in done:
@@ -133,25 +154,25 @@ class Rehearsal:
                 done[key] = trace(work, self._there)
             except (NotImplementedError, RuntimeError) as error:
                 raise GeneratorError(
-                    f"{self.generator.family.name} reads values of its inputs, so that it cannot be planned without"
-                    f" data ({str(error).strip().splitlines()[0][:120]})"
+                    f"{self.generator.family.name}, or the loss of the algorithm, reads values of its inputs, so it"
+                    f" cannot be planned without data ({str(error).strip().splitlines()[0][:120]})"
                 ) from error
         return done[key]
 
-    def _optimiser(self) -> tuple[Trace, int]:
-        """A step of it when its state is there already, and the bytes of that state."""
+    def _step_of_optimizer(self) -> tuple[Trace, int]:
+        """Take an optimizer step with the state already allocated, and return the bytes of that state with it."""
         if not self._optimizer.state:
             self._optimizer.step()
         entries = self._optimizer.state.values()
         state = [value for entry in entries for value in entry.values() if isinstance(value, Tensor)]
-        if "optimiser" not in self._traces:
-            self._traces["optimiser"] = trace(partial(self._optimizer.step), [*self._there, *state])
-        return self._traces["optimiser"], bytes_of(state)
+        if "optimizer" not in self._traces:
+            self._traces["optimizer"] = trace(partial(self._optimizer.step), [*self._there, *state])
+        return self._traces["optimizer"], bytes_of(state)
 
 
-def do_once(generator: FlowGenerator, settings: PlanSettings, *, foreach: bool | None = None) -> Work:
-    """Each part of an iteration once; arguments as those of `Rehearsal`, the generator after `prepare`."""
-    return Rehearsal(generator, foreach=foreach).work(settings)
+def do_once(generator: FlowGenerator, planned: Planned, *, foreach: bool | None = None) -> Work:
+    """Run each part of an iteration once; arguments as for `Rehearsal`, with the generator after `prepare`."""
+    return Rehearsal(generator, planned, foreach=foreach).work(planned)
 
 
 def tensors_of(generator: FlowGenerator) -> Iterable[Tensor]:
@@ -165,28 +186,31 @@ def tensors_of(generator: FlowGenerator) -> Iterable[Tensor]:
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:
-    """Bytes of the storages behind some tensors, each once."""
+    """Return the bytes of the storages behind some tensors, each storage once."""
     storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}
     return sum(storages.values())
 
 
-def _latents(policy: FlowPolicy, settings: PlanSettings) -> Tensor:
-    shape = (settings.groups_per_forward, settings.group_size, *policy.generator.latent_shape)
+def _latents(policy: FlowPolicy, planned: Planned) -> Tensor:
+    """Make latents of the groups in one forward, ``[P, G, ...]``."""
+    rollout = planned.settings.rollout
+    shape = (rollout.groups_per_forward, rollout.group_size, *policy.generator.latent_shape)
     return torch.zeros(shape, device=policy.generator.device)
 
 
 def _prompt(generator: FlowGenerator) -> Prompt:
-    """One of each kind that a generator takes."""
+    """Make a prompt as the generator takes it, with a first frame where it needs one."""
     frame = FirstFrame(np.zeros(generator.sample_shape[-3:], np.uint8)) if generator.takes_first_frame else None
     return Prompt("a prompt", first_frame=frame)
 
 
-def _prompts(policy: FlowPolicy) -> list[Prompt]:
-    return [_prompt(policy.generator)] * policy.groups_per_forward
+def _prompts(policy: FlowPolicy) -> tuple[Prompt, ...]:
+    return (_prompt(policy.generator),) * policy.groups_per_forward
 
 
-def _one_step(policy: FlowPolicy, settings: PlanSettings) -> Tensor:
-    gaussian = policy.transition(_latents(policy, settings), _prompts(policy), 0)
+def _one_step(policy: FlowPolicy, planned: Planned) -> Tensor:
+    """Take one denoising step with its density."""
+    gaussian = policy.transition(_latents(policy, planned), _prompts(policy), 0)
     after = gaussian.sample(torch.zeros_like(gaussian.mean))
     gaussian.log_prob(after)
     return after
@@ -196,19 +220,27 @@ def _decode(generator: FlowGenerator, rows: int) -> Tensor:
     return generator.autoencoder.decode_chunk(torch.zeros(rows, *generator.latent_shape, device=generator.device))
 
 
-def _replay(policy: FlowPolicy, settings: PlanSettings) -> Tensor:
-    latents = _latents(policy, settings)
-    out = replay_step(
-        policy,
-        {
-            "latents": latents,
-            "next_latents": torch.zeros_like(latents),
-            "prompts": _prompts(policy),
-            "step": 0,
-            "reference": settings.kl_coeff > 0,
-        },
-    )
-    zeros = torch.zeros(latents.shape[:2], device=latents.device)
-    replayed = replay_loss(out, zeros, zeros, clip_range=settings.clip_range, kl_coeff=settings.kl_coeff)
-    replayed.loss.backward()
-    return replayed.loss.detach()
+def _rollout(policy: FlowPolicy, planned: Planned) -> Rollout:
+    """Make a rollout of one trained step, with everything that the algorithm needs of it on the policy's device."""
+    latents = _latents(policy, planned)[None]
+    kept = {name: torch.zeros_like(latents) for name in KEPT}
+    if "old_mean" in planned.algorithm.needs:
+        kept["old_mean"] = torch.zeros_like(latents)
+    if "old_log_prob" in planned.algorithm.needs:
+        kept["old_log_prob"] = torch.zeros(latents.shape[:3], device=latents.device)
+    return Rollout(_prompts(policy), np.zeros((*latents.shape[1:3], 0), np.uint8), Window(0, 1), kept)
+
+
+def _replay(policy: FlowPolicy, planned: Planned) -> Tensor:
+    """Replay one trained step: forward, loss and backward."""
+    loss = _level_loss(policy, planned).per_sample.mean()
+    loss.backward()
+    return loss.detach()
+
+
+def _level_loss(policy: FlowPolicy, planned: Planned) -> Loss:
+    """Compute the loss of one trained step; on return, only what the backward pass needs is alive."""
+    rollout, algorithm = _rollout(policy, planned), planned.algorithm
+    advantages = torch.zeros(len(rollout), rollout.group_size, device=policy.generator.device)
+    replayed = replay(policy, rollout, 0, advantages_PG=advantages, needs=algorithm.needs, guidance=algorithm.guidance)
+    return algorithm.loss(replayed)

@@ -1,4 +1,4 @@
-"""Memory of each device by phase and part, and time of an iteration."""
+"""Plan a training: the memory of each device by phase and part, and the time of an iteration."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from flexgym.algorithm import EMA
+from flexgym.flow import Window
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conditioning import CACHE_BYTES
 from flexgym.planning.devices import Device
 from flexgym.planning.phases import Rehearsal, Work, bytes_of, train
-from flexgym.planning.settings import PlanSettings
+from flexgym.planning.planned import Planned
 from flexgym.planning.skeleton import build_skeleton, config_folder
 from flexgym.planning.tracing import Trace
 
@@ -22,15 +24,16 @@ PARTS = (
     "adapter",
     "reference",
     "gradients",
-    "optimiser",
-    "moving average",
+    "optimizer",
+    "EMA",
+    "weight copies",
     "gathered blocks",
     "activations",
     "encoded prompts",
     "text encoders",
     "VAE",
 )
-"""What fills the memory of a device, in the order of a table."""
+"""Parts of the memory of a device, in the order of a table."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,11 @@ class Phase:
     """One phase of an iteration on one device.
 
     Attributes:
-        name: ``"encoding"`` (only where text encoders come and go), ``"sampling"``, ``"decoding"`` or ``"update"``.
+        name: ``"encoding"`` (only where text encoders are released or offloaded), ``"sampling"``, ``"decoding"`` or
+            ``"update"``.
         parts: bytes by name, see `PARTS`.
-        flops: of all of it in an iteration.
-        seconds: that they take.
+        flops: floating-point operations of the phase in an iteration.
+        seconds: time of these operations.
     """
 
     name: str
@@ -51,24 +55,24 @@ class Phase:
 
     @property
     def bytes(self) -> int:
-        """Of all parts together."""
+        """Bytes of all parts together."""
         return sum(self.parts.values())
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training will need.
+    """Memory and time that a training needs.
 
     Attributes:
-        settings: of the training.
-        device: it is planned for.
-        phases: in the order of an iteration.
-        host: bytes in the memory of the host for each learner, by what they are.
-        trained: parameters that train.
-        parameters: of everything that predicts the velocity.
+        planned: the training.
+        device: device that it is planned for.
+        phases: phases in the order of an iteration.
+        host: bytes in host memory for each learner, by content.
+        trained: number of trainable parameters.
+        parameters: number of parameters of the transformers.
     """
 
-    settings: PlanSettings
+    planned: Planned
     device: Device
     phases: tuple[Phase, ...]
     host: Mapping[str, int]
@@ -77,34 +81,34 @@ class Plan:
 
     @property
     def peak(self) -> Phase:
-        """The phase that needs most memory."""
+        """The phase that needs the most memory."""
         return max(self.phases, key=lambda phase: phase.bytes)
 
     @property
     def fits(self) -> bool:
-        """Whether the device has room for every phase."""
+        """True where the device has room for every phase."""
         return self.peak.bytes <= self.device.usable
 
     @property
     def seconds(self) -> float:
-        """Of an iteration, without judging, verification, and whatever is no matrix operation."""
+        """Seconds of an iteration, without rewards, verification, and all that is not a matrix operation."""
         return sum(phase.seconds for phase in self.phases)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes of what stays.
+    """Bytes that stay the same throughout a phase, unsharded.
 
     Attributes:
-        weights: of what predicts the velocity, without an adapter.
-        buffers: those of the weights that are no parameters, and whole where these are cut.
-        adapter: of the adapter.
-        reference: weights from before full training.
-        gradients: of what trains.
-        gathered: weights that one learner holds whole at once where the transformer is cut, see `_gathered`.
-        gathered_gradients: the same of their gradients.
-        encoders: of what encodes prompts.
-        autoencoder: of the autoencoder.
+        weights: the transformers, without an adapter.
+        buffers: the buffers among them, which are never sharded.
+        adapter: the adapter.
+        reference: the copy of the weights before full training.
+        gradients: gradients of the trainable parameters; each weight copy takes as much.
+        gathered: weights that one learner holds unsharded at once where the transformer is sharded, see `_gathered`.
+        gathered_gradients: gradients that one learner holds unsharded at once.
+        encoders: the text encoders.
+        autoencoder: the autoencoder.
     """
 
     weights: int
@@ -118,13 +122,13 @@ class Sizes:
     autoencoder: int
 
     @property
-    def whole(self) -> int:
-        """What a learner loads before it keeps its part."""
+    def unsharded(self) -> int:
+        """Bytes that a learner loads before it keeps its shard."""
         return self.weights + self.adapter + self.reference
 
     @classmethod
     def of(cls, generator: FlowGenerator) -> Sizes:
-        """Of a generator after `train`."""
+        """Measure a generator after `train`."""
         modules = list(generator.denoisers.values())
         trained = list(generator.weights.trained().values())
         everything = bytes_of(tensor for module in modules for tensor in _tensors(module))
@@ -151,9 +155,10 @@ def _trained(module: nn.Module) -> list[Tensor]:
 
 
 def _gathered(module: nn.Module, tensors: Callable[[nn.Module], Iterable[Tensor]]) -> int:
-    """Bytes of a model that is cut by `flexgym.core.sharding.shard` that are whole at once.
+    """Return the bytes of a sharded model that are unsharded at once, see `flexgym.core.sharding.shard`.
 
-    They are those outside all blocks, and twice the largest block: FSDP2 sends a block through a buffer of its size.
+    They are the tensors outside all blocks, and twice the largest block: FSDP2 sends a block through a buffer of its
+    size.
     """
     from flexgym.core.sharding import blocks_of
 
@@ -168,143 +173,172 @@ def _numbers(parameters: Iterable[Tensor]) -> int:
 
 
 class Planner:
-    """Makes plans, and remembers the work that it did for one of them for those that differ in something else.
+    """Makes plans for one device; plans that differ in some settings share the traces that these do not change.
 
     Args:
-        device: to plan for.
+        device: device to plan for.
     """
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self._rehearsals: dict[str, Rehearsal] = {}
-        self._decoded: dict[str, dict[Any, Trace]] = {}
+        self._rehearsals: dict[Any, Rehearsal] = {}
+        self._decoded: dict[Any, dict[Any, Trace]] = {}
 
-    def plan(self, settings: PlanSettings) -> Plan:
-        """The plan of a training.
+    def plan(self, planned: Planned) -> Plan:
+        """Plan a training.
 
         Raises:
-            CheckpointError: when the generator's configs cannot be read.
-            GeneratorError: when its pipeline cannot serve.
-            ConfigError: for settings that cannot work.
-            UnknownNameError: for names that do not exist.
+            CheckpointError: the configs of the generator cannot be read.
+            GeneratorError: the pipeline cannot be trained or planned.
+            ConfigError: a setting is not valid for this generator.
         """
-        rehearsal = self._rehearse(settings)
-        sizes, work = Sizes.of(rehearsal.generator), rehearsal.work(settings)
-        return _Accounts(settings, self.device, sizes, work=work, generator=rehearsal.generator).plan()
+        rehearsal = self._rehearse(planned)
+        sizes, work = Sizes.of(rehearsal.generator), rehearsal.work(planned)
+        return _Accounts(planned, self.device, sizes, work=work, generator=rehearsal.generator).plan()
 
-    def _rehearse(self, settings: PlanSettings) -> Rehearsal:
-        model = repr((settings.source, settings.modality, settings.dtype, sorted(settings.sampling.items())))
-        lora = sorted(settings.lora.items()) if settings.mode == "lora" else []
-        trains = repr((model, settings.mode, lora, settings.keeps_reference))
+    def _rehearse(self, planned: Planned) -> Rehearsal:
+        settings = planned.settings.generator
+        model = (settings.source, planned.modality, settings.dtype, settings.sampling)
+        lora = settings.lora if settings.mode == "lora" else None
+        trains = (model, settings.mode, lora, planned.keeps_reference, planned.settings.algorithm.guidance)
         if trains not in self._rehearsals:
-            with config_folder(settings.source, settings.modality) as folder:
-                generator = build_skeleton(folder, settings.dtype, settings.sampling)
-            train(generator, settings)
+            with config_folder(settings.source, planned.modality) as folder:
+                generator = build_skeleton(folder, planned.dtype, planned.sampling)
+            train(generator, planned)
             decoded = self._decoded.setdefault(model, {})
-            # foreach is the optimiser's choice on a GPU
-            self._rehearsals[trains] = Rehearsal(generator, foreach=True, decoded=decoded)
+            # foreach is the optimizer's choice on a GPU
+            self._rehearsals[trains] = Rehearsal(generator, planned, foreach=True, decoded=decoded)
         return self._rehearsals[trains]
 
 
-def make_plan(settings: PlanSettings, device: Device) -> Plan:
-    """One plan, see `Planner.plan`."""
-    return Planner(device).plan(settings)
+def make_plan(planned: Planned, device: Device) -> Plan:
+    """Make a single plan, see `Planner.plan`."""
+    return Planner(device).plan(planned)
 
 
 def _share(size: int, shares: int) -> int:
-    """Bytes of the largest of equal parts."""
+    """Return the bytes of the largest of equal shards."""
     return -(-size // shares)
 
 
 @dataclass(frozen=True)
 class _Accounts:
-    """Adds up what `Sizes` and `Work` say."""
+    """Adds up `Sizes` and `Work` to a plan."""
 
-    settings: PlanSettings
+    planned: Planned
     device: Device
     sizes: Sizes
     work: Work
     generator: FlowGenerator
 
+    @property
+    def window(self) -> Window:
+        """The trained steps of an iteration; its windows all have the same size."""
+        return self.planned.algorithm.windows(self.generator.settings.num_steps).windows[0]
+
     def plan(self) -> Plan:
-        steps = self.generator.settings.num_steps
-        settings, work = self.settings, self.work
-        repeats = 1.0 + (1.0 / settings.reference_interval if settings.reference_interval else 0.0)
-        noised = settings.window if settings.noise.to_clean else 0
-        samples = settings.groups // settings.learners * settings.group_size
-        chunks = math.ceil(settings.group_size / work.decoded) * samples // settings.group_size
-        shared = settings.learners / settings.runners if settings.runners else 1.0
-        sampled = shared * (repeats * steps + noised) * settings.forwards * work.step.flops
+        planned, work, generator = self.planned, self.work, self.generator
+        rollout, steps, window = planned.settings.rollout, generator.settings.num_steps, self.window
+        repeats = 1.0 + (1.0 / rollout.reference_interval if rollout.reference_interval else 0.0)
+        further = len(window) * planned.algorithm.process.forwards_per_level
+        chunks = math.ceil(rollout.group_size / work.decoded) * planned.samples // rollout.group_size
+        shared = planned.learners / planned.runners if planned.runners else 1.0
+        sampled = shared * (repeats * steps + further) * planned.forwards * work.step.flops
         decoded = shared * repeats * chunks * work.decoding.flops
         phases = (
             *self._encoding(),
-            self._phase("sampling", work.step.peak, sampled, trains=not settings.runners),
-            self._phase("decoding", work.decoding.peak, decoded, trains=not settings.runners),
-            self._update(settings.window * settings.forwards * work.replay.flops),
+            self._phase("sampling", work.step.peak, sampled, trains=not planned.runners),
+            self._phase("decoding", work.decoding.peak, decoded, trains=not planned.runners),
+            self._update(len(window) * planned.forwards * work.replay.flops),
         )
-        trained = _numbers(list(self.generator.weights.trained().values()))
-        everything = sum(_numbers(module.parameters()) for module in self.generator.denoisers.values())
-        parameters = everything - (trained if self.generator.weights.mode == "lora" else 0)
-        return Plan(settings, self.device, phases, self._host(), trained, parameters)
+        trained = _numbers(generator.weights.trained().values())
+        everything = sum(_numbers(module.parameters()) for module in generator.denoisers.values())
+        parameters = everything - (trained if generator.weights.mode == "lora" else 0)
+        return Plan(planned, self.device, phases, self._host(), trained, parameters)
 
     def _phase(self, name: str, activations: int, flops: float, *, trains: bool = True) -> Phase:
-        sizes, settings = self.sizes, self.settings
-        sharded = settings.shards and (trains or not settings.runners)  # runners hold all of it
-        shares = settings.learners if sharded else 1
-        cut = settings.learners if trains else settings.runners  # each sees its own part of the prompts
+        sizes, planned, generator = self.sizes, self.planned, self.planned.settings.generator
+        sharded = generator.shards and (trains or not planned.runners)  # env runners hold all of it
+        shares = planned.learners if sharded else 1
+        prompts_over = planned.learners if trains else planned.runners  # each sees its own share of the prompts
         # learners that hold all gradients exchange them through buckets, which hold them once more
-        exchanged = 2 if settings.learners > 1 and not sharded else 1
-        # all prompts of a run where they are encoded at its start, else those that a device has met
-        prompts = settings.iterations * settings.groups // (1 if settings.release_text_encoders else cut)
+        exchanged = 2 if planned.learners > 1 and not sharded else 1
+        # all prompts of a run where they are encoded at its start, else those that a device has seen
+        prompts = planned.settings.run.iterations * planned.settings.rollout.prompts_per_iteration
+        prompts //= 1 if generator.release_text_encoders else prompts_over
+        copies = self._copies(host=False) if trains else {}
         parts = {
             "weights": sizes.buffers + _share(sizes.weights - sizes.buffers, shares),
             "adapter": _share(sizes.adapter, shares),
-            "reference": _share(sizes.reference, shares) if trains else 0,
+            "reference": _share(sizes.reference, shares),
             "gradients": _share(exchanged * sizes.gradients, shares) if trains else 0,
-            "optimiser": _share(self.work.optimiser_state, shares) if trains else 0,
-            "moving average": _share(sizes.gradients, shares) if trains and sharded and settings.ema else 0,
+            "optimizer": _share(self.work.optimizer_state, shares) if trains else 0,
+            "EMA": _share(copies.get("EMA", 0), shares),
+            "weight copies": _share(copies.get("weight copies", 0), shares),
             "gathered blocks": sizes.gathered if sharded and name == "sampling" else 0,
             "activations": activations,
             "encoded prompts": min(CACHE_BYTES, self.work.text * prompts),
-            "text encoders": 0 if settings.release_text_encoders or settings.offload else sizes.encoders,
-            "VAE": 0 if settings.offload and name != "decoding" else sizes.autoencoder,
+            "text encoders": 0 if generator.release_text_encoders or generator.offload else sizes.encoders,
+            "VAE": 0 if generator.offload and name != "decoding" else sizes.autoencoder,
         }
-        return Phase(name, parts, flops=int(flops), seconds=self.device.seconds(flops, settings.dtype))
+        return Phase(name, parts, flops=int(flops), seconds=self.device.seconds(flops, planned.dtype))
+
+    def _copies(self, *, host: bool) -> dict[str, int]:
+        """Return the bytes of the EMA and of all other weight copies, unsharded, on the host or on the device.
+
+        A sharded copy is on the device beside the weights, whatever its schedule says.
+        """
+        found: dict[str, int] = {}
+        for name, schedule in self.planned.copies.items():
+            if (schedule.on_host and not self.planned.settings.shards) == host:
+                part = "EMA" if name == EMA else "weight copies"
+                found[part] = found.get(part, 0) + self.sizes.gradients
+        return found
 
     def _update(self, flops: float) -> Phase:
-        """The larger of replay and optimiser, of which only the first puts blocks together."""
-        settings, work = self.settings, self.work
-        if not settings.shards:
-            return self._phase("update", max(work.replay.peak, work.optimiser.peak), flops)
+        """Return the larger of replay and optimizer step, of which only the replay gathers blocks."""
+        work = self.work
+        if not self.planned.settings.shards:
+            return self._phase("update", max(work.replay.peak, work.optimizer.peak), flops)
         gathered = self.sizes.gathered + self.sizes.gathered_gradients
-        stepped = _share(work.optimiser.peak, settings.learners)
+        stepped = _share(work.optimizer.peak, self.planned.learners)
         if stepped > work.replay.peak + gathered:
             return self._phase("update", stepped, flops)
         phase = self._phase("update", work.replay.peak, flops)
         return replace(phase, parts={**phase.parts, "gathered blocks": gathered})
 
     def _encoding(self) -> list[Phase]:
-        """When text encoders are there that are away later: before anything trains, or whenever a new prompt comes."""
-        settings = self.settings
+        """Return the phase in which text encoders are on the device that are not there later.
+
+        Released ones are there before training begins, offloaded ones whenever a new prompt comes.
+        """
+        settings = self.planned.settings.generator
         if not (settings.release_text_encoders or settings.offload):
             return []
-        phase = self._phase("encoding", 0, 0.0, trains=not settings.release_text_encoders and not settings.runners)
-        shares = settings.learners if settings.shards and not settings.runners else 1
-        kept = {"reference": _share(self.sizes.reference, shares)} if settings.release_text_encoders else {}
-        return [replace(phase, parts={**phase.parts, **kept, "text encoders": self.sizes.encoders})]
+        trains = not settings.release_text_encoders and not self.planned.runners
+        phase = self._phase("encoding", 0, 0.0, trains=trains)
+        return [replace(phase, parts={**phase.parts, "text encoders": self.sizes.encoders})]
 
     def _host(self) -> dict[str, int]:
-        """Trajectories, samples and the moving average stay in the memory of the host, and so do parts that rest."""
-        settings, generator = self.settings, self.generator
-        samples = settings.groups // settings.learners * settings.group_size
-        latents = settings.latents_dtype.itemsize * math.prod(generator.latent_shape)
-        rests = settings.offload and not settings.release_text_encoders
+        """Return the bytes in host memory: the rollout, weight copies and offloaded modules."""
+        planned, settings = self.planned, self.planned.settings.generator
+        offloaded = settings.offload and not settings.release_text_encoders
         host = {
-            "stored latents": 2 * settings.window * latents * samples,
-            "samples": samples * math.prod(generator.sample_shape),
-            "moving average": self.sizes.gradients if settings.ema and not settings.shards else 0,
-            "whole transformer, at the start": self.sizes.whole if settings.shards else 0,
-            "text encoders": self.sizes.encoders if rests else 0,
+            **self._stored(),
+            "samples": planned.samples * math.prod(self.generator.sample_shape),
+            **self._copies(host=True),
+            "unsharded transformer, at the start": self.sizes.unsharded if settings.shards else 0,
+            "text encoders": self.sizes.encoders if offloaded else 0,
             "VAE": self.sizes.autoencoder if settings.offload else 0,
         }
         return {name: size for name, size in host.items() if size}
+
+    def _stored(self) -> dict[str, int]:
+        """Return the bytes that the rollouts of an iteration keep for replay, see `flexgym.rollout.Rollout`."""
+        planned, window, steps = self.planned, self.window, self.generator.settings.num_steps
+        numbers, needs = math.prod(self.generator.latent_shape), planned.algorithm.needs
+        # each trained step has latents of its own, and there are as many targets as recorded steps
+        targets = sum(planned.algorithm.process.records(step, window, steps) for step in range(steps))
+        latents = (len(window) + targets) * numbers * planned.latents_dtype.itemsize
+        old = len(window) * 4 * (numbers * ("old_mean" in needs) + ("old_log_prob" in needs))  # float32
+        return {"stored latents": latents * planned.samples, "stored means and densities": old * planned.samples}

@@ -1,4 +1,4 @@
-"""A plan at the terminal."""
+"""Show a plan at the terminal."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def show(plan: Plan, *, title: str) -> None:
     """Print the table of a plan: GiB by part and phase, and time.
 
     Args:
-        plan: to print.
-        title: what is planned.
+        plan: plan to print.
+        title: name of the training.
     """
     device = plan.device
     table = Table("GiB", title=f"{title} on {device.name}: each learner")
@@ -25,7 +25,7 @@ def show(plan: Plan, *, title: str) -> None:
         if any(phase.parts[part] for phase in plan.phases):
             table.add_row(part, *(f"{phase.parts[part] / GIB:.2f}" for phase in plan.phases))
     table.add_section()
-    table.add_row(f"all, of {device.usable / GIB:.1f}", *(f"{phase.bytes / GIB:.2f}" for phase in plan.phases))
+    table.add_row(f"sum, of {device.usable / GIB:.1f}", *(f"{phase.bytes / GIB:.2f}" for phase in plan.phases))
     table.add_row("10^12 operations", *(f"{phase.flops / 1e12:,.3g}" for phase in plan.phases))
     table.add_row("seconds", *(f"{phase.seconds:,.3g}" for phase in plan.phases))
     console = Console(soft_wrap=True)
@@ -35,19 +35,20 @@ def show(plan: Plan, *, title: str) -> None:
 
 
 def _lines(plan: Plan) -> list[str]:
-    """What stands below the table."""
-    settings, device = plan.settings, plan.device
-    rate = device.tflops[settings.dtype] * device.efficiency
-    dtype = str(settings.dtype).removeprefix("torch.")
-    trained = f"{plan.trained:,} parameters of an adapter to {plan.parameters:,} train"
-    if settings.mode == "full":
-        trained = f"all {plan.trained:,} parameters train"
-    host = ", ".join(f"{name} {size / GIB:.2f} GiB" for name, size in plan.host.items())
-    if settings.latents_dtype == torch.float32:
+    """Return the lines below the table."""
+    planned, device = plan.planned, plan.device
+    rate = device.tflops[planned.dtype] * device.efficiency
+    dtype = planned.settings.generator.dtype
+    trained = f"trainable: an adapter of {plan.trained:,} parameters on {plan.parameters:,} frozen ones, in {dtype}"
+    if planned.settings.generator.mode == "full":
+        trained = f"trainable: all {plan.trained:,} parameters, in {dtype}"
+    host = ", ".join(f"{name} {size / GIB:.2f} GiB" for name, size in plan.host.items() if size >= GIB / 200)
+    host = host or "less than 0.01 GiB"
+    if planned.latents_dtype == torch.float32:
         host += " (rollout.latents_dtype=bfloat16 halves the stored latents)"
     return [
-        f"{trained}, in {dtype}",
-        f"an iteration takes {plan.seconds:,.3g} s at {rate:,.3g} x 10^12 operations a second; judging and verification"
-        " come on top",
-        f"in the memory of the host: {host}",
+        trained,
+        f"an iteration takes {plan.seconds:,.3g} s at {rate:,.3g} x 10^12 operations per second, without rewards and"
+        " verification",
+        f"in host memory: {host}",
     ]

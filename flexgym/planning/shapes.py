@@ -1,6 +1,6 @@
-"""Operations on tensors without data that are not computed again: alike inputs have outputs of the same shape.
+"""Cache the output shapes of operations on tensors without data, because equal inputs give outputs of equal shape.
 
-A transformer does in each block what it did in the one before, and PyTorch works out many shapes in Python.
+Each block of a transformer repeats the operations of the one before, and PyTorch computes many shapes in Python.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from torch import Tensor
 
 
 class ShapeMemory:
-    """Runs operations, and makes the outputs of those it has seen with alike inputs from what came out then."""
+    """Runs operations, and makes the outputs of those that it has seen with like inputs from the earlier outputs."""
 
     def __init__(self) -> None:
         self._forms: dict[Any, Any] = {}
 
     def run(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """What an operation returns.
+        """Return the output of an operation.
 
         Args:
             func: an overload of an operator.
-            args: its inputs.
-            kwargs: the same.
+            args: its positional inputs.
+            kwargs: its inputs by name.
         """
         if not _makes_new(func):
             return func(*args, **kwargs)
         try:
             key = (func, _described(args), _described(tuple(kwargs.items())))
             known = self._forms.get(key)
-        except TypeError:  # an input that cannot be compared, or has data
+        except TypeError:  # an input is not comparable, or has data
             return func(*args, **kwargs)
         if known is not None:
             return _made(known)
@@ -45,16 +45,16 @@ class ShapeMemory:
 
 @cache
 def _makes_new(func: Any) -> bool:
-    """Whether an operator neither changes its inputs nor returns views of them, by its schema."""
+    """Return whether an operator, by its schema, neither changes its inputs nor returns views of them."""
     schema = func._schema
     return not any(value.alias_info for value in (*schema.arguments, *schema.returns))
 
 
 def _described(value: Any) -> Any:
-    """All of an input that a shape can depend on.
+    """Return everything about an input that a shape can depend on.
 
     Raises:
-        TypeError: it has data, or is of a kind that cannot be compared.
+        TypeError: the input has data, or is not comparable.
     """
     if isinstance(value, Tensor):
         if not value.is_meta or value.layout != torch.strided or value.is_conj() or value.is_neg():
@@ -72,7 +72,7 @@ def _tensors(values: Any) -> list[Tensor]:
 
 
 def _form(out: Any, inputs: set[int]) -> Any:
-    """What `_made` needs for outputs like these; None where they are not plain tensors with storages of their own."""
+    """Describe outputs for `_made`; None where they are not plain tensors with storages of their own."""
     if isinstance(out, tuple):
         forms = [_form(each, inputs) for each in out]
         storages = {tensor.untyped_storage()._cdata for tensor in _tensors(out)}

@@ -1,4 +1,4 @@
-"""A generator without weights: the real pipeline and the real modules, on the meta device, from config files alone."""
+"""Build a generator without weights from config files alone: the real pipeline and modules, on the meta device."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from flexgym.planning.architectures import PUBLISHED, write_configs
 _CHECKPOINTS = Path(__file__).parents[1] / "shapes" / "checkpoints"
 _LIBRARIES = ("diffusers", "transformers")
 _WIDTHS = ("joint_attention_dim", "text_dim", "text_embed_dim", "caption_channels", "cap_feat_dim")
-"""What transformers call the width of encoded text in their configs."""
+"""Names of the width of encoded text in the configs of transformers."""
 _OWN_NAMES = {"ZImagePipeline": ("texts", "mask")}
-"""What families call encoded text that is no argument of the transformer."""
+"""Names of encoded text in families that do not pass it to the transformer as it is."""
 _READ = ("encoder_hidden_states_mask", "mask")
 """Masks whose values a family reads, so that they need data."""
 _READ_INSIDE = {"Lumina2Pipeline": ("encoder_attention_mask",)}
-"""Those that the transformer of a pipeline reads."""
+"""Masks that the transformer of a pipeline reads."""
 _TOKENS = 512
 _SEEN_TOKENS, _CUT_TOKENS = 576, 4
-"""Of a picture that Llava reads, and of its template, which HunyuanVideo's pipeline leaves out after a text."""
+"""Tokens of an image that Llava reads, and of its template, which HunyuanVideo's pipeline drops after a text."""
 
 
 class _Textless(Family):
-    """Encodes text without an encoder: to the right width, and as long as a prompt may be."""
+    """Encodes text without an encoder, to the right width and the largest length of a prompt."""
 
     def encode_text(self, text: str, **options: Any) -> Embedding:
-        """Return embeddings without values, except for masks that are read; arguments as `Family.encode_text`."""
+        """Return embeddings without values, except for masks that are read; arguments as for `Family.encode_text`."""
         config = self.transformer.config
         width = next((config[name] for name in _WIDTHS if config.get(name)), None)
         if width is None:
             raise GeneratorError(
-                f"expected a {type(self.transformer).__name__} whose config says how wide its text is"
+                f"expected a {type(self.transformer).__name__} whose config has the width of its text"
                 f" ({', '.join(_WIDTHS)}), got none of them: this pipeline cannot be planned"
             )
         names = [name for name in _OWN_NAMES.get(self.name, self.encoded) if name is not None]
@@ -58,7 +58,7 @@ class _Textless(Family):
         return {name: self._row(name, width, further=seen) for name in names}
 
     def _two_texts(self, names: Iterable[str]) -> Embedding:
-        """Of HunyuanVideo 1.5, with lengths that its pipeline holds and widths that its transformer tells."""
+        """Return the texts of HunyuanVideo 1.5, with lengths from its pipeline and widths from its transformer."""
         pipe, config = self.pipe, self.transformer.config
         made = {}
         for name in names:
@@ -70,11 +70,11 @@ class _Textless(Family):
         return made
 
     def encode_images(self, images: Mapping[str, Image.Image]) -> Embedding:
-        """Encode images as the family does, with tokens of the right number where CLIP or SigLIP makes some."""
+        """Encode images as the family does, with the number of tokens that CLIP or SigLIP makes, if there is one."""
         encoder = self.pipe.components.get("image_encoder")
-        if encoder is not None:  # what prepares pictures for it is not there
+        if encoder is not None:  # its image processor is not there
             config = encoder.config
-            of_all = "CLIP" in type(encoder).__name__  # it has one token for all of the picture
+            of_all = "CLIP" in type(encoder).__name__  # one token stands for the complete image
             tokens = (config.image_size // config.patch_size) ** 2 + of_all
             made = torch.empty(1, tokens, config.hidden_size, dtype=self.dtype, device="meta")
             self.pipe.encode_image = lambda *_: made
@@ -83,7 +83,7 @@ class _Textless(Family):
     def _row(self, name: str, width: int, *, further: int) -> Tensor:
         tokens = (self.settings.max_sequence_length or _TOKENS) + further
         if self.name == "StableDiffusion3Pipeline":
-            tokens += self.pipe.tokenizer_max_length  # the states of CLIP stand before those of T5
+            tokens += self.pipe.tokenizer_max_length  # the states of CLIP come before those of T5
         if name == "pooled_projections":
             return torch.empty(1, self.transformer.config.pooled_projection_dim, dtype=self.dtype, device="meta")
         if name in (*_READ, *_READ_INSIDE.get(self.name, ())):
@@ -94,15 +94,18 @@ class _Textless(Family):
 
 @contextmanager
 def config_folder(source: str | Path | None, modality: str = "image") -> Iterator[Path]:
-    """The folder with the config files of a generator; nothing but such files is read or fetched.
+    """Open the folder with the config files of a generator; only such files are read or fetched.
 
     Args:
-        source: as `load_generator` takes it; of a folder, weights may be missing. The hub is asked only for what is
+        source: source as for `load_generator`. A folder needs no weights. The hub is asked only for a source that is
             neither a folder nor among `PUBLISHED`.
-        modality: of the embedded generator that None stands for.
+        modality: modality of the embedded generator, where ``source`` is None.
+
+    Yields:
+        The folder.
 
     Raises:
-        CheckpointError: nothing there.
+        CheckpointError: there are no such configs.
     """
     text = str(source or DEFAULTS[modality])
     if text in EMBEDDED:
@@ -123,26 +126,27 @@ def _fetch(source: str) -> Path:
         return Path(snapshot_download(source, allow_patterns=["*.json"]))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{source!r} is no folder here, and as a hub id its configs could not be fetched ({type(error).__name__}:"
-            f" {error}). Known without the hub: {nearest_name(source, [*EMBEDDED, *PUBLISHED])}"
+            f"{source!r} is not a local folder, and its configs could not be fetched from the hub"
+            f" ({type(error).__name__}: {error}). Known without the hub:"
+            f" {nearest_name(source, [*EMBEDDED, *PUBLISHED])}"
         ) from error
 
 
 def build_skeleton(folder: Path, dtype: torch.dtype, settings: Mapping[str, Any]) -> FlowGenerator:
-    """The generator that `load_generator` would make from a folder, on the meta device.
+    """Build the generator that `load_generator` would load from a folder, on the meta device.
 
     Args:
-        folder: of a pipeline; only JSON files are read.
-        dtype: of the weights.
-        settings: of sampling.
+        folder: folder of a pipeline, of which only JSON files are read.
+        dtype: precision of the weights.
+        settings: sampling settings by name.
 
     Returns:
-        The generator, frozen, with modules of full size that hold no data. Texts are those of the longest prompt.
+        The frozen generator, with modules of full size that hold no data. All texts have the largest length.
 
     Raises:
-        CheckpointError: a file that is missing or no JSON, or a component of another library.
-        GeneratorError: a pipeline that cannot serve.
-        ConfigError: a setting that cannot work.
+        CheckpointError: a file is missing or not JSON, or a component comes from another library.
+        GeneratorError: the pipeline cannot be used as a policy.
+        ConfigError: a setting is not valid.
     """
     import diffusers
 
@@ -161,7 +165,7 @@ def build_skeleton(folder: Path, dtype: torch.dtype, settings: Mapping[str, Any]
 
 
 def _has_two_lengths(pipe: Any) -> bool:
-    """Whether a pipeline sets the lengths of its texts itself, as that of HunyuanVideo 1.5 does."""
+    """Return whether a pipeline sets the lengths of its texts itself, like that of HunyuanVideo 1.5."""
     return hasattr(pipe, "tokenizer_2_max_length")
 
 
@@ -175,7 +179,7 @@ def _parameters(kind: type) -> list[tuple[str, Any]]:
 
 
 def _component(folder: Path, library: str, name: str, *, dtype: torch.dtype) -> Any:
-    """A module without data, a scheduler or a guider; None for what prepares text, which a plan does without."""
+    """Make a module without data, a scheduler or a guider; None for tokenizers and processors."""
     if library not in _LIBRARIES:
         raise CheckpointError(
             f"{folder}: expected a component of {' or '.join(_LIBRARIES)}, got {library}.{name}: code that comes with a"
@@ -195,13 +199,13 @@ def _component(folder: Path, library: str, name: str, *, dtype: torch.dtype) -> 
 
 
 def _build(kind: Any, library: str, config: Mapping[str, Any]) -> nn.Module:
-    """A module without data from its config."""
+    """Make a module without data from its config."""
     with torch.device("meta"):
         return kind.from_config(config) if library == "diffusers" else kind(kind.config_class.from_dict(config))
 
 
 def _kept_single(kind: Any, library: str, dtype: torch.dtype) -> tuple[str, ...]:
-    """Parts that stay in float32 when weights are read in half precision, by the rules of either library."""
+    """Return the parts that stay in float32 when weights are read in half precision, by the rules of either library."""
     always = "_keep_in_fp32_modules" if library == "diffusers" else "_keep_in_fp32_modules_strict"
     names = {*(getattr(kind, always, None) or ())}
     if dtype == torch.float16:
@@ -210,7 +214,7 @@ def _kept_single(kind: Any, library: str, dtype: torch.dtype) -> tuple[str, ...]
 
 
 def _cast(model: nn.Module, dtype: torch.dtype, *, single: tuple[str, ...]) -> nn.Module:
-    """As weights are read: parameters and what is saved with them; other buffers stay as they were made."""
+    """Cast parameters and saved buffers to the precision in which weights are read; other buffers keep theirs."""
     for name, tensor in model.state_dict(keep_vars=True).items():
         if tensor.is_floating_point():
             kept = any(part in name.split(".") for part in single)

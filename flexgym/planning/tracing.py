@@ -1,9 +1,9 @@
-"""Memory and arithmetic of real code on tensors without data.
+"""Measure memory and arithmetic of real code on tensors without data.
 
-A module on the meta device computes shapes and nothing else, so a transformer of any size runs forward and backward
-within seconds. `trace` lets it, and counts which storages are alive at the same time and which matrix operations were
-called: what autograd saves, what checkpointing drops and what a kernel's output needs are then facts of the code that
-runs, not of a formula.
+A module on the meta device computes nothing but shapes, so a transformer of any size runs forward and backward within
+seconds. `trace` runs it and counts the storages that are alive at the same time and the matrix operations. The tensors
+that autograd saves, that checkpointing drops and that kernels return then follow from the code itself, not from a
+formula.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _FLOPS = {
 
 @dataclass(frozen=True)
 class Trace:
-    """What a piece of work needs.
+    """Memory and arithmetic of a piece of work.
 
     Attributes:
-        peak: most bytes alive at once, beyond those that were there before.
-        kept: bytes still alive at its end.
+        peak: largest number of bytes alive at once, beyond those that were there before.
+        kept: bytes still alive at the end.
         flops: floating-point operations of matrix products, convolutions and attention; two for a multiply-add.
     """
 
@@ -51,18 +51,18 @@ class Trace:
 
 
 class Meter(TorchDispatchMode):
-    """Counts the bytes of storages that operations make, until the last tensor on them goes, and their arithmetic.
+    """Counts the bytes of the storages that operations make, while they are alive, and the arithmetic.
 
-    The formulas are those of `torch.utils.flop_counter`; its own mode follows modules by hooks, which keep alive
-    what checkpointing lets go.
+    The formulas come from `torch.utils.flop_counter`; its own mode follows modules by hooks, which keep tensors alive
+    that checkpointing frees.
 
     Args:
-        before: tensors that are there already and do not count.
+        before: tensors that exist already and do not count.
 
     Attributes:
-        live: bytes at this moment.
-        peak: most bytes at any moment.
-        flops: so far.
+        live: bytes alive now.
+        peak: largest number of bytes alive at once.
+        flops: floating-point operations so far.
     """
 
     def __init__(self, before: Iterable[Tensor] = ()) -> None:
@@ -72,7 +72,7 @@ class Meter(TorchDispatchMode):
         self._sizes: dict[int, int] = {tensor.untyped_storage()._cdata: 0 for tensor in before}
 
     def __torch_dispatch__(self, func: Any, types: Any, *inputs: Any) -> Any:
-        """Run an operation and count the storages that are new in what it returns."""
+        """Run an operation and count the new storages among its outputs."""
         args, kwargs = _arguments(*inputs)
         out = self._shapes.run(func, args, kwargs)
         formula = _FLOPS.get(func._overloadpacket)
@@ -97,19 +97,19 @@ class Meter(TorchDispatchMode):
 
 
 def _arguments(args: Any = (), kwargs: Any = None) -> tuple[Any, dict[str, Any]]:
-    """What PyTorch hands to a mode, which may leave out both."""
+    """Return the inputs that PyTorch passes to a mode, which may leave out both kinds."""
     return args, kwargs or {}
 
 
 class _NoData(TorchFunctionMode):
-    """A condition on data of the meta device is false, since there is no data, and a mask takes everything.
+    """Makes conditions on data of the meta device false, since there is no data, and lets masks select everything.
 
-    In Wan 2.2, whose two transformers are alike, the second then acts. Texts are as long as they may be, so that what a
-    mask selects is all there is, and its inverse selects nothing.
+    In Wan 2.2, whose two transformers have the same shape, the second one then acts. Texts have the largest length, so
+    a mask selects all tokens and its inverse none.
     """
 
     def __torch_function__(self, func: Any, types: Any, *inputs: Any) -> Any:
-        """Run a function, unless it asks for data that do not exist."""
+        """Run a function, unless it reads data that do not exist."""
         args, kwargs = _arguments(*inputs)
         if func is Tensor.__bool__ and args[0].is_meta:
             return False
@@ -126,31 +126,31 @@ def _is_mask(value: Any) -> bool:
 
 
 def _fused_attention(query: Tensor, key: Tensor, value: Tensor, *further: Any, **options: Any) -> Tensor:
-    """Attention by one kernel that keeps no scores, as devices have it.
+    """Compute attention by one kernel that keeps no scores, as GPUs do.
 
-    On the meta device PyTorch takes products that keep all of them; of its kernels, that for the CPU has shapes there.
+    On the meta device, PyTorch uses matrix products that keep all scores; the fused kernel for the CPU works there too.
     """
     if not query.is_meta or further or options.get("enable_gqa"):
         return scaled_dot_product_attention(query, key, value, *further, **options)
     options.pop("enable_gqa", None)
     mask = options.pop("attn_mask", None)
     if mask is not None and (mask.dtype == torch.bool or not mask.is_meta):
-        mask = mask.to(query)  # as scores, which is what the kernel takes
+        mask = mask.to(query)  # the kernel takes masks as scores
     return _aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, attn_mask=mask, **options)[0]
 
 
 def trace(work: Callable[[], Any], before: Iterable[Tensor] = ()) -> Trace:
-    """Do some work and say what it needed.
+    """Run some work and measure it.
 
     Args:
-        work: on tensors of the meta device, or of a real one.
-        before: tensors that are there already, such as weights.
+        work: function that computes on tensors of the meta device, or of a real one.
+        before: tensors that exist already, such as weights.
 
     Returns:
-        Its memory and arithmetic.
+        Memory and arithmetic of the work.
     """
     meter = Meter(before)
-    # not a mode, which PyTorch leaves while the backward pass computes blocks again
+    # not a mode, which PyTorch leaves while the backward pass recomputes blocks
     with patch.object(functional, "scaled_dot_product_attention", _fused_attention), _NoData(), meter:
         kept = work()
     still = meter.live

@@ -20,6 +20,7 @@ from flexgym.core.errors import ConfigError, RewardError
 from flexgym.core.metrics import Metric, reduce_rows
 from flexgym.flow import WindowSchedule
 from flexgym.judge.agreement import agreement_summary
+from flexgym.reward import Reward
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.runner import Scored, mean_score
 from flexgym.rllib.sharded import ShardedAlgorithm
@@ -28,7 +29,6 @@ from flexgym.runs.diversity import mean_diversity
 from flexgym.runs.known_metrics import REWARD, iteration_seconds, phase_seconds
 from flexgym.runs.verification import Verification
 from flexgym.types import GroupScores, Prompt, SampleGroup, stacked_term
-from rewards.base import Reward
 
 EXTRA_SAMPLES = 3
 """Additional samples per held-out prompt, for measuring diversity."""

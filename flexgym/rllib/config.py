@@ -9,16 +9,13 @@ import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from flexgym.algorithm import Algorithm, CopySchedule
+from flexgym.algorithm import Algorithm, CopySchedule, weight_copies
 from flexgym.config import AgentSettings
 from flexgym.flow.window import WindowSchedule
+from flexgym.reward import Reward
 from flexgym.rllib.module import FlowModule
 from flexgym.shapes.sampling import sample_prompts
 from flexgym.types import Prompt
-from rewards.base import Reward
-
-EMA = "ema"
-"""Name of the weight copy that is verified and saved."""
 
 
 class Components(Protocol):
@@ -81,9 +78,7 @@ class FlowConfig(AlgorithmConfig):
     @property
     def weight_copies(self) -> dict[str, CopySchedule]:
         """Schedules of the named weight copies that training updates: those of the algorithm, and the EMA."""
-        decay = self.settings.training.ema_decay
-        ema = {EMA: CopySchedule(start=decay, every="update", on_host=True)} if decay else {}
-        return {**self.algorithm.copies, **ema}
+        return weight_copies(self.algorithm, self.settings.training.ema_decay)
 
     @property
     def keeps_reference(self) -> bool:

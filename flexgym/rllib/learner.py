@@ -19,13 +19,13 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from flexgym.advantages import advantages_of
-from flexgym.algorithm import CURRENT, Loss
+from flexgym.algorithm import CURRENT, EMA, Loss
 from flexgym.core.metrics import Max, Mean, Metric, Sum, reduce_rows, settled
 from flexgym.core.sharding import assembled, over_learners, whole
 from flexgym.flow import Window
 from flexgym.generators import FlowGenerator
 from flexgym.replay import assemble
-from flexgym.rllib.config import EMA, FlowConfig
+from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.module import FlowModule
 from flexgym.rllib.runner import GroupEnvRunner, Part, Scored
 from flexgym.rllib.sharded import ShardedLearner

@@ -24,11 +24,11 @@ from flexgym.algorithm import CURRENT, REFERENCE
 from flexgym.core.precision import dtype_named
 from flexgym.flow import Window
 from flexgym.policy import FlowPolicy
+from flexgym.reward import Reward
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.module import FlowModule
 from flexgym.rollout import Rollout, collect, concatenate
 from flexgym.types import GroupScores
-from rewards.base import Reward
 
 Scoring = Future[tuple[list[GroupScores], float]]
 """Future of the group scores, with the time at which they became available (`time.perf_counter`)."""

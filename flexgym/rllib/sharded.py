@@ -117,8 +117,8 @@ class ShardedAlgorithm(Algorithm):
 
     def report(self, row: Mapping[str, Metric | float]) -> None:
         """Report the metrics of an iteration: as `row`, and as numbers in RLlib's result under `METRICS`."""
-        self.row = dict(row)
-        for name, value in row.items():
+        self.row = {name: value if isinstance(value, Metric) else float(value) for name, value in row.items()}
+        for name, value in self.row.items():
             self.metrics.log_value((METRICS, name), plain(value), window=1)
 
     def on_learners(self, call: Callable[[Any], Any]) -> list[Any]:

@@ -26,7 +26,7 @@ class RLlibTrainable:
     """Base of what trains as an algorithm of RLlib, see `flexgym.runs.loop.Trainable`.
 
     Args:
-        config: of the algorithm.
+        config: config of the algorithm, which holds the ``settings`` of the run.
         title: name of what trains, for the display.
     """
 
@@ -47,6 +47,10 @@ class RLlibTrainable:
     def iteration(self) -> int:
         """Number of finished iterations."""
         return self.algorithm.iteration
+
+    def describe(self) -> dict[str, Any]:
+        """Return the effective settings by section, without those of the run."""
+        return {name: values for name, values in describe(self.config.settings).items() if name != "run"}
 
     def build(self, folder: RunFolder) -> None:
         """Start Ray, unless it runs already, and build the algorithm."""
@@ -77,10 +81,6 @@ class AgentTrainable(RLlibTrainable):
         super().__init__(config, title=type(config.algorithm).__name__)
         verified = config.settings.verification.reward is not None
         self.known = {"reward/mean": REWARD, **({VERIFIER_ACCURACY: ACCURACY} if verified else {})}
-
-    def describe(self) -> dict[str, Any]:
-        """Return the effective settings by section, without those of the run."""
-        return {name: values for name, values in describe(self.config.settings).items() if name != "run"}
 
     def build(self, folder: RunFolder) -> None:
         """Build the algorithm, with half of torch's threads until it is closed."""

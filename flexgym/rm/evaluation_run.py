@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from flexgym.judge.command_options import JudgeOptions
+from flexgym.commands.judge_options import JudgeOptions
 from flexgym.judge.protocol import Judge
 from flexgym.rm.benchmarks import BenchmarkRows, find_benchmark
 from flexgym.rm.data.reading import ReadOptions

@@ -33,7 +33,7 @@ RULES = "rules"
 
 @dataclass(frozen=True)
 class AskOptions:
-    """How a model is queried.
+    """Command-line options for querying a model.
 
     Attributes:
         backend: name of the backend; None chooses one that fits the model.
@@ -181,7 +181,7 @@ class RefereeOptions:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which pairs are read, and where the rows are written.
+    """Command-line options for reading pairs and writing rows.
 
     Attributes:
         out: file to write.

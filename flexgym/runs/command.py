@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,10 @@ def add_command(app: typer.Typer, program: Program[Any], *, name: str | None = N
         train(overrides, config, resume, print_config=print_config, dry_run=only_check)
 
     chosen = command if program.dry_run is None else command_with_dry_run
-    app.command(name, help=summary, cls=help_command(program.kind, usage=USAGE))(chosen)
+    about = f"A new run takes the recipe {program.default_recipe} unless --config names another one."
+    app.command(
+        name, help=f"{inspect.cleandoc(summary or '')}\n\n{about}", cls=help_command(program.kind, usage=USAGE)
+    )(chosen)
 
 
 def chosen_recipe(overrides: Sequence[str], *, config: str | None, resume: Path | None, default: str) -> Recipe:

@@ -160,7 +160,9 @@ class TrainingDisplay:
         if iteration >= self._total:
             remaining = "done"
         bar = ProgressBar(total=max(1, self._total), completed=iteration, complete_style="blue", finished_style="green")
-        grid.add_row(f"iteration [bold]{iteration}[/]/{self._total}", bar, f"{share}  [bold]{remaining}[/]")
+        # No markup here: while a note is printed, the panel is drawn without it.
+        done = Text.assemble("iteration ", (str(iteration), "bold"), f"/{self._total}")
+        grid.add_row(done, bar, Text.assemble(f"{share}  ", (remaining, "bold")))
         return grid
 
     def _values(self, width: int) -> Table:
@@ -209,7 +211,8 @@ class TrainingDisplay:
         grid.add_column()
         grid.add_column(justify="right", style="bright_black")
         running = self._live is not None and self._phase not in ("finished", "stopped")
-        grid.add_row(f"[bright_black]now[/] {escape(self._phase)}", "Ctrl-C saves and stops" if running else "")
+        phase = Text.assemble(("now ", "bright_black"), self._phase)
+        grid.add_row(phase, "Ctrl-C saves and stops" if running else "")
         return grid
 
     def _line(self) -> str:

@@ -113,7 +113,7 @@ class RunFolder:
         """Write the full effective config; that of the first start stays when a run is resumed.
 
         Args:
-            values: plain values by section, as `flexgym.rllib.recipe.describe` gives.
+            values: plain values by section, as `flexgym.config.describe.describe` returns them.
 
         Returns:
             ``config.yaml``, or ``config_from_000010.yaml`` when resumed from iteration 10.

@@ -91,7 +91,7 @@ def verified_change(rows: Sequence[Mapping[str, Any]], wording: str) -> list[str
     Returns:
         The sentence; nothing where there are fewer than two verifications.
     """
-    measured = [row for row in rows if row.get(VERIFIER_ACCURACY)]
+    measured = [row for row in rows if row.get(VERIFIER_ACCURACY) is not None]
     if len(measured) < 2:
         return []
     first, last = (f"{row[VERIFIER_ACCURACY]:.3f}" for row in (measured[0], measured[-1]))

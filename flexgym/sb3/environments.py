@@ -31,7 +31,9 @@ def make_held_out(settings: SB3Settings, envs: VecMonitor, verifier: Scorer) -> 
     """Make the evaluation on held-out prompts, which shares the generator of the environments."""
     chosen, environment = settings.verification, settings.environment
     generator = envs.get_attr("generator")[0]
-    prompts = chosen.prompts or sample_prompts(generator.modality, "held_out", chosen.num_prompts, seed=chosen.seed)
+    prompts: Any = chosen.prompts
+    if prompts is None:
+        prompts = sample_prompts(generator.modality, "held_out", chosen.num_prompts, seed=chosen.seed)
     config = {**environment.settings, "generator": generator, "group_size": 1, "prompts": list(prompts)}
     env = gymnasium.make(environment.env, **config)
     return HeldOut(env, prompts[: chosen.num_prompts], verifier, seed=chosen.seed)

@@ -243,7 +243,7 @@ def seen(each: View) -> str:
 
 
 def _demand(spec: Spec, key: str) -> str:
-    """Abbreviate a constraint: ``"1 colour red"`` becomes the color of the first object, without naming the color."""
+    """Shorten a constraint: ``"1 colour red"`` becomes the color of the first object, without naming the color."""
     number, part = (key[0], key[2:]) if key[0].isdigit() else ("", key)
     word = "place" if part == spec.relation else part.split(" ")[0]
     return f"{word} {number}" if number and len(spec.nouns) > 1 else word

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from flexgym.core.errors import JudgeUnavailableError
+from flexgym.reward import Reward
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.sharded import METRICS
 from flexgym.types import GroupScores
-from rewards.base import Reward
 from tests.agents.small import largest_difference, rewarded_by, small_config, train, weights
 
 pytestmark = pytest.mark.usefixtures("cluster")

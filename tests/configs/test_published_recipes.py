@@ -50,6 +50,7 @@ def test_a_recipe_is_valid_as_it_stands(name, learners):
     assert settings.reward.settings["judge"] == "http://localhost:8080/v1"
     assert reward.tournament.alpha == 0.7
     none = {"played": np.empty((0, 2), dtype=np.intp), "wins": np.empty(0)}
+    size = settings.rollout.group_size
     pairs = make_schedule(reward.tournament.schedule).draw(size, np.random.default_rng(0), **none)
     assert len(pairs) >= size
 

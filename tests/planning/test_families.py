@@ -1,4 +1,4 @@
-"""Plans of pipelines that read values of their texts, against the real modules doing the same."""
+"""Plans of pipelines that read values of their texts, compared with the same work on real modules."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from flexgym.flow import noise_scale
+from flexgym.config import AgentSettings
 from flexgym.generators import FlowGenerator, wrap_pipeline
 from flexgym.planning.devices import choose_device
 from flexgym.planning.phases import Work, do_once, prepare
 from flexgym.planning.plan import make_plan
-from flexgym.planning.settings import PlanSettings
+from flexgym.planning.planned import Planned
 from flexgym.planning.skeleton import build_skeleton
 from tests.generators.tiny import CASES, shorten
 
@@ -27,21 +27,26 @@ FAMILIES = (
 )
 
 
-def settings_of(family: str, folder: Path, **further: object) -> PlanSettings:
+def planned_of(family: str, folder: Path, **generator: object) -> Planned:
     case = CASES[family]
     sampling = {**case.settings, case.guidance: 4.0}
-    noise = noise_scale("cps")
-    return PlanSettings(str(folder), "image", noise, sampling=sampling, group_size=4, groups=2, **further)  # type: ignore[arg-type]
+    settings = {
+        "generator": {"source": str(folder), "sampling": sampling, **generator},
+        "rollout": {"group_size": 4, "prompts_per_iteration": 2},
+        "algorithm": {"name": "grpo", "noise": "cps", "window": {"size": 1, "first": [0, 0]}},
+        "reward": {"name": "ShapesOracle"},
+    }
+    return Planned.of(AgentSettings.parse(settings))
 
 
-def work_of(generator: FlowGenerator, settings: PlanSettings) -> Work:
+def work_of(generator: FlowGenerator, planned: Planned) -> Work:
     shorten(generator.pipe)
-    prepare(generator, settings)
-    return do_once(generator, settings, foreach=True)
+    prepare(generator, planned)
+    return do_once(generator, planned, foreach=True)
 
 
 def fill_texts(generator: FlowGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a real generator take all tokens of a text for such of the prompt, as a plan does."""
+    """Let a real generator treat all tokens of a text as tokens of the prompt, as a plan does."""
     encode = generator.family.encode_text
 
     def filled(text: str, **options: Any) -> dict[str, torch.Tensor]:
@@ -59,19 +64,19 @@ def fill_texts(generator: FlowGenerator, monkeypatch: pytest.MonkeyPatch) -> Non
         pytest.param({"mode": "full", "gradient_checkpointing": True}, id="full"),
     ],
 )
-def test_what_is_counted_without_data_is_what_runs(
+def test_counts_without_data_match_real_runs(
     family: str, way: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     pipe = CASES[family].build()
     pipe.save_pretrained(tmp_path)
-    settings = settings_of(family, tmp_path, **way)
-    planned = work_of(build_skeleton(tmp_path, settings.dtype, settings.sampling), settings)
-    real = wrap_pipeline(pipe, **settings.sampling)
+    planned = planned_of(family, tmp_path, **way)
+    expected = work_of(build_skeleton(tmp_path, planned.dtype, planned.sampling), planned)
+    real = wrap_pipeline(pipe, **planned.sampling)
     fill_texts(real, monkeypatch)
-    seen = work_of(real, settings)
-    assert (planned.text, planned.optimiser_state) == (seen.text, seen.optimiser_state)
+    seen = work_of(real, planned)
+    assert (expected.text, expected.optimizer_state) == (seen.text, seen.optimizer_state)
     for part in ("step", "decoding", "replay"):
-        counted, run = getattr(planned, part), getattr(seen, part)
+        counted, run = getattr(expected, part), getattr(seen, part)
         assert counted.flops == run.flops, part
         assert astuple(counted) == pytest.approx(astuple(run), rel=0.02), part
 
@@ -81,16 +86,16 @@ def test_they_are_planned_from_a_folder(family: str, tmp_path: Path):
     CASES[family].build().save_pretrained(tmp_path)
     for file in tmp_path.rglob("*.safetensors"):
         file.unlink()
-    plan = make_plan(settings_of(family, tmp_path), choose_device("h100"))
+    plan = make_plan(planned_of(family, tmp_path), choose_device("h100"))
     assert [phase.name for phase in plan.phases] == ["sampling", "decoding", "update"]
     assert all(phase.parts["activations"] > 0 and phase.flops > 0 for phase in plan.phases)
 
 
 def test_hunyuan_video_15_takes_texts_as_long_as_its_pipeline_says(tmp_path: Path):
-    """Not as the tokenizer of its folder would: that of Qwen takes far more."""
+    """Ignore the tokenizer in its folder: that of Qwen takes far longer texts."""
     CASES["hunyuan_video15"].build().save_pretrained(tmp_path)
-    settings = settings_of("hunyuan_video15", tmp_path)
-    generator = build_skeleton(tmp_path, settings.dtype, settings.sampling)
+    planned = planned_of("hunyuan_video15", tmp_path)
+    generator = build_skeleton(tmp_path, planned.dtype, planned.sampling)
     generator.condition(["a prompt"])
     lengths = {tensor.shape[1] for tensor in generator.text.cached() if tensor.ndim > 1}
     assert lengths == {1000, 256}

@@ -1,15 +1,15 @@
-"""Plans against what really happens on the CPU, and what is refused."""
+"""Plans against real trainings on the CPU, and trainings that are rejected."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -18,24 +18,28 @@ from typer.testing import CliRunner, Result
 from flexgym.cli import app
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError, UnknownNameError
+from flexgym.flow import Window
 from flexgym.generators import FlowGenerator, load_generator
-from flexgym.planning.advice import _group_size, _mildest, advise, refusal
+from flexgym.planning.advice import _group_size, advise, mildest, refusal, rungs
 from flexgym.planning.devices import GIB, Device, choose_device
 from flexgym.planning.phases import Rehearsal, bytes_of, prepare, tensors_of
 from flexgym.planning.plan import Plan, Planner, make_plan
-from flexgym.planning.settings import PlanSettings, read_settings
+from flexgym.planning.planned import Planned
 from flexgym.planning.skeleton import config_folder
 from flexgym.policy import FlowPolicy
-from flexgym.replay import replay_loss, replay_step
+from flexgym.replay import replay
+from flexgym.rollout import Rollout
+from flexgym.types import Prompt
 
 RECIPES = {"image": "pref_grpo_shapes_t2i", "video": "pref_grpo_shapes_t2v"}
 WAYS = {
     "adapter": ["generator.mode=lora"],
     "adapter, blocks computed again": ["generator.mode=lora", "generator.gradient_checkpointing=true"],
-    "full": ["generator.mode=full", "training.kl_coeff=0.01"],
+    "full": ["generator.mode=full", "algorithm.kl_coeff=0.01"],
 }
 SMALL = [
-    "rollout.noise=cps",
+    "algorithm.name=grpo",
+    "algorithm.noise=cps",
     "rollout.group_size=8",
     "rollout.groups_per_forward=1",
     "rollout.prompts_per_iteration=1",
@@ -45,12 +49,12 @@ SMALL = [
 runner = CliRunner()
 
 
-def settings_of(recipe: str, *overrides: str) -> PlanSettings:
-    return read_settings(apply_overrides(load_recipe(recipe), overrides))
+def planned_of(recipe: str, *overrides: str) -> Planned:
+    return Planned.read(apply_overrides(load_recipe(recipe), overrides))
 
 
 def allocated(work: Callable[[], Any]) -> int:
-    """Most bytes that PyTorch's allocator held at once during some work, beyond those before, by its profiler."""
+    """Return the most bytes that PyTorch's allocator held at once during some work, beyond those before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         work()
     events = profiled.profiler.kineto_results.events()
@@ -61,37 +65,39 @@ def allocated(work: Callable[[], Any]) -> int:
     return peak
 
 
-def measured(settings: PlanSettings) -> dict[str, int]:
-    """Bytes of each phase of a training of real weights."""
-    generator = load_generator(settings.source, modality=settings.modality, device="cpu", **settings.sampling)
-    prepare(generator, settings)
-    policy = FlowPolicy(generator, settings.noise, groups_per_forward=settings.groups_per_forward)
+def measured(planned: Planned) -> dict[str, int]:
+    """Return the bytes of each phase of a training of real weights."""
+    source = planned.settings.generator.source
+    generator = load_generator(source, modality=planned.modality, device="cpu", **planned.sampling)
+    prepare(generator, planned)
     optimizer = torch.optim.AdamW(list(generator.weights.trained().values()), foreach=True)  # as on a GPU
     generator.condition(["a red cube"])
-    latents = torch.randn(1, settings.group_size, *generator.latent_shape)
-    replay = partial(_replay, policy, settings, latents)
+    latents = torch.randn(1, planned.settings.rollout.group_size, *generator.latent_shape)
+    replay = partial(_replay, generator, planned, latents)
     replay()
     optimizer.step()
     there = bytes_of(_all_tensors(generator, optimizer))
     return {
-        "sampling": there + allocated(partial(_step, policy, latents)),
+        "sampling": there + allocated(partial(_step, generator, planned, latents)),
         "decoding": there + allocated(lambda: generator.decode(latents[0])),
         "update": there + max(allocated(replay), allocated(optimizer.step)),
     }
 
 
-def _step(policy: FlowPolicy, latents: torch.Tensor) -> None:
-    with torch.no_grad():
-        gaussian = policy.transition(latents, ["a red cube"], 0)
-        gaussian.log_prob(gaussian.sample(torch.randn_like(gaussian.mean)))
+@torch.no_grad()
+def _step(generator: FlowGenerator, planned: Planned, latents: torch.Tensor) -> None:
+    policy = FlowPolicy(generator, planned.algorithm.process)
+    gaussian = policy.transition(latents, ["a red cube"], 0)
+    gaussian.log_prob(gaussian.sample(torch.randn_like(gaussian.mean)))
 
 
-def _replay(policy: FlowPolicy, settings: PlanSettings, latents: torch.Tensor) -> None:
-    reference = settings.kl_coeff > 0
-    batch = {"latents": latents, "next_latents": latents, "prompts": ["a red cube"], "step": 0, "reference": reference}
+def _replay(generator: FlowGenerator, planned: Planned, latents: torch.Tensor) -> None:
+    policy, algorithm = FlowPolicy(generator, planned.algorithm.process), planned.algorithm
     zeros = torch.zeros(latents.shape[:2])
-    out = replay_step(policy, batch)
-    replay_loss(out, zeros, zeros, clip_range=1e-3, kl_coeff=settings.kl_coeff).loss.backward()
+    kept = {"latents": latents[None], "target": latents[None], "old_log_prob": zeros[None]}
+    rollout = Rollout((Prompt("a red cube"),), np.zeros((*zeros.shape, 0), np.uint8), Window(0, 1), kept)
+    replayed = replay(policy, rollout, 0, advantages_PG=zeros, needs=algorithm.needs)
+    algorithm.loss(replayed).per_sample.mean().backward()
 
 
 def _all_tensors(generator: FlowGenerator, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
@@ -111,125 +117,119 @@ def _all_tensors(generator: FlowGenerator, optimizer: torch.optim.Optimizer) -> 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("modality", RECIPES)
 def test_a_plan_is_within_a_tenth_of_what_is_measured(modality: str, way: str):
-    settings = settings_of(RECIPES[modality], *WAYS[way], *SMALL)
-    planned = {phase.name: phase.bytes for phase in make_plan(settings, choose_device()).phases}
-    assert planned == pytest.approx(measured(settings), rel=0.1)
+    planned = planned_of(RECIPES[modality], *WAYS[way], *SMALL)
+    phases = {phase.name: phase.bytes for phase in make_plan(planned, choose_device()).phases}
+    assert phases == pytest.approx(measured(planned), rel=0.1)
 
 
-def rested(generator: FlowGenerator) -> dict[str, int]:
-    """Bytes of what rests in the memory of the host once `offload` was called."""
+def offloaded_bytes(generator: FlowGenerator) -> dict[str, int]:
+    """Return the bytes of the offloaded modules by name."""
     parts = {name: getattr(generator.pipe, name) for name in generator.placement.offloaded}
     return {name: bytes_of([*part.parameters(), *part.buffers()]) for name, part in parts.items()}
 
 
-def test_parts_that_rest_or_leave_are_there_only_while_they_act():
-    """Against a real generator: what is released, and what rests beside the device while nothing acts."""
-    settings = settings_of(RECIPES["image"], *SMALL)
-    generator = load_generator(settings.source, modality="image", device="cpu")
+def test_modules_that_are_offloaded_or_released_are_on_the_device_only_while_they_are_used():
+    """Compare with the modules that a real generator offloads and releases."""
+    planned = planned_of(RECIPES["image"], *SMALL)
+    generator = load_generator(planned.settings.generator.source, modality="image", device="cpu")
     generator.placement.offload()
-    resting = rested(generator)
-    encoders = sum(size for name, size in resting.items() if name != "vae")
+    sizes = offloaded_bytes(generator)
+    encoders = sum(size for name, size in sizes.items() if name != "vae")
     planner = Planner(choose_device())
-    plain = {phase.name: phase.parts for phase in planner.plan(settings).phases}
+    plain = {phase.name: phase.parts for phase in planner.plan(planned).phases}
     assert plain["sampling"]["text encoders"] == encoders
-    assert plain["sampling"]["VAE"] == resting["vae"]
+    assert plain["sampling"]["VAE"] == sizes["vae"]
 
-    offloaded = planner.plan(replace(settings, offload=True))
+    offloaded = planner.plan(planned.changed("generator.offload=true"))
     parts = {phase.name: phase.parts for phase in offloaded.phases}
     assert [parts[name]["text encoders"] for name in parts] == [encoders, 0, 0, 0]
-    assert [parts[name]["VAE"] for name in parts] == [0, 0, resting["vae"], 0]
-    assert (offloaded.host["text encoders"], offloaded.host["VAE"]) == (encoders, resting["vae"])
+    assert [parts[name]["VAE"] for name in parts] == [0, 0, sizes["vae"], 0]
+    assert (offloaded.host["text encoders"], offloaded.host["VAE"]) == (encoders, sizes["vae"])
 
     generator.text.release(["a red cube"])
     assert generator.placement.encoders() == {}
-    released = planner.plan(replace(settings, release_text_encoders=True))
+    released = planner.plan(planned.changed("generator.release_text_encoders=true"))
     parts = {phase.name: phase.parts for phase in released.phases}
     assert [parts[name]["text encoders"] for name in parts] == [encoders, 0, 0, 0]
-    assert parts["encoding"]["optimiser"] == parts["encoding"]["gradients"] == 0, "nothing trains yet"
+    assert parts["encoding"]["optimizer"] == parts["encoding"]["gradients"] == 0, "training has not begun"
     assert parts["update"] == {**plain["update"], "text encoders": 0}
 
 
 def test_kept_latents_take_half_in_bfloat16():
-    settings = settings_of(RECIPES["image"], *SMALL)
+    planned = planned_of(RECIPES["image"], *SMALL)
     planner = Planner(choose_device())
-    single = planner.plan(settings).host["stored latents"]
-    assert planner.plan(replace(settings, latents_dtype=torch.bfloat16)).host["stored latents"] * 2 == single
+    single = planner.plan(planned).host["stored latents"]
+    assert planner.plan(planned.changed("rollout.latents_dtype=bfloat16")).host["stored latents"] * 2 == single
 
 
-def test_tiles_need_less_than_whole_samples():
-    """The decoder alone, on tiles as small as it allows, against the allocator's own profiler."""
-    settings = replace(settings_of(RECIPES["image"], *SMALL), vae_tiling=True)
+def test_tiles_need_less_memory_than_complete_samples():
+    """Compare the decoder alone, on the smallest tiles that it allows, with the profiler of the allocator."""
     found = {}
     for tiled in (False, True):
-        generator = load_generator(settings.source, modality="image", device="cpu", **settings.sampling)
-        rehearsed = Rehearsal(prepared(generator, replace(settings, vae_tiling=tiled)), foreach=True)
+        planned = planned_of(RECIPES["image"], *SMALL, f"generator.vae_tiling={str(tiled).lower()}")
+        generator = load_generator(None, modality="image", device="cpu", **planned.sampling)
+        prepare(generator, planned)
+        rehearsal = Rehearsal(generator, planned, foreach=True)
         generator.pipe.vae.tile_latent_min_size = generator.latent_shape[-1] // 2
         generator.pipe.vae.tile_sample_min_size = generator.sample_shape[-2] // 2
         there = bytes_of(tensors_of(generator))
-        planned = there + rehearsed.work(replace(settings, vae_tiling=tiled)).decoding.peak
-        latents = torch.randn(settings.group_size, *generator.latent_shape)
+        found[tiled] = there + rehearsal.work(planned).decoding.peak
+        latents = torch.randn(planned.settings.rollout.group_size, *generator.latent_shape)
         seen = there + allocated(torch.no_grad()(partial(generator.autoencoder.decode_chunk, latents)))
-        assert planned == pytest.approx(seen, rel=0.1)
-        found[tiled] = planned
+        assert found[tiled] == pytest.approx(seen, rel=0.1)
     assert found[True] < found[False]
-
-
-def prepared(generator: FlowGenerator, settings: PlanSettings) -> FlowGenerator:
-    prepare(generator, settings)
-    return generator
 
 
 @pytest.mark.slow
 def test_memory_settings_are_named_where_they_are_enough():
-    settings = settings_of(RECIPES["image"], *SMALL)
+    planned = planned_of(RECIPES["image"], *SMALL)
     planner = Planner(choose_device())
-    plan = planner.plan(settings)
-    peaks = {
-        name: planner.plan(replace(settings, **{name: True})).peak for name in ("release_text_encoders", "offload")
-    }
-    for name, peak in peaks.items():
+    plan = planner.plan(planned)
+    overrides = ("generator.release_text_encoders=true", "generator.offload=true")
+    peaks = {override: planner.plan(planned.changed(override)).peak for override in overrides}
+    for override, peak in peaks.items():
         assert peak.bytes < plan.peak.bytes
         small = Planner(Device("small", peak.bytes * 1.0001 / GIB, planner.device.tflops, reserve=0.0))
-        remedies = advise(small, small.plan(settings))
-        assert any(name in remedy.changes[0].values and remedy.plan.fits for remedy in remedies)
+        remedies = advise(small, small.plan(planned))
+        assert any(override in remedy.changes[0].overrides and remedy.plan.fits for remedy in remedies)
 
 
 def test_a_change_that_cannot_be_enough_is_not_planned():
-    """Weights alone are too many: no trace is made for what leaves them as they are."""
-    settings = settings_of(RECIPES["image"], *SMALL)
+    """Make no trace for a change that leaves the weights as they are, where these alone are too large."""
+    planned = planned_of(RECIPES["image"], *SMALL)
     planner = Planner(Device("tiny", 1e-3, choose_device().tflops))
-    plan = planner.plan(settings)
+    plan = planner.plan(planned)
     (rehearsal,) = planner._rehearsals.values()
     before = dict(rehearsal._traces)
-    assert _mildest(planner, plan, _group_size(settings)) is None
+    assert mildest(planner, plan, rungs(_group_size, planned)) is None
     assert rehearsal._traces == before
 
 
-def test_what_decoding_needs_is_counted_once_for_all_ways_of_training():
+def test_decoding_is_traced_once_for_all_ways_of_training():
     planner = Planner(choose_device())
-    plans = [planner.plan(settings_of(RECIPES["image"], *SMALL, f"generator.mode={mode}")) for mode in ("lora", "full")]
-    assert [plan.settings.mode for plan in plans] == ["lora", "full"]
+    plans = [planner.plan(planned_of(RECIPES["image"], *SMALL, f"generator.mode={mode}")) for mode in ("lora", "full")]
+    assert [plan.planned.settings.generator.mode for plan in plans] == ["lora", "full"]
     assert [len(decoded) for decoded in planner._decoded.values()] == [1]
 
 
 def test_time_is_that_of_the_operations():
-    settings = settings_of(RECIPES["image"], *SMALL, "rollout.prompts_per_iteration=2")
-    once = make_plan(settings, choose_device(gib=1.0, tflops=1.0))
+    planned = planned_of(RECIPES["image"], *SMALL, "rollout.prompts_per_iteration=2")
+    once = make_plan(planned, choose_device(gib=1.0, tflops=1.0))
     assert once.seconds == pytest.approx(sum(phase.flops for phase in once.phases) / 1e12)
-    twice = make_plan(replace(settings, groups=4), choose_device(gib=1.0, tflops=1.0))
+    twice = make_plan(planned.changed("rollout.prompts_per_iteration=4"), choose_device(gib=1.0, tflops=1.0))
     assert twice.seconds == pytest.approx(2 * once.seconds)
-    faster = make_plan(settings, choose_device(gib=1.0, tflops=4.0))
+    faster = make_plan(planned, choose_device(gib=1.0, tflops=4.0))
     assert faster.seconds == pytest.approx(once.seconds / 4)
 
 
 def test_a_folder_of_config_files_is_enough(tmp_path: Path):
-    with config_folder("shapes-t2v", "video") as whole:
-        shutil.copytree(whole, tmp_path / "configs", ignore=shutil.ignore_patterns("*.safetensors"))
+    with config_folder("shapes-t2v", "video") as complete:
+        shutil.copytree(complete, tmp_path / "configs", ignore=shutil.ignore_patterns("*.safetensors"))
     assert not list((tmp_path / "configs").rglob("*.safetensors"))
-    settings = settings_of(RECIPES["video"], *SMALL)
+    planned = planned_of(RECIPES["video"], *SMALL)
     device = choose_device("rtx4090")
-    from_configs = make_plan(replace(settings, source=str(tmp_path / "configs")), device)
-    assert from_configs.phases == make_plan(settings, device).phases
+    from_configs = make_plan(planned.changed(f"generator.source={tmp_path / 'configs'}"), device)
+    assert from_configs.phases == make_plan(planned, device).phases
 
 
 def test_a_missing_config_file_is_named(tmp_path: Path):
@@ -242,45 +242,49 @@ def test_a_missing_config_file_is_named(tmp_path: Path):
 
 
 def words(result: Result) -> str:
-    """What a command said on stderr, without line breaks."""
+    """Return what a command printed on stderr, without line breaks."""
     return " ".join(result.stderr.split())
 
 
 def tight(plan: Plan, share: float) -> Device:
-    """A device that holds a share of what a plan needs."""
+    """Make a device that holds a share of the memory of a plan."""
     return Device("small", plan.peak.bytes * share / GIB, choose_device().tflops, reserve=0.0)
+
+
+GROUPS_OF_FOUR = ("generator.mode=full", "rollout.groups_per_forward=4")
 
 
 @pytest.mark.slow
 def test_advice_fits_when_it_is_planned_again():
-    settings = settings_of(RECIPES["image"], "generator.mode=full", "rollout.groups_per_forward=4")
-    planner = Planner(tight(make_plan(replace(settings, groups_per_forward=2), choose_device()), 1.001))
-    plan = planner.plan(settings)
+    planned = planned_of(RECIPES["image"], *GROUPS_OF_FOUR)
+    two = planned.changed("rollout.groups_per_forward=2")
+    planner = Planner(tight(make_plan(two, choose_device()), 1.001))
+    plan = planner.plan(planned)
     assert not plan.fits
-    remedies = {remedy.changes[0].override: remedy for remedy in advise(planner, plan)}
-    assert "rollout.groups_per_forward=2" in remedies  # the mildest that is enough
+    remedies = {remedy.changes[0].overrides: remedy for remedy in advise(planner, plan)}
+    assert ("rollout.groups_per_forward=2",) in remedies  # the mildest that is enough
     for remedy in remedies.values():
-        overrides = [change.override for change in remedy.changes]
-        again = settings_of(RECIPES["image"], "generator.mode=full", "rollout.groups_per_forward=4", *overrides)
+        overrides = [override for change in remedy.changes for override in change.overrides]
+        again = planned_of(RECIPES["image"], *GROUPS_OF_FOUR, *overrides)
         assert make_plan(again, planner.device).fits
         assert make_plan(again, planner.device).phases == remedy.plan.phases
 
 
 @pytest.mark.slow
 def test_remedies_are_found_where_two_settings_together_are_known_to_fit():
-    settings = settings_of(RECIPES["image"], "generator.mode=full", "rollout.groups_per_forward=4")
-    both = replace(settings, groups_per_forward=1, gradient_checkpointing=True)
+    planned = planned_of(RECIPES["image"], *GROUPS_OF_FOUR)
+    both = planned.changed("rollout.groups_per_forward=1", "generator.gradient_checkpointing=true")
     planner = Planner(tight(make_plan(both, choose_device()), 1.001))
-    remedies = advise(planner, planner.plan(settings))
+    remedies = advise(planner, planner.plan(planned))
     assert remedies
     assert all(remedy.plan.fits for remedy in remedies)
 
 
 @pytest.mark.slow
 def test_nothing_fits_into_almost_nothing():
-    settings = settings_of(RECIPES["image"], *SMALL)
+    planned = planned_of(RECIPES["image"], *SMALL)
     planner = Planner(Device("tiny", 1e-3, choose_device().tflops))
-    error = refusal(planner, planner.plan(settings))
+    error = refusal(planner, planner.plan(planned))
     assert isinstance(error, ConfigError)
     assert "No setting makes it fit" in str(error)
     assert "h100" in str(error)
@@ -295,7 +299,7 @@ def test_the_command_shows_a_plan():
     )
 
 
-def test_the_command_refuses_what_cannot_fit_and_says_what_would():
+def test_the_command_rejects_what_cannot_fit_and_names_settings_that_would():
     result = runner.invoke(app, ["plan", "--gib", "0.05", "--tflops", "1", "rollout.groups_per_forward=4"])
     assert result.exit_code == 2
     assert "expected a training that fits" in words(result)
@@ -308,9 +312,11 @@ def test_the_command_refuses_what_cannot_fit_and_says_what_would():
         (["--device", "h10"], "h100"),
         (["--gib", "80"], "--tflops"),
         (["--gib", "-1", "--tflops", "1"], "above 0"),
-        (["generator.settings.hieght=64"], "height"),
-        (["generator.settings.dtype=bf16"], "bfloat16"),
+        (["generator.sampling.hieght=64"], "height"),
+        (["generator.dtype=bf16"], "bfloat16"),
         (["--config", "rm_sft_shapes"], "dry-run"),
+        (["environment.env=FlexT2J-v0"], "FlexT2I-v0"),
+        (["environment.env=CartPole-v1"], "modality"),
     ],
 )
 def test_the_command_teaches(arguments: list[str], message: str):

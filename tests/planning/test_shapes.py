@@ -1,4 +1,4 @@
-"""Operations that are not computed again give what they gave."""
+"""Operations whose output shapes are cached, compared with operations that run."""
 
 from __future__ import annotations
 

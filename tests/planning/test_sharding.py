@@ -1,39 +1,38 @@
-"""Plans of a transformer that is cut over the learners, with sums by hand."""
+"""Plans of a transformer that is sharded over the learners, with sums by hand."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 
 import pytest
-import torch
 
 from flexgym.config.recipe import apply_overrides, load_recipe
-from flexgym.planning.advice import advise, fewest_learners, refusal
+from flexgym.planning.advice import _sharding, advise, fewest_learners, refusal, rungs
 from flexgym.planning.devices import GIB, Device, choose_device
 from flexgym.planning.phases import train
 from flexgym.planning.plan import Plan, Planner, Sizes
-from flexgym.planning.settings import PlanSettings, read_settings
+from flexgym.planning.planned import Planned
 from flexgym.planning.skeleton import build_skeleton, config_folder
 
 SMALL = [
-    "rollout.noise=cps",
+    "algorithm.name=grpo",
+    "algorithm.noise=cps",
     "rollout.group_size=4",
     "rollout.groups_per_forward=1",
     "rollout.prompts_per_iteration=4",
     "training.num_updates=1",
 ]
-TWO = ["learners.num_learners=2", "training.ema_decay=0.9", "training.kl_coeff=0.01"]
+TWO = ["resources.num_learners=2", "training.ema_decay=0.9", "algorithm.kl_coeff=0.01"]
 FSDP = "generator.sharding=fsdp"
 
 
-def settings_of(*overrides: str) -> PlanSettings:
-    return read_settings(apply_overrides(load_recipe("pref_grpo_shapes_t2i"), [*SMALL, *overrides]))
+def planned_of(*overrides: str) -> Planned:
+    return Planned.read(apply_overrides(load_recipe("pref_grpo_shapes_t2i"), [*SMALL, *overrides]))
 
 
 @cache
 def planner() -> Planner:
-    """One for all tests, which then trace once what they share."""
+    """Return one planner for all tests, so that they share traces."""
     return Planner(choose_device("h100"))
 
 
@@ -42,7 +41,7 @@ def parts_of(plan: Plan, name: str) -> dict[str, int]:
 
 
 def on(device: Device) -> Planner:
-    """That of a smaller device, with the traces that are there already."""
+    """Return the planner of a smaller device, with the traces that exist already."""
     made = Planner(device)
     made._rehearsals, made._decoded = planner()._rehearsals, planner()._decoded
     return made
@@ -52,10 +51,10 @@ def half(size: int) -> int:
     return (size + 1) // 2
 
 
-def sizes_of(settings: PlanSettings) -> tuple[Sizes, int, int]:
-    """Sizes of the skeleton, with its largest block and what stands outside all blocks, counted by name."""
-    with config_folder(settings.source, settings.modality) as folder:
-        generator = build_skeleton(folder, settings.dtype, settings.sampling)
+def sizes_of(planned: Planned) -> tuple[Sizes, int, int]:
+    """Return the sizes of the skeleton, and the bytes of its largest block and outside all blocks, counted by name."""
+    with config_folder(planned.settings.generator.source, planned.modality) as folder:
+        generator = build_skeleton(folder, planned.dtype, planned.sampling)
     model = generator.pipe.transformer
     block, outside = {}, 0
     for name, weight in model.named_parameters():
@@ -65,87 +64,92 @@ def sizes_of(settings: PlanSettings) -> tuple[Sizes, int, int]:
             block[number] = block.get(number, 0) + bytes_
         else:
             outside += bytes_
-    train(generator, settings)
+    train(generator, planned)
     return Sizes.of(generator), max(block.values()), outside
 
 
 def test_each_of_two_learners_holds_half_and_the_blocks_that_it_gathers():
-    whole = settings_of("generator.mode=full", *TWO)
-    cut = settings_of("generator.mode=full", *TWO, FSDP)
-    assert (whole.shards, cut.shards) == (False, True)
-    before, after = planner().plan(whole), planner().plan(cut)
-    sizes, block, outside = sizes_of(cut)
+    unsharded = planned_of("generator.mode=full", *TWO)
+    sharded = planned_of("generator.mode=full", *TWO, FSDP)
+    assert (unsharded.settings.shards, sharded.settings.shards) == (False, True)
+    before, after = planner().plan(unsharded), planner().plan(sharded)
+    sizes, block, outside = sizes_of(sharded)
     assert (sizes.gathered, sizes.gathered_gradients) == (outside + 2 * block, outside + 2 * block)
     assert sizes.weights - sizes.buffers == sizes.reference == sizes.gradients
 
     parts, plain = parts_of(after, "update"), parts_of(before, "update")
-    assert plain["gradients"] == 2 * sizes.gradients, "whole ones go through buckets"
+    assert plain["gradients"] == 2 * sizes.gradients, "unsharded gradients are exchanged through buckets"
     assert sizes.buffers > 0
-    assert parts["weights"] == sizes.buffers + half(sizes.reference), "buffers stay whole"
+    assert parts["weights"] == sizes.buffers + half(sizes.reference), "buffers are never sharded"
     assert parts["reference"] == parts["gradients"] == half(sizes.gradients)
-    assert parts["optimiser"] == half(plain["optimiser"])
-    assert parts["moving average"] == half(sizes.gradients)
+    assert parts["optimizer"] == half(plain["optimizer"])
+    assert parts["EMA"] == half(sizes.gradients)
     assert parts["gathered blocks"] == 2 * (outside + 2 * block)
-    replay = planner()._rehearse(cut).work(cut).replay.peak
-    assert parts["activations"] == replay, "a step of the optimiser needs room for all, or for half of them"
+    replay = planner()._rehearse(sharded).work(sharded).replay.peak
+    assert parts["activations"] == replay, "an optimizer step needs one number per parameter, here of half of them"
     assert plain["activations"] == max(replay, sizes.gradients)
-    assert (plain["moving average"], before.host["moving average"]) == (0, sizes.gradients)
-    assert "moving average" not in after.host
-    assert after.host["whole transformer, at the start"] == sizes.weights + sizes.reference
+    assert (plain["EMA"], before.host["EMA"]) == (0, sizes.gradients)
+    assert "EMA" not in after.host
+    assert after.host["unsharded transformer, at the start"] == sizes.weights + sizes.reference
 
     assert parts_of(after, "sampling")["gathered blocks"] == outside + 2 * block
     assert parts_of(after, "decoding")["gathered blocks"] == 0
     assert after.seconds == before.seconds
 
 
-def test_an_adapter_is_cut_with_the_frozen_weights():
-    cut = settings_of("generator.mode=lora", *TWO, FSDP)
-    sizes, block, outside = sizes_of(cut)
-    parts = parts_of(planner().plan(cut), "update")
+def test_an_adapter_is_sharded_with_the_frozen_weights():
+    sharded = planned_of("generator.mode=lora", *TWO, FSDP)
+    sizes, block, outside = sizes_of(sharded)
+    parts = parts_of(planner().plan(sharded), "update")
     assert parts["weights"] == sizes.buffers + half(sizes.weights - sizes.buffers)
     assert parts["adapter"] == half(sizes.adapter)
     assert 0 < sizes.gathered_gradients <= 2 * sizes.adapter
-    assert sizes.gathered == outside + 2 * block + sizes.gathered_gradients, "an adapter is in float32 as the rest is"
+    assert sizes.gathered == outside + 2 * block + sizes.gathered_gradients, "all weights here are float32"
 
 
-def test_env_runners_hold_the_whole():
-    cut = settings_of("generator.mode=full", *TWO, FSDP)
-    plan = planner().plan(replace(cut, runners=1))
-    sizes, *_ = sizes_of(cut)
-    assert parts_of(plan, "sampling")["weights"] == sizes.weights
-    assert parts_of(plan, "sampling")["gathered blocks"] == 0
-    assert parts_of(plan, "update")["weights"] == sizes.buffers + half(sizes.reference)
+def test_env_runners_hold_unsharded_weights_and_the_reference():
+    planned = planned_of("generator.mode=full", *TWO, "resources.num_env_runners=1")
+    plan = planner().plan(planned)
+    sizes, *_ = sizes_of(planned)
+    parts = parts_of(plan, "sampling")
+    assert (parts["weights"], parts["reference"]) == (sizes.weights, sizes.reference)
+    assert parts["gathered blocks"] == parts["gradients"] == parts["optimizer"] == 0
 
 
-def test_advice_offers_to_cut_the_transformer_where_that_is_enough():
-    whole = settings_of("generator.mode=full", *TWO)
-    needed = planner().plan(replace(whole, shards=True)).peak.bytes
+def test_advice_offers_sharding_where_it_is_enough():
+    planned = planned_of("generator.mode=full", *TWO)
+    needed = planner().plan(planned.changed(FSDP)).peak.bytes
     small = on(Device("small", needed * 1.0001 / GIB, choose_device().tflops, reserve=0.0))
-    plan = small.plan(whole)
+    plan = small.plan(planned)
     assert not plan.fits
-    remedy = next(remedy for remedy in advise(small, plan) if remedy.changes[0].override == FSDP)
+    remedy = next(remedy for remedy in advise(small, plan) if remedy.changes[0].overrides == (FSDP,))
     assert remedy.plan.fits
-    assert remedy.plan.phases == small.plan(settings_of("generator.mode=full", *TWO, FSDP)).phases
+    assert remedy.plan.phases == small.plan(planned_of("generator.mode=full", *TWO, FSDP)).phases
 
 
 @pytest.mark.parametrize(
-    "change", [{"learners": 1}, {"runners": 1}, {"shards": True}, {"dtype": torch.float16, "mode": "lora"}]
+    "overrides",
+    [
+        ["resources.num_learners=1"],
+        ["resources.num_env_runners=1"],
+        [FSDP],
+        ["generator.dtype=float16", "generator.mode=lora"],
+    ],
 )
-def test_advice_offers_it_only_where_a_training_would_take_it(change: dict[str, object]):
-    from flexgym.planning.advice import _sharding
-
-    settings = settings_of("generator.mode=full", *TWO)
-    assert _sharding(settings)
-    assert not _sharding(replace(settings, **change))  # type: ignore[arg-type]
+def test_advice_offers_sharding_only_where_a_training_accepts_it(overrides: list[str]):
+    planned = planned_of("generator.mode=full", *TWO)
+    assert rungs(_sharding, planned)
+    assert not rungs(_sharding, planned.changed(*overrides))
 
 
-def test_the_refusal_names_how_many_learners_would_do():
-    single = settings_of("generator.mode=full")
-    needed = planner().plan(replace(single, shards=True, learners=4)).peak.bytes
+def test_the_error_names_how_many_learners_are_enough():
+    single = planned_of("generator.mode=full")
+    needed = planner().plan(single.changed(FSDP, "resources.num_learners=4")).peak.bytes
     small = on(Device("small", needed * 1.0001 / GIB, choose_device().tflops, reserve=0.0))
     plan = small.plan(single)
     found = fewest_learners(small, plan)
     assert found is not None
-    assert found.settings.learners == 4, "two hold more than there is room for"
-    assert fewest_learners(small, small.plan(replace(single, groups=2))) is None, "four learners need four groups"
-    assert "generator.sharding=fsdp learners.num_learners=4" in str(refusal(small, plan))
+    assert found.planned.learners == 4, "with two learners, each needs more than the device has"
+    two_groups = small.plan(single.changed("rollout.prompts_per_iteration=2"))
+    assert fewest_learners(small, two_groups) is None, "four learners need four groups"
+    assert "generator.sharding=fsdp resources.num_learners=4" in str(refusal(small, plan))

@@ -11,9 +11,9 @@ from flexgym.advantages import advantages_of
 from flexgym.config.describe import describe
 from flexgym.core.errors import ConfigError, JudgeUnavailableError, UnknownNameError
 from flexgym.flow import blended_advantages
+from flexgym.reward import PointwiseReward, Reward
 from flexgym.rllib.algorithm import reward_metrics
 from flexgym.types import GroupScores, Prompt, SampleGroup
-from rewards.base import PointwiseReward, Reward
 from rewards.rubric import Rubric, Term
 from tests.agents.small import SMALL, merged, small_config
 from tests.rewards.test_wrappers import GroupEnv, run
@@ -184,8 +184,8 @@ def test_a_term_that_breaks_is_a_failed_score_with_its_name(tmp_path):
     ("settings", "error", "message"),
     [
         ({"terms": []}, ConfigError, "expected a list of terms"),
-        ({"terms": {"reward": "clip_score"}}, ConfigError, "expected a list of terms"),
-        ({"terms": [{"reward": "shapes_orcle"}]}, UnknownNameError, "Did you mean 'shapes_oracle'"),
+        ({"terms": {"reward": "clip_score"}}, ConfigError, "terms of rubric: expected a list"),
+        ({"terms": [{"reward": "shapes_orcle"}]}, UnknownNameError, "Did you mean 'ShapesOracle'"),
         ({"terms": [{"reward": "shapes_oracle", "wieght": 1}]}, UnknownNameError, "Did you mean 'weight'"),
         ({"terms": [{"weight": 1}]}, ConfigError, "missing"),
         ({"terms": [{"reward": "shapes_oracle"}] * 2}, ConfigError, "two terms are named 'shapes_oracle'"),

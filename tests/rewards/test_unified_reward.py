@@ -154,10 +154,14 @@ URL = "http://localhost:1"
         ({"judge": URL, "weights": {"style": 0}}, ConfigError, "at least 0, not all 0"),
         ({"judge": URL, "weights": {"style": float("nan")}}, ConfigError, "at least 0, not all 0"),
         ({"judge": URL, "weights": {"style": float("inf")}}, ConfigError, "at least 0, not all 0"),
-        ({"judge": URL, "weights": {"style": "1"}}, ConfigError, "at least 0, not all 0"),
+        ({"judge": URL, "weights": {"style": "1"}}, ConfigError, r"\['style'\]: expected a valid number, got '1'"),
         ({"judge": URL, "weights": {}}, ConfigError, "at least 0, not all 0"),
-        ({"judge": URL, "weights": ["style"]}, ConfigError, "a number for each axis by name"),
-        ({"judge": URL, "max_failure_share": 1.5}, ConfigError, "max_failure_share must lie between 0 and 1"),
+        ({"judge": URL, "weights": ["style"]}, ConfigError, "weights of unified_reward: expected a valid dictionary"),
+        (
+            {"judge": URL, "max_failure_share": 1.5},
+            ConfigError,
+            "max_failure_share of unified_reward: expected 0.0 to 1.0",
+        ),
         (
             {"judge": URL, "wieghts": {}},
             UnknownNameError,

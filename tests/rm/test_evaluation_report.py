@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from flexgym.commands.judge_options import JudgeOptions
 from flexgym.core.errors import ConfigError
-from flexgym.judge.command_options import JudgeOptions
 from flexgym.judge.sources import CONFIG_NAME
 from flexgym.judge.verdict import Verdict
 from flexgym.rm.command import app

@@ -91,7 +91,7 @@ BROKEN = {
     "test_samples_are_not_written_to": (Writing, "the samples as they were"),
     "test_submitted_work_equals_direct_work": (Hasty, "the scores of a direct call"),
     "test_the_vector_twin_equals_single_wrappers": (Relative, "the rewards of single wrappers"),
-    "test_the_other_modality_is_refused_with_words": (Mute, "image or picture), got AssertionError: no"),
+    "test_the_other_modality_is_rejected_with_a_message": (Mute, "image or picture), got AssertionError: no"),
 }
 
 

@@ -11,6 +11,7 @@ import socket
 import numpy as np
 import pytest
 
+from flexgym.commands.serve import ServeOptions, running_server
 from flexgym.judge.assessment import Assessment
 from flexgym.judge.backends.base import ChatRequest, Decoding, Reply
 from flexgym.judge.backends.server import ServerBackend
@@ -19,7 +20,6 @@ from flexgym.judge.backends.vllm_engine import VLLMBackend
 from flexgym.judge.dialect import FLEX
 from flexgym.judge.inputs import Inputs, encode_sample
 from flexgym.judge.protocol import JudgeFailure
-from flexgym.judge.serve import ServeOptions, running_server
 from flexgym.judge.sources import EMBEDDED_JUDGE, locate_judge, read_judge_config
 from flexgym.shapes.sampling import sample_group
 from tests.judge.backends.tiny_qwen_vl import CONTEXT, picture, save_tiny_qwen_vl
@@ -219,20 +219,6 @@ def test_engine_encodes_each_picture_of_a_group_once(engine):
     # All but the first pair with a given first picture, and there are 23 of those in a group of 24.
     assert used["cached_tokens"] == (len(requests) - 2 * (GROUP - 1)) * SHARED
     assert used["prefix_cache_hits"] == used["cached_tokens"]
-
-
-def test_server_is_sent_each_picture_of_a_group_once(url):
-    requests = groups_of_pairs()
-    backend = ServerBackend(url, image_ids=True)
-    replies = backend.complete(requests, Decoding(max_tokens=1))
-    used = backend.metrics()
-    backend.close()
-    read = used["prompt_tokens"] - used["cached_tokens"]
-    report("server", requests, replies, sent=int(used["bytes_sent"]), pictures=int(used["pictures_sent"]), read=read)
-    assert used["pictures_sent"] == 2 * GROUP
-    assert used["bytes_sent"] < 0.1 * sent_whole(requests)
-    # Sending a picture ahead leaves the beginning of every pair that it opens in the cache.
-    assert used["cached_tokens"] == len(requests) * SHARED
 
 
 def report(

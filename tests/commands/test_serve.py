@@ -5,8 +5,8 @@ import sys
 import httpx
 import pytest
 
+from flexgym.commands.serve import ServeOptions, ServerStartError, running_server, serve, serve_command
 from flexgym.core.errors import CheckpointError, ConfigError
-from flexgym.judge.serve import ServeOptions, ServerStartError, running_server, serve, serve_command
 from flexgym.judge.sources import CONFIG_NAME
 
 HEALTHY = """\

@@ -1,7 +1,7 @@
-"""The protocol of a reward, held up from outside: what fails is a failed score with a name and a reason, never a zero.
+"""Failures of rewards: an unscored sample is NaN with a name and a reason, never a zero.
 
-A scorer that raises, answers in another form than was agreed, with NaN or infinity, or not in time, leaves its samples
-unscored (NaN). They are kept as `FailedSample`, so that a person can look at what the scorer stumbled over.
+A scorer that raises, answers in another form than agreed, with NaN or infinity, or not in time, leaves its samples
+unscored. They are kept as `FailedSample`, so that a person can inspect them.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from flexgym.types import GroupScores, Prompt, SampleGroup
 
 logger = logging.getLogger(__name__)
 
-# Everything that a scorer's own code, its libraries or its data can raise while it works on one group. What stops the
-# process (memory exhausted, interruption) is not a failed score and passes through.
+# Errors that a scorer's own code, its libraries or its data can raise while it works on one group. Errors that stop the
+# process (memory exhausted, interruption) pass through.
 SCORER_ERRORS = (
     ArithmeticError,
     AssertionError,
@@ -51,7 +51,7 @@ _Result = TypeVar("_Result")
 
 
 class DeadlineError(TimeoutError):
-    """A scorer did not answer in time."""
+    """Raised for a scorer that did not answer in time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +60,9 @@ class FailedSample:
 
     Attributes:
         reward: name of the reward.
-        failure: what went wrong: ``raised`` by the scorer's own code, ``timed_out``, ``invalid`` for another form than
-            agreed, NaN or infinity; of servers also their kinds, see `JudgeFailure`.
-        prompt: what the sample was generated for.
+        failure: the kind of failure and its reason: ``raised`` by the scorer's own code, ``timed_out``, ``invalid``
+            for another form than agreed, NaN or infinity; servers add the kinds of `JudgeFailure`.
+        prompt: the prompt that the sample was generated for.
         sample: uint8 ``[H, W, 3]`` or ``[F, H, W, 3]``.
     """
 
@@ -73,12 +73,12 @@ class FailedSample:
 
 
 class FailedSamples:
-    """The latest failed samples of a reward, in memory and, where a folder is set, as files.
+    """Keeps the latest failed samples of a reward, in memory and, if a folder is set, as files.
 
     Args:
-        folder: where each is written as PNG or MP4 beside a JSON file of the same name that says reward, reason and
-            prompt; None writes nothing.
-        limit: how many are kept in memory, and how many are written at most.
+        folder: each sample is written here as PNG or MP4, with a JSON file of the same name that holds reward, reason
+            and prompt; None writes nothing.
+        limit: maximum number of samples in memory, and of samples written.
 
     Raises:
         ConfigError: a limit below 1.
@@ -97,8 +97,8 @@ class FailedSamples:
 
         Args:
             reward: name of the reward.
-            group: where they come from.
-            failures: index of each failed sample in the group, and why it failed.
+            group: the group.
+            failures: index of each failed sample in the group, and the reason.
         """
         found = list(failures)
         for detail in dict.fromkeys(failure.detail for _, failure in found):
@@ -113,14 +113,14 @@ class FailedSamples:
                 self._write(failed)
 
     def latest(self) -> list[FailedSample]:
-        """The failed samples that are kept, the newest last."""
+        """Return the failed samples in memory, the newest last."""
         with self._lock:
             return list(self._latest)
 
     def _write(self, failed: FailedSample) -> None:
         assert self.folder is not None
         is_image = failed.sample.ndim == 3
-        told = {
+        description = {
             "reward": failed.reward,
             "kind": failed.failure.kind,
             "detail": failed.failure.detail,
@@ -132,7 +132,7 @@ class FailedSamples:
             name = f"{failed.reward}-{failed.failure.kind}-{hashlib.blake2b(data, digest_size=6).hexdigest()}"
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomic(self.folder / f"{name}{'.png' if is_image else '.mp4'}", data)
-            write_atomic(self.folder / f"{name}.json", json.dumps(told, indent=1, default=str).encode())
+            write_atomic(self.folder / f"{name}.json", json.dumps(description, indent=1, default=str).encode())
         except (OSError, ValueError) as error:
             # A full disk must not turn an unscored sample into a stopped run.
             logger.warning("a failed sample of %s could not be written to %s: %s", failed.reward, self.folder, error)
@@ -141,8 +141,8 @@ class FailedSamples:
 class OneAtATime:
     """Runs calls one after the other, each for a limited time.
 
-    A call that is late goes on in its thread, which cannot be ended from outside; until it is through, others wait for
-    it within their own time, so a scorer that hangs holds one thread and never meets itself.
+    A late call continues in its thread, which cannot be ended from outside. Until it returns, other calls wait for it
+    within their own deadlines, so a scorer that hangs occupies one thread and never runs twice at once.
     """
 
     def __init__(self) -> None:
@@ -150,14 +150,14 @@ class OneAtATime:
         self._threads: ThreadPool | None = None
 
     def call(self, work: Callable[[], _Result], deadline_s: float) -> _Result:
-        """What ``work`` returns or raises.
+        """Return or raise what ``work`` does.
 
         Args:
-            work: what is run, in a thread of its own.
-            deadline_s: seconds it may take, waiting for an earlier call included.
+            work: the call, run in a thread of its own.
+            deadline_s: seconds it may take, including the wait for an earlier call.
 
         Raises:
-            DeadlineError: it was not through in time.
+            DeadlineError: if it did not return in time.
         """
         late = DeadlineError(f"no score within {deadline_s:g} s")
         started = time.monotonic()
@@ -177,36 +177,23 @@ class OneAtATime:
         return running.get()
 
     def _pool(self) -> ThreadPool:
-        """Made when it is first needed; its thread does not keep a program from ending."""
+        """Return the pool, created on first use; its thread does not keep a program from exiting."""
         if self._threads is None:
             self._threads = ThreadPool(1)
         return self._threads
 
 
-def checked_deadline(deadline_s: Any) -> float | None:
-    """A deadline in seconds; None for none.
-
-    Raises:
-        ConfigError: not a number above 0.
-    """
-    if deadline_s is None:
-        return None
-    if isinstance(deadline_s, bool) or not isinstance(deadline_s, int | float) or not 0 < deadline_s < float("inf"):
-        raise ConfigError(f"deadline_s: expected seconds above 0, or none for no deadline, got {deadline_s!r}")
-    return float(deadline_s)
-
-
 def sample_scores(
     scorer: Callable[[], ArrayLike], count: int
 ) -> tuple[NDArray[np.float32], list[tuple[int, JudgeFailure]]]:
-    """The scores of ``count`` samples by a scorer that may fail.
+    """Score ``count`` samples with a scorer that may fail.
 
     Args:
-        scorer: gives ``[count]`` numbers.
-        count: how many samples there are.
+        scorer: returns ``[count]`` numbers.
+        count: number of samples.
 
     Returns:
-        float32 ``[count]``, NaN where there is no finite number; and why, by index.
+        Scores, float32 ``[count]``, NaN where there is no finite number; and index and reason of each failure.
     """
     unscored = np.full(count, np.nan, dtype=np.float32)
     try:
@@ -226,15 +213,15 @@ def sample_scores(
 def guarded_scores(
     name: str, groups: Sequence[SampleGroup], scorer: Callable[[], Sequence[GroupScores]], *, failed: FailedSamples
 ) -> list[GroupScores]:
-    """The scores of groups by any reward, in the form of the protocol whatever the reward does.
+    """Score groups with any reward and return scores of the agreed form, whatever the reward does.
 
-    An error of FlexGym passes through: it says that there is nothing to go on with, such as no judge server.
+    A `FlexGymError` passes through: it means that scoring cannot continue, for example without any judge server.
 
     Args:
-        name: of the reward.
-        groups: what is scored.
-        scorer: gives what `Reward.score` gives.
-        failed: where samples go that this function finds without a score.
+        name: name of the reward.
+        groups: the groups.
+        scorer: returns what `Reward.score` returns.
+        failed: keeps the samples that this function finds without a score.
 
     Returns:
         One `GroupScores` per group with ``rewards`` of shape ``[G]``, finite or NaN.
@@ -252,13 +239,13 @@ def guarded_scores(
 
 
 def _checked(name: str, group: SampleGroup, scores: Any, *, failed: FailedSamples) -> GroupScores:
-    """The scores of one group, with what is not of the agreed form made a failure."""
+    """Return the scores of one group, with everything that is not of the agreed form turned into a failure."""
     if not isinstance(scores, GroupScores):
         failure = JudgeFailure("invalid", f"expected GroupScores, got {type(scores).__name__}")
         return _failed_group(name, group, failure, failed=failed)
     rewards, failures = sample_scores(lambda: scores.rewards, len(group))
     terms = {term: sample_scores(partial(_same, values), len(group))[0] for term, values in scores.terms.items()}
-    # A reward that counted failures has said what its NaN mean.
+    # A reward that counted failures has explained its NaN.
     new = [(index, failure) for index, failure in failures if not (scores.failures and failure is _NAN)]
     failed.keep(name, group, new)
     counts = {**scores.failures, name: scores.failures.get(name, 0) + len(new)} if new else scores.failures

@@ -12,12 +12,12 @@ from PIL import Image
 import rewards
 from flexgym.core.errors import ConfigError, JudgeUnavailableError, UnknownNameError
 from flexgym.judge.inputs import read_video
+from flexgym.reward import PointwiseReward, Reward, build
+from flexgym.reward.guard import DeadlineError, FailedSamples, OneAtATime
+from flexgym.reward.wrappers import RewardWrapper
 from flexgym.rllib.algorithm import reward_metrics
 from flexgym.types import GroupScores, Prompt, SampleGroup
-from rewards.base import PointwiseReward, Reward, build
-from rewards.guard import DeadlineError, FailedSamples, OneAtATime
-from rewards.wrappers import RewardWrapper
-from tests.rewards.test_wrappers import GroupEnv, run
+from tests.reward.test_wrappers import GroupEnv, run
 
 
 class ByFunction(Reward):
@@ -216,7 +216,7 @@ def test_settings_are_checked():
     with pytest.raises(ConfigError, match="missing a required argument: 'function'"):
         build(ByFunction, {})
     for bad in (0, -1, float("nan"), float("inf"), "soon", True):
-        with pytest.raises(ConfigError, match="seconds above 0"):
+        with pytest.raises(ConfigError, match="deadline_s of by_function: expected a"):
             build(ByFunction, {"function": print, "deadline_s": bad})
 
 

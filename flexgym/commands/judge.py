@@ -12,17 +12,17 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from flexgym.commands.judge_options import JudgeOptions, with_judge_options
+from flexgym.commands.judge_report import calibration_report, outcome_report, ranking_report
+from flexgym.commands.serve import ServeOptions
+from flexgym.commands.serve import serve as serve_judge
 from flexgym.core.errors import ConfigError
 from flexgym.core.terminal import teaching_errors
 from flexgym.judge import make_tournament
 from flexgym.judge.assessment import Assessment
-from flexgym.judge.command_options import JudgeOptions, with_judge_options
 from flexgym.judge.inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_sample
 from flexgym.judge.noise import NoisyJudge
 from flexgym.judge.protocol import JudgeFailure, Outcome, Pair
-from flexgym.judge.report import calibration_report, outcome_report, ranking_report
-from flexgym.judge.serve import ServeOptions
-from flexgym.judge.serve import serve as serve_judge
 from flexgym.judge.tournament import judge_groups
 from flexgym.judge.vision_judge import VisionJudge
 from flexgym.types import Prompt, SampleGroup
