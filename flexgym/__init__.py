@@ -14,10 +14,9 @@ from flexgym.environment import register_environments
 if TYPE_CHECKING:
     from flexgym.core.errors import FlexGymError
     from flexgym.environment import environment_modality
-    from flexgym.types import FirstFrame
     from flexgym.generators import FlowGenerator, load_generator
     from flexgym.policy import FlowPolicy
-    from flexgym.types import GroupScores, Prompt, SampleGroup
+    from flexgym.types import FirstFrame, GroupScores, Prompt, SampleGroup
 
 __all__ = [
     "FirstFrame",
