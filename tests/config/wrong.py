@@ -102,8 +102,8 @@ VALUES = [
     _wrong("resources:\n  num_learners: two  # here\n", "resources.num_learners", "whole number >= 0", "got 'two'"),
     _wrong("environment:\n  env: FlexT2-v0  # here\n", "environment.env", "Did you mean 'FlexT2V-v0'"),
     _wrong("environment:\n  wrappers: [Flip]  # here\n", "environment.wrappers[0]", "'package.module:Class'"),
-    _wrong("reward:\n  name: ShapeOracle  # here\n", "reward.name", "unknown reward 'ShapeOracle'", "shapes_oracle"),
-    _wrong("verification:\n  reward: Verifier  # here\n", "verification.reward", "unknown reward", "shapes_verifier"),
+    _wrong("reward:\n  name: ShapeOracle  # here\n", "reward.name", "unknown reward 'ShapeOracle'", "ShapesOracle"),
+    _wrong("verification:\n  reward: Verifier  # here\n", "verification.reward", "unknown reward", "ShapesVerifier"),
     _wrong("reward:\n  name: ShapesOracle\n  monitors: ShapesVerifier  # here\n", "reward.monitors", "list of name"),
     _wrong("training: 3  # here\n", "training", "expected a mapping"),
 ]
