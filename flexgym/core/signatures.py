@@ -31,11 +31,11 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a function or class takes by name.
+    """Parameters that a function or class accepts by name.
 
     Attributes:
-        parameters: by name.
-        takes_any: whether further names go to ``**kwargs`` without a type of their own.
+        parameters: parameters by name.
+        takes_any: True if other names are accepted as untyped ``**kwargs``.
     """
 
     parameters: Mapping[str, Parameter]
