@@ -154,7 +154,7 @@ def test_mistakes_in_wrap_are_explained(own, env):
         rewards.wrap(env, own.Sharpness(), sharpness=2)
     with pytest.raises(UnknownNameError, match="Did you mean 'sharpness'"):
         rewards.wrap(env, own.Sharpness, sharpnes=2)
-    with pytest.raises(ConfigError, match="sharpness of sharpness: expected a valid number, got 'two'"):
+    with pytest.raises(ConfigError, match="sharpness of sharpness: expected number, got 'two'"):
         rewards.wrap(env, "own_sharpness:Sharpness", sharpness="two")
     with pytest.raises(ConfigError, match="expected a name, path or class.*got 3"):
         rewards.wrap(env, 3)
