@@ -1,4 +1,4 @@
-"""Samples as frames: what the scorers of single pictures share, so that they take videos as well."""
+"""Samples as frames, so that scorers of images score videos as well."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from flexgym.judge.inputs import frame_indices
 
 
 def as_videos(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Samples as videos, uint8 ``[n, F, H, W, 3]``; an image has one frame.
+    """Return samples as videos, uint8 ``[n, F, H, W, 3]``; an image is a video of one frame.
 
     Raises:
-        ConfigError: no samples of uint8 ``[n, H, W, 3]`` or ``[n, F, H, W, 3]``.
+        ConfigError: for anything but uint8 ``[n, H, W, 3]`` or ``[n, F, H, W, 3]``.
     """
     if samples.dtype != np.uint8 or samples.ndim not in (4, 5) or samples.shape[-1] != 3 or not samples[:1].size:
         raise ConfigError(
@@ -25,15 +25,15 @@ def as_videos(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def check_videos(name: str, samples: NDArray[np.uint8], *, at_least: int = 1) -> NDArray[np.uint8]:
-    """Samples that must be videos.
+    """Return samples that must be videos.
 
     Args:
-        name: of the reward, for the message.
+        name: name of the reward, for the error message.
         samples: uint8 ``[n, F, H, W, 3]``.
-        at_least: frames that are needed.
+        at_least: minimum number of frames.
 
     Raises:
-        ConfigError: images, or fewer frames.
+        ConfigError: for images, and for videos of fewer frames.
     """
     videos = as_videos(samples)
     if samples.ndim != 5 or videos.shape[1] < at_least:
@@ -44,12 +44,12 @@ def check_videos(name: str, samples: NDArray[np.uint8], *, at_least: int = 1) ->
 def mean_over_frames(
     scorer: Callable[[NDArray[np.uint8]], ArrayLike], samples: NDArray[np.uint8], *, num_frames: int
 ) -> NDArray[np.float32]:
-    """Scores of samples by a scorer of single pictures: the mean over frames of a video.
+    """Score samples with a scorer of images; a video scores the mean over its frames.
 
     Args:
-        scorer: pictures uint8 ``[N, H, W, 3]`` to numbers ``[N]``; called once.
+        scorer: maps images uint8 ``[N, H, W, 3]`` to numbers ``[N]``; called once.
         samples: uint8 ``[n, H, W, 3]`` or ``[n, F, H, W, 3]``.
-        num_frames: how many uniformly spaced frames of each video are scored.
+        num_frames: number of uniformly spaced frames of each video that are scored.
 
     Returns:
         float32 ``[n]``.

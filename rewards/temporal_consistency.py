@@ -1,4 +1,4 @@
-"""Temporal consistency (VBench, arXiv 2311.17982): how alike the frames of a video look to CLIP."""
+"""Temporal consistency (VBench, arXiv 2311.17982): similarity of the frames of a video by CLIP."""
 
 from __future__ import annotations
 
@@ -17,27 +17,26 @@ from flexgym.judge.inputs import frame_indices
 from flexgym.reward import KnownPair, PointwiseReward
 from flexgym.types import Prompt
 from rewards.checkpoints import Dtype, load_model
-from rewards.clip import PictureProcessor, batched
+from rewards.clip import ImageProcessor, batched
 from rewards.images import check_videos
 from rewards.known import smooth_and_jumping
 
 
 class TemporalConsistency(PointwiseReward):
-    """Mean over the frames of how alike each is to the first and to the one before, by CLIP's image features; -1 to 1.
+    """Mean similarity of each frame to the first and to the previous one, by CLIP's image features; -1 to 1.
 
     ``1/(F-1) sum_t (cos(d_1, d_t) + cos(d_{t-1}, d_t)) / 2`` (VBench, arXiv 2311.17982, background consistency). A
-    video that stands still has 1, so it is best joined with `DynamicDegree` in a rubric. The prompt is not looked at.
+    still video scores 1, so combine it with `DynamicDegree` in a rubric. The prompt is ignored.
 
     Args:
         model: folder or hub id of a CLIP model.
-        num_frames: uniformly spaced frames that are looked at.
-        device: by default the first GPU where there is one.
-        dtype: of the weights.
-        batch_size: pictures in one forward pass.
+        num_frames: number of uniformly spaced frames that are compared, at least 2.
+        device: name of a torch device; by default the first GPU if there is one.
+        dtype: precision of the weights.
+        batch_size: maximum number of images in one forward pass.
 
     Raises:
-        ConfigError: fewer than 2 frames.
-        CheckpointError: the model cannot be loaded.
+        CheckpointError: if the model cannot be loaded.
     """
 
     def __init__(
@@ -51,25 +50,28 @@ class TemporalConsistency(PointwiseReward):
     ) -> None:
         self.num_frames = num_frames
         self._batch_size = batch_size
-        self._pictures = PictureProcessor(model)
+        self._images = ImageProcessor(model)
         self._clip = load_model(CLIPModel, model, device=device, dtype=dtype)
 
     @torch.inference_mode()
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The score of each video, float32 ``[n]``.
+        """Score videos.
 
         Args:
-            prompt: not read.
+            prompt: ignored.
             samples: uint8 ``[n, F, H, W, 3]``.
 
+        Returns:
+            float32 ``[n]``.
+
         Raises:
-            ConfigError: images, or videos of one frame.
+            ConfigError: for images, and for videos of one frame.
         """
         videos = check_videos(self.name, samples, at_least=2)
         chosen = videos[:, frame_indices(videos.shape[1], self.num_frames)]
         features = batched(
             self._features,
-            self._pictures,
+            self._images,
             chosen.reshape(-1, *chosen.shape[2:]),
             batch_size=self._batch_size,
             like=self._clip,
@@ -79,9 +81,9 @@ class TemporalConsistency(PointwiseReward):
         return ((to_first + to_last) / 2).mean(1).numpy()
 
     def _features(self, pixels: torch.Tensor) -> torch.Tensor:
-        seen = self._clip.visual_projection(self._clip.vision_model(pixels).pooler_output)
-        return functional.normalize(seen.float(), dim=-1)
+        features = self._clip.visual_projection(self._clip.vision_model(pixels).pooler_output)
+        return functional.normalize(features.float(), dim=-1)
 
     def known_pairs(self) -> list[KnownPair]:
-        """Smooth motion against jumps."""
+        """Return smooth motion and jumps."""
         return smooth_and_jumping()

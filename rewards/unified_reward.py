@@ -21,24 +21,24 @@ from rewards.vision import JudgeSource, ModelSettings, VisionReward
 class UnifiedReward(VisionReward):
     """Scores by UnifiedReward, or by any model that answers in its form.
 
-    The form ``"axes"`` is that of UnifiedReward 2.0, 1 to 5 on three axes: ``alignment``, ``style`` and, between them,
-    ``coherence`` for images or ``physics`` for videos. The form ``"final_score"`` is that of 1.x, one number of 1 to 5
-    for images and 1 to 10 for videos. Every axis is a term: its score over the highest of its scale, so 0.2 to 1, and
-    0.1 to 1 for final scores of videos. The reward is their weighted mean. A sample whose reply lacks an axis, or
-    cannot be trusted otherwise, is NaN in all of them and counted by kind.
+    The form ``"axes"`` is that of UnifiedReward 2.0, 1 to 5 on three axes: ``alignment``, ``coherence`` (for videos
+    ``physics``) and ``style``. The form ``"final_score"`` is that of 1.x, one number from 1 to 5 for images and from 1
+    to 10 for videos. Every axis is a term: its score divided by the highest of its scale, so 0.2 to 1, and 0.1 to 1
+    for final scores of videos. The reward is their weighted mean. A sample whose reply lacks an axis or cannot be
+    parsed is NaN in all terms and counted by kind.
 
     Args:
-        judge: addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which stays open.
+        judge: addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which is not closed.
         form: ``"axes"`` or ``"final_score"``.
-        weights: of the axes by name, as ``{"alignment": 1.4, "style": 0.7}`` in Pref-GRPO (arXiv 2508.20751); those not
-            named have none. All the same by default.
-        max_failure_share: above this share of failed samples in a call, `score` raises; 1.0 never does.
+        weights: weights of the axes by name, as ``{"alignment": 1.4, "style": 0.7}`` in Pref-GRPO (arXiv 2508.20751);
+            axes without one have weight 0. Equal by default.
+        max_failure_share: maximum share of failed samples in a call; above it `score` raises. 1.0 never raises.
         **model: ``backend``, ``backend_settings``, ``prompt_template``, ``decoding`` and ``inputs``, see
             `rewards.vision.ModelSettings`.
 
     Raises:
-        ConfigError: weights that cannot work, or another setting.
-        UnknownNameError: no such form, axis or setting; the message holds the nearest one.
+        ConfigError: for a setting that cannot work.
+        UnknownNameError: for an unknown setting; the message names the nearest one.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class UnifiedReward(VisionReward):
 
         Raises:
             JudgeFailureShareError: if too many samples failed, see `flexgym.judge.failures.check_failure_share`.
-            UnknownNameError: a weight for an axis that samples of this kind do not have.
+            UnknownNameError: for a weight of an axis that samples of this kind do not have.
         """
-        told = self.judge.assess(groups)
-        check_failure_share([outcome for part in told for outcome in part], self.max_failure_share)
-        return [self._scores(group_kind(group), part) for group, part in zip(groups, told, strict=True)]
+        outcomes = self.judge.assess(groups)
+        check_failure_share([outcome for part in outcomes for outcome in part], self.max_failure_share)
+        return [self._scores(group_kind(group), part) for group, part in zip(groups, outcomes, strict=True)]
 
     def _scores(self, kind: Kind, outcomes: Sequence[Points | JudgeFailure]) -> GroupScores:
         axes = self.judge.form.sheet(kind).axes
@@ -97,7 +97,7 @@ class UnifiedReward(VisionReward):
         )
 
     def _shares(self, kind: Kind) -> dict[str, float]:
-        """The weight of each axis of the kind; they sum to 1."""
+        """Return the weight of each axis of the kind; they sum to 1."""
         names = [axis.name for axis in self.judge.form.sheet(kind).axes]
         weights = self.weights or dict.fromkeys(names, 1.0)
         check_names(f"axis of {kind}s", weights, names)

@@ -1,4 +1,4 @@
-"""What the rewards by vision-language models share: how the model is reached, asked and let go of."""
+"""Shared code of the rewards by vision-language models: how the model is reached, asked and closed."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from flexgym.judge.vision_judge import VisionJudge
 from flexgym.reward import JudgeReward, Reward
 
 JudgeSource = str | Path | Sequence[str] | Backend
-"""Addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, ``"shapes-judge"`` for the embedded one, or a
-backend, which stays open."""
+"""Addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, ``"shapes-judge"`` for the embedded judge, or
+a backend, which is not closed."""
 
 
 class ModelSettings(TypedDict, total=False):
-    """The settings of every reward by a vision-language model.
+    """Settings of every reward by a vision-language model.
 
     Attributes:
         backend: ``"server"``, ``"vllm"`` or ``"transformers"``; by default the server for addresses, else transformers.
         backend_settings: keyword arguments of the backend, such as ``max_concurrency`` or ``gpu_memory_utilization``.
-        prompt_template: a text file with ``{prompt}`` in it, in place of the built-in wording.
+        prompt_template: a text file that contains ``{prompt}``, instead of the built-in wording.
         decoding: fields of `flexgym.judge.backends.base.Decoding` by name; greedy by default.
-        inputs: fields of `flexgym.judge.inputs.Inputs` by name: picture format, frames of a video, size limits. What a
-            checkpoint folder says of these two (`flexgym.judge.sources.JudgeConfig`) holds where nothing is set here.
+        inputs: fields of `flexgym.judge.inputs.Inputs` by name: image format, frames of a video, size limits. The
+            defaults of ``decoding`` and ``inputs`` are those of the checkpoint folder, if it has a
+            `flexgym.judge.sources.JudgeConfig`.
     """
 
     backend: str | None
@@ -45,12 +46,12 @@ class ModelSettings(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Wording:
-    """How a model is asked.
+    """Form of the requests to a model.
 
     Attributes:
-        template: the text below the pictures; None for the built-in one.
-        decoding: how replies are sampled.
-        inputs: how samples are turned into pictures.
+        template: the text below the images; None for the built-in one.
+        decoding: sampling settings of replies.
+        inputs: settings that turn samples into images.
     """
 
     template: Template | None
@@ -72,16 +73,16 @@ class VisionReward(Reward):
     """A reward that asks a vision-language model.
 
     Args:
-        judge: who that is, see `JudgeSource`.
+        judge: the model, see `JudgeSource`; ``default_judge`` of the class if None.
         settings: how it is reached and asked; all of them are checked before the model is loaded.
 
     Attributes:
-        backend: who runs the model.
-        wording: how it is asked.
+        backend: the backend that runs the model.
+        wording: form of the requests.
 
     Raises:
-        ConfigError: a setting that cannot work.
-        UnknownNameError: no such setting; the message holds the nearest one.
+        ConfigError: for a setting that cannot work.
+        UnknownNameError: for an unknown setting; the message names the nearest one.
     """
 
     default_judge: ClassVar[str] = ""
@@ -105,7 +106,7 @@ class VisionReward(Reward):
         Wording.read(judge, settings)
 
     def metrics(self) -> dict[str, float]:
-        """Requests, tokens, latency, cache hits and failures of the backend since it was made."""
+        """Return requests, tokens, latency, cache hits and failures of the backend since it was opened."""
         return self.backend.metrics()
 
     def close(self) -> None:
@@ -119,7 +120,7 @@ class PairwiseReward(VisionReward, JudgeReward):
     """Win rates in a tournament judged by a vision-language model; a subclass names the model's dialect.
 
     Args:
-        judge: see `JudgeSource`; the subclass's own default when None.
+        judge: see `JudgeSource`; the default of the subclass if None.
         tournament: fields of `flexgym.judge.Tournament` by name; all pairs with balanced sides by default.
         **model: see `ModelSettings`.
     """
