@@ -14,7 +14,7 @@ class ShapesOracle(JudgeReward):
     """Win rates by a rule-based judge of the small world, an offline stand-in for a vision-language judge.
 
     Args:
-        **tournament: settings of the `flexgym.judge.Tournament`, such as ``alpha`` or ``schedule="regular(6)"``.
+        **tournament: fields of `flexgym.judge.Tournament`, such as ``alpha`` or ``schedule="regular(6)"``.
     """
 
     def __init__(self, **tournament: Unpack[TournamentSettings]) -> None:
