@@ -21,16 +21,16 @@ _SHOWN = 3
 
 
 def load_model(kind: Any, source: str | Path, *, device: str | None, dtype: Dtype = "float32") -> Any:
-    """Load a frozen model in evaluation mode.
+    """Load a model for scoring.
 
     Args:
-        kind: class of transformers, or one derived from there.
+        kind: model class of transformers, or one derived from it.
         source: a folder or a hub id.
-        device: name of a torch device; by default the first GPU if there is one.
-        dtype: precision of the weights.
+        device: device of the model; by default the first GPU if there is one.
+        dtype: data type of the weights, a name in `DTYPES`.
 
     Raises:
-        CheckpointError: if the checkpoint is missing, incomplete or of another kind.
+        CheckpointError: if the checkpoint is missing, incomplete, or of another kind.
     """
     check_source(source)
     try:

@@ -99,7 +99,7 @@ class Rubric(Reward):
         return {f"{name}/{key}": value for name, it in self.rewards.items() for key, value in it.metrics().items()}
 
     def known_pairs(self) -> list[KnownPair]:
-        """Return the pairs of all weighted terms."""
+        """Return the known pairs of all weighted terms."""
         return [pair for name, it in self.rewards.items() if self.weights[name] > 0 for pair in known_pairs(it)]
 
     def close(self) -> None:

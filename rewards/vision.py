@@ -71,19 +71,19 @@ class Wording:
 
 
 class VisionReward(Reward):
-    """A reward that asks a vision-language model.
+    """Base class of rewards that query a vision-language model.
 
     Args:
-        judge: the model, see `JudgeSource`; ``default_judge`` of the class if None.
-        settings: how it is reached and asked; all of them are checked before the model is loaded.
+        judge: the model, see `JudgeSource`.
+        settings: how the model is opened and queried; all settings are checked before the model is loaded.
 
     Attributes:
-        backend: the backend that runs the model.
-        wording: form of the requests.
+        backend: backend that runs the model.
+        wording: how the model is queried.
 
     Raises:
-        ConfigError: for a setting that cannot work.
-        UnknownNameError: for an unknown setting; the message names the nearest one.
+        ConfigError: if a setting is not valid.
+        UnknownNameError: if there is no such setting; the message suggests the nearest name.
     """
 
     default_judge: ClassVar[str] = ""
