@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from flexgym.core.errors import ConfigError, UnknownNameError
-from flexgym.core.media import save_gif, save_mp4
+from flexgym.core.media import encode_mp4, save_gif
 from flexgym.judge import inputs
 from flexgym.judge.inputs import Inputs, encode_sample, frame_indices, read_image, read_sample, read_video
 
@@ -140,7 +140,7 @@ def test_image_files(tmp_path):
 
 def test_video_files(tmp_path):
     levels = [20, 60, 100, 140, 180]
-    save_mp4(tmp_path / "a.mp4", grey_video(levels))
+    (tmp_path / "a.mp4").write_bytes(encode_mp4(grey_video(levels)))
     video = read_sample(tmp_path / "a.mp4", num_frames=3)
     assert video.shape == (3, 32, 32, 3)
     assert video.dtype == np.uint8
@@ -165,7 +165,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_a_playlist_in_disguise_is_not_followed(tmp_path):
-    save_mp4(tmp_path / "secret.mp4", grey_video([1, 2]))
+    (tmp_path / "secret.mp4").write_bytes(encode_mp4(grey_video([1, 2])))
     (tmp_path / "a.mp4").write_text("ffconcat version 1.0\nfile 'secret.mp4'\n")
     (tmp_path / "b.mp4").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n")
     for name in ("a.mp4", "b.mp4"):
@@ -175,7 +175,7 @@ def test_a_playlist_in_disguise_is_not_followed(tmp_path):
 
 def test_files_that_are_too_large(tmp_path, monkeypatch):
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
-    save_mp4(tmp_path / "a.mp4", grey_video(range(6), size=40))
+    (tmp_path / "a.mp4").write_bytes(encode_mp4(grey_video(range(6), size=40)))
     monkeypatch.setattr(inputs, "MAX_FRAMES", 5)
     with pytest.raises(ConfigError, match="at most 5 frames"):
         read_video(tmp_path / "a.mp4")

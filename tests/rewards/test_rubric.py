@@ -184,7 +184,7 @@ def test_a_term_that_breaks_is_a_failed_score_with_its_name(tmp_path):
     ("settings", "error", "message"),
     [
         ({"terms": []}, ConfigError, "expected a list of terms"),
-        ({"terms": {"reward": "clip_score"}}, ConfigError, "terms of rubric: expected a list"),
+        ({"terms": {"reward": "clip_score"}}, ConfigError, "terms of rubric: expected list"),
         ({"terms": [{"reward": "shapes_orcle"}]}, UnknownNameError, "Did you mean 'ShapesOracle'"),
         ({"terms": [{"reward": "shapes_oracle", "wieght": 1}]}, UnknownNameError, "Did you mean 'weight'"),
         ({"terms": [{"weight": 1}]}, ConfigError, "missing"),
