@@ -95,7 +95,7 @@ def load_agent_settings(recipe: Mapping[str, Any], *, algorithm: str | None = No
                 f"{known.origin('algorithm', 'name')}: algorithm.name: expected {algorithm!r}, the algorithm of this"
                 f" command, got {section['name']!r}: run python -m agents.{section['name']}, or choose another recipe"
             )
-    return load_checked(AgentSettings, known, given=["group_size"])
+    return load_checked(AgentSettings, known, given=["group_size", "prompts"])
 
 
 def agent_program(module: str, *, default_recipe: str, algorithm: str | None = None) -> Program[AgentSettings]:

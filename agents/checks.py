@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 import rewards
-from envs.checking import environment_problems
+from envs.checking import check_arguments
 from envs.prompts import load_prompts
 from flexgym.config.load import load_settings
-from flexgym.core.problems import Problem, settings_error
 from flexgym.core.settings import Settings
-from flexgym.core.signatures import argument_problems
 from flexgym.environment import environment_modality
-from flexgym.reward.building import PROTOCOL_SETTINGS
-from rewards.registry import reward_class
 
 S = TypeVar("S", bound=Settings)
-GIVEN = ("generator", "prompts", "num_envs", "autoreset_mode", "tensors")
+GIVEN = ("generator", "num_envs", "autoreset_mode", "tensors")
 """Arguments of environments that follow from other settings in every recipe."""
 
 
@@ -34,28 +30,14 @@ def load_checked(kind: type[S], recipe: Mapping[str, Any], *, given: Collection[
         UnknownNameError: names that do not exist, each with the nearest valid one.
     """
 
-    def check_environment(env: str, settings: Mapping[str, Any]) -> Iterator[Problem]:
+    def check_environment(env: str, settings: Mapping[str, Any]) -> None:
         environment_modality(env)
-        yield from environment_problems(env, settings, given=(*GIVEN, *given))
+        check_arguments(env, settings, given=(*GIVEN, *given))
 
     return load_settings(
         kind,
         recipe,
-        check_reward=check_reward,
+        check_reward=rewards.check,
         check_environment=check_environment,
         check_prompts=lambda prompts: load_prompts(prompts, "image"),
     )
-
-
-def check_reward(name: str, settings: Mapping[str, Any]) -> None:
-    """Refuse a reward that does not exist, or settings that it does not take.
-
-    Raises:
-        ConfigError: a value that does not fit.
-        UnknownNameError: no such reward or setting; the message names the nearest one.
-    """
-    own = {key: value for key, value in settings.items() if key not in PROTOCOL_SETTINGS}
-    problems = list(argument_problems(reward_class(name), own))
-    if problems:
-        raise settings_error(problems)
-    rewards.check(name, settings)

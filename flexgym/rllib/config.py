@@ -56,6 +56,11 @@ class FlowConfig(AlgorithmConfig):
     # --- what follows from the settings ------------------------------------------------------------------------------
 
     @property
+    def is_online(self) -> bool:
+        """Whether separate env runners sample, which is when RLlib starts a group of them; else the learners do."""
+        return self.settings.is_online
+
+    @property
     def shards(self) -> bool:
         """Whether the transformer is sharded over the learners."""
         return self.settings.shards

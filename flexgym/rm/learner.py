@@ -61,7 +61,7 @@ class JudgeLearner(ShardedLearner):
             _set_accelerate_ranks(torch.distributed.get_rank(), self.config.num_learners)
         super().build()
         # RLlib requests deterministic algorithms, and torch then fills all new memory with NaN. TRL allocates half a
-        # gigabyte for logits, so filling took a quarter of the step of a small judge. Uninitialized values are not read.
+        # gigabyte for logits, so that this took a quarter of a small judge's step. No uninitialized value is read.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         batch_size = settings.training.batch_size
         self.stream = BatchStream(self.rows.lengths, batch_size=batch_size, seed=settings.run.seed)

@@ -80,17 +80,17 @@ def write_notice(text: str) -> None:
 
 
 def resume_message(folder: str | Path, checkpoint: Path | None, *, command: Sequence[str]) -> str:
-    """What a person reads when a run has stopped early.
+    """Say how to resume a run that has stopped early.
 
     Args:
-        folder: the run's folder, as it shall be typed.
-        checkpoint: the newest whole checkpoint; None when there is none yet.
+        folder: the run's folder, as it is typed.
+        checkpoint: the newest complete checkpoint; None when there is none yet.
         command: the words that start the program, such as ``("python", "-m", "agents.pref_grpo")``.
 
     Returns:
-        Lines that say what is saved and the command to go on with.
+        Lines that say what is saved, and the command that resumes.
     """
     if checkpoint is None:
         return f"Stopped before the first checkpoint of {folder}. Start again with:\n  {shlex.join(command)}"
     resume = shlex.join([*command, "--resume", str(folder)])
-    return f"Stopped. The newest whole checkpoint is {checkpoint.name} in {folder}. Go on with:\n  {resume}"
+    return f"Stopped. The newest complete checkpoint is {checkpoint.name} in {folder}. Resume with:\n  {resume}"

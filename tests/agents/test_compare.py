@@ -50,7 +50,7 @@ def test_a_reward_is_a_name_and_settings_in_words():
     assert (candidate.name, candidate.label) == ("UnifiedRewardFlex", "flex.4")
     assert candidate.settings == {"tournament": {"schedule": "regular(4)"}}
     assert Candidate.parse("jpeg_compressibility").label == "JPEGCompressibility"
-    with pytest.raises(UnknownNameError, match="Did you mean 'shapes_oracle'"):
+    with pytest.raises(UnknownNameError, match="Did you mean 'ShapesOracle'"):
         Candidate.parse("shape_oracle")
     with pytest.raises(ConfigError, match="expected letters"):
         Candidate.parse("CLIPScore label=a/b")

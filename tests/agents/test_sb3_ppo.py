@@ -133,7 +133,7 @@ def test_several_decisions_make_one_episode(tmp_path):
 
 def test_unknown_names_are_told_before_a_folder_is_made(tmp_path):
     for override, message in (
-        ("reward.name=ShapeVerifier", "shapes_verifier"),
+        ("reward.name=ShapeVerifier", "ShapesVerifier"),
         ("verification.reward=x", "reward 'x'"),
     ):
         with pytest.raises(UnknownNameError, match=message):

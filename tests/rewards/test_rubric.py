@@ -184,7 +184,7 @@ def test_a_term_that_breaks_is_a_failed_score_with_its_name(tmp_path):
     ("settings", "error", "message"),
     [
         ({"terms": []}, ConfigError, "expected a list of terms"),
-        ({"terms": {"reward": "clip_score"}}, ConfigError, "terms of rubric: expected a list"),
+        ({"terms": {"reward": "clip_score"}}, ConfigError, "terms of rubric: expected list"),
         ({"terms": [{"reward": "shapes_orcle"}]}, UnknownNameError, "Did you mean 'ShapesOracle'"),
         ({"terms": [{"reward": "shapes_oracle", "wieght": 1}]}, UnknownNameError, "Did you mean 'weight'"),
         ({"terms": [{"weight": 1}]}, ConfigError, "missing"),
@@ -243,7 +243,7 @@ def test_a_recipe_makes_the_rubric_the_monitors_and_the_evaluations():
 @pytest.mark.parametrize(
     ("sections", "error", "message"),
     [
-        ({"reward": {"monitors": [{"reward": "ShapesVerifer"}]}}, UnknownNameError, "Did you mean 'shapes_verifier'"),
+        ({"reward": {"monitors": [{"reward": "ShapesVerifer"}]}}, UnknownNameError, "Did you mean 'ShapesVerifier'"),
         ({"verification": {"rewards": ["no_such:Reward"]}}, ConfigError, "'no_such' cannot be imported"),
         (
             {"verification": {"rewards": ["ShapesVerifier", {"reward": "ShapesVerifier", "name": "ShapesVerifier"}]}},

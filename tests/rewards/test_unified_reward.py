@@ -154,9 +154,9 @@ URL = "http://localhost:1"
         ({"judge": URL, "weights": {"style": 0}}, ConfigError, "at least 0, not all 0"),
         ({"judge": URL, "weights": {"style": float("nan")}}, ConfigError, "at least 0, not all 0"),
         ({"judge": URL, "weights": {"style": float("inf")}}, ConfigError, "at least 0, not all 0"),
-        ({"judge": URL, "weights": {"style": "1"}}, ConfigError, r"\['style'\]: expected a valid number, got '1'"),
+        ({"judge": URL, "weights": {"style": "1"}}, ConfigError, r"\['style'\]: expected number, got '1'"),
         ({"judge": URL, "weights": {}}, ConfigError, "at least 0, not all 0"),
-        ({"judge": URL, "weights": ["style"]}, ConfigError, "weights of unified_reward: expected a valid dictionary"),
+        ({"judge": URL, "weights": ["style"]}, ConfigError, "weights of unified_reward: expected mapping"),
         (
             {"judge": URL, "max_failure_share": 1.5},
             ConfigError,
