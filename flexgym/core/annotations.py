@@ -61,7 +61,7 @@ def spell(annotation: Any, metadata: Sequence[Any] = ()) -> str:
 
 
 def fits(value: Any, annotation: Any, metadata: Sequence[Any] = ()) -> bool:
-    """Return whether a plain value can be passed where an annotation stands; a list counts as a tuple.
+    """Return whether a plain value can be passed for a parameter with this annotation; a list counts as a tuple.
 
     Args:
         value: from YAML: dict, list, str, int, float, bool or None, or any object.

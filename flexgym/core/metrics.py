@@ -125,7 +125,7 @@ class Mean(Metric):
 
     @staticmethod
     def reduce_tensor(flat: Tensor) -> Tensor:
-        """Take the mean."""
+        """Return the mean of all elements."""
         return flat.mean()
 
     @staticmethod
@@ -142,21 +142,21 @@ class Share(Mean):
 
 
 class Max(Metric):
-    """Largest element."""
+    """Maximum over all elements, learners and iterations."""
 
     @staticmethod
     def reduce_tensor(flat: Tensor) -> Tensor:
-        """Take the maximum."""
+        """Return the largest element."""
         return flat.max()
 
     @staticmethod
     def merge(values: Sequence[float], counts: Sequence[int]) -> float:
-        """Take the maximum."""
+        """Return the largest of the maxima."""
         return float(np.max(values))
 
     @staticmethod
     def over_time(values: Sequence[float]) -> float:
-        """Take the maximum."""
+        """Return the maximum over the iterations."""
         return max(values)
 
 
@@ -165,12 +165,12 @@ class Sum(Metric):
 
     @staticmethod
     def reduce_tensor(flat: Tensor) -> Tensor:
-        """Take the sum."""
+        """Return the sum of all elements."""
         return flat.sum()
 
     @staticmethod
     def merge(values: Sequence[float], counts: Sequence[int]) -> float:
-        """Take the sum."""
+        """Return the sum of the partial sums."""
         return float(np.sum(values))
 
 

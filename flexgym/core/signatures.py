@@ -31,7 +31,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a function or class takes by name.
+    """Parameters that a function or class takes by name.
 
     Attributes:
         parameters: by name.

@@ -39,8 +39,8 @@ _MODULE = re.compile(r"\b(?:\w+\.)+(?=\w)")
 def fitted(what: str, annotation: Any, value: Any) -> Any:
     """Validate a value against an annotation, strictly: ``"3"`` is no int, and True is no number.
 
-    Bounds such as ``Annotated[int, Field(ge=1)]`` and the types inside of containers count. A plain value that stands
-    for another type in a recipe, such as a list for a tuple or a text for a `Path`, is converted.
+    Bounds such as ``Annotated[int, Field(ge=1)]`` and the types inside of containers count. A plain value that
+    represents another type in a recipe, such as a list for a tuple or a text for a `Path`, is converted.
 
     Args:
         what: name of the value in messages.

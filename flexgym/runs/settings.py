@@ -15,7 +15,7 @@ class RunSettings:
 
     Attributes:
         name: of the folder.
-        root: where run folders stand.
+        root: folder of the run folders.
         iterations: how many there are in all.
         minutes: wall time after which the run ends, whatever the iterations; None is no limit.
         checkpoint_interval: iterations between two checkpoints.
@@ -38,7 +38,7 @@ class RunSettings:
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> RunSettings:
-        """From the section of a recipe.
+        """Parse the section of a recipe.
 
         Raises:
             UnknownNameError: for an unknown key, with the nearest valid one.
