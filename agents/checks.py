@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 import rewards
-from envs.checking import environment_problems
+from envs.checking import check_arguments
 from envs.prompts import load_prompts
 from flexgym.config.load import load_settings
-from flexgym.core.problems import Problem
 from flexgym.core.settings import Settings
 from flexgym.environment import environment_modality
 
@@ -31,9 +30,9 @@ def load_checked(kind: type[S], recipe: Mapping[str, Any], *, given: Collection[
         UnknownNameError: names that do not exist, each with the nearest valid one.
     """
 
-    def check_environment(env: str, settings: Mapping[str, Any]) -> Iterator[Problem]:
+    def check_environment(env: str, settings: Mapping[str, Any]) -> None:
         environment_modality(env)
-        yield from environment_problems(env, settings, given=(*GIVEN, *given))
+        check_arguments(env, settings, given=(*GIVEN, *given))
 
     return load_settings(
         kind,

@@ -63,14 +63,14 @@ def load_sb3_settings(recipe: Recipe) -> SB3Settings:
     return load_checked(SB3Settings, recipe)
 
 
-if __name__ == "__main__":
-    run_program(
-        Program(
-            "python -m agents.sb3_ppo",
-            DEFAULT_RECIPE,
-            load=load_sb3_settings,
-            make_run=make_run,
-            kind=lambda: SB3Settings,
-        ),
-        summary="Train an algorithm of Stable-Baselines3 to choose guidance and noise of a frozen generator.",
+def main() -> None:
+    """Parse the command line and train."""
+    program = Program(
+        "python -m agents.sb3_ppo", DEFAULT_RECIPE, load=load_sb3_settings, make_run=make_run, kind=lambda: SB3Settings
     )
+    summary = "Train an algorithm of Stable-Baselines3 to choose guidance and noise of a frozen generator."
+    run_program(program, summary=summary)
+
+
+if __name__ == "__main__":
+    main()

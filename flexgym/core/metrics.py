@@ -130,7 +130,7 @@ class Mean(Metric):
 
     @staticmethod
     def merge(values: Sequence[float], counts: Sequence[int]) -> float:
-        """Take the mean, weighted where the counts differ."""
+        """Return the mean, weighted if the counts differ."""
         weights = None if len(set(counts)) == 1 else counts
         return float(np.mean(values) if weights is None else np.average(values, weights=weights))
 
@@ -142,16 +142,16 @@ class Share(Mean):
 
 
 class Max(Metric):
-    """Maximum over all elements, learners and iterations."""
+    """Maximum over all elements and learners."""
 
     @staticmethod
     def reduce_tensor(flat: Tensor) -> Tensor:
-        """Return the largest element."""
+        """Return the maximum of all elements."""
         return flat.max()
 
     @staticmethod
     def merge(values: Sequence[float], counts: Sequence[int]) -> float:
-        """Return the largest of the maxima."""
+        """Return the maximum over the learners."""
         return float(np.max(values))
 
     @staticmethod
@@ -170,7 +170,7 @@ class Sum(Metric):
 
     @staticmethod
     def merge(values: Sequence[float], counts: Sequence[int]) -> float:
-        """Return the sum of the partial sums."""
+        """Return the sum over the learners."""
         return float(np.sum(values))
 
 

@@ -102,7 +102,12 @@ VALUES = [
     _wrong("resources:\n  num_learners: two  # here\n", "resources.num_learners", "whole number >= 0", "got 'two'"),
     _wrong("environment:\n  env: FlexT2-v0  # here\n", "environment.env", "Did you mean 'FlexT2V-v0'"),
     _wrong("environment:\n  wrappers: [Flip]  # here\n", "environment.wrappers[0]", "'package.module:Class'"),
-    _wrong("reward:\n  name: ShapeOracle  # here\n", "reward.name", "unknown reward 'ShapeOracle'", "ShapesOracle"),
+    _wrong(
+        "reward:\n  name: ShapeOracle  # here\n",
+        "reward.name",
+        "unknown reward 'ShapeOracle'",
+        "Did you mean 'ShapesOracle'",
+    ),
     _wrong("verification:\n  reward: Verifier  # here\n", "verification.reward", "unknown reward", "ShapesVerifier"),
     _wrong("reward:\n  name: ShapesOracle\n  monitors: ShapesVerifier  # here\n", "reward.monitors", "list of name"),
     _wrong("training: 3  # here\n", "training", "expected a mapping"),
@@ -127,6 +132,27 @@ NAMES = [
         "Did you mean 'quality'",
     ),
     _wrong(
+        "reward:\n  name: ShapesOracle\n  settings:\n    alhpa: 0.2  # here\n",
+        "reward.settings.alhpa",
+        "Did you mean 'alpha'",
+    ),
+    _wrong(
+        "reward:\n  name: JPEGCompressibility\n  settings:\n    quality: 0  # here\n",
+        "reward.settings.quality",
+        "1 to 95",
+        "got 0",
+    ),
+    _wrong(
+        "reward:\n  name: UnifiedRewardFlex\n  settings:\n    backend_settings:\n      dtyp: float32  # here\n",
+        "reward.settings.backend_settings.dtyp",
+        "Did you mean 'dtype'",
+    ),
+    _wrong(
+        "reward:\n  name: UnifiedRewardFlex\n  settings:\n    decoding:\n      temperatur: 1.0  # here\n",
+        "reward.settings.decoding.temperatur",
+        "Did you mean 'temperature'",
+    ),
+    _wrong(
         "reward:\n  name: UnifiedRewardFlex\n  settings:\n    tournament:\n      alhpa: 0.2  # here\n",
         "reward.settings.tournament.alhpa",
         "Did you mean 'alpha'",
@@ -146,7 +172,7 @@ NAMES = [
         "reward:\n  name: ShapesOracle\n  monitors:\n  - reward: JPEGCompressibility\n    settings:\n"
         "      quality: high  # here\n",
         "reward.monitors[0].settings.quality",
-        "whole number",
+        "valid integer",
         "got 'high'",
     ),
     _wrong(
@@ -299,14 +325,14 @@ OTHERS = [
         kind="sft",
     ),
     _wrong("PPO:\n  n_step: 16  # here\n", "PPO.n_step", "Did you mean 'n_steps'", kind="sb3"),
-    _wrong("PPO:\n  n_steps: few  # here\n", "PPO.n_steps", "whole number", "got 'few'", kind="sb3"),
+    _wrong("PPO:\n  n_steps: few  # here\n", "PPO.n_steps", "valid integer", "got 'few'", kind="sb3"),
     _wrong("PPO:\n  verbose: 1  # here\n", "PPO.verbose", "other settings determine it", kind="sb3"),
     _wrong("training:\n  algorithm: PPP  # here\n", "training.algorithm", "Did you mean 'PPO'", kind="sb3"),
     _wrong("environment:\n  num_envs: 0  # here\n", "environment.num_envs", "whole number >= 1", kind="sb3"),
     _wrong(
         "environment:\n  settings:\n    decisions: two  # here\n",
         "environment.settings.decisions",
-        "whole number",
+        "valid integer",
         kind="sb3",
     ),
     _wrong("rllib:\n  grad_clip_by: value\n", "rllib", "unknown setting", kind="sb3"),

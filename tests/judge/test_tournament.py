@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import get_type_hints
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from flexgym.core.errors import ConfigError, JudgeFailureShareError, RewardError
 from flexgym.flow.advantage import blended_advantages
 from flexgym.judge import JudgeFailure, Tournament, all_pairs, judge_groups, make_tournament, tournament_scores
 from flexgym.judge.failures import FEWEST_FOR_SHARE
+from flexgym.judge.tournament import TournamentSettings
 from flexgym.types import Prompt, SampleGroup
 from tests.judge.simulated import group, verdict
 
@@ -310,3 +313,7 @@ def test_settings_are_checked_when_built(settings):
 def test_names_are_checked_when_built(settings, nearest):
     with pytest.raises(UnknownNameError, match=f"Did you mean '{nearest}'"):
         Tournament(**settings)
+
+
+def test_the_settings_of_a_tournament_are_its_fields():
+    assert get_type_hints(TournamentSettings) == get_type_hints(Tournament)
