@@ -1,7 +1,7 @@
 """Candidates for a caption of the small world: rendered right, rendered wrong, or made by the small generators.
 
-What a generator of videos finds hard it draws as something between two shapes. A pair of videos says that only as a
-whole; a pair of single frames says it of one picture, and has a ninth of the pictures.
+Where a video generator fails, it draws something between two shapes. The label of a pair of videos says so only for all
+frames together; the label of a pair of single frames says so for one image, and costs a ninth of the images.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "be
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """What may be compared for one caption.
+    """Samples that may be compared for one caption.
 
     Attributes:
         caption: of the small world.
@@ -64,7 +64,7 @@ class Candidates:
 def draw_candidates(
     kind: str, source: str | Path, *, splits: tuple[str, ...], seed: int, category: str | None = None
 ) -> Iterator[Candidates]:
-    """Endless groups of candidates, balanced over the categories, the same for the same seed.
+    """Yield endless groups of candidates, balanced over the categories, the same for the same seed.
 
     Args:
         kind: ``"image"`` or ``"video"``.
@@ -81,7 +81,7 @@ def draw_candidates(
     """
     if source == FRAMES:
         if kind != "image":
-            raise ConfigError(f"source {FRAMES!r}: expected kind 'image', since frames are pictures, got {kind!r}")
+            raise ConfigError(f"source {FRAMES!r}: expected kind 'image', since frames are images, got {kind!r}")
         videos = draw_candidates("video", "generated", splits=splits, seed=seed, category=category)
         yield from stills(videos, seed=seed)
         return
@@ -104,7 +104,7 @@ def draw_candidates(
 
 
 def stills(videos: Iterable[Candidates], *, seed: int) -> Iterator[Candidates]:
-    """Frames of videos as candidates for a caption of what all of them should show, two of each.
+    """Yield frames of videos, two of each, as candidates for a caption that every frame should match.
 
     Args:
         videos: groups of them.
@@ -121,7 +121,7 @@ def stills(videos: Iterable[Candidates], *, seed: int) -> Iterator[Candidates]:
 
 
 def near_miss(rng: np.random.Generator, spec: Spec) -> Spec:
-    """The spec with one thing about it changed, so that a scene of it breaks a demand."""
+    """Return the spec with one property changed, so that a scene of it violates one constraint."""
     changes: list[Spec] = []
     for place, noun in enumerate(spec.nouns):
         for other in _changed_nouns(rng, noun, spec):
@@ -155,13 +155,13 @@ def _other(rng: np.random.Generator, known: Any, value: Any) -> Any:
 
 
 def _rendered(rng: np.random.Generator, spec: Spec, place: int) -> NDArray[np.uint8]:
-    """The first two candidates are right, the third nearly, the fourth belongs to another caption."""
+    """Render a candidate: right for the first two places, a near miss for the third, then that of another caption."""
     shown = spec if place < 2 else near_miss(rng, spec) if place == 2 else wrong_spec(rng, spec)
     return render_video(sample_clip(rng, shown)) if spec.motion else render(sample_scene(rng, shown))
 
 
 def _generated(rng: np.random.Generator, generator: FlowGenerator, captions: list[str]) -> NDArray[np.uint8]:
-    """``[N, G, ...]``, one group for each caption."""
+    """Sample one group for each caption, uint8 ``[N, G, ...]``."""
     prompts = [caption for caption in captions for _ in range(GROUP)]
     samples = sample(generator, prompts, seeds=rng.integers(2**31, size=len(prompts)).tolist())
     return samples.reshape(len(captions), GROUP, *samples.shape[1:])

@@ -42,7 +42,7 @@ class Recipe:
 
     Attributes:
         groups: captions with candidates, by kind; of each source as many.
-        steps: optimiser steps; every other one is of videos.
+        steps: optimizer steps; every other one is of videos.
         batch_size: pairs of a step, by kind.
         learning_rate: of Muon; AdamW takes half.
         bfloat16: arithmetic of the forward, which processors with AVX512-BF16 do in half the time.
@@ -55,7 +55,7 @@ class Recipe:
     bfloat16: bool = True
 
     def shorter(self, speed: float) -> Recipe:
-        """The same, ``speed`` times as short."""
+        """Return the recipe with groups and steps divided by ``speed``."""
         groups = {kind: max(16, int(count / speed)) for kind, count in self.groups.items()}
         return replace(self, groups=groups, steps=max(2, int(self.steps / speed)))
 
@@ -64,7 +64,7 @@ RECIPE = Recipe({"image": 5000, "video": 3000}, 4200, {"image": 64, "video": 32}
 
 
 class PicturePool:
-    """Groups of candidates with their pictures cut into patches, as the judge gets them.
+    """Groups of candidates, and their images as the patches that the judge takes.
 
     Args:
         groups: of one kind.
@@ -76,7 +76,7 @@ class PicturePool:
         self._patches = [_patches(processor, inputs, group.samples) for group in groups]
 
     def stream(self, rng: np.random.Generator, count: int) -> Iterator[tuple[list[tuple[str, str]], Tensor]]:
-        """Endless batches of pairs of candidates, each of similar length, so that little of it is padding.
+        """Yield endless batches of pairs of candidates, each of similar lengths, so that little of it is padding.
 
         Args:
             rng: draws them.
@@ -128,7 +128,7 @@ class Batches:
         self._grid = [1, *[int((self._merged * processor.merge_size**2) ** 0.5)] * 2]
 
     def collate(self, texts: Sequence[tuple[str, str]], patches: Tensor, pictures: int) -> dict[str, Tensor]:
-        """What the model takes, with labels for the descriptions alone.
+        """Collate the inputs of the model, with labels for the descriptions alone.
 
         Args:
             texts: captions and descriptions, B of them.
@@ -197,7 +197,7 @@ def train(model: Any, batches: Batches, pools: dict[str, PicturePool], *, recipe
 
 
 def draw_pools(recipe: Recipe, seed: int) -> dict[str, PicturePool]:
-    """Candidates of both kinds, as many rendered as generated, and frames of the generated videos as images."""
+    """Draw candidates of both kinds, as many rendered as generated, and frames of the generated videos as images."""
     groups: dict[str, list[Candidates]] = {kind: [] for kind in _KINDS}
     for kind, source in itertools.product(_KINDS, SOURCES):
         drawn = draw_candidates(kind, source, splits=SPLITS, seed=seed)
@@ -212,7 +212,7 @@ def main(
     *,
     out: Annotated[Path, typer.Option(help="the folder to write")] = Path("runs/judge/base"),
     seed: int = 0,
-    start: Annotated[Path | None, typer.Option(help="a folder to go on from")] = None,
+    start: Annotated[Path | None, typer.Option(help="folder of a judge to start from")] = None,
     threads: int = 1,
     speed: Annotated[float, typer.Option(help="divide all lengths by this, to try the script out")] = 1.0,
 ) -> None:
