@@ -98,12 +98,12 @@ def _reward_problems(values: Mapping[str, Any], check: CheckReward) -> Iterator[
 def _refusals(
     check: Callable[[str, Mapping[str, Any]], object], name: str, settings: Any, *, at: KeyPath, below: KeyPath
 ) -> Iterator[Problem]:
-    """Yield what a check says of a name with settings.
+    """Yield the problem that a check finds in a name with settings, if any.
 
     Args:
-        check: raises where it refuses them.
+        check: raises ConfigError for invalid settings.
         name: of a reward or environment.
-        settings: its settings by name; anything else is refused elsewhere.
+        settings: its settings by name; any other value is rejected elsewhere.
         at: path to the name.
         below: path to the settings.
     """

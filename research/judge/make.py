@@ -129,7 +129,7 @@ def make_judge(folder: Path, base: Path, *, seed: int, plan: Round) -> None:
     own = folder / f"seed{seed}"
     judges = {stage: own / stage for stage in STAGES}
     how = (f"debugging.seed={seed}", *(["judge.compute_dtype=bfloat16"] if plan.bfloat16 else []))
-    traces = [folder / f"traces_{name}.jsonl" for name in ORDERS_TOLD]
+    traces = [folder / f"traces_{name}.jsonl" for name in ORDERS_DISTILLED]
     length = _length(traces, plan.sft_passes, SFT_ITERATION, warm_up=1000, lr=plan.sft_lr)
     _train("sft", judges["sft"], *how, *length, source=base, rows=traces)
     for stage, chosen in (("dpo_one_right", ("--without-both-right",)), ("dpo", ("--trajectory=rules",))):
