@@ -3,7 +3,7 @@
     python tests/benchmarks/gpu_generators.py                        # a GPU, real sizes
     python tests/benchmarks/gpu_generators.py --small --device cpu   # does everything once, in seconds
 
-One group is rolled out (`flexgym.rollout.collect` in the environment) and the steps of a window are replayed and
+One group is sampled (`flexgym.rollout.collect` in the environment) and the steps of a window are replayed and
 updated (`flexgym.replay`), as a learner does it; texts are random embeddings, so that no text encoder is needed, and
 neither is Ray. Matrix operations of each phase are counted on the meta device (recomputation by checkpointing
 included), and their rate is set against that of large matrix products, measured first. A phase that achieves less than
@@ -205,7 +205,7 @@ class Clock:
             self._open.pop()
 
     def reset(self) -> None:
-        """Forget what was measured, such as a warm-up."""
+        """Clear all measurements, such as those of a warm-up."""
         self.seconds.clear()
         self.peaks.clear()
 
@@ -238,7 +238,7 @@ class _RandomTexts(Family):
 
 
 class _Benchmarked(FlowGenerator):
-    """Tells the clock when something is decoded."""
+    """Generator that starts and stops the clock around decoding."""
 
     clock: Clock
 
@@ -317,7 +317,7 @@ def _random(like: torch.nn.Module) -> torch.nn.Module:
 
 
 class Training:
-    """One group of a generator, rolled out and trained on.
+    """One group of a generator, sampled and trained on.
 
     Args:
         generator: with an adapter.

@@ -59,7 +59,7 @@ def test_rank_orders_the_samples_of_every_folder(files):
 
 
 def thoughtful(means, text):
-    """Prefers the brighter picture, in the dialect of UnifiedReward-Think, if it is asked in it."""
+    """Prefers the brighter image, in the dialect of UnifiedReward-Think, if it is asked in it."""
     if "<answer>" not in text:
         return assessment("x", 0)
     first, second = (mean / 26 for mean in means)
@@ -133,7 +133,7 @@ def test_unscored_samples_are_null_in_json(greys):
         return "I cannot tell." if bright.any() else thoughtful(means, text)
 
     with seeing_server(unsure) as server:
-        for name in "ab":  # or more than half of the judgements would fail
+        for name in "ab":  # or more than half of the judgments would fail
             Image.new("RGB", (16, 16), (60, 60, 60)).save(greys / f"{name}.png")
         words = (greys.parent, "--judge", server.url, "--dialect", "think", "--json")
         [row] = json.loads(run("rank", *words).output, parse_constant=pytest.fail)

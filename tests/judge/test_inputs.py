@@ -133,7 +133,7 @@ def test_image_files(tmp_path):
     Image.fromarray(image[..., 0]).save(tmp_path / "grey.PNG")
     np.testing.assert_array_equal(read_sample(tmp_path / "grey.PNG"), np.repeat(image[..., :1], 3, axis=-1))
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: shown, the picture is 20 wide and 30 high
+    exif[0x0112] = 6  # the camera was turned: shown, the image is 20 wide and 30 high
     Image.fromarray(image).save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), np.rot90(image, -1))
 

@@ -16,7 +16,7 @@ GROUP = 3
 
 
 class GroupEnv(gym.Env):
-    """Ends after ``length`` steps with a group whose grey values are drawn from the environment's generator."""
+    """Ends after ``length`` steps with a group whose gray values are drawn from the environment's generator."""
 
     observation_space = gym.spaces.Box(0, 1, (1,))
     action_space = gym.spaces.Box(0, 1, (1,))

@@ -90,7 +90,7 @@ def blip_folder() -> Path:
 
 
 class ModelScorer(RewardConformance):
-    """Scorers of pictures by a model, whose forward pass rounds by the size of the batch."""
+    """Scorers of images by a model, whose forward pass rounds by the size of the batch."""
 
     tolerance = 1e-5
     name = ""
@@ -159,7 +159,7 @@ class TestOCR(RewardConformance):
 
 
 def unless_bright(say):
-    """The answer of ``say``, and none that can be used for pictures that are nearly white."""
+    """The answer of ``say``, and none that can be used for images that are nearly white."""
     return lambda means, text: "I'm sorry, I can't look at this." if means.mean() > 252 else say(means, text)
 
 

@@ -113,7 +113,7 @@ def test_info_holds_every_term_and_its_weight():
 
 
 class Judged(Reward):
-    """With parts, failures by kind, and work of its own to tell."""
+    """A reward with parts, failures by kind, and metrics of its own."""
 
     def __init__(self, name="judged"):
         self.name = name

@@ -60,7 +60,7 @@ def test_weights_of_the_authors(server):
     [scores] = reward.score([grey_group(120, 60)])
     assert scores.weights == {"alignment": pytest.approx(2 / 3), "coherence": 0.0, "style": pytest.approx(1 / 3)}
     np.testing.assert_allclose(scores.rewards, [(2 * 0.6 + 0.8) / 3, (2 * 0.4 + 0.8) / 3], rtol=1e-5)
-    [unscored] = reward.score([grey_group(255)])  # a dropped axis that was not told fails the sample all the same
+    [unscored] = reward.score([grey_group(255)])  # a missing axis fails the sample even if it was dropped
     assert np.isnan(unscored.rewards).all()
     reward.close()
 

@@ -14,7 +14,7 @@ from tests.rewards.seeing_server import grey_group, seeing_server
 
 
 def brighter(means, text):
-    """Prefers the brighter half of the pictures; the scores are tenths of the brightness."""
+    """Prefers the brighter half of the images; the scores are tenths of the brightness."""
     label = "Video" if "two videos" in text else "Image"
     first, second = (part.mean() / 26 for part in np.split(means, 2))
     return (
@@ -72,7 +72,7 @@ def test_a_wrapped_environment_ends_with_verdicts(server):
     assert reward == pytest.approx(0.5)
     assert len(info["assessments"]) == len(info["assessed_pairs"]) == 4
     brightness = info["samples"].mean(axis=(1, 2, 3))
-    # JPEG moves the mean of a picture by less than half a step.
+    # JPEG moves the mean of an image by less than half a step.
     for (first, second), verdict in zip(info["assessed_pairs"], info["assessments"], strict=True):
         lead = brightness[first] - brightness[second]
         assert verdict.side == int(lead < 0) or abs(lead) < 1.0

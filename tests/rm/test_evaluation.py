@@ -32,7 +32,7 @@ class ScriptedJudge:
 
     @staticmethod
     def _one(pair):
-        said = pair.prompt.text.split()[0][pair.first]  # the second letter is said in the other order
+        said = pair.prompt.text.split()[0][pair.first]  # the second letter is the reply in the other order
         return JudgeFailure("truncated", "") if said == "x" else Verdict(f"Image {said}")
 
 
@@ -107,7 +107,7 @@ def test_a_failure_in_both_orders_is_no_tie():
 
 
 def led(lead, label, failed=False):
-    """A pair that one judgement in each order gives such a lead; the swapped one sees it from the other side."""
+    """A pair that one judgment in each order gives such a lead; the swapped one sees it from the other side."""
     second = Vote(True, None, "refused") if failed else Vote(True, int(lead > 0), margin=-lead)
     return PairResult(None, None, label, (Vote(False, int(lead < 0), margin=lead), second))
 
@@ -174,7 +174,7 @@ def test_sizes_that_differ_go_to_models_only(media):
 
 
 def test_a_vision_judge_is_asked_in_both_orders(media):
-    """The server prefers the brighter picture, so the wide one loses to b and beats a."""
+    """The server prefers the brighter image, so the wide one loses to b and beats a."""
 
     def brighter(means, text):
         return f"<think>\n</think>\n<answer>Image {1 if means[0] > means[1] else 2} is better</answer>"

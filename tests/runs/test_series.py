@@ -54,7 +54,7 @@ def test_a_failed_run_does_not_take_the_others_and_finished_ones_are_not_repeate
     lines.clear()
     series.run(series.names(), report=lines.append)
     assert [line.split(",")[0] for line in lines if "log in" in line] == ["bad-seed0: begins", "late-seed0: resumes"]
-    assert series.folder("bad-seed0").name == "bad-seed0-2", "nothing was learnt, so it begins anew beside the old one"
+    assert series.folder("bad-seed0").name == "bad-seed0-2", "nothing was learned, so it begins anew beside the old one"
     assert series.folder("late-seed0").name == "late-seed0"
 
 

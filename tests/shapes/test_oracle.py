@@ -41,7 +41,7 @@ def group(caption, *samples):
 
 
 def judge(caption, first, second):
-    """Both orders of one pair; the second is told from the other side."""
+    """Judge both orders of one pair; the second order is swapped back."""
     pair = group(caption, first, second)
     there, back = OracleJudge().assess([Pair(pair, 0, 1), Pair(pair, 1, 0)])
     assert isinstance(there, Assessment), there

@@ -123,7 +123,7 @@ TWO_CIRCLES = (RED_CIRCLE, Thing("circle", "red", 24, 16, 5))
         ("three circles", TWO_CIRCLES, {"count 3"}),
         ("a red circle", (RED_CIRCLE, BLUE_CROSS), {"count 1"}),
         ("two circles", (*TWO_CIRCLES, Thing("circle", "red", 16, 26, 4)), {"count 2"}),
-        # colour, shape, size
+        # color, shape, size
         ("a blue circle", (RED_CIRCLE,), {"1 colour blue"}),
         ("a red square", (RED_CIRCLE,), {"1 shape square"}),
         ("two squares", (BLUE_SQUARE, RED_CIRCLE), {"1 shape square"}),
@@ -134,7 +134,7 @@ TWO_CIRCLES = (RED_CIRCLE, Thing("circle", "red", 24, 16, 5))
         ("a small circle", (Thing("circle", "red", 16, 16, 8),), {"1 size small"}),
         ("a red circle and a blue cross", (RED_CIRCLE, BLUE_SQUARE), {"2 shape cross"}),
         ("a red circle and a blue cross", (RED_CIRCLE, GREEN_CROSS), {"2 colour blue"}),
-        # colours bound to the wrong things
+        # colors bound to the wrong things
         ("a blue circle and a red cross", (RED_CIRCLE, BLUE_CROSS), {"1 colour blue", "2 colour red"}),
         # relations
         ("a circle left of a cross", (RED_CIRCLE, BLUE_CROSS), set()),

@@ -241,6 +241,12 @@ def test_codes_of_errors_are_not_prose():
     assert found('raise Failed("refused", "it was refused")') == ["refused"]
 
 
+def test_messages_of_assertions_are_prose():
+    text = 'assert reply == "the two pictures of this message", "no picture"'
+    assert found(text, "tests/a.py") == ["picture"]
+    assert found(text) == ["pictures", "picture"]
+
+
 def test_prompts_and_captions_are_data():
     text = 'PROMPT = "Look at the two pictures of this message and say"\nraise ValueError("expected a picture")'
     assert found(text, "flexgym/judge/template.py") == found(text, "flexgym/shapes/a.py") == ["picture"]
