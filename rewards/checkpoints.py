@@ -103,7 +103,7 @@ def chosen_device(device: str | None) -> torch.device:
 
 def _not_loaded(source: str | Path, kind: str, error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"{str(source)!r} could not be loaded as a {kind} with weights in safetensors format: {error}. Without a"
-        " network, give the path of a checkpoint folder instead of a hub id; `python -m rewards.convert` converts"
+        f"{str(source)!r} could not be loaded as a {kind} with weights in safetensors format: {error}. Without network"
+        " access, give the path of a checkpoint folder instead of a hub id; `python -m rewards.convert` converts"
         " published weights in other formats into such a folder"
     )

@@ -115,7 +115,7 @@ def clip_config(weights: Mapping[str, torch.Tensor]) -> CLIPConfig:
         vocabulary, length = len(weights["token_embedding.weight"]), len(weights["positional_embedding"])
         width = weights["visual.proj"].shape[1]
     except KeyError as error:
-        raise CheckpointError(f"expected the weights of open_clip's CLIP, found none called {error}") from error
+        raise CheckpointError(f"expected the weights of an open_clip CLIP model, but {error} is missing") from error
     return CLIPConfig(
         vision_config={**vision, "patch_size": patch, "image_size": patch * round(positions**0.5)},
         text_config={
@@ -230,7 +230,7 @@ def blip_config(weights: Mapping[str, torch.Tensor]) -> BlipConfig:
         text_mlp = weights["blip.text_encoder.encoder.layer.0.intermediate.dense.weight"]
         length = len(weights["blip.text_encoder.embeddings.position_embeddings.weight"])
     except KeyError as error:
-        raise CheckpointError(f"expected the weights of ImageReward, found none called {error}") from error
+        raise CheckpointError(f"expected the weights of ImageReward, but {error} is missing") from error
     patch = patches.shape[-1]
     return BlipConfig(
         vision_config={
@@ -275,16 +275,18 @@ KINDS: dict[str, Callable[..., None]] = {
 def main(
     kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.")],
     source: Annotated[Path, typer.Argument(help="The published file.")],
-    target: Annotated[Path, typer.Argument(help="The new folder; for 'aesthetic' the new safetensors file.")],
+    target: Annotated[Path, typer.Argument(help="The folder to create; for 'aesthetic', the safetensors file.")],
     *,
-    tokenizer: Annotated[str, typer.Option(help="Folder or hub id; that of the original model by default.")] = "",
+    tokenizer: Annotated[
+        str, typer.Option(help="Folder or hub id of the tokenizer; that of the original model by default.")
+    ] = "",
 ) -> None:
     """Convert the published weights of a scorer for its reward."""
     with teaching_errors():
         if kind not in KINDS:
             raise ConfigError(f"expected one of {', '.join(KINDS)}, got {kind!r}")
         if target.exists():
-            raise ConfigError(f"{target} already exists: name a new one")
+            raise ConfigError(f"{target} already exists: choose another name")
         KINDS[kind](source, target, **({"tokenizer": tokenizer} if tokenizer else {}))
         typer.echo(f"wrote {target}")
 

@@ -56,7 +56,7 @@ class Remote(Reward):
     Groups are sent concurrently. Lost connections and the status codes 429 and 5xx are retried after a random pause
     that grows, at the next address if there are several; other errors are not. What still fails is a `JudgeFailure`,
     counted by kind: ``timed_out``, ``server_error`` (no connection, or an error of the server), ``unparsable`` (a reply
-    that is no JSON of this form), ``invalid`` (another number of scores) and ``refused`` (the server explains why it
+    that is not JSON of this form), ``invalid`` (a wrong number of scores) and ``refused`` (the server explains why it
     has no score for a sample).
 
     Args:
@@ -144,11 +144,11 @@ class Remote(Reward):
             except TransientError as error:
                 trouble, pause = str(error), error.retry_after + backoff(attempt, self._rng)
             if time.monotonic() + pause >= ends:
-                return JudgeFailure("timed_out", f"no scores within {self._timeout_s:g} s; the last of it: {trouble}")
+                return JudgeFailure("timed_out", f"no scores within {self._timeout_s:g} s; last error: {trouble}")
             if attempt + 1 < self._max_attempts:
                 self._counts["retries"] += 1
                 time.sleep(pause)
-        return JudgeFailure("server_error", f"gave up after {self._max_attempts} attempts; the last: {trouble}")
+        return JudgeFailure("server_error", f"gave up after {self._max_attempts} attempts; last error: {trouble}")
 
     def _send(self, url: str, body: bytes, ends: float) -> tuple[int, bytes]:
         """Return status and body of the answer.
@@ -176,7 +176,7 @@ def _bounded(response: httpx.Response, ends: float) -> bytes:
         if len(body) > MAX_REPLY_BYTES:
             break
         if time.monotonic() > ends:
-            raise httpx.ReadTimeout("the reply was not complete in time")
+            raise httpx.ReadTimeout("the response was not complete in time")
     return bytes(body[: MAX_REPLY_BYTES + 1])
 
 
@@ -190,7 +190,7 @@ def _read_reply(status: int, body: bytes, *, count: int) -> _Reply | JudgeFailur
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
-        return JudgeFailure("unparsable", one_line(f"the reply is no JSON of scores: {place}: {first['msg']}"))
+        return JudgeFailure("unparsable", one_line(f"the reply is not JSON with scores: {place}: {first['msg']}"))
     lengths = {"scores": len(reply.scores), **{name: len(values) for name, values in reply.terms.items()}}
     lengths |= {"errors": len(reply.errors)} if reply.errors else {}
     wrong = {one_line(name): length for name, length in lengths.items() if length != count}
@@ -218,7 +218,7 @@ def _body(group: SampleGroup, *, num_frames: int | None, fps: float) -> bytes:
     content: Mapping[str, Any] = {
         "prompt": group.prompt.text,
         "metadata": dict(group.prompt.metadata),
-        "kind": "image" if group.samples.ndim == 4 else "video",
+        "kind": group.modality,
         "fps": fps,
         "samples": [[b64encode(encode_png(frame)).decode() for frame in video] for video in chosen],
     }
@@ -245,7 +245,7 @@ def _checked_url(url: Any) -> str:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ConfigError(f"remote: {example}, got {url!r}")
     if parsed.userinfo:
-        raise ConfigError("remote: expected an address without a password; see api_key")
+        raise ConfigError("remote: expected an address without a password; use api_key instead")
     return str(parsed)
 
 

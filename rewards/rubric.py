@@ -135,12 +135,12 @@ def _checked_terms(terms: Any) -> list[Term]:
     chosen = [term if isinstance(term, Term) else built_settings("rubric term", Term, term) for term in terms]
     twice = [name for name, count in Counter(term.title for term in chosen).items() if count > 1]
     if twice:
-        raise ConfigError(f"rubric: two terms are called {twice[0]!r}; give one of them another name")
+        raise ConfigError(f"rubric: two terms are named {twice[0]!r}; rename one of them")
     if any("/" in term.title for term in chosen):
-        raise ConfigError("rubric: the name of a term must not hold '/', which separates it from its parts")
+        raise ConfigError("rubric: the name of a term must not contain '/', which separates it from its parts")
     weights = {term.title: term.weight for term in chosen}
     if not sum(weights.values()) > 0:
-        raise ConfigError(f"rubric: the weights must have a sum above 0, got {weights}")
+        raise ConfigError(f"rubric: the sum of the weights must be positive, got {weights}")
     return chosen
 
 

@@ -90,7 +90,7 @@ def settings_of(words: Sequence[str]) -> dict[str, Any]:
 
 
 def main(
-    name: Annotated[str, typer.Argument(help="Name of the reward, or the path of a class, such as mymodule:MyReward.")],
+    name: Annotated[str, typer.Argument(help="Name of the reward, or path of a class, such as mymodule:MyReward.")],
     settings: Annotated[list[str] | None, typer.Argument(help="Settings of the reward as key=value.")] = None,
 ) -> None:
     """Score samples that are known to be good and bad."""

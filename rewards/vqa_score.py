@@ -82,14 +82,12 @@ class VQAScore(VisionReward):
 def probability_of_yes(reply: Reply) -> float | JudgeFailure:
     """Return the probability that the reply begins with yes, or a failure that says why it is unknown."""
     if not reply.first_tokens:
-        return JudgeFailure(
-            "server_error", "the reply holds no log-probabilities: expected a backend that returns them"
-        )
-    said = {word: math.fsum(_probabilities(reply, word)) for word in ("yes", "no")}
-    if not any(said.values()):
+        return JudgeFailure("server_error", "the reply has no log-probabilities: use a backend that returns them")
+    answers = {word: math.fsum(_probabilities(reply, word)) for word in ("yes", "no")}
+    if not any(answers.values()):
         likeliest = ", ".join(repr(token[:20]) for token, _ in reply.first_tokens[:3])
-        return JudgeFailure("invalid", f"expected a reply that begins with Yes or No; the likeliest are {likeliest}")
-    return min(said["yes"], 1.0)
+        return JudgeFailure("invalid", f"expected a reply that begins with Yes or No; most likely are {likeliest}")
+    return min(answers["yes"], 1.0)
 
 
 def _probabilities(reply: Reply, word: str) -> list[float]:

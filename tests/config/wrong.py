@@ -172,7 +172,7 @@ NAMES = [
         "reward:\n  name: ShapesOracle\n  monitors:\n  - reward: JPEGCompressibility\n    settings:\n"
         "      quality: high  # here\n",
         "reward.monitors[0].settings.quality",
-        "valid integer",
+        "whole number",
         "got 'high'",
     ),
     _wrong(
@@ -325,14 +325,14 @@ OTHERS = [
         kind="sft",
     ),
     _wrong("PPO:\n  n_step: 16  # here\n", "PPO.n_step", "Did you mean 'n_steps'", kind="sb3"),
-    _wrong("PPO:\n  n_steps: few  # here\n", "PPO.n_steps", "valid integer", "got 'few'", kind="sb3"),
+    _wrong("PPO:\n  n_steps: few  # here\n", "PPO.n_steps", "whole number", "got 'few'", kind="sb3"),
     _wrong("PPO:\n  verbose: 1  # here\n", "PPO.verbose", "other settings determine it", kind="sb3"),
     _wrong("training:\n  algorithm: PPP  # here\n", "training.algorithm", "Did you mean 'PPO'", kind="sb3"),
     _wrong("environment:\n  num_envs: 0  # here\n", "environment.num_envs", "whole number >= 1", kind="sb3"),
     _wrong(
         "environment:\n  settings:\n    decisions: two  # here\n",
         "environment.settings.decisions",
-        "valid integer",
+        "whole number",
         kind="sb3",
     ),
     _wrong("rllib:\n  grad_clip_by: value\n", "rllib", "unknown setting", kind="sb3"),

@@ -243,7 +243,7 @@ def test_a_recipe_makes_the_rubric_the_monitors_and_the_evaluations():
 @pytest.mark.parametrize(
     ("sections", "error", "message"),
     [
-        ({"reward": {"monitors": [{"reward": "ShapesVerifer"}]}}, UnknownNameError, "Did you mean 'shapes_verifier'"),
+        ({"reward": {"monitors": [{"reward": "ShapesVerifer"}]}}, UnknownNameError, "Did you mean 'ShapesVerifier'"),
         ({"verification": {"rewards": ["no_such:Reward"]}}, ConfigError, "'no_such' cannot be imported"),
         (
             {"verification": {"rewards": ["ShapesVerifier", {"reward": "ShapesVerifier", "name": "ShapesVerifier"}]}},
