@@ -30,7 +30,7 @@ from flexgym.core.terminal import teaching_errors
 from flexgym.reward import JudgeReward
 from flexgym.runs.comparison import ComparedRun, comparison_table
 from flexgym.runs.comparison_figure import draw_comparison
-from flexgym.runs.series import Series, refuse_changes
+from flexgym.runs.series import Series, check_unchanged
 from rewards.registry import reward_class
 from rewards.validate import settings_of
 
@@ -115,7 +115,7 @@ def add_runs(
     }
     for name in series.names():
         for recipe in recipes.values():
-            refuse_changes(f"{series.root}: it holds runs with", series.recipe(name), recipe, aside=DIFFERS)
+            check_unchanged(f"{series.root}: it holds runs with", series.recipe(name), recipe, aside=DIFFERS)
     for name, recipe in recipes.items():
         series.add(name, recipe)
     return list(recipes)

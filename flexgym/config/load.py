@@ -85,17 +85,17 @@ def _environment_problems(
     default = kind.model_fields["environment"].default
     section = {"env": default.env, "settings": {}, **(given if isinstance(given, Mapping) else {})}
     if isinstance(section["env"], str):
-        yield from _refusals(
+        yield from _settings_problems(
             check, section["env"], section["settings"], at=("environment", "env"), below=("environment", "settings")
         )
 
 
 def _reward_problems(values: Mapping[str, Any], check: CheckReward) -> Iterator[Problem]:
     for at, name, below, settings in _named_rewards(values):
-        yield from _refusals(check, name, settings, at=at, below=below)
+        yield from _settings_problems(check, name, settings, at=at, below=below)
 
 
-def _refusals(
+def _settings_problems(
     check: Callable[[str, Mapping[str, Any]], object], name: str, settings: Any, *, at: KeyPath, below: KeyPath
 ) -> Iterator[Problem]:
     """Yield the problem that a check finds in a name with settings, if any.

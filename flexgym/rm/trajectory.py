@@ -125,7 +125,7 @@ def reasoning_worth(assessment: Assessment, truth: Assessment) -> dict[str, floa
     known = dict(_criteria(truth))
     named = [key for key, _ in _criteria(assessment)]
     grounding = [_grounding(dim, known.get(key)) for key, dim in _criteria(assessment)]
-    personal = {(category.name, dim.name) for category in truth.personalised for dim in category.dims}
+    personal = {(category.name, dim.name) for category in truth.personalized for dim in category.dims}
     fits = [_share(part, named) for part in (personal, known.keys() - personal) if part]
     majority = assessment.majority_side in (None, assessment.side)
     return {

@@ -81,7 +81,7 @@ class Series:
         run = {**(recipe.get("run") or {}), "root": str(self.root), "name": name}
         whole = {**recipe, "run": run}
         if name in self.names():
-            refuse_changes(f"{self.root / name}: the run was begun with", self.recipe(name), whole)
+            check_unchanged(f"{self.root / name}: the run was begun with", self.recipe(name), whole)
         write_atomic(self.root / "recipes" / f"{name}.yaml", dump_yaml(whole).encode())
 
     def folder(self, name: str) -> Path | None:
@@ -153,7 +153,7 @@ class Series:
         return Outcome("stopped") if interrupted else Outcome("failed", words or f"exit status {status}")
 
 
-def refuse_changes(
+def check_unchanged(
     what: str, before: Mapping[str, Any], now: Mapping[str, Any], *, aside: Sequence[str] = ("run",)
 ) -> None:
     """Check that two recipes agree.

@@ -24,7 +24,7 @@ def seeing_server(say, *, record=False):
     return ScriptedServer(answer=answer, record=record)
 
 
-def grey_group(*levels, caption="a grey wall", frames=None):
+def gray_group(*levels, caption="a grey wall", frames=None):
     """Gray images, or videos of so many frames each."""
     shape = (16, 16, 3) if frames is None else (frames, 16, 16, 3)
     return SampleGroup(Prompt(caption), np.stack([np.full(shape, level, np.uint8) for level in levels]))

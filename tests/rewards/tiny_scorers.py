@@ -78,7 +78,7 @@ def save_head(file, head):
     return file
 
 
-def normalised(picture):
+def normalized(picture):
     """Pixels ``[1, 3, H, W]`` of an image that has its final size."""
     pixels = ((np.asarray(picture) / 255.0 - MEAN) / STD).transpose(2, 0, 1)
     return torch.tensor(pixels[None], dtype=torch.float32)

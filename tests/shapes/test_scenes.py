@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flexgym.shapes.scenes import BACKGROUND, COLOURS, SHAPES, SIZE, SYMMETRY, Thing, render, render_video, thing_mask
+from flexgym.shapes.scenes import BACKGROUND, COLORS, SHAPES, SIZE, SYMMETRY, Thing, render, render_video, thing_mask
 
-RED, BLUE = COLOURS["red"], COLOURS["blue"]
+RED, BLUE = COLORS["red"], COLORS["blue"]
 
 
 @pytest.mark.parametrize("angle", [0.0, 17.0, 45.0])
@@ -44,7 +44,7 @@ def test_symmetry(shape):
     assert np.abs(half - upright).sum() > 10
 
 
-def test_picture_holds_background_colour_and_one_mixed_rim():
+def test_image_holds_background_color_and_one_mixed_rim():
     picture = render((Thing("circle", "red", 16, 16, 6),))
     assert picture.dtype == np.uint8
     assert picture.shape == (SIZE, SIZE, 3)
