@@ -8,7 +8,7 @@ from functools import cache
 import gymnasium as gym
 import pytest
 
-from flexgym.algorithm import Algorithm, CopySchedule, Loss, Need
+from flexgym.algorithm import Algorithm, CopySchedule, Loss
 from flexgym.algorithm_settings import AlgorithmSettings
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import GeneratorError
@@ -46,7 +46,7 @@ class Lagging(Algorithm[AlgorithmSettings]):
         return ForwardProcess()
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def needs(self) -> frozenset[str]:
         return frozenset({"old_mean"})
 
     @property
