@@ -14,7 +14,7 @@ from flexgym.generators.sampling import Sampling
 
 
 def check_arguments(env: str, settings: Mapping[str, Any], *, given: Collection[str]) -> None:
-    """Refuse arguments that an environment cannot have.
+    """Reject arguments that an environment does not take.
 
     Args:
         env: its id, see `flexgym.environment.environment_creator`.

@@ -39,7 +39,7 @@ EMA = "ema"
 
 @dataclass(frozen=True, eq=False)
 class Loss:
-    """What an algorithm makes of a replayed level.
+    """Loss of one replayed noise level, returned by `Algorithm.loss`.
 
     Attributes:
         per_sample: to be minimized, ``[P, G]``; the learner takes the mean.
@@ -142,7 +142,7 @@ class Algorithm(ABC, Generic[S]):
         return self.settings.window.schedule(num_steps)
 
     def check(self, num_steps: int | None) -> None:
-        """Refuse settings that cannot work together, before anything is loaded.
+        """Reject settings that cannot work together, before anything is loaded.
 
         Args:
             num_steps: denoising steps T; None where only the generator knows them, and its own grid is checked later.

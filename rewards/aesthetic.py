@@ -89,7 +89,7 @@ class Aesthetic(PointwiseReward):
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Require a head."""
+        """Raise ConfigError unless a file of the head is given."""
         if not settings.get("head"):
             raise ConfigError(f"aesthetic: expected the safetensors file of the head, got none. {_HINT}")
 

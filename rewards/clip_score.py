@@ -25,5 +25,5 @@ class CLIPScore(ClipReward):
     default_model = "openai/clip-vit-large-patch14"
 
     def formula(self, matches: Matches) -> torch.Tensor:
-        """Return the cosines."""
+        """Return the cosines of text and image embeddings as rewards."""
         return matches.cosines

@@ -32,5 +32,5 @@ class HPSv2(ClipReward):
     )
 
     def formula(self, matches: Matches) -> torch.Tensor:
-        """Return the cosines."""
+        """Return the cosines of text and image embeddings as rewards."""
         return matches.cosines

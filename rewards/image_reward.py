@@ -106,7 +106,7 @@ class ImageReward(PointwiseReward):
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Require a model."""
+        """Raise ConfigError unless a model is given."""
         if not settings.get("model"):
             raise ConfigError(f"image_reward: expected a model, got none: {_HINT}")
 

@@ -99,7 +99,7 @@ class Remote(Reward):
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Check the addresses."""
+        """Raise ConfigError for missing or malformed addresses."""
         _checked_urls(settings.get("url", ""))
 
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:

@@ -22,5 +22,5 @@ class ShapesOracle(JudgeReward):
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Check the tournament."""
+        """Raise ConfigError for settings that are invalid for the tournament."""
         make_tournament(settings)

@@ -85,25 +85,25 @@ def _environment_problems(
     default = kind.model_fields["environment"].default
     section = {"env": default.env, "settings": {}, **(given if isinstance(given, Mapping) else {})}
     if isinstance(section["env"], str):
-        yield from _refusals(
+        yield from _settings_problems(
             check, section["env"], section["settings"], at=("environment", "env"), below=("environment", "settings")
         )
 
 
 def _reward_problems(values: Mapping[str, Any], check: CheckReward) -> Iterator[Problem]:
     for at, name, below, settings in _named_rewards(values):
-        yield from _refusals(check, name, settings, at=at, below=below)
+        yield from _settings_problems(check, name, settings, at=at, below=below)
 
 
-def _refusals(
+def _settings_problems(
     check: Callable[[str, Mapping[str, Any]], object], name: str, settings: Any, *, at: KeyPath, below: KeyPath
 ) -> Iterator[Problem]:
-    """Yield what a check says of a name with settings.
+    """Yield the problem that a check finds in a name with settings, if any.
 
     Args:
-        check: raises where it refuses them.
+        check: raises ConfigError for invalid settings.
         name: of a reward or environment.
-        settings: its settings by name; anything else is refused elsewhere.
+        settings: its settings by name; any other value is rejected elsewhere.
         at: path to the name.
         below: path to the settings.
     """

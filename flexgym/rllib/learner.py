@@ -60,7 +60,7 @@ Weighted = tuple[Rollout, NDArray[np.float32]]
 
 
 def _jobs(weighted: Iterable[Weighted], count: int) -> Iterator[ReplayJob]:
-    """The jobs of one update over ``count`` parts, consumed lazily as each part's advantages become available."""
+    """Yield the jobs of one update over ``count`` parts, lazily as each part's advantages become available."""
     for rollout, advantages in weighted:
         levels = len(rollout.window)
         for index in range(levels):
@@ -234,7 +234,7 @@ class FlowLearner(ShardedLearner):
             yield part.rollout, advantages_of(scores, **dict(self.config.settings.training.advantage))
 
     def _own_part(self, rollout: Rollout) -> list[Rollout]:
-        """This learner's share of the groups of all env runners, cut as one forward of the rollout took them."""
+        """Return this learner's share of all env runners' groups, split into the forward batches of the rollout."""
         settings = self.config.settings.rollout
         return rollout.select(self._share(len(rollout))).split(settings.groups_per_forward)
 

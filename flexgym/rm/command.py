@@ -36,7 +36,7 @@ PairFiles = Annotated[list[Path], typer.Argument(help="preference pairs, JSON Li
 
 @app.callback()
 def _root() -> None:
-    """Train vision-language judges."""
+    """Train, evaluate and export vision-language judges."""
 
 
 def _stage(name: str) -> Stage[Any]:

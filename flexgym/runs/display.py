@@ -72,7 +72,7 @@ class TrainingDisplay:
 
     @property
     def is_live(self) -> bool:
-        """Whether the panel redraws itself in place."""
+        """True if the panel redraws itself in place."""
         return self._console.is_terminal and not self._console.is_dumb_terminal
 
     def phase(self, name: str) -> None:
@@ -131,7 +131,7 @@ class TrainingDisplay:
             self._live = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Render the panel."""
+        """Render the panel at the width of the console."""
         width = options.max_width - 4
         values, times = self._values(width), self._times(width)
         body = Group(self._progress(), Text(), values, Text(), *times, Text(), self._footer())
@@ -241,7 +241,7 @@ class _SideBySide:
         self._texts, self._gap = texts, gap
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Render the rows."""
+        """Render the rows at the width of the panel."""
         line = Text()
         for text in self._texts:
             if line and line.cell_len + self._gap + text.cell_len > options.max_width:

@@ -31,8 +31,8 @@ class GracefulInterrupt:
         """Prepare; the handler is installed on entering.
 
         Args:
-            announce: told `NOTICE` once, from inside the signal handler: it must not take a lock nor write through a
-                buffered stream. By default the notice goes straight to standard error.
+            announce: called once with `NOTICE` from inside the signal handler: it must not take a lock nor write
+                through a buffered stream. By default the notice goes straight to standard error.
         """
         self._announce = announce or write_notice
         self._requested = False
@@ -41,7 +41,7 @@ class GracefulInterrupt:
 
     @property
     def requested(self) -> bool:
-        """Whether the run shall stop after the iteration that it is in."""
+        """True if the run is to stop after the current iteration."""
         return self._requested
 
     def request(self) -> None:

@@ -72,7 +72,7 @@ def test_an_unchanged_policy_wins_half_of_the_time_against_the_one_before(mode):
         training={"lr": 0.0},
     )
     algorithm, metrics = train(config)
-    # samples and references are the same, so the judge names whoever stands first, and sides take turns
+    # samples and references are the same, so the judge names the first position, and sides take turns
     assert metrics["reward/win_rate_vs_reference"] == 0.5
     assert np.isnan(algorithm.train()[METRICS]["reward/win_rate_vs_reference"])  # not due in the second iteration
     algorithm.stop()

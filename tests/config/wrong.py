@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Wrong:
-    """A recipe that must be refused.
+    """A recipe that must be rejected.
 
     Attributes:
         text: the sections that differ from a valid recipe.

@@ -58,7 +58,7 @@ def test_a_recipe_is_valid_as_it_stands(name, learners):
 
 
 def brighter(means, text):
-    """The pictures of the first sample come first."""
+    """The images of the first sample come first."""
     first, second = np.array_split(means, 2)
     return assessment("nobody", 0, winner="Image 1" if first.mean() > second.mean() else "Image 2")
 

@@ -41,8 +41,8 @@ def decoded(data: bytes) -> np.ndarray:
 
 
 def test_gif_keeps_256_colors_that_lie_next_to_each_other() -> None:
-    grey = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=-1)
-    frames = np.concatenate([grey, grey[:, ::-1]])
+    gray = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=-1)
+    frames = np.concatenate([gray, gray[:, ::-1]])
     assert np.array_equal(decoded(encode_gif(frames)), frames)
 
 

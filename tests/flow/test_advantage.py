@@ -79,7 +79,7 @@ def test_tiny_tables(shape):
 
 
 def test_clip_by_hand():
-    rewards = [[0.0] * 99 + [1.0]]  # the odd one stands sqrt(99) = 9.95 standard deviations out
+    rewards = [[0.0] * 99 + [1.0]]  # the odd one is sqrt(99) = 9.95 standard deviations from the mean
     assert group_advantages(rewards, eps=0.0)[0, -1] == 5.0
     assert group_advantages(rewards, eps=0.0, clip=2.0)[0, -1] == 2.0
     assert group_advantages(rewards, eps=0.0, clip=None)[0, -1] == pytest.approx(math.sqrt(99))

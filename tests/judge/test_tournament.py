@@ -165,7 +165,7 @@ def test_references_make_the_scalar_reward_and_not_the_advantage():
     np.testing.assert_array_equal(anchored.rewards, plain.rewards)
     assert anchored.weights == plain.weights
     assert plain.win_rate_vs_reference is None
-    # sample i and reference 4 + i, each side in front twice, and one more judgement for each sample
+    # sample i and reference 4 + i, each side in front twice, and one more judgment for each sample
     met = [pair for pair in judge.asked if max(pair) >= 4]
     assert sorted(map(sorted, met)) == [[0, 4], [1, 5], [2, 6], [3, 7]]
     assert sum(first < 4 for first, _ in met) == 2

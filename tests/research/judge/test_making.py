@@ -16,7 +16,7 @@ import flexgym
 from flexgym.judge.sources import EMBEDDED_JUDGE, locate_judge
 from research.judge.candidates import draw_candidates
 from research.judge.checkpoint import NUM_FRAMES, build_judge
-from research.judge.make import ORDERS_TOLD, SETS, STAGES, Round, make_data, make_judge, make_mean, table
+from research.judge.make import ORDERS_DISTILLED, SETS, STAGES, Round, make_data, make_judge, make_mean, table
 from research.judge.pretrain import Batches, PicturePool, Recipe, train
 
 LITTLE = Round(
@@ -85,7 +85,9 @@ def test_from_data_to_the_table_and_again(tmp_path):
     assert all((tmp_path / "seed0" / stage / "model.safetensors").is_file() for stage in STAGES)
     lines = table(tmp_path, [0]).splitlines()
     assert len(lines) == 2 + 3 * 4
-    traces = {name: [json.loads(line) for line in (tmp_path / f"traces_{name}.jsonl").open()] for name in ORDERS_TOLD}
+    traces = {
+        name: [json.loads(line) for line in (tmp_path / f"traces_{name}.jsonl").open()] for name in ORDERS_DISTILLED
+    }
     drawn = {f"shapes-{kind}-{source}" for kind, source in SETS}
     any_pairs = drawn - {"shapes-image-rendered", "shapes-image-frames"} | {"shapes-image-t2i"}
     assert {row["source"] for row in traces["any"]} == any_pairs
