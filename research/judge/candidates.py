@@ -113,8 +113,8 @@ def stills(videos: Iterable[Candidates], *, seed: int) -> Iterator[Candidates]:
     rng = np.random.default_rng(seed)
     for group in videos:
         nouns = group.views[0].spec.nouns
-        coloured = all(noun.colour for noun in nouns)
-        one, two = ("colours", "attribution") if coloured else ("object", "two_objects")
+        colored = all(noun.color for noun in nouns)
+        one, two = ("colors", "attribution") if colored else ("object", "two_objects")
         spec = Spec(one if len(nouns) == 1 else two, nouns)
         frames = [video[rng.permutation(len(video))[:_FRAMES_OF_EACH]] for video in group.samples]
         yield _with_views(spec, sample_caption(rng, spec), np.concatenate(frames))
@@ -140,8 +140,8 @@ def _changed_nouns(rng: np.random.Generator, noun: Noun, spec: Spec) -> list[Nou
     # A circle does not show that it rotates.
     shapes = [shape for shape in SHAPES if spec.category != "rotating" or SYMMETRY[shape]]
     changed = [replace(noun, shape=_other(rng, shapes, noun.shape))]
-    if noun.colour:
-        changed.append(replace(noun, colour=_other(rng, list(COLOURS), noun.colour)))
+    if noun.color:
+        changed.append(replace(noun, color=_other(rng, list(COLOURS), noun.color)))
     if noun.size:
         changed.append(replace(noun, size=_other(rng, SIZES, noun.size)))
     if spec.category == "counting":
