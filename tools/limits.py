@@ -27,22 +27,5 @@ IMPORTS: Mapping[str, int] = {
 }
 """Largest allowed value of each figure of `tools.imports`. The layers are contracts in ``pyproject.toml``."""
 
-LANGUAGE: Mapping[str, int] = {
-    "agents": 6,
-    "configs": 1,
-    "docs": 78,
-    "envs": 22,
-    "flexgym.algorithm": 3,
-    "flexgym.config": 6,
-    "flexgym.generators": 54,
-    "flexgym.policy": 2,
-    "flexgym.process": 2,
-    "flexgym.reward": 3,
-    "flexgym.rllib": 13,
-    "flexgym.rm": 4,
-    "flexgym.runs": 59,
-    "flexgym.sb3": 19,
-    "rewards": 8,
-    "tests": 139,
-}
+LANGUAGE: Mapping[str, int] = {"tests": 29}
 """Findings of `tools.language` that a package may still have; 0 for a package that is not listed."""

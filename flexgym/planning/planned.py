@@ -11,7 +11,7 @@ import gymnasium
 import torch
 from gymnasium.envs.registration import load_env_creator
 
-from flexgym.algorithm import Algorithm, CopySchedule, algorithm_class, weight_copies
+from flexgym.algorithm.base import Algorithm, CopySchedule, algorithm_class, weight_copies
 from flexgym.config import AgentSettings
 from flexgym.config.load import load_settings
 from flexgym.config.recipe import apply_overrides

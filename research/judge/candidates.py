@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flexgym.algorithm.rollout import sample
 from flexgym.core.errors import ConfigError, check_names, unknown_name
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.loader import load_generator
-from flexgym.rollout import sample
 from flexgym.shapes.brief import View, view
 from flexgym.shapes.captions import (
     DIRECTIONS,
@@ -31,7 +31,7 @@ from flexgym.shapes.captions import (
 )
 from flexgym.shapes.reading import read_samples
 from flexgym.shapes.sampling import sample_caption, sample_clip, sample_scene, sample_spec, wrong_spec
-from flexgym.shapes.scenes import COLOURS, SHAPES, SYMMETRY, render, render_video
+from flexgym.shapes.scenes import COLORS, SHAPES, SYMMETRY, render, render_video
 
 SOURCES = ("rendered", "generated")
 FRAMES = "frames"
@@ -141,7 +141,7 @@ def _changed_nouns(rng: np.random.Generator, noun: Noun, spec: Spec) -> list[Nou
     shapes = [shape for shape in SHAPES if spec.category != "rotating" or SYMMETRY[shape]]
     changed = [replace(noun, shape=_other(rng, shapes, noun.shape))]
     if noun.color:
-        changed.append(replace(noun, color=_other(rng, list(COLOURS), noun.color)))
+        changed.append(replace(noun, color=_other(rng, list(COLORS), noun.color)))
     if noun.size:
         changed.append(replace(noun, size=_other(rng, SIZES, noun.size)))
     if spec.category == "counting":

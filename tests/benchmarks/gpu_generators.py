@@ -3,10 +3,10 @@
     python tests/benchmarks/gpu_generators.py                        # a GPU, real sizes
     python tests/benchmarks/gpu_generators.py --small --device cpu   # does everything once, in seconds
 
-One group is sampled (`flexgym.rollout.collect` in the environment) and the steps of a window are replayed
-(`flexgym.replay`) and updated, as a learner does it. Nothing is downloaded: texts are random embeddings, so text
-encoders are not needed, and Ray is not needed either. Matrix operations of each phase are counted on the meta device,
-with those that checkpointing repeats, and their rate is compared with that of large matrix products, measured first. A
+One group is sampled (`flexgym.algorithm.rollout.collect` in the environment) and the steps of a window are replayed
+(`flexgym.algorithm.replay`) and updated, as a learner does it. Nothing is downloaded: texts are random embeddings, so
+text encoders are not needed, and Ray is not needed either. Matrix operations of each phase are counted on the meta
+device, with those that checkpointing repeats, and their rate is compared with that of large matrix products, measured first. A
 phase that reaches less than ``--profile-below`` of it runs once more under PyTorch's profiler, which writes the kernels
 that take most time to a text file.
 """
@@ -33,6 +33,9 @@ from torch.profiler import ProfilerActivity, profile
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import flexgym  # noqa: E402, F401  # registers the environments
+from flexgym.algorithm.policy import FlowPolicy  # noqa: E402
+from flexgym.algorithm.replay import replay  # noqa: E402
+from flexgym.algorithm.rollout import Rollout, collect  # noqa: E402
 from flexgym.config import AgentSettings  # noqa: E402
 from flexgym.generators import FlowGenerator  # noqa: E402
 from flexgym.generators.family import Family  # noqa: E402
@@ -41,9 +44,6 @@ from flexgym.planning.architectures import write_configs  # noqa: E402
 from flexgym.planning.phases import Work, do_once, prepare  # noqa: E402
 from flexgym.planning.planned import Planned  # noqa: E402
 from flexgym.planning.skeleton import build_skeleton  # noqa: E402
-from flexgym.policy import FlowPolicy  # noqa: E402
-from flexgym.replay import replay  # noqa: E402
-from flexgym.rollout import Rollout, collect  # noqa: E402
 
 PHASES = ("sampling", "decoding", "update")
 GIB = 2**30

@@ -8,8 +8,12 @@ from functools import cache
 import gymnasium as gym
 import pytest
 
-from flexgym.algorithm import Algorithm, CopySchedule, Loss
-from flexgym.algorithm_settings import AlgorithmSettings
+from flexgym.algorithm.base import Algorithm, CopySchedule, Loss
+from flexgym.algorithm.policy import FlowPolicy
+from flexgym.algorithm.process import ForwardProcess
+from flexgym.algorithm.replay import Replayed
+from flexgym.algorithm.rollout import collect
+from flexgym.algorithm.settings import AlgorithmSettings
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import GeneratorError
 from flexgym.generators import load_generator
@@ -17,10 +21,6 @@ from flexgym.planning.devices import choose_device
 from flexgym.planning.phases import bytes_of, train
 from flexgym.planning.plan import Plan, Planner
 from flexgym.planning.planned import Planned, modality_of
-from flexgym.policy import FlowPolicy
-from flexgym.process import ForwardProcess
-from flexgym.replay import Replayed
-from flexgym.rollout import collect
 
 SMALL = (
     "rollout.group_size=4",

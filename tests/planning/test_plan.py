@@ -15,6 +15,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from typer.testing import CliRunner, Result
 
+from flexgym.algorithm.policy import FlowPolicy
+from flexgym.algorithm.replay import replay
+from flexgym.algorithm.rollout import Rollout
 from flexgym.cli import app
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError, UnknownNameError
@@ -26,9 +29,6 @@ from flexgym.planning.phases import Rehearsal, bytes_of, prepare, tensors_of
 from flexgym.planning.plan import Plan, Planner, make_plan
 from flexgym.planning.planned import Planned
 from flexgym.planning.skeleton import config_folder
-from flexgym.policy import FlowPolicy
-from flexgym.replay import replay
-from flexgym.rollout import Rollout
 from flexgym.types import Prompt
 
 RECIPES = {"image": "pref_grpo_shapes_t2i", "video": "pref_grpo_shapes_t2v"}
