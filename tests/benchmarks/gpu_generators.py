@@ -6,9 +6,9 @@
 One group is sampled (`flexgym.algorithm.rollout.collect` in the environment) and the steps of a window are replayed
 (`flexgym.algorithm.replay`) and updated, as a learner does it. Nothing is downloaded: texts are random embeddings, so
 text encoders are not needed, and Ray is not needed either. Matrix operations of each phase are counted on the meta
-device, with those that checkpointing repeats, and their rate is compared with that of large matrix products, measured first. A
-phase that reaches less than ``--profile-below`` of it runs once more under PyTorch's profiler, which writes the kernels
-that take most time to a text file.
+device, with those that checkpointing repeats, and their rate is compared with that of large matrix products, which
+are measured first. A phase that reaches less than ``--profile-below`` of it runs once more under PyTorch's profiler,
+which writes the kernels that take most time to a text file.
 """
 
 from __future__ import annotations
