@@ -1,4 +1,4 @@
-"""What the agents share: rewards, prompts and environments by name, for the layers below."""
+"""Parts shared by the agents: rewards, prompts and environments by name, for the layers below."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 
 import rewards
+from agents.checks import load_checked
 from envs.prompts import load_prompts
+from flexgym.algorithm import algorithm_class
 from flexgym.config import AgentSettings, WrapperSettings
-from flexgym.config.load import load_settings
-from flexgym.config.recipe import Recipe
+from flexgym.config.recipe import Recipe, load_recipe
 from flexgym.core.errors import ConfigError
-from flexgym.runs.command import run_training_command
+from flexgym.environment import environment_modality
+from flexgym.reward import Reward
+from flexgym.runs.command import Program, run_program
 from flexgym.types import Prompt
-from rewards.base import Reward
 
 if TYPE_CHECKING:
     from flexgym.runs.loop import TrainingRun
-
-MODALITIES = {"FlexT2I-v0": "image", "FlexT2V-v0": "video"}
 
 
 def _search_path() -> tuple[str, ...]:
@@ -61,7 +61,8 @@ class AgentComponents:
 
     def modality(self, env: str) -> str:
         """Return ``"image"`` or ``"video"`` for the id of an environment."""
-        return MODALITIES.get(env, "image")
+        self._find_modules()
+        return environment_modality(env)
 
     def wrap(self, envs: gym.vector.VectorEnv, wrappers: Sequence[WrapperSettings]) -> gym.vector.VectorEnv:
         """Put the wrappers that a recipe names around a vector environment, the innermost first."""
@@ -94,23 +95,33 @@ def load_agent_settings(recipe: Mapping[str, Any], *, algorithm: str | None = No
                 f"{known.origin('algorithm', 'name')}: algorithm.name: expected {algorithm!r}, the algorithm of this"
                 f" command, got {section['name']!r}: run python -m agents.{section['name']}, or choose another recipe"
             )
-    return load_settings(AgentSettings, known)
+    return load_checked(AgentSettings, known, given=["group_size", "prompts"])
+
+
+def agent_program(module: str, *, default_recipe: str, algorithm: str | None = None) -> Program[AgentSettings]:
+    """Return the program behind ``python -m agents.X``.
+
+    Args:
+        module: of the agent, such as ``"agents.grpo"``.
+        default_recipe: recipe of a new run when none is named.
+        algorithm: name of the algorithm; None takes the one that the recipe names.
+    """
+
+    def load(recipe: Recipe) -> AgentSettings:
+        return load_agent_settings(recipe, algorithm=algorithm)
+
+    def make_run(settings: AgentSettings, resume: Path | None, command: Sequence[str]) -> TrainingRun:
+        from flexgym.rllib.command import make_agent_run  # loads Ray, which a wrong recipe does not wait for
+
+        return make_agent_run(settings, AgentComponents(), resume=resume, command=command)
+
+    def kind() -> type[AgentSettings]:
+        name = algorithm or load_recipe(default_recipe)["algorithm"]["name"]
+        return AgentSettings.with_algorithm(algorithm_class(name).Settings)
+
+    return Program(f"python -m {module}", default_recipe, load=load, make_run=make_run, kind=kind)
 
 
 def run_agent(module: str, *, default_recipe: str, algorithm: str | None = None, summary: str | None = None) -> None:
-    """Parse the command line of an agent and train.
-
-    Args:
-        module: of the agent, such as ``"agents.grpo"``, for messages.
-        default_recipe: recipe of a new run when none is named.
-        algorithm: name of the algorithm; None takes the one that the recipe names.
-        summary: for ``--help``.
-    """
-
-    def make_run(recipe: Recipe, resume: Path | None, command: Sequence[str]) -> TrainingRun:
-        from flexgym.rllib.command import make_agent_run
-
-        settings = load_agent_settings(recipe, algorithm=algorithm)
-        return make_agent_run(settings, AgentComponents(), resume=resume, command=command)
-
-    run_training_command(make_run, default_recipe=default_recipe, program=f"python -m {module}", summary=summary)
+    """Parse the command line of an agent and train; arguments as those of `agent_program`, with text for ``--help``."""
+    run_program(agent_program(module, default_recipe=default_recipe, algorithm=algorithm), summary=summary)

@@ -17,7 +17,7 @@ class Matching(Surrogate[SurrogateSettings]):
 
     @property
     def process(self) -> ForwardProcess:
-        """See `Algorithm.process`."""
+        """Fresh noise on finished samples; ``eta`` is the standard deviation of the trained density."""
         return ForwardProcess() if self.settings.eta is None else ForwardProcess(self.settings.eta)
 
 

@@ -1,8 +1,8 @@
 """Pref-GRPO (arXiv 2508.20751): group-relative training on the pairwise preferences of a judge.
 
 ``python -m agents.pref_grpo`` trains the embedded text-to-image model with the embedded judge in minutes;
-``python -m agents.pref_grpo --config pref_grpo_shapes_t2v.yaml training.lr=1e-4`` takes a recipe and overrides. A judge's
-tournament in each group is the reward; the algorithm is the one that the recipe names.
+``python -m agents.pref_grpo --config pref_grpo_shapes_t2v.yaml training.lr=1e-4`` takes a recipe and overrides. The
+reward is a judge's tournament in each group; the algorithm is the one that the recipe names.
 """
 
 from __future__ import annotations
@@ -11,5 +11,11 @@ from agents.base import run_agent
 
 DEFAULT_RECIPE = "pref_grpo_shapes_judge.yaml"
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Parse the command line and train."""
     run_agent("agents.pref_grpo", default_recipe=DEFAULT_RECIPE, summary=__doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -15,51 +15,61 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 import flexgym  # noqa: F401  (registers the environments)
 import rewards
+from agents.checks import load_checked
+from flexgym.config import SB3Settings
 from flexgym.config.recipe import Recipe
-from flexgym.runs.command import run_training_command
+from flexgym.runs.command import Program, run_program
 from flexgym.runs.loop import TrainingRun
-from flexgym.sb3.settings import SB3Settings
 from flexgym.sb3.trainable import SB3Trainable
-from rewards.registry import vector_wrapper
 
 DEFAULT_RECIPE = "sb3_ppo_shapes_t2i_control.yaml"
-PROGRAM = "python -m agents.sb3_ppo"
 
 
 def make_run(
-    recipe: Recipe,
+    settings: SB3Settings,
     resume: Path | None = None,
     command: Sequence[str] = (),
     *,
     callbacks: Sequence[BaseCallback] = (),
 ) -> TrainingRun:
-    """Make a run as a recipe describes it, with the rewards of the package `rewards`.
+    """Make a run with the rewards of the package `rewards`.
 
     Args:
-        recipe: its sections.
+        settings: the recipe.
         resume: run folder or checkpoint to continue from; None starts a new run.
         command: words that start the program, for messages.
         callbacks: of Stable-Baselines3; an iteration is a training of its own for them.
 
     Raises:
-        UnknownNameError: for an unknown section, key, algorithm or reward, with the nearest valid one.
+        UnknownNameError: for an unknown reward, with the nearest valid one.
         ConfigError: for a value that cannot work.
     """
-    settings = SB3Settings.parse(recipe)
-    vector_wrapper(settings.reward.name)  # an unknown name is an error before a folder is made
     verifier = rewards.make(settings.verification.reward)
     trainable = SB3Trainable(settings, wrap=_wrap, verifier=verifier, callbacks=callbacks)
     return TrainingRun(trainable, settings.run, resume=resume, command=command)
 
 
 def _wrap(envs: VectorEnv, name: str, settings: Mapping[str, Any]) -> VectorEnv:
-    return vector_wrapper(name)(envs, **settings)
+    return rewards.vector.wrap(envs, name, **settings)
+
+
+def load_sb3_settings(recipe: Recipe) -> SB3Settings:
+    """Validate a recipe of Stable-Baselines3.
+
+    Raises:
+        ConfigError: settings that cannot work, each with the place where it was written.
+        UnknownNameError: names that do not exist, each with the nearest valid one.
+    """
+    return load_checked(SB3Settings, recipe)
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line and train."""
+    program = Program(
+        "python -m agents.sb3_ppo", DEFAULT_RECIPE, load=load_sb3_settings, make_run=make_run, kind=lambda: SB3Settings
+    )
     summary = "Train an algorithm of Stable-Baselines3 to choose guidance and noise of a frozen generator."
-    run_training_command(make_run, default_recipe=DEFAULT_RECIPE, program=PROGRAM, summary=summary)
+    run_program(program, summary=summary)
 
 
 if __name__ == "__main__":

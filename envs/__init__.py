@@ -1,1 +1,1 @@
-"""Gymnasium environments over FlexGym's generators."""
+"""Gymnasium environments for the generators of FlexGym."""

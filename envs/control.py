@@ -1,4 +1,4 @@
-"""Control of a frozen generator: the action is how a group is sampled, not what it becomes."""
+"""Environments that control how a frozen generator samples: each action sets guidance and noise."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from flexgym.generators.base import FlowGenerator
 from flexgym.policy import FlowPolicy
 
 _DIGITS = 4
-"""Decimals to which the settings behind an action are rounded, so that those of the pipeline come out exactly."""
+"""Decimals to which the settings of an action are rounded, so that those of the pipeline are reached exactly."""
 _LEAST_RANGE = 3.0
 
 
 class ControlBatch(GroupBatch):
-    """P groups side by side, whose guidance and noise are chosen while they are made.
+    """Batch of P groups whose guidance and noise are chosen during sampling.
 
     Args:
-        generator: that makes them; it stays as it is.
-        decisions: how often guidance and noise are chosen in an episode.
-        guidance: least and greatest guidance scale; None is from 1 to twice the generator's own, at least to 3.
-        noise: what kind of noise the steps add: ``"cps"``, ``"flow"`` or ``"dance"``.
-        eta: least and greatest amount of it.
-        batch: of `GroupBatch`.
+        generator: generator of the samples; it does not change.
+        decisions: number of choices of guidance and noise in an episode.
+        guidance: lowest and highest guidance scale; None for 1 to twice that of the generator, and to at least 3.
+        noise: noise that the steps add: ``"cps"``, ``"flow"`` or ``"dance"``.
+        eta: lowest and highest strength of the noise.
+        batch: further arguments of `GroupBatch`.
 
     Raises:
-        UnknownNameError: for an unknown kind of noise.
-        ConfigError: for bounds or a number of decisions that cannot work, or what `GroupBatch` refuses.
+        UnknownNameError: the name of the noise is unknown.
+        ConfigError: the bounds or the number of decisions cannot work, or see `GroupBatch`.
     """
 
     options = ("decisions", "guidance", "noise", "eta")
@@ -69,7 +69,7 @@ class ControlBatch(GroupBatch):
         self._noise_rngs = [np.random.default_rng(0)] * self.num_groups
 
     def observation_space(self) -> gymnasium.spaces.Dict:
-        """Of one group."""
+        """Return the observation space of one group."""
         bound = math.sqrt(PROMPT_FEATURES)
         return gymnasium.spaces.Dict(
             {
@@ -81,11 +81,16 @@ class ControlBatch(GroupBatch):
         )
 
     def action_space(self) -> gymnasium.spaces.Box:
-        """Of one group: guidance scale and amount of noise, each from -1 (least) to 1 (greatest)."""
+        """Return the action space of one group: guidance scale and strength of the noise, each from -1 to 1."""
         return box(-1.0, 1.0, (2,))
 
+    @property
+    def episode_length(self) -> int:
+        """Number of decisions of an episode."""
+        return len(self._ends)
+
     def begin(self, slots: Sequence[int], rngs: Sequence[np.random.Generator], prompts: Sequence[Any]) -> None:
-        """Start groups anew; see `GroupBatch.begin`. The seed of a group's noise is drawn after its prompt."""
+        """Start new groups, see `GroupBatch.begin`. The seed of a group's noise is drawn after its prompt."""
         super().begin(slots, rngs, prompts)
         for slot in slots:
             self._noise_rngs[slot] = np.random.default_rng(int(rngs[slot].integers(2**63)))
@@ -99,11 +104,11 @@ class ControlBatch(GroupBatch):
 
         Args:
             actions: ``[P, 2]`` within -1 and 1.
-            active: groups that take it, ``[P]``; the actions of others are ignored.
+            active: bool ``[P]``, groups that take a step; the actions of others are ignored.
 
         Raises:
-            ActionError: when the actions have another shape, are not within the bounds, or an active group is finished;
-                nothing has changed then.
+            ActionError: the actions have another shape or exceed the bounds, or an active group is finished; nothing
+                has changed then.
         """
         self._check_running(active)
         chosen = self._checked(actions, active)
@@ -124,13 +129,13 @@ class ControlBatch(GroupBatch):
             raise ActionError(f"expected guidance and noise of shape {self._actions.shape}, got {chosen.shape}")
         if not (np.abs(chosen[active]) <= 1.0).all():
             raise ActionError(
-                f"guidance and noise must lie within -1 and 1, got {chosen[active].tolist()}: bound what a policy puts"
-                " out, for example with gymnasium.wrappers.ClipAction"
+                f"guidance and noise must be within -1 and 1, got {chosen[active].tolist()}: clip the actions of the"
+                " policy, for example with gymnasium.wrappers.ClipAction"
             )
         return chosen
 
     def _denoise(self, slot: int, end: int) -> Tensor:
-        """The latents of a group after the steps up to ``end``, sampled as its action says."""
+        """Return the latents of a group after the steps up to ``end``, sampled with the settings of its action."""
         prompt = self.prompts[slot]
         assert prompt is not None
         guidance, eta = self.settings_of(slot)
@@ -147,12 +152,12 @@ class ControlBatch(GroupBatch):
         return latents[0]
 
     def settings_of(self, slot: int) -> tuple[float, float]:
-        """Guidance scale and amount of noise that a group was last sampled with."""
+        """Return guidance scale and strength of the noise of the latest sampling of a group."""
         values = self._low + (self._actions[slot].astype(np.float64) + 1.0) / 2.0 * (self._high - self._low)
         return round(float(values[0]), _DIGITS), round(float(values[1]), _DIGITS)
 
     def observation(self) -> dict[str, Any]:
-        """Of all groups, in the form of Gymnasium's batched spaces."""
+        """Return the observations of all groups in the form of Gymnasium's batched spaces."""
         return {
             "prompt": self._features.copy(),
             "progress": (self.steps[:, None] / self.num_steps).astype(np.float32),
@@ -160,8 +165,11 @@ class ControlBatch(GroupBatch):
             "last_action": self._actions.copy(),
         }
 
+    def shared_infos(self) -> None:
+        """Return None: each group has infos of its own."""
+
     def info(self, slot: int) -> dict[str, Any]:
-        """That of `GroupBatch`, and after a step the guidance scale and the amount of noise behind the action."""
+        """Return the info of `GroupBatch`; after a step, also guidance scale and noise strength of the action."""
         info = super().info(slot)
         if self.steps[slot]:
             info["guidance_scale"], info["eta"] = self.settings_of(slot)
@@ -169,24 +177,24 @@ class ControlBatch(GroupBatch):
 
 
 class ControlEnv(GroupEnv):
-    """Sampling with a frozen generator, one decision or several for each group of G samples.
+    """Sample with a frozen generator, with one or more decisions for each group of G samples.
 
-    The action is two numbers within -1 and 1: where guidance scale and amount of noise lie between their bounds. They
-    hold for the denoising steps up to the next decision; with one decision an episode is one step. `default_action`
-    samples as the pipeline does: its own guidance, no noise.
+    The action is two numbers within -1 and 1: the positions of guidance scale and noise strength between their bounds.
+    They apply to the denoising steps up to the next decision; with one decision, an episode is one step.
+    `default_action` samples as the pipeline does: with its guidance and without noise.
 
     The observation holds ``prompt`` (float32 ``[64]``, see `envs.features.prompt_features`), ``progress`` (share of the
-    denoising steps that are done), ``sigma`` (noise level of the latents) and ``last_action``. The info is that of
-    `GroupEnv`, with ``guidance_scale`` and ``eta`` after each step; the reward is 0 until a reward wrapper scores the
-    finished group.
+    denoising steps taken), ``sigma`` (noise level of the latents) and ``last_action``. The info is that of `GroupEnv`,
+    with ``guidance_scale`` and ``eta`` after each step; the reward is 0 until a reward wrapper scores the finished
+    group.
 
     Args:
-        decisions: in an episode, at most as many as denoising steps.
-        guidance: least and greatest guidance scale; None is from 1 to twice the generator's own, at least to 3.
-        noise: what kind of noise the steps add: ``"cps"``, ``"flow"`` or ``"dance"``.
-        eta: least and greatest amount of it.
-        group_size: samples G, at least 1.
-        arguments: the others of `GroupEnv`, which also says what is raised.
+        decisions: number of decisions in an episode, at most the number of denoising steps.
+        guidance: lowest and highest guidance scale; None for 1 to twice that of the generator, and to at least 3.
+        noise: noise that the steps add: ``"cps"``, ``"flow"`` or ``"dance"``.
+        eta: lowest and highest strength of the noise.
+        group_size: number of samples G, at least 1.
+        arguments: further arguments of `GroupEnv`, which also documents the errors.
     """
 
     batch_type = ControlBatch
@@ -194,15 +202,15 @@ class ControlEnv(GroupEnv):
 
     @property
     def default_action(self) -> NDArray[np.float32]:
-        """The action that samples as the pipeline does, or as nearly as the bounds let it: float32 ``[2]``."""
+        """Return the action that samples like the pipeline, as closely as the bounds allow: float32 ``[2]``."""
         return self._groups.default_action
 
 
 class ControlVectorEnv(GroupVectorEnv):
-    """P episodes of `ControlEnv` in one batch; what comes out is to the bit what P single environments give.
+    """Run P episodes of `ControlEnv` in one batch, bit-identical to P single environments.
 
     Args:
-        arguments: of `ControlEnv`; ``num_envs`` and ``autoreset_mode`` are those of `GroupVectorEnv`.
+        arguments: arguments of `ControlEnv`, and ``num_envs`` and ``autoreset_mode`` of `GroupVectorEnv`.
     """
 
     batch_type = ControlBatch
@@ -210,7 +218,7 @@ class ControlVectorEnv(GroupVectorEnv):
 
     @property
     def default_action(self) -> NDArray[np.float32]:
-        """The action that samples as the pipeline does, or as nearly as the bounds let it: float32 ``[2]``."""
+        """Return the action that samples like the pipeline, as closely as the bounds allow: float32 ``[2]``."""
         return self._groups.default_action
 
 
@@ -218,14 +226,14 @@ def _bounds(name: str, bounds: Any) -> tuple[float, float]:
     try:
         low, high = (float(bound) for bound in bounds)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{name} must be a least and a greatest value, got {bounds!r}") from error
+        raise ConfigError(f"{name} must be a lowest and a highest value, got {bounds!r}") from error
     if not (0.0 <= low < high and math.isfinite(high)):
-        raise ConfigError(f"{name} must be two finite values of at least 0, the lesser one first, got {bounds!r}")
+        raise ConfigError(f"{name} must be two finite values of at least 0, the lower one first, got {bounds!r}")
     return low, high
 
 
 def _ends(decisions: Any, num_steps: int) -> list[int]:
-    """After how many denoising steps each decision ends."""
+    """Return the number of denoising steps after which each decision ends."""
     if isinstance(decisions, bool) or not isinstance(decisions, int) or not 1 <= decisions <= num_steps:
         raise ConfigError(
             f"decisions must be a whole number from 1 to the {num_steps} denoising steps, got {decisions!r}"

@@ -1,4 +1,4 @@
-"""What a small policy sees of a prompt: a vector of the same size for every generator."""
+"""Prompt features for small policies: a vector of the same size for every generator."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from torch import Tensor
 from flexgym.generators.base import FlowGenerator
 
 PROMPT_FEATURES = 64
-"""Numbers E that describe a prompt; linear probes tell the categories of the small world's captions from them."""
+"""Number of features of a prompt, E; linear probes separate the categories of the small world's captions by them."""
 
 
 def prompt_features(generator: FlowGenerator, text: str) -> NDArray[np.float32]:
-    """A prompt as its own generator reads it, in few numbers.
+    """Compute features of a prompt from the text embeddings of its generator.
 
-    The mean over the tokens that the transformer is given, less that of the empty prompt (which is the padding and what
-    all prompts share), projected at random: that keeps distances (Johnson and Lindenstrauss, 1984) and is the same in
-    every process.
+    The features are the mean over the tokens that the transformer receives, minus that of the empty prompt (the padding
+    and what all prompts share), under a fixed random projection. The projection approximately preserves distances
+    (Johnson and Lindenstrauss, 1984).
 
     Args:
-        generator: whose text encoders read it.
+        generator: generator whose text encoders read the prompt.
         text: the prompt.
 
     Returns:
-        float32 ``[E]`` with a root mean square of 1, so each number is within ``-sqrt(E)`` and ``sqrt(E)``.
+        float32 ``[E]`` with a root mean square of 1, so each feature is within ``-sqrt(E)`` and ``sqrt(E)``.
     """
     added = _mean_token(generator, text) - _mean_token(generator, "")
     few = added @ _projection(len(added))
@@ -35,7 +35,7 @@ def prompt_features(generator: FlowGenerator, text: str) -> NDArray[np.float32]:
 
 
 def _mean_token(generator: FlowGenerator, text: str) -> Tensor:
-    """The first argument that the transformer is given of a text, averaged over its tokens."""
+    """Average the first text embedding that the transformer receives over its tokens."""
     tokens = next(iter(generator.text.encode_text(text).values()))
     return tokens.float().cpu().flatten(0, -2).mean(0)
 

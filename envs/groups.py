@@ -1,4 +1,4 @@
-"""Groups of samples in the making: the state and the rules that the single and the vector environment share."""
+"""Groups of samples while they are denoised: state and rules shared by the single and the vector environment."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def open_generator(
     settings: Mapping[str, Any],
     options: Sequence[str] = (),
 ) -> FlowGenerator:
-    """The generator of an environment.
+    """Load or share the generator of an environment.
 
     Args:
         name: of the environment, for messages.
         modality: ``"image"`` or ``"video"``.
         generator: to share, or where to load it from; None for the embedded one.
-        settings: sampling settings among the environment's arguments; anything else is refused.
+        settings: sampling settings among the environment's arguments; anything else is rejected.
         options: names of the arguments that this kind of environment has of its own, for messages.
 
     Raises:
@@ -105,6 +105,7 @@ class GroupBatch:
         self.sigmas.flags.writeable = False
         self.num_steps = len(self.sigmas) - 1
         self.prompts: list[Prompt | None] = [None] * num_groups
+        self._texts: tuple[str, ...] = ("",) * num_groups
         self.steps = np.full(num_groups, _NOT_STARTED)
         self.latents = torch.zeros(num_groups, self.group_size, *generator.latent_shape, device=generator.device)
         self._samples: list[NDArray[np.uint8] | None] = [None] * num_groups
@@ -112,7 +113,7 @@ class GroupBatch:
         self._frame = 0
 
     def observation_space(self) -> gymnasium.spaces.Dict:
-        """Of one group."""
+        """Return the observation space of one group."""
         spaces: dict[str, gymnasium.Space] = {
             "prompt": PromptSpace(),
             "latents": self.action_space(),
@@ -123,12 +124,17 @@ class GroupBatch:
         return gymnasium.spaces.Dict(spaces)
 
     def action_space(self) -> gymnasium.spaces.Box:
-        """Of one group: its next latents."""
+        """Return the action space of one group: its next latents."""
         return box(-np.inf, np.inf, tuple(self.latents.shape[1:]))
 
     @property
+    def episode_length(self) -> int:
+        """Number of steps of an episode."""
+        return self.num_steps
+
+    @property
     def finished(self) -> NDArray[np.bool_]:
-        """Which groups have taken their last step, ``[P]``."""
+        """Mask of the groups that have taken their last step, ``[P]``."""
         return self.steps == self.num_steps
 
     def begin(self, slots: Sequence[int], rngs: Sequence[np.random.Generator], prompts: Sequence[Any]) -> None:
@@ -154,10 +160,11 @@ class GroupBatch:
             self.prompts[slot] = prompt
             self.steps[slot] = 0
             self._forget(slot)
+        self._texts = tuple(prompt.text if prompt else "" for prompt in self.prompts)
         self._frame = 0
 
     def _framed(self, prompt: Prompt) -> Prompt:
-        """The prompt with its first frame as the generator takes it, read once for the whole episode."""
+        """Return the prompt with its first frame as the generator takes it, read once for the whole episode."""
         images = self.generator.text.images([prompt])[0]
         return replace(prompt, first_frame=images[FIRST_FRAME]) if images else prompt
 
@@ -184,10 +191,11 @@ class GroupBatch:
         self.latents = latents
         self.steps = self.steps + active
         for slot in np.flatnonzero(active).tolist():
-            self._forget(slot)
+            self._samples[slot] = self._rewards[slot] = None
 
     def _check_running(self, active: NDArray[np.bool_]) -> None:
-        if (self.steps[active] == _NOT_STARTED).any() or self.finished[active].any():
+        steps = self.steps[active]
+        if (steps == _NOT_STARTED).any() or (steps == self.num_steps).any():
             raise ActionError("expected reset() before this step: the episode has ended or has not begun")
 
     def _as_latents(self, actions: Any) -> torch.Tensor:
@@ -213,16 +221,15 @@ class GroupBatch:
         self._samples[slot] = self._rewards[slot] = None
 
     def observation(self) -> dict[str, Any]:
-        """Of all groups, in the form of Gymnasium's batched spaces."""
-        texts = tuple(prompt.text if prompt else "" for prompt in self.prompts)
+        """Return the observation of all groups, in the form of Gymnasium's batched spaces."""
         latents = self.latents if self.tensors else self.latents.cpu().numpy()
-        batch = {"prompt": texts, "latents": latents, "sigma": self.sigmas[self.steps][:, None]}
+        batch = {"prompt": self._texts, "latents": latents, "sigma": self.sigmas[self.steps][:, None]}
         if self.generator.takes_first_frame:
             batch["first_frame"] = self.first_frames()
         return batch
 
     def first_frames(self) -> NDArray[np.uint8]:
-        """Of all groups, ``[P, H, W, 3]``; black where a group has not begun."""
+        """Return the first frames of all groups, uint8 ``[P, H, W, 3]``; black where a group has not begun."""
         frames = np.zeros((self.num_groups, *self.generator.sample_shape[1:]), np.uint8)
         for slot, prompt in enumerate(self.prompts):
             if prompt is not None and prompt.first_frame is not None:
@@ -230,19 +237,31 @@ class GroupBatch:
         return frames
 
     def observation_of(self, slot: int) -> dict[str, Any]:
-        """Of one group."""
+        """Return the observation of one group."""
         batch = self.observation()
         return {name: value[slot] for name, value in batch.items()}
 
+    def shared_infos(self) -> dict[str, Any] | None:
+        """Return the infos of all groups after a step that ends no episode, in the form of a vector environment.
+
+        Returns:
+            The prompts and their mask; None where the groups have infos of their own, see `info`.
+        """
+        if self.preview:
+            return None
+        prompts = np.empty(self.num_groups, object)
+        prompts[:] = self.prompts
+        return {"prompt": prompts, "_prompt": np.ones(self.num_groups, np.bool_)}
+
     def info(self, slot: int) -> dict[str, Any]:
-        """What goes with the observation of a group after a step: its prompt, and its samples once there are any."""
+        """Return the info of a group after a step: its prompt, and its samples once there are any."""
         info: dict[str, Any] = {"prompt": self.prompts[slot]}
         if self.steps[slot] and (self.preview or self.finished[slot]):
             info["samples"] = self.samples(slot)
         return info
 
     def samples(self, slot: int) -> NDArray[np.uint8]:
-        """A group as pictures or videos: as they are at the end, before that as the generator expects them to become.
+        """Decode a group: its final samples once it is finished, before that the samples that the model predicts.
 
         Returns:
             uint8 ``[G, H, W, 3]`` or ``[G, F, H, W, 3]``.
@@ -276,17 +295,17 @@ class GroupBatch:
         return self._frame - 1
 
     def picture(self, slot: int, frame: int) -> NDArray[np.uint8]:
-        """A labelled grid of a group, uint8 ``[height, width, 3]``; of videos the given frame, counted in a circle."""
+        """Draw a labeled grid of a group, uint8 ``[height, width, 3]``; videos show ``frame`` modulo their length."""
         prompt = self.prompts[slot]
         if prompt is None:
             raise ConfigError("expected reset() before render(): there is no group yet")
         samples = self.samples(slot)
-        pictures = samples[:, frame % samples.shape[1]] if samples.ndim == 5 else samples
-        return draw_group(pictures, prompt.text, self._rewards[slot])
+        images = samples[:, frame % samples.shape[1]] if samples.ndim == 5 else samples
+        return draw_group(images, prompt.text, self._rewards[slot])
 
 
 class GroupAccess:
-    """What single and vector environments have in common: a generator, and groups that it makes."""
+    """Base of single and vector environments: a generator, and groups that it samples."""
 
     name: ClassVar[str]
     modality: ClassVar[str]
@@ -317,12 +336,12 @@ class GroupAccess:
 
     @property
     def prompts(self) -> PromptSource:
-        """What `reset` draws from."""
+        """Prompts that `reset` draws from."""
         return self._groups.source
 
 
 def check_render_mode(mode: str | None) -> None:
-    """Refuse a way of rendering that is not offered.
+    """Reject a render mode that is not offered.
 
     Raises:
         UnknownNameError: naming the ones that are.
@@ -332,7 +351,7 @@ def check_render_mode(mode: str | None) -> None:
 
 
 def check_options(options: Mapping[str, Any] | None, known: Sequence[str]) -> dict[str, Any]:
-    """The options of a reset.
+    """Check the options of a reset, and return them as a dict.
 
     Raises:
         UnknownNameError: for an unknown option, with the nearest valid one.

@@ -1,41 +1,48 @@
-"""Prompts: their Gymnasium space, and where they come from."""
+"""Prompt space for Gymnasium, and sources of prompts."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import gymnasium
 import numpy as np
+from numpy.typing import NDArray
 
 from flexgym.core.errors import ConfigError, PromptSourceError
 from flexgym.types import FirstFrame, Prompt
 
 MAX_PROMPT_LENGTH = 2048
-"""Characters of a prompt at most; the text encoders in use read at most 512 tokens."""
+"""Maximum number of characters of a prompt; the text encoders in use read at most 512 tokens."""
+
+NO_CHARACTER = sys.maxunicode + 1
+"""Padding of a flattened prompt."""
 
 _FRAME = "first_frame"
 
 Prompts = str | Path | Sequence[str | Prompt | Mapping[str, Any]] | None
-"""None for the built-in set, the path of a .txt or .jsonl file, or any sequence."""
+"""None for the built-in prompts, the path of a .txt or .jsonl file, or a sequence."""
 
 
 class PromptSpace(gymnasium.spaces.Text):
-    """Any text up to a length. Gymnasium's own `Text` holds a fixed set of characters, by default without the space.
+    """Any text up to a length, in any script; Gymnasium's own `Text` has a fixed set of characters.
+
+    `gymnasium.spaces.flatten` gives the code points, int32 ``[max_length]``, padded with `NO_CHARACTER`.
 
     Args:
-        max_length: characters at most.
-        seed: of `sample`.
+        max_length: maximum number of characters.
+        seed: seed of `sample`.
     """
 
     def __init__(self, max_length: int = MAX_PROMPT_LENGTH, *, seed: int | np.random.Generator | None = None) -> None:
         super().__init__(max_length, min_length=1, seed=seed)
 
     def contains(self, x: Any) -> bool:
-        """Whether this is a text of a fitting length, in any script."""
+        """Return True for a text of a fitting length."""
         return isinstance(x, str) and self.min_length <= len(x) <= self.max_length
 
     def __eq__(self, other: object) -> bool:
@@ -45,21 +52,38 @@ class PromptSpace(gymnasium.spaces.Text):
         return f"PromptSpace({self.max_length})"
 
 
+@gymnasium.spaces.utils.flatten_space.register(PromptSpace)
+def _flatten_prompt_space(space: PromptSpace) -> gymnasium.spaces.Box:
+    return gymnasium.spaces.Box(0, NO_CHARACTER, (space.max_length,), np.int32)
+
+
+@gymnasium.spaces.utils.flatten.register(PromptSpace)
+def _flatten_prompt(space: PromptSpace, x: str) -> NDArray[np.int32]:  # type: ignore[misc]
+    codes = np.full(space.max_length, NO_CHARACTER, np.int32)
+    codes[: len(x)] = [ord(character) for character in x]
+    return codes
+
+
+@gymnasium.spaces.utils.unflatten.register(PromptSpace)
+def _unflatten_prompt(space: PromptSpace, x: NDArray[Any]) -> str:  # type: ignore[misc]
+    return "".join(chr(int(code)) for code in x if code < NO_CHARACTER)
+
+
 class PromptSource(Sequence[Prompt]):
-    """Prompts to draw from.
+    """Sequence of prompts to draw from.
 
     Args:
         prompts: at least one text, `Prompt`, or mapping, see `as_prompt`.
-        name: what they are called in messages.
+        name: name of the prompts in error messages.
 
     Raises:
-        PromptSourceError: without any prompt, or for an entry that is empty, too long or not of these types.
+        PromptSourceError: there are no prompts, or an entry is empty, too long or of another type.
     """
 
     def __init__(self, prompts: Iterable[str | Prompt | Mapping[str, Any]], *, name: str = "the prompts") -> None:
         self._prompts = tuple(as_prompt(entry, f"entry {at} of {name}") for at, entry in enumerate(prompts))
         if not self._prompts:
-            raise PromptSourceError(f"{name} must hold at least one prompt, got none")
+            raise PromptSourceError(f"{name} must contain at least one prompt, got none")
 
     def __len__(self) -> int:
         return len(self._prompts)
@@ -72,40 +96,41 @@ class PromptSource(Sequence[Prompt]):
         return self._prompts[index]
 
     def draw(self, rng: np.random.Generator) -> Prompt:
-        """One prompt, each with equal chance."""
+        """Draw a prompt with uniform probability."""
         return self._prompts[int(rng.integers(len(self._prompts)))]
 
     def check_first_frames(self, wanted: bool) -> None:
-        """Refuse prompts that a generator cannot take.
+        """Raise an error for prompts that a generator cannot use.
 
         Args:
-            wanted: whether it makes videos from their first frame.
+            wanted: True for an image-to-video generator.
 
         Raises:
-            ConfigError: when a prompt has no first frame and needs one, or has one that would count for nothing.
+            ConfigError: a prompt lacks the first frame that the generator needs, or has one that it would ignore.
         """
         for at, prompt in enumerate(self._prompts):
             if (prompt.first_frame is not None) is not wanted:
                 what = "a first frame for each prompt" if wanted else "prompts without first frames"
                 raise ConfigError(
                     f"this generator needs {what} (the key {_FRAME!r} of a .jsonl file or a mapping, or"
-                    f" Prompt(text, first_frame=...)); prompt {at}, {prompt.text[:80]!r}, is another"
+                    f" Prompt(text, first_frame=...)); prompt {at}, {prompt.text[:80]!r}, does not match"
                 )
 
 
 def as_prompt(
     entry: str | Prompt | Mapping[str, Any], where: str = "the prompt", *, folder: Path | None = None
 ) -> Prompt:
-    """A checked prompt.
+    """Convert an entry to a prompt and check it.
 
     Args:
-        entry: text, `Prompt`, or mapping with the key ``"prompt"`` and, for generators from image to video,
-            ``"first_frame"``: an array, or the path of a picture, see `FirstFrame`. Its other keys become metadata.
-        where: it stands, for messages.
-        folder: of the file that it was read from: paths of pictures start there and may not lead out of it.
+        entry: text, `Prompt`, or mapping with the key ``"prompt"`` and, for image-to-video generators,
+            ``"first_frame"``: an array or the path of an image, see `FirstFrame`. Other keys become metadata.
+        where: location of the entry in error messages.
+        folder: folder of the file that the entry was read from; paths of images are relative to it and must not lead
+            out of it.
 
     Raises:
-        PromptSourceError: when it is empty, too long or of another type, or its picture cannot be used.
+        PromptSourceError: the text is empty, too long or of another type, or the image cannot be used.
     """
     text: Any
     metadata: Mapping[str, Any]
@@ -122,7 +147,7 @@ def as_prompt(
     if not text.strip():
         raise PromptSourceError(f"{where} is empty; expected a caption")
     if len(text) > MAX_PROMPT_LENGTH:
-        raise PromptSourceError(f"{where} has {len(text)} characters, at most {MAX_PROMPT_LENGTH} are possible")
+        raise PromptSourceError(f"{where} has {len(text)} characters, expected at most {MAX_PROMPT_LENGTH}")
     return Prompt(text, dict(metadata), _first_frame(frame, where, folder))
 
 
@@ -141,17 +166,18 @@ def _first_frame(source: Any, where: str, folder: Path | None) -> FirstFrame | N
 
 
 def load_prompts(prompts: Prompts, modality: str) -> PromptSource:
-    """Open a source of prompts.
+    """Load prompts from a file or a sequence.
 
     Args:
-        prompts: None for the built-in set of the small world; the path of a ``.txt`` file with a prompt on each line or
-            of a ``.jsonl`` file with objects such as ``{"prompt": "a red cube", "category": "colours"}``; a sequence.
-            Such a file names first frames by paths from its own folder: ``{"prompt": ..., "first_frame": "a.png"}``.
-        modality: ``"image"`` or ``"video"``, for the built-in set.
+        prompts: None for the built-in prompts of the small world; the path of a ``.txt`` file with one prompt per line,
+            or of a ``.jsonl`` file with objects such as ``{"prompt": "a red cube", "category": "colors"}``; or a
+            sequence. A ``.jsonl`` file gives first frames by paths relative to its folder:
+            ``{"prompt": ..., "first_frame": "a.png"}``.
+        modality: ``"image"`` or ``"video"``; selects the built-in prompts.
 
     Raises:
-        PromptSourceError: when a file is missing, empty, not UTF-8 or holds a bad line (named by its number), or an
-            entry is no usable text.
+        PromptSourceError: a file is missing, empty, not UTF-8 or has a bad line (the message has its number), or an
+            entry is not a usable text.
     """
     if prompts is None:
         from flexgym.shapes.captions import training_prompts
@@ -170,7 +196,7 @@ def _read(path: Path) -> PromptSource:
     readers = {".txt": _text_entries, ".jsonl": _json_entries}
     if not path.is_file():
         raise PromptSourceError(
-            f"expected a prompt file, got {str(path)!r}, which does not exist (a single prompt goes in a list)"
+            f"expected a prompt file, got {str(path)!r}, which does not exist (pass a single prompt as a list)"
         )
     if path.suffix not in readers:
         raise PromptSourceError(f"expected a .txt or .jsonl file, got {str(path)!r}")
@@ -184,7 +210,7 @@ def _read(path: Path) -> PromptSource:
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    # not str.splitlines, which also splits at characters that may stand within a JSON string
+    # Not str.splitlines, which also splits at characters that may occur within a JSON string.
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         if line.strip():
             yield number, line.strip()

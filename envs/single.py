@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from envs.groups import RENDER_MODES, GroupAccess, check_options, check_render_mode
@@ -23,7 +25,7 @@ class GroupEnv(GroupAccess, gymnasium.Env):
     latents. After T steps the episode terminates and ``info["samples"]`` holds the decoded group: uint8
     ``[G, H, W, 3]`` or ``[G, F, H, W, 3]``. ``info["prompt"]`` is always the `flexgym.types.Prompt`. The reward is 0;
     reward wrappers say how good a group is. With a generator from image to video the observation also holds
-    ``first_frame``, uint8 ``[H, W, 3]``: the picture of the prompt at the size of the samples.
+    ``first_frame``, uint8 ``[H, W, 3]``: the image of the prompt at the size of the samples.
 
     Args:
         generator: to share, or a folder or hub id to load; None for the embedded one.
@@ -46,6 +48,7 @@ class GroupEnv(GroupAccess, gymnasium.Env):
     """
 
     metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 8}
+    _spec: EnvSpec | None = None
 
     def __init__(
         self,
@@ -63,6 +66,19 @@ class GroupEnv(GroupAccess, gymnasium.Env):
         self.metadata = dict(type(self).metadata)
         groups = self._open(generator, settings, prompts=prompts, group_size=group_size, num_groups=1, preview=preview)
         self.observation_space, self.action_space = groups.observation_space(), groups.action_space()
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """Specification that `gymnasium.make` made the environment from, with its number of steps.
+
+        ``max_episode_steps`` is one more than the steps after which an episode terminates: wrappers that need a bound
+        find one, and an environment made from the specification is never truncated.
+        """
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = None if spec is None else replace(spec, max_episode_steps=self._groups.episode_length + 1)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin a group of noise for a prompt.
@@ -104,10 +120,10 @@ class GroupEnv(GroupAccess, gymnasium.Env):
         self._groups.show_rewards(0, rewards)
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
-        """The group as a labelled grid, uint8 ``[height, width, 3]``; of videos the next frame at each call.
+        """Draw the group as a labeled grid, uint8 ``[height, width, 3]``; of videos the next frame at each call.
 
         Returns:
-            The picture; None without ``render_mode="rgb_array"``.
+            The grid; None without ``render_mode="rgb_array"``.
         """
         if self.render_mode is None:
             gymnasium.logger.warn(f"make {self.name} with render_mode='rgb_array' to render it")

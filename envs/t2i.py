@@ -1,4 +1,4 @@
-"""Text to image: ``FlexT2I-v0`` and ``FlexT2IControl-v0``."""
+"""Text-to-image environments ``FlexT2I-v0`` and ``FlexT2IControl-v0``."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from envs.vector import GroupVectorEnv
 
 
 class FlexT2I(GroupEnv):
-    """A group of pictures for one prompt, one denoising step at a time. See `GroupEnv`."""
+    """Generate a group of images for one prompt, one denoising step at a time. See `GroupEnv`."""
 
     name = "FlexT2I-v0"
     modality = "image"
 
 
 class FlexT2IVector(GroupVectorEnv):
-    """Several groups of pictures in one batch. See `GroupVectorEnv`."""
+    """Generate several groups of images in one batch. See `GroupVectorEnv`."""
 
     name = "FlexT2I-v0"
     modality = "image"
 
 
 class FlexT2IControl(ControlEnv):
-    """A group of pictures for one prompt, whose guidance and noise are chosen. See `ControlEnv`."""
+    """Control guidance and noise while a group of images is generated for one prompt. See `ControlEnv`."""
 
     name = "FlexT2IControl-v0"
     modality = "image"
 
 
 class FlexT2IControlVector(ControlVectorEnv):
-    """Several groups of pictures whose guidance and noise are chosen. See `ControlVectorEnv`."""
+    """Control guidance and noise of several groups of images in one batch. See `ControlVectorEnv`."""
 
     name = "FlexT2IControl-v0"
     modality = "image"

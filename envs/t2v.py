@@ -1,4 +1,4 @@
-"""Text to video: ``FlexT2V-v0`` and ``FlexT2VControl-v0``."""
+"""Text-to-video environments ``FlexT2V-v0`` and ``FlexT2VControl-v0``."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from envs.vector import GroupVectorEnv
 
 
 class FlexT2V(GroupEnv):
-    """A group of videos for one prompt, one denoising step at a time. See `GroupEnv`."""
+    """Generate a group of videos for one prompt, one denoising step at a time. See `GroupEnv`."""
 
     name = "FlexT2V-v0"
     modality = "video"
 
 
 class FlexT2VVector(GroupVectorEnv):
-    """Several groups of videos in one batch. See `GroupVectorEnv`."""
+    """Generate several groups of videos in one batch. See `GroupVectorEnv`."""
 
     name = "FlexT2V-v0"
     modality = "video"
 
 
 class FlexT2VControl(ControlEnv):
-    """A group of videos for one prompt, whose guidance and noise are chosen. See `ControlEnv`."""
+    """Control guidance and noise while a group of videos is generated for one prompt. See `ControlEnv`."""
 
     name = "FlexT2VControl-v0"
     modality = "video"
 
 
 class FlexT2VControlVector(ControlVectorEnv):
-    """Several groups of videos whose guidance and noise are chosen. See `ControlVectorEnv`."""
+    """Control guidance and noise of several groups of videos in one batch. See `ControlVectorEnv`."""
 
     name = "FlexT2VControl-v0"
     modality = "video"

@@ -1,34 +1,60 @@
-"""FlexGym: a reinforcement-learning environment toolkit for visual generation.
+"""FlexGym: reinforcement learning for image and video generators.
 
-Importing this package registers the environments with Gymnasium and loads nothing heavy.
+Importing this package registers the environments with Gymnasium and loads nothing heavy: each public name is imported
+when it is first used.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-import gymnasium
+from flexgym.environment import register_environments
 
 if TYPE_CHECKING:
+    from flexgym.core.errors import FlexGymError
+    from flexgym.environment import environment_modality
+    from flexgym.generators import FlowGenerator, load_generator
     from flexgym.policy import FlowPolicy
+    from flexgym.types import FirstFrame, GroupScores, Prompt, SampleGroup
 
-__all__ = ["FlowPolicy"]
+__all__ = [
+    "FirstFrame",
+    "FlexGymError",
+    "FlowGenerator",
+    "FlowPolicy",
+    "GroupScores",
+    "Prompt",
+    "SampleGroup",
+    "environment_modality",
+    "load_generator",
+]
 
-_ENVIRONMENTS = {
-    "FlexT2I-v0": ("envs.t2i:FlexT2I", "envs.t2i:FlexT2IVector"),
-    "FlexT2V-v0": ("envs.t2v:FlexT2V", "envs.t2v:FlexT2VVector"),
-    "FlexT2IControl-v0": ("envs.t2i:FlexT2IControl", "envs.t2i:FlexT2IControlVector"),
-    "FlexT2VControl-v0": ("envs.t2v:FlexT2VControl", "envs.t2v:FlexT2VControlVector"),
+_MODULES = {
+    "FirstFrame": "flexgym.types",
+    "FlexGymError": "flexgym.core.errors",
+    "FlowGenerator": "flexgym.generators",
+    "FlowPolicy": "flexgym.policy",
+    "GroupScores": "flexgym.types",
+    "Prompt": "flexgym.types",
+    "SampleGroup": "flexgym.types",
+    "environment_modality": "flexgym.environment",
+    "load_generator": "flexgym.generators",
 }
+"""Module of each public name."""
 
-for _name, (_single, _vector) in _ENVIRONMENTS.items():
-    if _name not in gymnasium.registry:
-        gymnasium.register(_name, entry_point=_single, vector_entry_point=_vector)
+register_environments()
 
 
-def __getattr__(name: str) -> Any:
-    if name == "FlowPolicy":
-        from flexgym.policy import FlowPolicy
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
-        return FlowPolicy
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+if not TYPE_CHECKING:  # type checkers see the imports above, so they find misspelled names
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            from flexgym.core.errors import nearest_name
+
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}. {nearest_name(name, __all__)}")
+        return getattr(importlib.import_module(_MODULES[name]), name)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from flexgym.core.settings import IntPair, Settings
+from flexgym.core.settings import AsTuple, IntPair, Settings
 
 if TYPE_CHECKING:
     from flexgym.flow import WindowSchedule
 
 Role = Literal["rollout", "training", "reference", "verification"]
+Positive = Annotated[float, Field(gt=0)]
+ClipRange = Positive | Annotated[tuple[Annotated[float, Field(gt=0, le=1)], Positive], AsTuple]
+"""How far a likelihood ratio may leave 1: one number, or one for each side (the lower at most 1)."""
 
 
 class WindowSettings(Settings):

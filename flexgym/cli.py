@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from flexgym.commands.judge import app as judge_app
 from flexgym.config.command import app as config_app
 from flexgym.core.terminal import teaching_errors
-from flexgym.judge.commands import app as judge_app
 from flexgym.planning.command import plan
 from flexgym.runs.export import export_generator
 

@@ -37,6 +37,9 @@ class FlowPolicy:
         latents_dtype: precision in which the latents of trained steps will be kept. Such a step starts from rounded
             latents and ends on rounded ones, and its density is that of what will be kept.
         guidance: guidance scale while acting; None takes the generator's setting.
+
+    Attributes:
+        num_steps: denoising steps T of an episode.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class FlowPolicy:
         self.latents_dtype = latents_dtype
         self.guidance = guidance
         self._grid = generator.sigmas()
+        self.num_steps = len(self._grid) - 1
         self._levels: dict[tuple[int, int, torch.device], Levels] = {}
         self._window: Window | None = None
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
@@ -85,11 +89,6 @@ class FlowPolicy:
         """
         scale = noise if isinstance(noise, NoiseScale) else noise_scale(noise, eta=eta)
         return cls(_generator_of(env), scale, seed=seed)
-
-    @property
-    def num_steps(self) -> int:
-        """Denoising steps T of an episode."""
-        return len(self._grid) - 1
 
     def within(self, window: Window, *, seeds: Sequence[int]) -> FlowPolicy:
         """Return this policy with noise in the steps of a window alone.
@@ -162,10 +161,11 @@ class FlowPolicy:
         if not self._adds_noise(step):
             mean = self._gaussian(_ODE, latents_PG, prompts, step=step).mean.view(latents_PG.shape)
             return Move(latents_PG, mean, latents_PG.new_zeros(latents_PG.shape[:2]), mean)
-        before = self._rounded(latents_PG)
+        rounds = self.latents_dtype != torch.float32
+        before = self._rounded(latents_PG) if rounds else latents_PG
         gaussian = self._gaussian(self.process, before, prompts, step=step)
-        noise = torch.cat([torch.randn(before.shape[1:], generator=self._source(group)) for group in groups])
-        after = self._rounded(gaussian.sample(noise.to(gaussian.mean.device)))
+        after = gaussian.sample(self._noise(groups, before.shape[1:]).to(before.device))
+        after = self._rounded(after) if rounds else after
         log_prob = gaussian.log_prob(after).view(before.shape[:2])
         return Move(before, after.view(before.shape), log_prob, gaussian.mean.view(before.shape))
 
@@ -182,9 +182,9 @@ class FlowPolicy:
             The move from the noised latents back to the clean ones, both as they will be kept.
         """
         clean_PG = self._rounded(clean_PG)
-        noise = torch.stack([torch.randn(clean.shape, generator=self._source(at)) for at, clean in enumerate(clean_PG)])
+        noise = self._noise(range(len(clean_PG)), clean_PG.shape[1:]).view(clean_PG.shape).to(clean_PG.device)
         sigma = self._grid[step]
-        latents = self._rounded((1.0 - sigma) * clean_PG + sigma * noise.to(clean_PG.device))
+        latents = self._rounded((1.0 - sigma) * clean_PG + sigma * noise)
         log_prob, mean = [], []
         for start in range(0, len(prompts), self.groups_per_forward):
             rows = slice(start, start + self.groups_per_forward)
@@ -213,11 +213,12 @@ class FlowPolicy:
             ``[P * G]``: of the latents after the step, or of the clean ones with `flexgym.process.ForwardProcess`.
         """
         process = self.process if self._trains(step) else _ODE
+        latents_PG = latents_PG.to(self.generator.device, torch.float32)
         return self._gaussian(process, latents_PG, prompts, step=step, guidance=guidance)
 
-    def levels(self, step: int, rows: int) -> Levels:
-        """Return the noise levels of one step for a number of rows, on the generator's device."""
-        key = (step, rows, self.generator.device)
+    def levels(self, step: int, rows: int, device: torch.device) -> Levels:
+        """Return the noise levels of one step for a number of rows, on a device."""
+        key = (step, rows, device)
         if key not in self._levels:
             before, after = self._grid[step : step + 2].to(key[2])
             self._levels[key] = Levels(before.expand(rows), after.expand(rows), sigma_max=float(self._grid[1]))
@@ -232,32 +233,35 @@ class FlowPolicy:
         step: int,
         guidance: float | None = None,
     ) -> Gaussian:
-        latents = latents_PG.flatten(0, 1).to(self.generator.device, torch.float32)
-        levels = self.levels(step, len(latents))
+        latents = latents_PG.flatten(0, 1)
+        levels = self.levels(step, len(latents), latents.device)
         scale = self.guidance if guidance is None else guidance
-        conditioning = self._conditioning(prompts, latents_PG.shape[1], scale)
+        conditioning = self._conditioning(prompts, latents_PG, scale)
         velocity = self.generator.velocity(latents, levels.sigma, conditioning, guidance=scale)
         return process.gaussian(latents, velocity, levels)
 
-    def _conditioning(self, prompts: Sequence[str | Prompt], group_size: int, guidance: float | None) -> Conditioning:
+    def _conditioning(
+        self, prompts: Sequence[str | Prompt], latents_PG: Tensor, guidance: float | None
+    ) -> Conditioning:
         """Return one row per sample; encoded once for as long as the prompts stay the same."""
-        key = (tuple(prompts), group_size, guidance, self.generator.device)
+        group_size = latents_PG.shape[1]
+        key = (tuple(prompts), group_size, guidance, latents_PG.device)
         if self._encoded is None or self._encoded[0] != key:
             self._encoded = (key, self.generator.condition(prompts, guidance=guidance).repeat(group_size))
         return self._encoded[1]
 
     def _adds_noise(self, step: int) -> bool:
-        """Whether a step adds noise while acting."""
+        """Return whether a step adds noise while acting."""
         inside = self._window is None or step in self._window
         return inside and step < self.num_steps - 1 and not isinstance(self.process.noise, ODE)
 
     def _trains(self, step: int) -> bool:
-        """Whether a step has a trained distribution; others are ODE steps."""
+        """Return whether a step has a trained distribution; others are ODE steps."""
         return (self._window is None or step in self._window) and self.process.trains(step, self.num_steps)
 
     def _rounded(self, latents: Tensor) -> Tensor:
         """Round to float32 numbers that `latents_dtype` holds exactly."""
-        return latents if self.latents_dtype == latents.dtype else latents.to(self.latents_dtype).float()
+        return latents.to(self.latents_dtype).float()
 
     def _steps(self, sigma: Any, groups: int) -> list[int]:
         """Return the step that each group takes next."""
@@ -268,12 +272,14 @@ class FlowPolicy:
                 f"noise level {missing!r} is not on the generator's grid of {self.num_steps} steps: make the policy"
                 " with FlowPolicy.from_env from the environment that it acts in"
             )
-        return [int(step) for step in found.argmax(axis=1)]
+        steps: list[int] = found.argmax(axis=1).tolist()
+        return steps
 
-    def _source(self, group: int) -> torch.Generator:
-        while len(self._sources) <= group:
+    def _noise(self, groups: Sequence[int], shape: Sequence[int]) -> Tensor:
+        """Draw standard normal noise on the CPU, each group from its own source: ``[P * G, ...]``."""
+        while len(self._sources) <= max(groups):
             self._sources.append(torch.Generator().manual_seed(self._seed + len(self._sources)))
-        return self._sources[group]
+        return torch.cat([torch.randn(shape, generator=self._sources[group]) for group in groups])
 
 
 def _tensor(latents: Any) -> Tensor:

@@ -87,9 +87,9 @@ class Guidance:
 def replay_means(
     policy: FlowPolicy,
     latents_PG: Tensor,
+    *,
     prompts: Sequence[Prompt],
     step: int,
-    *,
     reference: bool,
     guidance: Guidance,
 ) -> dict[str, Tensor]:
@@ -116,7 +116,7 @@ def replay_means(
 
 
 def assemble(
-    policy: FlowPolicy, means: Mapping[str, Tensor], rollout: Rollout, index: int, *, advantages_PG: Tensor
+    policy: FlowPolicy, means: Mapping[str, Tensor], rollout: Rollout, *, index: int, advantages_PG: Tensor
 ) -> Replayed:
     """Put what the model computed beside what the rollout kept.
 
@@ -129,7 +129,7 @@ def assemble(
     """
     device, shape = means["mean"].device, means["std"].shape
     kept: dict[str, Any] = {name: tensor[index].to(device, torch.float32) for name, tensor in rollout.kept.items()}
-    levels = policy.levels(rollout.window.steps[index], shape.numel())
+    levels = policy.levels(rollout.window.steps[index], shape.numel(), device)
     return Replayed(
         **means,
         **kept,
@@ -158,13 +158,12 @@ def replay(
         needs: of the algorithm, see `flexgym.algorithm.Algorithm.needs`.
         guidance: guidance scales; by default the generator's.
     """
-    step = rollout.window.steps[index]
     means = replay_means(
         policy,
         rollout.kept["latents"][index],
-        rollout.prompts,
-        step,
+        prompts=rollout.prompts,
+        step=rollout.window.steps[index],
         reference="reference_mean" in needs,
         guidance=guidance or Guidance(),
     )
-    return assemble(policy, means, rollout, index, advantages_PG=advantages_PG)
+    return assemble(policy, means, rollout, index=index, advantages_PG=advantages_PG)

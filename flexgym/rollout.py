@@ -176,13 +176,13 @@ def sample(
         rows = slice(start, start + max_rows)
         latents = torch.cat([generator.initial_latents(1, seed) for seed in seeds[rows]])
         latents = generator.starting_latents(latents, prompts[rows])
-        parts.append(generator.decode(_denoise(generator, latents, prompts[rows], guidance)))
+        parts.append(generator.decode(_denoise(generator, latents, prompts[rows], guidance=guidance)))
     return np.concatenate(parts)
 
 
 @torch.no_grad()
 def _denoise(
-    generator: FlowGenerator, latents: Tensor, prompts: Sequence[str | Prompt], guidance: float | None
+    generator: FlowGenerator, latents: Tensor, prompts: Sequence[str | Prompt], *, guidance: float | None
 ) -> Tensor:
     sigmas = generator.sigmas().to(latents.device)
     conditioning = generator.condition(prompts, guidance=guidance)

@@ -1,7 +1,7 @@
-"""The data that passes between the stages: one frozen dataclass each.
+"""Frozen dataclasses that pass between the stages of a run.
 
-Dimension suffixes used in names and docstrings all over FlexGym: P prompts, G group, T denoising steps, W trained
-steps of the window, F frames, C H W channels, height, width, B any batch.
+Dimension suffixes in names and docstrings of FlexGym: P prompts, G samples of a group, T denoising steps, W trained
+steps of the window, F frames, C channels, H height, W width, B any batch.
 """
 
 from __future__ import annotations
@@ -95,12 +95,12 @@ def _own_pixels(pixels: Any) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a group is generated for.
+    """Prompt that a group of samples is generated for.
 
     Attributes:
-        text: the caption as the generator reads it.
-        metadata: anything a reward may want beside it (JSON values), such as the category of a benchmark.
-        first_frame: the picture that the video begins with, for generators from image to video; None for the others.
+        text: caption that the generator reads.
+        metadata: JSON values for rewards, such as the category of a benchmark.
+        first_frame: image that the video begins with, for image-to-video generators; None for others.
     """
 
     text: str
@@ -110,13 +110,13 @@ class Prompt:
 
 @dataclass(frozen=True)
 class SampleGroup:
-    """The finished samples of one prompt.
+    """Finished samples of one prompt.
 
     Attributes:
-        prompt: what they were generated for.
+        prompt: prompt that they were generated for.
         samples: uint8 ``[G, H, W, 3]`` for images, ``[G, F, H, W, 3]`` for videos.
-        references: what the frozen reference policy makes of the same prompt and seeds, shaped like ``samples``; a
-            judge's tournament then says how often each sample beats its reference. None without.
+        references: samples of the frozen reference policy for the same prompt and seeds, shaped like ``samples``; a
+            tournament then measures how often each sample beats its reference. None if there are none.
     """
 
     prompt: Prompt
@@ -139,7 +139,7 @@ class SampleGroup:
         return "video" if self.samples.ndim == 5 else "image"
 
     def joined(self) -> SampleGroup:
-        """The group in which references are samples like the others: sample i has the index i, its reference G + i."""
+        """Return the group with its references as further samples: sample i has index i, its reference G + i."""
         if self.references is None:
             return self
         return SampleGroup(self.prompt, np.concatenate([self.samples, self.references]))
@@ -147,19 +147,19 @@ class SampleGroup:
 
 @dataclass(frozen=True)
 class GroupScores:
-    """What a reward says about one group.
+    """Scores of one group.
 
     Attributes:
         rewards: float32 ``[G]``; NaN where a sample could not be scored.
-        terms: the named parts behind it, each float32 ``[G]``, NaN where unscored.
-        weights: weight of each term in the advantage when terms are normalised one by one (they sum to 1);
-            empty when the advantage is taken from ``rewards`` alone.
-        failures: number of failed judgements by kind, such as ``{"unparsable": 2}``.
-        assessments: what a judge wrote, one per judged pair; empty for pointwise rewards.
-        pairs: int ``[M, 2]``, which samples each assessment is about, the one shown first in front; indices from G on
-            are references, as in `SampleGroup.joined`. None for pointwise rewards.
+        terms: named components of the reward, each float32 ``[G]``, NaN where unscored.
+        weights: weight of each term in the advantage when terms are normalized one by one (they sum to 1);
+            empty when the advantage is computed from ``rewards`` alone.
+        failures: number of failed judgments by kind, such as ``{"unparsable": 2}``.
+        assessments: outcomes of a judge, one per judged pair; empty for pointwise rewards.
+        pairs: int ``[M, 2]``, indices of the samples of each assessment, the one shown first in front; indices from G
+            on are references, as in `SampleGroup.joined`. None for pointwise rewards.
         win_rate_vs_reference: float32 ``[G]``, share of the comparisons with its reference that a sample wins, NaN
-            where none is valid. Unlike win rates within the group it rises with the policy. None without references.
+            where none is valid. Unlike win rates within the group, it rises with the policy. None without references.
     """
 
     rewards: NDArray[np.float32]
@@ -172,9 +172,9 @@ class GroupScores:
 
     @property
     def mean(self) -> float:
-        """The group in one number: mean win rate against the references where there are any, else mean reward.
+        """Return the mean win rate against the references if there are any, else the mean reward.
 
-        Only valid entries count; NaN when there is none.
+        NaN entries are ignored; the result is NaN if all are.
         """
         values = self.rewards if self.win_rate_vs_reference is None else self.win_rate_vs_reference
         valid = values[~np.isnan(values)]
@@ -182,13 +182,13 @@ class GroupScores:
 
 
 def stacked_term(scores: Sequence[GroupScores], name: str) -> NDArray[np.float32]:
-    """One term of several groups.
+    """Stack one term of several groups.
 
     Args:
-        scores: of P groups of the same size G.
-        name: of the term.
+        scores: scores of P groups of the same size G.
+        name: name of the term.
 
     Returns:
-        float32 ``[P, G]``; NaN for a group without the term, such as one that the reward failed on altogether.
+        float32 ``[P, G]``; NaN for a group without the term, such as one on which the reward failed altogether.
     """
     return np.stack([group.terms.get(name, np.full_like(group.rewards, np.nan)) for group in scores])

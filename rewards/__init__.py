@@ -1,16 +1,19 @@
 """Rewards of image and video groups.
 
 ``rewards.ShapesVerifier(env)`` wraps an environment, ``rewards.vector.ShapesVerifier(envs)`` a vector environment, and
-``rewards.make("shapes_verifier")`` builds the bare scorer that trainers use. `names` lists them all.
+``rewards.make("ShapesVerifier")`` builds the reward alone, as trainers use it. `names` lists all rewards. `wrap` puts
+any reward on an environment, also one of your own.
+
+The wrapper classes are made when they are first used; ``__init__.pyi`` holds their signatures for type checkers.
 """
 
 from __future__ import annotations
 
 from flexgym.core.errors import UnknownNameError
-from rewards import registry, vector
-from rewards.base import JudgeReward, PointwiseReward, Reward, register
-from rewards.registry import make, names
-from rewards.wrappers import RewardWrapper, VectorRewardWrapper
+from flexgym.reward import JudgeReward, PointwiseReward, Reward, RewardWrapper, VectorRewardWrapper, register
+from rewards import vector
+from rewards.registry import check, make, names
+from rewards.wrappers import NamedWrapper, wrap, wrapper_of
 
 __all__ = [
     "JudgeReward",
@@ -18,21 +21,23 @@ __all__ = [
     "Reward",
     "RewardWrapper",
     "VectorRewardWrapper",
+    "check",
     "make",
     "names",
     "register",
     "vector",
+    "wrap",
 ]
 
 
-def __getattr__(name: str) -> type[RewardWrapper]:
-    if not name[:1].isupper():  # in lower case it is a module of this package, or nothing
+def __getattr__(name: str) -> type[NamedWrapper]:
+    if not name[:1].isupper():  # wrapper classes begin with a capital letter
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return registry.single_wrapper(name)
+        return wrapper_of(name)
     except UnknownNameError as error:
         raise AttributeError(str(error)) from error
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *registry.wrapper_names()})
+    return sorted({*__all__, *names()})

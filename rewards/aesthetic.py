@@ -1,8 +1,10 @@
-"""LAION aesthetic predictor (improved-aesthetic-predictor, 2022): how people rate a picture, whatever its prompt."""
+"""LAION aesthetic predictor (improved-aesthetic-predictor, 2022): how people rate an image, whatever its prompt."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,26 +13,27 @@ from torch import nn
 from transformers import CLIPModel
 
 from flexgym.core.errors import ConfigError
+from flexgym.core.typed import Count
+from flexgym.reward import KnownPair, PointwiseReward
 from flexgym.types import Prompt
-from rewards.base import PointwiseReward, register
-from rewards.checkpoints import check_batch_size, load_model, load_weights
-from rewards.clip import PictureProcessor, batched
-from rewards.known import KnownPair, picture_and_noise
-from rewards.pictures import mean_over_frames
+from rewards.checkpoints import Dtype, load_model, load_weights
+from rewards.clip import ImageProcessor, batched
+from rewards.images import mean_over_frames
+from rewards.known import landscape_and_noise
 
 _HINT = (
-    "Make it of the published sac+logos+ava1-l14-linearMSE.pth with"
+    "Convert the published sac+logos+ava1-l14-linearMSE.pth with"
     " `python -m rewards.convert aesthetic sac+logos+ava1-l14-linearMSE.pth aesthetic.safetensors`"
 )
 
 
 def score_head(width: int) -> nn.Sequential:
-    """The head of aesthetic predictor and ImageReward: five linear layers without activations between them.
+    """Return the head of the aesthetic predictor and of ImageReward: five linear layers without activations.
 
-    The dropouts of training stay, since the names of the weights count them.
+    The dropouts of training are kept, since the names of the published weights count them.
 
     Args:
-        width: of the features that it reads.
+        width: number of input features.
     """
     return nn.Sequential(
         nn.Linear(width, 1024),
@@ -44,24 +47,22 @@ def score_head(width: int) -> nn.Sequential:
     )
 
 
-@register("aesthetic")
 class Aesthetic(PointwiseReward):
-    """Predicted rating of a picture, about 1 to 10, by a linear head on CLIP's normalised image features.
+    """Predicted rating of an image, about 1 to 10, by a linear head on CLIP's normalized image features.
 
-    Source: christophschuhmann/improved-aesthetic-predictor, the head of LAION-Aesthetics V2. The prompt is not looked
-    at. For videos the mean over frames.
+    Source: christophschuhmann/improved-aesthetic-predictor, the head of LAION-Aesthetics V2. The prompt is ignored.
+    Videos score the mean over frames.
 
     Args:
-        head: the safetensors file of the head, with the names of the published one (``layers.0.weight``...).
+        head: safetensors file of the head, with the weight names of the published one (``layers.0.weight``...).
         model: folder or hub id of the CLIP model that the head was trained on.
-        num_frames: uniformly spaced frames of a video that are scored.
-        device: by default the first GPU where there is one.
-        dtype: of CLIP's weights; the head is float32.
-        batch_size: pictures in one forward pass.
+        num_frames: number of uniformly spaced frames of a video that are scored.
+        device: name of a torch device; by default the first GPU if there is one.
+        dtype: precision of CLIP's weights; the head is float32.
+        batch_size: maximum number of images in one forward pass.
 
     Raises:
-        ConfigError: no head, or a number that makes no sense.
-        CheckpointError: model or head cannot be loaded.
+        CheckpointError: if model or head cannot be loaded.
     """
 
     def __init__(
@@ -69,36 +70,38 @@ class Aesthetic(PointwiseReward):
         head: str | Path = "",
         *,
         model: str | Path = "openai/clip-vit-large-patch14",
-        num_frames: int = 8,
+        num_frames: Count = 8,
         device: str | None = None,
-        dtype: str = "float32",
-        batch_size: int = 32,
+        dtype: Dtype = "float32",
+        batch_size: Count = 32,
     ) -> None:
-        if not head:
-            raise ConfigError(f"aesthetic: expected the safetensors file of the head, got none. {_HINT}")
-        if num_frames < 1:
-            raise ConfigError(f"num_frames: expected at least 1, got {num_frames}")
         self.num_frames = num_frames
-        self._batch_size = check_batch_size(batch_size)
-        self._pictures = PictureProcessor(model)
+        self._batch_size = batch_size
+        self._images = ImageProcessor(model)
         self._clip = load_model(CLIPModel, model, device=device, dtype=dtype)
         self._head = nn.ModuleDict({"layers": score_head(self._clip.config.projection_dim)})
         load_weights(self._head, head, hint=_HINT)
         self._head.to(self._clip.device).eval().requires_grad_(False)
 
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The score of each sample, float32 ``[n]``, see `PointwiseReward.score_samples`."""
+        """Score the samples of one prompt, float32 ``[n]``; see `PointwiseReward.score_samples`."""
         return mean_over_frames(self._ratings, samples, num_frames=self.num_frames)
 
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Raise ConfigError unless a file of the head is given."""
+        if not settings.get("head"):
+            raise ConfigError(f"aesthetic: expected the safetensors file of the head, got none. {_HINT}")
+
     @torch.inference_mode()
-    def _ratings(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _ratings(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         def ratings(pixels: torch.Tensor) -> torch.Tensor:
             features = self._clip.visual_projection(self._clip.vision_model(pixels).pooler_output).float()
             return self._head["layers"](nn.functional.normalize(features, dim=-1))[:, 0]
 
-        found = batched(ratings, self._pictures, pictures, batch_size=self._batch_size, like=self._clip)
+        found = batched(ratings, self._images, images, batch_size=self._batch_size, like=self._clip)
         return found.numpy()
 
     def known_pairs(self) -> list[KnownPair]:
-        """A landscape against noise."""
-        return picture_and_noise()
+        """Return a landscape and noise."""
+        return landscape_and_noise()

@@ -1,43 +1,41 @@
-"""Loading the models of scorers with transformers: safetensors only, whole, and with errors that say what to do."""
+"""Load the models of scorers with transformers: only safetensors, only complete checkpoints, with errors that teach."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers.utils import logging
 
-from flexgym.core.errors import CheckpointError, ConfigError, unknown_name
+from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.core.terminal import without_progress_bars
 from flexgym.judge.backends.local import check_source
 
+Dtype = Literal["float32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SHOWN = 3
 
 
-def load_model(kind: Any, source: str | Path, *, device: str | None, dtype: str = "float32") -> Any:
-    """A model ready to score.
+def load_model(kind: Any, source: str | Path, *, device: str | None, dtype: Dtype = "float32") -> Any:
+    """Load a model for scoring.
 
     Args:
-        kind: its class in transformers, or one derived from there.
+        kind: model class of transformers, or one derived from it.
         source: a folder or a hub id.
-        device: where it runs; the first GPU where there is one by default.
-        dtype: of its weights, a name in `DTYPES`.
+        device: device of the model; by default the first GPU if there is one.
+        dtype: data type of the weights, a name in `DTYPES`.
 
     Raises:
-        CheckpointError: missing, half written, of another kind, or without some of the weights.
-        UnknownNameError: no such dtype.
+        CheckpointError: if the checkpoint is missing, incomplete, or of another kind.
     """
-    if dtype not in DTYPES:
-        raise unknown_name("dtype", dtype, DTYPES)
     check_source(source)
     try:
         with without_progress_bars(logging):
-            model, told = kind.from_pretrained(
+            model, loading = kind.from_pretrained(
                 source,
                 dtype=DTYPES[dtype],
                 use_safetensors=True,
@@ -46,8 +44,8 @@ def load_model(kind: Any, source: str | Path, *, device: str | None, dtype: str 
             )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise _not_loaded(source, kind.__name__, error) from error
-    # transformers draws what is missing or of another size at random, and random scores look like scores.
-    if missing := sorted([*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])]):
+    # transformers initializes missing or mismatched weights at random, and random scores look like scores.
+    if missing := sorted([*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])]):
         raise CheckpointError(
             f"{str(source)!r} lacks {len(missing)} weights of a {kind.__name__}, such as"
             f" {', '.join(missing[:_SHOWN])}: expected a checkpoint of that kind"
@@ -56,15 +54,15 @@ def load_model(kind: Any, source: str | Path, *, device: str | None, dtype: str 
 
 
 def load_part(kind: Any, source: str | Path, **settings: Any) -> Any:
-    """A tokenizer or image processor.
+    """Load a tokenizer or image processor.
 
     Args:
-        kind: its class in transformers.
+        kind: class of transformers.
         source: a folder or a hub id.
-        **settings: in place of those of the checkpoint.
+        **settings: override the settings of the checkpoint.
 
     Raises:
-        CheckpointError: missing or of another kind.
+        CheckpointError: if it is missing or of another kind.
     """
     check_source(source)
     try:
@@ -74,15 +72,15 @@ def load_part(kind: Any, source: str | Path, **settings: Any) -> Any:
 
 
 def load_weights(module: torch.nn.Module, file: str | Path, *, hint: str) -> None:
-    """Put the weights of a safetensors file into a module.
+    """Load the weights of a safetensors file into a module.
 
     Args:
-        module: whose names and shapes the file must have.
+        module: the module; names and shapes in the file must match it.
         file: the safetensors file.
-        hint: how such a file is made, for the message.
+        hint: how to make such a file, for the error message.
 
     Raises:
-        CheckpointError: missing, no safetensors file, or of other names or shapes.
+        CheckpointError: if the file is missing, is no safetensors file, or has other names or shapes.
     """
     try:
         weights: Mapping[str, torch.Tensor] = load_file(str(file))
@@ -92,10 +90,10 @@ def load_weights(module: torch.nn.Module, file: str | Path, *, hint: str) -> Non
 
 
 def chosen_device(device: str | None) -> torch.device:
-    """Where a model runs: as asked, else the first GPU, else the CPU.
+    """Return the named device, or else the first GPU, or else the CPU.
 
     Raises:
-        ConfigError: no such device.
+        ConfigError: if there is no such device.
     """
     try:
         return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -103,20 +101,9 @@ def chosen_device(device: str | None) -> torch.device:
         raise ConfigError(f"device: expected a name such as 'cuda:1' or 'cpu', got {device!r}") from error
 
 
-def check_batch_size(batch_size: int) -> int:
-    """A batch size of at least 1.
-
-    Raises:
-        ConfigError: below.
-    """
-    if batch_size < 1:
-        raise ConfigError(f"batch_size: expected at least 1, got {batch_size}")
-    return batch_size
-
-
 def _not_loaded(source: str | Path, kind: str, error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"{str(source)!r} could not be loaded as a {kind} with weights in safetensors format: {error}. Without a"
-        " network, give the path of a checkpoint folder in place of a hub id; published weights in other formats are"
-        " turned into such a folder by `python -m rewards.convert`"
+        f"{str(source)!r} could not be loaded as a {kind} with weights in safetensors format: {error}. Without network"
+        " access, give the path of a checkpoint folder instead of a hub id; `python -m rewards.convert` converts"
+        " published weights in other formats into such a folder"
     )

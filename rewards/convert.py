@@ -1,7 +1,7 @@
-"""Published weights of scorers as folders that the rewards load: ``python -m rewards.convert KIND SOURCE TARGET``.
+"""Convert published weights of scorers for the rewards: ``python -m rewards.convert KIND SOURCE TARGET``.
 
-The authors of HPSv2, ImageReward and the aesthetic predictor published files of ``torch.save``. They are read here
-once, by torch's reader for tensors alone (``weights_only``), which runs no code of the file, and become safetensors.
+The authors of HPSv2, ImageReward and the aesthetic predictor published files of ``torch.save``. They are read once,
+with ``weights_only``, which runs no code of the file, and are written as safetensors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Weights = dict[str, torch.Tensor]
 
 CLIP_TOKENIZER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 BERT_TOKENIZER = "google-bert/bert-base-uncased"
-_HEAD_WIDTH = 64  # of one attention head, in all models of CLIP and BLIP
+_HEAD_WIDTH = 64  # width of an attention head in CLIP and BLIP
 _ATTENTION = ("q_proj", "k_proj", "v_proj")
 _CLIP_NAMES = (
     (r"^visual\.transformer\.resblocks\.", "vision_model.encoder.layers."),
@@ -60,29 +60,29 @@ _UNUSED_BY_BLIP = re.compile(r"^(blip\.)?(vision_proj|text_proj|text_encoder\.em
 
 
 def read_weights(file: Path) -> Weights:
-    """The tensors of a file of ``torch.save``; those under ``state_dict`` where there is such an entry.
+    """Read the tensors of a file of ``torch.save``, or those in its entry ``state_dict``.
 
     Raises:
-        CheckpointError: missing, or holding anything besides tensors, numbers and texts.
+        CheckpointError: if the file is missing, or holds anything but tensors, numbers and texts.
     """
     try:
-        held: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        content: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, UnpicklingError, EOFError, ValueError) as error:
         raise CheckpointError(f"{file}: expected a file of weights written by torch.save: {error}") from error
-    weights = held.get("state_dict", held) if isinstance(held, dict) else None
+    weights = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise CheckpointError(f"{file}: expected tensors by name, got {type(held).__name__}")
+        raise CheckpointError(f"{file}: expected tensors by name, got {type(content).__name__}")
     return {name.removeprefix("module."): value for name, value in weights.items()}
 
 
 def clip_weights(weights: Mapping[str, torch.Tensor]) -> Weights:
-    """Weights of open_clip's CLIP with a vision transformer under their names in transformers.
+    """Rename the weights of open_clip's CLIP with a vision transformer to their names in transformers.
 
     Args:
-        weights: as `read_weights` gives them.
+        weights: the weights from `read_weights`.
 
     Raises:
-        CheckpointError: they are of another model.
+        CheckpointError: if they belong to another model.
     """
     named: Weights = {}
     for name, value in weights.items():
@@ -99,12 +99,12 @@ def clip_weights(weights: Mapping[str, torch.Tensor]) -> Weights:
 
 
 def clip_config(weights: Mapping[str, torch.Tensor]) -> CLIPConfig:
-    """The config of open_clip's weights, read from their shapes.
+    """Return the configuration of open_clip's weights, derived from their shapes.
 
-    The activation is open_clip's exact GELU, as in HPSv2's ViT-H-14, and not the quick one of OpenAI.
+    The activation is the exact GELU of open_clip, as in HPSv2's ViT-H-14, not the approximation of OpenAI.
 
     Raises:
-        CheckpointError: they are not those of a CLIP model with a vision transformer.
+        CheckpointError: if they do not belong to a CLIP model with a vision transformer.
     """
     try:
         patches, token_width = weights["visual.conv1.weight"], weights["token_embedding.weight"].shape[1]
@@ -115,7 +115,7 @@ def clip_config(weights: Mapping[str, torch.Tensor]) -> CLIPConfig:
         vocabulary, length = len(weights["token_embedding.weight"]), len(weights["positional_embedding"])
         width = weights["visual.proj"].shape[1]
     except KeyError as error:
-        raise CheckpointError(f"expected the weights of open_clip's CLIP, found none called {error}") from error
+        raise CheckpointError(f"expected the weights of an open_clip CLIP model, but {error} is missing") from error
     return CLIPConfig(
         vision_config={**vision, "patch_size": patch, "image_size": patch * round(positions**0.5)},
         text_config={
@@ -141,7 +141,7 @@ def _transformer_shape(weights: Mapping[str, torch.Tensor], prefix: str, width: 
 
 
 def _heads_of(width: int) -> int:
-    """Width of one head: 80 in the vision tower of ViT-H-14, 64 elsewhere."""
+    """Return the width of an attention head: 80 in the vision tower of ViT-H-14, else 64."""
     return 80 if width == 1280 else _HEAD_WIDTH
 
 
@@ -152,7 +152,7 @@ def _renamed(name: str, rules: tuple[tuple[str, str], ...]) -> str:
 
 
 def convert_hpsv2(source: Path, target: Path, *, tokenizer: str = CLIP_TOKENIZER) -> None:
-    """Make a folder for `rewards.hpsv2.HPSv2` of the published file.
+    """Convert the published file to a folder for `rewards.hpsv2.HPSv2`.
 
     Args:
         source: ``HPS_v2.1_compressed.pt`` or ``HPS_v2_compressed.pt``.
@@ -160,7 +160,7 @@ def convert_hpsv2(source: Path, target: Path, *, tokenizer: str = CLIP_TOKENIZER
         tokenizer: folder or hub id of a CLIP tokenizer.
 
     Raises:
-        CheckpointError: the file or the tokenizer cannot be read.
+        CheckpointError: if the file or the tokenizer cannot be read.
     """
     weights = read_weights(source)
     config = clip_config(weights)
@@ -176,15 +176,15 @@ def convert_hpsv2(source: Path, target: Path, *, tokenizer: str = CLIP_TOKENIZER
 
 
 def convert_aesthetic(source: Path, target: Path, *, tokenizer: str = "") -> None:
-    """Make the safetensors file for `rewards.aesthetic.Aesthetic` of the published head.
+    """Convert the published head to a safetensors file for `rewards.aesthetic.Aesthetic`.
 
     Args:
         source: ``sac+logos+ava1-l14-linearMSE.pth``.
-        target: the file, called ``something.safetensors``.
-        tokenizer: not used.
+        target: the new file, ``something.safetensors``.
+        tokenizer: unused.
 
     Raises:
-        CheckpointError: the file cannot be read.
+        CheckpointError: if the file cannot be read.
     """
     weights = {name: value.float().contiguous() for name, value in read_weights(source).items()}
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +192,7 @@ def convert_aesthetic(source: Path, target: Path, *, tokenizer: str = "") -> Non
 
 
 def convert_image_reward(source: Path, target: Path, *, tokenizer: str = BERT_TOKENIZER) -> None:
-    """Make a folder for `rewards.image_reward.ImageReward` of the published file.
+    """Convert the published file to a folder for `rewards.image_reward.ImageReward`.
 
     Args:
         source: ``ImageReward.pt``.
@@ -200,7 +200,7 @@ def convert_image_reward(source: Path, target: Path, *, tokenizer: str = BERT_TO
         tokenizer: folder or hub id of BERT's tokenizer.
 
     Raises:
-        CheckpointError: the file or the tokenizer cannot be read.
+        CheckpointError: if the file or the tokenizer cannot be read.
     """
     from rewards.image_reward import ImageRewardModel, image_processor
 
@@ -217,10 +217,10 @@ def convert_image_reward(source: Path, target: Path, *, tokenizer: str = BERT_TO
 
 
 def blip_config(weights: Mapping[str, torch.Tensor]) -> BlipConfig:
-    """The config of the weights of ImageReward, read from their shapes.
+    """Return the configuration of the weights of ImageReward, derived from their shapes.
 
     Raises:
-        CheckpointError: they are of another model.
+        CheckpointError: if they belong to another model.
     """
     try:
         patches = weights["blip.visual_encoder.patch_embed.proj.weight"]
@@ -230,7 +230,7 @@ def blip_config(weights: Mapping[str, torch.Tensor]) -> BlipConfig:
         text_mlp = weights["blip.text_encoder.encoder.layer.0.intermediate.dense.weight"]
         length = len(weights["blip.text_encoder.embeddings.position_embeddings.weight"])
     except KeyError as error:
-        raise CheckpointError(f"expected the weights of ImageReward, found none called {error}") from error
+        raise CheckpointError(f"expected the weights of ImageReward, but {error} is missing") from error
     patch = patches.shape[-1]
     return BlipConfig(
         vision_config={
@@ -240,7 +240,7 @@ def blip_config(weights: Mapping[str, torch.Tensor]) -> BlipConfig:
             "num_attention_heads": max(1, patches.shape[0] // _HEAD_WIDTH),
             "patch_size": patch,
             "image_size": patch * round(positions**0.5),
-            "layer_norm_eps": 1e-6,  # of timm's vision transformer
+            "layer_norm_eps": 1e-6,  # as in timm's vision transformer
         },
         text_config={
             "vocab_size": len(words),
@@ -258,7 +258,7 @@ def _count(weights: Mapping[str, torch.Tensor], layer: str) -> int:
 
 
 def _fill(model: torch.nn.Module, weights: Weights, source: Path) -> None:
-    """Give a model without memory its weights; none may be missing or left over."""
+    """Load the weights into a model on the meta device; none may be missing or left over."""
     try:
         model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
@@ -275,16 +275,18 @@ KINDS: dict[str, Callable[..., None]] = {
 def main(
     kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.")],
     source: Annotated[Path, typer.Argument(help="The published file.")],
-    target: Annotated[Path, typer.Argument(help="The folder to make; for 'aesthetic' the safetensors file.")],
+    target: Annotated[Path, typer.Argument(help="The folder to create; for 'aesthetic', the safetensors file.")],
     *,
-    tokenizer: Annotated[str, typer.Option(help="Folder or hub id; that of the original model by default.")] = "",
+    tokenizer: Annotated[
+        str, typer.Option(help="Folder or hub id of the tokenizer; that of the original model by default.")
+    ] = "",
 ) -> None:
-    """Turn the published weights of a scorer into what its reward loads."""
+    """Convert the published weights of a scorer for its reward."""
     with teaching_errors():
         if kind not in KINDS:
             raise ConfigError(f"expected one of {', '.join(KINDS)}, got {kind!r}")
         if target.exists():
-            raise ConfigError(f"{target} exists already: name a new one")
+            raise ConfigError(f"{target} already exists: choose another name")
         KINDS[kind](source, target, **({"tokenizer": tokenizer} if tokenizer else {}))
         typer.echo(f"wrote {target}")
 

@@ -1,4 +1,4 @@
-"""Dynamic degree: how much moves in a video, by optical flow."""
+"""Dynamic degree: amount of motion in a video, by optical flow."""
 
 from __future__ import annotations
 
@@ -8,64 +8,65 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexgym.core.errors import ConfigError
+from flexgym.reward import KnownPair, PointwiseReward
 from flexgym.types import Prompt
-from rewards.base import PointwiseReward, register
-from rewards.known import KnownPair, moving_and_still
-from rewards.pictures import check_videos
+from rewards.images import check_videos
+from rewards.known import moving_and_still
 
 _FASTEST = 0.05
 _PIXELS, _OF_SIDE = 6.0, 256.0
 
 
-@register("dynamic_degree")
 class DynamicDegree(PointwiseReward):
-    """How much moves between one frame and the next, 0 to 1.
+    """Amount of motion between consecutive frames, 0 to 1.
 
-    Of each pair of frames counts the mean length of the fastest 5 % of the flow, over 6 pixels for a shorter side of
-    256, and at most 1: the measure and the threshold of VBench (arXiv 2311.17982, dynamic degree), which asks of a
-    whole video whether enough pairs exceed it; here the mean over the pairs is the score, so that there is something
-    to learn from. The flow is Farneback's (OpenCV), which needs no weights, in place of RAFT. The prompt is not looked
-    at.
+    A pair of frames scores the mean length of the longest 5 % of the flow vectors, divided by 6 pixels per 256 of the
+    shorter side and clipped at 1. VBench (arXiv 2311.17982, dynamic degree) uses the same measure and threshold, and
+    asks whether enough pairs of a video exceed it; here the score is the mean over the pairs, which gives a learning
+    signal. The flow is Farneback's (OpenCV), which needs no weights, instead of RAFT. The prompt is ignored.
 
     Raises:
-        ConfigError: OpenCV is not installed.
+        ConfigError: if OpenCV is not installed.
     """
 
     def __init__(self) -> None:
         self._cv2 = _import_cv2()
 
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The score of each video, float32 ``[n]``.
+        """Score videos.
 
         Args:
-            prompt: not read.
+            prompt: ignored.
             samples: uint8 ``[n, F, H, W, 3]``.
 
+        Returns:
+            float32 ``[n]``.
+
         Raises:
-            ConfigError: images, or videos of one frame.
+            ConfigError: for images, and for videos of one frame.
         """
         videos = check_videos(self.name, samples, at_least=2)
         return np.array([self._degree(video) for video in videos], np.float32)
 
     def _degree(self, video: NDArray[np.uint8]) -> float:
-        grey = [self._cv2.cvtColor(np.ascontiguousarray(frame), self._cv2.COLOR_RGB2GRAY) for frame in video]
+        gray = [self._cv2.cvtColor(np.ascontiguousarray(frame), self._cv2.COLOR_RGB2GRAY) for frame in video]
         threshold = _PIXELS * min(video.shape[1:3]) / _OF_SIDE
-        speeds = [self._fastest(before, after) for before, after in zip(grey[:-1], grey[1:], strict=True)]
+        speeds = [self._fastest(before, after) for before, after in zip(gray[:-1], gray[1:], strict=True)]
         return float(np.mean(np.minimum(np.array(speeds) / threshold, 1.0)))
 
     def _fastest(self, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
-        """Mean length of the longest 5 % of the flow vectors, in pixels."""
+        """Return the mean length of the longest 5 % of the flow vectors, in pixels."""
         flow = self._cv2.calcOpticalFlowFarneback(before, after, None, 0.5, 3, 15, 3, 5, 1.2, 0)
         lengths = np.sort(np.hypot(flow[..., 0], flow[..., 1]), axis=None)
         return float(lengths[-max(1, int(len(lengths) * _FASTEST)) :].mean())
 
     def known_pairs(self) -> list[KnownPair]:
-        """A moving circle against one that stands."""
+        """Return a moving and a still circle."""
         return moving_and_still()
 
 
 def _import_cv2() -> ModuleType:
-    """OpenCV, imported late: it is an extra."""
+    """Import OpenCV, which is an extra."""
     try:
         import cv2
     except ImportError as error:

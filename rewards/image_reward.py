@@ -1,8 +1,10 @@
-"""ImageReward (arXiv 2304.05977): human preferences between pictures of one prompt, by BLIP and a linear head."""
+"""ImageReward (arXiv 2304.05977): human preferences between images of one prompt, by BLIP and a linear head."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,27 +15,28 @@ from transformers.models.blip.modeling_blip import BlipPreTrainedModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from flexgym.core.errors import ConfigError
+from flexgym.core.typed import Count
+from flexgym.reward import PointwiseReward
 from flexgym.types import Prompt
 from rewards.aesthetic import score_head
-from rewards.base import PointwiseReward, register
-from rewards.checkpoints import check_batch_size, load_model, load_part
-from rewards.clip import PictureProcessor, batched
-from rewards.pictures import mean_over_frames
+from rewards.checkpoints import Dtype, load_model, load_part
+from rewards.clip import ImageProcessor, batched
+from rewards.images import mean_over_frames
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
-"""Of the head's outputs over the authors' validation set, by which scores are normalised (THUDM/ImageReward)."""
+"""Mean and standard deviation of the head over the authors' validation set, which normalize scores."""
 LONGEST_PROMPT = 35
 _HINT = (
-    "download ImageReward.pt from THUDM/ImageReward and make a folder of it with"
+    "download ImageReward.pt from THUDM/ImageReward and convert it with"
     " `python -m rewards.convert image_reward ImageReward.pt folder`"
 )
 
 
 class ImageRewardModel(BlipPreTrainedModel):
-    """BLIP's text encoder that looks at the picture, and a head on its first token.
+    """BLIP's text encoder with cross attention to the image, and a head on its first token.
 
     Args:
-        config: of BLIP, with ``is_decoder`` in its text part, which is what adds the cross attention.
+        config: configuration of BLIP, with ``is_decoder`` in its text part, which adds the cross attention.
     """
 
     config_class = BlipConfig
@@ -49,12 +52,12 @@ class ImageRewardModel(BlipPreTrainedModel):
     def forward(
         self, pixel_values: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor
     ) -> torch.Tensor:
-        """Normalised scores ``[N]``.
+        """Return normalized scores ``[N]``.
 
         Args:
-            pixel_values: N pictures, ``[N, 3, S, S]``.
-            input_ids: of the prompt, ``[1, L]``.
-            attention_mask: 0 where padding stands, ``[1, L]``.
+            pixel_values: N images, ``[N, 3, S, S]``.
+            input_ids: tokens of the prompt, ``[1, L]``.
+            attention_mask: 0 for padding, ``[1, L]``.
         """
         seen = self.vision_model(pixel_values=pixel_values).last_hidden_state
         read = self.text_encoder(
@@ -66,59 +69,59 @@ class ImageRewardModel(BlipPreTrainedModel):
 
 
 def image_processor(side: int) -> CLIPImageProcessorPil:
-    """The preprocessing of ImageReward: the shortest side to ``side`` pixels, and a crop of the middle."""
+    """Return the preprocessing of ImageReward: resize the shortest side to ``side`` pixels, crop the center."""
     return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
 
-@register("image_reward")
 class ImageReward(PointwiseReward):
-    """Human preference by BLIP, normalised to mean 0 and deviation 1 over the authors' set; about -2 to 2.
+    """Human preference by BLIP, normalized to mean 0 and deviation 1 over the authors' data; about -2 to 2.
 
-    Prompts are cut off after 35 tokens, as the authors do. For videos the mean over frames.
+    Prompts are truncated to 35 tokens, as by the authors. Videos score the mean over frames.
 
     Args:
         model: a folder made by ``python -m rewards.convert image_reward``, or a hub id of one.
-        num_frames: uniformly spaced frames of a video that are scored.
-        device: by default the first GPU where there is one.
-        dtype: of the weights.
-        batch_size: pictures in one forward pass.
+        num_frames: number of uniformly spaced frames of a video that are scored.
+        device: name of a torch device; by default the first GPU if there is one.
+        dtype: precision of the weights.
+        batch_size: maximum number of images in one forward pass.
 
     Raises:
-        ConfigError: no model, or a number that makes no sense.
-        CheckpointError: the model cannot be loaded.
+        CheckpointError: if the model cannot be loaded.
     """
 
     def __init__(
         self,
         model: str | Path = "",
         *,
-        num_frames: int = 8,
+        num_frames: Count = 8,
         device: str | None = None,
-        dtype: str = "float32",
-        batch_size: int = 32,
+        dtype: Dtype = "float32",
+        batch_size: Count = 32,
     ) -> None:
-        if not model:
-            raise ConfigError(f"image_reward: expected a model, got none: {_HINT}")
-        if num_frames < 1:
-            raise ConfigError(f"num_frames: expected at least 1, got {num_frames}")
         self.num_frames = num_frames
-        self._batch_size = check_batch_size(batch_size)
+        self._batch_size = batch_size
         self._tokenizer = load_part(AutoTokenizer, model)
-        self._pictures = PictureProcessor(model)
+        self._images = ImageProcessor(model)
         self._model: nn.Module = load_model(ImageRewardModel, model, device=device, dtype=dtype)
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Raise ConfigError unless a model is given."""
+        if not settings.get("model"):
+            raise ConfigError(f"image_reward: expected a model, got none: {_HINT}")
 
     @torch.inference_mode()
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The score of each sample, float32 ``[n]``, see `PointwiseReward.score_samples`."""
+        """Score the samples of one prompt, float32 ``[n]``; see `PointwiseReward.score_samples`."""
         tokens = self._tokenizer(
             [prompt.text], padding="max_length", truncation=True, max_length=LONGEST_PROMPT, return_tensors="pt"
         ).to(self._model.device)
 
-        def scores(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        def scores(images: NDArray[np.uint8]) -> NDArray[np.float32]:
             found = batched(
                 lambda pixels: self._model(pixels, tokens["input_ids"], tokens["attention_mask"]).float(),
-                self._pictures,
-                pictures,
+                self._images,
+                images,
                 batch_size=self._batch_size,
                 like=self._model,
             )

@@ -1,44 +1,40 @@
-"""How small an image is as a JPEG file: a reward without a model, for fast tests of learning."""
+"""Size of an image as a JPEG file: a reward without a model, for fast tests of learning."""
 
 from __future__ import annotations
 
 import io
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import Field
 
-from flexgym.core.errors import ConfigError
+from flexgym.reward import KnownPair, PointwiseReward
 from flexgym.types import Prompt
-from rewards.base import PointwiseReward, register
-from rewards.known import KnownPair, flat_and_noise
-from rewards.pictures import as_videos
+from rewards.images import as_videos
+from rewards.known import flat_and_noise
 
 KILOBYTES_PER_UNIT = 500.0
 
 
-@register("jpeg_compressibility")
 class JPEGCompressibility(PointwiseReward):
-    """Minus the size of the JPEG file of an image in kilobytes over 500 (DDPO, arXiv 2305.13301; scale of Flow-GRPO).
+    """Minus the size of an image as a JPEG file in kilobytes, divided by 500.
 
-    A video counts by the mean over its frames. The prompt is not looked at.
+    The task is that of DDPO (arXiv 2305.13301), the scale that of Flow-GRPO. Videos score the mean over frames. The
+    prompt is ignored.
 
     Args:
-        quality: of JPEG, 1 to 95; 95 as in DDPO.
-        incompressible: turn the sign, so that large files are good (the other task of DDPO).
-
-    Raises:
-        ConfigError: a quality out of range.
+        quality: quality of JPEG, 1 to 95; 95 as in DDPO.
+        incompressible: flip the sign, so that large files are good (the other task of DDPO).
     """
 
-    def __init__(self, *, quality: int = 95, incompressible: bool = False) -> None:
-        if not 1 <= quality <= 95:
-            raise ConfigError(f"quality of JPEG: expected 1 to 95, got {quality}")
+    def __init__(self, *, quality: Annotated[int, Field(ge=1, le=95)] = 95, incompressible: bool = False) -> None:
         self.quality = quality
         self.sign = 1.0 if incompressible else -1.0
 
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The score of each sample, float32 ``[n]``, see `PointwiseReward.score_samples`."""
+        """Score the samples of one prompt, float32 ``[n]``; see `PointwiseReward.score_samples`."""
         kilobytes = [np.mean([self._kilobytes(frame) for frame in video]) for video in as_videos(samples)]
         return np.array(kilobytes, np.float32) * np.float32(self.sign / KILOBYTES_PER_UNIT)
 
@@ -48,5 +44,5 @@ class JPEGCompressibility(PointwiseReward):
         return buffer.tell() / 1000.0
 
     def known_pairs(self) -> list[KnownPair]:
-        """A flat picture against noise."""
+        """Return a flat image and noise."""
         return flat_and_noise(reverse=self.sign > 0)

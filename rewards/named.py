@@ -1,4 +1,4 @@
-"""Rewards as they stand in a recipe: a name, and settings beside it."""
+"""Rewards as a recipe names them: a name with settings."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from typing import Any
 
 from flexgym.core.errors import ConfigError
 from flexgym.core.options import built_settings
-from rewards.base import Reward, build
+from flexgym.reward import Reward, build
+from flexgym.reward import check as check_settings
 from rewards.registry import reward_class
 
 
 @dataclass(frozen=True)
 class NamedReward:
-    """A reward to be made.
+    """A reward to be built. Its settings are validated at once, see `flexgym.reward.check`.
 
     Attributes:
-        reward: its name, the path of a class of your own, or a reward that is built already.
-        name: what it is called in info and metrics; the reward's own name by default.
-        settings: of the reward, where it is named, ``deadline_s`` and ``failed_samples`` among them.
+        reward: name of the reward, the path of a class of your own, or a reward that is already built.
+        name: name in info and metrics; by default the reward's own.
+        settings: settings of a named reward, also ``deadline_s`` and ``failed_samples``.
 
     Raises:
-        ConfigError: settings for a reward that is built already.
-        UnknownNameError: no such reward; the message holds the nearest one.
+        ConfigError: for settings that cannot work, or any for a reward that is already built.
+        UnknownNameError: for an unknown reward or setting; the message names the nearest one.
     """
 
     reward: str | Reward
@@ -31,27 +32,27 @@ class NamedReward:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if isinstance(self.reward, Reward) and self.settings:
-            raise ConfigError(f"settings of {self.title!r}: its reward is built already, so it takes none")
         if not isinstance(self.reward, Reward):
-            reward_class(self.reward)
+            check_settings(reward_class(self.reward), self.settings)
+        elif self.settings:
+            raise ConfigError(f"settings of {self.title!r}: its reward is built already, so it takes none")
 
     @property
     def title(self) -> str:
-        """Its name; by default the reward's."""
+        """The given name, or else the reward's own."""
         named = self.reward.name if isinstance(self.reward, Reward) else reward_class(self.reward).name
         return self.name or named
 
     def make(self) -> Reward:
-        """The reward."""
+        """Return the given reward, or build it from its name and settings."""
         return self.reward if isinstance(self.reward, Reward) else build(reward_class(self.reward), self.settings)
 
 
 def watched_reward(entry: str | Mapping[str, Any]) -> NamedReward:
-    """A reward that is only watched, from a recipe.
+    """Read a reward that is only monitored from a recipe.
 
     Args:
-        entry: a name, which is then also what it is called, or fields of `NamedReward` by name.
+        entry: name of a reward, which is also its name in the metrics, or fields of `NamedReward` by name.
     """
     if isinstance(entry, str):
         return NamedReward(entry, name=entry)

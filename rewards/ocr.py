@@ -1,4 +1,4 @@
-"""OCR: whether a picture shows the text that its prompt puts in quotation marks."""
+"""OCR: how well an image shows the text that its prompt puts in quotation marks."""
 
 from __future__ import annotations
 
@@ -9,75 +9,74 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexgym.core.errors import ConfigError
+from flexgym.core.typed import Count
+from flexgym.reward import KnownPair, PointwiseReward
 from flexgym.types import Prompt
-from rewards.base import PointwiseReward, register
-from rewards.known import KnownPair, written_and_other_text
-from rewards.pictures import mean_over_frames
+from rewards.images import mean_over_frames
+from rewards.known import written_and_other_text
 
 _QUOTED = re.compile(r"[\"\u201c\u201d]([^\"\u201c\u201d]+)[\"\u201c\u201d]")
 
 
-@register("ocr")
 class OCR(PointwiseReward):
-    """One minus the edit distance between the text that is read and the one that is asked for, over its length; 0 to 1.
+    """One minus the normalized edit distance between the text in the image and the target text; 0 to 1.
 
-    Formula of Flow-GRPO (arXiv 2505.05470): both in lower case and without spaces, no distance where the picture holds
-    the text among others, and at most its length. The text stands in the prompt's metadata under ``text``, or between
-    the first pair of double quotation marks of the prompt; a prompt without is a failure. The reader is RapidOCR with
-    the models of PP-OCR that come with it. For videos the mean over frames.
+    The formula is that of Flow-GRPO (arXiv 2505.05470): both texts are compared in lower case without spaces, the
+    distance is 0 if the image contains the target among other text, and it is at most the length of the target. The
+    target is ``text`` in the prompt's metadata, or else the first part of the prompt in double quotation marks; a
+    prompt without one is a failure. The text is read by RapidOCR with the PP-OCR models that it ships. Videos score
+    the mean over frames.
 
     Args:
-        num_frames: uniformly spaced frames of a video that are read.
+        num_frames: number of uniformly spaced frames of a video that are read.
         engine: parameters of `rapidocr.RapidOCR`, such as ``{"Global.use_cls": False}``.
 
     Raises:
-        ConfigError: RapidOCR is not installed.
+        ConfigError: if RapidOCR is not installed.
     """
 
-    def __init__(self, *, num_frames: int = 4, engine: dict[str, Any] | None = None) -> None:
-        if num_frames < 1:
-            raise ConfigError(f"num_frames: expected at least 1, got {num_frames}")
+    def __init__(self, *, num_frames: Count = 4, engine: dict[str, Any] | None = None) -> None:
         self.num_frames = num_frames
         self._engine = _open_engine(engine)
 
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The score of each sample, float32 ``[n]``, see `PointwiseReward.score_samples`.
+        """Score the samples of one prompt, float32 ``[n]``; see `PointwiseReward.score_samples`.
 
         Raises:
-            ConfigError: the prompt asks for no text.
+            ConfigError: if the prompt has no target text.
         """
         target = asked_text(prompt)
         return mean_over_frames(
-            lambda pictures: [likeness(target, self._read(picture)) for picture in pictures],
+            lambda images: [likeness(target, self._read(image)) for image in images],
             samples,
             num_frames=self.num_frames,
         )
 
-    def _read(self, picture: NDArray[np.uint8]) -> str:
-        found = self._engine(np.ascontiguousarray(picture[:, :, ::-1]))  # it takes OpenCV's order of colours
+    def _read(self, image: NDArray[np.uint8]) -> str:
+        found = self._engine(np.ascontiguousarray(image[:, :, ::-1]))  # BGR, as in OpenCV
         return "".join(found.txts or ())
 
     def known_pairs(self) -> list[KnownPair]:
-        """The text that is asked for against another."""
+        """Return the target text and another."""
         return written_and_other_text()
 
 
 def asked_text(prompt: Prompt) -> str:
-    """The text that a picture must show.
+    """Return the target text of a prompt.
 
     Raises:
-        ConfigError: the prompt asks for none.
+        ConfigError: if there is none.
     """
-    told = prompt.metadata.get("text")
+    given = prompt.metadata.get("text")
     quoted = _QUOTED.search(prompt.text)
-    text = told if isinstance(told, str) else quoted[1] if quoted else ""
+    text = given if isinstance(given, str) else quoted[1] if quoted else ""
     if not normal(text):
         raise ConfigError('expected a text in double quotation marks in the prompt, such as: a sign that says "open"')
     return text
 
 
 def likeness(target: str, read: str) -> float:
-    """One minus the edit distance over the length of the target, 0 to 1; 1 where the target is part of what is read."""
+    """Return one minus the edit distance over the target's length, 0 to 1; 1 if ``read`` contains the target."""
     target, read = normal(target), normal(read)
     if target in read:
         return 1.0
@@ -85,12 +84,12 @@ def likeness(target: str, read: str) -> float:
 
 
 def normal(text: str) -> str:
-    """Lower case, without spaces."""
+    """Return a text in lower case without spaces."""
     return "".join(text.lower().split())
 
 
 def edit_distance(first: str, second: str) -> int:
-    """Fewest insertions, deletions and replacements that turn one text into the other (Levenshtein)."""
+    """Return the Levenshtein distance: fewest insertions, deletions and replacements between two texts."""
     row = np.arange(len(second) + 1)
     letters = np.array(list(second), dtype=np.str_)
     steps = np.arange(len(second) + 1)
@@ -104,7 +103,7 @@ def edit_distance(first: str, second: str) -> int:
 
 
 def _open_engine(parameters: dict[str, Any] | None) -> Any:
-    """The reader, imported late: it is an extra."""
+    """Start RapidOCR, which is an extra."""
     try:
         from rapidocr import RapidOCR
     except ImportError as error:

@@ -1,88 +1,112 @@
-"""Finding rewards by name: every module of this package that is not listed in `_MACHINERY` is one reward.
-
-Names are read from the file listing, so a module and what it imports are loaded only when its reward is asked for.
-"""
+"""Find rewards by name; the module of a reward is imported when it is asked for."""
 
 from __future__ import annotations
 
 import importlib
-import pkgutil
-from functools import cache
-from pathlib import Path
+import operator
+from collections.abc import Mapping
 from typing import Any
 
 from flexgym.core.errors import ConfigError, unknown_name
-from rewards.base import Reward, build, name_key, registered
-from rewards.wrappers import RewardWrapper, VectorRewardWrapper, single_twin, vector_twin
+from flexgym.reward import Reward
+from flexgym.reward import check as check_settings
+from flexgym.reward.building import build
+from flexgym.reward.names import name_key, registered
 
-_FOLDER = Path(__file__).parent
-_MACHINERY = frozenset(
-    {
-        "base",
-        "checkpoints",
-        "clip",
-        "convert",
-        "guard",
-        "known",
-        "named",
-        "pictures",
-        "registry",
-        "validate",
-        "vector",
-        "vision",
-        "wrappers",
-    }
-)
+SHIPPED = {
+    "Aesthetic": "aesthetic",
+    "CLIPScore": "clip_score",
+    "DynamicDegree": "dynamic_degree",
+    "HPSv2": "hpsv2",
+    "ImageReward": "image_reward",
+    "JPEGCompressibility": "jpeg_compressibility",
+    "MP4Compressibility": "mp4_compressibility",
+    "OCR": "ocr",
+    "PickScore": "pick_score",
+    "Remote": "remote",
+    "Rubric": "rubric",
+    "ShapesOracle": "shapes_oracle",
+    "ShapesVerifier": "shapes_verifier",
+    "TemporalConsistency": "temporal_consistency",
+    "UnifiedReward": "unified_reward",
+    "UnifiedRewardFlex": "unified_reward_flex",
+    "UnifiedRewardThink": "unified_reward_think",
+    "VQAScore": "vqa_score",
+}
+"""Module of each reward of this package by class name. After a change, ``python -m tools.stubs`` updates the types."""
 
 
 def names() -> list[str]:
-    """The names of all rewards, sorted; those of this package and those registered elsewhere."""
-    return sorted(set(_modules()) | {cls.name for cls in registered().values()})
+    """Return the class names of all rewards of this package and of those registered elsewhere, sorted."""
+    return sorted({*SHIPPED, *(cls.__name__ for cls in registered().values())})
 
 
-def make(name: str, **settings: Any) -> Reward:
-    """Build a reward by name.
-
-    Args:
-        name: one of `names`, the class name, or the path of a class of your own, see `reward_class`.
-        **settings: keyword arguments of the reward, and those that every reward takes, see `rewards.base.build`.
-
-    Returns:
-        The bare scorer, without an environment around it.
-
-    Raises:
-        UnknownNameError: when no reward has the name; the message holds the nearest one.
-    """
-    return build(reward_class(name), settings)
+def is_shipped(cls: type[Reward]) -> bool:
+    """Return True for a reward of this package."""
+    return cls.__module__ == f"{__package__}.{SHIPPED.get(cls.__name__)}"
 
 
-def reward_class(name: str) -> type[Reward]:
-    """The class of a reward by name, imported if need be.
+def make(reward: str | type[Reward], **settings: Any) -> Reward:
+    """Build a reward without an environment around it.
 
     Args:
-        name: one of `names`, the class name, or the path of a class that is a `Reward`: ``"mymodule:MyReward"`` or
-            ``"package.mymodule.MyReward"``. The module is imported in every process that scores; agents look for it
-            there in the folders in which the process that started training does.
+        reward: name, path or class, see `reward_class`.
+        **settings: keyword arguments of the reward, and those of every reward, see `flexgym.reward.build`.
 
     Raises:
-        UnknownNameError: when no reward has the name; the message holds the nearest one.
-        ConfigError: when the module cannot be imported, or holds no reward of that name.
+        UnknownNameError: for an unknown reward or setting; the message names the nearest one.
+        ConfigError: for a setting that cannot work.
     """
-    if ":" in str(name) or "." in str(name):
-        return _own_class(str(name))
-    key = name_key(name)
-    if key not in registered():
-        module = next((module for module in _modules() if name_key(module) == key), None)
-        if module is None:
-            raise unknown_name("reward", name, names())
-        importlib.import_module(f"{__package__}.{module}")
-    if key not in registered():
-        raise ConfigError(f"rewards/{module}.py must mark its class with @register({module!r})")
-    return registered()[key]
+    return build(reward_class(reward), settings)
 
 
-def _own_class(path: str) -> type[Reward]:
-    """The class at a path such as ``"package.module:Class"``."""
+def check(reward: str | type[Reward], settings: Mapping[str, Any]) -> None:
+    """Validate the settings of a reward without building it: names, types, ranges, and nested settings.
+
+    Args:
+        reward: name, path or class, see `reward_class`.
+        settings: keyword arguments as for `make`.
+
+    Raises:
+        UnknownNameError: for an unknown reward or setting; the message names the nearest one.
+        ConfigError: for a setting that cannot work.
+    """
+    check_settings(reward_class(reward), settings)
+
+
+def reward_class(reward: str | type[Reward]) -> type[Reward]:
+    """Return the class of a reward, imported if need be.
+
+    Args:
+        reward: a class name in `names` (``"CLIPScore"``, or ``"clip_score"``); the path of a class that is a `Reward`,
+            ``"mymodule:MyReward"`` or ``"package.mymodule.MyReward"``; or the class. Every process that scores imports
+            the module of a path; agents look for it in the folders in which the process that started training does.
+
+    Raises:
+        UnknownNameError: if no reward has the name; the message names the nearest one.
+        ConfigError: if the module cannot be imported, or holds no reward of that name.
+    """
+    if isinstance(reward, type) and issubclass(reward, Reward):
+        return reward
+    if not isinstance(reward, str):
+        raise ConfigError(
+            f"reward: expected a name, path or class, such as 'CLIPScore' or 'mymodule:MyReward', got {reward!r}"
+        )
+    if ":" in reward or "." in reward:
+        return _class_at(reward)
+    key = name_key(reward)
+    if key in registered():
+        return registered()[key]
+    shipped = next((name for name in SHIPPED if name_key(name) == key), None)
+    if shipped is None:
+        raise unknown_name("reward", reward, names(), key=name_key)
+    module = importlib.import_module(f"{__package__}.{SHIPPED[shipped]}")
+    found: type[Reward] = getattr(module, shipped)
+    return found
+
+
+def _class_at(path: str) -> type[Reward]:
+    """Return the class at a path such as ``"package.module:Class"``."""
     module_name, _, class_name = path.partition(":") if ":" in path else path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
@@ -91,38 +115,17 @@ def _own_class(path: str) -> type[Reward]:
             f"reward {path!r}: the module {module_name!r} cannot be imported ({error}). Expected the path of a class,"
             f" such as 'mymodule:MyReward', or one of {', '.join(names())}"
         ) from error
-    found = getattr(module, class_name, None)
-    if not (isinstance(found, type) and issubclass(found, Reward)):
+    try:
+        found = operator.attrgetter(class_name)(module)
+    except AttributeError:
         known = [name for name, value in vars(module).items() if _is_reward_of(value, module_name)]
-        if found is None and known:
-            raise unknown_name(f"reward of {module_name}", class_name, known)
+        if known:
+            raise unknown_name(f"reward of {module_name}", class_name, known) from None
+        found = None
+    if not (isinstance(found, type) and issubclass(found, Reward)):
         raise ConfigError(f"reward {path!r}: expected a class derived from rewards.Reward, got {found!r}")
     return found
 
 
 def _is_reward_of(value: Any, module_name: str) -> bool:
     return isinstance(value, type) and issubclass(value, Reward) and value.__module__ == module_name
-
-
-@cache
-def _twins(cls: type[Reward]) -> tuple[type[RewardWrapper], type[VectorRewardWrapper]]:
-    return single_twin(cls), vector_twin(cls)
-
-
-def single_wrapper(name: str) -> type[RewardWrapper]:
-    """The `gymnasium.Wrapper` of a reward; the same class at every call."""
-    return _twins(reward_class(name))[0]
-
-
-def vector_wrapper(name: str) -> type[VectorRewardWrapper]:
-    """The `gymnasium.vector.VectorWrapper` of a reward; the same class at every call."""
-    return _twins(reward_class(name))[1]
-
-
-def wrapper_names() -> list[str]:
-    """Class names of the wrappers, for ``dir``; imports nothing that is not imported yet."""
-    return sorted(cls.__name__ for cls in registered().values())
-
-
-def _modules() -> list[str]:
-    return [module.name for module in pkgutil.iter_modules([str(_FOLDER)]) if module.name not in _MACHINERY]

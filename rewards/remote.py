@@ -1,14 +1,14 @@
-"""A scorer behind HTTP, for those that need an environment of their own: HPSv3, VideoAlign, GenEval, VisionReward.
+"""A scorer behind HTTP, for scorers that need a Python environment of their own, such as HPSv3 or GenEval.
 
-One request holds one group. The body of ``POST <url>`` is a JSON object, and so is the reply:
+One request holds one group. Request (``POST <url>``) and reply are JSON objects:
 
-- ``prompt``, a text, and ``metadata``, what the prompt brings along, such as the objects that GenEval looks for;
-- ``kind``, ``"image"`` or ``"video"``; ``samples``, for each a list of frames (one for an image), each the base64 of a
-  PNG file, so nothing is lost; ``fps`` of videos;
-- in the reply ``scores``, a number for each sample or null where there is none, and optionally ``terms``, lists of the
-  same length by name, and ``errors``, a text or null for each sample.
+- request: ``prompt``, a text, and its ``metadata``, such as the objects that GenEval looks for; ``kind``, ``"image"``
+  or ``"video"``; ``samples``, a list of frames for each sample (one frame for an image), each frame a base64-encoded
+  PNG file; ``fps``, frames per second of videos;
+- reply: ``scores``, a number or null for each sample; optionally ``terms``, lists of the same length by name, and
+  ``errors``, a text or null for each sample.
 
-``examples/reward_server.py`` is such a server in one file, for any environment.
+``examples/reward_server.py`` implements the server in one file, for any environment.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from pydantic import BaseModel, Field, ValidationError
 
 from flexgym.core.errors import ConfigError
 from flexgym.core.media import encode_png
+from flexgym.core.typed import Count, Positive, Share
 from flexgym.judge.backends.chat_format import one_line
 from flexgym.judge.backends.retry import TransientError, backoff, is_transient, retry_after
-from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
+from flexgym.judge.failures import check_failure_share, count_failures
 from flexgym.judge.inputs import frame_indices
 from flexgym.judge.protocol import JudgeFailure
+from flexgym.reward import Reward
 from flexgym.types import GroupScores, SampleGroup
-from rewards.base import Reward, register
-from rewards.pictures import as_videos
+from rewards.images import as_videos
 
 MAX_REPLY_BYTES = 2**20
 _MAX_TERMS = 32
@@ -49,61 +50,57 @@ class _Reply(BaseModel):
     errors: list[str | None] = Field(default_factory=list)
 
 
-@register("remote")
 class Remote(Reward):
-    """Scores of a server that speaks the protocol of this module.
+    """Scores from a server that speaks the protocol of this module.
 
-    Groups are sent side by side. Lost connections, status 429 and 5xx are tried again after a growing random pause, at
-    the next address where there are several; other errors are not. Whatever then fails is a `JudgeFailure`, counted by
-    kind as for a judge: ``timed_out``, ``server_error`` (no connection, or an error of the server's), ``unparsable`` (a
-    reply that is no JSON of this form), ``invalid`` (another number of scores) and ``refused`` (the server says why it
+    Groups are sent concurrently. Lost connections and the status codes 429 and 5xx are retried after a random pause
+    that grows, at the next address if there are several; other errors are not. What still fails is a `JudgeFailure`,
+    counted by kind: ``timed_out``, ``server_error`` (no connection, or an error of the server), ``unparsable`` (a reply
+    that is not JSON of this form), ``invalid`` (a wrong number of scores) and ``refused`` (the server explains why it
     has no score for a sample).
 
     Args:
-        url: of the scorer, such as ``"http://localhost:8100/score"``; or several of the same scorer.
-        timeout_s: seconds for one group, all attempts and pauses together.
-        max_attempts: how often a group is sent at most.
-        max_concurrency: groups under way at once.
-        num_frames: uniformly spaced frames of a video that are sent; None sends all.
-        fps: frames per second of the videos, told to the server.
+        url: address of the scorer, such as ``"http://localhost:8100/score"``, or several of the same scorer.
+        timeout_s: seconds for one group, including all attempts and pauses.
+        max_attempts: maximum number of times that a group is sent.
+        max_concurrency: maximum number of groups in flight.
+        num_frames: number of uniformly spaced frames of a video that are sent; None sends all.
+        fps: frames per second of videos, sent to the server.
         api_key: sent as a bearer token.
-        max_failure_share: above this share of failed samples in a call, `score` raises; 1.0 never does.
+        max_failure_share: maximum share of failed samples in a call; above it `score` raises. 1.0 never raises.
 
     Raises:
-        ConfigError: no address, or a setting that cannot work.
+        ConfigError: if there is no valid address.
     """
 
     def __init__(
         self,
         url: str | Sequence[str] = "",
         *,
-        timeout_s: float = 120.0,
-        max_attempts: int = 4,
-        max_concurrency: int = 8,
-        num_frames: int | None = None,
-        fps: float = 8.0,
+        timeout_s: Positive = 120.0,
+        max_attempts: Count = 4,
+        max_concurrency: Count = 8,
+        num_frames: Count | None = None,
+        fps: Positive = 8.0,
         api_key: str | None = None,
-        max_failure_share: float = 0.5,
+        max_failure_share: Share = 0.5,
     ) -> None:
-        self._urls = [_checked_url(one) for one in ([url] if isinstance(url, str) else url)]
-        if not self._urls or not timeout_s > 0 or max_attempts < 1 or max_concurrency < 1:
-            raise ConfigError(
-                "remote: expected an address, timeout_s above 0, max_attempts and max_concurrency of at least 1, got"
-                f" {url!r}, {timeout_s}, {max_attempts}, {max_concurrency}"
-            )
-        if num_frames is not None and num_frames < 1:
-            raise ConfigError(f"num_frames: expected at least 1, got {num_frames}")
-        check_failure_limit(max_failure_share)
+        self._urls = _checked_urls(url)
         self._timeout_s, self._max_attempts, self._num_frames, self._fps = timeout_s, max_attempts, num_frames, fps
         self._max_failure_share = max_failure_share
-        # The answer is asked for uncompressed, since only its true size can be bounded.
+        # Uncompressed, since only the true size of a reply can be bounded.
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         headers |= {"Authorization": f"Bearer {api_key}"} if api_key else {}
         limits = httpx.Limits(max_connections=max_concurrency)
         self._client = httpx.Client(headers=headers, limits=limits, trust_env=False)
         self._max_concurrency = max_concurrency
         self._counts = {"requests": 0, "retries": 0, "bytes_sent": 0}
-        self._rng = random.Random()  # its own, so that retries do not shift the random numbers of anybody else
+        self._rng = random.Random()  # its own, so that retries do not shift other random numbers
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Raise ConfigError for missing or malformed addresses."""
+        _checked_urls(settings.get("url", ""))
 
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
         """Score every group, one request for each.
@@ -114,14 +111,14 @@ class Remote(Reward):
         with ThreadPoolExecutor(self._max_concurrency, thread_name_prefix="remote-reward") as threads:
             replies = list(threads.map(self._ask, groups))
         outcomes = [_sample_outcomes(reply, len(group)) for reply, group in zip(replies, groups, strict=True)]
-        for group, told in zip(groups, outcomes, strict=True):
-            failed = [(index, outcome) for index, outcome in enumerate(told) if isinstance(outcome, JudgeFailure)]
+        for group, found in zip(groups, outcomes, strict=True):
+            failed = [(index, outcome) for index, outcome in enumerate(found) if isinstance(outcome, JudgeFailure)]
             self.failed.keep(self.name, group, failed)
-        check_failure_share([outcome for told in outcomes for outcome in told], self._max_failure_share)
-        return [self._scores(reply, told) for reply, told in zip(replies, outcomes, strict=True)]
+        check_failure_share([outcome for found in outcomes for outcome in found], self._max_failure_share)
+        return [self._scores(reply, found) for reply, found in zip(replies, outcomes, strict=True)]
 
     def metrics(self) -> dict[str, float]:
-        """``requests``, ``retries`` and ``bytes_sent`` since the reward was made."""
+        """Return ``requests``, ``retries`` and ``bytes_sent`` since the reward was built."""
         return {name: float(count) for name, count in self._counts.items()}
 
     def close(self) -> None:
@@ -135,7 +132,7 @@ class Remote(Reward):
         return GroupScores(rewards=rewards, terms={self.name: rewards, **terms}, failures=count_failures(outcomes))
 
     def _ask(self, group: SampleGroup) -> _Reply | JudgeFailure:
-        """The reply to one group after all attempts."""
+        """Return the reply to one group after all attempts."""
         body = _body(group, num_frames=self._num_frames, fps=self._fps)
         ends = time.monotonic() + self._timeout_s
         trouble = ""
@@ -147,17 +144,17 @@ class Remote(Reward):
             except TransientError as error:
                 trouble, pause = str(error), error.retry_after + backoff(attempt, self._rng)
             if time.monotonic() + pause >= ends:
-                return JudgeFailure("timed_out", f"no scores within {self._timeout_s:g} s; the last of it: {trouble}")
+                return JudgeFailure("timed_out", f"no scores within {self._timeout_s:g} s; last error: {trouble}")
             if attempt + 1 < self._max_attempts:
                 self._counts["retries"] += 1
                 time.sleep(pause)
-        return JudgeFailure("server_error", f"gave up after {self._max_attempts} attempts; the last: {trouble}")
+        return JudgeFailure("server_error", f"gave up after {self._max_attempts} attempts; last error: {trouble}")
 
     def _send(self, url: str, body: bytes, ends: float) -> tuple[int, bytes]:
-        """Status and body of the answer.
+        """Return status and body of the answer.
 
         Raises:
-            TransientError: no answer, or one that asks for another attempt.
+            TransientError: if there is no answer, or one that asks for another attempt.
         """
         left = max(ends - time.monotonic(), 0.01)
         try:
@@ -172,14 +169,14 @@ class Remote(Reward):
 
 
 def _bounded(response: httpx.Response, ends: float) -> bytes:
-    """The body up to one byte more than a reply may have; a server that drips is cut off when time is up."""
+    """Return the body, at most one byte more than allowed; a slow server is cut off at the deadline."""
     body = bytearray()
     for chunk in response.iter_raw():
         body += chunk
         if len(body) > MAX_REPLY_BYTES:
             break
         if time.monotonic() > ends:
-            raise httpx.ReadTimeout("the reply was not whole in time")
+            raise httpx.ReadTimeout("the response was not complete in time")
     return bytes(body[: MAX_REPLY_BYTES + 1])
 
 
@@ -193,7 +190,7 @@ def _read_reply(status: int, body: bytes, *, count: int) -> _Reply | JudgeFailur
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
-        return JudgeFailure("unparsable", one_line(f"the reply is no JSON of scores: {place}: {first['msg']}"))
+        return JudgeFailure("unparsable", one_line(f"the reply is not JSON with scores: {place}: {first['msg']}"))
     lengths = {"scores": len(reply.scores), **{name: len(values) for name, values in reply.terms.items()}}
     lengths |= {"errors": len(reply.errors)} if reply.errors else {}
     wrong = {one_line(name): length for name, length in lengths.items() if length != count}
@@ -201,7 +198,7 @@ def _read_reply(status: int, body: bytes, *, count: int) -> _Reply | JudgeFailur
 
 
 def _sample_outcomes(reply: _Reply | JudgeFailure, count: int) -> list[float | JudgeFailure]:
-    """A score or a failure for each sample."""
+    """Return a score or a failure for each sample."""
     if isinstance(reply, JudgeFailure):
         return [reply] * count
     errors = reply.errors or [None] * count
@@ -218,21 +215,27 @@ def _numbers(values: Sequence[float | None]) -> NDArray[np.float32]:
 def _body(group: SampleGroup, *, num_frames: int | None, fps: float) -> bytes:
     videos = as_videos(group.samples)
     chosen = videos if num_frames is None else videos[:, frame_indices(videos.shape[1], num_frames)]
-    told: Mapping[str, Any] = {
+    content: Mapping[str, Any] = {
         "prompt": group.prompt.text,
         "metadata": dict(group.prompt.metadata),
         "kind": group.modality,
         "fps": fps,
         "samples": [[b64encode(encode_png(frame)).decode() for frame in video] for video in chosen],
     }
-    return json.dumps(told).encode()
+    return json.dumps(content).encode()
+
+
+def _checked_urls(urls: str | Sequence[str]) -> list[str]:
+    if not urls:
+        raise ConfigError("remote: expected the address of a scorer, such as 'http://localhost:8100/score', got none")
+    return [_checked_url(url) for url in ([urls] if isinstance(urls, str) else urls)]
 
 
 def _checked_url(url: Any) -> str:
-    """An http address.
+    """Return an HTTP address.
 
     Raises:
-        ConfigError: anything else, or one with a password in it.
+        ConfigError: for anything else, or an address that contains a password.
     """
     example = "expected an address such as 'http://localhost:8100/score'"
     try:
@@ -242,7 +245,7 @@ def _checked_url(url: Any) -> str:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ConfigError(f"remote: {example}, got {url!r}")
     if parsed.userinfo:
-        raise ConfigError("remote: expected an address without a password; see api_key")
+        raise ConfigError("remote: expected an address without a password; use api_key instead")
     return str(parsed)
 
 

@@ -7,20 +7,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.core.errors import ConfigError, unknown_name
+from flexgym.core.errors import ConfigError
 from flexgym.core.options import built_settings
+from flexgym.reward import FailedSamples, KnownPair, Reward
 from flexgym.types import GroupScores, SampleGroup
-from rewards.base import Reward, register
-from rewards.guard import FailedSamples
-from rewards.known import KnownPair
+from rewards.known import known_pairs
 from rewards.named import NamedReward
 
-COMBINATIONS = ("sum", "gdpo")
+Combination = Literal["sum", "gdpo"]
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,10 @@ class Term(NamedReward):
     """One reward of a rubric; fields as for `NamedReward`.
 
     Attributes:
-        weight: what it counts; 0 for one that is only watched.
+        weight: weight of its scores; 0 for a reward that is only monitored.
 
     Raises:
-        ConfigError: a weight that is no finite number.
+        ConfigError: if the weight is no finite number.
     """
 
     weight: float = 1.0
@@ -42,31 +41,28 @@ class Term(NamedReward):
             raise ConfigError(f"weight of term {self.title!r}: expected a finite number, got {self.weight!r}")
 
 
-@register("rubric")
 class Rubric(Reward):
     """Several rewards as weighted, named terms of one.
 
-    ``sum`` adds the raw scores, ``r = sum_k w_k r_k``: what counts depends on the scales of the terms. ``gdpo`` leaves
-    them apart, and the advantage is ``sum_k w_k z(r_k)`` with each term normalised within its group (GDPO, arXiv
-    2601.05242), so none drowns another; the setting ``training.advantage={batch_norm: true}`` adds the
-    paper's second normalisation. The reward of a sample is then the weighted mean of raw scores, to look at.
+    ``sum`` adds the raw scores, ``r = sum_k w_k r_k``, so scales matter. ``gdpo`` keeps the terms apart: the advantage
+    is ``sum_k w_k z(r_k)`` with each term normalized within its group (GDPO, arXiv 2601.05242), so no scale dominates;
+    the setting ``training.advantage={batch_norm: true}`` adds the paper's second normalization. The reward of a sample
+    is then the weighted mean of the raw scores and serves display only.
 
-    A sample that one weighted term could not score has no reward; with ``gdpo`` its advantage is that by the other
-    terms. Every term is in ``reward_terms`` of info and in the metrics, with those that make it up as ``term/part``.
-    All terms work side by side, so judges and servers overlap with models in this process.
+    A sample that one weighted term could not score has no reward; with ``gdpo`` its advantage follows from the other
+    terms. Every term is in ``reward_terms`` of info and in the metrics, its own parts as ``term/part``. All terms run
+    concurrently, so judges and servers overlap with models in this process.
 
     Args:
-        terms: fields of `Term` by name for each, as they stand in a recipe, or terms.
+        terms: fields of `Term` by name for each term, as in a recipe, or `Term` objects.
         combine: ``"sum"`` or ``"gdpo"``.
 
     Raises:
-        ConfigError: no terms, two of one name, or weights whose sum is not above 0.
-        UnknownNameError: no such reward, setting or combination; the message holds the nearest one.
+        ConfigError: if there are no terms, two of the same name, or weights whose sum is not above 0.
+        UnknownNameError: for an unknown reward or setting; the message names the nearest one.
     """
 
-    def __init__(self, terms: Sequence[Mapping[str, Any] | Term] = (), *, combine: str = "sum") -> None:
-        if combine not in COMBINATIONS:
-            raise unknown_name("combine of a rubric", combine, COMBINATIONS)
+    def __init__(self, terms: Sequence[Mapping[str, Any] | Term] = (), *, combine: Combination = "sum") -> None:
         chosen = _checked_terms(terms)
         self.combine = combine
         self.weights = {term.title: float(term.weight) for term in chosen}
@@ -75,12 +71,17 @@ class Rubric(Reward):
             if reward.failed.folder is None:
                 reward.keep_failed(self.failed)
 
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Check the terms and the settings of their rewards."""
+        _checked_terms(settings.get("terms", ()))
+
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
         """Score every group by every term."""
         submitted: dict[str, Future[list[GroupScores]]] = {
             name: reward.submit(groups) for name, reward in self.rewards.items()
         }
-        # All are waited for before an error is passed on, so that none is at work behind a closed rubric.
+        # Wait for all before raising, so that no term is still running in a closed rubric.
         errors = [error for future in submitted.values() if (error := future.exception())]
         if errors:
             raise errors[0]
@@ -88,18 +89,18 @@ class Rubric(Reward):
         return [self._combined({name: scores[index] for name, scores in found.items()}) for index in range(len(groups))]
 
     def keep_failed(self, failed: FailedSamples) -> None:
-        """Keep the samples that any term fails on in one place."""
+        """Keep the failed samples of all terms in one place."""
         super().keep_failed(failed)
         for reward in self.rewards.values():
             reward.keep_failed(failed)
 
     def metrics(self) -> dict[str, float]:
-        """What the terms say of their work, as ``term/metric``."""
+        """Return the metrics of the terms as ``term/metric``."""
         return {f"{name}/{key}": value for name, it in self.rewards.items() for key, value in it.metrics().items()}
 
     def known_pairs(self) -> list[KnownPair]:
-        """Those of all weighted terms."""
-        return [pair for name, it in self.rewards.items() if self.weights[name] > 0 for pair in it.known_pairs()]
+        """Return the known pairs of all weighted terms."""
+        return [pair for name, it in self.rewards.items() if self.weights[name] > 0 for pair in known_pairs(it)]
 
     def close(self) -> None:
         """Wait for submitted work and close all terms."""
@@ -134,20 +135,20 @@ def _checked_terms(terms: Any) -> list[Term]:
     chosen = [term if isinstance(term, Term) else built_settings("rubric term", Term, term) for term in terms]
     twice = [name for name, count in Counter(term.title for term in chosen).items() if count > 1]
     if twice:
-        raise ConfigError(f"rubric: two terms are called {twice[0]!r}; give one of them another name")
+        raise ConfigError(f"rubric: two terms are named {twice[0]!r}; rename one of them")
     if any("/" in term.title for term in chosen):
-        raise ConfigError("rubric: the name of a term must not hold '/', which separates it from its parts")
+        raise ConfigError("rubric: the name of a term must not contain '/', which separates it from its parts")
     weights = {term.title: term.weight for term in chosen}
     if not sum(weights.values()) > 0:
-        raise ConfigError(f"rubric: the weights must have a sum above 0, got {weights}")
+        raise ConfigError(f"rubric: the sum of the weights must be positive, got {weights}")
     return chosen
 
 
 def _parts(name: str, scores: GroupScores) -> dict[str, NDArray[np.float32]]:
-    """The term, and what makes it up where that is more than itself."""
+    """Return the term, and its parts where they differ from it."""
     parts = {part: values for part, values in scores.terms.items() if values is not scores.rewards}
-    told = {f"{name}/{part}": values for part, values in parts.items() if not _equal(values, scores.rewards)}
-    return {name: scores.rewards, **told}
+    different = {f"{name}/{part}": values for part, values in parts.items() if not _equal(values, scores.rewards)}
+    return {name: scores.rewards, **different}
 
 
 def _equal(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
@@ -155,7 +156,7 @@ def _equal(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
 
 
 def _failures(found: Mapping[str, GroupScores]) -> dict[str, int]:
-    """Counts by term, and by kind where the term counts by kind."""
+    """Return failure counts by term, and by kind where the term counts by kind."""
     return {
         name if kind == name else f"{name}/{kind}": count
         for name, scores in found.items()

@@ -1,20 +1,26 @@
-"""The rule-based judge of the small world as a reward."""
+"""Reward by the rule-based judge of the small world."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Unpack
 
+from flexgym.judge.tournament import TournamentSettings, make_tournament
+from flexgym.reward import JudgeReward
 from flexgym.shapes.oracle import OracleJudge
-from rewards.base import JudgeReward, register
 
 
-@register("shapes_oracle")
 class ShapesOracle(JudgeReward):
-    """Win rates by a rule-based judge of the small world, an offline stand-in for a vision-language judge.
+    """Win rates by the rule-based judge of the small world, an offline substitute for a vision-language judge.
 
     Args:
-        **tournament: settings of the `flexgym.judge.Tournament`, such as ``alpha`` or ``schedule="regular(6)"``.
+        **tournament: settings of `flexgym.judge.Tournament`, such as ``alpha`` or ``schedule="regular(6)"``.
     """
 
-    def __init__(self, **tournament: Any) -> None:
+    def __init__(self, **tournament: Unpack[TournamentSettings]) -> None:
         super().__init__(OracleJudge(), tournament)
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Raise ConfigError for settings that are invalid for the tournament."""
+        make_tournament(settings)

@@ -8,25 +8,24 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from flexgym.reward import PointwiseReward
 from flexgym.shapes.captions import parse_caption
 from flexgym.shapes.reading import Reading, read_groups, read_samples
 from flexgym.shapes.verifier import check
 from flexgym.types import GroupScores, Prompt, SampleGroup
-from rewards.base import PointwiseReward, register
 
 
-@register("shapes_verifier")
 class ShapesVerifier(PointwiseReward):
     """Share of the caption's constraints that a sample meets, 0 to 1, read from its pixels.
 
-    A caption that is not of the small world demands nothing that could be checked: its samples are failures.
+    Samples of a caption from outside the small world are failures, since it has no constraints that can be checked.
     """
 
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
         """Score every group; the samples of all of them are read in one batch where their sizes agree."""
         readings = read_groups([group.samples for group in groups])
         return [
-            # What cannot be read fails in its own group.
+            # Samples that cannot be read fail in their own group only.
             self.score_group(
                 group,
                 partial(self.score_samples, group.prompt, group.samples)
@@ -37,7 +36,7 @@ class ShapesVerifier(PointwiseReward):
         ]
 
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Share of the constraints met by each sample.
+        """Return the share of the constraints that each sample meets.
 
         Args:
             prompt: a caption of the small world.
@@ -47,7 +46,7 @@ class ShapesVerifier(PointwiseReward):
             float32 ``[n]`` in 0..1.
 
         Raises:
-            ValueError: if the caption is foreign or the samples are of another kind; `score` turns that into counted
+            ValueError: for a caption from outside the small world or samples of another kind; `score` counts these as
                 failures.
         """
         return _shares(prompt, read_samples(samples))

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from flexgym.judge.dialect import FLEX
 from flexgym.judge.sources import EMBEDDED_JUDGE
-from rewards.base import register
 from rewards.vision import PairwiseReward
 
 
-@register("unified_reward_flex")
 class UnifiedRewardFlex(PairwiseReward):
     """Win rates in a tournament judged by UnifiedReward-Flex, or by any model that answers in its form.
 
     Args:
-        judge: addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which stays open. By
-            default the embedded judge, which knows the small world alone.
+        judge: addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which is not
+            closed. By default the embedded judge, which only knows the small world.
         tournament: fields of `flexgym.judge.Tournament` by name; all pairs with balanced sides by default.
         **model: ``backend``, ``backend_settings``, ``prompt_template``, ``decoding`` and ``inputs``, see
             `rewards.vision.ModelSettings`.

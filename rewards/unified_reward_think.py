@@ -1,22 +1,20 @@
-"""UnifiedReward-Think (arXiv 2505.03318): a vision-language judge that thinks aloud before it names a winner."""
+"""UnifiedReward-Think (arXiv 2505.03318): a vision-language judge that reasons before it names a winner."""
 
 from __future__ import annotations
 
 from flexgym.judge.dialect import THINK
-from rewards.base import register
 from rewards.vision import PairwiseReward
 
 
-@register("unified_reward_think")
 class UnifiedRewardThink(PairwiseReward):
     """Win rates in a tournament judged by UnifiedReward-Think, or by any model that answers in its form.
 
     Only the answers count, as in Pref-GRPO (arXiv 2508.20751); the scores by dimension explain them. There are no
-    categories, so the terms ``dim`` and ``overall`` are the same and the tournament's ``alpha`` makes no difference.
-    With the aggregation ``"margin"`` the scores count in place of the answers.
+    categories, so the terms ``dim`` and ``overall`` are equal and the tournament's ``alpha`` makes no difference. With
+    the aggregation ``"margin"`` the scores count instead of the answers.
 
     Args:
-        judge: addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which stays open.
+        judge: addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which is not closed.
         tournament: fields of `flexgym.judge.Tournament` by name; all pairs with balanced sides by default.
         **model: ``backend``, ``backend_settings``, ``prompt_template``, ``decoding`` and ``inputs``, see
             `rewards.vision.ModelSettings`.

@@ -1,7 +1,7 @@
-"""Whether a reward is set up right: ``python -m rewards.validate NAME [key=value ...]``.
+"""Check that a reward is set up correctly: ``python -m rewards.validate NAME [key=value ...]``.
 
-It scores samples that are known to be good and bad, such as a picture of what the prompt says and one of something
-else, prints both scores and ends with 0 where every good one is above its bad one, 1 where not, 2 where the reward
+It scores samples that are known to be good and bad, such as an image of the prompt and one of something else, and
+prints both scores. The exit status is 0 if every good sample scores above its bad one, 1 if not, and 2 if the reward
 cannot be built.
 """
 
@@ -20,20 +20,20 @@ from flexgym.core.errors import ConfigError
 from flexgym.core.terminal import teaching_errors
 from flexgym.core.yaml_files import parse_yaml
 from flexgym.judge.protocol import JudgeFailure
-from rewards.base import Reward
-from rewards.known import KnownPair
+from flexgym.reward import KnownPair, Reward
+from rewards.known import known_pairs
 from rewards.registry import make
 
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """What a reward says of a known pair.
+    """Scores of a known pair.
 
     Attributes:
         pair: the samples.
-        good: score of the better one; NaN where unscored.
-        bad: score of the other.
-        failure: why a score is missing; None where none is.
+        good: score of the good sample; NaN if unscored.
+        bad: score of the bad sample; NaN if unscored.
+        failure: reason of a missing score; None if both are scored.
     """
 
     pair: KnownPair
@@ -43,12 +43,12 @@ class Finding:
 
     @property
     def right(self) -> bool:
-        """Whether both have a score and the better one the higher."""
+        """True if both samples have a score and the good one the higher."""
         return self.good > self.bad  # never with NaN
 
     @property
     def verdict(self) -> str:
-        """In a word, or why there is none."""
+        """``"right"``, ``"WRONG"``, or the reason of a missing score."""
         if self.right:
             return "right"
         return self.failure.detail if self.failure else "WRONG"
@@ -58,11 +58,11 @@ def validate(reward: Reward, pairs: Sequence[KnownPair] | None = None) -> list[F
     """Score known pairs.
 
     Args:
-        reward: what is looked at.
-        pairs: those of the reward itself when None, see `Reward.known_pairs`.
+        reward: the reward.
+        pairs: the pairs; those of the reward itself if None, see `Reward.known_pairs`.
     """
     findings = []
-    for pair in reward.known_pairs() if pairs is None else pairs:
+    for pair in known_pairs(reward) if pairs is None else pairs:
         before = len(reward.failed.latest())
         good, bad = (float(score) for score in reward.guarded([pair.group])[0].rewards)
         new = reward.failed.latest()[before:]
@@ -71,10 +71,10 @@ def validate(reward: Reward, pairs: Sequence[KnownPair] | None = None) -> list[F
 
 
 def settings_of(words: Sequence[str]) -> dict[str, Any]:
-    """Settings from words such as ``model=folder`` or ``inputs.format=png``; values are YAML.
+    """Parse settings from words such as ``model=folder`` or ``inputs.format=png``; values are YAML.
 
     Raises:
-        ConfigError: another form.
+        ConfigError: for a word of another form.
     """
     settings: dict[str, Any] = {}
     for word in words:
@@ -90,7 +90,7 @@ def settings_of(words: Sequence[str]) -> dict[str, Any]:
 
 
 def main(
-    name: Annotated[str, typer.Argument(help="Of the reward, or the path of a class, such as mymodule:MyReward.")],
+    name: Annotated[str, typer.Argument(help="Name of the reward, or path of a class, such as mymodule:MyReward.")],
     settings: Annotated[list[str] | None, typer.Argument(help="Settings of the reward as key=value.")] = None,
 ) -> None:
     """Score samples that are known to be good and bad."""
@@ -102,7 +102,7 @@ def main(
             reward.close()
     table = Table("known samples", "prompt", "good", "bad", "")
     for found in findings:
-        # A failure may quote a stranger, so nothing in it is taken for markup.
+        # A failure may quote foreign text, so nothing in it is parsed as markup.
         scores = (f"{found.good:.4g}", f"{found.bad:.4g}")
         table.add_row(found.pair.what, found.pair.prompt, *scores, Text(found.verdict))
     Console().print(table)

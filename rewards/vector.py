@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from flexgym.core.errors import UnknownNameError
-from rewards import registry
-from rewards.wrappers import VectorRewardWrapper
+from flexgym.reward import VectorRewardWrapper
+from rewards.registry import names
+from rewards.wrappers import NamedVectorWrapper, vector_wrapper_of
+from rewards.wrappers import wrap_vector as wrap
 
-__all__ = ["VectorRewardWrapper"]
+__all__ = ["VectorRewardWrapper", "wrap"]
 
 
-def __getattr__(name: str) -> type[VectorRewardWrapper]:
-    if not name[:1].isupper():  # in lower case it is a module of this package, or nothing
+def __getattr__(name: str) -> type[NamedVectorWrapper]:
+    if not name[:1].isupper():  # wrapper classes begin with a capital letter
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return registry.vector_wrapper(name)
+        return vector_wrapper_of(name)
     except UnknownNameError as error:
         raise AttributeError(str(error)) from error
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *registry.wrapper_names()})
+    return sorted({*__all__, *names()})

@@ -1,4 +1,4 @@
-"""What the rewards by vision-language models share: how the model is reached, asked and let go of."""
+"""Shared code of the rewards by vision-language models: how the model is reached, asked and closed."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ from typing import Any, ClassVar, TypedDict, Unpack
 
 from flexgym.core.errors import check_names
 from flexgym.core.options import built_settings
+from flexgym.core.typed import check_fields
 from flexgym.judge import Tournament, make_tournament
 from flexgym.judge.backends.base import Backend, Decoding
-from flexgym.judge.backends.opening import open_backend
+from flexgym.judge.backends.opening import check_backend, open_backend
 from flexgym.judge.dialect import Dialect
 from flexgym.judge.inputs import Inputs
 from flexgym.judge.sources import read_judge_config
 from flexgym.judge.template import Template, read_template
 from flexgym.judge.vision_judge import VisionJudge
-from rewards.base import JudgeReward, Reward
+from flexgym.reward import JudgeReward, Reward
 
 JudgeSource = str | Path | Sequence[str] | Backend
-"""Addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, ``"shapes-judge"`` for the embedded one, or a
-backend, which stays open."""
+"""Addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, ``"shapes-judge"`` for the embedded judge, or
+a backend, which is not closed."""
 
 
 class ModelSettings(TypedDict, total=False):
-    """The settings of every reward by a vision-language model.
+    """Settings of every reward by a vision-language model.
 
     Attributes:
         backend: ``"server"``, ``"vllm"`` or ``"transformers"``; by default the server for addresses, else transformers.
         backend_settings: keyword arguments of the backend, such as ``max_concurrency`` or ``gpu_memory_utilization``.
-        prompt_template: a text file with ``{prompt}`` in it, in place of the built-in wording.
+        prompt_template: a text file that contains ``{prompt}``, instead of the built-in wording.
         decoding: fields of `flexgym.judge.backends.base.Decoding` by name; greedy by default.
-        inputs: fields of `flexgym.judge.inputs.Inputs` by name: picture format, frames of a video, size limits. What a
-            checkpoint folder says of these two (`flexgym.judge.sources.JudgeConfig`) holds where nothing is set here.
+        inputs: fields of `flexgym.judge.inputs.Inputs` by name: image format, frames of a video, size limits. The
+            defaults of ``decoding`` and ``inputs`` are those of the checkpoint folder, if it has a
+            `flexgym.judge.sources.JudgeConfig`.
     """
 
     backend: str | None
@@ -45,50 +47,67 @@ class ModelSettings(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Wording:
-    """How a model is asked.
+    """Form of the requests to a model.
 
     Attributes:
-        template: the text below the pictures; None for the built-in one.
-        decoding: how replies are sampled.
-        inputs: how samples are turned into pictures.
+        template: the text below the images; None for the built-in one.
+        decoding: sampling settings of replies.
+        inputs: settings that turn samples into images.
     """
 
     template: Template | None
     decoding: Decoding
     inputs: Inputs
 
-
-class VisionReward(Reward):
-    """A reward that asks a vision-language model.
-
-    Args:
-        judge: who that is, see `JudgeSource`.
-        settings: how it is reached and asked; all of them are checked before the model is loaded.
-        own: names of the settings that a subclass takes beside these, for the hint when one is misspelt.
-
-    Attributes:
-        backend: who runs the model.
-        wording: how it is asked.
-
-    Raises:
-        ConfigError: a setting that cannot work.
-        UnknownNameError: no such setting; the message holds the nearest one.
-    """
-
-    def __init__(self, judge: JudgeSource, settings: ModelSettings, *, own: Sequence[str] = ()) -> None:
-        known = ("judge", *ModelSettings.__annotations__, *own)
-        check_names(f"setting of {self.name}", settings, known)
+    @classmethod
+    def read(cls, judge: JudgeSource, settings: Mapping[str, Any]) -> Wording:
+        """Read the wording from `ModelSettings` and, where they say nothing, from the judge's checkpoint folder."""
         template, trained_as = settings.get("prompt_template"), read_judge_config(judge)
-        self.wording = Wording(
+        return cls(
             template=read_template(template) if template else None,
             decoding=built_settings("decoding", Decoding, settings.get("decoding"), defaults=trained_as.decoding),
             inputs=built_settings("inputs", Inputs, settings.get("inputs"), defaults=trained_as.inputs),
         )
+
+
+class VisionReward(Reward):
+    """Base class of rewards that query a vision-language model.
+
+    Args:
+        judge: the model, see `JudgeSource`.
+        settings: how the model is opened and queried; all settings are checked before the model is loaded.
+
+    Attributes:
+        backend: backend that runs the model.
+        wording: how the model is queried.
+
+    Raises:
+        ConfigError: if a setting is not valid.
+        UnknownNameError: if there is no such setting; the message suggests the nearest name.
+    """
+
+    default_judge: ClassVar[str] = ""
+
+    def __init__(self, judge: JudgeSource | None, settings: ModelSettings) -> None:
+        check_names(f"setting of {self.name}", settings, ModelSettings.__annotations__)
+        judge = self.default_judge if judge is None else judge
+        self.wording = Wording.read(judge, settings)
         self.backend = open_backend(judge, settings.get("backend"), settings.get("backend_settings"))
         self._opened_here = self.backend is not judge
 
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Check how the model is reached and asked, without loading it."""
+        super().check_settings(settings)
+        judge = settings.get("judge")
+        judge = cls.default_judge if judge is None else judge
+        check_backend(judge, settings.get("backend"), settings.get("backend_settings"))
+        check_fields("decoding", Decoding, settings.get("decoding"))
+        check_fields("inputs", Inputs, settings.get("inputs"))
+        Wording.read(judge, settings)
+
     def metrics(self) -> dict[str, float]:
-        """Requests, tokens, latency, cache hits and failures of the backend since it was made."""
+        """Return requests, tokens, latency, cache hits and failures of the backend since it was opened."""
         return self.backend.metrics()
 
     def close(self) -> None:
@@ -102,13 +121,12 @@ class PairwiseReward(VisionReward, JudgeReward):
     """Win rates in a tournament judged by a vision-language model; a subclass names the model's dialect.
 
     Args:
-        judge: see `JudgeSource`; the subclass's own default when None.
+        judge: see `JudgeSource`; the default of the subclass if None.
         tournament: fields of `flexgym.judge.Tournament` by name; all pairs with balanced sides by default.
         **model: see `ModelSettings`.
     """
 
     dialect: ClassVar[Dialect]
-    default_judge: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -118,7 +136,7 @@ class PairwiseReward(VisionReward, JudgeReward):
         **model: Unpack[ModelSettings],
     ) -> None:
         settings = make_tournament(tournament)
-        VisionReward.__init__(self, self.default_judge if judge is None else judge, model, own=("tournament",))
+        VisionReward.__init__(self, judge, model)
         wording = self.wording
         looking = VisionJudge(
             self.backend,

@@ -11,46 +11,42 @@ from typing import Unpack
 
 import numpy as np
 
-from flexgym.core.errors import ConfigError
+from flexgym.core.typed import Share
 from flexgym.judge.backends.base import ChatRequest, Reply
-from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
+from flexgym.judge.failures import check_failure_share, count_failures
 from flexgym.judge.inputs import encode_sample
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.vision_judge import ask
 from flexgym.types import GroupScores, SampleGroup
-from rewards.base import register
 from rewards.vision import JudgeSource, ModelSettings, VisionReward
 
 _WORDS = {"image": "figure", "video": "video"}
-_ALTERNATIVES = 20  # as many as servers tell
+_ALTERNATIVES = 20  # the most that servers return
 
 
-@register("vqa_score")
 class VQAScore(VisionReward):
-    """Probability of "Yes" to ``Does this figure show "{prompt}"? Please answer Yes or No.`` (arXiv 2404.01291, eq. 1).
+    """Probability that a vision-language model answers yes when asked whether the sample shows the prompt.
 
-    One token is asked for, with the log-probabilities of the likeliest. The probabilities of all that say yes, whatever
-    their case and spaces, are added. A reply whose likeliest tokens say neither yes nor no has no score. The model must
-    answer at once: one that thinks first never says yes with its first token.
+    The question is ``Does this figure show "{prompt}"? Please answer Yes or No.`` (arXiv 2404.01291, equation 1). One
+    token is requested, with the log-probabilities of the most likely ones. The probabilities of all tokens that say
+    yes, in any case and with any spaces, are added. A reply whose most likely tokens say neither yes nor no has no
+    score. The model must answer directly: a reasoning model never says yes with its first token.
 
     Args:
-        judge: addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which stays open.
-        max_failure_share: above this share of failed samples in a call, `score` raises; 1.0 never does.
-        **model: ``backend``, ``backend_settings``, ``prompt_template`` (its text with ``{prompt}`` in it in place of
-            the question) and ``inputs``, see `rewards.vision.ModelSettings`.
+        judge: addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which is not closed.
+        max_failure_share: maximum share of failed samples in a call; above it `score` raises. 1.0 never raises.
+        **model: ``backend``, ``backend_settings``, ``prompt_template`` (a text with ``{prompt}`` that replaces the
+            question) and ``inputs``, see `rewards.vision.ModelSettings`.
 
     Raises:
-        ConfigError: a setting that cannot work.
-        UnknownNameError: no such setting; the message holds the nearest one.
+        ConfigError: for a setting that cannot work.
+        UnknownNameError: for an unknown setting; the message names the nearest one.
     """
 
     def __init__(
-        self, judge: JudgeSource = "", *, max_failure_share: float = 0.5, **model: Unpack[ModelSettings]
+        self, judge: JudgeSource = "", *, max_failure_share: Share = 0.5, **model: Unpack[ModelSettings]
     ) -> None:
-        check_failure_limit(max_failure_share)
-        if not judge:
-            raise ConfigError("vqa_score: expected a judge, such as 'http://localhost:8080/v1', got none")
-        super().__init__(judge, model, own=("max_failure_share",))
+        super().__init__(judge, model)
         self.max_failure_share = max_failure_share
         self._decoding = replace(self.wording.decoding, max_tokens=1, temperature=0.0, top_logprobs=_ALTERNATIVES)
 
@@ -84,14 +80,14 @@ class VQAScore(VisionReward):
 
 
 def probability_of_yes(reply: Reply) -> float | JudgeFailure:
-    """The probability that the reply begins with yes, or why it cannot be told."""
+    """Return the probability that the reply begins with yes, or a failure that says why it is unknown."""
     if not reply.first_tokens:
-        return JudgeFailure("server_error", "the reply holds no log-probabilities: expected a backend that tells them")
-    said = {word: math.fsum(_probabilities(reply, word)) for word in ("yes", "no")}
-    if not any(said.values()):
+        return JudgeFailure("server_error", "the reply has no log-probabilities: use a backend that returns them")
+    answers = {word: math.fsum(_probabilities(reply, word)) for word in ("yes", "no")}
+    if not any(answers.values()):
         likeliest = ", ".join(repr(token[:20]) for token, _ in reply.first_tokens[:3])
-        return JudgeFailure("invalid", f"expected a reply that begins with Yes or No; the likeliest are {likeliest}")
-    return min(said["yes"], 1.0)
+        return JudgeFailure("invalid", f"expected a reply that begins with Yes or No; most likely are {likeliest}")
+    return min(answers["yes"], 1.0)
 
 
 def _probabilities(reply: Reply, word: str) -> list[float]:

@@ -1,158 +1,186 @@
-"""Gymnasium wrappers that put a reward on an environment of sample groups, one environment or a batch of them."""
+"""One wrapper class for each reward, for single and for vector environments."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, SupportsFloat
+import copyreg
+import inspect
+import operator
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from inspect import Parameter, Signature
+from typing import Any, Self
 
 import gymnasium as gym
-import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.vector import VectorEnv, VectorWrapper
-from numpy.typing import NDArray
+from gymnasium.vector import VectorEnv
 
+from flexgym.core.arguments import setting_parameters
 from flexgym.core.errors import ConfigError
-from flexgym.types import GroupScores, Prompt, SampleGroup
-from rewards.base import Reward, build
-
-INFO_KEYS = ("group_rewards", "reward_terms", "reward_weights", "reward_failures", "assessments", "assessed_pairs")
-"""What a reward wrapper adds to the info of the last step of an episode."""
+from flexgym.reward import Reward, RewardWrapper, VectorRewardWrapper
+from flexgym.reward.building import SHARED_SETTINGS, build, settings_of
+from rewards.registry import is_shipped, reward_class
 
 
-class RewardWrapper(gym.Wrapper, RecordConstructorArgs):
-    """Scores the finished group at the end of an episode.
+class WrapperType(type):
+    """Class of the wrapper classes, which knows their reward; pickle finds a wrapper class again through it.
 
-    At the step that ends the episode, the scalar reward becomes the mean of the valid group rewards, and info gains:
-
-    - ``group_rewards``: float32 ``[G]``, NaN where a sample could not be scored;
-    - ``reward_terms``: the named parts behind it, float32 ``[G]`` each;
-    - ``reward_weights``: weight of each term, empty for rewards without;
-    - ``reward_failures``: number of failed judgements by kind;
-    - ``assessments``: what a judge wrote, one per pair; empty for pointwise rewards;
-    - ``assessed_pairs``: which samples each of them is about, the one shown first in front.
-
-    When no sample of a group could be scored, the scalar reward is NaN, since zero would be learnt from like any other
-    score. An agent that cannot skip such an episode must look at ``np.isnan(reward)``. Previews of earlier steps are
-    not scored, so watching a group form does not change what it earns.
-
-    Args:
-        env: an environment whose last info holds ``samples`` (uint8 ``[G, ...]``) and ``prompt``.
-        reward: what scores the groups; closed together with the environment.
+    Attributes:
+        reward_class: the reward that the wrapper class puts on environments.
     """
 
-    def __init__(self, env: gym.Env, reward: Reward) -> None:
-        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, reward=reward)
-        gym.Wrapper.__init__(self, env)
-        self.scorer = reward
-
-    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Step the environment and score the group where the episode ends."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        if (terminated or truncated) and "samples" in info:
-            scores = self.scorer.guarded([SampleGroup(_checked_prompt(info.get("prompt")), info["samples"])])[0]
-            reward, info = scores.mean, {**info, **group_info(scores)}
-            # Environments that draw their group write the rewards under the samples.
-            if self.env.has_wrapper_attr("show_rewards"):
-                self.env.get_wrapper_attr("show_rewards")(scores.rewards)
-        return observation, reward, terminated, truncated, info
-
-    def close(self) -> None:
-        """Close the reward and the environment."""
-        self.scorer.close()
-        self.env.close()
+    reward_class: type[Reward]
 
 
-class VectorRewardWrapper(VectorWrapper):
-    """The same for a batch of environments: all groups that end at a step are scored in one call.
+class NamedWrapper(RewardWrapper, metaclass=WrapperType):
+    """Base of the wrapper classes of single environments: ``Wrapper(env, **settings of the reward)``."""
 
-    Rewards and info are what `RewardWrapper` around each of the environments would give: info holds arrays with
-    boolean ``_key`` masks, in ``final_info`` when the environment resets within the same step.
+    def __init__(self, env: gym.Env[Any, Any], **settings: Any) -> None:
+        self._wrap(env, build(type(self).reward_class, settings), settings)
+
+    @classmethod
+    def around(cls, env: gym.Env[Any, Any], reward: Reward) -> Self:
+        """Put a reward that is already built on an environment."""
+        wrapper = cls.__new__(cls)
+        wrapper._wrap(env, reward, settings_of(reward))
+        return wrapper
+
+    def _wrap(self, env: gym.Env[Any, Any], reward: Reward, settings: dict[str, Any] | None) -> None:
+        # Recorded first, so that the environment's spec holds plain settings instead of the reward.
+        recorded = {"reward": reward} if settings is None else {"reward": reference(type(reward)), **settings}
+        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **recorded)
+        RewardWrapper.__init__(self, env, reward)
+
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+        """Specification of the wrapped environment, from which `gymnasium.make` rebuilds it through `rewards.wrap`."""
+        spec = super().spec
+        if spec is not None:
+            *inner, own = spec.additional_wrappers
+            spec.additional_wrappers = (*inner, replace(own, entry_point="rewards:wrap"))
+        return spec
+
+
+class NamedVectorWrapper(VectorRewardWrapper, metaclass=WrapperType):
+    """Base of the wrapper classes of vector environments: ``Wrapper(envs, **settings of the reward)``."""
+
+    def __init__(self, env: VectorEnv[Any, Any, Any], **settings: Any) -> None:
+        super().__init__(env, build(type(self).reward_class, settings))
+
+    @classmethod
+    def around(cls, env: VectorEnv[Any, Any, Any], reward: Reward) -> Self:
+        """Put a reward that is already built on a vector environment."""
+        wrapper = cls.__new__(cls)
+        VectorRewardWrapper.__init__(wrapper, env, reward)
+        return wrapper
+
+
+def wrapper_of(reward: str | type[Reward]) -> type[NamedWrapper]:
+    """Return the `gymnasium.Wrapper` class of a reward; the same class at every call."""
+    return _wrapper_class(NamedWrapper, reward_class(reward))
+
+
+def vector_wrapper_of(reward: str | type[Reward]) -> type[NamedVectorWrapper]:
+    """Return the `gymnasium.vector.VectorWrapper` class of a reward; the same class at every call."""
+    return _wrapper_class(NamedVectorWrapper, reward_class(reward))
+
+
+def wrap(env: gym.Env[Any, Any], reward: str | Reward | type[Reward], **settings: Any) -> NamedWrapper:
+    """Put a reward on an environment.
 
     Args:
-        env: a vector environment of P groups.
-        reward: what scores the groups; closed together with the environment.
+        env: an environment whose last info holds ``samples`` and ``prompt``.
+        reward: name of a reward, the path of a class of your own (``"mymodule:MyReward"``), a class, or a reward that
+            is already built. It is closed together with the environment.
+        **settings: keyword arguments of the reward, and ``deadline_s`` and ``failed_samples``.
+
+    Raises:
+        UnknownNameError: for an unknown reward or setting; the message names the nearest one.
+        ConfigError: for a setting that cannot work, or settings of a reward that is already built.
     """
-
-    def __init__(self, env: VectorEnv, reward: Reward) -> None:
-        super().__init__(env)
-        self.scorer = reward
-
-    def step(  # type: ignore[override]
-        self, actions: Any
-    ) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
-        """Step the environments and score the groups whose episode ends."""
-        observations, rewards, terminations, truncations, infos = self.env.step(actions)
-        final = infos.get("final_info", infos)
-        ended = np.logical_or(terminations, truncations) & final.get("_samples", False)
-        if ended.any():
-            rewards = np.array(rewards, dtype=np.float64)
-            final = self._score_rows(np.flatnonzero(ended), rewards, final)
-            infos = {**infos, "final_info": final} if "final_info" in infos else final
-            if hasattr(self.env.unwrapped, "show_rewards"):
-                shown = np.where(ended[:, None], final["group_rewards"], np.float32(np.nan))
-                self.env.unwrapped.show_rewards(shown)
-        return observations, rewards, terminations, truncations, infos
-
-    def close(self, **kwargs: Any) -> None:
-        """Close the reward and the environments."""
-        self.scorer.close()
-        self.env.close(**kwargs)
-
-    def _score_rows(
-        self, rows: NDArray[np.intp], rewards: NDArray[np.float64], infos: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Write the scalar rewards of the given rows and return infos with what was found."""
-        prompts = infos.get("prompt", np.full(self.num_envs, None))
-        groups = [SampleGroup(_checked_prompt(prompts[row]), infos["samples"][row]) for row in rows]
-        # An inner reward wrapper has used the same keys; its values must not be mixed with ours.
-        found = {key: value for key, value in infos.items() if key.removeprefix("_") not in INFO_KEYS}
-        for row, scores in zip(rows, self.scorer.guarded(groups), strict=True):
-            rewards[row] = scores.mean
-            found = self._add_info(found, group_info(scores), int(row))
-        return found
+    if isinstance(reward, Reward):
+        return wrapper_of(type(reward)).around(env, _built(reward, settings))
+    return wrapper_of(reward)(env, **settings)
 
 
-def group_info(scores: GroupScores) -> dict[str, Any]:
-    """The scores of a group as info entries, named as in `INFO_KEYS`, in types that Gymnasium can batch."""
-    return {
-        "group_rewards": scores.rewards,
-        "reward_terms": dict(scores.terms),
-        "reward_weights": dict(scores.weights),
-        "reward_failures": dict(scores.failures),
-        "assessments": scores.assessments,
-        "assessed_pairs": () if scores.pairs is None else tuple(map(tuple, scores.pairs.tolist())),
-    }
+def wrap_vector(
+    envs: VectorEnv[Any, Any, Any], reward: str | Reward | type[Reward], **settings: Any
+) -> NamedVectorWrapper:
+    """Put a reward on a vector environment.
+
+    Args:
+        envs: a vector of environments whose last infos hold ``samples`` and ``prompt``.
+        reward: as for `wrap`.
+        **settings: as for `wrap`.
+
+    Raises:
+        UnknownNameError: for an unknown reward or setting; the message names the nearest one.
+        ConfigError: for a setting that cannot work, or settings of a reward that is already built.
+    """
+    if isinstance(reward, Reward):
+        return vector_wrapper_of(type(reward)).around(envs, _built(reward, settings))
+    return vector_wrapper_of(reward)(envs, **settings)
 
 
-def single_twin(cls: type[Reward]) -> type[RewardWrapper]:
-    """Make the wrapper class of a reward, called ``Wrapper(env, **settings of the reward)``."""
-
-    def __init__(self: RewardWrapper, env: gym.Env, **settings: Any) -> None:
-        # Recorded first, so that the spec of the wrapped environment holds plain settings in place of a built reward.
-        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **settings)
-        RewardWrapper.__init__(self, env, build(cls, settings))
-
-    return type(cls.__name__, (RewardWrapper,), _twin_body(cls, __init__, "rewards"))
-
-
-def vector_twin(cls: type[Reward]) -> type[VectorRewardWrapper]:
-    """Make the vector wrapper class of a reward, called ``Wrapper(envs, **settings of the reward)``."""
-
-    def __init__(self: VectorRewardWrapper, env: VectorEnv, **settings: Any) -> None:
-        VectorRewardWrapper.__init__(self, env, build(cls, settings))
-
-    return type(cls.__name__, (VectorRewardWrapper,), _twin_body(cls, __init__, "rewards.vector"))
-
-
-def _twin_body(cls: type[Reward], init: Any, module: str) -> dict[str, Any]:
-    # The module is where attribute access finds the class again, as pickle and environment specs do.
-    return {"__init__": init, "__module__": module, "__qualname__": cls.__name__, "__doc__": cls.__doc__}
-
-
-def _checked_prompt(prompt: Any) -> Prompt:
-    if not isinstance(prompt, Prompt):
+def _built(reward: Reward, settings: dict[str, Any]) -> Reward:
+    if settings:
         raise ConfigError(
-            "a reward needs the prompt of each group: expected a flexgym.types.Prompt under info['prompt'], "
-            f"got {type(prompt).__name__}"
+            f"settings {sorted(settings)} of {reward.name}: the reward is already built; pass its class or its name"
         )
-    return prompt
+    return reward
+
+
+def reference(cls: type[Reward]) -> str | type[Reward]:
+    """Return the text that names a reward class in a specification; the class itself if no import can find it."""
+    if is_shipped(cls):
+        return cls.__name__
+    try:
+        found = operator.attrgetter(cls.__qualname__)(sys.modules[cls.__module__])
+    except (AttributeError, KeyError):
+        return cls
+    return f"{cls.__module__}:{cls.__qualname__}" if found is cls else cls
+
+
+@cache
+def _wrapper_class(base: Any, cls: type[Reward]) -> Any:
+    """Make the wrapper class of a reward.
+
+    It has the name of the reward class, and the module where a user finds it: ``rewards`` (or ``rewards.vector``) for
+    a reward of that package, else the module of the reward.
+    """
+    single = base is NamedWrapper
+    module = cls.__module__ if not is_shipped(cls) else "rewards" if single else "rewards.vector"
+    body = {
+        "__init__": _with_signature(base.__init__, cls),
+        "__module__": module,
+        "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__,
+        "reward_class": cls,
+    }
+    return WrapperType(cls.__name__, (base,), body)
+
+
+def _with_signature(init: Callable[..., None], cls: type[Reward]) -> Callable[..., None]:
+    """Return a constructor that `inspect.signature` sees with the settings of the reward."""
+
+    def __init__(self: Any, env: Any, **settings: Any) -> None:
+        init(self, env, **settings)
+
+    settings = [*setting_parameters(cls, bounds=False), *SHARED_SETTINGS]
+    for parameter in settings:
+        if parameter.name in ("env", "reward"):
+            raise ConfigError(f"{cls.__name__}: a setting of a reward cannot be called {parameter.name!r}; rename it")
+    settings.sort(key=lambda parameter: parameter.kind is Parameter.VAR_KEYWORD)
+    first = list(inspect.signature(init, eval_str=True).parameters.values())[:2]
+    __init__.__signature__ = Signature([*first, *settings])  # type: ignore[attr-defined]
+    return __init__
+
+
+def _reduce(cls: WrapperType) -> str | tuple[Any, ...]:
+    """Return the reduced form of a wrapper class: its base and its reward class, which can be imported."""
+    return (_wrapper_class, (cls.__base__, cls.reward_class)) if "reward_class" in vars(cls) else cls.__qualname__
+
+
+copyreg.pickle(WrapperType, _reduce)

@@ -11,7 +11,7 @@ from tools.sources import Function, Source
 from tools.verbs import starts_with_verb
 
 FEWEST_WORDS = 4
-_FRAGMENT = re.compile(r"(?:Of|As|That|Those|Whether|What|Which|How|Where|Who|Whose)\b")
+_FRAGMENT = re.compile(r"(?:Of|As|That|Those|Whether|What)\b")
 _REFERENCE = re.compile(r"See \S+\.?$")
 
 

@@ -1,8 +1,7 @@
 """Checks of the import graph: ``python -m tools.imports``, from the root of a checkout.
 
-Layers, cycles between siblings and the use of Ray are contracts of import-linter in ``pyproject.toml``. Measured here:
-the number of import levels, and cycles between a package and its own modules. Every import counts, including those
-inside functions and under ``TYPE_CHECKING``.
+Layers and the use of Ray are contracts of import-linter in ``pyproject.toml``; cycles and the number of import levels
+are measured here. Every import counts, including those inside functions and under ``TYPE_CHECKING``.
 """
 
 from __future__ import annotations

@@ -42,10 +42,24 @@ ROOT = Path(__file__).resolve().parent.parent
 BASE_COMMIT = "e5b7fb4"
 TIMEOUT_S = 900
 
-RENAMED: dict[str, str | None] = {}
+RENAMED: dict[str, str | None] = {
+    "rollout.noise": "algorithm.noise",
+    "training.kl_coeff": "algorithm.kl_coeff",
+    "training.clip_range": "algorithm.clip_range",
+    "generator.settings={dtype: float16}": "generator.dtype=float16",
+    "learners.num_learners": "resources.num_learners",
+    "env_runners.num_env_runners": "resources.num_env_runners",
+    "environment.env_config": "environment.settings",
+}
 """Overrides of the head by those of the base: a name such as ``training.kl_coeff``, or a name with its value such as
 ``rollout.noise=flow``, which wins. None leaves the override out."""
-HEAD_COMMANDS: dict[str, str] = {}
+_NOISY_COMMAND = "agents.pref_grpo --config pref_grpo_shapes_t2i.yaml algorithm.name=grpo"
+HEAD_COMMANDS: dict[str, str] = {
+    f"{noise}_{case}": _NOISY_COMMAND
+    for noise in ("flow", "dance", "cps")
+    for case in ("lora", "full", "lora_reference", "full_reference", "lora_two_learners", "full_two_learners")
+    + ("full_sharded", "full_env_runner", "lora_float16", "lora_memory")
+}
 """Commands of the head, which may include overrides, by the name of a case or by the command of the base."""
 RENAMED_METRICS: dict[str, str] = {}
 """Names of metrics in the head by those in the base."""

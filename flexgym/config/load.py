@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from flexgym.config.moved import explained
 from flexgym.config.recipe import Recipe
 from flexgym.core.errors import FlexGymError, UnknownNameError
-from flexgym.core.problems import KeyPath, Problem, settings_error
+from flexgym.core.problems import KeyPath, Problem, blamed, settings_error
 from flexgym.core.settings import Settings
 
 S = TypeVar("S", bound=Settings)
 CheckReward = Callable[[str, Mapping[str, Any]], object]
 """Raises where there is no reward of a name, or where it cannot have these settings."""
+CheckEnvironment = Callable[[str, Mapping[str, Any]], object]
+"""Raises where there is no environment of an id, or where it cannot have these arguments."""
 CheckPrompts = Callable[[Any], object]
 """Raises where prompts cannot be read: the path of a file, or a list."""
 
@@ -24,6 +25,7 @@ def load_settings(
     recipe: Mapping[str, Any],
     *,
     check_reward: CheckReward | None = None,
+    check_environment: CheckEnvironment | None = None,
     check_prompts: CheckPrompts | None = None,
 ) -> S:
     """Return the settings of a recipe.
@@ -32,6 +34,7 @@ def load_settings(
         kind: such as `flexgym.config.AgentSettings`.
         recipe: sections by name, from `load_recipe`, `apply_overrides` or a plain mapping.
         check_reward: checks rewards, which are defined above this package; None checks none.
+        check_environment: checks the environment, which is defined above this package; None checks none.
         check_prompts: checks prompts, whose format belongs to the environments; None checks none.
 
     Raises:
@@ -43,11 +46,15 @@ def load_settings(
     values = {section: {} if given is None else given for section, given in known.items()}
     settings, problems = kind.check(values)
     problems = list(_explained(problems, kind, values))
-    wrong = {problem.path for problem in problems}
+    found: list[Problem] = []
+    if check_environment is not None and "environment" in kind.model_fields:
+        found += _environment_problems(kind, values, check_environment)
     if check_reward is not None:
-        problems += [problem for problem in _reward_problems(values, check_reward) if problem.path not in wrong]
+        found += _reward_problems(values, check_reward)
     if check_prompts is not None:
-        problems += [problem for problem in _prompt_problems(values, check_prompts) if problem.path not in wrong]
+        found += _prompt_problems(values, check_prompts)
+    wrong = {problem.path for problem in problems}
+    problems += [problem for problem in found if problem.path not in wrong]
     if problems or settings is None:
         raise settings_error(problems, origin=lambda path: known.origin(*path))
     return settings
@@ -71,23 +78,41 @@ def _value_at(values: Any, path: KeyPath) -> Any:
     return values
 
 
+def _environment_problems(
+    kind: type[Settings], values: Mapping[str, Any], check: CheckEnvironment
+) -> Iterator[Problem]:
+    given = _value_at(values, ("environment",))
+    default = kind.model_fields["environment"].default
+    section = {"env": default.env, "settings": {}, **(given if isinstance(given, Mapping) else {})}
+    if isinstance(section["env"], str):
+        yield from _settings_problems(
+            check, section["env"], section["settings"], at=("environment", "env"), below=("environment", "settings")
+        )
+
+
 def _reward_problems(values: Mapping[str, Any], check: CheckReward) -> Iterator[Problem]:
-    for name_path, name, settings_path, settings in _named_rewards(values):
-        try:
-            check(name, settings)
-        except FlexGymError as error:
-            blamed = _blamed(settings, str(error))
-            path = (*settings_path, *blamed) if blamed else name_path
-            yield Problem(path, str(error), unknown=isinstance(error, UnknownNameError))
+    for at, name, below, settings in _named_rewards(values):
+        yield from _settings_problems(check, name, settings, at=at, below=below)
 
 
-def _blamed(settings: Any, message: str) -> KeyPath:
-    """Return the path to the setting that a message is about: as far as it names keys or shows their values."""
-    if not isinstance(settings, Mapping):
-        return ()
-    paths = [(key, *_blamed(value, message)) for key, value in settings.items()]
-    named = [path for path in paths if len(path) > 1 or re.search(rf"(?<!\w){re.escape(str(path[0]))}(?!\w)", message)]
-    return max(named, key=len, default=())
+def _settings_problems(
+    check: Callable[[str, Mapping[str, Any]], object], name: str, settings: Any, *, at: KeyPath, below: KeyPath
+) -> Iterator[Problem]:
+    """Yield the problem that a check finds in a name with settings, if any.
+
+    Args:
+        check: raises ConfigError for invalid settings.
+        name: of a reward or environment.
+        settings: its settings by name; any other value is rejected elsewhere.
+        at: path to the name.
+        below: path to the settings.
+    """
+    own = settings if isinstance(settings, Mapping) else {}
+    try:
+        check(name, own)
+    except FlexGymError as error:
+        path = blamed(own, str(error))
+        yield Problem((*below, *path) if path else at, str(error), unknown=isinstance(error, UnknownNameError))
 
 
 def _named_rewards(values: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, KeyPath, Mapping[str, Any]]]:

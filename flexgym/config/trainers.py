@@ -35,7 +35,9 @@ def _listed(value: Any) -> Any:
 class TrainerSettings(Settings):
     """The options that both trainers have."""
 
-    pad_to_multiple_of: int | None = Field(default=None, ge=1, description="pad rows to a multiple of this length")
+    pad_to_multiple_of: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        default="auto", description="pad rows to a multiple of this length; auto only where the device wants it"
+    )
     router_aux_loss_coef: float | None = Field(
         default=None, ge=0, description="weight of the load-balancing loss of a mixture of experts; the model's if null"
     )
@@ -60,7 +62,9 @@ class DPOTrainerSettings(TrainerSettings):
         default=None, description="weight of each loss; 1 by default"
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="probability that a preference is flipped")
-    f_divergence_type: Divergence = Field(default="reverse_kl", description="divergence from the reference (f-DPO)")
+    f_divergence_type: Divergence = Field(
+        default="reverse_kl", description="f-divergence of the policy and its reference (f-DPO)"
+    )
     f_alpha_divergence_coef: float = Field(default=0.5, description="alpha of alpha_divergence")
     ld_alpha: float | None = Field(
         default=None, ge=0, le=1, description="weight of the tokens beyond the shorter reply (LD-DPO)"

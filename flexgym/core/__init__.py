@@ -1,1 +1,1 @@
-"""Foundations that everything else builds on: errors, files, YAML, locks, image reading, precision, sharding."""
+"""Foundations below everything else: errors, files, YAML, locks, images, metrics, precision, sharding."""

@@ -1,37 +1,37 @@
-"""The errors of FlexGym: one root, and every child is also the standard type that a caller would expect."""
+"""Exceptions of FlexGym. All derive from one root, and each also from the standard type that a caller would expect."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
 class FlexGymError(Exception):
-    """Root of every error raised on purpose by FlexGym."""
+    """Base class of all errors that FlexGym raises on purpose."""
 
 
 class ConfigError(FlexGymError, ValueError):
-    """A setting has a value that cannot work; the message says what was expected and what came."""
+    """A setting has a value that cannot work; the message names the expected and the given value."""
 
 
 class UnknownNameError(ConfigError, KeyError):
-    """A setting or choice of an unknown name; the message lists the nearest valid one."""
+    """A setting or choice has an unknown name; the message suggests the nearest valid one."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class PromptSourceError(FlexGymError, ValueError):
-    """A prompt file or sequence is missing, empty or not readable as text."""
+    """A prompt file, a sequence of prompts or a first frame is missing, empty or unreadable."""
 
 
 class CheckpointError(FlexGymError, OSError):
-    """A checkpoint folder is missing, half written, not of the expected form, or in use by another run."""
+    """A checkpoint folder is missing, incomplete, of another form, or in use by another run."""
 
 
 class ActionError(FlexGymError, ValueError):
-    """An action handed to an environment has the wrong shape, type or holds NaN or infinity."""
+    """An action given to an environment has the wrong shape or type, or contains NaN or infinity."""
 
 
 class GeneratorError(FlexGymError, TypeError):
@@ -39,43 +39,44 @@ class GeneratorError(FlexGymError, TypeError):
 
 
 class RewardError(FlexGymError, RuntimeError):
-    """Too many samples could not be scored for training to go on."""
+    """Too many samples could not be scored for training to continue."""
 
 
 class JudgeFailureShareError(RewardError):
-    """More of a judge's answers than allowed cannot be trusted; the message counts them by kind and shows one."""
+    """More answers of a judge failed than allowed; the message counts them by kind and shows one."""
 
 
 class JudgeUnavailableError(FlexGymError, ConnectionError):
-    """No judge server could be reached for as long as the run was told to wait."""
+    """No judge server could be reached within the configured waiting time."""
 
 
-def nearest_name(name: str, known: Iterable[str]) -> str:
-    """The hint that ends an error about an unknown name.
+def nearest_name(name: str, known: Iterable[str], *, key: Callable[[str], str] = str) -> str:
+    """Return the hint that ends an error about an unknown name.
 
     Args:
-        name: what the user wrote.
+        name: the unknown name.
         known: the valid names.
+        key: the form in which names are compared, such as ``str.lower``.
 
     Returns:
-        ``"Did you mean 'x'? Known: a, b, c."``, without the question when nothing is near.
+        ``"Did you mean 'x'? Known: a, b, c."``, without the question if nothing is near.
     """
-    names = sorted(known)
-    match = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    question = f"Did you mean {match[0]!r}? " if match else ""
-    return f"{question}Known: {', '.join(names)}."
+    names = {key(valid): valid for valid in sorted(known)}
+    match = difflib.get_close_matches(key(name), names, n=1, cutoff=0.5)
+    question = f"Did you mean {names[match[0]]!r}? " if match else ""
+    return f"{question}Known: {', '.join(names.values())}."
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """An `UnknownNameError` for ``name`` that names the nearest valid one."""
-    return UnknownNameError(f"unknown {kind} {name!r}. {nearest_name(name, known)}")
+def unknown_name(kind: str, name: str, known: Iterable[str], *, key: Callable[[str], str] = str) -> UnknownNameError:
+    """Return an `UnknownNameError` for ``name`` that names the nearest valid one; arguments as for `nearest_name`."""
+    return UnknownNameError(f"unknown {kind} {name!r}. {nearest_name(name, known, key=key)}")
 
 
 def check_names(what: str, names: Iterable[Any], known: Iterable[str]) -> None:
-    """Refuse the first of ``names`` that is not among the known ones.
+    """Raise an error for the first of ``names`` that is not a known one.
 
     Raises:
-        UnknownNameError: naming the nearest valid one of ``what``.
+        UnknownNameError: ``what`` is unknown; the message suggests the nearest valid name.
     """
     valid = list(known)
     for name in names:

@@ -1,4 +1,4 @@
-"""Writes that are either whole on the disk or not there at all, also after a power cut."""
+"""Atomic writes: after a crash or a power cut, a file is either complete or absent."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 
 def temporary_sibling(path: Path) -> Path:
-    """A hidden, unused name beside ``path``, on the same file system, so that a rename onto it is atomic."""
+    """Return an unused hidden path next to ``path``, on the same file system, so that renaming it is atomic."""
     return path.parent / f".tmp-{path.name}-{uuid.uuid4().hex[:12]}"
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data`` so that a reader sees the old bytes or the new ones, never a part.
+    """Replace the content of a file so that a reader sees the old bytes or the new ones, never a part.
 
     Args:
-        path: the file to write; its folder exists.
-        data: everything the file shall hold.
+        path: file to write, in an existing folder.
+        data: complete content of the file.
 
     Raises:
-        OSError: the disk refused; ``path`` is then as it was.
+        OSError: writing failed; ``path`` is then unchanged.
     """
     temporary = temporary_sibling(path)
     try:
@@ -35,7 +35,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def fsync_path(path: Path) -> None:
-    """Force one file or one folder's list of names to the disk."""
+    """Flush one file, or the list of names of one folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -44,7 +44,7 @@ def fsync_path(path: Path) -> None:
 
 
 def fsync_tree(folder: Path) -> None:
-    """Force every file and every folder under ``folder``, itself included, to the disk (children first)."""
+    """Flush ``folder`` and every file and folder below it to the disk, children first."""
     for parent, _, names in os.walk(folder, topdown=False):
         for name in names:
             fsync_path(Path(parent, name))

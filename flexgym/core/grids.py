@@ -194,11 +194,11 @@ def _layout(
     block = widest * (size[0] + 2 * _BORDER) + (widest - 1) * style.gap
     columns = min(columns, len(rows))
     inner = columns * block + (columns - 1) * _COLUMN_GAP
-    heading = _wrap(title, _TITLE_SIZE, inner, style.max_lines)
+    heading = _wrap(title, _TITLE_SIZE, inner, max_lines=style.max_lines)
     head_lines = max(len(heading), style.reserved_lines)
     head = head_lines * _line(_TITLE_SIZE) + (style.gap if head_lines else 0)
     bands = [rows[start : start + columns] for start in range(0, len(rows), columns)]
-    captions = [[_wrap(row.caption, _CAPTION_SIZE, block, style.max_lines) for row in band] for band in bands]
+    captions = [[_wrap(row.caption, _CAPTION_SIZE, block, max_lines=style.max_lines) for row in band] for band in bands]
     texts = [max(map(len, lines)) * _line(_CAPTION_SIZE) for lines in captions]
     strips = [max(_strip(size, row, style.gap) for row in band) for band in bands]
     height = 2 * style.margin + head + sum(texts) + sum(strips) - style.gap
@@ -262,7 +262,7 @@ def _write(draw: ImageDraw.ImageDraw, lines: Sequence[str], place: tuple[int, in
         top += _line(size)
 
 
-def _wrap(text: str, size: int, width: int, max_lines: int) -> list[str]:
+def _wrap(text: str, size: int, width: int, *, max_lines: int) -> list[str]:
     """Split text into lines of at most ``width`` pixels; an ellipsis ends the last line if there was more."""
     lines: list[str] = []
     for word in text.split():

@@ -1,4 +1,4 @@
-"""The precisions that weights and latents can have, by name."""
+"""Floating-point precisions of weights and latents, by name."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16"
 
 
 def dtype_named(name: str | torch.dtype, what: str = "dtype") -> torch.dtype:
-    """A precision by name.
+    """Return a precision by name.
 
     Args:
-        name: such as ``"bfloat16"``; a dtype stays what it is.
-        what: whose precision it is, for the message.
+        name: a name such as ``"bfloat16"``; a dtype is returned unchanged.
+        what: name of the setting in the error message.
 
     Raises:
-        UnknownNameError: no such name, with the nearest valid one.
+        UnknownNameError: the name is unknown; the message suggests the nearest valid one.
     """
     if isinstance(name, torch.dtype):
         return name

@@ -1,8 +1,8 @@
-"""The mathematics of flow-matching RL as pure functions in fp32: steps, noise levels, windows, advantages, losses."""
+"""Mathematics of flow-matching RL as pure functions in float32: steps, noise levels, windows, advantages, losses."""
 
 from flexgym.flow.advantage import blended_advantages, group_advantages
 from flexgym.flow.loss import Surrogate, clipped_surrogate, guarded_log_ratio, kl_penalty
-from flexgym.flow.sigmas import dynamic_shift_mu, linear_sigmas, shift_sigmas, sigma_grid
+from flexgym.flow.sigmas import dynamic_shift_mu, linear_sigmas, sigma_grid
 from flexgym.flow.transition import (
     CPS,
     ODE,
@@ -41,7 +41,6 @@ __all__ = [
     "per_row",
     "predicted_clean",
     "require_stochastic",
-    "shift_sigmas",
     "sigma_grid",
     "transition",
 ]

@@ -1,12 +1,12 @@
-"""Rewards of groups into advantages.
+"""Convert rewards of groups to advantages.
 
-A sample that could not be scored (NaN) takes no part: its advantage is 0, and it enters no mean and no deviation.
+A sample that could not be scored (NaN) has advantage 0 and enters no mean and no standard deviation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,58 +15,32 @@ from flexgym.core.errors import ConfigError, RewardError, check_names, unknown_n
 
 Spread = Literal["group", "global", "none"]
 _SPREADS = ("group", "global", "none")
-_OPTIONS = ("std", "ddof", "eps", "clip", "batch_norm")
-
-ADVANTAGES: Mapping[str, Mapping[str, Any]] = {
-    "paper": {},
-    "authors_code": {"ddof": 1, "eps": 1e-8, "batch_norm": True},
-}
-"""Options of `blended_advantages` by name: the defaults, and what the code of Pref-GRPO's authors does instead."""
-
-
-def advantage_options(value: str | Mapping[str, Any]) -> dict[str, Any]:
-    """The options of `blended_advantages` that a setting names.
-
-    Args:
-        value: a name in `ADVANTAGES`, or the options themselves.
-
-    Raises:
-        ConfigError: neither a name nor options by name.
-        UnknownNameError: no such name or option.
-    """
-    if isinstance(value, str):
-        check_names("advantage", [value], ADVANTAGES)
-        return dict(ADVANTAGES[value])
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"advantage: expected one of {', '.join(ADVANTAGES)} or options by name, got {value!r}")
-    check_names("option of the advantage", value, _OPTIONS)
-    return dict(value)
 
 
 def group_advantages(
     rewards_PG: ArrayLike, *, std: Spread = "group", ddof: int = 0, eps: float = 1e-4, clip: float | None = 5.0
 ) -> NDArray[np.float32]:
-    """How much better each sample is than its group, ``(r - mean_group) / (std + eps)`` (Flow-GRPO, arXiv 2505.05470).
+    """Compare each sample with its group, ``(r - mean_group) / (std + eps)`` (Flow-GRPO, arXiv 2505.05470).
 
     Args:
         rewards_PG: rewards ``[P, G]``, NaN where unscored.
         std: ``"group"`` divides by the standard deviation of the group, ``"global"`` by that of all valid rewards,
-            which keeps groups with hardly any difference from shouting. ``"none"`` does not divide (Dr. GRPO, arXiv
-            2503.20783): each group counts by its differences, and no group has to wait for the others.
-        ddof: 0 for population standard deviations, 1 for those of a sample.
-        eps: added to the standard deviation, where there is one; 0 is allowed.
-        clip: largest absolute advantage; None leaves them as they are.
+            which does not amplify tiny differences within a group. ``"none"`` does not divide (Dr. GRPO, arXiv
+            2503.20783): each group counts by its differences, independently of the other groups.
+        ddof: 0 for population standard deviations, 1 for sample standard deviations.
+        eps: added to the standard deviation; 0 is allowed.
+        clip: maximum absolute advantage; None for no clipping.
 
     Returns:
-        float32 ``[P, G]``: 0 where unscored, and 0 in groups whose valid rewards are all equal or fewer than two.
+        float32 ``[P, G]``; 0 where unscored, and in groups whose valid rewards are all equal or fewer than two.
 
     Raises:
-        ConfigError: not two-dimensional, a negative eps, a ddof besides 0 and 1, or a clip that is not positive.
-        RewardError: an infinite reward.
-        UnknownNameError: no such std.
+        ConfigError: the rewards are not two-dimensional, eps is negative, ddof is not 0 or 1, or clip is not positive.
+        RewardError: a reward is infinite.
+        UnknownNameError: the name of std is unknown.
     """
     _check_options(std, eps=eps, ddof=ddof, clip=clip)
-    return _clipped(_normalised(_rewards("rewards_PG", rewards_PG), std, eps=eps, ddof=ddof), clip)
+    return _clipped(_normalized(_rewards("rewards_PG", rewards_PG), std, eps=eps, ddof=ddof), clip)
 
 
 def blended_advantages(
@@ -79,29 +53,29 @@ def blended_advantages(
     clip: float | None = 5.0,
     batch_norm: bool = False,
 ) -> NDArray[np.float32]:
-    """Every term normalised on its own, then added: ``sum_k w_k * z(term_k)``.
+    """Normalize each term on its own and add them: ``sum_k w_k * z(term_k)``.
 
-    With the weights ``{"dim": alpha, "overall": 1 - alpha}`` it is the blend of UnifiedReward-Flex (arXiv 2602.02380).
-    Unlike in a weighted sum of raw rewards, no term drowns another by its scale (GDPO, arXiv 2601.05242). A sample
-    unscored in one term keeps what the others say of it.
+    With the weights ``{"dim": alpha, "overall": 1 - alpha}`` this is the blend of UnifiedReward-Flex (arXiv
+    2602.02380). Unlike in a weighted sum of raw rewards, no term dominates by its scale (GDPO, arXiv 2601.05242). A
+    sample that is unscored in one term keeps the contributions of the others.
 
     Args:
         terms: rewards by name, each ``[P, G]``, NaN where unscored.
-        weights: weight of each term, same names.
-        std: as in `group_advantages`, for each term.
-        ddof: as in `group_advantages`, for each term and for ``batch_norm``.
-        eps: as in `group_advantages`.
-        clip: as in `group_advantages`, on the sum.
-        batch_norm: normalise the sum once more over all samples scored in any term (GDPO). It then matters which
-            groups come together, so all groups of an iteration must.
+        weights: weight of each term, with the same names.
+        std: see `group_advantages`; applies to each term.
+        ddof: see `group_advantages`; applies to each term and to ``batch_norm``.
+        eps: see `group_advantages`.
+        clip: see `group_advantages`; applies to the sum.
+        batch_norm: normalize the sum again over all samples scored in any term (GDPO). The result then depends on all
+            groups of the call, so all groups of an iteration must be passed together.
 
     Returns:
         float32 ``[P, G]``.
 
     Raises:
-        ConfigError: no terms, terms of unequal shape, a term without weight, weights that are not finite or all 0.
-        RewardError: an infinite reward.
-        UnknownNameError: a weight for a term that is not there, or no such std.
+        ConfigError: there are no terms, their shapes differ, a term has no weight, or weights are not finite or all 0.
+        RewardError: a reward is infinite.
+        UnknownNameError: a weight has no term, or the name of std is unknown.
     """
     _check_options(std, eps=eps, ddof=ddof, clip=clip)
     _check_weights(terms, weights)
@@ -110,33 +84,33 @@ def blended_advantages(
     if len(set(shapes.values())) > 1:
         raise ConfigError(f"all terms must have the same shape [P, G], got {shapes}")
     total = np.sum(
-        [weights[name] * _normalised(array, std, eps=eps, ddof=ddof) for name, array in arrays.items()], axis=0
+        [weights[name] * _normalized(array, std, eps=eps, ddof=ddof) for name, array in arrays.items()], axis=0
     )
     if batch_norm:
         scored = ~np.all([np.isnan(array) for array in arrays.values()], axis=0)
         flat = np.where(scored, total, np.nan).reshape(1, -1)
-        total = _normalised(flat, "global", eps=eps, ddof=ddof).reshape(total.shape)
+        total = _normalized(flat, "global", eps=eps, ddof=ddof).reshape(total.shape)
     return _clipped(total, clip)
 
 
-def _normalised(rewards_PG: NDArray[np.float64], std: Spread, *, eps: float, ddof: int) -> NDArray[np.float64]:
-    """Centred by group and, unless ``std`` is "none", divided by a standard deviation; 0 where NaN."""
+def _normalized(rewards_PG: NDArray[np.float64], std: Spread, *, eps: float, ddof: int) -> NDArray[np.float64]:
+    """Center by group and, unless ``std`` is "none", divide by a standard deviation; 0 where NaN."""
     valid = ~np.isnan(rewards_PG)
     count = np.maximum(valid.sum(axis=1, keepdims=True), 1)
     mean = np.where(valid, rewards_PG, 0.0).sum(axis=1, keepdims=True) / count
     # Exactly 0 in a group without differences, where subtracting the mean would leave rounding errors.
     lowest = np.where(valid, rewards_PG, np.inf).min(axis=1, keepdims=True, initial=np.inf)
     highest = np.where(valid, rewards_PG, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
-    centred = np.where(valid & (lowest < highest), rewards_PG - mean, 0.0)
+    centered = np.where(valid & (lowest < highest), rewards_PG - mean, 0.0)
     if std == "none":
-        return centred
+        return centered
     if std == "group":
-        spread = np.sqrt(np.square(centred).sum(axis=1, keepdims=True) / np.maximum(count - ddof, 1))
+        spread = np.sqrt(np.square(centered).sum(axis=1, keepdims=True) / np.maximum(count - ddof, 1))
     else:
         spread = np.full_like(mean, rewards_PG[valid].std(ddof=ddof) if valid.sum() > ddof else 0.0)
-    denominator = np.broadcast_to(spread + eps, centred.shape)
-    scores = np.zeros_like(centred)
-    np.divide(centred, denominator, out=scores, where=denominator > 0)
+    denominator = np.broadcast_to(spread + eps, centered.shape)
+    scores = np.zeros_like(centered)
+    np.divide(centered, denominator, out=scores, where=denominator > 0)
     return scores
 
 
@@ -150,7 +124,7 @@ def _rewards(name: str, values: ArrayLike) -> NDArray[np.float64]:
     if array.ndim != 2:
         raise ConfigError(f"{name} must be [P, G], one row per prompt, got shape {array.shape}")
     if np.isinf(array).any():
-        raise RewardError(f"{name} holds {int(np.isinf(array).sum())} infinite rewards; mark unscored samples as NaN")
+        raise RewardError(f"{name} has {int(np.isinf(array).sum())} infinite rewards; mark unscored samples as NaN")
     return array
 
 

@@ -1,4 +1,4 @@
-"""The objective of GRPO on one denoising step: a loss per row, left to the caller to average."""
+"""Objective of GRPO on one denoising step: a loss per row, which the caller averages."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _KL_FORMS = ("gaussian", "mean")
 
 @dataclass(frozen=True, eq=False)
 class Surrogate:
-    """The clipped policy loss and what to log about it.
+    """Clipped policy loss, and quantities to log with it.
 
     Attributes:
-        loss: ``[B]``, to be minimised.
+        loss: ``[B]``, to be minimized.
         ratio: ``[B]``, new over old density, without gradient.
-        clipped: bool ``[B]``, rows whose gradient the clip has cut off.
+        clipped: bool ``[B]``, rows whose gradient is 0 because of the clip.
     """
 
     loss: Tensor
@@ -32,20 +32,21 @@ class Surrogate:
 
 
 def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, *, clip_range: float | tuple[float, float]) -> Surrogate:
-    """The loss of PPO, ``max(-A r, -A clip(r, 1 - low, 1 + high))`` with ``r = exp(log_ratio)``.
+    """Compute the loss of PPO, ``max(-A r, -A clip(r, 1 - low, 1 + high))`` with ``r = exp(log_ratio)``.
 
-    It is eq. 7 of arXiv 1707.06347 with the sign turned.
+    This is eq. 7 of arXiv 1707.06347 with the sign reversed.
 
     Args:
-        log_ratio: log density of the new policy less that of the old, ``[B]``.
+        log_ratio: log density under the new policy minus that under the old policy, ``[B]``.
         advantage: ``[B]``; no gradient flows into it.
-        clip_range: how far the ratio may leave 1 in the direction that pays; one number, or (low, high).
+        clip_range: maximum distance of the ratio from 1 in the direction that lowers the loss; one number, or
+            (low, high).
 
     Returns:
         Loss, ratio and clip mask, each ``[B]``.
 
     Raises:
-        ConfigError: shapes that differ, or a clip range that is not positive (or low above 1).
+        ConfigError: the shapes differ, or the clip range is not positive or its low side is above 1.
     """
     if log_ratio.shape != advantage.shape:
         raise ConfigError(
@@ -63,51 +64,51 @@ def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, *, clip_range: float
 
 
 def guarded_log_ratio(policy: Gaussian, old: Gaussian, x: Tensor) -> Tensor:
-    """The log ratio of GRPO-Guard (RatioNorm, arXiv 2510.22319): mean 0 and of one scale at every noise level.
+    """Compute the log ratio of GRPO-Guard (RatioNorm, arXiv 2510.22319), with mean 0 and one scale at all noise levels.
 
-    The log ratio of a step is ``-b`` on average, ``b = mean(d^2) / (2 s^2)`` with ``d`` the move of the mean and ``s``
-    the std, and its spread goes with ``1/s``. RatioNorm is ``s * (log_ratio + b)``. Expanding the squares leaves
-    ``mean(z * d)`` with the rollout noise ``z = (x - old.mean) / s``, which is computed here in one pass and without
-    taking the difference of two near-equal densities. The reference implementations also divide the loss by ``|dt|``.
+    The log ratio of a step has mean ``-b``, ``b = mean(d^2) / (2 s^2)``, where ``d`` is the change of the mean and
+    ``s`` the std, and its spread is proportional to ``1/s``. RatioNorm is ``s * (log_ratio + b)``. Expanding the
+    squares leaves ``mean(z * d)`` with the rollout noise ``z = (x - old.mean) / s``, which is computed here without
+    the difference of two nearly equal densities. The reference implementations also divide the loss by ``|dt|``.
 
     Args:
-        policy: the step under the new policy.
-        old: the same step under the policy of the rollout.
+        policy: distribution of the step under the new policy.
+        old: distribution of the same step under the policy of the rollout.
         x: next latents of the rollout, ``[B, ...]``.
 
     Returns:
-        ``[B]``, for `clipped_surrogate`; exactly 0 when the policy has not moved.
+        ``[B]``, for `clipped_surrogate`; exactly 0 if the policy has not changed.
 
     Raises:
-        ConfigError: a row has std 0, or shapes that differ.
+        ConfigError: a row has std 0, or the shapes differ.
     """
     if not policy.mean.shape == old.mean.shape == x.shape:
         shapes = [list(tensor.shape) for tensor in (policy.mean, old.mean, x)]
         raise ConfigError(f"policy mean, old mean and x must have the same shape, got {shapes}")
     if bool((old.std <= 0).any()):
-        raise ConfigError("guarded_log_ratio needs a positive std in every row; train only steps that add noise")
+        raise ConfigError("guarded_log_ratio needs a positive std in every row: train only steps that add noise")
     start = old.mean.detach()
     products = (x.detach().to(start.dtype) - start) * (policy.mean - start)
     return products.reshape(len(x), -1).mean(1) / old.std
 
 
 def kl_penalty(policy: Gaussian, reference: Gaussian, *, beta: float, form: KLForm = "gaussian") -> Tensor:
-    """What is added to the loss to stay near a reference policy.
+    """Compute the KL penalty that keeps the policy near a reference policy.
 
     Args:
-        policy: the step under the trained policy.
-        reference: the same step under the reference; no gradient flows into it.
+        policy: distribution of the step under the trained policy.
+        reference: distribution of the same step under the reference policy; no gradient flows into it.
         beta: weight, at least 0.
-        form: ``"gaussian"`` is the divergence per dimension, ``mean(d^2) / (2 std^2)`` with ``d`` the difference of
-            the means. ``"mean"`` is ``mean(d^2)`` alone, as in Flow-Factory: it does not spike at steps of little
-            noise, and works without noise too.
+        form: ``"gaussian"`` is the KL divergence per dimension, ``mean(d^2) / (2 std^2)`` with ``d`` the difference of
+            the means. ``"mean"`` is ``mean(d^2)`` alone, as in Flow-Factory: it does not spike at steps with little
+            noise, and also works without noise.
 
     Returns:
         ``[B]``.
 
     Raises:
-        ConfigError: a negative beta, shapes that differ or, for ``"gaussian"``, a row with std 0.
-        UnknownNameError: no such form.
+        ConfigError: beta is negative, the shapes differ or, for ``"gaussian"``, a row has std 0.
+        UnknownNameError: the form is unknown.
     """
     if not beta >= 0:
         raise ConfigError(f"beta must be at least 0, got {beta}")

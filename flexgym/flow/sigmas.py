@@ -1,4 +1,4 @@
-"""Noise levels of a run, exactly as the scheduler of a diffusers pipeline lays them."""
+"""Noise levels (sigmas) of the denoising steps, exactly as the scheduler of a diffusers pipeline sets them."""
 
 from __future__ import annotations
 
@@ -23,29 +23,28 @@ def sigma_grid(
     mu: float | None = None,
     spacing: Spacing = "auto",
 ) -> Tensor:
-    """The noise levels of ``num_steps`` denoising steps.
+    """Compute the noise levels of ``num_steps`` denoising steps.
 
-    The scheduler itself computes them (a copy of it, so its state is left alone). What pipelines hand to it differs:
-    FLUX, Qwen-Image, LTX and Lumina give it ``linspace(1, 1/n, n)``, which is ``"linear"`` (``"linear32"`` when it is
-    computed in float32, as Z-Image does; the last bit differs); SD3, Wan and Sana give it
-    nothing but the number of steps, which is ``"scheduler"``. The last step then differs much: with shift 3 and 10
-    steps it starts at sigma 0.25 or at 0.009. ``"auto"`` is linear with dynamic shifting and the scheduler's own
-    otherwise.
+    A copy of the scheduler computes them, so its state does not change. Pipelines call it in different ways: FLUX,
+    Qwen-Image, LTX and Lumina pass ``linspace(1, 1/n, n)``, which is ``"linear"`` (``"linear32"`` if it is computed in
+    float32, as in Z-Image; the last bit differs); SD3, Wan and Sana pass the number of steps alone, which is
+    ``"scheduler"``. The last step then differs much: with shift 3 and 10 steps it starts at sigma 0.25 or at 0.009.
+    ``"auto"`` is linear with dynamic shifting and the spacing of the scheduler otherwise.
 
     Args:
         scheduler: a diffusers flow-matching scheduler (Euler, or UniPC with flow sigmas).
         num_steps: number of denoising steps, T.
-        image_seq_len: number of image tokens; with dynamic shifting it decides ``mu``.
-        mu: the shift itself, for families with a rule of their own (FLUX.2); wins over ``image_seq_len``.
-        spacing: the levels before shifting.
+        image_seq_len: number of image tokens, which determines ``mu`` under dynamic shifting.
+        mu: exponent of the shift, for families with a rule of their own (FLUX.2); overrides ``image_seq_len``.
+        spacing: spacing of the levels before shifting.
 
     Returns:
-        float32 ``[T + 1]``, strictly falling within [0, 1].
+        float32 ``[T + 1]``, strictly decreasing within [0, 1].
 
     Raises:
-        ConfigError: a number of steps below 1, or dynamic shifting without ``image_seq_len`` and ``mu``.
+        ConfigError: ``num_steps`` is below 1, or neither ``image_seq_len`` nor ``mu`` is given for dynamic shifting.
         GeneratorError: the scheduler does not follow the convention of flow matching.
-        UnknownNameError: no such spacing.
+        UnknownNameError: the spacing is unknown.
     """
     if num_steps < 1:
         raise ConfigError(f"num_steps must be at least 1, got {num_steps}")
@@ -67,7 +66,7 @@ def sigma_grid(
 
 
 def linear_sigmas(num_steps: int) -> np.ndarray:
-    """Evenly spaced noise levels before shifting, ``1, ..., 1/n``, without the final 0.
+    """Return evenly spaced noise levels before shifting, ``1, ..., 1/n``, without the final 0.
 
     Args:
         num_steps: number of denoising steps, T.
@@ -78,24 +77,6 @@ def linear_sigmas(num_steps: int) -> np.ndarray:
     return np.linspace(1.0, 1.0 / num_steps, num_steps)
 
 
-def shift_sigmas(sigmas: Tensor, shift: float) -> Tensor:
-    """Moves noise levels towards 1, ``shift * s / (1 + (shift - 1) * s)`` (SD3, arXiv 2403.03206).
-
-    Args:
-        sigmas: noise levels of any shape.
-        shift: above 1 spends more steps on high noise; 1 changes nothing. Must be positive.
-
-    Returns:
-        The shifted levels, same shape; 0 and 1 stay where they are.
-
-    Raises:
-        ConfigError: a shift that is not positive.
-    """
-    if not shift > 0:
-        raise ConfigError(f"shift must be positive, got {shift}")
-    return shift * sigmas / (1.0 + (shift - 1.0) * sigmas)
-
-
 def dynamic_shift_mu(
     image_seq_len: int,
     base_seq_len: int = 256,
@@ -104,19 +85,19 @@ def dynamic_shift_mu(
     base_shift: float = 0.5,
     max_shift: float = 1.15,
 ) -> float:
-    """The exponent of resolution-dependent shifting: a line through two (tokens, shift) points, as in FLUX.
+    """Compute the exponent of resolution-dependent shifting on a line through two (tokens, shift) points, as in FLUX.
 
     Args:
         image_seq_len: number of image tokens.
-        base_seq_len: tokens of the first point.
-        max_seq_len: tokens of the second point.
+        base_seq_len: number of tokens at the first point.
+        max_seq_len: number of tokens at the second point.
         base_shift: value at the first point.
         max_shift: value at the second point.
 
     Returns:
         ``mu``; the shift itself is ``exp(mu)``.
     """
-    # The same order of operations as in the pipelines, so that the grids agree to the bit.
+    # The order of operations of the pipelines, so that the grids agree to the bit.
     slope = (max_shift - base_shift) / (max_seq_len - base_seq_len)
     return image_seq_len * slope + (base_shift - slope * base_seq_len)
 
@@ -125,7 +106,7 @@ def _dynamic_mu(config: Any, image_seq_len: int | None) -> float:
     if image_seq_len is None:
         raise ConfigError(
             "this scheduler shifts its noise levels with the resolution (use_dynamic_shifting): "
-            "pass image_seq_len, the number of image tokens, or mu itself"
+            "pass image_seq_len, the number of image tokens, or mu"
         )
     return dynamic_shift_mu(
         image_seq_len,
@@ -137,18 +118,18 @@ def _dynamic_mu(config: Any, image_seq_len: int | None) -> float:
 
 
 def _checked(scheduler: Any, num_steps: int) -> Tensor:
-    """The noise levels of a set scheduler, refused where they are not those of flow matching."""
+    """Return the noise levels of a scheduler after checking that they follow the convention of flow matching."""
     kind = type(scheduler).__name__
     levels = getattr(scheduler, "sigmas", None)
     if levels is None:
         raise GeneratorError(f"{kind} has no sigmas; expected a flow-matching scheduler such as Euler or UniPC")
     sigmas = torch.as_tensor(levels).detach().to(device="cpu", dtype=torch.float32)
     if sigmas.shape != (num_steps + 1,):
-        raise GeneratorError(f"{kind} made {len(sigmas)} noise levels for {num_steps} steps, expected {num_steps + 1}")
-    falling = bool((sigmas.diff() < 0).all())
-    if not (falling and sigmas[-1] >= 0.0 and sigmas[0] <= 1.0):
+        raise GeneratorError(f"{kind} gave {len(sigmas)} noise levels for {num_steps} steps, expected {num_steps + 1}")
+    decreasing = bool((sigmas.diff() < 0).all())
+    if not (decreasing and sigmas[-1] >= 0.0 and sigmas[0] <= 1.0):
         raise GeneratorError(
             f"{kind} goes from sigma {sigmas[0]:.4g} to {sigmas[-1]:.4g}; "
-            "expected levels that fall strictly within [0, 1], from noise to sample"
+            "expected strictly decreasing levels within [0, 1], from noise to sample"
         )
     return sigmas

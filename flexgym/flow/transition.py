@@ -1,12 +1,13 @@
-"""One denoising step as a Gaussian: the only place where next latents, their density and their divergence are computed.
+"""One denoising step as a Gaussian: the only module that computes next latents, their density and KL divergences.
 
-Convention of all of FlexGym: ``x_sigma = (1 - sigma) * x0 + sigma * noise``, the model predicts the velocity
-``v = noise - x0``, and sigma falls from 1 (noise) to 0 (sample). With ``dt = sigma_next - sigma < 0`` and the predicted
-noise ``x1hat = x + (1 - sigma) * v``, every sampler of the flow-matching RL family is the same step::
+Convention in all of FlexGym: ``x_sigma = (1 - sigma) * x0 + sigma * noise``, the model predicts the velocity
+``v = noise - x0``, and the noise level sigma decreases from 1 (noise) to 0 (sample). With ``dt = sigma_next - sigma``,
+which is negative, and the predicted noise ``x1hat = x + (1 - sigma) * v``, all samplers of flow-matching RL take the
+same step::
 
     mean = x + dt * v - drift * x1hat            next latents = mean + std * z,   z ~ N(0, 1)
 
-Samplers differ in ``(drift, std)`` only, and a `NoiseScale` is that pair as a function of the noise levels.
+Samplers differ only in ``(drift, std)``, and a `NoiseScale` is that pair as a function of the noise levels.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ _ALMOST_ONE = 1.0 - 1e-5
 
 @dataclass(frozen=True)
 class NoiseScale(ABC):
-    """How much noise a step adds, and the drift that pays for it.
+    """Amount of noise that a step adds, and the drift that compensates for it.
 
     Attributes:
-        eta: noise level, at least 0; with 0 the step is the plain Euler step.
+        eta: strength of the noise, at least 0; with 0 the step is the plain Euler step.
     """
 
     name: ClassVar[str]
@@ -47,12 +48,12 @@ class NoiseScale(ABC):
 
     @abstractmethod
     def coefficients(self, sigma: Tensor, sigma_next: Tensor, sigma_max: float) -> tuple[Tensor, Tensor]:
-        """The pair that defines the step.
+        """Compute drift and standard deviation of the step.
 
         Args:
             sigma: noise level before the step, ``[B]``, in (0, 1].
-            sigma_next: noise level after it, ``[B]``, below ``sigma``.
-            sigma_max: what stands for sigma where 1 - sigma would be 0 (used by `FlowSDE` alone).
+            sigma_next: noise level after the step, ``[B]``, below ``sigma``.
+            sigma_max: replaces sigma where 1 - sigma would be 0 (used by `FlowSDE` alone).
 
         Returns:
             ``(drift, std)``, each ``[B]``.
@@ -61,13 +62,13 @@ class NoiseScale(ABC):
 
 @dataclass(frozen=True)
 class ODE(NoiseScale):
-    """No noise: the Euler step of the probability-flow ODE, equal to that of diffusers to the last bit."""
+    """Euler step of the probability-flow ODE without noise, bit-identical to that of diffusers."""
 
     name: ClassVar[str] = "ode"
     eta: float = field(default=0.0, init=False)
 
     def coefficients(self, sigma: Tensor, sigma_next: Tensor, sigma_max: float) -> tuple[Tensor, Tensor]:
-        """See `NoiseScale.coefficients`; both are 0."""
+        """Return zeros for both drift and std, see `NoiseScale.coefficients`."""
         return torch.zeros_like(sigma), torch.zeros_like(sigma)
 
 
@@ -79,11 +80,11 @@ class DanceSDE(NoiseScale):
     eta: float = 0.3
 
     def diffusion(self, sigma: Tensor, sigma_max: float) -> Tensor:
-        """The diffusion coefficient ``s_t`` of the SDE at each noise level, ``[B]``."""
+        """Compute the diffusion coefficient ``s_t`` of the SDE at each noise level, ``[B]``."""
         return torch.full_like(sigma, self.eta)
 
     def coefficients(self, sigma: Tensor, sigma_next: Tensor, sigma_max: float) -> tuple[Tensor, Tensor]:
-        """See `NoiseScale.coefficients`; ``drift = s_t^2 |dt| / (2 sigma)`` and ``std = s_t sqrt(|dt|)``."""
+        """Compute ``drift = s_t^2 |dt| / (2 sigma)`` and ``std = s_t sqrt(|dt|)``, see `NoiseScale.coefficients`."""
         scale = self.diffusion(sigma, sigma_max)
         length = sigma - sigma_next
         return scale.square() * length / (2.0 * sigma), scale * length.sqrt()
@@ -93,14 +94,14 @@ class DanceSDE(NoiseScale):
 class FlowSDE(DanceSDE):
     """Diffusion ``s_t = eta * sqrt(sigma / (1 - sigma))`` (Flow-GRPO, arXiv 2505.05470).
 
-    At sigma = 1 the denominator uses ``sigma_max`` instead; Flow-GRPO takes the second noise level of the grid.
+    At sigma = 1 the denominator uses ``sigma_max`` instead; Flow-GRPO uses the second noise level of the grid.
     """
 
     name: ClassVar[str] = "flow"
     eta: float = 0.7
 
     def diffusion(self, sigma: Tensor, sigma_max: float) -> Tensor:
-        """The diffusion coefficient ``s_t`` of the SDE at each noise level, ``[B]``."""
+        """Compute the diffusion coefficient ``s_t`` of the SDE at each noise level, ``[B]``."""
         below_one = torch.where(sigma > _ALMOST_ONE, torch.full_like(sigma, sigma_max), sigma)
         return self.eta * torch.sqrt(sigma / (1.0 - below_one))
 
@@ -109,7 +110,7 @@ class FlowSDE(DanceSDE):
 class CPS(NoiseScale):
     """Coefficient-preserving sampling (Flow-CPS, arXiv 2509.05952).
 
-    Part of the predicted noise is swapped for fresh noise, so that the latents keep exactly the noise level that the
+    Part of the predicted noise is replaced by fresh noise, so that the latents keep exactly the noise level that the
     model expects: ``(sigma_next - drift)^2 + std^2 = sigma_next^2``. The last step, with sigma_next = 0, adds no noise.
     """
 
@@ -122,7 +123,7 @@ class CPS(NoiseScale):
             raise ConfigError(f"eta of CPS must be in [0, 1] (at 1 all the noise is fresh), got {self.eta!r}")
 
     def coefficients(self, sigma: Tensor, sigma_next: Tensor, sigma_max: float) -> tuple[Tensor, Tensor]:
-        """See `NoiseScale.coefficients`; the swapped share is the angle ``eta * pi / 2``."""
+        """Replace noise by the angle ``eta * pi / 2``, see `NoiseScale.coefficients`."""
         angle = self.eta * math.pi / 2.0
         return sigma_next * (1.0 - math.cos(angle)), sigma_next * math.sin(angle)
 
@@ -131,18 +132,15 @@ _NOISE_SCALES: dict[str, type[NoiseScale]] = {scale.name: scale for scale in (OD
 
 
 def noise_scale(name: str, eta: float | None = None) -> NoiseScale:
-    """A noise scale by name.
+    """Build a noise scale by name.
 
     Args:
         name: ``"ode"``, ``"flow"``, ``"dance"`` or ``"cps"``.
-        eta: noise level; None takes the default of that scale.
-
-    Returns:
-        The noise scale.
+        eta: strength of the noise; None for the default of that scale.
 
     Raises:
-        UnknownNameError: no such name.
-        ConfigError: an eta that the scale cannot have.
+        UnknownNameError: the name is unknown.
+        ConfigError: the scale does not allow this eta.
     """
     if name not in _NOISE_SCALES:
         raise unknown_name("noise scale", name, _NOISE_SCALES)
@@ -158,7 +156,7 @@ def noise_scale(name: str, eta: float | None = None) -> NoiseScale:
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """An isotropic Gaussian over latents, one standard deviation per row.
+    """Isotropic Gaussian over latents, with one standard deviation per row.
 
     Attributes:
         mean: ``[B, ...]``, float32 or wider.
@@ -169,7 +167,7 @@ class Gaussian:
     std: Tensor
 
     def sample(self, noise: Tensor) -> Tensor:
-        """The next latents ``mean + std * noise``.
+        """Draw the next latents ``mean + std * noise``.
 
         Args:
             noise: standard normal draws, ``[B, ...]``.
@@ -181,21 +179,21 @@ class Gaussian:
         return self.mean + per_row(self.std, self.mean) * noise
 
     def log_prob(self, x: Tensor, reduction: Reduction = "mean") -> Tensor:
-        """The log density at ``x``, all constants included.
+        """Compute the log density at ``x``, including all constants.
 
-        Peers average over the dimensions instead of adding: ratios then do not depend on the size of the latents, and
-        clip ranges of 1e-5 to 1e-3 become usable. ``"sum"`` is the density in the strict sense. The authors of Flow-CPS
-        leave out ``1 / (2 std^2)``; here every noise scale has its true density.
+        Like other libraries, the default averages over the dimensions instead of summing: ratios then do not depend on
+        the size of the latents, and clip ranges of 1e-5 to 1e-3 become usable. ``"sum"`` is the density in the strict
+        sense. The authors of Flow-CPS leave out ``1 / (2 std^2)``; here every noise scale has its true density.
 
         Args:
-            x: where to evaluate, ``[B, ...]``; no gradient flows into it.
-            reduction: over all but the first dimension.
+            x: point to evaluate, ``[B, ...]``; no gradient flows into it.
+            reduction: reduction over all but the first dimension.
 
         Returns:
             ``[B]``.
 
         Raises:
-            ConfigError: a row has std 0, so there is no density.
+            ConfigError: a row has std 0 and therefore no density.
         """
         _check_shape("x", x, self.mean)
         self._require_noise("log_prob")
@@ -204,13 +202,13 @@ class Gaussian:
         return -squares / (2.0 * self.std.square()) - per_dimension * self._terms(reduction)
 
     def kl(self, other: Gaussian, reduction: Reduction = "mean") -> Tensor:
-        """The Kullback-Leibler divergence ``KL(self || other)`` in closed form.
+        """Compute the Kullback-Leibler divergence ``KL(self || other)`` in closed form.
 
-        Two policies at the same step have the same std, and this is then ``|mean - other.mean|^2 / (2 std^2)`` exactly.
+        Two policies at the same step have the same std, so this is exactly ``|mean - other.mean|^2 / (2 std^2)``.
 
         Args:
-            other: the reference, same shapes.
-            reduction: over all but the first dimension.
+            other: reference distribution of the same shape.
+            reduction: reduction over all but the first dimension.
 
         Returns:
             ``[B]``, in nats (per dimension with ``"mean"``).
@@ -226,11 +224,11 @@ class Gaussian:
         return squares / (2.0 * other.std.square()) + spread * self._terms(reduction)
 
     def _terms(self, reduction: Reduction) -> int:
-        """How often a per-dimension constant counts under a reduction."""
+        """Return how often a reduction counts a constant of each dimension."""
         return self.mean[0].numel() if reduction == "sum" and len(self.mean) else 1
 
     def _require_noise(self, what: str) -> None:
-        """Refuses rows whose distribution is a point."""
+        """Raise an error for rows whose distribution is a point."""
         silent = self.std <= 0
         if bool(silent.any()):
             rows = silent.nonzero().flatten().tolist()[:8]
@@ -249,33 +247,33 @@ def transition(
     noise: NoiseScale,
     sigma_max: float = 0.99,
 ) -> Gaussian:
-    """The distribution of the next latents, by the one kernel of this module.
+    """Compute the distribution of the next latents.
 
-    Computed in float32 (float64 when an input is), whatever precision the model ran in. Gradients flow into the
-    velocity only. Rows may stand at different noise levels, so several steps can be replayed in one batch.
+    The computation is in float32 (float64 if an input is), whatever the precision of the model. Gradients flow into
+    the velocity only. Rows may have different noise levels, so several steps can be replayed in one batch.
 
     Args:
         latents: ``[B, ...]``.
-        velocity: the model output at (latents, sigma), guidance included, ``[B, ...]``.
+        velocity: model output at (latents, sigma), guidance included, ``[B, ...]``.
         sigma: noise level before the step, ``[B]`` or a scalar, in (0, 1].
-        sigma_next: noise level after it, ``[B]`` or a scalar, below ``sigma``.
-        noise: the noise scale.
-        sigma_max: stands for sigma where `FlowSDE` would divide by 0; Flow-GRPO takes ``sigmas[1]`` of the grid.
+        sigma_next: noise level after the step, ``[B]`` or a scalar, below ``sigma``.
+        noise: noise scale of the step.
+        sigma_max: replaces sigma where `FlowSDE` would divide by 0; Flow-GRPO uses ``sigmas[1]`` of the grid.
 
     Returns:
         Mean ``[B, ...]`` and std ``[B]``.
 
     Raises:
-        ConfigError: shapes that do not fit, or ``sigma_max`` outside [0, 1).
+        ConfigError: shapes do not match, or ``sigma_max`` is outside [0, 1).
     """
     _check_shape("velocity", velocity, latents)
     if not 0.0 <= sigma_max < 1.0:
-        raise ConfigError(f"sigma_max must be in [0, 1), got {float(sigma_max)}; take sigmas[1] of the grid")
+        raise ConfigError(f"sigma_max must be in [0, 1), got {float(sigma_max)}; use sigmas[1] of the grid")
     dtype = torch.promote_types(torch.promote_types(latents.dtype, velocity.dtype), torch.float32)
     before = _levels("sigma", sigma, latents, dtype=dtype)
     after = _levels("sigma_next", sigma_next, latents, dtype=dtype)
     drift, std = noise.coefficients(before, after, float(sigma_max))
-    # x + dt*v - drift*(x + (1-sigma)*v), gathered by x and v: two products, and bit-equal to x + dt*v without drift.
+    # x + dt*v - drift*(x + (1-sigma)*v), collected by x and v: two products, bit-identical to x + dt*v without drift.
     on_latents = 1.0 - drift
     on_velocity = (after - before) - drift * (1.0 - before)
     mean = per_row(on_latents, latents) * latents.detach().to(dtype) + per_row(on_velocity, latents) * velocity.to(
@@ -300,14 +298,14 @@ def clean_gaussian(latents: Tensor, velocity: Tensor, sigma: Tensor, *, eta: flo
         Mean ``[B, ...]`` (the predicted clean latents) and std ``[B]``. Gradients flow into the velocity only.
 
     Raises:
-        ConfigError: shapes that do not fit.
+        ConfigError: shapes do not match.
     """
     mean = predicted_clean(latents.detach(), velocity, sigma)
     return Gaussian(mean, eta * _levels("sigma", sigma, latents, dtype=mean.dtype))
 
 
 def predicted_clean(latents: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
-    """The clean latents that the model expects at the end, ``x0hat = x - sigma * v``.
+    """Compute the clean latents that the model predicts, ``x0hat = x - sigma * v``.
 
     Args:
         latents: ``[B, ...]``.
@@ -323,7 +321,7 @@ def predicted_clean(latents: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
 
 
 def per_row(values: Tensor, like: Tensor) -> Tensor:
-    """One value per row, viewed so that it broadcasts over the rows of another tensor.
+    """Reshape one value per row so that it broadcasts over the rows of another tensor.
 
     Args:
         values: ``[B]``.
@@ -336,7 +334,7 @@ def per_row(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _levels(name: str, value: Tensor | float, latents: Tensor, *, dtype: torch.dtype) -> Tensor:
-    """Noise levels as ``[B]`` beside the latents, outside of the graph."""
+    """Convert noise levels to ``[B]`` on the device of the latents, without gradient."""
     levels = torch.as_tensor(value).detach().to(device=latents.device, dtype=dtype)
     if levels.ndim == 0:
         return levels.expand(len(latents))
@@ -351,7 +349,7 @@ def _check_shape(name: str, got: Tensor, like: Tensor) -> None:
 
 
 def _reduce(values: Tensor, reduction: Reduction) -> Tensor:
-    """``[B, ...]`` to ``[B]``."""
+    """Reduce ``[B, ...]`` to ``[B]`` by mean or sum."""
     rows = values.reshape(len(values), -1)
     if reduction == "mean":
         return rows.mean(1)

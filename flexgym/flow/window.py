@@ -1,7 +1,7 @@
-"""Which denoising steps are stochastic and trained; all others are plain ODE steps.
+"""Windows of denoising steps that are stochastic and trained; all other steps are plain ODE steps.
 
-The window of an iteration must be one and the same for every group and every rank: windows drawn per request make the
-rewards of a group incomparable. So it is a pure function of (seed, iteration).
+The window of an iteration must be the same for every group and every rank: with windows drawn per request, the rewards
+of a group are not comparable. It is therefore a pure function of (seed, iteration).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from flexgym.flow.transition import NoiseScale
 
 Strategy = Literal["random", "progressive", "all"]
 _STRATEGIES = ("random", "progressive", "all")
-_STREAM = 0x77696E  # keeps these draws apart from others made from the same seed and iteration
+_STREAM = 0x77696E  # separates these draws from others with the same seed and iteration
 
 
 @dataclass(frozen=True)
 class Window:
-    """A run of neighbouring denoising steps.
+    """Range of consecutive denoising steps.
 
     Attributes:
-        start: first step, from 0 (pure noise).
+        start: first step, counted from 0 (pure noise).
         size: number of steps, W.
     """
 
@@ -39,12 +39,12 @@ class Window:
 
     @property
     def stop(self) -> int:
-        """The first step after the window."""
+        """Return the first step after the window."""
         return self.start + self.size
 
     @property
     def steps(self) -> range:
-        """The steps, in order."""
+        """Return the steps of the window in order."""
         return range(self.start, self.stop)
 
     def __contains__(self, step: int) -> bool:
@@ -56,22 +56,22 @@ class Window:
 
 @dataclass(frozen=True)
 class WindowSchedule:
-    """The window of every iteration.
+    """Schedule that assigns a window to each iteration.
 
-    - ``"random"`` draws the first step anew in each iteration (Flow-GRPO-Fast, whose range
-      (a, b) is ``first=(a, b - size)`` here).
-    - ``"progressive"`` moves on by ``stride`` after ``every`` iterations, and past the end rolls back to the beginning
+    - ``"random"`` draws the first step in each iteration (Flow-GRPO-Fast, whose range (a, b) is
+      ``first=(a, b - size)`` here).
+    - ``"progressive"`` advances by ``stride`` after ``every`` iterations, and returns to the beginning after the end
       (MixGRPO, arXiv 2507.21802).
-    - ``"all"`` trains every step but the last, whose density is too sharp to be of use (Flow-GRPO). For really all
-      steps take ``size=num_steps``.
+    - ``"all"`` trains every step but the last, whose density is too sharp to be useful (Flow-GRPO). To train the last
+      step as well, use ``size=num_steps``.
 
     Attributes:
-        num_steps: denoising steps of a run, T.
-        size: steps in the window, W; left out with ``"all"``.
-        strategy: see above.
-        first: lowest and highest first step, both included; None allows all that fit.
-        every: iterations at each place (``"progressive"``).
-        stride: steps between places (``"progressive"``).
+        num_steps: number of denoising steps, T.
+        size: number of steps in the window, W; not allowed with ``"all"``.
+        strategy: ``"random"``, ``"progressive"`` or ``"all"``.
+        first: lowest and highest first step, both included; None for all that fit.
+        every: number of iterations at each position (``"progressive"``).
+        stride: number of steps between positions (``"progressive"``).
     """
 
     num_steps: int
@@ -89,7 +89,7 @@ class WindowSchedule:
                 raise ConfigError(f"{name} of a window schedule must be at least 1, got {getattr(self, name)}")
         if self.strategy == "all":
             if self.size is not None or self.first is not None:
-                raise ConfigError("strategy 'all' takes neither size nor first; leave them out, or choose 'random'")
+                raise ConfigError("strategy 'all' takes neither size nor first: leave them out, or choose 'random'")
             return
         if self.size is None or not 1 <= self.size <= self.num_steps:
             raise ConfigError(f"size must be between 1 and num_steps={self.num_steps}, got {self.size}")
@@ -102,7 +102,7 @@ class WindowSchedule:
 
     @property
     def windows(self) -> tuple[Window, ...]:
-        """Every window that can occur, in order, for checks before training (see `require_stochastic`)."""
+        """Return all possible windows in order, for checks before training (see `require_stochastic`)."""
         if self.size is None:
             return (Window(0, max(self.num_steps - 1, 1)),)
         low, high = self._first
@@ -110,17 +110,14 @@ class WindowSchedule:
         return tuple(Window(start, self.size) for start in range(low, high + 1, stride))
 
     def at(self, iteration: int, seed: int) -> Window:
-        """The window of one iteration, the same wherever and whenever it is asked for.
+        """Return the window of one iteration, which depends on the arguments alone.
 
         Args:
-            iteration: number of the training iteration, from 0.
+            iteration: index of the training iteration, from 0.
             seed: seed of the run, at least 0.
 
-        Returns:
-            The window.
-
         Raises:
-            ConfigError: a negative iteration or seed.
+            ConfigError: the iteration or the seed is negative.
         """
         if iteration < 0 or seed < 0:
             raise ConfigError(f"iteration and seed must be at least 0, got iteration={iteration}, seed={seed}")
@@ -136,41 +133,41 @@ class WindowSchedule:
 
 
 def deterministic_steps(sigmas: Tensor, noise: NoiseScale) -> tuple[int, ...]:
-    """The steps of a grid that add no noise, and so have no density to train on.
+    """Return the steps of a grid that add no noise and therefore have no density to train on.
 
     Args:
         sigmas: noise levels, ``[T + 1]``.
-        noise: the noise scale.
+        noise: noise scale of the steps.
 
     Returns:
-        Their indices: all for `ODE`, the last one for `CPS` on a grid that ends at 0, none for the SDEs.
+        Indices of the steps: all for `ODE`, the last one for `CPS` on a grid that ends at 0, none for the SDEs.
     """
     _, std = noise.coefficients(sigmas[:-1].float(), sigmas[1:].float(), float(sigmas[1]))
     return tuple((std <= 0).nonzero().flatten().tolist())
 
 
 def require_stochastic(windows: Window | Iterable[Window], sigmas: Tensor, noise: NoiseScale) -> None:
-    """Refuses windows that cannot be trained on a grid.
+    """Raise an error for windows that cannot be trained on a grid.
 
     Args:
-        windows: one, or all of a schedule (``schedule.windows``).
+        windows: one window, or all windows of a schedule (``schedule.windows``).
         sigmas: noise levels, ``[T + 1]``.
-        noise: the noise scale.
+        noise: noise scale of the steps.
 
     Raises:
-        ConfigError: a window leaves the steps of the grid or contains a step without noise.
+        ConfigError: a window exceeds the steps of the grid, or contains a step without noise.
     """
     num_steps = len(sigmas) - 1
     silent = set(deterministic_steps(sigmas, noise))
     for window in (windows,) if isinstance(windows, Window) else windows:
         if window.stop > num_steps:
             raise ConfigError(
-                f"the window of steps {window.start} to {window.stop - 1} leaves the grid of {num_steps} steps"
+                f"the window of steps {window.start} to {window.stop - 1} exceeds the grid of {num_steps} steps"
             )
         found = sorted(silent.intersection(window.steps))
         if found:
             raise ConfigError(
-                f"the window of steps {window.start} to {window.stop - 1} holds steps {found}, "
+                f"the window of steps {window.start} to {window.stop - 1} contains steps {found}, "
                 f"where noise scale {noise.name!r} (eta={noise.eta}) adds no noise; end the window before them, "
                 "or choose another noise scale"
             )

@@ -41,8 +41,10 @@ def predict(family: Family, latents: Tensor, sigma: Tensor, *, conditioning: Con
         )
     else:
         empty = {**conditioning.unconditional(), **images}
-        branches = _branches(family, hidden, timestep, prompts=prompts, empty=empty)
-        packed = family.combine(*(branch.float() if family.full_precision else branch for branch in branches))
+        conditional, unconditional = _branches(family, hidden, timestep, prompts=prompts, empty=empty)
+        if family.full_precision:
+            conditional, unconditional = conditional.float(), unconditional.float()
+        packed = family.combine(conditional, unconditional)
     velocity = family.unpack(packed).float()
     return without_known(velocity, conditioning) if conditioning.images else velocity
 
@@ -53,8 +55,8 @@ def _branches(
     """Compute the conditional and the unconditional velocity."""
     if family.joint_guidance is None:
         return family.forward(hidden, timestep, prompts), family.forward(hidden, timestep, empty)
-    texts = (prompts, empty) if family.joint_guidance == "conditional first" else (empty, prompts)
-    both = {name: stack_rows([text[name] for text in texts]) for name in prompts}
+    one, other = (prompts, empty) if family.joint_guidance == "conditional first" else (empty, prompts)
+    both = {name: stack_rows([one[name], other[name]]) for name in prompts}
     twice = hidden.repeat(2, *(1,) * (hidden.ndim - 1))
     first, second = family.forward(twice, timestep.repeat(2), both).chunk(2)
     return (first, second) if family.joint_guidance == "conditional first" else (second, first)

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from flexgym.core.errors import CheckpointError, ConfigError, GeneratorError, check_names, unknown_name
-from flexgym.core.sharding import check_gathered, copies, local_part, part_like
+from flexgym.core.sharding import check_gathered, copies, is_sharded, local_part, part_like
 from flexgym.generators.adapters import ADAPTER, check_targets, read_adapter, switch_adapter
 
 CURRENT = "current"
@@ -44,7 +43,7 @@ class Weights:
 
     Args:
         modules: the modules by the prefix of their parameters' names; ``""`` adds no prefix.
-        mode: ``"frozen"``, ``"lora"`` or ``"full"``: what trains already.
+        mode: ``"frozen"``, ``"lora"`` or ``"full"``: the parameters that are trainable already.
         lora_targets: layers that `add_lora` adapts when its caller names none.
     """
 
@@ -104,9 +103,7 @@ class Weights:
 
     def _start(self, mode: str) -> None:
         if self.mode != "frozen":
-            raise GeneratorError(
-                f"expected a generator of which nothing trains yet, got mode {self.mode!r}: load a fresh one"
-            )
+            raise GeneratorError(f"expected a frozen generator, got mode {self.mode!r}: load a fresh one")
         self.mode = mode
 
     def checkpoint_gradients(self) -> None:
@@ -291,7 +288,7 @@ class Weights:
             state: tensors or arrays by name.
 
         Raises:
-            CheckpointError: names or shapes are not those of what trains; nothing is changed then.
+            CheckpointError: names or shapes are not those of the trainable parameters; nothing is changed then.
             GeneratorError: called inside `using`.
         """
         self._check_unswapped()
@@ -320,7 +317,7 @@ class Weights:
 
         Raises:
             UnknownNameError: a copy was not kept.
-            CheckpointError: names or shapes are not those of what trains; nothing of that copy is changed then.
+            CheckpointError: names or shapes are not those of the trainable parameters; that copy is unchanged then.
             GeneratorError: called inside `using`.
         """
         self._check_unswapped()
@@ -384,7 +381,7 @@ def _qualified(prefix: str, name: str) -> str:
 def _duplicate(value: Tensor, *, host: bool) -> Tensor:
     """Copy a parameter; the part of a sharded one stays on its device."""
     value = value.detach()
-    return value.to("cpu", copy=True) if host and not isinstance(value, DTensor) else value.clone()
+    return value.to("cpu", copy=True) if host and not is_sharded(value) else value.clone()
 
 
 @torch.no_grad()
@@ -392,7 +389,7 @@ def _exchange(parameters: Mapping[str, nn.Parameter], kept: _Copy) -> None:
     """Swap the values of parameters with those of a copy."""
     for name, parameter in parameters.items():
         value = kept.values[name]
-        if not (kept.on_host or isinstance(parameter, DTensor) or value.device != parameter.device):
+        if not (kept.on_host or is_sharded(parameter) or value.device != parameter.device):
             parameter.data, kept.values[name] = value, parameter.data
             continue
         # FSDP owns the memory of a part, and other devices have memory of their own: the values move.

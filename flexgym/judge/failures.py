@@ -20,7 +20,7 @@ def check_failure_limit(limit: float) -> None:
         ConfigError: if it is not.
     """
     if not 0.0 <= limit <= 1.0:
-        raise ConfigError(f"max_failure_share must be between 0 and 1, got {limit}")
+        raise ConfigError(f"max_failure_share must lie between 0 and 1, got {limit}")
 
 
 def count_failures(outcomes: Sequence[Any]) -> dict[str, int]:

@@ -17,13 +17,14 @@ import itertools
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flexgym.core.errors import ConfigError, RewardError, unknown_name
 from flexgym.core.options import built_settings, describe
+from flexgym.core.typed import check_fields
 from flexgym.judge.aggregation import WinRate, make_aggregation, pair_wins, win_rates
 from flexgym.judge.assessment import ANCHOR_KEYWORDS
 from flexgym.judge.failures import check_failure_limit, check_failure_share, count_failures
@@ -55,7 +56,7 @@ VARIANTS: Mapping[str, Variant] = {
 """Variants by name. The authors' code (Pref-GRPO, fastvideo/rewards/unifiedreward_flex.py) identifies categories by the
 names that the judge gives them and weights them in order of first appearance; here the weights apply to the recognized
 anchors. The weights are those for images; for videos the authors use 1, 1, 1. To follow the authors' code fully, also
-use the schedule ``"all_unbalanced"`` and the advantages ``"authors_code"`` in `flexgym.flow.advantage.ADVANTAGES`."""
+use the schedule ``"all_unbalanced"`` and the setting ``training.advantage=authors_code``."""
 
 
 @dataclass(frozen=True)
@@ -123,18 +124,33 @@ class Tournament:
         return np.asarray(weights, dtype=np.float64)
 
 
+class TournamentSettings(TypedDict, total=False):
+    """The fields of `Tournament` as keyword arguments."""
+
+    schedule: Schedule | str | Mapping[str, Any]
+    both_orders: bool
+    aggregation: WinRate | str | Mapping[str, Any]
+    variant: str
+    alpha: float
+    category_weights: Sequence[float] | None
+    min_comparisons: int
+    max_failure_share: float
+    seed: int
+
+
 def make_tournament(settings: Tournament | Mapping[str, Any] | None) -> Tournament:
-    """Build a tournament from the settings of a recipe.
+    """Build a tournament from a recipe.
 
     Args:
-        settings: fields of `Tournament` by name; None uses the paper's settings.
+        settings: fields of `Tournament` by name; None for the settings of the paper.
 
     Raises:
-        ConfigError: if a value is not valid.
-        UnknownNameError: if there is no such setting; the message suggests the nearest name.
+        ConfigError: for a value that cannot work.
+        UnknownNameError: for an unknown setting; the message names the nearest one.
     """
     if isinstance(settings, Tournament):
         return settings
+    check_fields("the tournament", Tournament, settings)
     return built_settings("the tournament", Tournament, settings)
 
 

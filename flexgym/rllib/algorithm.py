@@ -1,9 +1,9 @@
-"""The loop of every flow algorithm: roll out, score, weigh, update."""
+"""RLlib's algorithm behind every agent: sample, score, compute advantages, update."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import ray
 from numpy.typing import NDArray
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
@@ -19,14 +20,15 @@ from flexgym.core.errors import ConfigError, RewardError
 from flexgym.core.metrics import Metric, reduce_rows
 from flexgym.flow import WindowSchedule
 from flexgym.judge.agreement import agreement_summary
+from flexgym.reward import Reward
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.runner import Scored, mean_score
 from flexgym.rllib.sharded import ShardedAlgorithm
 from flexgym.rollout import Rollout, concatenate
 from flexgym.runs.diversity import mean_diversity
+from flexgym.runs.known_metrics import REWARD, iteration_seconds, phase_seconds
 from flexgym.runs.verification import Verification
 from flexgym.types import GroupScores, Prompt, SampleGroup, stacked_term
-from rewards.base import Reward
 
 EXTRA_SAMPLES = 3
 """Additional samples per held-out prompt, for measuring diversity."""
@@ -39,11 +41,11 @@ class FlowAlgorithm(ShardedAlgorithm):
 
     @classmethod
     def get_default_config(cls) -> FlowConfig:
-        """Return a config without settings, which `FlowConfig.from_settings` fills."""
+        """Return a config without settings, which `flexgym.rllib.build.algorithm_config` fills."""
         return FlowConfig(cls)
 
     def setup(self, config: FlowConfig) -> None:
-        """Build learners (and runners, when they are separate), then check what needs the generator."""
+        """Build learners and separate runners, then check the settings that depend on the generator."""
         super().setup(config)
         self.samples_so_far = 0
         self.last_verification: Verification | None = None
@@ -54,7 +56,7 @@ class FlowAlgorithm(ShardedAlgorithm):
     # --- one iteration -----------------------------------------------------------------------------------------------
 
     def training_step(self) -> None:
-        """One iteration; its metrics stand in the result under `METRICS`."""
+        """Train for one iteration and report its metrics, see `ShardedAlgorithm.report`."""
         started = time.perf_counter()
         settings = self.config.settings
         window = self.windows.at(self.iteration, settings.run.seed)
@@ -66,13 +68,14 @@ class FlowAlgorithm(ShardedAlgorithm):
         self.samples_so_far += advantages.size
         updated = time.perf_counter()
         metrics: dict[str, Metric | float] = {**reward_metrics(scores, advantages), **scorer_metrics(scored), **stats}
-        metrics["time/rollout_s"] = max(part.rollout_seconds for part in scored)
-        metrics["time/reward_s"] = max(part.reward_seconds for part in scored)
+        metrics["reward/mean"] = REWARD.with_value(metrics["reward/mean"])
+        metrics["time/rollout_s"] = phase_seconds("rollout", max(part.rollout_seconds for part in scored))
+        metrics["time/reward_s"] = phase_seconds("reward", max(part.reward_seconds for part in scored))
         self.last_verification = self.verify() if self._is_due() else None
         if self.last_verification is not None:
             metrics.update(self.last_verification.metrics)
             metrics["time/eval_s"] = time.perf_counter() - updated
-        metrics["time/iteration_s"] = time.perf_counter() - started
+        metrics["time/iteration_s"] = iteration_seconds(time.perf_counter() - started)
         metrics["samples"] = self.samples_so_far
         self.report(metrics)
         self.metrics.log_value(
@@ -84,7 +87,7 @@ class FlowAlgorithm(ShardedAlgorithm):
         return bool(chosen.reward and chosen.interval and (self.iteration + 1) % chosen.interval == 0)
 
     def _colocated(self, work: dict[str, Any]) -> tuple[list[Scored], NDArray[np.float32], dict[str, Metric]]:
-        """The learners roll out; while a part is judged, the next is rolled out or one that is judged is replayed."""
+        """Let the learners sample; while a part is judged, the next is sampled, or one that is scored is replayed."""
         self.on_learners(lambda learner: learner.roll_out(**work))
         # A reward that fails on one learner must not leave the others waiting for its part of a block.
         if self.config.settings.training.advantage.stay_in_group and not self.config.settings.shards:
@@ -96,29 +99,34 @@ class FlowAlgorithm(ShardedAlgorithm):
         return scored, advantages, self._update(advantages=advantages)
 
     def _separate(self, work: dict[str, Any]) -> tuple[list[Scored], NDArray[np.float32], dict[str, Metric]]:
-        """The env runners roll out; the learners get everything."""
+        """Let the env runners sample, and send everything to the learners."""
         parts = self._on_runners(**work)
         rollout, scored = concatenate([rollout for rollout, _ in parts]), [scored for _, scored in parts]
         shared = ray.put(rollout) if self.config.num_learners else rollout
         advantages = self._advantages(scored)
         stats = self._update(advantages=advantages, rollout=shared)
-        self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+        self._runners.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
         return scored, advantages, stats
+
+    @property
+    def _runners(self) -> EnvRunnerGroup:
+        assert self.env_runner_group is not None, "only separate env runners are a group"
+        return self.env_runner_group
 
     def _advantages(self, scored: Sequence[Scored]) -> NDArray[np.float32]:
         return advantages_of(_groups(scored), **dict(self.config.settings.training.advantage))
 
     def _on_runners(self, seeds: list[int], **work: Any) -> list[tuple[Rollout, Scored]]:
-        """Every healthy runner takes a part; the part of a runner that is lost goes to the others."""
+        """Give each healthy runner a part; the part of a lost runner goes to the others."""
         size = self.config.settings.rollout.prompts_per_iteration // self.config.num_env_runners
         waiting = {start: seeds[start : start + size] for start in range(0, len(seeds), size)}
         done: dict[int, tuple[Rollout, Scored]] = {}
         while waiting:
-            runners = self.env_runner_group.healthy_env_runner_ids()[: len(waiting)]
+            runners = self._runners.healthy_env_runner_ids()[: len(waiting)]
             if not runners:
                 raise RewardError("expected a healthy env runner, got none: see Ray's log for what ended them")
             calls = [partial(_sample_part, start=start, seeds=waiting[start], **work) for start in waiting]
-            for start, part in self.env_runner_group.foreach_env_runner(
+            for start, part in self._runners.foreach_env_runner(
                 calls[: len(runners)], local_env_runner=False, remote_worker_ids=runners
             ):
                 done[start] = part
@@ -139,21 +147,21 @@ class FlowAlgorithm(ShardedAlgorithm):
         return reduce_rows(self.on_learners(lambda learner: learner.take_steps()))
 
     def on_first_learner(self, call: Callable[[Any], Any]) -> Any:
-        """What a call gives on the first learner; the others are called as well, since some calls are collective."""
+        """Call every learner, since some calls are collective, and return the result of the first."""
         return self.on_learners(call)[0]
 
     # --- verification ------------------------------------------------------------------------------------------------
 
     @cached_property
     def held_out(self) -> list[Prompt]:
-        """The prompts of `verify`."""
+        """Held-out prompts of `verify`."""
         return self.config.held_out_prompts()
 
     def verify(self) -> Verification:
-        """Sample the held-out prompts with fixed seeds and let the verifier judge them.
+        """Sample the held-out prompts with fixed seeds and score them with the verifier.
 
         Raises:
-            ConfigError: when the config names no verifier.
+            ConfigError: the settings name no verifier.
         """
         verifier = self.config.make_verifier()
         if verifier is None:
@@ -168,12 +176,12 @@ class FlowAlgorithm(ShardedAlgorithm):
         )
 
     def _sampled(self, prompts: Sequence[Prompt], *entropy: int) -> NDArray[np.uint8]:
-        """One sample of each prompt, from seeds that follow from the given numbers."""
+        """Make one sample of each prompt, from seeds that follow from the given numbers."""
         seeds = [int(seed) for seed in np.random.SeedSequence(entropy).generate_state(len(prompts))]
         return self.on_first_learner(lambda learner: learner.evaluate(prompts=prompts, seeds=seeds))
 
     def _diversity(self, samples: NDArray[np.uint8]) -> float | None:
-        """How much samples of the same held-out prompt differ: the verified one and some more; None without any."""
+        """Return how much samples of one held-out prompt differ; None where no prompt is sampled more than once."""
         chosen = self.config.settings.verification.diverse_prompts(len(samples))
         if not chosen:
             return None
@@ -184,21 +192,21 @@ class FlowAlgorithm(ShardedAlgorithm):
 
     @cached_property
     def _evaluations(self) -> dict[str, Reward]:
-        """Made once: their models may be large."""
+        """Rewards that score held-out samples, made once since their models may be large."""
         return self.config.make_evaluations()
 
     def save_generator(self, folder: str | Path) -> None:
-        """Write what trains in the format of diffusers."""
+        """Write the trained weights in the format of diffusers."""
         target = str(folder)
         self.on_learners(lambda learner: learner.save_generator(target))
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """RLlib's state and how many samples were seen."""
+        """Return RLlib's state and the number of samples seen."""
         return {**super().get_state(*args, **kwargs), "samples_so_far": self.samples_so_far}
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: Mapping[str, Any]) -> None:
         """Put a state of `get_state` back."""
         super().set_state(state)
         self.samples_so_far = state.get("samples_so_far", 0)
@@ -224,7 +232,7 @@ def _fetch(shared: Any) -> Rollout | None:
 
 
 def reward_metrics(scores: Sequence[GroupScores], advantages: NDArray[np.float32]) -> dict[str, Metric | float]:
-    """Mean, spread and failures of the rewards of an iteration."""
+    """Return mean, spread and failures of the rewards of an iteration, by name."""
     rewards = np.stack([group.rewards for group in scores])
     scored = rewards[~np.isnan(rewards).all(axis=1)]
     metrics = {
@@ -245,7 +253,7 @@ def reward_metrics(scores: Sequence[GroupScores], advantages: NDArray[np.float32
 
 
 def _term_metrics(name: str, term_PG: NDArray[np.float32]) -> dict[str, float]:
-    """Mean, spread within the groups and unscored share of one term."""
+    """Return mean, spread within the groups and unscored share of one term."""
     scored = ~np.isnan(term_PG)
     groups = term_PG[scored.any(axis=1)]
     return {
@@ -256,7 +264,7 @@ def _term_metrics(name: str, term_PG: NDArray[np.float32]) -> dict[str, float]:
 
 
 def scorer_metrics(scored: Sequence[Scored]) -> dict[str, float]:
-    """Means over all shards of the monitored rewards and of what the reward says of its own work."""
+    """Return means over all learners of the monitored rewards and of the reward's own metrics."""
     monitors = {f"monitor/{name}": [part.monitors[name] for part in scored] for name in scored[0].monitors}
     usage = {f"judge/{name}": [part.usage[name] for part in scored] for name in scored[0].usage}
     return {name: float(np.mean(values)) for name, values in {**monitors, **usage}.items()}

@@ -7,11 +7,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from flexgym.algorithm import Algorithm
+from flexgym.algorithm import CURRENT, NEEDS, Algorithm
 from flexgym.config import AgentSettings
+from flexgym.core.errors import check_names
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.config import Components, FlowConfig
 from flexgym.rllib.learner import FlowLearner
+from flexgym.rllib.learners import configure_learners
 from flexgym.rllib.runner import GroupEnvRunner
 
 
@@ -23,9 +25,12 @@ def algorithm_config(settings: AgentSettings, algorithm: Algorithm[Any], compone
         algorithm: that trains, made from ``settings.algorithm``.
         components: makes rewards, prompts and environments.
     """
+    check_names(f"need of {type(algorithm).__name__}", algorithm.needs, NEEDS)
+    check_names("weights that act", [algorithm.acts], [CURRENT, *algorithm.copies])
     config = FlowConfig(FlowAlgorithm)
+    config.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
     config.settings, config.algorithm, config.components = settings, algorithm, components
-    resources, training, options = settings.resources, settings.training, settings.rllib
+    resources, options = settings.resources, settings.rllib
     config.environment(env=settings.environment.env, disable_env_checking=True)
     config.env_runners(
         env_runner_cls=GroupEnvRunner,
@@ -35,15 +40,7 @@ def algorithm_config(settings: AgentSettings, algorithm: Algorithm[Any], compone
         num_cpus_per_env_runner=resources.num_cpus_per_env_runner,
         custom_resources_per_env_runner=dict(options.custom_resources_per_env_runner),
     )
-    config.learners(
-        num_learners=resources.num_learners,
-        num_gpus_per_learner=resources.num_gpus_per_learner,
-        num_cpus_per_learner=resources.num_cpus_per_learner,
-        custom_resources_per_learner=dict(options.custom_resources_per_learner),
-        learner_class=FlowLearner,
-    )
-    config.training(lr=_schedule(training.lr), grad_clip=training.grad_clip, grad_clip_by=options.grad_clip_by)
-    config.debugging(seed=settings.run.seed)
+    configure_learners(config, settings, learner_class=FlowLearner)
     config.fault_tolerance(
         restart_failed_env_runners=options.restart_failed_env_runners,
         max_num_env_runner_restarts=options.max_num_env_runner_restarts,
@@ -55,8 +52,3 @@ def algorithm_config(settings: AgentSettings, algorithm: Algorithm[Any], compone
     # Spaces are the environment's own business here: module and learner never look at them.
     config.observation_space = config.action_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
     return config
-
-
-def _schedule(rate: Any) -> Any:
-    """A learning rate in the form that RLlib takes: a number, or a list of ``[samples, rate]``."""
-    return rate if isinstance(rate, int | float) else [list(point) for point in rate]

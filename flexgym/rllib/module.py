@@ -102,8 +102,8 @@ class FlowModule(TorchRLModule):
         return replay_means(
             self.replaying_policy,
             batch["latents"],
-            batch["prompts"],
-            batch["step"],
+            prompts=batch["prompts"],
+            step=batch["step"],
             reference=batch["reference"],
             guidance=self.model_config["guidance"],
         )

@@ -1,4 +1,4 @@
-"""The env runner of every flow algorithm: vectorised groups, a policy and a reward."""
+"""The env runner of every agent: a vector environment of groups, a policy and a reward."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from flexgym.algorithm import CURRENT, REFERENCE
 from flexgym.core.precision import dtype_named
 from flexgym.flow import Window
 from flexgym.policy import FlowPolicy
+from flexgym.reward import Reward
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.module import FlowModule
 from flexgym.rollout import Rollout, collect, concatenate
 from flexgym.types import GroupScores
-from rewards.base import Reward
 
 Scoring = Future[tuple[list[GroupScores], float]]
-"""Scores that are being made, and when they were there (`time.perf_counter`)."""
+"""Future of the group scores, with the time at which they became available (`time.perf_counter`)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some groups of an iteration: rolled out, and scored in the background while the next part is rolled out.
+    """Groups of one forward: sampled, and scored in the background while the next part is sampled.
 
     Attributes:
-        rollout: of as many groups as one forward takes.
-        submitted: when the groups went to the reward (`time.perf_counter`).
-        scoring: by the reward that is optimised.
-        monitoring: by each monitored reward.
+        rollout: of the groups.
+        submitted: time at which the groups went to the reward (`time.perf_counter`).
+        scoring: scores of the reward that is optimized.
+        monitoring: scores of each monitored reward.
     """
 
     rollout: Rollout
@@ -52,20 +52,20 @@ class Part:
 
     @cached_property
     def scores(self) -> list[GroupScores]:
-        """One per group; waits for them and raises what the reward raised."""
+        """Scores of each group; waits for them, and raises what the reward raised."""
         return self.scoring.result()[0]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What a reward said about a rollout, small enough to be sent anywhere.
+    """Scores and timings of a rollout, small enough to be sent between processes.
 
     Attributes:
         scores: one per group.
-        monitors: mean score of each monitored reward, which is logged and never optimised.
+        monitors: mean score of each monitored reward, which is logged and never optimized.
         rollout_seconds: wall time of denoising and decoding.
-        reward_seconds: wall time in which the reward was at work, alone or beside other phases.
-        usage: what the reward says of its own work, see `Reward.metrics`.
+        reward_seconds: wall time in which the reward was busy, alone or beside other phases.
+        usage: metrics of the reward itself, see `Reward.metrics`.
     """
 
     scores: tuple[GroupScores, ...]
@@ -76,7 +76,7 @@ class Scored:
 
     @classmethod
     def of(cls, parts: Sequence[Part], reward: Reward) -> Scored:
-        """All parts together; waits for their scores."""
+        """Combine all parts; waits for their scores."""
         return cls(
             scores=tuple(group for part in parts for group in part.scores),
             monitors={
@@ -90,7 +90,7 @@ class Scored:
 
 
 def _busy_seconds(parts: Sequence[Part]) -> float:
-    """How long the reward worked: it takes the parts one after the other, each as soon as it is there."""
+    """Return how long the reward was busy; it takes the parts in order, each as soon as it arrives."""
     busy = free = 0.0
     for part in parts:
         finished = part.scoring.result()[1]
@@ -113,11 +113,11 @@ def _stamped(scores: Future[list[GroupScores]]) -> Scoring:
 
 
 class GroupEnvRunner(EnvRunner, Checkpointable):
-    """Rolls out whole groups and scores them.
+    """Samples unsplit groups and scores them.
 
     Args:
         config: of the algorithm.
-        module: shared by a colocated learner; a runner of its own makes one.
+        module: shared by a colocated learner; a separate runner makes its own.
         **kwargs: as for RLlib's `EnvRunner`.
     """
 
@@ -144,7 +144,7 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
             self.module.generator.text.release(self.config.run_prompts())
 
     def make_env(self) -> VectorEnv:
-        """Vectorised groups over the module's own generator, as many as one forward takes."""
+        """Make a vector environment over the module's generator, with as many groups as one forward takes."""
         assert self.module is not None
         self.env = self.config.make_envs(self.module.generator)
         return self.env
@@ -189,7 +189,7 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
     def sample(
         self, *, seeds: Sequence[int], window: Window, references: bool = False, **kwargs: Any
     ) -> tuple[Rollout, Scored]:
-        """Roll out one group per seed and score them all.
+        """Sample one group per seed and score them all.
 
         Args:
             seeds: of the groups.
@@ -201,22 +201,22 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         return concatenate([part.rollout for part in parts]), self.scored(parts)
 
     def scored(self, parts: Sequence[Part]) -> Scored:
-        """What the reward says about parts of `roll_out`; waits for it."""
+        """Wait for the scores of the parts of `roll_out` and return them."""
         return Scored.of(parts, self._reward)
 
     def get_metrics(self) -> Any:
-        """RLlib's own counters since the last call."""
+        """Return RLlib's own counters since the last call."""
         return self.metrics.reduce()
 
     def get_spaces(self) -> dict[str, tuple[gym.Space, gym.Space]]:
-        """Spaces of the environment, once there is one."""
+        """Return the spaces of the environment; empty before it is made."""
         if self.env is None:
             return {}
         single = (self.env.single_observation_space, self.env.single_action_space)
         return {INPUT_ENV_SPACES: (self.env.observation_space, self.env.action_space), DEFAULT_MODULE_ID: single}
 
     def assert_healthy(self) -> None:
-        """Raise when there is no module to act with."""
+        """Assert that there is a module to act with."""
         assert self.module is not None
 
     def stop(self) -> None:
@@ -233,14 +233,14 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         not_components: str | Collection[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Weights and their sequence number; a runner has no other state, since every group brings its seed."""
+        """Return weights and their sequence number; there is no other state, since every group brings its seed."""
         state: dict[str, Any] = {WEIGHTS_SEQ_NO: self._weights_seq_no}
         if self.module is not None and self._check_component(COMPONENT_RL_MODULE, components, not_components):
             state[COMPONENT_RL_MODULE] = self.module.get_state(**kwargs)
         return state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Take weights from a learner."""
+        """Load weights that a learner sent."""
         weights = state.get(COMPONENT_RL_MODULE)
         if weights is None or self.module is None:
             return
@@ -250,16 +250,16 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         self._weights_seq_no = state.get(WEIGHTS_SEQ_NO, 0)
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[()], dict[str, Any]]:
-        """How to make this runner again."""
+        """Return the arguments that make this runner again."""
         return (), {"config": self.config}
 
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:
-        """The module."""
+        """Return the module as the only component."""
         return [] if self.module is None else [(COMPONENT_RL_MODULE, self.module)]
 
 
 def mean_score(scores: Sequence[GroupScores]) -> float:
-    """Mean reward over all scored samples; NaN when there is none."""
+    """Return the mean reward over all scored samples; NaN if there is none."""
     rewards = np.concatenate([group.rewards for group in scores])
     valid = rewards[~np.isnan(rewards)]
     return float(valid.mean()) if len(valid) else float("nan")

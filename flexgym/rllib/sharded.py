@@ -1,4 +1,4 @@
-"""Learners and algorithms of a model that is whole on each learner or cut over all: checkpoints show no difference."""
+"""Learners and algorithms of a model that is replicated or sharded; checkpoints are written unsharded in both cases."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ METRICS = "flexgym"
 
 
 class ShardedLearner(TorchLearner):
-    """AdamW over what trains of one module, which has its `Weights` as ``weights``.
+    """Learner with AdamW over the trainable parameters of one module, which has its `Weights` as ``weights``.
 
-    The config says by ``shards`` whether the model is cut; who derives from this cuts it in ``_map_module_to_device``.
+    The config says by ``shards`` whether the model is sharded; a subclass shards it in ``_map_module_to_device``.
     """
 
     config: Any
 
     def build(self) -> None:
-        """Make module and optimiser."""
+        """Make module and optimizer."""
         self._gathered: dict[str, Any] | None = None
         super().build()
 
     def _make_modules_ddp_if_necessary(self) -> None:
-        """A sharded model exchanges its gradients itself."""
+        """Wrap the module for data parallelism, unless it is sharded and exchanges its gradients itself."""
         if not self.config.shards:
             super()._make_modules_ddp_if_necessary()
 
@@ -46,15 +46,15 @@ class ShardedLearner(TorchLearner):
 
     @property
     def rank(self) -> int:
-        """Of this learner, from 0."""
+        """Rank of this learner, from 0."""
         return torch.distributed.get_rank() if self.config.num_learners > 1 else 0
 
     def get_parameters(self, module: Any) -> list[torch.nn.Parameter]:
-        """Only what trains; the frozen rest needs no optimiser state."""
+        """Return the trainable parameters; frozen ones need no optimizer state."""
         return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """AdamW over what trains."""
+        """Register AdamW over the trainable parameters."""
         params = self.get_parameters(self._module[module_id])
         optimizer = torch.optim.AdamW(params, betas=self.config.betas, weight_decay=self.config.weight_decay)
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params, lr_or_lr_schedule=config.lr)
@@ -65,9 +65,9 @@ class ShardedLearner(TorchLearner):
     # --- state -------------------------------------------------------------------------------------------------------
 
     def gather_state(self) -> None:
-        """Collect what a sharded model's checkpoint holds on the first learner; every learner must call it.
+        """Gather a sharded model's checkpoint on the first learner; every learner must call it.
 
-        RLlib asks the first learner alone for its state, which cannot ask the others then.
+        RLlib later asks the first learner alone for its state, and then the others take no part.
         """
         if not self.config.shards:
             return
@@ -76,12 +76,12 @@ class ShardedLearner(TorchLearner):
         self._gathered = self._optimizer_copies(keep=keep)
 
     def release_state(self) -> None:
-        """Forget what was gathered."""
+        """Free the gathered state."""
         self.plain_module.weights.release()
         self._gathered = None
 
     def _get_optimizer_state(self) -> dict[str, Any]:
-        """As copies on the CPU; RLlib's own method makes them numpy's, which has no bfloat16."""
+        """Return copies on the CPU; RLlib's own method converts to NumPy, which has no bfloat16."""
         return self._optimizer_copies() if self._gathered is None else self._gathered
 
     def _optimizer_copies(self, *, keep: bool = True) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class ShardedLearner(TorchLearner):
         return found
 
     def _set_optimizer_state(self, state: Mapping[str, Any]) -> None:
-        """Put a state back; of whole numbers every learner takes its part."""
+        """Restore a state; each learner takes its shard of unsharded values."""
         for name, entry in state.items():
             optimizer = self._named_optimizers[name]
             params = [param for group in optimizer.param_groups for param in group["params"]]
@@ -107,7 +107,7 @@ class ShardedLearner(TorchLearner):
 
 
 class ShardedAlgorithm(Algorithm):
-    """Checkpoints of a model that is cut over the learners are those of a whole one.
+    """Base of the algorithms whose model may be sharded over the learners.
 
     Attributes:
         row: metrics of the last iteration by name.
@@ -117,28 +117,28 @@ class ShardedAlgorithm(Algorithm):
 
     def report(self, row: Mapping[str, Metric | float]) -> None:
         """Report the metrics of an iteration: as `row`, and as numbers in RLlib's result under `METRICS`."""
-        self.row = dict(row)
-        for name, value in row.items():
+        self.row = {name: value if isinstance(value, Metric) else float(value) for name, value in row.items()}
+        for name, value in self.row.items():
             self.metrics.log_value((METRICS, name), plain(value), window=1)
 
     def on_learners(self, call: Callable[[Any], Any]) -> list[Any]:
-        """What a call gives on each learner, in their order.
+        """Call a function with each learner and return the results, ordered by learner.
 
         Raises:
-            RayTaskError: what the call raised on a learner, which is of that error's own type as well. The learner goes
-                on to be asked.
+            RayTaskError: the error of a learner, which is also an instance of the original type. The learner stays in
+                the group.
         """
         results = sorted(self.learner_group.foreach_learner(call), key=lambda result: result.actor_id or 0)
         failed = [result for result in results if not result.ok]
         for result in failed:
-            if isinstance(result.get(), RayTaskError):  # RLlib takes any error for that of a lost process
+            if isinstance(result.get(), RayTaskError):  # RLlib treats any error as a lost process
                 self.learner_group._worker_manager.set_actor_state(result.actor_id, healthy=True)
         if failed:
             raise failed[0].get()
         return [result.get() for result in results]
 
     def save_to_path(self, *args: Any, **kwargs: Any) -> Any:
-        """Write a checkpoint, see RLlib's method."""
+        """Write a checkpoint as RLlib does, gathering sharded weights first."""
         with self._gathered():
             return super().save_to_path(*args, **kwargs)
 
@@ -149,14 +149,14 @@ class ShardedAlgorithm(Algorithm):
         not_components: str | Collection[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """RLlib's state."""
+        """Return RLlib's state, gathering sharded weights first."""
         asked = self._check_component(COMPONENT_LEARNER_GROUP, components, not_components)
         with self._gathered() if asked else contextlib.nullcontext():
             return super().get_state(components, not_components=not_components, **kwargs)
 
     @contextlib.contextmanager
     def _gathered(self) -> Iterator[None]:
-        """The first learner, whom RLlib asks alone, has the parts of all others where the model is sharded."""
+        """Keep the unsharded state on the first learner inside this context; RLlib asks that learner alone."""
         self.on_learners(lambda learner: learner.gather_state())
         try:
             yield
@@ -165,6 +165,6 @@ class ShardedAlgorithm(Algorithm):
 
 
 def clip_sharded_gradients(gradients: dict[Any, Tensor], **limits: Any) -> Tensor | None:
-    """RLlib's clipping, whose norm is told as a plain number by all learners alike."""
+    """Clip gradients as RLlib does, and return their norm over all shards as an ordinary tensor."""
     norm = clip_gradients(gradients, **limits)
     return None if norm is None else whole(norm)

@@ -8,35 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from flexgym.config.describe import describe
-from flexgym.core.metrics import Max, Mean, Metric, Share
+from flexgym.core.metrics import Metric
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.process import quiet_libraries, shared_cores, start_ray
 from flexgym.runs.export import GENERATOR
 from flexgym.runs.folder import RunFolder
-from flexgym.runs.known_metrics import ACCURACY, REWARD, iteration_seconds, phase_seconds
+from flexgym.runs.known_metrics import ACCURACY, REWARD
 from flexgym.runs.loop import Measured
 from flexgym.runs.verification import VERIFIER_ACCURACY, verified_change
 
 ALGORITHM = "algorithm"
 """Folder of a checkpoint that holds RLlib's state."""
-# The look of numbers that the algorithm reports without one.
-_LOOKS: dict[str, Metric] = {
-    "reward/mean": REWARD,
-    "policy/max_abs_log_ratio": Max(label="max |log ratio|", format=".1e", priority=0),
-    "policy/ratio_mean": Mean(label="ratio mean", format=".4f", priority=1),
-    "policy/clip_share": Share(label="clipped", priority=2),
-    **{f"time/{phase}_s": phase_seconds(phase, float("nan")) for phase in ("rollout", "reward", "update")},
-    "time/iteration_s": iteration_seconds(float("nan")),
-}
 
 
 class RLlibTrainable:
-    """Base of what trains as an algorithm of RLlib, see `flexgym.runs.loop.Trainable`.
+    """Base class for trainables that wrap an algorithm of RLlib, see `flexgym.runs.loop.Trainable`.
 
     Args:
-        config: of the algorithm.
-        title: name of what trains, for the display.
+        config: config of the algorithm, which holds the ``settings`` of the run.
+        title: name of the run's algorithm, for the display.
     """
 
     def __init__(self, config: Any, title: str) -> None:
@@ -57,6 +48,10 @@ class RLlibTrainable:
         """Number of finished iterations."""
         return self.algorithm.iteration
 
+    def describe(self) -> dict[str, Any]:
+        """Return the effective settings by section, without those of the run."""
+        return {name: values for name, values in describe(self.config.settings).items() if name != "run"}
+
     def build(self, folder: RunFolder) -> None:
         """Start Ray, unless it runs already, and build the algorithm."""
         start_ray()
@@ -68,11 +63,11 @@ class RLlibTrainable:
         self.algorithm.restore_from_path(str(checkpoint / ALGORITHM))
 
     def save(self, folder: Path) -> None:
-        """Write RLlib's state."""
+        """Write RLlib's state into a folder."""
         self.algorithm.save_to_path(str(folder / ALGORITHM))
 
     def close(self) -> None:
-        """Stop the algorithm."""
+        """Stop the algorithm and its workers."""
         self._opened.close()
 
 
@@ -86,10 +81,6 @@ class AgentTrainable(RLlibTrainable):
         super().__init__(config, title=type(config.algorithm).__name__)
         verified = config.settings.verification.reward is not None
         self.known = {"reward/mean": REWARD, **({VERIFIER_ACCURACY: ACCURACY} if verified else {})}
-
-    def describe(self) -> dict[str, Any]:
-        """Return the effective settings by section, without those of the run."""
-        return {name: values for name, values in describe(self.config.settings).items() if name != "run"}
 
     def build(self, folder: RunFolder) -> None:
         """Build the algorithm, with half of torch's threads until it is closed."""
@@ -105,8 +96,7 @@ class AgentTrainable(RLlibTrainable):
     def step(self) -> Measured:
         """Train for one iteration."""
         self.algorithm.train()
-        row = {name: _with_look(name, value) for name, value in self.algorithm.row.items()}
-        return Measured(row, self.algorithm.last_verification)
+        return Measured(self.algorithm.row, self.algorithm.last_verification)
 
     def save(self, folder: Path) -> None:
         """Write RLlib's state, and the generator in the format of diffusers."""
@@ -115,8 +105,4 @@ class AgentTrainable(RLlibTrainable):
 
     def summary(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """Compare held-out prompts before and after training."""
-        return verified_change(rows, "Held-out prompts met: {first} before, {last} after (iteration {iteration}).")
-
-
-def _with_look(name: str, value: Metric | float) -> Metric | float:
-    return value if isinstance(value, Metric) or name not in _LOOKS else _LOOKS[name].with_value(value)
+        return verified_change(rows, "Held-out accuracy: {first} before, {last} after (iteration {iteration}).")

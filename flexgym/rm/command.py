@@ -1,27 +1,30 @@
-"""The ``flexgym.rm`` command: training of the judge."""
+"""The command ``flexgym.rm``: data, training and evaluation of judges."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 
+from flexgym.commands.judge_options import JudgeOptions
+from flexgym.config import DPOSettings, JudgeTrainingSettings, SFTSettings
+from flexgym.config.load import load_settings
 from flexgym.config.recipe import Recipe
-from flexgym.core.terminal import teaching_errors
-from flexgym.judge.command_options import JudgeOptions, with_judge_options
-from flexgym.rm.options import AskOptions, DataOptions, RefereeOptions, with_options
+from flexgym.core.terminal import teaching_errors, with_options
+from flexgym.rm.options import AskOptions, DataOptions, RefereeOptions
 from flexgym.rm.replies import Asker, Cost
-from flexgym.runs.command import training_command
-from flexgym.runs.settings import RunSettings
+from flexgym.runs.command import Program, add_command
 
 if TYPE_CHECKING:
+    # Load torch and TRL, for which a command that only prints its help does not wait.
+    from flexgym.rm.stage import Stage
     from flexgym.runs.loop import TrainingRun
 
+S = TypeVar("S", bound=JudgeTrainingSettings)
 PROGRAM = "flexgym.rm"
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -29,66 +32,71 @@ train_app = typer.Typer(no_args_is_help=True, help="Train a judge.")
 app.add_typer(train_app, name="train")
 
 PairFiles = Annotated[list[Path], typer.Argument(help="preference pairs, JSON Lines or Parquet")]
-STAGES = {
-    "sft": "Fine-tune on reasoning traces (SFTRow files).",
-    "dpo": "Direct preference optimization on pairs of traces (DPORow files).",
-}
 
 
 @app.callback()
 def _root() -> None:
-    """Training of vision-language judges."""
+    """Train, evaluate and export vision-language judges."""
 
 
-def _stage(name: str) -> Any:
-    """Return the settings of a stage, ``"sft"`` or ``"dpo"``, as they are by default."""
+def _stage(name: str) -> Stage[Any]:
+    """Return the stage ``"sft"`` or ``"dpo"``; loads TRL, for which a wrong recipe does not wait."""
     if name == "sft":
-        from flexgym.rm.sft import RewardSFTConfig
+        from flexgym.rm.sft import SFT
 
-        return RewardSFTConfig()
-    from flexgym.rm.dpo import RewardDPOConfig
+        return SFT()
+    from flexgym.rm.dpo import DPO
 
-    return RewardDPOConfig()
-
-
-def _make_run(stage: str, recipe: Recipe, resume: Path | None, command: Sequence[str]) -> TrainingRun:
-    from flexgym.rllib.recipe import apply_recipe
-    from flexgym.rm.trainable import JudgeTrainable
-    from flexgym.runs.loop import TrainingRun
-
-    settings = RunSettings.parse(recipe.pop("run", None) or {})
-    config = apply_recipe(_stage(stage), recipe)
-    config.validate()
-    config.check_devices()
-    return TrainingRun(JudgeTrainable(config), settings, resume=resume, command=command)
+    return DPO()
 
 
-def _plan(stage: str, recipe: Recipe) -> list[str]:
-    from flexgym.rllib.recipe import apply_recipe
-    from flexgym.rm.plan import make_plan
+def _program(name: str, kind: type[S]) -> Program[S]:
+    """Return the program that trains a stage.
 
-    RunSettings.parse(recipe.pop("run", None) or {})
-    return make_plan(apply_recipe(_stage(stage), recipe)).lines()
+    Args:
+        name: ``"sft"`` or ``"dpo"``.
+        kind: class of its settings.
+    """
+
+    def load(recipe: Recipe) -> S:
+        return load_settings(kind, recipe)
+
+    def make_run(settings: S, resume: Path | None, command: Sequence[str]) -> TrainingRun:
+        from flexgym.rm.build import check_devices, judge_config
+        from flexgym.rm.trainable import JudgeTrainable
+        from flexgym.runs.loop import TrainingRun
+
+        check_devices(settings)
+        config = judge_config(settings, _stage(name))
+        return TrainingRun(JudgeTrainable(config), settings.run, resume=resume, command=command)
+
+    def dry_run(settings: S) -> list[str]:
+        from flexgym.rm.plan import make_plan
+
+        return make_plan(settings, _stage(name)).lines()
+
+    default = f"rm_{name}_qwen3vl_8b.yaml"
+    return Program(f"{PROGRAM} train {name}", default, load=load, make_run=make_run, kind=lambda: kind, dry_run=dry_run)
 
 
-for _name, _summary in STAGES.items():
-    train_app.command(_name, help=_summary)(
-        training_command(
-            partial(_make_run, _name),
-            default_recipe=f"rm_{_name}_qwen3vl_8b.yaml",
-            program=f"{PROGRAM} train {_name}",
-            dry_run=partial(_plan, _name),
-        )
-    )
+add_command(
+    train_app, _program("sft", SFTSettings), name="sft", summary="Fine-tune on reasoning traces (SFTRow files)."
+)
+add_command(
+    train_app,
+    _program("dpo", DPOSettings),
+    name="dpo",
+    summary="Direct preference optimization on pairs of traces (DPORow files).",
+)
 
 
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="a run folder, or one checkpoint in it")],
-    out: Annotated[Path, typer.Argument(help="the folder to make")],
-    dtype: Annotated[str, typer.Option(help="of the weights: bfloat16 or float32")] = "bfloat16",
+    out: Annotated[Path, typer.Argument(help="folder to create")],
+    dtype: Annotated[str, typer.Option(help="precision of the weights: bfloat16 or float32")] = "bfloat16",
 ) -> None:
-    """Make a checkpoint folder for transformers and vLLM, with an adapter merged into the weights."""
+    """Export a judge to a checkpoint folder for transformers and vLLM, with an adapter merged into the weights."""
     from flexgym.rm.saving import JUDGE, export_judge
     from flexgym.runs.checkpoints import resolve_checkpoint
     from flexgym.runs.recipe import saved_recipe
@@ -105,11 +113,11 @@ def distill(
     files: PairFiles,
     *,
     teacher: Annotated[list[str], typer.Option(help="server addresses, a folder, a hub id, or oracle")],
-    keep_ties: Annotated[bool, typer.Option(help="ask about pairs without a winner, too")] = False,
+    keep_ties: Annotated[bool, typer.Option(help="also ask about pairs without a winner")] = False,
     asked: AskOptions,
     data: DataOptions,
 ) -> None:
-    """Ask a teacher about pairs and keep the traces that can be trusted (SFTRow file)."""
+    """Ask a teacher about pairs and keep its correct traces (SFTRow file)."""
     from flexgym.judge.backends.base import Decoding
     from flexgym.rm.distill import distill as distill_traces
 
@@ -120,9 +128,9 @@ def distill(
             try:
                 decoding = Decoding(max_tokens=asked.max_tokens)
                 report = distill_traces(asker, items, data.out, decoding=decoding, overwrite=data.overwrite)
-                _tell(report.lines())
+                _print(report.lines())
             finally:
-                _tell_cost("teacher", asker.cost, asked.price)
+                _print_cost("teacher", asker.cost, asked.price)
 
 
 @app.command()
@@ -131,7 +139,7 @@ def pairs(
     files: PairFiles,
     *,
     judge: Annotated[list[str], typer.Option(help="server addresses, a folder or a hub id")],
-    temperature: Annotated[float, typer.Option(help="of the two traces, whose seeds are 0 and 1")] = 0.7,
+    temperature: Annotated[float, typer.Option(help="temperature of the two traces, whose seeds are 0 and 1")] = 0.7,
     referee: RefereeOptions,
     asked: AskOptions,
     data: DataOptions,
@@ -148,45 +156,49 @@ def pairs(
             asker = Asker(stack.enter_context(asked.opened(judge)), kept)
             try:
                 maker = PairMaker(asker, other.judge, sampling=sampling)
-                _tell(maker.write(items, data.out, overwrite=data.overwrite).lines())
+                _print(maker.write(items, data.out, overwrite=data.overwrite).lines())
             finally:
-                _tell_cost("judge", asker.cost, asked.price)
-                _tell_cost("trajectory judge", other.cost, asked.price)
+                _print_cost("judge", asker.cost, asked.price)
+                _print_cost("trajectory judge", other.cost, asked.price)
 
 
 @app.command()
-@with_judge_options
+@with_options(asked=JudgeOptions)
 def evaluate(
-    files: Annotated[list[Path], typer.Argument(help="of the benchmark, or preference pairs")],
+    files: Annotated[list[Path], typer.Argument(help="files of a benchmark, or preference pairs")],
     *,
-    out: Annotated[Path, typer.Option(help="the folder of the report")],
+    out: Annotated[Path, typer.Option(help="folder of the report")],
     asked: JudgeOptions,
-    benchmark: Annotated[str, typer.Option(help="whose files they are, such as genai_bench_image or mmrb2")] = "pairs",
-    orders: Annotated[str, typer.Option(help="both, given or shuffled")] = "both",
+    benchmark: Annotated[
+        str, typer.Option(help="benchmark that the files belong to, such as genai_bench_image or mmrb2")
+    ] = "pairs",
+    orders: Annotated[
+        str, typer.Option(help="which candidate is shown first: both in turn, given, or shuffled")
+    ] = "both",
     media: Annotated[Path | None, typer.Option(help="folder of images and videos; by default that of the file")] = None,
-    batch: Annotated[int, typer.Option(help="pairs asked at a time")] = 16,
+    batch: Annotated[int, typer.Option(help="pairs per batch of questions")] = 16,
 ) -> None:
-    """Measure how well a judge agrees with labelled pairs, each asked in both orders."""
+    """Measure the agreement of a judge with labeled pairs, each asked in both orders."""
     from flexgym.rm.evaluation_run import EvaluationRun
 
     with teaching_errors():
         run = EvaluationRun(files, out, benchmark=benchmark, orders=orders, media=media, batch=batch)
         with asked.opened() as opened:
             summary = run.write(opened, asked)
-        _tell(run.lines(summary))
+        _print(run.lines(summary))
 
 
-def _tell(lines: list[str]) -> None:
+def _print(lines: list[str]) -> None:
     for line in lines:
         Console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _tell_cost(who: str, cost: Cost | None, price: tuple[float, float] | None) -> None:
-    """Also after an interruption; nothing where nobody was asked."""
+def _print_cost(who: str, cost: Cost | None, price: tuple[float, float] | None) -> None:
+    """Print the cost of a model, unless it was never asked."""
     if cost and (cost.requests or cost.reused):
-        _tell([f"{who}: {cost.describe(price)}"])
+        _print([f"{who}: {cost.describe(price)}"])
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the console script."""
     app(prog_name=PROGRAM)

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from trl import DPOConfig, DPOTrainer
 
-from flexgym.rm.algorithm import RewardModelAlgorithm
-from flexgym.rm.config import RewardModelConfig
+from flexgym.config import DPOSettings
 from flexgym.rm.data import DPORow
-from flexgym.rm.rows import RowForm, TrainingRows, dpo_example, open_rows
+from flexgym.rm.rows import RowForm, dpo_example
+from flexgym.rm.stage import Stage, trl_arguments
 
 
-class RewardDPOConfig(RewardModelConfig):
-    """Settings of `RewardDPO`; ``training.trainer`` takes ``beta`` and ``loss_type`` (sigmoid, hinge, ipo, ...)."""
+class DPO(Stage[DPOSettings]):
+    """Direct preference optimization (arXiv 2305.18290) of a judge on pairs of a better and a worse assessment."""
 
-    def __init__(self, algo_class: type | None = None) -> None:
-        super().__init__(algo_class=algo_class or RewardDPO)
-        self.lr = 2.5e-6
-
-    @property
-    def needs_reference(self) -> bool:
-        """See `RewardModelConfig.needs_reference`."""
-        return True
-
-    def make_rows(self, files: Sequence[str], processor: Any) -> TrainingRows:
-        """See `RewardModelConfig.make_rows`."""
-        return open_rows(files, self, RowForm(DPORow, dpo_example), processor=processor)
+    form = RowForm(DPORow, dpo_example)
+    needs_reference = True
 
     def figure_weight(self, name: str, batch: Mapping[str, Tensor]) -> Tensor:
-        """See `RewardModelConfig.figure_weight`; most are means over rows, some over tokens of one reply or of both."""
+        """Return the number of rows, or of tokens of one reply or both for metrics that are means over tokens."""
         tokens = batch["completion_mask"][:, 1:]
         chosen, rejected = (part.sum() for part in tokens.chunk(2))
         rows = torch.tensor(len(tokens) // 2)
@@ -44,21 +34,14 @@ class RewardDPOConfig(RewardModelConfig):
         }
         return over_tokens.get(name, rows)
 
-    def make_trainer(self, model: Any, processor: Any, sample: Any, *, reference: Any = None) -> DPOTrainer:
-        """See `RewardModelConfig.make_trainer`; without a second model, the adapter switched off is the reference."""
-        # A fresh adapter changes nothing, so the copy of it that TRL adds is the base model as well.
-        arguments = _Arguments(**self.trl_arguments())
+    def make_trainer(
+        self, settings: DPOSettings, model: Any, *, processor: Any, sample: Any, reference: Any = None
+    ) -> DPOTrainer:
+        """Make TRL's trainer; without a second model, the reference is the base model, see `Stage.make_trainer`."""
+        # TRL adds a frozen copy of a fresh adapter, which computes what the base model computes.
+        arguments = _Arguments(**trl_arguments(settings))
         return DPOTrainer(model, ref_model=reference, args=arguments, train_dataset=sample, processing_class=processor)
 
 
 class _Arguments(DPOConfig):
     place_model_on_device = False  # the learner does
-
-
-class RewardDPO(RewardModelAlgorithm):
-    """Direct preference optimisation (arXiv 2305.18290) of a judge: which of two assessments is the better one."""
-
-    @classmethod
-    def get_default_config(cls) -> RewardDPOConfig:
-        """The defaults."""
-        return RewardDPOConfig()

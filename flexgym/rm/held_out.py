@@ -1,4 +1,4 @@
-"""The loss on rows that are never trained on: TRL's figures in eval mode, and nothing of the training moves."""
+"""TRL's loss and metrics on held-out rows, in evaluation mode and without any effect on training."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from flexgym.rm.rows import TrainingRows
+from flexgym.rm.stage import Trainer
 
 MicroBatch = dict[str, Any]
 Weigh = Callable[[str, MicroBatch], Tensor]
 
 PREFIX = "eval/"
-"""How the names of the figures begin."""
-_DRAW = 0  # the seed of the choice of rows, so that runs with other seeds are measured on the same ones
-_COUNTERS = frozenset({"num_tokens"})  # of the training, not of these rows
+"""Prefix of the names of the metrics."""
+_DRAW = 0  # seed of the choice of rows, so that runs with other seeds are evaluated on the same ones
+_COUNTERS = frozenset({"num_tokens"})  # counts training tokens, not these rows
 
 
 @dataclass(frozen=True, eq=False)
 class Forward:
-    """Rows that go through the model at once.
+    """Rows of one forward pass.
 
     Attributes:
-        rows: their numbers, int64 ``[at most micro_batch_size]``.
-        counts: whether this learner's result enters the sums.
+        rows: numbers of the rows, int64 ``[N]`` with N up to ``micro_batch_size``.
+        counts: True if this learner's result enters the sums.
     """
 
     rows: NDArray[np.int64]
@@ -39,12 +40,12 @@ class Forward:
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of the rows is a learner's.
+    """Share of a learner in the held-out rows.
 
     Attributes:
-        rank: of the learner.
-        learners: how many there are.
-        micro_batch_size: rows of one forward.
+        rank: rank of the learner, from 0.
+        learners: number of learners.
+        micro_batch_size: rows of one forward pass.
     """
 
     rank: int
@@ -52,53 +53,56 @@ class Share:
     micro_batch_size: int
 
     def forwards(self, rows: NDArray[np.int64]) -> list[Forward]:
-        """The forwards of this learner; all learners make equally many, with equally many rows.
+        """Return the forward passes of this learner; all learners have as many, with as many rows.
 
-        TRL gathers its figures over the learners in every forward. What is left when no learner can be given a full
-        forward more is therefore computed by all of them, and counted by the first.
+        TRL gathers its metrics over the learners in every forward pass. The rows that remain after the last full pass
+        of all learners are therefore computed by each of them, and counted by the first.
 
         Args:
-            rows: of all learners, int64 ``[N]``.
+            rows: numbers of the rows of all learners, int64 ``[N]``.
         """
         size, together = self.micro_batch_size, self.micro_batch_size * self.learners
         whole = len(rows) - len(rows) % together
         starts = range(self.rank * size, whole, together)
         own = [Forward(rows[start : start + size], counts=True) for start in starts]
-        rest = [Forward(rows[start : start + size], counts=not self.rank) for start in range(whole, len(rows), size)]
-        return own + rest
+        shared = [Forward(rows[start : start + size], counts=not self.rank) for start in range(whole, len(rows), size)]
+        return own + shared
 
 
 def chosen_rows(rows: TrainingRows, max_rows: int | None) -> NDArray[np.int64]:
-    """The rows that are looked at, of similar length side by side; the same ones in every run.
+    """Return the numbers of the rows to evaluate, sorted by length; the same in every run.
 
     Args:
-        rows: all there are.
-        max_rows: so many of them, drawn once; None takes all.
+        rows: all held-out rows.
+        max_rows: number of rows to draw; None takes all.
+
+    Returns:
+        Numbers of rows, int64 ``[N]``.
     """
     drawn = np.random.default_rng(_DRAW).permutation(len(rows))[:max_rows]
     return drawn[np.argsort(rows.lengths[drawn], kind="stable")]
 
 
-def evaluate(trainer: Any, batches: Iterable[tuple[MicroBatch, bool]], *, weigh: Weigh) -> dict[str, float]:
-    """TRL's loss and what it logs, as means over all rows or tokens, whatever the learners and micro-batches.
+def evaluate(trainer: Trainer, batches: Iterable[tuple[MicroBatch, bool]], *, weigh: Weigh) -> dict[str, float]:
+    """Compute TRL's loss and metrics as means over all rows or tokens, for any number of learners and micro-batches.
 
-    Every learner must call it, with as many batches as the others.
+    Every learner must call this, with the same number of batches.
 
     Args:
-        trainer: TRL's.
-        batches: collated, each with whether it counts.
-        weigh: over how many rows or tokens of a batch a figure is the mean.
+        trainer: TRL's trainer.
+        batches: collated batches, each with True if it enters the means.
+        weigh: returns the number of rows or tokens of a batch that a metric is the mean over.
 
     Returns:
-        The figures by name, which begins with `PREFIX`.
+        The metrics by name, which begins with `PREFIX`.
     """
     sums: defaultdict[str, float] = defaultdict(float)
     weights: defaultdict[str, float] = defaultdict(float)
     with _evaluating(trainer.model):
         for batch, counts in batches:
-            # TRL writes into what it is given.
+            # TRL changes the mapping that it is given.
             loss = float(trainer.compute_loss(trainer.model, dict(batch)))
-            for name, value in {"loss": loss, **_taken(trainer)}.items():
+            for name, value in {"loss": loss, **_pop_logged(trainer)}.items():
                 weight = float(weigh(name, batch)) * counts
                 sums[name] += value * weight
                 weights[name] += weight
@@ -109,7 +113,7 @@ def evaluate(trainer: Any, batches: Iterable[tuple[MicroBatch, bool]], *, weigh:
 
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """No dropout, no checkpointing and no gradients; afterwards every part is in the mode that it was in."""
+    """Switch off dropout, gradient checkpointing and gradients; restore the mode of every module afterwards."""
     modes = [(part, part.training) for part in model.modules()]
     model.eval()
     try:
@@ -120,8 +124,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _taken(trainer: Any) -> dict[str, float]:
-    """What TRL has just logged; it is taken away, so that the next batch begins anew."""
+def _pop_logged(trainer: Trainer) -> dict[str, float]:
+    """Return the metrics that TRL logged for the last batch, and clear them."""
     logged = {name: values[-1] for name, values in trainer._metrics["eval"].items() if name not in _COUNTERS}
     trainer._metrics["eval"].clear()
     return logged

@@ -1,54 +1,55 @@
-"""A vision-language judge as an RLlib module, whose state holds what trains and nothing that is frozen."""
+"""A vision-language judge as an RLlib module whose state holds the trainable parameters alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 
+from flexgym.config.judge import JudgeModelSettings
 from flexgym.core.sharding import copies
 from flexgym.generators.weights import Weights
-from flexgym.rm.processor import load_model, load_processor
+from flexgym.rm.processor import load_model, load_processor, make_trainable
 
 
 class JudgeModule(TorchRLModule):
-    """Model that `RewardSFT` and `RewardDPO` train.
+    """Model that judge training trains.
 
-    ``model_config`` holds ``source``, ``dtype``, ``mode`` (``"lora"`` or ``"full"``), ``lora`` (arguments of peft's
-    `LoraConfig`) and ``train_vision``.
+    ``model_config`` holds ``judge``, the `JudgeModelSettings` of the run.
+
+    Attributes:
+        model: model of transformers, or a peft model around it.
+        weights: its trainable parameters.
+        processor: its tokenizer and image processor.
     """
 
     framework = "torch"
+    processor: Any
 
     def setup(self) -> None:
-        """Load the checkpoint and select what trains."""
-        config = self.model_config
-        model = load_model(config["source"], config["dtype"])
+        """Load the checkpoint and select the trainable parameters."""
+        judge: JudgeModelSettings = self.model_config["judge"]
+        model = load_model(judge.source, judge.dtype)
         model.config.use_cache = False
-        if config["mode"] == "lora":
-            model.requires_grad_(False)
-            adapter = LoraConfig(task_type="CAUSAL_LM", **config["lora"])
-            # In float32, whatever the frozen weights are: small steps would be lost in bfloat16.
-            model = get_peft_model(model, adapter, autocast_adapter_dtype=True)
-        elif not config["train_vision"]:
-            model.model.visual.requires_grad_(False)
-        self.model = model
-        self.weights = Weights({"model": model}, mode=config["mode"])
-        # not a submodule: a processor holds no weights
-        object.__setattr__(self, "processor", load_processor(config["source"]))
+        self.model = make_trainable(model, judge)
+        self.weights = Weights({"model": self.model}, mode=judge.mode)
+        # Not registered as a submodule: a processor holds no weights.
+        object.__setattr__(self, "processor", load_processor(judge.source))
 
     def _forward_train(self, batch: Mapping[str, Any], **kwargs: Any) -> Any:
         """Return the model's own output, so that TRL's losses can be computed through DDP."""
         return self.model(**batch)
 
     def saved_weights(self, *, keep: bool = True) -> dict[str, Tensor]:
-        """Return what belongs in a checkpoint folder, by the model's names: an adapter alone, or all weights.
+        """Return the content of a checkpoint folder, by the model's names: the adapter alone, or all weights.
+
+        If the model is sharded, every learner must call this.
 
         Args:
-            keep: whether this learner wants them; every learner must call it where the model is sharded.
+            keep: True on learners that need the weights; the result is empty on the others.
         """
         weights = self.model.state_dict(keep_vars=True)
         if isinstance(self.model, PeftModel):
@@ -56,24 +57,24 @@ class JudgeModule(TorchRLModule):
         return copies(weights.items(), keep=keep)
 
     def get_state(self, *args: Any, inference_only: bool = False, **kwargs: Any) -> dict[str, Tensor]:
-        """Return copies on the CPU of what trains.
+        """Return copies of the trainable parameters on the CPU.
 
         Args:
-            *args: of RLlib.
-            inference_only: nothing then: there are no env runners, for which RLlib asks so when an algorithm is built.
-            **kwargs: of RLlib.
+            *args: arguments of RLlib, not used.
+            inference_only: return nothing; RLlib sets it for env runners, and there are none.
+            **kwargs: arguments of RLlib, not used.
 
         Raises:
-            CheckpointError: the model is sharded, and its parts were not gathered.
+            CheckpointError: the model is sharded, and its shards were not gathered.
         """
         if inference_only:
             return {}
         return self.weights.state()
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Put a state of `get_state` back.
+        """Restore a state of `get_state`.
 
         Raises:
-            CheckpointError: when it is not of this model.
+            CheckpointError: the state belongs to another model.
         """
         self.weights.load_state(state)

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from flexgym.rm.config import RewardModelConfig
+from flexgym.config.judge import JudgeModelSettings
 from flexgym.rm.data import DataReport
-from flexgym.rm.precision import DTYPES
-from flexgym.rm.processor import load_processor
+from flexgym.rm.processor import DTYPES, load_processor, make_trainable
+from flexgym.rm.stage import S, Stage
 
 _GIB = 2**30
 # For each trainable parameter: a gradient and the two moments of AdamW.
@@ -56,54 +55,54 @@ class Plan:
         ]
 
 
-def make_plan(config: RewardModelConfig) -> Plan:
+def make_plan(settings: S, stage: Stage[S]) -> Plan:
     """Check data and model, and estimate the size of a training without reading weights.
 
+    Args:
+        settings: settings of the run.
+        stage: stage that trains.
+
     Raises:
-        ConfigError: if a setting is not valid.
         DataError: if the data are not usable.
         CheckpointError: if there is no such checkpoint.
     """
-    config.validate()
-    processor = load_processor(config.source)
-    rows = config.make_rows(config.files, processor)
-    held_out = config.make_rows(config.held_out_files, processor).report if config.held_out_files else None
-    parameters, trained = _count_parameters(config)
+    processor = load_processor(settings.judge.source)
+    rows = stage.make_rows(settings, settings.data.files, processor=processor)
+    held_out = settings.held_out.files
+    parameters, trained = _count_parameters(settings.judge)
     shortest, median, longest = (int(value) for value in np.quantile(rows.lengths, (0.0, 0.5, 1.0)))
     return Plan(
         report=rows.report,
         tokens=(shortest, median, longest),
-        steps_per_epoch=len(rows) // config.batch_size,
+        steps_per_epoch=len(rows) // settings.training.batch_size,
         parameters=parameters,
         trained=trained,
-        gib_per_learner=_bytes(config, parameters, trained) / _GIB,
-        held_out=held_out,
+        gib_per_learner=_bytes(settings, stage, parameters=parameters, trained=trained) / _GIB,
+        held_out=stage.make_rows(settings, held_out, processor=processor).report if held_out else None,
     )
 
 
-def _bytes(config: RewardModelConfig, parameters: int, trained: int) -> float:
+def _bytes(settings: S, stage: Stage[S], *, parameters: int, trained: int) -> float:
     """Return the bytes of weights, gradients and optimizer state on one learner."""
-    training = config.trained_dtype.itemsize
-    total = parameters * DTYPES[config.dtype].itemsize + trained * training * _NUMBERS_TO_TRAIN
-    if config.mode == "lora":
+    judge = settings.judge
+    training = DTYPES[judge.trained_dtype].itemsize
+    total = parameters * DTYPES[judge.dtype].itemsize + trained * training * _NUMBERS_TO_TRAIN
+    if judge.mode == "lora":
         # The adapter in addition to the model, and TRL's frozen copy of it, which is the reference.
-        total += trained * training * (2 if config.needs_reference else 1)
-    elif config.needs_reference:
-        total += parameters * DTYPES[config.reference_dtype].itemsize
-    if config.shards:
-        return total / config.num_learners
-        # Autocast caches its casts of trainable weights until the forward pass ends.
-    casts = config.autocasts and training > torch.bfloat16.itemsize
+        total += trained * training * (2 if stage.needs_reference else 1)
+    elif stage.needs_reference:
+        total += parameters * DTYPES[judge.reference_dtype].itemsize
+    if judge.shards:
+        return total / settings.num_shards
+    # Autocast caches its casts of trainable weights until the forward pass ends.
+    casts = judge.autocasts and training > torch.bfloat16.itemsize
     return float(total + trained * torch.bfloat16.itemsize * casts)
 
 
-def _count_parameters(config: RewardModelConfig) -> tuple[int, int]:
+def _count_parameters(judge: JudgeModelSettings) -> tuple[int, int]:
     """Count all parameters and the trainable ones, on the meta device."""
     with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(config.source))
+        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(judge.source))
         total = sum(parameter.numel() for parameter in model.parameters())
-        if config.mode == "lora":
-            model = get_peft_model(model.requires_grad_(False), LoraConfig(task_type="CAUSAL_LM", **config.lora))
-        elif not config.train_vision:
-            model.model.visual.requires_grad_(False)
+        model = make_trainable(model, judge)
     return total, sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

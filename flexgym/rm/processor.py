@@ -1,10 +1,12 @@
-"""Load processors and models of vision-language judges for training."""
+"""Load processors and models of vision-language judges, and select their trainable parameters."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import torch
+from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -16,10 +18,12 @@ from transformers import (
     Qwen3VLProcessor,
 )
 
+from flexgym.config.judge import JudgeModelSettings
 from flexgym.core.errors import CheckpointError, unknown_name
 from flexgym.judge.backends.local import check_source
-from flexgym.rm.precision import DTYPES
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Precisions that judges are trained and exported in, by name."""
 _MEDIA = ("image", "video")
 
 
@@ -103,6 +107,26 @@ def load_model(source: str | Path, dtype: str = "bfloat16") -> Any:
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise _not_loaded(source, error) from error
+
+
+def make_trainable(model: Any, judge: JudgeModelSettings) -> Any:
+    """Freeze the parameters of a model that do not train, and add an adapter in mode ``"lora"``.
+
+    Args:
+        model: model of transformers, changed in place.
+        judge: settings that select the trainable parameters.
+
+    Returns:
+        The model, or a peft model around it.
+    """
+    if judge.mode == "lora":
+        model.requires_grad_(False)
+        adapter = LoraConfig(task_type="CAUSAL_LM", **judge.lora.model_dump(mode="json"))
+        # The adapter is float32 whatever the frozen weights are: small steps would be lost in bfloat16.
+        return get_peft_model(model, adapter, autocast_adapter_dtype=True)
+    if not judge.train_vision:
+        model.model.visual.requires_grad_(False)
+    return model
 
 
 def context_length(source: str | Path) -> int:

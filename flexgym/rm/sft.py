@@ -2,47 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 from trl import SFTConfig, SFTTrainer
 
-from flexgym.rm.algorithm import RewardModelAlgorithm
-from flexgym.rm.config import RewardModelConfig
+from flexgym.config import SFTSettings
 from flexgym.rm.data import SFTRow
-from flexgym.rm.rows import RowForm, TrainingRows, open_rows, sft_example
+from flexgym.rm.rows import RowForm, sft_example
+from flexgym.rm.stage import Stage, trl_arguments
 
 
-class RewardSFTConfig(RewardModelConfig):
-    """Settings of `RewardSFT`; the learning rate is that of the paper."""
+class SFT(Stage[SFTSettings]):
+    """Supervised fine-tuning of a judge on assessments in the form of chat messages."""
 
-    def __init__(self, algo_class: type | None = None) -> None:
-        super().__init__(algo_class=algo_class or RewardSFT)
-        self.lr = 2.5e-6
-
-    def make_rows(self, files: Sequence[str], processor: Any) -> TrainingRows:
-        """See `RewardModelConfig.make_rows`."""
-        return open_rows(files, self, RowForm(SFTRow, sft_example), processor=processor)
+    form = RowForm(SFTRow, sft_example)
 
     def figure_weight(self, name: str, batch: Mapping[str, Tensor]) -> Tensor:
-        """See `RewardModelConfig.figure_weight`; all are means over trained tokens."""
+        """Return the number of trained tokens, which all metrics are means over."""
         return (batch["labels"][:, 1:] != -100).sum()
 
-    def make_trainer(self, model: Any, processor: Any, sample: Any, *, reference: Any = None) -> SFTTrainer:
-        """See `RewardModelConfig.make_trainer`; the loss is taken over the reply alone."""
-        arguments = _Arguments(**self.trl_arguments(completion_only_loss=True))
+    def make_trainer(
+        self, settings: SFTSettings, model: Any, *, processor: Any, sample: Any, reference: Any = None
+    ) -> SFTTrainer:
+        """Make TRL's trainer, whose loss is computed over the reply alone, see `Stage.make_trainer`."""
+        arguments = _Arguments(**trl_arguments(settings), completion_only_loss=True)
         return SFTTrainer(model, args=arguments, train_dataset=sample, processing_class=processor)
 
 
 class _Arguments(SFTConfig):
     place_model_on_device = False  # the learner does
-
-
-class RewardSFT(RewardModelAlgorithm):
-    """Supervised fine-tuning of a judge on assessments in the form of chat messages."""
-
-    @classmethod
-    def get_default_config(cls) -> RewardSFTConfig:
-        """The defaults."""
-        return RewardSFTConfig()

@@ -1,4 +1,4 @@
-"""A judge as a run trains it."""
+"""Judge training as a run executes it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from flexgym.rllib.trainable import RLlibTrainable
-from flexgym.rm.algorithm import RewardModelAlgorithm
-from flexgym.rm.config import RewardModelConfig
+from flexgym.rm.algorithm import JudgeAlgorithm
+from flexgym.rm.config import JudgeConfig
 from flexgym.rm.saving import JUDGE
 from flexgym.runs.loop import Measured
 
 
 class JudgeTrainable(RLlibTrainable):
-    """Trains a judge with the losses of TRL."""
+    """Trains a judge with the loss of TRL."""
 
-    config: RewardModelConfig
-    algorithm: RewardModelAlgorithm
+    config: JudgeConfig
+    algorithm: JudgeAlgorithm
+
+    def __init__(self, config: JudgeConfig) -> None:
+        super().__init__(config, title=type(config.stage).__name__)
 
     def measure(self, *, final: bool) -> Measured | None:
-        """Evaluate the held-out rows before the first step, which later evaluations are compared with."""
+        """Evaluate the held-out rows before the first step, as a baseline for later evaluations."""
         metrics = {} if final else self.algorithm.evaluate_held_out()
         return Measured(metrics) if metrics else None
 

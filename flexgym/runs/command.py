@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import typer
 from rich.console import Console
 
+from flexgym.config.describe import dump_settings, help_command
 from flexgym.config.recipe import Recipe, apply_overrides, load_recipe
+from flexgym.core.settings import Settings
 from flexgym.core.terminal import teaching_errors
 from flexgym.runs.recipe import saved_recipe
 
@@ -17,8 +21,7 @@ if TYPE_CHECKING:
     # Loads torch, for which a command that only prints its help does not wait.
     from flexgym.runs.loop import TrainingRun
 
-MakeRun = Callable[[Recipe, Path | None, Sequence[str]], "TrainingRun"]
-"""Makes a run of a recipe, of the run folder or checkpoint to resume, and of the words that start the program."""
+S = TypeVar("S", bound=Settings)
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings as section.key=value, such as run.name=first run.minutes=5.")
 ]
@@ -29,50 +32,87 @@ ConfigOption = Annotated[
 ResumeOption = Annotated[
     Path | None, typer.Option(help="A run folder, or one checkpoint in it, to continue from.", show_default=False)
 ]
+PrintOption = Annotated[bool, typer.Option("--print-config", help="Print the resolved settings as a recipe, and stop.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check data, model and memory, and stop.")]
+USAGE = "Settings of a recipe, as section.key=value on the command line or in a YAML file:"
 
 
-def training_command(
-    make_run: MakeRun,
-    *,
-    default_recipe: str,
-    program: str,
-    dry_run: Callable[[Recipe], Iterable[str]] | None = None,
-) -> Callable[..., None]:
-    """Make the function behind a command that trains, for `typer.Typer.command`.
+@dataclass(frozen=True)
+class Program(Generic[S]):
+    """A program that trains what a recipe describes.
 
-    It takes overrides, ``--config`` and ``--resume``. Without ``--config`` the recipe is the one that the resumed run
-    was started with, or the default one in a new run; with ``--config`` it is that one in both cases.
-
-    Args:
-        make_run: makes the run.
+    Attributes:
+        name: words that start the program, for messages.
         default_recipe: recipe of a new run without ``--config``.
-        program: words that start the program, for messages.
-        dry_run: checks a recipe without training and returns lines for the user; adds the option ``--dry-run``.
+        load: validates a recipe.
+        make_run: makes the run of validated settings, of the run folder or checkpoint to resume, and of ``name`` as
+            words.
+        kind: returns the class of the settings that ``--help`` lists.
+        dry_run: checks settings without training and returns lines for the user; adds the option ``--dry-run``.
     """
 
-    def run(overrides: list[str] | None, config: str | None, resume: Path | None, *, only_check: bool = False) -> None:
-        with teaching_errors():
-            recipe = chosen_recipe(overrides or (), config=config, resume=resume, default=default_recipe)
-            if not only_check or dry_run is None:
-                make_run(recipe, resume, program.split()).train()
-                return
-            for line in dry_run(recipe):
-                Console().print(line, markup=False, highlight=False, soft_wrap=True)
+    name: str
+    default_recipe: str
+    load: Callable[[Recipe], S]
+    make_run: Callable[[S, Path | None, Sequence[str]], TrainingRun]
+    kind: Callable[[], type[Settings]]
+    dry_run: Callable[[S], Iterable[str]] | None = None
 
-    def command(overrides: Overrides = None, config: ConfigOption = None, resume: ResumeOption = None) -> None:
-        run(overrides, config, resume)
+    def run(self, recipe: Recipe, resume: Path | None, *, print_config: bool, dry_run: bool) -> None:
+        """Train a recipe, or only print its settings, or only check it."""
+        settings = self.load(recipe)
+        if print_config:
+            Console().print(dump_settings(settings), end="", markup=False, highlight=False, soft_wrap=True)
+        elif dry_run and self.dry_run is not None:
+            for line in self.dry_run(settings):
+                Console().print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            self.make_run(settings, resume, self.name.split()).train()
+
+
+def add_command(app: typer.Typer, program: Program[Any], *, name: str | None = None, summary: str | None) -> None:
+    """Add the command of a program that trains.
+
+    It takes overrides, ``--config``, ``--resume`` and ``--print-config``. Without ``--config`` the recipe is the one
+    that the resumed run was started with, or the default one in a new run; with ``--config`` it is that one in both
+    cases. ``--help`` lists all settings.
+
+    Args:
+        app: gets the command.
+        program: that trains.
+        name: of the command, where the app has several.
+        summary: for ``--help``.
+    """
+
+    def train(overrides: list[str] | None, config: str | None, resume: Path | None, **only: bool) -> None:
+        with teaching_errors():
+            recipe = chosen_recipe(overrides or (), config=config, resume=resume, default=program.default_recipe)
+            program.run(recipe, resume, print_config=only["print_config"], dry_run=only["dry_run"])
+
+    def command(
+        overrides: Overrides = None,
+        config: ConfigOption = None,
+        resume: ResumeOption = None,
+        *,
+        print_config: PrintOption = False,
+    ) -> None:
+        train(overrides, config, resume, print_config=print_config, dry_run=False)
 
     def command_with_dry_run(
         overrides: Overrides = None,
         config: ConfigOption = None,
         resume: ResumeOption = None,
         *,
+        print_config: PrintOption = False,
         only_check: DryRunOption = False,
     ) -> None:
-        run(overrides, config, resume, only_check=only_check)
+        train(overrides, config, resume, print_config=print_config, dry_run=only_check)
 
-    return command if dry_run is None else command_with_dry_run
+    chosen = command if program.dry_run is None else command_with_dry_run
+    about = f"A new run takes the recipe {program.default_recipe} unless --config names another one."
+    app.command(
+        name, help=f"{inspect.cleandoc(summary or '')}\n\n{about}", cls=help_command(program.kind, usage=USAGE)
+    )(chosen)
 
 
 def chosen_recipe(overrides: Sequence[str], *, config: str | None, resume: Path | None, default: str) -> Recipe:
@@ -93,15 +133,13 @@ def chosen_recipe(overrides: Sequence[str], *, config: str | None, resume: Path 
     return apply_overrides(recipe, overrides)
 
 
-def run_training_command(make_run: MakeRun, *, default_recipe: str, program: str, summary: str | None) -> None:
+def run_program(program: Program[Any], *, summary: str | None) -> None:
     """Parse the command line of a program that does nothing but train, and train.
 
     Args:
-        make_run: see `training_command`.
-        default_recipe: see `training_command`.
-        program: see `training_command`.
+        program: that trains.
         summary: for ``--help``.
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(help=summary)(training_command(make_run, default_recipe=default_recipe, program=program))
-    app(prog_name=program)
+    add_command(app, program, summary=summary)
+    app(prog_name=program.name)

@@ -76,8 +76,9 @@ def progress_over(model: BaseAlgorithm, total: int) -> Iterator[None]:
         total: steps of the whole training.
     """
     update = model._update_current_progress_remaining
-    model._update_current_progress_remaining = lambda done, _: update(done, total)
+    own = vars(model)  # an attribute of this model, before the method of its class
+    own["_update_current_progress_remaining"] = lambda done, _: update(done, total)
     try:
         yield
     finally:
-        del model._update_current_progress_remaining
+        del own["_update_current_progress_remaining"]

@@ -11,6 +11,8 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import configure
 
+from flexgym.config import SB3Settings
+from flexgym.config.describe import describe
 from flexgym.runs.folder import RunFolder
 from flexgym.runs.known_metrics import ACCURACY, REWARD
 from flexgym.runs.loop import Measured, crosses
@@ -19,7 +21,7 @@ from flexgym.sb3.checkpoint import restore_model, save_model
 from flexgym.sb3.environments import Wrap, make_envs, make_held_out
 from flexgym.sb3.held_out import Scorer
 from flexgym.sb3.iteration import IterationRecorder, progress_over
-from flexgym.sb3.settings import SB3Settings
+from flexgym.sb3.model import make_model
 
 
 class SB3Trainable:
@@ -47,21 +49,21 @@ class SB3Trainable:
         self._opened = contextlib.ExitStack()
 
     def describe(self) -> dict[str, Any]:
-        """Return the effective settings by section."""
-        return self.settings.describe()
+        """Return the effective settings by section, without those of the run."""
+        return {name: values for name, values in describe(self.settings).items() if name != "run"}
 
     def build(self, folder: RunFolder) -> None:
         """Make the environments and the model."""
         envs = make_envs(self.settings, self._wrap)
         self._opened.callback(envs.close)
-        self.model = self.settings.build(envs)
+        self.model = make_model(self.settings, envs)
         self.model.set_logger(configure(None, []))
         self.held_out = make_held_out(self.settings, envs, self._verifier)
 
     def restore(self, checkpoint: Path) -> None:
         """Restore a checkpoint of `save`. Draws from here on are others than those of the part before."""
         restore_model(self.model, checkpoint)
-        self.model.set_random_seed(self.settings.training.seed + self.model.num_timesteps)
+        self.model.set_random_seed(self.settings.run.seed + self.model.num_timesteps)
         self.iteration = self.model.num_timesteps // self._size
 
     def measure(self, *, final: bool) -> Measured:
@@ -80,17 +82,17 @@ class SB3Trainable:
         return Measured(row, self.held_out.verify(self._decide) if due else None)
 
     def save(self, folder: Path) -> None:
-        """Write the model."""
+        """Write the model into a folder."""
         save_model(self.model, folder)
 
     def summary(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """Compare held-out prompts under the pipeline's own settings and under the policy."""
         return verified_change(
-            rows, "Held-out prompts met: {first} with the pipeline's own settings, {last} with the policy."
+            rows, "Held-out accuracy: {first} with the pipeline's own settings, {last} with the policy."
         )
 
     def close(self) -> None:
-        """Close the environments."""
+        """Close the training and held-out environments."""
         self._opened.close()
 
     def _learn(self, *, until: int) -> None:

@@ -1,9 +1,9 @@
-"""Short assessments of the small world, in which a small model can learn to reason: what it sees, then what follows.
+"""Short assessments of the small world, from which a small model can learn to reason: first observe, then conclude.
 
-The form is that of every assessment; each category has one criterion. Category A says what each sample shows and which
-demands of the caption it misses, B how well its things are formed, C whether it stages the caption as a whole, and D,
-where the caption has a trait of its own, whether that trait is met. The text is put together from a small set of
-pieces, so that a tokenizer can hold each of them as one token (`pieces`).
+The format is that of every assessment, with one criterion per category. Category A says what each sample shows and
+which demands of the caption it misses, B how well its objects are formed, C whether it shows the caption as a whole,
+and D, if the caption has a trait of its own, whether that trait is met. The text is composed from a small set of
+pieces, so that a tokenizer can represent each piece as one token (see `pieces`).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexgym.shapes.captions import SIZES, Spec, parse_caption
-from flexgym.shapes.oracle import ANCHORS, PERSONALISED, personal_keys
+from flexgym.shapes.oracle import ANCHORS, PERSONALIZED, personal_keys
 from flexgym.shapes.reading import Reading, Seen, read_sample
-from flexgym.shapes.scenes import COLOURS, SHAPES, SIZE
+from flexgym.shapes.scenes import COLORS, SHAPES, SIZE
 from flexgym.shapes.verifier import MOTIONS_SEEN, SIZE_BORDER, assign, check, check_frame, seen_motion
 from flexgym.types import MODALITIES
 
 SCORE_REACH = 4
-"""How far a criterion can move a score from the even 5."""
+"""Maximum change of a score from the neutral 5 by a criterion."""
 
 _CRITERIA = ("Demands of the caption", "Forms of the things", "Staging of the caption")
 _TRAITS = {
@@ -45,13 +45,13 @@ _REASONS = ("More of the caption is met.", "As much is met, and better formed.",
 
 @dataclass(frozen=True)
 class View:
-    """What a short assessment says about one sample.
+    """Content of a short assessment about one sample.
 
     Attributes:
-        spec: what the caption demands.
-        met: which of its constraints hold, by the verifier's names.
-        shown: the sample in words.
-        form: place in the list of forms, 0 for the best.
+        spec: meaning of the caption.
+        met: which of its constraints are satisfied, by the verifier's names.
+        shown: description of the sample.
+        form: index into the list of forms, 0 for the best.
     """
 
     spec: Spec
@@ -61,25 +61,25 @@ class View:
 
     @property
     def share(self) -> float:
-        """Share of the constraints that are met, 0 to 1."""
+        """Return the share of satisfied constraints, 0 to 1."""
         return sum(self.met.values()) / len(self.met)
 
     @property
     def worth(self) -> tuple[float, int]:
-        """What decides: the share, then the form; larger is better."""
+        """Return the sort key that decides the winner: the share, then the form; larger is better."""
         return self.share, -self.form
 
 
 def view(caption: str, sample: NDArray[np.uint8], reading: Reading | None = None) -> View:
-    """Look at a sample with the caption in mind.
+    """Evaluate a sample against a caption.
 
     Args:
         caption: a caption of the small world.
         sample: uint8 ``[H, W, 3]`` or ``[F, H, W, 3]``.
-        reading: what the sample shows where that is known already.
+        reading: objects in the sample, if already known.
 
     Raises:
-        ValueError: if the caption is foreign, or the sample is not of the modality it asks for.
+        ValueError: if the caption is not from the small world, or the sample has the wrong modality.
     """
     spec = parse_caption(caption)
     reading = read_sample(sample) if reading is None else reading
@@ -90,16 +90,16 @@ def view(caption: str, sample: NDArray[np.uint8], reading: Reading | None = None
 
 
 def describe(spec: Spec, reading: Reading, met: Mapping[str, bool]) -> str:
-    """What a sample shows, in the terms that the caption speaks of.
+    """Describe a sample in terms of the caption.
 
-    Things are named in the order in which the caption asks for them, then all others from left to right; with their
-    sizes and places where it speaks of those. A video is told by the motion in it and by the frame that shows best what
-    it meets and misses, of several such frames the fullest.
+    Objects are listed in the order of the caption, then all others from left to right, with sizes and positions if the
+    caption mentions them. A video is described by its motion and by the frame that agrees best with what the whole
+    sample satisfies and misses; among equal frames, the one with the most objects.
 
     Args:
-        spec: what the caption demands.
-        reading: of the sample.
-        met: which of its constraints the sample meets.
+        spec: meaning of the caption.
+        reading: objects in the sample.
+        met: which constraints the sample satisfies.
     """
     frame = max(reading, key=lambda frame: (_agreement(spec, frame, met), len(frame)))
     asked = () if spec.category == "counting" else assign(spec.nouns, frame, spec.relation)
@@ -110,7 +110,7 @@ def describe(spec: Spec, reading: Reading, met: Mapping[str, bool]) -> str:
 
 
 def _agreement(spec: Spec, frame: Sequence[Seen], met: Mapping[str, bool]) -> int:
-    """Of how many constraints a single frame says the same as the whole sample."""
+    """Count the constraints for which a single frame agrees with the whole sample."""
     return sum(met[name] == holds for name, holds in check_frame(spec, frame).items())
 
 
@@ -118,7 +118,7 @@ def _phrase(spec: Spec, thing: Seen | None) -> str:
     if thing is None:
         return _NOTHING
     size = ["large" if thing.radius > SIZE_BORDER else "small"] if any(noun.size for noun in spec.nouns) else []
-    return " ".join([*size, thing.colour, thing.shape, *_place(spec, thing)])
+    return " ".join([*size, thing.color, thing.shape, *_place(spec, thing)])
 
 
 def _place(spec: Spec, thing: Seen) -> list[str]:
@@ -130,14 +130,14 @@ def _place(spec: Spec, thing: Seen) -> list[str]:
 
 
 def brief_assessment(first: View, second: View) -> str:
-    """Compare two samples in few words; both must have been viewed with the same caption in mind.
+    """Compare two samples briefly; both views must be for the same caption.
 
-    The one that meets more of the caption wins; where both meet the same share, the better formed one; where nothing
-    tells them apart, the first.
+    The sample that satisfies more of the caption wins; if both satisfy the same share, the better formed one; if
+    nothing separates them, the first.
 
     Args:
-        first: the sample shown as number 1.
-        second: the one shown as number 2.
+        first: view of the sample shown first.
+        second: view of the sample shown second.
 
     Returns:
         The assessment as JSON text, in the format of UnifiedReward-Flex.
@@ -146,20 +146,20 @@ def brief_assessment(first: View, second: View) -> str:
 
 
 def pieces() -> list[str]:
-    """The fixed pieces of all short assessments: everything but what is seen and which demands are missed."""
+    """Return the fixed pieces of all short assessments: everything except what is seen and which demands are missed."""
     found: dict[str, None] = {}
     for modality in MODALITIES:
         names = [*zip(ANCHORS[modality], _CRITERIA, strict=True)]
-        names += [(title, _TRAITS.get(category, _MOTION)) for category, (title, _) in PERSONALISED.items()]
+        names += [(title, _TRAITS.get(category, _MOTION)) for category, (title, _) in PERSONALIZED.items()]
         found |= dict.fromkeys(_opening(*name, first=name[1] == _CRITERIA[0]) for name in names)
         found |= dict.fromkeys(f"{modality.capitalize()} {side}" for side in (1, 2))
     return list(found) + [_MISSES, _BETWEEN, _CLOSING, *map(_ending, _REASONS), *map(_scores, range(1, 10))]
 
 
 def words() -> list[str]:
-    """All words between the pieces."""
+    """Return all words that occur between the pieces."""
     places = ["left", "middle", "right", "top", "bottom"]
-    things = [f"{size} {colour} {shape} {places[0]}" for size in SIZES for colour in COLOURS for shape in SHAPES]
+    things = [f"{size} {color} {shape} {places[0]}" for size in SIZES for color in COLORS for shape in SHAPES]
     demands = [
         f"{part} {number}" for part in ("count", "shape", "colour", "size", "place", "motion") for number in (1, 2)
     ]
@@ -190,10 +190,10 @@ class _Criterion:
     """One category with its only criterion.
 
     Attributes:
-        category: its name.
-        name: of the criterion.
-        evidence: about the first and the second sample.
-        values: of both, 0 to 1.
+        category: name of the category.
+        name: name of the criterion.
+        evidence: evidence about the first and the second sample.
+        values: values of both samples, 0 to 1.
     """
 
     category: str
@@ -203,7 +203,7 @@ class _Criterion:
 
     @property
     def lead(self) -> int:
-        """Points by which the first is above the even 5."""
+        """Return the points by which the first sample's score exceeds the neutral 5."""
         return round(SCORE_REACH * (self.values[0] - self.values[1]))
 
 
@@ -213,7 +213,7 @@ def _pieces(spec: Spec, first: View, second: View) -> Iterable[str]:
     for number, criterion in enumerate(_criteria(spec, both)):
         yield _opening(criterion.category, criterion.name, first=not number)
         yield from (criterion.evidence[0], _BETWEEN, criterion.evidence[1], _scores(5 + criterion.lead))
-        # A category that cannot tell the two apart goes with the overall winner.
+        # A category that cannot separate the samples follows the overall winner.
         yield f"{media} {1 + (criterion.lead < 0 if criterion.lead else ahead)}"
     reason = 0 if first.share != second.share else 1 if first.form != second.form else 2
     yield from (_ending(_REASONS[reason]), f"{media} {1 + ahead}", _CLOSING)
@@ -231,19 +231,19 @@ def _criteria(spec: Spec, both: tuple[View, View]) -> Iterable[_Criterion]:
     yield _Criterion(*staging, (_STAGING[shares[0] < 1], _STAGING[shares[1] < 1]), shares)
     if keys := personal_keys(spec, both[0].met):
         values = [sum(each.met[key] for key in keys) / len(keys) for each in both]
-        told = [_TRAIT_MET[0 if value == 1 else 1 if value else 2] for value in values]
-        title, name = PERSONALISED[spec.category][0], _TRAITS.get(spec.category, _MOTION)
-        yield _Criterion(title, name, (told[0], told[1]), (values[0], values[1]))
+        verdicts = [_TRAIT_MET[0 if value == 1 else 1 if value else 2] for value in values]
+        title, name = PERSONALIZED[spec.category][0], _TRAITS.get(spec.category, _MOTION)
+        yield _Criterion(title, name, (verdicts[0], verdicts[1]), (values[0], values[1]))
 
 
 def seen(each: View) -> str:
-    """What a sample shows and, if any, which demands of the caption it misses."""
+    """Describe what a sample shows and which demands of the caption it misses, if any."""
     missed = [_demand(each.spec, key) for key, met in each.met.items() if not met]
     return each.shown + (_MISSES + ", ".join(missed) if missed else "")
 
 
 def _demand(spec: Spec, key: str) -> str:
-    """A constraint in words: of ``"1 colour red"`` the colour of the first thing, without saying which it is."""
+    """Shorten a constraint: ``"1 colour red"`` becomes the color of the first object, without naming the color."""
     number, part = (key[0], key[2:]) if key[0].isdigit() else ("", key)
     word = "place" if part == spec.relation else part.split(" ")[0]
     return f"{word} {number}" if number and len(spec.nouns) > 1 else word

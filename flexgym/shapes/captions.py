@@ -1,8 +1,8 @@
-"""The language of the small world: what a caption demands, how it is said, and which compositions are held out.
+"""Captions of the small world: their meaning, their phrasings, and the compositions held out from training.
 
-The categories for images are those of GenEval (arXiv 2310.11513): one object, two objects, counting, colours, position
-and colour attribution. Those for videos are motions. A caption is parsed by the same grammar that writes it, so a
-verifier needs nothing but the text.
+Image categories are those of GenEval (arXiv 2310.11513): one object, two objects, counting, colors, position and color
+attribution. Video categories are motions. Captions are parsed by the same grammar that generates them, so a verifier
+needs nothing but the text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from flexgym.core.errors import unknown_name
-from flexgym.shapes.scenes import COLOURS, SHAPES, SYMMETRY
+from flexgym.shapes.scenes import COLORS, SHAPES, SYMMETRY
 from flexgym.types import MODALITIES, Modality
 
 IMAGE_CATEGORIES = ("object", "two_objects", "counting", "colours", "position", "attribution")
@@ -27,8 +27,8 @@ RELATIONS = ("left of", "right of", "above", "below")
 DIRECTIONS = ("left", "right", "up", "down")
 RESIZES = ("growing", "shrinking")
 
-UNTAUGHT_COLOURS = {("red", "cross"), ("green", "circle")}
-"""Shapes in colours that no caption of the base models' own training names: reinforcement learning may teach them."""
+UNTAUGHT_COLORS = {("red", "cross"), ("green", "circle")}
+"""Colored shapes that the base models were never trained on, left for reinforcement learning to teach."""
 HELD_OUT_THINGS = {
     ("large", "red", "cross"),
     ("small", "green", "circle"),
@@ -36,29 +36,29 @@ HELD_OUT_THINGS = {
     ("bouncing", "green", "circle"),
 }
 HELD_OUT_RELATIONS = {("square", "left of", "triangle"), ("triangle", "above", "circle")}
-"""With relations said as ``left of`` or ``above``; that a triangle is right of a square is held out, too."""
+"""Held-out relations between shapes, for ``left of`` and ``above``; the converse phrasings are held out as well."""
 HELD_OUT_SHARE = 8
-"""Of the compositions of three parts one in so many is held out; any two of their parts are seen together."""
+"""One in this many compositions of three parts is held out; every two of its parts occur together in training."""
 
 
 @dataclass(frozen=True)
 class Noun:
-    """Things that a caption asks for: ``count`` of one shape, with colour and size where it names them."""
+    """Objects that a caption asks for: ``count`` of one shape, with a color and a size if the caption names them."""
 
     shape: str
-    colour: str | None = None
+    color: str | None = None
     size: str | None = None
     count: int = 1
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a caption demands.
+    """Meaning of a caption.
 
     Attributes:
         category: one of `IMAGE_CATEGORIES` or `VIDEO_CATEGORIES`.
-        nouns: the things asked for; a relation or motion is between or of them in this order.
-        relation: one of `RELATIONS` for category ``position``.
+        nouns: the requested objects; a relation or motion applies to them in this order.
+        relation: one of `RELATIONS`, for category ``position``.
         motion: for videos: a direction, ``bouncing``, ``growing``, ``shrinking``, ``rotating``, ``passing`` or
             ``before``.
     """
@@ -70,35 +70,35 @@ class Spec:
 
     @property
     def total(self) -> int:
-        """How many things the caption asks for in all."""
+        """Return the total number of objects that the caption asks for."""
         return sum(noun.count for noun in self.nouns)
 
     @property
     def modality(self) -> Modality:
-        """Return ``"video"`` if anything moves, otherwise ``"image"``."""
+        """Return ``"video"`` if the caption asks for a motion, otherwise ``"image"``."""
         return "video" if self.motion else "image"
 
 
 def _is_drawn(*parts: object) -> bool:
-    """Whether a composition of three parts is among those held out: drawn by checksum, the same everywhere."""
+    """Return True if a composition of three parts is held out, decided by a checksum that is the same everywhere."""
     return zlib.crc32(" ".join(map(str, parts)).encode()) % HELD_OUT_SHARE == 0
 
 
 def _noun_is_held_out(spec: Spec, noun: Noun) -> bool:
-    if noun.colour is None:
+    if noun.color is None:
         return False
     partners = [other.shape for other in spec.nouns if other is not noun]
     return (
-        not HELD_OUT_THINGS.isdisjoint((what, noun.colour, noun.shape) for what in (noun.size, spec.motion))
-        or (noun.size is not None and _is_drawn(noun.size, noun.colour, noun.shape))
-        or (noun.count > 1 and _is_drawn(noun.count, noun.colour, noun.shape))
-        or (spec.motion is not None and not partners and _is_drawn(spec.motion, noun.colour, noun.shape))
-        or any(_is_drawn(noun.colour, noun.shape, "with", partner) for partner in partners)
+        not HELD_OUT_THINGS.isdisjoint((what, noun.color, noun.shape) for what in (noun.size, spec.motion))
+        or (noun.size is not None and _is_drawn(noun.size, noun.color, noun.shape))
+        or (noun.count > 1 and _is_drawn(noun.count, noun.color, noun.shape))
+        or (spec.motion is not None and not partners and _is_drawn(spec.motion, noun.color, noun.shape))
+        or any(_is_drawn(noun.color, noun.shape, "with", partner) for partner in partners)
     )
 
 
 def held_out(spec: Spec) -> bool:
-    """Whether any composition in a spec is kept from every training caption."""
+    """Return True if any composition in a spec is excluded from all training captions."""
     shapes = tuple(noun.shape for noun in spec.nouns)
     relation = spec.relation
     if relation in ("right of", "below"):
@@ -108,8 +108,8 @@ def held_out(spec: Spec) -> bool:
 
 
 def taught(spec: Spec) -> bool:
-    """Whether the base models were trained on captions that say this."""
-    return not any((noun.colour, noun.shape) in UNTAUGHT_COLOURS for noun in spec.nouns)
+    """Return True if the base models were trained on captions with this meaning."""
+    return not any((noun.color, noun.shape) in UNTAUGHT_COLORS for noun in spec.nouns)
 
 
 def _image_specs() -> Iterator[Spec]:
@@ -117,49 +117,49 @@ def _image_specs() -> Iterator[Spec]:
         yield Spec("object", (Noun(shape, size=size),))
     for count, shape in itertools.product(NUMBERS.values(), SHAPES):
         yield Spec("counting", (Noun(shape, count=count),))
-    for colour, shape in itertools.product(COLOURS, SHAPES):
-        yield Spec("colours", (Noun(shape, colour),))
+    for color, shape in itertools.product(COLORS, SHAPES):
+        yield Spec("colours", (Noun(shape, color),))
     for first, second in itertools.permutations(SHAPES, 2):
         yield Spec("two_objects", (Noun(first), Noun(second)))
         for relation in RELATIONS:
             yield Spec("position", (Noun(first), Noun(second)), relation)
-        for colours in itertools.permutations(COLOURS, 2):
-            yield Spec("attribution", (Noun(first, colours[0]), Noun(second, colours[1])))
+        for colors in itertools.permutations(COLORS, 2):
+            yield Spec("attribution", (Noun(first, colors[0]), Noun(second, colors[1])))
 
 
 def _rich_image_specs() -> Iterator[Spec]:
     for shape in SHAPES:
         yield Spec("object", (Noun(shape),))
-        for colour in COLOURS:
+        for color in COLORS:
             for size in SIZES:
-                yield Spec("object", (Noun(shape, colour, size),))
+                yield Spec("object", (Noun(shape, color, size),))
             for count in NUMBERS.values():
-                yield Spec("counting", (Noun(shape, colour, count=count),))
+                yield Spec("counting", (Noun(shape, color, count=count),))
     for shapes in itertools.permutations(SHAPES, 2):
-        for colours in itertools.product((None, *COLOURS), repeat=2):
-            if colours == (None, None):
+        for colors in itertools.product((None, *COLORS), repeat=2):
+            if colors == (None, None):
                 continue
-            nouns = (Noun(shapes[0], colours[0]), Noun(shapes[1], colours[1]))
-            if None in colours:
+            nouns = (Noun(shapes[0], colors[0]), Noun(shapes[1], colors[1]))
+            if None in colors:
                 yield Spec("two_objects", nouns)
             for relation in RELATIONS:
                 yield Spec("position", nouns, relation)
 
 
 def _video_specs() -> Iterator[Spec]:
-    for colour, shape in itertools.product(COLOURS, SHAPES):
-        yield from _motions_of(Noun(shape, colour))
-    for shapes, colours in itertools.product(itertools.permutations(SHAPES, 2), itertools.permutations(COLOURS, 2)):
-        yield from _events_of(Noun(shapes[0], colours[0]), Noun(shapes[1], colours[1]))
+    for color, shape in itertools.product(COLORS, SHAPES):
+        yield from _motions_of(Noun(shape, color))
+    for shapes, colors in itertools.product(itertools.permutations(SHAPES, 2), itertools.permutations(COLORS, 2)):
+        yield from _events_of(Noun(shapes[0], colors[0]), Noun(shapes[1], colors[1]))
 
 
 def _rich_video_specs() -> Iterator[Spec]:
     for shape in SHAPES:
         yield from _motions_of(Noun(shape))
-    for shapes, colour in itertools.product(itertools.permutations(SHAPES, 2), (None, *COLOURS)):
-        yield from _events_of(Noun(shapes[0], colour), Noun(shapes[1]))
-        if colour:
-            yield from _events_of(Noun(shapes[0]), Noun(shapes[1], colour))
+    for shapes, color in itertools.product(itertools.permutations(SHAPES, 2), (None, *COLORS)):
+        yield from _events_of(Noun(shapes[0], color), Noun(shapes[1]))
+        if color:
+            yield from _events_of(Noun(shapes[0]), Noun(shapes[1], color))
 
 
 def _motions_of(noun: Noun) -> Iterator[Spec]:
@@ -182,17 +182,18 @@ SPLITS = ("training", "rich", "held_out")
 
 @cache
 def specs(modality: str, split: str, *, only_taught: bool = False) -> dict[str, tuple[Spec, ...]]:
-    """All specs of a split by category.
+    """Return all specs of a split, by category.
 
     Args:
         modality: ``"image"`` or ``"video"``.
-        split: ``"training"`` or ``"held_out"``, or ``"rich"``: training captions that say more or less than the plain
-            form of their category, from which a generator learns to read word by word. No composition of the held-out
-            captions is part of any other caption; they are plain where a plain form is held out, else rich.
-        only_taught: leave out what the base models' own training left out.
+        split: ``"training"``, ``"held_out"``, or ``"rich"``: training captions with more or fewer words than the plain
+            form of their category, from which a generator learns the meaning of individual words. No composition of a
+            held-out caption occurs in any other caption. Held-out captions are plain in categories where a plain form
+            is held out, otherwise rich.
+        only_taught: exclude specs that the base models were not trained on.
 
     Raises:
-        UnknownNameError: for another modality or split.
+        UnknownNameError: if there is no such modality or split.
     """
     for what, name, known in (("modality", modality, MODALITIES), ("split", split, SPLITS)):
         if name not in known:
@@ -221,13 +222,13 @@ def _by_category(members: Iterable[Spec]) -> dict[str, tuple[Spec, ...]]:
 def _noun_phrases(noun: Noun, article: str) -> list[str]:
     if noun.count > 1:
         number = next(word for word, value in NUMBERS.items() if value == noun.count)
-        return [" ".join(word for word in (number, noun.colour, plural(noun.shape)) if word)]
-    words = [word for word in (article, noun.size, noun.colour, noun.shape) if word]
+        return [" ".join(word for word in (number, noun.color, plural(noun.shape)) if word)]
+    words = [word for word in (article, noun.size, noun.color, noun.shape) if word]
     return [" ".join(words)]
 
 
 def plural(shape: str) -> str:
-    """``"circles"`` for ``"circle"``."""
+    """Return the plural of a shape's name, such as ``"circles"`` for ``"circle"``."""
     return shape + ("es" if shape.endswith("s") else "s")
 
 
@@ -249,13 +250,13 @@ def _bodies(spec: Spec) -> list[str]:
         return [a[0], f"exactly {a[0]}"]
     bodies = [" and ".join(a), " and ".join(one)]
     if spec.category in ("colours", "attribution") and not any(noun.size for noun in spec.nouns):
-        bodies.append(" and ".join(f"a {noun.shape} that is {noun.colour}" for noun in spec.nouns))
+        bodies.append(" and ".join(f"a {noun.shape} that is {noun.color}" for noun in spec.nouns))
     return bodies
 
 
 @cache
 def phrasings(spec: Spec) -> tuple[str, ...]:
-    """Every caption that says a spec."""
+    """Return every caption that expresses a spec."""
     bodies = _bodies(spec)
     lead = "a picture of " if spec.modality == "image" else "a video of "
     led = [] if spec.category == "order" else [lead + bodies[0]]
@@ -268,21 +269,21 @@ def _grammar() -> dict[str, Spec]:
     return {caption: spec for spec in every for caption in phrasings(spec)}
 
 
-def normalise(text: str) -> str:
-    """A caption in lower case, with single spaces and without a closing full stop."""
+def normalize(text: str) -> str:
+    """Convert a caption to lower case with single spaces and without a final period."""
     return re.sub(r"\s+", " ", text).strip().rstrip(". ").lower()
 
 
 def parse_caption(text: str) -> Spec:
-    """What a caption demands.
+    """Parse a caption to its meaning.
 
     Args:
-        text: a caption in one of the phrasings; letter case, extra spaces and a closing full stop do not matter.
+        text: a caption in one of the phrasings; letter case, extra spaces and a final period are ignored.
 
     Raises:
-        ValueError: when the caption is not of this world.
+        ValueError: if the caption is not from the small world.
     """
-    spec = _grammar().get(normalise(text))
+    spec = _grammar().get(normalize(text))
     if spec is None:
         raise ValueError(
             "expected a caption of the small world, such as 'a red circle' or 'a blue square moving left', "
@@ -297,23 +298,23 @@ def _vocabulary() -> list[str]:
 
 
 def _suggestion(text: str) -> str:
-    """The caption that is left when each word becomes the nearest known one, as the end of a message."""
-    words = normalise(text).split()
+    """Replace each word by the nearest known one, and return the result as a hint if it is a valid caption."""
+    words = normalize(text).split()
     near = " ".join((difflib.get_close_matches(word, _vocabulary(), n=1) or [word])[0] for word in words)
     return f". Did you mean {near!r}?" if near in _grammar() else ""
 
 
 def _captions(modality: str, split: str) -> dict[str, list[str]]:
-    """Every caption of a split by category."""
+    """Return every caption of a split, by category."""
     members = specs(modality, split).items()
     return {category: [text for spec in found for text in phrasings(spec)] for category, found in members}
 
 
 def training_prompts(modality: str) -> list[str]:
-    """The captions of the training compositions, plain and rich, balanced over the categories, in a fixed order.
+    """Return all plain and rich training captions, balanced over the categories, in a fixed order.
 
-    Every caption is there. A category with fewer captions repeats them from the first on until it has as many as the
-    largest, so that each category is as likely when a prompt is drawn.
+    Every caption occurs. Smaller categories repeat their captions from the start until they are as large as the largest
+    category, so all categories are equally likely when a prompt is drawn.
 
     Args:
         modality: ``"image"`` or ``"video"``.
@@ -327,7 +328,7 @@ def training_prompts(modality: str) -> list[str]:
 
 
 def heldout_prompts(modality: str) -> list[str]:
-    """Every caption of the held-out compositions once, in a fixed order.
+    """Return every held-out caption once, in a fixed order.
 
     Args:
         modality: ``"image"`` or ``"video"``.

@@ -1,11 +1,11 @@
-"""A rule-based judge for the small world that answers as UnifiedReward-Flex does: with criteria chosen for the prompt.
+"""Rule-based judge for the small world that answers like UnifiedReward-Flex, with criteria chosen for the prompt.
 
 It reads the pixels of each sample once, compares two readings criterion by criterion, and writes the hierarchical
-assessment as JSON text. The text takes the way of every judge's reply, through the parser and the tournament.
+assessment as JSON text. Like the reply of any judge, the text goes through the parser and the tournament.
 
-Two kinds of criteria decide. Those of the caption can move a score by 4 points. Finer measures such as clean outlines
-move it by half a point at most: they separate samples that meet the caption equally well, so that a winner always
-exists, and hardly ever outweigh a constraint.
+There are two kinds of criteria. Those of the caption can change a score by 4 points. Finer measures such as clean
+outlines change it by at most half a point: they separate samples that satisfy the caption equally well, so that there
+is always a winner, and hardly ever outweigh a constraint.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from flexgym.judge import JudgeFailure, Outcome, Pair, parse_assessment
 from flexgym.shapes.captions import Noun, Spec, parse_caption, plural
 from flexgym.shapes.reading import Reading, Seen, read_groups, read_sample
-from flexgym.shapes.scenes import BACKGROUND, COLOURS, SYMMETRY
+from flexgym.shapes.scenes import BACKGROUND, COLORS, SYMMETRY
 from flexgym.shapes.verifier import check
 from flexgym.types import SampleGroup
 
 CONSTRAINT_POINTS = 4.0
-"""How far a criterion of the caption can move a score from the even 5."""
+"""Maximum change of a score from the neutral 5 by a criterion of the caption."""
 MEASURE_POINTS = 0.5
-"""How far a finer measure can."""
+"""Maximum change of a score from the neutral 5 by a finer measure."""
 
 ANCHORS = {
     "image": ("A. Semantic Alignment & Accuracy", "B. Image Quality & Realism", "C. Aesthetics & Artistry"),
@@ -39,8 +39,8 @@ ANCHORS = {
         "C. Narrative, Aesthetics & Cinematography",
     ),
 }
-"""The three mandatory categories by modality."""
-PERSONALISED = {
+"""Names of the three mandatory categories, by modality."""
+PERSONALIZED = {
     "object": ("D. Size", "size"),
     "two_objects": ("D. Presence of Both Objects", "shape"),
     "counting": ("D. Counting Accuracy", "count"),
@@ -50,14 +50,14 @@ PERSONALISED = {
     "order": ("D. Temporal Order", "motion"),
     **dict.fromkeys(("direction", "bouncing", "growing", "rotating", "passing"), ("D. Motion Fidelity", "motion")),
 }
-"""By category of caption: the category made for it, and what the verifier's names of its constraints contain."""
-_PALETTE = np.array([[BACKGROUND] * 3, *COLOURS.values()], dtype=np.float32)
+"""Name of the personalized category and a pattern of the verifier's constraints in it, by category of caption."""
+_PALETTE = np.array([[BACKGROUND] * 3, *COLORS.values()], dtype=np.float32)
 _WORST_DISTANCE = 64.0
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one sample shows with regard to one criterion: a value from 0 (missed) to 1 (met), and the evidence."""
+    """Result of one sample for one criterion: a value from 0 (missed) to 1 (met), and the evidence."""
 
     value: float
     evidence: str
@@ -65,7 +65,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Criterion:
-    """One sub-dimension: the key of its finding, its name, and how far it can move a score from the even 5."""
+    """One sub-dimension: the key of its finding, its name, and its maximum change of a score from the neutral 5."""
 
     key: str
     name: str
@@ -74,12 +74,13 @@ class Criterion:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that the judge knows about one sample.
+    """Everything that the judge knows about one sample.
 
     Attributes:
-        spec: what the caption demands.
-        share: share of its constraints that the sample meets, 0 to 1.
-        findings: by key; constraints as the verifier names them, things such as ``"thing 1"``, and finer measures.
+        spec: meaning of the caption.
+        share: share of the caption's constraints that the sample satisfies, 0 to 1.
+        findings: findings by key: constraints as named by the verifier, objects such as ``"thing 1"``, and finer
+            measures.
     """
 
     spec: Spec
@@ -88,15 +89,15 @@ class Facts:
 
 
 def read_facts(caption: str, sample: NDArray[np.uint8], reading: Reading | None = None) -> Facts:
-    """Read a sample with the caption in mind.
+    """Evaluate a sample for all criteria of a caption.
 
     Args:
         caption: a caption of the small world.
         sample: uint8 ``[H, W, 3]`` or ``[F, H, W, 3]``.
-        reading: what the sample shows where that is known already.
+        reading: objects in the sample, if already known.
 
     Raises:
-        ValueError: if the caption is foreign, or the sample is not of the modality it asks for.
+        ValueError: if the caption is not from the small world, or the sample has the wrong modality.
     """
     spec = parse_caption(caption)
     reading = read_sample(sample) if reading is None else reading
@@ -112,15 +113,15 @@ def read_facts(caption: str, sample: NDArray[np.uint8], reading: Reading | None 
 
 
 def write_assessment(caption: str, first: Facts, second: Facts) -> str:
-    """Compare two samples of one caption.
+    """Compare two samples of one caption and write the assessment.
 
-    The overall winner is the one that meets more of the caption; where both meet the same share, the points decide.
-    Samples that are equal in every respect have no better one, and the first is named.
+    The sample that satisfies more of the caption wins; if both satisfy the same share, the points decide. If the
+    samples are equal in every respect, the first one is named.
 
     Args:
-        caption: what both were generated for.
-        first: facts of the sample shown as number 1.
-        second: facts of the sample shown as number 2.
+        caption: caption that both samples were generated for.
+        first: facts about the sample shown first.
+        second: facts about the sample shown second.
 
     Returns:
         The assessment as JSON text, in the format of UnifiedReward-Flex.
@@ -131,7 +132,7 @@ def write_assessment(caption: str, first: Facts, second: Facts) -> str:
     lead = first.share - second.share or sum(margin for _, _, margin in judged)
     categories = []
     for name, dims, margin in judged:
-        # A category that cannot tell the two apart goes with the overall winner.
+        # A category that cannot separate the samples follows the overall winner.
         ahead = f"{media} {1 if (margin or lead) >= 0 else 2}"
         reason = f"{ahead} is ahead by {abs(margin):.2f} points."
         categories.append({"name": name, "dims": dims, "cat_reason": reason, "cat_winner": ahead})
@@ -143,10 +144,10 @@ def write_assessment(caption: str, first: Facts, second: Facts) -> str:
 
 
 class OracleJudge:
-    """Judges pairs by rules; foreign captions and samples of the wrong modality are refused, not guessed at."""
+    """Judge pairs by rules; unknown captions and samples of the wrong modality give a ``refused`` failure."""
 
     def assess(self, pairs: Sequence[Pair]) -> list[Outcome]:
-        """Judge every pair; each sample is read once however often it is compared, and all in one batch."""
+        """Judge every pair; each sample is read only once, and all samples are read in one batch."""
         groups = {id(pair.group): pair.group for pair in pairs}
         compared: dict[int, set[int]] = {key: set() for key in groups}
         for pair in pairs:
@@ -154,7 +155,7 @@ class OracleJudge:
         readings = read_groups([groups[key].samples[list(indices)] for key, indices in compared.items()])
         known: dict[tuple[int, int], Facts | JudgeFailure] = {}
         for (key, indices), read in zip(compared.items(), readings, strict=True):
-            # Without a reading, the attempt to read each sample alone says what is wrong with it.
+            # If the group cannot be read, reading each sample separately gives the error message.
             found: Sequence[Reading | None] = read or [None] * len(indices)
             for index, reading in zip(indices, found, strict=True):
                 known[key, index] = self._facts(groups[key], index, reading)
@@ -180,21 +181,21 @@ class OracleJudge:
 
 @lru_cache(maxsize=4096)
 def criteria(spec: Spec, keys: tuple[str, ...]) -> tuple[tuple[str, tuple[Criterion, ...]], ...]:
-    """The categories for a caption and the criteria in each.
+    """Return the categories for a caption and the criteria in each.
 
     Args:
-        spec: what the caption demands.
-        keys: the verifier's names of its constraints (others are ignored).
+        spec: meaning of the caption.
+        keys: the verifier's names of its constraints; other keys are ignored.
 
     Returns:
-        Pairs of category name and criteria: the three mandatory categories and one made for this caption.
+        Pairs of category name and criteria: the three mandatory categories and one personalized category.
     """
     count = next(key for key in keys if key.startswith("count"))
     things = [_major(f"thing {n}", f"The {_phrase(noun)}") for n, noun in enumerate(spec.nouns, start=1)]
     relations = [_major(key, f"Relation: {key}") for key in keys if key == spec.relation]
     motions = [_major(key, key.capitalize()) for key in keys if key.startswith("motion")]
     steady = [_minor("steady", "Steady things over time")] if spec.modality == "video" else []
-    title = PERSONALISED[spec.category][0]
+    title = PERSONALIZED[spec.category][0]
     personal = [_major(key, key.lstrip("12 ").capitalize()) for key in personal_keys(spec, keys)]
     plans = (
         [_major(count, "Number of things"), *things, *relations, *motions, _minor("weakest", "Recognisable forms")],
@@ -206,8 +207,8 @@ def criteria(spec: Spec, keys: tuple[str, ...]) -> tuple[tuple[str, tuple[Criter
 
 
 def personal_keys(spec: Spec, keys: Iterable[str]) -> list[str]:
-    """Those of the verifier's constraints that the category made for a caption is about."""
-    parts = PERSONALISED[spec.category][1].split("|")
+    """Select the verifier's constraints that belong to the personalized category of a caption."""
+    parts = PERSONALIZED[spec.category][1].split("|")
     return [key for key in keys if any(part in key for part in parts)]
 
 
@@ -221,11 +222,11 @@ def _minor(key: str, name: str) -> Criterion:
 
 def _phrase(noun: Noun) -> str:
     shape = plural(noun.shape) if noun.count > 1 else noun.shape
-    return " ".join(word for word in (noun.size, noun.colour, shape) if word)
+    return " ".join(word for word in (noun.size, noun.color, shape) if word)
 
 
 def _judge_category(plan: Sequence[Criterion], first: Facts, second: Facts) -> tuple[list[dict[str, Any]], float]:
-    """The sub-dimensions of a category, and by how many points the first is ahead."""
+    """Return the sub-dimensions of a category, and the number of points by which the first sample leads."""
     dims, margin, fine = [], 0.0, 0.0
     for criterion in plan:
         one, two = first.findings[criterion.key], second.findings[criterion.key]
@@ -241,12 +242,12 @@ def _judge_category(plan: Sequence[Criterion], first: Facts, second: Facts) -> t
                 "score_2": round(5 - shown, 2),
             }
         )
-    # The winner follows the scores as they are written; what rounding hid decides where they are even.
+    # The winner follows the rounded scores in the text; if they are even, the unrounded lead decides.
     return dims, round(margin, 2) or fine
 
 
 def _count_finding(spec: Spec, constraints: Mapping[str, bool], reading: Reading) -> dict[str, Finding]:
-    """The count again, with up to half of the value for coming near."""
+    """Return a finding for the count, with up to half of the value for counts that are close."""
     key = next(key for key in constraints if key.startswith("count"))
     numbers = [len(frame) for frame in reading]
     off = float(np.mean([abs(number - spec.total) for number in numbers]))
@@ -256,7 +257,7 @@ def _count_finding(spec: Spec, constraints: Mapping[str, bool], reading: Reading
 
 
 def _thing_findings(spec: Spec, constraints: Mapping[str, bool]) -> dict[str, Finding]:
-    """For each thing of the caption, the share of its own constraints that is met."""
+    """Return a finding per object of the caption: the share of its own constraints that are satisfied."""
     findings = {}
     for number in range(1, len(spec.nouns) + 1):
         own = {key: met for key, met in constraints.items() if key.startswith(f"{number} ")}
@@ -267,16 +268,16 @@ def _thing_findings(spec: Spec, constraints: Mapping[str, bool]) -> dict[str, Fi
 
 
 def _form_measures(reading: Reading) -> dict[str, float]:
-    """Finer measures of the things that were seen, each 0 to 1 and averaged over the frames."""
+    """Compute finer measures of the objects, each 0 to 1 and averaged over the frames."""
     frames = [_frame_measures(frame) for frame in reading]
-    kinds = [sorted((thing.shape, thing.colour) for thing in frame) for frame in reading]
+    kinds = [sorted((thing.shape, thing.color) for thing in frame) for frame in reading]
     changes = sum(before != after for before, after in zip(kinds, kinds[1:], strict=False))
     measures = dict(zip(("outlines", "weakest", "framing", "balance"), np.mean(frames, axis=0).tolist(), strict=True))
     return measures | {"steady": 1.0 - changes / max(len(reading) - 1, 1)}
 
 
 def _frame_measures(frame: Sequence[Seen], size: float = 32.0) -> tuple[float, float, float, float]:
-    """Mean fit, worst fit, distance from the border, and closeness of the centre of mass to the middle."""
+    """Return the mean fit, worst fit, distance from the border, and closeness of the center of mass to the middle."""
     if not frame:
         return 0.0, 0.0, 0.0, 0.0
     fits = [thing.fit for thing in frame]
@@ -289,14 +290,14 @@ def _frame_measures(frame: Sequence[Seen], size: float = 32.0) -> tuple[float, f
 
 
 def _palette_purity(sample: NDArray[np.uint8]) -> float:
-    """How near the pixels lie to the background or one of the colours, 0 to 1; blur and noise lower it."""
+    """Measure how close the pixels are to the background or a palette color, 0 to 1; blur and noise lower it."""
     pixels = sample.reshape(-1, 3).astype(np.float32)
     squares = (pixels**2).sum(1)[:, None] - 2.0 * pixels @ _PALETTE.T + (_PALETTE**2).sum(1)
     return _unit(1.0 - float(np.sqrt(squares.min(1).clip(0.0)).mean()) / _WORST_DISTANCE)
 
 
 def _margin(spec: Spec, reading: Reading) -> float:
-    """How clearly the relation or the motion shows, 0 to 1; one half where nothing points either way."""
+    """Measure how clear the relation or motion is, 0 to 1; 0.5 if it points neither way."""
     tracks = [[_find(noun, frame) for frame in reading] for noun in spec.nouns]
     if spec.relation:
         first, second = tracks[0][0], tracks[1][0]
@@ -310,7 +311,7 @@ def _margin(spec: Spec, reading: Reading) -> float:
 
 
 def _motion_margin(spec: Spec, seen: Sequence[Seen], tracks: Sequence[Sequence[Seen | None]]) -> float:
-    """How far the first thing follows the asked motion: 1 in full, 0 not at all, negative the other way."""
+    """Measure how far the first object follows the requested motion: 1 fully, 0 not at all, negative the other way."""
     first, last = seen[0], seen[-1]
     match spec.category:
         case "direction":
@@ -333,9 +334,9 @@ def _motion_margin(spec: Spec, seen: Sequence[Seen], tracks: Sequence[Sequence[S
 
 
 def _find(noun: Noun, frame: Sequence[Seen]) -> Seen | None:
-    """The thing of a frame that looks most like a noun, if any has its shape or its colour."""
+    """Find the object that looks most like a noun, if any object has its shape or its color."""
     likeness = [
-        (noun.shape == thing.shape) + (noun.colour == thing.colour) + (0.1 * thing.fit if thing.fit else 0.0)
+        (noun.shape == thing.shape) + (noun.color == thing.color) + (0.1 * thing.fit if thing.fit else 0.0)
         for thing in frame
     ]
     best = int(np.argmax(likeness)) if likeness else -1
@@ -343,7 +344,7 @@ def _find(noun: Noun, frame: Sequence[Seen]) -> Seen | None:
 
 
 def _along(relation: str, first: Seen, second: Seen) -> float:
-    """How far the first stands to the asked side of the second, in pixels."""
+    """Return how far the first object is on the given side of the second, in pixels."""
     dx, dy = second.x - first.x, second.y - first.y
     return {"left of": dx, "right of": -dx, "above": dy, "below": -dy}[relation]
 

@@ -1,7 +1,7 @@
-"""What the pixels of pictures show: things with shape, colour, place, size and angle.
+"""Read objects from the pixels of images: their shape, color, position, size and angle.
 
-Pixels are matched against the colours, connected into things, and each thing is compared with the ideal outlines of all
-shapes. Many pictures are read together, since most of the time goes into small array operations.
+Pixels are matched to the colors and connected to regions, and each region is compared with the ideal outlines of all
+shapes. Many images are processed together, since most of the time is spent in small array operations.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from flexgym.shapes.scenes import BACKGROUND, COLOURS, SHAPES, SYMMETRY, coverage
+from flexgym.shapes.scenes import BACKGROUND, COLORS, SHAPES, SYMMETRY, coverage
 
 MIN_AREA = 14.0
-"""Smaller specks are dirt, not things, in pixels."""
+"""Minimum area of an object in pixels; smaller specks are ignored."""
 
-_NAMES = tuple(COLOURS)
-_RAYS = np.array([np.subtract(COLOURS[name], BACKGROUND) for name in _NAMES], np.float32)
+_NAMES = tuple(COLORS)
+_RAYS = np.array([np.subtract(COLORS[name], BACKGROUND) for name in _NAMES], np.float32)
 _SQUARES = np.square(_RAYS).sum(1)
 _UNIT_RAYS = _RAYS / _SQUARES[:, None]
 _AREA = 3.15
-"""Area of every shape of radius 1, to within one part in a hundred."""
+"""Area of every shape of radius 1, accurate to 1%."""
 _REACHES = np.array([8, 12, 16])
-"""Half the width of the windows around things; what lies farther from its thing's centre than the last is left out."""
+"""Half widths of the windows around objects, in pixels; parts of an object beyond the largest are ignored."""
 _CHUNK = 64
-"""Frames read at a time: few enough to stay in a processor's cache."""
+"""Number of frames processed at a time, small enough to stay in the CPU cache."""
 _WITHIN_PLANE = np.zeros((3, 3, 3), bool)
 _WITHIN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
 _PHASE = {"square": np.pi, "triangle": np.pi / 2, "cross": 0.0}
@@ -37,20 +37,20 @@ _PHASE = {"square": np.pi, "triangle": np.pi / 2, "cross": 0.0}
 
 @dataclass(frozen=True)
 class Seen:
-    """A thing found in one picture; lengths in pixels, angle in degrees within its shape's symmetry.
+    """An object found in an image; lengths in pixels, angle in degrees modulo the symmetry of its shape.
 
     Attributes:
         shape: the best fitting of `SHAPES`.
-        colour: the nearest of `COLOURS`.
-        x: centre from the left.
-        y: centre from the top.
-        radius: of the circle of equal area.
-        fit: overlap with the ideal outline of ``shape``, 0 to 1.
-        angle: turn against the upright shape.
+        color: the nearest of `COLORS`.
+        x: x coordinate of the center, from the left.
+        y: y coordinate of the center, from the top.
+        radius: radius of the circle of equal area.
+        fit: intersection over union with the ideal outline of ``shape``, 0 to 1.
+        angle: rotation relative to the upright shape.
     """
 
     shape: str
-    colour: str
+    color: str
     x: float
     y: float
     radius: float
@@ -59,17 +59,17 @@ class Seen:
 
 
 Reading = tuple[tuple[Seen, ...], ...]
-"""What each frame of a sample shows; a picture has one frame."""
+"""Objects in each frame of a sample; an image has one frame."""
 
 
 @dataclass(frozen=True)
 class _Pixels:
-    """The pixels that belong to things: R in all, each with the number of its thing below M.
+    """All R pixels that belong to objects, each with the index of its object, below M.
 
     Attributes:
-        thing: ``[R]``.
-        row: ``[R]``.
-        column: ``[R]``.
+        thing: index of the object, int ``[R]``.
+        row: int ``[R]``.
+        column: int ``[R]``.
         weight: coverage, float32 ``[R]``.
     """
 
@@ -81,18 +81,18 @@ class _Pixels:
 
 @dataclass(frozen=True)
 class _Things:
-    """All things of a batch of frames, M of them.
+    """All M objects in a batch of frames.
 
     Attributes:
-        frame: that each stands in, int ``[M]``.
-        colour: index of its colour, int ``[M]``.
-        x: centre from the left, float32 ``[M]``.
-        y: centre from the top, float32 ``[M]``.
-        radius: of the circle of equal area, float32 ``[M]``.
+        frame: index of the frame, int ``[M]``.
+        color: index of the color, int ``[M]``.
+        x: x coordinate of the center, from the left, float32 ``[M]``.
+        y: y coordinate of the center, from the top, float32 ``[M]``.
+        radius: radius of the circle of equal area, float32 ``[M]``.
     """
 
     frame: NDArray[np.intp]
-    colour: NDArray[np.intp]
+    color: NDArray[np.intp]
     x: NDArray[np.float32]
     y: NDArray[np.float32]
     radius: NDArray[np.float32]
@@ -100,13 +100,13 @@ class _Things:
 
 @dataclass(frozen=True)
 class _Windows:
-    """The surroundings of things, K pixels wide.
+    """Windows of K pixels around objects.
 
     Attributes:
-        weights: coverage of the pixels around each thing, float32 ``[M, K, K]``.
-        dx: window pixels right of the centre, float32 ``[M, 1, K]``.
-        dy: window pixels below the centre, float32 ``[M, K, 1]``.
-        radius: of the circle of equal area, float32 ``[M, 1, 1]``.
+        weights: coverage of the pixels around each object, float32 ``[M, K, K]``.
+        dx: x distances of window pixels from the center, float32 ``[M, 1, K]``.
+        dy: y distances of window pixels from the center, float32 ``[M, K, 1]``.
+        radius: radius of the circle of equal area, float32 ``[M, 1, 1]``.
     """
 
     weights: NDArray[np.float32]
@@ -116,37 +116,37 @@ class _Windows:
 
 
 def _unmix(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Index of the nearest colour and coverage by it, both ``[N, H, W]``.
+    """Return the index of the nearest color and the coverage by it, both ``[N, H, W]``.
 
-    A picture is matched against the rays from the background to each colour, so that an edge pixel counts by its share
-    of the colour.
+    Pixels are projected onto the rays from the background to each color, so an edge pixel counts by its share of the
+    color.
     """
     amount = _UNIT_RAYS @ (frames.reshape(-1, 3).astype(np.float32) - np.float32(BACKGROUND)).T
     explained = np.square(amount) * _SQUARES[:, None]
     explained *= amount > 0.25
     best, covered, nearest = explained[0], amount[0], np.zeros(amount.shape[1], np.uint8)
-    for colour in range(1, len(_NAMES)):
-        better = explained[colour] > best
-        np.copyto(best, explained[colour], where=better)
-        np.copyto(covered, amount[colour], where=better)
-        nearest[better] = colour
+    for color in range(1, len(_NAMES)):
+        better = explained[color] > best
+        np.copyto(best, explained[color], where=better)
+        np.copyto(covered, amount[color], where=better)
+        nearest[better] = color
     return nearest.reshape(frames.shape[:3]), covered.clip(0.0, 1.0).reshape(frames.shape[:3])
 
 
 def _label(nearest: NDArray[np.uint8], covered: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
-    """Connected regions of one colour, on a plane for each colour that a frame holds.
+    """Label connected regions of one color, on one plane per frame and color that occurs in it.
 
-    A region reaches one pixel into its own soft edge.
+    Each region is extended by one pixel into its own soft edge.
 
     Returns:
-        Frame times colours plus colour of each plane, ``[L]``, and region numbers, ``[L, H, W]``; 0 is background.
+        ``frame * num_colors + color`` of each plane, ``[L]``, and region labels, ``[L, H, W]``, where 0 is background.
     """
     count, height, width = nearest.shape
     frame, row, column = np.unravel_index(np.flatnonzero(covered > 0.5), nearest.shape)
     code = frame * len(_NAMES) + nearest[frame, row, column]
     held = np.bincount(code, minlength=count * len(_NAMES)) > 0
     planes = np.flatnonzero(held)
-    # One pixel of margin, so that the neighbours of every pixel are plain slices.
+    # Add a margin of one pixel, so that the neighbors of every pixel are plain slices.
     inside = np.zeros((len(planes), height + 2, width + 2), bool)
     inside[(np.cumsum(held) - 1)[code], row + 1, column + 1] = True
     padded = np.empty(inside.shape, np.int32)
@@ -156,13 +156,13 @@ def _label(nearest: NDArray[np.uint8], covered: NDArray[np.float32]) -> tuple[ND
     np.maximum(grown, padded[:, 2:, 1:-1], out=grown)
     labels = padded[:, 1:-1, 1:-1]
     np.copyto(grown, labels, where=labels > 0)
-    owner, colour = np.divmod(planes, len(_NAMES))
-    grown *= (nearest[owner] == colour[:, None, None]) & (covered[owner] > 0.0)
+    owner, color = np.divmod(planes, len(_NAMES))
+    grown *= (nearest[owner] == color[:, None, None]) & (covered[owner] > 0.0)
     return planes, grown
 
 
 def _find(frames: NDArray[np.uint8]) -> tuple[_Things, _Pixels]:
-    """The things of many pictures, uint8 ``[N, H, W, 3]``, and their pixels."""
+    """Find the objects in images, uint8 ``[N, H, W, 3]``, and their pixels."""
     nearest, covered = _unmix(frames)
     planes, labels = _label(nearest, covered)
     flat = np.flatnonzero(labels)
@@ -175,19 +175,19 @@ def _find(frames: NDArray[np.uint8]) -> tuple[_Things, _Pixels]:
     y = (np.bincount(ids, weight * (row + 0.5))[kept] / area[kept]).astype(np.float32)
     owner = np.zeros(len(area), np.intp)
     owner[ids] = planes[plane]
-    frame, colour = np.divmod(owner[kept], len(_NAMES))
+    frame, color = np.divmod(owner[kept], len(_NAMES))
     number = np.full(len(area), -1)
     number[kept] = np.arange(len(kept))
     mine = np.flatnonzero(area[ids] >= MIN_AREA)
     pixels = _Pixels(number[ids[mine]], row[mine], column[mine], weight[mine])
-    return _Things(frame, colour, x, y, np.sqrt(area[kept] / _AREA).astype(np.float32)), pixels
+    return _Things(frame, color, x, y, np.sqrt(area[kept] / _AREA).astype(np.float32)), pixels
 
 
 def _windows(things: _Things, pixels: _Pixels) -> Iterator[tuple[NDArray[np.intp], _Windows]]:
-    """The things in lots of about one size, each with windows that hold the things and their ideal outlines."""
+    """Yield objects in batches of similar size, with windows that contain them and their ideal outlines."""
     left, top = np.floor(things.x).astype(np.intp), np.floor(things.y).astype(np.intp)
     column, row = pixels.column - left[pixels.thing], pixels.row - top[pixels.thing]
-    # The tip of a triangle lies 1.56 radii from its centre; its soft edge and the rounding of the centre come on top.
+    # The tip of a triangle is 1.56 radii from its center; add room for its soft edge and the rounding of the center.
     lot = np.searchsorted(_REACHES[:-1], 1.56 * things.radius + 1.5)
     reach = _REACHES[lot][pixels.thing]
     lot[pixels.thing[np.maximum(np.maximum(column, row) + 1, -np.minimum(column, row)) > reach]] = len(_REACHES) - 1
@@ -207,7 +207,7 @@ def _windows(things: _Things, pixels: _Pixels) -> Iterator[tuple[NDArray[np.intp
 
 
 def _moment(windows: _Windows, fold: int) -> NDArray[np.float32]:
-    """Direction in radians, ``[M]``, of the moment that turns ``fold`` times as fast as a thing does."""
+    """Return the direction in radians, ``[M]``, of the moment that rotates ``fold`` times as fast as the object."""
     square = (windows.dx + 1j * windows.dy).astype(np.complex64)
     power = square * square
     power *= square if fold == 3 else power
@@ -216,12 +216,12 @@ def _moment(windows: _Windows, fold: int) -> NDArray[np.float32]:
 
 
 def _fits(windows: _Windows, shape: str, angle: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    """Overlap (intersection over union) of each thing with the ideal outline of ``shape`` at an angle in degrees.
+    """Compute the intersection over union of each object with the ideal outline of ``shape``.
 
     Args:
-        windows: of M things.
+        windows: windows around M objects.
         shape: one of `SHAPES`.
-        angle: ``[M]``; upright when None.
+        angle: rotation in degrees, ``[M]``; None is upright.
     """
     dx, dy = windows.dx, windows.dy
     if angle is not None:
@@ -235,8 +235,8 @@ def _fits(windows: _Windows, shape: str, angle: NDArray[np.float32] | None) -> N
     return both / (either - both)
 
 
-def _recognise(windows: _Windows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Fit to each of `SHAPES` at its better angle, and the angle in degrees that its moment shows; ``[shapes, M]``."""
+def _recognize(windows: _Windows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the better fit to each of `SHAPES`, upright or at its moment's angle, and that angle in degrees."""
     moments = {fold: _moment(windows, fold) for fold in set(SYMMETRY.values()) - {0}}
     fits, angles = [], []
     for shape in SHAPES:
@@ -250,7 +250,7 @@ def _recognise(windows: _Windows) -> tuple[NDArray[np.float32], NDArray[np.float
 
 
 def read_frames(frames: NDArray[np.uint8]) -> Reading:
-    """The things in each of many pictures, uint8 ``[N, H, W, 3]``, from left to right."""
+    """Find the objects in each of N images, uint8 ``[N, H, W, 3]``, sorted from left to right."""
     found: list[list[Seen]] = []
     for start in range(0, len(frames), _CHUNK):
         found += _read_chunk(frames[start : start + _CHUNK])
@@ -262,25 +262,25 @@ def _read_chunk(frames: NDArray[np.uint8]) -> list[list[Seen]]:
     fits = np.empty((len(SHAPES), len(things.x)), np.float32)
     angles = np.empty_like(fits)
     for rows, windows in _windows(things, pixels):
-        fits[:, rows], angles[:, rows] = _recognise(windows)
+        fits[:, rows], angles[:, rows] = _recognize(windows)
     order = np.argsort(things.x, kind="stable")
     best = fits.argmax(0)
     fit, angle = (table[best, np.arange(len(best))] for table in (fits, angles))
-    columns = (things.frame, best, things.colour, things.x, things.y, things.radius, fit, angle)
+    columns = (things.frame, best, things.color, things.x, things.y, things.radius, fit, angle)
     found: list[list[Seen]] = [[] for _ in frames]
-    for frame, shape, colour, *measures in zip(*(column[order].tolist() for column in columns), strict=True):
-        found[frame].append(Seen(SHAPES[shape], _NAMES[colour], *measures))
+    for frame, shape, color, *measures in zip(*(column[order].tolist() for column in columns), strict=True):
+        found[frame].append(Seen(SHAPES[shape], _NAMES[color], *measures))
     return found
 
 
 def read_sample(sample: NDArray[np.uint8]) -> Reading:
-    """What a sample shows.
+    """Find the objects in a sample.
 
     Args:
         sample: uint8 ``[H, W, 3]`` or ``[F, H, W, 3]``.
 
     Raises:
-        ValueError: when it is neither.
+        ValueError: if the sample has another shape or data type.
     """
     if not _is_sample(sample.shape, sample.dtype):
         raise ValueError(f"expected uint8 [H, W, 3] or [F, H, W, 3], got {sample.dtype} {list(sample.shape)}")
@@ -288,13 +288,13 @@ def read_sample(sample: NDArray[np.uint8]) -> Reading:
 
 
 def read_samples(samples: NDArray[np.uint8]) -> list[Reading]:
-    """What each of a group's samples shows, read in one batch.
+    """Find the objects in all samples of a group, in one batch.
 
     Args:
         samples: uint8 ``[G, H, W, 3]`` or ``[G, F, H, W, 3]``.
 
     Raises:
-        ValueError: when they are neither.
+        ValueError: if the samples have another shape or data type.
     """
     if not _is_sample(samples.shape[1:], samples.dtype):
         raise ValueError(f"expected uint8 [G, H, W, 3] or [G, F, H, W, 3], got {samples.dtype} {list(samples.shape)}")
@@ -304,13 +304,13 @@ def read_samples(samples: NDArray[np.uint8]) -> list[Reading]:
 
 
 def read_groups(groups: Sequence[NDArray[np.uint8]]) -> list[list[Reading] | None]:
-    """What the samples of many groups show; groups with samples of one size are read in one batch.
+    """Find the objects in the samples of many groups; groups with samples of the same size share a batch.
 
     Args:
-        groups: as for `read_samples`, sizes may differ.
+        groups: samples as for `read_samples`; sizes may differ.
 
     Returns:
-        Readings of each group's samples; None for a group that `read_samples` refuses.
+        Readings of each group's samples, or None for a group that `read_samples` would reject.
     """
     readings: list[list[Reading] | None] = [None] * len(groups)
     by_size: dict[tuple[int, ...], list[int]] = {}

@@ -1,7 +1,7 @@
-"""Scenes of coloured shapes and their pictures.
+"""Scenes of colored shapes and their rendering to images.
 
-Lengths are pixels of a square canvas of `SIZE`; angles are degrees. A thing's radius is that of the circle of about the
-same area, so that every shape of one radius covers about the same number of pixels.
+Lengths are in pixels of a square canvas of `SIZE`; angles are in degrees. The radius of an object is that of a circle
+of about the same area, so shapes of the same radius cover about the same number of pixels.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ SIZE = 32
 FRAMES = 9
 BACKGROUND = 240
 SHAPES = ("circle", "square", "triangle", "cross")
-COLOURS: dict[str, tuple[int, int, int]] = {
+COLORS: dict[str, tuple[int, int, int]] = {
     "red": (222, 48, 48),
     "green": (44, 168, 72),
     "blue": (48, 88, 224),
     "yellow": (240, 196, 32),
 }
 SYMMETRY = {"circle": 0, "square": 4, "triangle": 3, "cross": 4}
-"""Order of rotational symmetry of each shape; 0 where a turn cannot be seen."""
+"""Order of rotational symmetry of each shape; 0 if a rotation is invisible."""
 
 _PIXELS = np.arange(SIZE, dtype=np.float32) + 0.5
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One shape on the canvas: centre ``(x, y)`` in pixels from the top left, radius in pixels, angle in degrees."""
+    """One shape on the canvas: center ``(x, y)`` in pixels from the top left, radius in pixels, angle in degrees."""
 
     shape: str
-    colour: str
+    color: str
     x: float
     y: float
     radius: float
@@ -46,16 +46,16 @@ Scene = tuple[Thing, ...]
 def coverage(
     shape: str, dx: NDArray[np.float32], dy: NDArray[np.float32], *, radius: float | NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """How much of each pixel a shape covers.
+    """Compute how much of each pixel a shape covers.
 
     Args:
         shape: one of `SHAPES`.
-        dx: pixel centres right of the shape's centre, any form that broadcasts with ``dy``.
-        dy: pixel centres below the shape's centre.
-        radius: size of the shape in pixels, one number or one for each of many shapes.
+        dx: x distances of pixel centers from the shape's center, in any shape that broadcasts with ``dy``.
+        dy: y distances of pixel centers from the shape's center, positive downward.
+        radius: radius in pixels, one number or one per shape.
 
     Returns:
-        Coverage in ``[0, 1]`` from the signed distance to the outline, so that edges are one pixel wide.
+        Coverage in ``[0, 1]``, computed from the signed distance to the outline, so edges are one pixel wide.
     """
     if shape == "circle":
         distance = np.hypot(dx, dy) - radius
@@ -72,7 +72,7 @@ def coverage(
 
 
 def thing_mask(thing: Thing) -> NDArray[np.float32]:
-    """Coverage of the canvas by one thing, float32 ``[SIZE, SIZE]`` in ``[0, 1]``."""
+    """Compute the coverage of the canvas by one object, float32 ``[SIZE, SIZE]`` in ``[0, 1]``."""
     dx, dy = _PIXELS[None, :] - np.float32(thing.x), _PIXELS[:, None] - np.float32(thing.y)
     if thing.angle:
         c, s = np.cos(np.deg2rad(thing.angle)), np.sin(np.deg2rad(thing.angle))
@@ -81,14 +81,14 @@ def thing_mask(thing: Thing) -> NDArray[np.float32]:
 
 
 def render(scene: Scene) -> NDArray[np.uint8]:
-    """The picture of a scene, uint8 ``[SIZE, SIZE, 3]``; later things cover earlier ones."""
+    """Render a scene to an image, uint8 ``[SIZE, SIZE, 3]``; later objects cover earlier ones."""
     image = np.full((SIZE, SIZE, 3), BACKGROUND, np.float32)
     for thing in scene:
         mask = thing_mask(thing)[..., None]
-        image += mask * (np.asarray(COLOURS[thing.colour], np.float32) - image)
+        image += mask * (np.asarray(COLORS[thing.color], np.float32) - image)
     return (image + 0.5).astype(np.uint8)
 
 
 def render_video(scenes: Sequence[Scene]) -> NDArray[np.uint8]:
-    """The frames of a clip, uint8 ``[F, SIZE, SIZE, 3]``."""
+    """Render scenes to the frames of a video, uint8 ``[F, SIZE, SIZE, 3]``."""
     return np.stack([render(scene) for scene in scenes])

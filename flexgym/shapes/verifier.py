@@ -1,7 +1,7 @@
-"""Which constraints of a caption a sample meets.
+"""Verify which constraints of a caption a sample satisfies.
 
-The verifier sees nothing but pixels and the caption. It is what every training claim is judged by, and the policy never
-sees it unless it is chosen as the reward.
+The verifier sees only the pixels and the caption. All claims about training are measured with it, and it does not
+affect training unless it is chosen as the reward.
 """
 
 from __future__ import annotations
@@ -18,64 +18,64 @@ from flexgym.shapes.reading import Reading, Seen, read_sample
 from flexgym.shapes.scenes import SYMMETRY
 
 MIN_FIT = 0.66
-"""Least overlap (intersection over union) with the ideal outline for a thing to count as that shape."""
+"""Minimum intersection over union with the ideal outline for an object to count as that shape."""
 SIZE_BORDER = 6.0
-"""Radius in pixels between small and large."""
+"""Radius in pixels that separates small from large."""
 MOST_FRAMES = 0.7
-"""Share of a clip's frames in which a thing must look right."""
+"""Share of a video's frames in which an object must look right."""
 _MOTIONS_OF_ONE = (*(f"moves {way}" for way in DIRECTIONS), "bounces", "grows", "shrinks", "rotates")
 _MOTIONS_OF_TWO = ("the first passes", "the second passes", "the first comes earlier", "the second comes earlier")
 _STILL = "stays"
 MOTIONS_SEEN = (*_MOTIONS_OF_ONE, *_MOTIONS_OF_TWO, _STILL)
-"""What `seen_motion` can say."""
+"""Possible results of `seen_motion`."""
 _MOST_THINGS = 6
-"""Things of a frame, from the left, that are tried as those of a caption: beyond that the count is wrong anyway."""
+"""Maximum number of objects per frame, from the left, to match with a caption; with more, the count is wrong anyway."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which constraints of a caption a sample meets.
+    """Constraints of a caption, and whether a sample satisfies them.
 
     Attributes:
-        constraints: one entry for each thing that the caption demands, such as ``"1 colour red"``.
+        constraints: one entry per constraint, such as ``"1 colour red"``.
     """
 
     constraints: Mapping[str, bool]
 
     @property
     def satisfied(self) -> bool:
-        """Whether every constraint is met."""
+        """Return True if every constraint is satisfied."""
         return all(self.constraints.values())
 
     @property
     def score(self) -> float:
-        """Share of the constraints that are met, 0 to 1."""
+        """Return the share of satisfied constraints, 0 to 1."""
         return sum(self.constraints.values()) / len(self.constraints)
 
 
 def _looks(noun: Noun, thing: Seen | None) -> dict[str, bool]:
-    """Which parts of a noun one thing meets."""
+    """Return which parts of a noun an object satisfies."""
     parts = {f"shape {noun.shape}": thing is not None and thing.shape == noun.shape and thing.fit >= MIN_FIT}
-    if noun.colour:
-        parts[f"colour {noun.colour}"] = thing is not None and thing.colour == noun.colour
+    if noun.color:
+        parts[f"colour {noun.color}"] = thing is not None and thing.color == noun.color
     if noun.size:
         parts[f"size {noun.size}"] = thing is not None and (thing.radius > SIZE_BORDER) == (noun.size == "large")
     return parts
 
 
 def assign(nouns: Sequence[Noun], frame: Sequence[Seen], relation: str | None = None) -> tuple[Seen | None, ...]:
-    """The things of a frame that meet most of what the nouns and the relation between them demand.
+    """Match nouns to the objects of a frame such that they satisfy as many constraints as possible.
 
     Args:
-        nouns: of a caption.
-        frame: what a picture shows.
-        relation: between the first two nouns, if there is one.
+        nouns: nouns of a caption.
+        frame: objects in an image.
+        relation: relation between the first two nouns, if any.
 
     Returns:
-        For each noun the thing that stands for it, None where there is none left.
+        The object matched to each noun; None if no object remains.
     """
     things = [*frame[:_MOST_THINGS], *[None] * len(nouns)]
-    # Parts count most, then the relation by half a part, then that there is something at all.
+    # A part of a noun has weight 100, the relation 50, and the mere presence of an object 1.
     points = [[100 * sum(_looks(noun, thing).values()) + (thing is not None) for thing in things] for noun in nouns]
 
     def met(choice: tuple[int, ...]) -> int:
@@ -95,7 +95,7 @@ def _related(things: Sequence[Seen | None], relation: str) -> bool:
 
 
 def check_frame(spec: Spec, frame: Sequence[Seen]) -> dict[str, bool]:
-    """Which constraints a single picture meets; of a caption about motion, all but the motion."""
+    """Return which constraints a single image satisfies, ignoring any motion."""
     constraints = {f"count {spec.total}": len(frame) == spec.total}
     if spec.category == "counting":
         looks = [_looks(spec.nouns[0], thing) for thing in frame or (None,)]
@@ -177,26 +177,26 @@ def _meets_motion(spec: Spec, tracks: Sequence[Track]) -> bool:
 
 
 def seen_motion(spec: Spec, reading: Reading) -> str:
-    """The motion that a video shows of the things that a caption names, in words such as ``"moves left"``.
+    """Describe the motion that a video shows of the objects named in a caption, such as ``"moves left"``.
 
     Args:
-        spec: what the caption demands; of it the nouns count, not the motion.
-        reading: of the frames.
+        spec: meaning of the caption, whose nouns are used but not its motion.
+        reading: objects in each frame.
     """
     tracks = _tracks(spec, reading)
     if len(tracks) == 1:
         shows = [*(_moves(tracks[0], way) for way in DIRECTIONS), _bounces(tracks[0])]
         shapes = [thing.shape for thing in tracks[0] if thing]
         shows += [*(_resizes(tracks[0], way) for way in RESIZES), any(_rotates(tracks[0], each) for each in {*shapes})]
-        told = _MOTIONS_OF_ONE
+        names = _MOTIONS_OF_ONE
     else:
         shows = [seen(*way) for seen in (_passes, _precedes) for way in (tracks, tracks[::-1])]
-        told = _MOTIONS_OF_TWO
-    return next(itertools.compress(told, shows), _STILL)
+        names = _MOTIONS_OF_TWO
+    return next(itertools.compress(names, shows), _STILL)
 
 
 def _tracks(spec: Spec, reading: Reading) -> list[Track]:
-    """For each noun the thing that stands for it in each frame."""
+    """Return for each noun the object matched to it in each frame."""
     chosen = [assign(spec.nouns, frame) for frame in reading]
     tracks: list[Track] = [list(column) for column in zip(*chosen, strict=True)]
     if spec.category != "order":
@@ -220,15 +220,15 @@ def _check_video(spec: Spec, reading: Reading) -> dict[str, bool]:
 
 
 def _if_fitting(noun: Noun, thing: Seen | None) -> Seen | None:
-    """A thing that is all that a noun asks for; otherwise None, so that nothing else can stand in for it."""
+    """Return the object if it satisfies the noun completely, otherwise None, so that no other object can replace it."""
     return thing if thing and all(_looks(noun, thing).values()) else None
 
 
 def check(spec: Spec, reading: Reading) -> Verdict:
-    """Which constraints of a spec a reading meets.
+    """Check which constraints of a spec a reading satisfies.
 
     Raises:
-        ValueError: when a caption about motion meets a single picture, or a caption for pictures a video.
+        ValueError: if a video caption is checked against a single image, or an image caption against a video.
     """
     if (spec.modality == "video") != (len(reading) > 1):
         raise ValueError(
@@ -238,13 +238,13 @@ def check(spec: Spec, reading: Reading) -> Verdict:
 
 
 def verify(caption: str | Spec, sample: NDArray[np.uint8]) -> Verdict:
-    """Which constraints of a caption a sample meets, from its pixels alone.
+    """Verify which constraints of a caption a sample satisfies, from its pixels alone.
 
     Args:
-        caption: a caption of the small world, or the spec it stands for.
+        caption: a caption of the small world, or its meaning.
         sample: uint8 ``[H, W, 3]`` or ``[F, H, W, 3]``.
 
     Raises:
-        ValueError: for a caption of another world or a sample of the wrong modality.
+        ValueError: if the caption is not from the small world, or the sample has the wrong modality.
     """
     return check(parse_caption(caption) if isinstance(caption, str) else caption, read_sample(sample))

@@ -1,7 +1,7 @@
-"""Conformance: whether an environment, a reward or a generator does what FlexGym counts on.
+"""Conformance tests: check that an environment, a reward or a generator follows the rules that FlexGym relies on.
 
-Each kit is a class for pytest to inherit; one method to override says how to make what is tested, and every rule is a
-test. FlexGym's own are tested by the same kits.
+Each kit is a class to inherit from in a pytest module: override `make`, and each rule runs as a test. FlexGym tests its
+own environments, rewards and generators with the same kits.
 
 ```python
 from flexgym.testing import RewardConformance

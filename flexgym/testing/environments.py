@@ -1,4 +1,4 @@
-"""The rules of environments: Gymnasium's own, and those that rewards and agents count on."""
+"""Conformance tests of environments: rules of Gymnasium, and rules that rewards and agents rely on."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Step = tuple[Any, Any, Any, Any, dict[str, Any]]
 
 
 class EnvironmentConformance:
-    """Inherit it, and override `make`.
+    """Conformance tests of an environment. Inherit and override `make`.
 
     Attributes:
-        vector_size: environments of a vector.
-        expected_warnings: parts of warnings of Gymnasium's checker that are known and right; latents, for example, are
-            Gaussian, so no bound holds for them, and an environment made by its class has no spec.
+        vector_size: number of environments in a vector environment.
+        expected_warnings: parts of accepted warnings of Gymnasium's checker. Latents, for example, are Gaussian and
+            therefore unbounded, and an environment created by its class has no spec.
     """
 
     vector_size = 3
@@ -37,39 +37,39 @@ class EnvironmentConformance:
     )
 
     def make(self) -> gymnasium.Env:
-        """A new environment, equal to the one before."""
+        """Create an environment, equal to those of earlier calls."""
         raise NotImplementedError(f"{type(self).__name__} must override make(), which returns a new environment")
 
     def make_vector(self, num_envs: int, mode: AutoresetMode) -> VectorEnv:
-        """The same environment as a vector; by default Gymnasium's, of single ones.
+        """Create the environment as a vector environment, by default with Gymnasium's `SyncVectorEnv`.
 
         Args:
-            num_envs: how many.
-            mode: what happens at the end of an episode.
+            num_envs: number of environments.
+            mode: autoreset mode.
         """
         return vector_of([self.make] * num_envs, mode)
 
     @rule("Gymnasium's own checker passes")
     def test_gymnasiums_checker_passes(self) -> None:
-        """Spaces, types, seeds and rendering as Gymnasium wants them, without an unexpected warning."""
+        """Run Gymnasium's checker of spaces, types, seeds and rendering, without unexpected warnings."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             check_env(self.make().unwrapped)
-        told = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
-        unexpected = [text for text in told if not any(known in text for known in self.expected_warnings)]
+        shown = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+        unexpected = [text for text in shown if not any(known in text for known in self.expected_warnings)]
         expect(not unexpected, "no warning but those in expected_warnings", unexpected)
 
     @rule("a seeded episode repeats to the bit")
     def test_seeded_episodes_repeat(self) -> None:
-        """The same seed and actions give the same episode, in this environment and in a new one."""
+        """Repeat an episode with the same seed and actions, in the same environment and in a new one."""
         env = self.make()
         first = _episode(env, seed=5)
         expect_same(_episode(env, seed=5), first, "the same episode after another reset with the same seed")
         expect_same(_episode(self.make(), seed=5), first, "the same episode from a new environment")
 
-    @rule("what an environment has handed out stays as it is")
+    @rule("observations do not change after they are returned")
     def test_observations_share_no_memory(self) -> None:
-        """An observation must not change when the environment goes on."""
+        """Check that later steps and resets leave an observation unchanged."""
         env = self.make()
         observation, _ = env.reset(seed=1)
         before = _copied(observation)
@@ -80,7 +80,7 @@ class EnvironmentConformance:
 
     @rule("an episode ends with its samples and their prompt")
     def test_an_episode_ends_with_its_samples(self) -> None:
-        """The last info holds ``samples``, uint8 ``[G, H, W, 3]`` or ``[G, F, H, W, 3]``; each holds the ``prompt``."""
+        """Check that every info has ``prompt``, and the last one ``samples``, uint8 ``[G, (F,) H, W, 3]``."""
         steps = _episode(self.make(), seed=3)
         infos = [step[-1] for step in steps]
         kinds = {type(info.get("prompt")).__name__ for info in infos}
@@ -93,7 +93,7 @@ class EnvironmentConformance:
 
     @rule("group rewards are float32 [G] and the reward is their mean")
     def test_group_rewards_are_of_the_agreed_form(self) -> None:
-        """In the last info; the scalar is the mean of the valid ones. A plain environment gets a reward around it."""
+        """Check ``group_rewards`` of the last info; an environment without a reward is wrapped in one."""
         env = self.make()
         _, reward, _, _, info = _episode(env, seed=3)[-1]
         if "group_rewards" not in info:
@@ -106,7 +106,7 @@ class EnvironmentConformance:
 
     @rule("the spaces of a vector are the batch of the single ones")
     def test_vector_spaces_are_the_batch_of_single_ones(self) -> None:
-        """As `gymnasium.vector.utils.batch_space` makes them."""
+        """Compare the spaces with those of `gymnasium.vector.utils.batch_space`."""
         env, envs = self.make(), self.make_vector(self.vector_size, AutoresetMode.NEXT_STEP)
         for name in ("observation_space", "action_space"):
             single, many = getattr(env, name), getattr(envs, name)
@@ -116,13 +116,13 @@ class EnvironmentConformance:
             batch = batch_space(single, self.vector_size)
             expect(many == batch, f"{name} {batch}", many)
 
-    @rule("a vector says how it resets itself, and does so")
+    @rule("a vector resets itself as its metadata says")
     def test_autoreset_is_what_the_metadata_says(self) -> None:
-        """NextStep begins anew with the step after the end, SameStep with the last one, whose end is in the infos."""
+        """Check that NextStep resets in the step after the end, and SameStep in the last step itself."""
         for mode in _MODES:
             envs = self.make_vector(self.vector_size, mode)
-            told = envs.metadata.get("autoreset_mode")
-            expect(told == mode, f"metadata['autoreset_mode'] {mode}", told)
+            named = envs.metadata.get("autoreset_mode")
+            expect(named == mode, f"metadata['autoreset_mode'] {mode}", named)
             start = _first(envs)
             last = _until_end(envs)
             if mode == AutoresetMode.SAME_STEP:
@@ -137,14 +137,14 @@ class EnvironmentConformance:
 
     @rule("a vector does what single environments do")
     def test_a_vector_equals_single_environments(self) -> None:
-        """With the same seeds and actions, to the bit, in each mode of autoreset."""
+        """Compare vector and single environments bit by bit with the same seeds and actions in each autoreset mode."""
         for mode in _MODES:
             vector = self.make_vector(self.vector_size, mode)
             _expect_same_episodes(vector, vector_of([self.make] * self.vector_size, mode), f"mode {mode.value}")
 
     @rule("a reward around a vector equals a vector of rewards")
     def test_wrapper_of_vector_equals_vector_of_wrapper(self) -> None:
-        """``VectorRewardWrapper(vector)`` and the vector of ``RewardWrapper(single)`` agree in rewards and infos."""
+        """Compare rewards and infos of ``VectorRewardWrapper(vector)`` and of a vector of ``RewardWrapper(single)``."""
         for mode in _MODES:
             ours = vector_wrapped(self.make_vector(self.vector_size, mode), Brightness())
             theirs = vector_of([lambda: wrapped(self.make(), Brightness())] * self.vector_size, mode)
@@ -152,7 +152,7 @@ class EnvironmentConformance:
 
 
 def _episode(env: gymnasium.Env, seed: int) -> list[Any]:
-    """What reset and all steps of an episode gave, with actions that follow from the seed."""
+    """Return the results of reset and of all steps of an episode, with actions drawn from the seed."""
     env.action_space.seed(seed)
     steps: list[Any] = [env.reset(seed=seed)]
     for _ in range(_LONGEST_EPISODE):
@@ -168,7 +168,7 @@ def _first(envs: VectorEnv) -> Any:
 
 
 def _until_end(envs: VectorEnv) -> Step:
-    """The step at which the first episode ends."""
+    """Step until the first episode ends, and return that step."""
     for _ in range(_LONGEST_EPISODE):
         step = envs.step(envs.action_space.sample())
         if np.any(step[2] | step[3]):
@@ -177,7 +177,7 @@ def _until_end(envs: VectorEnv) -> Step:
 
 
 def _expect_same_episodes(ours: VectorEnv, theirs: VectorEnv, mode: str) -> None:
-    """Compare two vectors over two episodes and the way from the one to the other."""
+    """Compare two vector environments over two episodes, including the reset between them."""
     first = [envs.reset(seed=11) for envs in (ours, theirs)]
     expect_same(first[0], first[1], f"the reset of single environments ({mode})")
     ours.action_space.seed(3)

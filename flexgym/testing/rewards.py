@@ -1,4 +1,4 @@
-"""The rules of rewards: what wrappers and agents count on, whatever a reward looks at."""
+"""Conformance tests of rewards: rules that wrappers and agents rely on, whatever a reward measures."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from flexgym.testing.rules import expect, expect_same, rule
 from flexgym.types import GroupScores, Modality, SampleGroup
 
 _OTHER: Mapping[Modality, Modality] = {"image": "video", "video": "image"}
-# Words of which one should stand in a message about samples of the wrong kind.
+# A message about samples of the other modality should contain one of these words.
 _WORDS = {"image": ("image", "picture"), "video": ("video", "frames")}
 
 
 class RewardConformance:
-    """Inherit it, and override `make`.
+    """Conformance tests of a reward. Inherit and override `make`.
 
-    What is asked is ``guarded``, as wrappers and agents do; the first two rules ask ``score`` itself.
+    The rules call ``guarded``, as wrappers and agents do; the first two call ``score`` itself.
 
     Attributes:
-        modality: of the samples that it scores, ``"image"`` or ``"video"``.
-        pointwise: whether the score of a sample depends on that sample alone. Rewards that compare the samples of a
-            group set it to False.
-        tolerance: by which scores may differ when other samples are beside them, relative and absolute; scorers whose
-            forward pass rounds by the size of the batch need about 1e-5.
+        modality: modality of the samples that the reward scores, ``"image"`` or ``"video"``.
+        pointwise: True if the score of a sample depends on that sample alone. Set it to False for rewards that compare
+            the samples of a group.
+        tolerance: allowed difference, relative and absolute, of scores in other batches; scorers whose rounding depends
+            on the size of the batch need about 1e-5.
     """
 
     modality: Modality = "image"
@@ -38,24 +38,24 @@ class RewardConformance:
     tolerance = 0.0
 
     def make(self) -> Any:
-        """A new reward, equal to the one before."""
+        """Create a reward, equal to those of earlier calls."""
         raise NotImplementedError(f"{type(self).__name__} must override make(), which returns a new reward")
 
     def groups(self) -> list[SampleGroup]:
-        """Groups of different sizes that the reward can score; by default captions and samples of the small world."""
+        """Return groups of different sizes that the reward can score, by default of the small world."""
         return shape_groups(self.modality)
 
     def broken_group(self) -> SampleGroup:
-        """A group that the reward cannot score; by default two samples without a pixel."""
+        """Return a group that the reward cannot score, by default two samples without pixels."""
         return empty_group(self.modality)
 
     def other_groups(self) -> list[SampleGroup]:
-        """Groups of the modality that `modality` is not; by default of the small world."""
+        """Return groups of the other modality, by default of the small world."""
         return shape_groups(_OTHER[self.modality])
 
     @rule("scores are float32 [G], one for each sample")
     def test_scores_are_of_the_agreed_form(self) -> None:
-        """One `GroupScores` per group, rewards and terms float32 ``[G]``, finite or NaN; some sample is scored."""
+        """Check that groups get `GroupScores` of float32 ``[G]``, finite or NaN, and that some sample is scored."""
         groups = self.groups()
         with self._reward() as reward:
             scores = reward.score(groups)
@@ -70,16 +70,16 @@ class RewardConformance:
 
     @rule("an unscored sample is NaN, and counted as a failure of some kind")
     def test_unscored_samples_are_counted(self) -> None:
-        """``score`` does not raise for a group that it cannot score; where it gives NaN, ``failures`` says so."""
+        """Check that ``score`` does not raise for a group that it cannot score, and counts NaN in ``failures``."""
         with self._reward() as reward:
             scores = reward.score([*self.groups(), self.broken_group()])
         for found in scores:
             unscored, counted = int(np.isnan(found.rewards).sum()), sum(found.failures.values())
             expect(not unscored or counted > 0, f"failures to count {unscored} unscored samples", dict(found.failures))
 
-    @rule("a group that cannot be scored does not take the others")
+    @rule("a group that cannot be scored does not affect the others")
     def test_a_broken_group_fails_alone(self) -> None:
-        """Groups beside one that breaks the scorer have the scores that they have without it."""
+        """Compare the scores of groups with and without a group that breaks the scorer."""
         groups = self.groups()
         with self._reward() as reward:
             expected = _rewards(reward.guarded(groups))
@@ -90,7 +90,7 @@ class RewardConformance:
 
     @rule("scores are the same each time")
     def test_scores_repeat(self) -> None:
-        """Of one reward asked twice, and of two that are made in the same way."""
+        """Compare the scores of two calls, and of two rewards created in the same way."""
         groups = self.groups()
         with self._reward() as first, self._reward() as second:
             scores = [_rewards(reward.guarded(groups)) for reward in (first, first, second)]
@@ -99,7 +99,7 @@ class RewardConformance:
 
     @rule("the order of samples does not matter")
     def test_scores_follow_their_samples(self) -> None:
-        """Samples in another order have their scores in that order; for pointwise rewards."""
+        """Reverse the order of samples, which reverses the scores of a pointwise reward."""
         if not self.pointwise:
             raise unittest.SkipTest("the reward compares the samples of a group")
         groups = self.groups()
@@ -111,16 +111,16 @@ class RewardConformance:
 
     @rule("scores do not depend on the groups beside them")
     def test_scores_do_not_depend_on_the_batch(self) -> None:
-        """Groups scored together have the scores that each of them has alone."""
+        """Compare the scores of groups scored together and alone."""
         groups = self.groups()
         with self._reward() as reward:
             together = _rewards(reward.guarded(groups))
             alone = [_rewards(reward.guarded([group]))[0] for group in groups]
         expect_same(together, alone, "the scores of each group alone", tolerance=self.tolerance)
 
-    @rule("samples stay as they are")
+    @rule("samples are not modified")
     def test_samples_are_not_written_to(self) -> None:
-        """The arrays are the environment's: they are the same afterwards, and read-only ones are scored alike."""
+        """Check that scoring leaves the arrays of the environment unchanged, and works for read-only ones."""
         groups = self.groups()
         before = [group.samples.copy() for group in groups]
         with self._reward() as reward:
@@ -132,7 +132,7 @@ class RewardConformance:
 
     @rule("submit gives what score gives")
     def test_submitted_work_equals_direct_work(self) -> None:
-        """In the background the same groups get the same scores."""
+        """Compare the scores of background work with those of a direct call."""
         groups = self.groups()
         with self._reward() as reward:
             expected = _rewards(reward.guarded(groups))
@@ -141,7 +141,7 @@ class RewardConformance:
 
     @rule("the vector twin gives what single wrappers give")
     def test_the_vector_twin_equals_single_wrappers(self) -> None:
-        """Around a vector of environments and around each of them, rewards and infos are the same."""
+        """Compare rewards and infos of one wrapper of a vector and of a vector of wrappers."""
         groups = [SampleGroup(group.prompt, group.samples[:2]) for group in self.groups()]
         with self._reward() as together, self._rewards_of(len(groups)) as alone:
             mode = AutoresetMode.NEXT_STEP
@@ -160,21 +160,21 @@ class RewardConformance:
                 )
             expect_same(mine, other, f"the {name} of single wrappers", tolerance=self.tolerance)
 
-    @rule("samples of the other kind are scored, or refused with words about it")
-    def test_the_other_modality_is_refused_with_words(self) -> None:
-        """A scorer of videos that gets pictures says so in the failure, and the other way round; it does not crash."""
+    @rule("samples of the other modality are scored, or rejected with a message about it")
+    def test_the_other_modality_is_rejected_with_a_message(self) -> None:
+        """Check that samples of the other modality are scored, or fail with a message that names the expected one."""
         with self._reward() as reward:
             try:
                 scores = reward.guarded(self.other_groups())
             except FlexGymError as error:
-                told = str(error)
+                message = str(error)
             else:
                 if all(np.isfinite(found.rewards).any() for found in scores):
                     return
-                told = " ".join(_failures(reward, scores))
+                message = " ".join(_failures(reward, scores))
         words = _WORDS[self.modality]
         wanted = f"a failure that says what it scores ({' or '.join(words)})"
-        expect(any(word in told.lower() for word in words), wanted, told or "no message")
+        expect(any(word in message.lower() for word in words), wanted, message or "no message")
 
     @contextmanager
     def _reward(self) -> Iterator[Any]:
@@ -186,7 +186,7 @@ class RewardConformance:
 
     @contextmanager
     def _rewards_of(self, count: int) -> Iterator[list[Any]]:
-        """Several equal rewards, since every wrapper closes its own."""
+        """Yield several equal rewards, since each wrapper closes its own."""
         made = [self.make() for _ in range(count)]
         try:
             yield made
@@ -200,7 +200,7 @@ def _rewards(scores: Sequence[GroupScores]) -> list[np.ndarray]:
 
 
 def _failures(reward: Any, scores: Sequence[GroupScores]) -> list[str]:
-    """What is said about unscored samples: by the reward, and by a judge about the pairs of a group."""
+    """Return the messages about unscored samples, of the reward and of a judge about the pairs of a group."""
     judged = [getattr(outcome, "detail", "") for found in scores for outcome in found.assessments]
     return [*(failed.failure.detail for failed in reward.failed.latest()), *judged]
 

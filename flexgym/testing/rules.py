@@ -1,4 +1,4 @@
-"""Rules as tests: a method under `rule` that fails says which rule was broken, what was expected and what came."""
+"""Rules as tests: a failing method under `rule` reports the broken rule, the expected and the actual result."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ _LONGEST = 300
 
 
 class BrokenRuleError(AssertionError):
-    """What was expected and what came, until `rule` adds the name."""
+    """Expected and actual result of a broken rule, to which `rule` adds the name."""
 
     def __init__(self, expected: str, got: Any) -> None:
         super().__init__(f"expected {expected}, got {str(got)[:_LONGEST]}")
 
 
 def expect(holds: bool, expected: str, got: Any) -> None:
-    """Refuse what does not hold.
+    """Raise an error unless a condition holds.
 
     Raises:
-        BrokenRuleError: with both descriptions.
+        BrokenRuleError: the message has both descriptions.
     """
     if not holds:
         raise BrokenRuleError(expected, got)
 
 
 def expect_same(ours: Any, theirs: Any, expected: str, *, tolerance: float = 0.0) -> None:
-    """Refuse two nested values that differ in keys, types, shapes or numbers; NaN equals NaN.
+    """Raise an error if two nested values differ in keys, types, shapes or numbers; NaN equals NaN.
 
     Args:
-        ours: what came.
-        theirs: what it should be equal to.
-        expected: in words.
-        tolerance: of numbers, relative and absolute; 0 is equality to the bit.
+        ours: actual value.
+        theirs: expected value.
+        expected: description of the expected value.
+        tolerance: relative and absolute tolerance of numbers; 0 for bit equality.
 
     Raises:
-        BrokenRuleError: naming the first place that differs.
+        BrokenRuleError: the message has the first difference.
     """
     found = difference(ours, theirs, tolerance=tolerance)
     if found:
@@ -50,7 +50,7 @@ def expect_same(ours: Any, theirs: Any, expected: str, *, tolerance: float = 0.0
 
 
 class _Checking:
-    """Within this context a rule is checked: whatever is raised breaks it."""
+    """Context in which a rule is checked: any exception breaks it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -63,16 +63,16 @@ class _Checking:
     ) -> None:
         if not isinstance(error, Exception) or isinstance(error, unittest.SkipTest):
             return
-        told = f"expected no exception, got {type(error).__name__}: {error}"[:_LONGEST]
-        told = str(error) if isinstance(error, BrokenRuleError) else told
-        raise AssertionError(f"broken rule: {self.name}: {told}") from error
+        message = f"expected no exception, got {type(error).__name__}: {error}"[:_LONGEST]
+        message = str(error) if isinstance(error, BrokenRuleError) else message
+        raise AssertionError(f"broken rule: {self.name}: {message}") from error
 
 
 def rule(name: str) -> Callable[[Callable[[_Kit], None]], Callable[[_Kit], None]]:
-    """Decorator of a test method that makes a rule of it.
+    """Decorate a test method as a rule.
 
     Args:
-        name: the rule in a few words; it begins the message of every failure. An exception is a failure, too.
+        name: short form of the rule, which starts the message of each failure. An exception is a failure as well.
     """
 
     def decorate(test: Callable[[_Kit], None]) -> Callable[[_Kit], None]:
@@ -91,11 +91,10 @@ def broken_rules(kit: type) -> dict[str, str]:
     """Check all rules without pytest.
 
     Args:
-        kit: a class that inherits from one of the kits and says how to make what is tested.
+        kit: subclass of one of the kits with its own `make`.
 
     Returns:
-        The message of every broken rule, by the name of its test; empty when all hold. Rules that do not apply are left
-        out.
+        Message of each broken rule by the name of its test; empty if all hold. Rules that do not apply are omitted.
     """
     broken = {}
     for name in dir(kit):
@@ -111,7 +110,7 @@ def broken_rules(kit: type) -> dict[str, str]:
 
 
 def difference(ours: Any, theirs: Any, *, tolerance: float = 0.0, place: str = "") -> str:
-    """Where two nested values differ first, in words; empty where they do not."""
+    """Describe the first difference of two nested values; empty if there is none."""
     where = f" at {place}" if place else ""
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         if ours.keys() != theirs.keys():

@@ -11,7 +11,7 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
-from agents.sb3_ppo import DEFAULT_RECIPE, make_run
+from agents.sb3_ppo import DEFAULT_RECIPE, load_sb3_settings, make_run
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import RewardError, UnknownNameError
 from flexgym.runs.metrics import read_metrics
@@ -21,7 +21,7 @@ SMALL = (
     "run.iterations=2",
     "run.checkpoint_interval=1",
     "environment.num_envs=2",
-    "environment.env_config={group_size: 1, num_steps: 2}",
+    "environment.settings={group_size: 1, num_steps: 2}",
     "verification.num_prompts=3",
     "training.steps_per_iteration=8",
     "PPO.n_steps=4",
@@ -34,7 +34,12 @@ SMALL = (
 
 
 def small(tmp_path, *overrides):
-    return apply_overrides(load_recipe(DEFAULT_RECIPE), [f"run.root={tmp_path}", "run.name=run", *SMALL, *overrides])
+    changes = [f"run.root={tmp_path}", "run.name=run", *SMALL, *overrides]
+    return load_sb3_settings(apply_overrides(load_recipe(DEFAULT_RECIPE), changes))
+
+
+def resumed(folder, *overrides):
+    return load_sb3_settings(apply_overrides(saved_recipe(folder), overrides))
 
 
 def rows(folder):
@@ -59,8 +64,7 @@ def test_a_run_leaves_metrics_pictures_and_checkpoints_and_goes_on(tmp_path, alg
         "iteration_000002",
     ]
     assert list((folder / "tensorboard").iterdir())
-    recipe = apply_overrides(saved_recipe(folder), ["run.iterations=3"])
-    assert make_run(recipe, folder).train() == folder
+    assert make_run(resumed(folder, "run.iterations=3"), folder).train() == folder
     assert [(row["iteration"], row["steps"]) for row in rows(folder)] == [(0, 0), (1, 8), (2, 16), (3, 24)]
 
 
@@ -77,7 +81,7 @@ def test_going_on_starts_from_the_saved_policy(tmp_path):
         def _on_step(self):
             return True
 
-    make_run(apply_overrides(saved_recipe(folder), ["run.iterations=3"]), folder, callbacks=[Look()]).train()
+    make_run(resumed(folder, "run.iterations=3"), folder, callbacks=[Look()]).train()
     assert seen.pop("steps") == 16
     for name, value in saved.policy.state_dict().items():
         assert torch.equal(value, seen[name]), name
@@ -86,7 +90,7 @@ def test_going_on_starts_from_the_saved_policy(tmp_path):
 @pytest.mark.slow
 def test_the_same_seed_trains_the_same_and_another_does_not(tmp_path):
     ends = [
-        PPO.load(make_run(small(tmp_path, f"training.seed={seed}")).train() / "checkpoints/iteration_000002/model.zip")
+        PPO.load(make_run(small(tmp_path, f"run.seed={seed}")).train() / "checkpoints/iteration_000002/model.zip")
         for seed in (0, 0, 1)
     ]
     flat = [torch.cat([value.flatten() for value in model.policy.state_dict().values()]) for model in ends]
@@ -114,22 +118,22 @@ def test_time_ends_a_run(tmp_path):
     assert "eval/verifier_accuracy" in rows(folder)[-1]
 
 
-def test_a_reward_that_fails_ends_the_run_with_what_was_learnt(tmp_path):
-    recipe = small(tmp_path, "environment.env_config.prompts=[a horse on the moon]")
+def test_a_reward_that_fails_ends_the_run_and_keeps_its_weights(tmp_path):
+    recipe = small(tmp_path, "environment.settings.prompts=[a horse on the moon]")
     with pytest.raises(RewardError, match="could be scored"):
         make_run(recipe).train()
     assert (tmp_path / "run" / "checkpoints" / "iteration_000000" / "model.zip").is_file()
 
 
 def test_several_decisions_make_one_episode(tmp_path):
-    folder = make_run(small(tmp_path, "environment.env_config.decisions=2")).train()
+    folder = make_run(small(tmp_path, "environment.settings.decisions=2")).train()
     assert rows(folder)[-1]["steps"] == 16
     assert np.isfinite(rows(folder)[-1]["reward/mean"])
 
 
 def test_unknown_names_are_told_before_a_folder_is_made(tmp_path):
     for override, message in (
-        ("reward.name=ShapeVerifier", "shapes_verifier"),
+        ("reward.name=ShapeVerifier", "ShapesVerifier"),
         ("verification.reward=x", "reward 'x'"),
     ):
         with pytest.raises(UnknownNameError, match=message):

@@ -10,11 +10,11 @@ import time
 import pytest
 import torch
 
-from agents.pref_grpo import PrefGRPO
-from flexgym.config.recipe import load_recipe
+from agents.base import load_agent_settings
+from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.rllib.learner import FlowLearner
-from flexgym.rllib.recipe import apply_recipe
 from flexgym.types import Prompt, SampleGroup
+from tests.agents.small import config_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.benchmark]
 REPEATS = 12
@@ -22,11 +22,8 @@ REPEATS = 12
 
 @pytest.fixture
 def algorithm(cluster):
-    recipe = load_recipe("pref_grpo_shapes_t2i.yaml")
-    del recipe["run"]
-    config = apply_recipe(PrefGRPO.get_default_config(), recipe)
-    config.verification(interval=0)
-    algorithm = config.build_algo()
+    recipe = apply_overrides(load_recipe("pref_grpo_shapes_t2i.yaml"), ["verification.interval=0"])
+    algorithm = config_of(load_agent_settings(recipe)).build_algo()
     yield algorithm
     algorithm.stop()
 
@@ -34,22 +31,21 @@ def algorithm(cluster):
 def bare_work(learner: FlowLearner, prompts: list[Prompt]) -> float:
     """Seconds for the forwards, backwards, decoding and judging of one iteration, and for nothing else."""
     config, generator = learner.config, learner.generator
-    transformer, rows = generator.pipe.transformer, config.groups_per_forward * config.group_size
-    chunks = [
-        prompts[start : start + config.groups_per_forward]
-        for start in range(0, len(prompts), config.groups_per_forward)
-    ]
+    settings = config.settings.rollout
+    transformer, size = generator.pipe.transformer, settings.groups_per_forward
+    rows = size * settings.group_size
+    chunks = [prompts[start : start + size] for start in range(0, len(prompts), size)]
     sigmas, latents = generator.sigmas(), generator.initial_latents(rows, 0)
-    text = [dict(generator.condition(chunk).repeat(config.group_size).prompts) for chunk in chunks]
+    text = [dict(generator.condition(chunk).repeat(settings.group_size).prompts) for chunk in chunks]
     reward = config.make_reward()
 
     def forward(step: int, conditioning: dict[str, torch.Tensor]) -> torch.Tensor:
         timestep = (sigmas[step] * 1000.0).expand(rows)
         return transformer(hidden_states=latents, timestep=timestep, return_dict=False, **conditioning)[0]
 
-    trained = range(config.window["size"])
-    # Matching asks once more for the density of the finished samples, and a divergence for the reference's step.
-    again = config.noise.to_clean + (config.kl_coeff > 0)
+    trained = range(config.algorithm.settings.window.size)
+    # Matching asks once more for the density of the finished samples, and a KL for the reference's step.
+    again = config.algorithm.process.forwards_per_level + ("reference_mean" in config.algorithm.needs)
     without_gradient = [*range(len(sigmas) - 1), *(list(trained) * again)]
 
     started = time.perf_counter()
@@ -57,7 +53,7 @@ def bare_work(learner: FlowLearner, prompts: list[Prompt]) -> float:
         for conditioning in text:
             for step in without_gradient:
                 forward(step, conditioning)
-    samples = [generator.decode(latents[: config.group_size]) for _ in prompts]
+    samples = [generator.decode(latents[: settings.group_size]) for _ in prompts]
     reward.score([SampleGroup(prompt, group) for prompt, group in zip(prompts, samples, strict=True)])
     for conditioning in text:
         for step in trained:
@@ -70,7 +66,7 @@ def test_an_iteration_costs_at_most_1_15_times_its_bare_work(algorithm, capsys):
     learner = algorithm.learner_group._learner
     whole, bare = [], []
     for _ in range(REPEATS):
-        prompts = algorithm.config.held_out_prompts()[: algorithm.config.prompts_per_iteration]
+        prompts = algorithm.config.held_out_prompts()[: algorithm.config.settings.rollout.prompts_per_iteration]
         bare.append(bare_work(learner, prompts))
         started = time.perf_counter()
         algorithm.train()

@@ -22,7 +22,7 @@ ROWS, STEPS, ROUNDS, LIMIT = 16, 8, 4, 1.10
 
 
 class StepTimes(TrainerCallback):
-    """Wall time of every optimiser step of TRL's loop, the reading of its rows included."""
+    """Wall time of every optimizer step of TRL's loop, the reading of its rows included."""
 
     def __init__(self):
         self.ends = []
@@ -64,8 +64,8 @@ def seconds_of_trl(kind, checkpoint, rows, folder):
 def test_a_step_costs_hardly_more_than_that_of_trl(cluster, kind, tmp_path, capsys):
     checkpoint = save_tiny_qwen_vl(tmp_path / "tiny")
     file = write_rows(tmp_path / "rows", count=ROWS)[kind]
-    config = small_config(kind, checkpoint, file, mode="full")
-    config.training(batch_size=ROWS, micro_batch_size=ROWS, steps_per_iteration=STEPS)
+    training = {"batch_size": ROWS, "micro_batch_size": ROWS, "steps_per_iteration": STEPS}
+    config = small_config(kind, checkpoint, file, mode="full", training=training)
     algorithm = config.build_algo()
     started = time.perf_counter()
     examples = algorithm.on_learners(lambda learner: [learner.rows[row] for row in range(ROWS)])[0]

@@ -175,10 +175,10 @@ def test_a_refused_action_changes_nothing(make, spoil, message):
         ({"decisions": 4}, ConfigError, "from 1 to the 3 denoising steps"),
         ({"decisions": True}, ConfigError, "whole number"),
         ({"guidance": (3.0, 1.0)}, ConfigError, "guidance must be two finite values"),
-        ({"guidance": 3.0}, ConfigError, "a least and a greatest value"),
+        ({"guidance": 3.0}, ConfigError, "a lowest and a highest value"),
         ({"eta": (0.0, 1.5)}, ConfigError, r"eta of CPS must be in \[0, 1\]"),
         ({"noise": "cp"}, UnknownNameError, "Did you mean 'cps'"),
-        ({"noise": "matching"}, ConfigError, "choose 'cps'"),
+        ({"noise": "matching"}, UnknownNameError, "Known: cps, dance, flow, ode"),
         ({"group_size": 0}, ConfigError, "at least 1,"),
     ],
 )

@@ -61,12 +61,12 @@ def test_an_episode_begins_with_the_picture_of_its_prompt(family, prompt_file):
 
 
 def test_an_episode_without_noise_is_the_call_of_the_pipeline(family):
-    """Where it mixes a trace of the picture into the first latents as well."""
+    """Where it mixes a trace of the image into the first latents as well."""
     (prompt,) = prompts_for(family, ["a ball"])
     env = make(family, [prompt])
     observation, _ = env.reset(seed=3)
     noise = shared(family).initial_latents(2, int(np_random(3)[0].integers(2**63)))
-    assert np.array_equal(observation["latents"], noise) == (shared(family).noise_share == 1.0)
+    assert np.array_equal(observation["latents"], noise) == (shared(family).family.noise_share == 1.0)
     policy, terminated = FlowPolicy(shared(family), ODE()), False
     while not terminated:
         observation, _, terminated, _, info = env.step(policy(observation))
@@ -118,7 +118,7 @@ def test_the_picture_changes_the_video_and_what_stands_in_its_place_does_not(fam
     first, other = (generator.condition([Prompt("a ball", first_frame=picture(seed))]) for seed in (0, 1))
     velocity = generator.velocity(latents, sigma, first)
     assert not torch.equal(velocity[:, :, 1:], generator.velocity(latents, sigma, other)[:, :, 1:])
-    if "known_latents" in first.frames:
+    if "known_latents" in first.images:
         changed = latents.clone()
         changed[:, :, 0] += 1.0
         assert torch.equal(velocity, generator.velocity(changed, sigma, first))

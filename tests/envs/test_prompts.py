@@ -86,7 +86,7 @@ def test_files_that_cannot_be_used(tmp_path, name, content, message):
 
 
 def test_missing_file_and_wrong_types(tmp_path):
-    with pytest.raises(PromptSourceError, match="goes in a list"):
+    with pytest.raises(PromptSourceError, match="pass a single prompt as a list"):
         load_prompts("a red cube", "image")
     with pytest.raises(PromptSourceError, match="path or a sequence"):
         load_prompts(3, "image")

@@ -127,12 +127,12 @@ def test_deterministic_steps(noise, expected):
     assert deterministic_steps(GRID, noise) == expected
 
 
-def test_windows_with_a_silent_step_are_refused():
+def test_windows_with_a_silent_step_are_rejected():
     require_stochastic(Window(7, 2), GRID, CPS(0.8))
     require_stochastic(Window(7, 3), GRID, FlowSDE(0.7))
-    with pytest.raises(ConfigError, match=r"steps 7 to 9 holds steps \[9\], where noise scale 'cps' \(eta=0.8\)"):
+    with pytest.raises(ConfigError, match=r"steps 7 to 9 contains steps \[9\], where noise scale 'cps' \(eta=0.8\)"):
         require_stochastic(Window(7, 3), GRID, CPS(0.8))
-    with pytest.raises(ConfigError, match="leaves the grid of 10 steps"):
+    with pytest.raises(ConfigError, match="exceeds the grid of 10 steps"):
         require_stochastic(Window(8, 3), GRID, FlowSDE(0.7))
 
 

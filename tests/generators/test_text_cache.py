@@ -44,7 +44,7 @@ def test_what_is_read_is_what_was_encoded(family, tmp_path, monkeypatch):
             assert mine.keys() == theirs.keys()
             assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
             assert all(mine[name].dtype == theirs[name].dtype for name in theirs)
-    assert len(files(tmp_path)) == len(PROMPTS) + (generator.family.guided)
+    assert len(files(tmp_path)) == len(PROMPTS) + generator.family.guided
 
 
 def test_identity_is_that_of_weights_config_and_tokenizer(tmp_path):
@@ -138,7 +138,7 @@ def test_a_file_that_is_too_large_is_neither_read_nor_written(tmp_path, monkeypa
 def test_no_folder_can_stand_where_a_file_does(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="text_cache must be a folder"):
-        fresh("sd3").cache_text(tmp_path / "file")
+        fresh("sd3").text.cache_on_disk(tmp_path / "file")
 
 
 @pytest.mark.parametrize("family", ["sd3", "qwen_image"])

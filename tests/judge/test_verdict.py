@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from flexgym.commands.judge_report import calibration_report, outcome_report
 from flexgym.flow import blended_advantages, group_advantages
 from flexgym.judge import (
     JudgeFailure,
@@ -27,7 +28,6 @@ from flexgym.judge.calibration import calibrate
 from flexgym.judge.dialect import THINK
 from flexgym.judge.noise import NoisyJudge
 from flexgym.judge.reply import MAX_CHARACTERS
-from flexgym.judge.report import calibration_report, outcome_report
 from tests.judge.simulated import simulated_groups
 from tests.judge.simulated import verdict as assessment
 

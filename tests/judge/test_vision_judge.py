@@ -15,7 +15,7 @@ from flexgym.judge import vision_judge as module
 from flexgym.judge.backends.base import Decoding, Reply
 from flexgym.judge.backends.server import ServerBackend
 from flexgym.judge.inputs import Inputs
-from flexgym.judge.template import Template, built_in_template
+from flexgym.judge.template import Template
 from flexgym.judge.vision_judge import VisionJudge
 from flexgym.types import Prompt, SampleGroup
 from tests.judge.backends.scripted_server import Script, ScriptedServer, assessment
@@ -24,13 +24,13 @@ LEVELS = [40, 200, 120, 160, 80]
 
 
 def group(levels=LEVELS, caption="pair-1: the brightest", frames=None):
-    """Grey images, or videos of so many frames each, whose brightness is their quality."""
+    """Gray images, or videos of so many frames each, whose brightness is their quality."""
     shape = (12, 16, 3) if frames is None else (frames, 12, 16, 3)
     return SampleGroup(Prompt(caption), np.stack([np.full(shape, level, np.uint8) for level in levels]))
 
 
 def brightest(body, identity, serial):
-    """What a judge with eyes says: it decodes the pictures and prefers the brighter half of them."""
+    """What a judge with eyes says: it decodes the images and prefers the brighter half of them."""
     *pictures, text = body["messages"][0]["content"]
     urls = [picture["image_url"]["url"] for picture in pictures]
     means = [np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))).mean() for url in urls]
@@ -111,25 +111,6 @@ def test_each_sample_is_encoded_once_for_as_long_as_its_group_lives(judge, monke
     assert len(judge._encoded) == 2
     del one, two, pairs
     assert len(judge._encoded) == 0
-
-
-def test_two_groups_of_24_images_are_sent_once_and_cheaper_than_the_naive_way():
-    rng = np.random.default_rng(0)
-    groups = [SampleGroup(Prompt("pair-1"), rng.integers(0, 256, (24, 64, 64, 3), dtype=np.uint8)) for _ in range(2)]
-    pairs = [Pair(it, i, (i + step) % 24) for it in groups for i in range(24) for step in (1, 2, 3, 4)]
-    sent = []
-    with ScriptedServer(Script(caches_pictures=True)) as server:
-        for image_ids in (True, False):
-            backend = ServerBackend(server.url, image_ids=image_ids)
-            outcomes = VisionJudge(backend).assess(pairs)
-            assert all(isinstance(outcome, Assessment) for outcome in outcomes)
-            sent.append(backend.metrics())
-            backend.close()
-    once, naive = sent
-    assert once["pictures_sent"] == 48
-    assert naive["pictures_sent"] == 2 * 2 * 96
-    text = len(built_in_template("image").text)
-    assert once["bytes_sent"] - 192 * text < 0.2 * (naive["bytes_sent"] - 192 * text)  # 48 of 384, and the ids
 
 
 def test_replies_that_are_cut_off_or_broken_are_failures(server, judge):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import gymnasium as gym
 import pytest
 
-from flexgym.algorithm import Algorithm, CopySchedule, Loss, Need
+from flexgym.algorithm import Algorithm, CopySchedule, Loss
 from flexgym.algorithm_settings import AlgorithmSettings
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import GeneratorError
@@ -45,7 +45,7 @@ class Lagging(Algorithm[AlgorithmSettings]):
         return ForwardProcess()
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def needs(self) -> frozenset[str]:
         return frozenset({"old_mean"})
 
     @property

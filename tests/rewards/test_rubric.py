@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 import rewards
-from agents.pref_grpo import PrefGRPOConfig
+from agents.base import load_agent_settings
+from flexgym.advantages import advantages_of
+from flexgym.config.describe import describe
 from flexgym.core.errors import ConfigError, JudgeUnavailableError, UnknownNameError
 from flexgym.flow import blended_advantages
+from flexgym.reward import PointwiseReward, Reward
 from flexgym.rllib.algorithm import reward_metrics
-from flexgym.rllib.recipe import apply_recipe, describe
 from flexgym.types import GroupScores, Prompt, SampleGroup
-from rewards.base import PointwiseReward, Reward
 from rewards.rubric import Rubric, Term
+from tests.agents.small import SMALL, merged, small_config
 from tests.rewards.test_wrappers import GroupEnv, run
 
 
@@ -55,11 +57,11 @@ def test_sum_adds_raw_scores():
     assert second.failures == {"first": 1}
 
 
-def test_gdpo_normalises_each_term_within_its_group():
+def test_gdpo_normalizes_each_term_within_its_group():
     scores = rubric("gdpo", 3.0, 1.0).score(GROUPS[:1])
     assert scores[0].weights == {"first": 0.75, "second": 0.25}
     np.testing.assert_allclose(scores[0].rewards, 0.75 * np.array([1, 2, 6]) + 0.25 * np.array([9, 5, 7]) * 1000)
-    found = PrefGRPOConfig().advantages(scores)
+    found = advantages_of(scores)
     a, b = np.array([1, 2, 6.0]), np.array([9, 5, 7.0])
     expected = 0.75 * (a - 3) / (a.std() + 1e-4) + 0.25 * (b - 7) / (b.std() + 1e-7)
     np.testing.assert_allclose(found[0], expected, atol=1e-4)
@@ -67,7 +69,7 @@ def test_gdpo_normalises_each_term_within_its_group():
 
 def test_with_gdpo_a_sample_keeps_what_the_other_terms_say():
     scores = rubric("gdpo", 1.0, 1.0).score(GROUPS)
-    found = PrefGRPOConfig().advantages(scores)
+    found = advantages_of(scores)
     b = np.array([1, 2, 6.0])
     assert found[1, 1] == pytest.approx(0.5 * (2 - 3) / b.std(), abs=1e-3)
     assert np.isnan(scores[1].rewards[1])
@@ -75,12 +77,11 @@ def test_with_gdpo_a_sample_keeps_what_the_other_terms_say():
 
 def test_batch_norm_of_gdpo_is_a_setting_of_the_advantage():
     scores = rubric("gdpo", 1.0, 1.0).score(GROUPS)
-    config = PrefGRPOConfig()
-    config.training(advantage={"batch_norm": True})
     terms = {name: np.stack([group.terms[name] for group in scores]) for name in ("first", "second")}
     expected = blended_advantages(terms, {"first": 0.5, "second": 0.5}, batch_norm=True)
-    np.testing.assert_allclose(config.advantages(scores), expected)
-    assert config.advantages(scores).std() == pytest.approx(1.0, abs=1e-3)
+    found = advantages_of(scores, batch_norm=True)
+    np.testing.assert_allclose(found, expected)
+    assert found.std() == pytest.approx(1.0, abs=1e-3)
 
 
 def test_a_term_without_weight_is_watched_only():
@@ -112,7 +113,7 @@ def test_info_holds_every_term_and_its_weight():
 
 
 class Judged(Reward):
-    """With parts, failures by kind, and work of its own to tell."""
+    """A reward with parts, failures by kind, and metrics of its own."""
 
     def __init__(self, name="judged"):
         self.name = name
@@ -183,15 +184,15 @@ def test_a_term_that_breaks_is_a_failed_score_with_its_name(tmp_path):
     ("settings", "error", "message"),
     [
         ({"terms": []}, ConfigError, "expected a list of terms"),
-        ({"terms": {"reward": "clip_score"}}, ConfigError, "expected a list of terms"),
-        ({"terms": [{"reward": "shapes_orcle"}]}, UnknownNameError, "Did you mean 'shapes_oracle'"),
+        ({"terms": {"reward": "clip_score"}}, ConfigError, "terms of rubric: expected list"),
+        ({"terms": [{"reward": "shapes_orcle"}]}, UnknownNameError, "Did you mean 'ShapesOracle'"),
         ({"terms": [{"reward": "shapes_oracle", "wieght": 1}]}, UnknownNameError, "Did you mean 'weight'"),
         ({"terms": [{"weight": 1}]}, ConfigError, "missing"),
-        ({"terms": [{"reward": "shapes_oracle"}] * 2}, ConfigError, "two terms are called 'shapes_oracle'"),
-        ({"terms": [{"reward": "shapes_oracle", "weight": 0}]}, ConfigError, "sum above 0"),
+        ({"terms": [{"reward": "shapes_oracle"}] * 2}, ConfigError, "two terms are named 'shapes_oracle'"),
+        ({"terms": [{"reward": "shapes_oracle", "weight": 0}]}, ConfigError, "sum of the weights must be positive"),
         ({"terms": [{"reward": "shapes_oracle", "weight": float("nan")}]}, ConfigError, "finite number"),
         ({"terms": [{"reward": "shapes_oracle", "weight": "1"}]}, ConfigError, "finite number"),
-        ({"terms": [{"reward": "shapes_oracle", "name": "a/b"}]}, ConfigError, "must not hold '/'"),
+        ({"terms": [{"reward": "shapes_oracle", "name": "a/b"}]}, ConfigError, "must not contain '/'"),
         ({"terms": [{"reward": "shapes_oracle"}], "combine": "gdop"}, UnknownNameError, "Did you mean 'gdpo'"),
         ({"terms": [Term(First())], "combined": "sum"}, UnknownNameError, "Did you mean 'combine'"),
     ],
@@ -202,7 +203,7 @@ def test_rubrics_that_cannot_work_are_refused(settings, error, message):
 
 
 def test_opposite_weights_without_a_sum_are_refused():
-    with pytest.raises(ConfigError, match="sum above 0"):
+    with pytest.raises(ConfigError, match="sum of the weights must be positive"):
         rubric("sum", 1.0, -1.0)
     with pytest.raises(ConfigError, match="built already"):
         Term(First(), settings={"deadline_s": 3})
@@ -225,8 +226,7 @@ RECIPE = {
 
 
 def test_a_recipe_makes_the_rubric_the_monitors_and_the_evaluations():
-    config = apply_recipe(PrefGRPOConfig(), RECIPE)
-    config.validate()
+    config = small_config(**RECIPE)
     config.failed_samples = "somewhere/failed"
     reward = config.make_reward()
     assert reward.weights == {"shapes_verifier": 2.0, "second": 1.0}
@@ -235,20 +235,23 @@ def test_a_recipe_makes_the_rubric_the_monitors_and_the_evaluations():
     assert set(monitors) == {"ShapesVerifier", "small"}
     assert monitors["small"].quality == 50
     assert isinstance(config.make_evaluations()["first"], Reward)
-    again = apply_recipe(PrefGRPOConfig(), describe(config))
-    assert again.reward_settings == config.reward_settings
-    assert again.monitors == config.monitors
-    assert again.verification_rewards == config.verification_rewards
+    again = small_config(**describe(config.settings)).settings
+    assert again.reward == config.settings.reward
+    assert again.verification == config.settings.verification
 
 
-def test_names_in_a_recipe_are_checked_before_anything_is_loaded():
-    config = PrefGRPOConfig()
-    config.reward(monitors=[{"reward": "ShapesVerifer"}])
-    with pytest.raises(UnknownNameError, match="Did you mean 'shapes_verifier'"):
-        config.validate()
-    config.reward(monitors=["ShapesVerifier"]).verification(rewards=["no_such:Reward"])
-    with pytest.raises(ConfigError, match="'no_such' cannot be imported"):
-        config.validate()
-    config.verification(rewards=["ShapesVerifier", {"reward": "ShapesVerifier", "name": "ShapesVerifier"}])
-    with pytest.raises(ConfigError, match="a name of its own"):
-        config.validate()
+@pytest.mark.parametrize(
+    ("sections", "error", "message"),
+    [
+        ({"reward": {"monitors": [{"reward": "ShapesVerifer"}]}}, UnknownNameError, "Did you mean 'ShapesVerifier'"),
+        ({"verification": {"rewards": ["no_such:Reward"]}}, ConfigError, "'no_such' cannot be imported"),
+        (
+            {"verification": {"rewards": ["ShapesVerifier", {"reward": "ShapesVerifier", "name": "ShapesVerifier"}]}},
+            ConfigError,
+            "a name of its own",
+        ),
+    ],
+)
+def test_names_in_a_recipe_are_checked_before_anything_is_loaded(sections, error, message):
+    with pytest.raises(error, match=message):
+        load_agent_settings(merged(SMALL, sections))

@@ -79,8 +79,16 @@ def test_the_embedded_judge_is_the_default(name):
         ({"judge": "http://localhost:1", "decodin": {}}, UnknownNameError, "unified_reward_flex 'decodin'.*'decoding'"),
         ({"judge": "http://localhost:1", "turnament": {}}, UnknownNameError, "'tournament'"),
         ({"judge": "nowhere/at-all", "tournament": {"alpha": 2}}, ConfigError, "alpha"),
-        ({"judge": "http://localhost:1", "decoding": [1]}, ConfigError, "decoding: expected settings by name"),
-        ({"judge": "http://localhost:1", "inputs": {"num_frames": "8"}}, ConfigError, "inputs: '<' not supported"),
+        (
+            {"judge": "http://localhost:1", "decoding": [1]},
+            ConfigError,
+            "decoding of unified_reward_flex: expected mapping",
+        ),
+        (
+            {"judge": "http://localhost:1", "inputs": {"num_frames": "8"}},
+            ConfigError,
+            "num_frames of inputs: expected whole number",
+        ),
         ({"judge": "http://localhost:1", "prompt_template": "nowhere.txt"}, ConfigError, "nowhere.txt"),
         ({"judge": "nowhere/at-all"}, CheckpointError, "nowhere"),
     ],

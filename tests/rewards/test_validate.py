@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 
 import rewards
 from flexgym.core.errors import ConfigError
-from rewards.base import PointwiseReward
-from rewards.known import flat_and_noise
+from flexgym.reward import PointwiseReward
+from rewards.known import flat_and_noise, known_pairs
 from rewards.registry import reward_class
 from rewards.validate import main, settings_of, validate
 
@@ -75,7 +75,7 @@ def test_shapes_are_told_apart_by_their_verifier():
 def test_known_pairs_are_groups_of_two():
     for name in ("clip_score", "aesthetic", "temporal_consistency", "dynamic_degree", "ocr"):
         cls = reward_class(name)
-        for pair in cls.known_pairs(object.__new__(cls)):  # they need no weights
+        for pair in known_pairs(object.__new__(cls)):  # they need no weights
             assert pair.group.samples.dtype == np.uint8
             assert len(pair.group) == 2
             assert not np.array_equal(pair.good, pair.bad)

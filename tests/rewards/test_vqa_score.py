@@ -56,7 +56,7 @@ def test_a_reply_that_is_neither_yes_nor_no_is_a_failure():
         assert np.isnan(scores.rewards).all()
         assert scores.failures == {"invalid": 2}
         assert len(reward.failed.latest()) == 2
-        with pytest.raises(JudgeFailureShareError, match="begins with Yes or No; the likeliest are 'I', 'The'"):
+        with pytest.raises(JudgeFailureShareError, match="begins with Yes or No; most likely are 'I', 'The'"):
             reward.guarded([group(16)])
         reward.close()
 

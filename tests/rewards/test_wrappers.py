@@ -1,226 +1,204 @@
+"""The wrapper classes of rewards: names, signatures, pickling and specifications."""
+
 from __future__ import annotations
+
+import inspect
+import pickle
+import sys
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import data_equivalence
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import SyncVectorEnv
 
 import rewards
-from flexgym.core.errors import ConfigError
-from flexgym.judge import JudgeFailure
-from flexgym.types import GroupScores, Prompt
-from rewards.base import PointwiseReward, Reward
-from rewards.wrappers import INFO_KEYS, RewardWrapper, VectorRewardWrapper
+from flexgym.core.errors import ConfigError, UnknownNameError
+from flexgym.reward import PointwiseReward
+from tests.reward.test_wrappers import GroupEnv, run
 
-GROUP = 3
+OWN = """
+from dataclasses import dataclass
+import numpy as np
+from rewards import PointwiseReward
 
+class Sharpness(PointwiseReward):
+    '''Scores contrast.'''
 
-class GroupEnv(gym.Env):
-    """Ends after ``length`` steps with a group whose grey values are drawn from the environment's generator."""
-
-    observation_space = gym.spaces.Box(0, 1, (1,))
-    action_space = gym.spaces.Box(0, 1, (1,))
-
-    def __init__(self, length=2, prompt=None, *, preview=False, truncate=False):
-        self.length, self.preview, self.truncate = length, preview, truncate
-        self.prompt = prompt or Prompt(f"length {length}", {"length": length})
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.steps = 0
-        return np.zeros(1, np.float32), {"prompt": self.prompt}
-
-    def step(self, action):
-        self.steps += 1
-        ended = self.steps == self.length
-        info = {"prompt": self.prompt, "step": self.steps}
-        if ended or self.preview:
-            values = self.np_random.integers(0, 200, (GROUP, 1, 1, 1))
-            info["samples"] = np.broadcast_to(values, (GROUP, 4, 4, 3)).astype(np.uint8)
-        return np.zeros(1, np.float32), 0.25, ended and not self.truncate, ended and self.truncate, info
-
-
-class Grey(PointwiseReward):
-    """Mean value; fails for values below ``floor``."""
-
-    name = "grey"
-
-    def __init__(self, floor=-1.0):
-        self.floor, self.calls = floor, 0
-
-    def score(self, groups):
-        self.calls += 1
-        return super().score(groups)
+    def __init__(self, sharpness: float = 1.0, *, clip: tuple[int, int] | None = None):
+        self.sharpness, self.clip = sharpness, clip
 
     def score_samples(self, prompt, samples):
-        values = samples.mean(axis=(1, 2, 3))
-        return np.where(values < self.floor, np.nan, values)
+        return self.sharpness * samples.mean(axis=(1, 2, 3))
+
+class Outer:
+    class Nested(Sharpness):
+        pass
+"""
 
 
-class Rich(Reward):
-    """Fills every field of the scores, with failures for odd groups only."""
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The module `own_sharpness` with a reward of a user."""
+    (tmp_path / "own_sharpness.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import own_sharpness
 
-    def score(self, groups):
-        return [self._one(group) for group in groups]
-
-    def _one(self, group):
-        values = group.samples.mean(axis=(1, 2, 3)).astype(np.float32)
-        odd = int(values[0]) % 2
-        return GroupScores(
-            rewards=values,
-            terms={"dim": values / 2, "overall": values * 2},
-            weights={"dim": 0.7, "overall": 0.3},
-            failures={"unparsable": 2} if odd else {},
-            assessments=(JudgeFailure("unparsable", group.prompt.text), JudgeFailure("invalid", "x")),
-        )
+    yield own_sharpness
+    del sys.modules["own_sharpness"]
 
 
-def run(env, steps, seed=0):
-    env.reset(seed=seed)
-    return [env.step(env.action_space.sample()) for _ in range(steps)]
+@pytest.fixture
+def env():
+    gym.register("GroupEnvForTests-v0", GroupEnv, disable_env_checker=True)
+    yield gym.make("GroupEnvForTests-v0")
+    del gym.registry["GroupEnvForTests-v0"]
 
 
-def test_only_the_last_step_is_scored():
-    env = RewardWrapper(GroupEnv(), Grey())
-    first, last = run(env, 2)
-    assert first[1] == 0.25
-    assert not set(INFO_KEYS) & set(first[4])
-    expected = last[4]["samples"].mean(axis=(1, 2, 3))
-    np.testing.assert_array_equal(last[4]["group_rewards"], expected)
-    assert last[4]["group_rewards"].dtype == np.float32
-    assert last[1] == pytest.approx(expected.mean())
-    assert isinstance(last[1], float)
-    assert set(INFO_KEYS) <= set(last[4])
-    np.testing.assert_array_equal(last[4]["reward_terms"]["grey"], expected)
+@pytest.fixture
+def plain_env():
+    """An environment whose specification holds no callable, so that it can be JSON."""
+    gym.register("GroupEnvForTests-v0", f"{GroupEnv.__module__}:GroupEnv", disable_env_checker=True)
+    yield gym.make("GroupEnvForTests-v0")
+    del gym.registry["GroupEnvForTests-v0"]
 
 
-def test_previews_earn_nothing_and_cost_nothing():
-    env = RewardWrapper(GroupEnv(3, preview=True), Grey())
-    steps = run(env, 3)
-    assert [step[1] for step in steps[:2]] == [0.25, 0.25]
-    assert env.scorer.calls == 1
-    assert "group_rewards" in steps[2][4]
+def through_json(env):
+    return gym.make(EnvSpec.from_json(env.spec.to_json()))
 
 
-def test_truncation_ends_an_episode_too():
-    assert "group_rewards" in run(RewardWrapper(GroupEnv(1, truncate=True), Grey()), 1)[0][4]
-
-
-def test_failed_samples_are_masked_from_the_mean():
-    env = RewardWrapper(GroupEnv(1), Grey(floor=150))
-    reward, info = run(env, 1)[0][1::3]
-    values = info["samples"].mean(axis=(1, 2, 3))
-    assert 0 < (values < 150).sum() < GROUP
-    assert reward == pytest.approx(values[values >= 150].mean())
-    np.testing.assert_array_equal(np.isnan(info["group_rewards"]), values < 150)
-    assert info["reward_failures"] == {"grey": (values < 150).sum()}
-
-
-def test_a_group_without_any_score_has_no_reward():
-    single = run(RewardWrapper(GroupEnv(1), Grey(floor=300)), 1)[0]
-    assert np.isnan(single[1])
-    assert single[4]["reward_failures"] == {"grey": GROUP}
-    vector = run(VectorRewardWrapper(SyncVectorEnv([GroupEnv] * 2), Grey(floor=300)), 2)[1]
-    assert np.isnan(vector[1]).all()
-
-
-def test_prompt_is_asked_for():
-    with pytest.raises(ConfigError, match=r"flexgym\.types\.Prompt under info\['prompt'\], got str"):
-        run(RewardWrapper(GroupEnv(1, prompt="a red circle"), Grey()), 1)
-    with pytest.raises(ConfigError, match="got str"):
-        run(VectorRewardWrapper(SyncVectorEnv([lambda: GroupEnv(1, prompt="a red circle")]), Grey()), 1)
-
-
-@pytest.mark.parametrize("mode", AutoresetMode)
-@pytest.mark.parametrize("make_reward", [Grey, lambda: Grey(floor=100), Rich])
-def test_wrapper_of_vector_equals_vector_of_wrapper(mode, make_reward):
-    lengths = (2, 2, 2) if mode is AutoresetMode.DISABLED else (1, 2, 3)
-    steps = 2 if mode is AutoresetMode.DISABLED else 7
-
-    def inner(length):
-        return lambda: GroupEnv(length, preview=length == 3)
-
-    def outer(length):
-        return lambda: RewardWrapper(inner(length)(), make_reward())
-
-    wrapped = VectorRewardWrapper(SyncVectorEnv([inner(k) for k in lengths], autoreset_mode=mode), make_reward())
-    reference = SyncVectorEnv([outer(k) for k in lengths], autoreset_mode=mode)
-    scored = 0
-    for ours, theirs in zip(run(wrapped, steps), run(reference, steps), strict=True):
-        np.testing.assert_array_equal(ours[1], theirs[1])
-        assert ours[1].dtype == theirs[1].dtype
-        assert_same(ours[4], theirs[4])
-        scored += "group_rewards" in ours[4].get("final_info", ours[4])
-    assert scored
-
-
-def assert_same(ours, theirs):
-    """Equal in keys, types and values, with NaN equal to NaN."""
-    assert set(ours) == set(theirs)
-    for key, value in ours.items():
-        if isinstance(value, dict):
-            assert_same(value, theirs[key])
-        elif value.dtype == object:
-            assert list(map(repr, value)) == list(map(repr, theirs[key]))
-        else:
-            assert value.dtype == theirs[key].dtype, key
-            np.testing.assert_array_equal(value, theirs[key], err_msg=key)
-
-
-def test_vector_scores_all_ended_groups_in_one_call():
-    env = VectorRewardWrapper(SyncVectorEnv([GroupEnv] * 4), Grey())
-    infos = run(env, 2)[1][4]
-    assert env.scorer.calls == 1
-    assert infos["group_rewards"].shape == (4, GROUP)
-    assert infos["_group_rewards"].all()
-
-
-def test_outer_wrapper_replaces_what_an_inner_one_found():
-    single = RewardWrapper(RewardWrapper(GroupEnv(1), Rich()), Grey())
-    vector = VectorRewardWrapper(VectorRewardWrapper(SyncVectorEnv([lambda: GroupEnv(1)]), Rich()), Grey())
-    info, infos = run(single, 1)[0][4], run(vector, 1)[0][4]
-    assert set(info["reward_terms"]) == {"grey"}
-    assert set(infos["reward_terms"]) == {"grey", "_grey"}
-    assert data_equivalence(info["group_rewards"], infos["group_rewards"][0])
-
-
-def test_rewards_are_shown_to_environments_that_draw_them():
-    class Drawing(GroupEnv):
-        def show_rewards(self, rewards):
-            self.shown = rewards
-
-    class DrawingVector(SyncVectorEnv):
-        def show_rewards(self, rewards):
-            self.shown = rewards
-
-    single = RewardWrapper(gym.Wrapper(Drawing(1)), Grey())
-    info = run(single, 1)[0][4]
-    np.testing.assert_array_equal(single.unwrapped.shown, info["group_rewards"])
-    vector = VectorRewardWrapper(DrawingVector([lambda: Drawing(1), lambda: Drawing(2)]), Grey())
-    infos = run(vector, 1)[0][4]
-    np.testing.assert_array_equal(vector.unwrapped.shown, [infos["group_rewards"][0], [np.nan] * GROUP])
-
-
-def test_close_reaches_reward_and_environment():
-    class Closing(Grey):
-        closed = False
-
-        def close(self):
-            self.closed = True
-
-    for env in (RewardWrapper(GroupEnv(), Closing()), VectorRewardWrapper(SyncVectorEnv([GroupEnv]), Closing())):
-        env.reset()
-        env.close()
-        assert env.scorer.closed
-
-
-def test_spec_rebuilds_the_wrapped_environment():
-    gym.register("GroupEnvForTests-v0", GroupEnv)
-    try:
-        env = rewards.ShapesOracle(gym.make("GroupEnvForTests-v0", disable_env_checker=True), alpha=0.5)
-        rebuilt = gym.make(env.spec)
-    finally:
-        del gym.registry["GroupEnvForTests-v0"]
+def test_spec_rebuilds_the_wrapped_environment(env):
+    env = rewards.ShapesOracle(env, alpha=0.5)
+    rebuilt = gym.make(env.spec)
     assert isinstance(rebuilt, rewards.ShapesOracle)
     assert rebuilt.scorer.tournament.alpha == 0.5
+
+
+def test_a_spec_survives_json(plain_env):
+    env = rewards.ShapesOracle(rewards.JPEGCompressibility(plain_env, quality=50, deadline_s=9), alpha=0.5)
+    rebuilt = through_json(env)
+    assert isinstance(rebuilt, rewards.ShapesOracle)
+    assert isinstance(rebuilt.env, rewards.JPEGCompressibility)
+    assert (rebuilt.scorer.tournament.alpha, rebuilt.env.scorer.quality, rebuilt.env.scorer.deadline_s) == (0.5, 50, 9)
+    assert rebuilt.spec == env.spec
+
+
+def test_a_reward_of_ones_own_by_path_class_and_instance(own, plain_env):
+    by_path = rewards.wrap(plain_env, "own_sharpness:Sharpness", sharpness=2)
+    by_class = rewards.wrap(plain_env, own.Sharpness, sharpness=2, deadline_s=5)
+    built = own.Sharpness(2, clip=(0, 9))
+    built.deadline_s = 3.0
+    by_instance = rewards.wrap(plain_env, built)
+    assert by_instance.scorer is built
+    for env in (by_path, by_class, by_instance):
+        assert (type(env).__name__, type(env).__module__) == ("Sharpness", "own_sharpness")
+        assert type(env) is type(by_path)
+        assert type(env).__doc__ == "Scores contrast."
+        assert str(env).startswith("<Sharpness<")
+        assert run(env, 2)[1][4]["group_rewards"].shape == (3,)
+        assert pickle.loads(pickle.dumps(type(env))) is type(env)
+        rebuilt = through_json(env)
+        assert type(rebuilt) is type(env)
+        assert rebuilt.scorer.sharpness == 2
+        assert rebuilt.scorer.deadline_s == env.scorer.deadline_s
+    assert rebuilt.scorer.clip == (0, 9)  # a list in JSON, a tuple by its annotation
+
+
+def test_a_wrapped_environment_can_be_pickled(own, plain_env):
+    for env in (rewards.wrap(plain_env, own.Sharpness(2)), rewards.JPEGCompressibility(plain_env, quality=50)):
+        again = pickle.loads(pickle.dumps(env))
+        assert type(again) is type(env)
+        assert run(again, 2)[1][1] == run(env, 2)[1][1]
+
+
+def test_a_nested_class_is_rebuilt_too(own, plain_env):
+    env = rewards.wrap(plain_env, own.Outer.Nested(3.0))
+    rebuilt = through_json(env)
+    assert type(rebuilt.scorer) is own.Outer.Nested
+    assert rebuilt.scorer.sharpness == 3.0
+    assert pickle.loads(pickle.dumps(type(env))) is type(env)
+
+
+def test_vector_environments_take_rewards_of_ones_own(own):
+    for reward, settings in (("own_sharpness:Sharpness", {"sharpness": 2}), (own.Sharpness(2), {})):
+        envs = rewards.vector.wrap(SyncVectorEnv([GroupEnv] * 2), reward, **settings)
+        assert isinstance(envs, rewards.VectorRewardWrapper)
+        assert (type(envs).__name__, type(envs).__module__) == ("Sharpness", "own_sharpness")
+        assert pickle.loads(pickle.dumps(type(envs))) is type(envs)
+        assert run(envs, 2)[1][4]["group_rewards"].shape == (2, 3)
+
+
+def test_a_reward_that_no_import_finds_still_has_a_spec(env):
+    class Local(PointwiseReward):
+        def __init__(self, factor):
+            self.factor = factor
+
+        def score_samples(self, prompt, samples):
+            return np.zeros(len(samples))
+
+    wrapped = rewards.wrap(env, Local(factor=4))
+    rebuilt = gym.make(wrapped.spec)
+    assert isinstance(rebuilt.scorer, Local)
+    assert rebuilt.scorer is not wrapped.scorer
+    assert rebuilt.scorer.factor == 4
+
+
+def test_a_reward_whose_arguments_have_no_names_is_kept_itself(env):
+    class Weighted(PointwiseReward):
+        def __init__(self, *weights):
+            self.weights = weights
+
+        def score_samples(self, prompt, samples):
+            return np.zeros(len(samples))
+
+    wrapped = rewards.wrap(env, Weighted(1, 2))
+    assert gym.make(wrapped.spec).scorer is wrapped.scorer
+
+
+def test_mistakes_in_wrap_are_explained(own, env):
+    with pytest.raises(ConfigError, match="already built; pass its class or its name"):
+        rewards.wrap(env, own.Sharpness(), sharpness=2)
+    with pytest.raises(UnknownNameError, match="Did you mean 'sharpness'"):
+        rewards.wrap(env, own.Sharpness, sharpnes=2)
+    with pytest.raises(ConfigError, match="sharpness of sharpness: expected number, got 'two'"):
+        rewards.wrap(env, "own_sharpness:Sharpness", sharpness="two")
+    with pytest.raises(ConfigError, match="expected a name, path or class.*got 3"):
+        rewards.wrap(env, 3)
+
+    class Greedy(own.Sharpness):
+        def __init__(self, env):
+            pass
+
+    with pytest.raises(ConfigError, match="cannot be called 'env'; rename it"):
+        rewards.wrap(env, Greedy)
+
+
+@pytest.mark.parametrize("namespace", [rewards, rewards.vector])
+def test_signatures_name_the_settings_of_the_reward(namespace):
+    signature = inspect.signature(namespace.UnifiedRewardFlex)
+    assert list(signature.parameters) == [
+        "env",
+        "judge",
+        "tournament",
+        "backend",
+        "backend_settings",
+        "prompt_template",
+        "decoding",
+        "inputs",
+        "deadline_s",
+        "failed_samples",
+    ]
+    assert signature.parameters["judge"].default is None
+    jpeg = inspect.signature(namespace.JPEGCompressibility.__init__)
+    assert list(jpeg.parameters) == ["self", "env", "quality", "incompressible", "deadline_s", "failed_samples"]
+    assert (jpeg.parameters["quality"].default, jpeg.parameters["quality"].annotation) == (95, int)
+
+
+def test_only_public_names_are_listed():
+    wrappers = {"CLIPScore", "ShapesOracle", "UnifiedRewardFlex", "VQAScore"}
+    tools = {"wrap", "VectorRewardWrapper"}
+    assert wrappers | tools <= set(dir(rewards.vector))
+    assert all(name in tools or name in rewards.names() for name in dir(rewards.vector))
+    tools |= {"JudgeReward", "PointwiseReward", "Reward", "RewardWrapper"}
+    tools |= {"check", "make", "names", "register", "vector"}
+    assert set(dir(rewards)) == tools | set(rewards.names())

@@ -5,49 +5,32 @@ from pathlib import Path
 import pytest
 import torch
 
-from agents.pref_grpo import PrefGRPOConfig
-from flexgym.core.errors import CheckpointError, ConfigError, UnknownNameError
+from flexgym.config import RunSettings
+from flexgym.core.errors import CheckpointError, ConfigError
+from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.trainable import AgentTrainable
 from flexgym.runs import RunFolder
 from flexgym.runs.loop import TrainingRun
-from flexgym.runs.settings import RunSettings
+from tests.agents.small import small_config
 
 
-def test_settings_of_a_run_are_the_section_of_a_recipe():
-    assert RunSettings.parse({}) == RunSettings()
-    assert RunSettings.parse({"name": "a", "iterations": 3, "minutes": 0.5}) == RunSettings("a", "runs", 3, 0.5)
+@pytest.fixture
+def unbuildable(monkeypatch):
+    """A trainable that fails where a generator that cannot be loaded does, and the threads that torch had then."""
+    threads = []
 
-
-@pytest.mark.parametrize(
-    ("values", "error", "message"),
-    [
-        ({"iteratons": 3}, UnknownNameError, "unknown setting of section 'run' 'iteratons'. Did you mean 'iterations'"),
-        ({7: 3}, UnknownNameError, "unknown setting of section 'run' '7'. Known: checkpoint_interval, iterations"),
-        ({"iterations": 0}, ConfigError, "run.iterations must be a whole number of at least 1, got 0"),
-        ({"keep": "all"}, ConfigError, "run.keep must be a whole number of at least 1, got 'all'"),
-        ({"checkpoint_interval": None}, ConfigError, "run.checkpoint_interval must be .*, got None"),
-        (["name"], ConfigError, r"section 'run': expected settings by name, got \['name'\]"),
-    ],
-)
-def test_what_cannot_be_settings_of_a_run(values, error, message):
-    with pytest.raises(error, match=message):
-        RunSettings.parse(values)
-
-
-class UnbuildableConfig(PrefGRPOConfig):
-    """Fails where a generator that cannot be loaded does."""
-
-    threads = 0
-
-    def build_algo(self):
-        type(self).threads = torch.get_num_threads()
+    def build_algo(config):
+        threads.append(torch.get_num_threads())
         raise ConfigError("no such generator")
 
+    monkeypatch.setattr(FlowConfig, "build_algo", build_algo)
+    return AgentTrainable(small_config()), threads
 
-def test_a_run_that_could_not_start_is_free_for_others(cluster, tmp_path: Path):
+
+def test_a_run_that_could_not_start_is_free_for_others(unbuildable, cluster, tmp_path: Path):
     with RunFolder.create(tmp_path, "a") as folder:
         folder.checkpoints.publish(0, lambda path: (path / "state").write_text("x") and None)
-    run = TrainingRun(AgentTrainable(UnbuildableConfig()), RunSettings(), resume=tmp_path / "a", command=["train"])
+    run = TrainingRun(unbuildable[0], RunSettings(), resume=tmp_path / "a", command=["train"])
     with pytest.raises(CheckpointError, match="the run is open in this process"):
         RunFolder.resume(tmp_path / "a")
     with pytest.raises(ConfigError, match="no such generator"):
@@ -55,13 +38,13 @@ def test_a_run_that_could_not_start_is_free_for_others(cluster, tmp_path: Path):
     RunFolder.resume(tmp_path / "a").close()
 
 
-def test_policy_and_judge_have_half_of_the_threads_each_while_a_run_lasts(cluster, tmp_path: Path):
+def test_policy_and_judge_have_half_of_the_threads_each_while_a_run_lasts(unbuildable, cluster, tmp_path: Path):
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        run = TrainingRun(AgentTrainable(UnbuildableConfig()), RunSettings(root=str(tmp_path)))
+        run = TrainingRun(unbuildable[0], RunSettings(root=str(tmp_path)))
         with pytest.raises(ConfigError, match="no such generator"):
             run.train()
-        assert (UnbuildableConfig.threads, torch.get_num_threads()) == (2, 4)
+        assert (unbuildable[1], torch.get_num_threads()) == ([2], 4)
     finally:
         torch.set_num_threads(before)

@@ -5,21 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from flexgym.config import DPOSettings, JudgeTrainingSettings, SFTSettings
+from flexgym.config.describe import describe
+from flexgym.config.load import load_settings
 from flexgym.core.metrics import Metric, plain
-from flexgym.rm.algorithm import RewardModelAlgorithm
-from flexgym.rm.dpo import RewardDPOConfig
-from flexgym.rm.sft import RewardSFTConfig
+from flexgym.rm.algorithm import JudgeAlgorithm
+from flexgym.rm.build import judge_config
+from flexgym.rm.config import JudgeConfig
+from flexgym.rm.dpo import DPO
+from flexgym.rm.sft import SFT
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
 
 
 def write_rows(folder: Path, count: int = 12) -> dict[str, Path]:
-    """SFT and DPO rows of different lengths, two pictures each."""
+    """SFT and DPO rows of different lengths, two images each."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     rows: dict[str, list[dict]] = {"sft": [], "dpo": []}
@@ -40,12 +46,38 @@ def write_rows(folder: Path, count: int = 12) -> dict[str, Path]:
     return files
 
 
-def small_config(kind: str, checkpoint: Path, file: Path, *, mode: str = "lora") -> RewardSFTConfig | RewardDPOConfig:
-    config = {"sft": RewardSFTConfig, "dpo": RewardDPOConfig}[kind]()
-    config.judge(source=str(checkpoint), dtype="float32", mode=mode, lora=LORA)
-    config.data(files=[str(file)])
-    config.training(lr=1e-2, batch_size=4, micro_batch_size=1, steps_per_iteration=1, gradient_checkpointing=False)
-    return config
+STAGES = {"sft": (SFTSettings, SFT), "dpo": (DPOSettings, DPO)}
+
+
+def small_settings(kind: str, checkpoint: Path, file: Path, **sections: Any) -> JudgeTrainingSettings:
+    """Settings of a few rows; further sections as in a recipe."""
+    recipe = {
+        "judge": {"source": str(checkpoint), "dtype": "float32", "lora": LORA},
+        "data": {"files": [str(file)]},
+        "training": {
+            "lr": 1e-2,
+            "batch_size": 4,
+            "micro_batch_size": 1,
+            "steps_per_iteration": 1,
+            "gradient_checkpointing": False,
+        },
+    }
+    return load_settings(STAGES[kind][0], _merged(recipe, sections))
+
+
+def small_config(kind: str, checkpoint: Path, file: Path, *, mode: str = "lora", **sections: Any) -> JudgeConfig:
+    settings = small_settings(kind, checkpoint, file, **_merged({"judge": {"mode": mode}}, sections))
+    return judge_config(settings, STAGES[kind][1]())
+
+
+def changed(config: JudgeConfig, **sections: Any) -> JudgeConfig:
+    """The same config with other settings in some sections."""
+    settings = load_settings(type(config.settings), _merged(describe(config.settings), sections))
+    return judge_config(settings, config.stage)
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: {**base.get(name, {}), **changes.get(name, {})} for name in {**base, **changes}}
 
 
 def numbers(row: Mapping[str, Metric | float]) -> dict[str, float]:
@@ -53,19 +85,19 @@ def numbers(row: Mapping[str, Metric | float]) -> dict[str, float]:
     return {name: plain(value) for name, value in row.items()}
 
 
-def measured(algorithm: RewardModelAlgorithm) -> dict[str, float]:
+def measured(algorithm: JudgeAlgorithm) -> dict[str, float]:
     """The metrics of one iteration, without those that were not due in it."""
     algorithm.train()
     return numbers(algorithm.row)
 
 
-def steps(config: RewardSFTConfig | RewardDPOConfig, count: int) -> tuple[RewardModelAlgorithm, list[dict[str, float]]]:
+def steps(config: JudgeConfig, count: int) -> tuple[JudgeAlgorithm, list[dict[str, float]]]:
     """An algorithm, and the metrics of its first iterations."""
     algorithm = config.build_algo()
     return algorithm, [measured(algorithm) for _ in range(count)]
 
 
-def weights(algorithm: RewardModelAlgorithm) -> dict[str, Tensor]:
-    """What trains, as the first learner has it."""
+def weights(algorithm: JudgeAlgorithm) -> dict[str, Tensor]:
+    """Return the trainable parameters of the first learner."""
     with algorithm._gathered():
         return algorithm.on_learners(lambda learner: learner.judge_module.weights.state())[0]

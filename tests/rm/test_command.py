@@ -10,21 +10,21 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from flexgym.config.recipe import load_recipe
+from flexgym.config import DPOSettings, SFTSettings
+from flexgym.config.describe import describe
+from flexgym.config.load import load_settings
+from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError
 from flexgym.judge.backends.base import ChatRequest, Decoding
 from flexgym.judge.backends.transformers_model import TransformersBackend
-from flexgym.rllib.recipe import apply_recipe
 from flexgym.rm.command import app
-from flexgym.rm.dpo import RewardDPOConfig
 from flexgym.rm.processor import load_model
 from flexgym.rm.saving import export_judge, save_judge
-from flexgym.rm.sft import RewardSFTConfig
 from flexgym.runs.metrics import read_metrics
 from tests.judge.backends.tiny_qwen_vl import picture
 
 SMALL = ["judge.dtype=float32", "training.lr=1e-2", "training.batch_size=4", "training.micro_batch_size=2"]
-SMALL += ["training.gradient_checkpointing=false", "training.steps_per_iteration=1", "learners.num_gpus_per_learner=0"]
+SMALL += ["training.gradient_checkpointing=false", "training.steps_per_iteration=1", "resources.num_gpus_per_learner=0"]
 SMALL += ["judge.sharding=none"]
 LORA = "judge.lora={r: 4, lora_alpha: 8, target_modules: [q_proj, v_proj]}"
 
@@ -34,18 +34,33 @@ def arguments(kind: str, checkpoint: Path, files: dict[str, Path], *more: str) -
     return ["train", kind, *SMALL, LORA, *data, *more]
 
 
-@pytest.mark.parametrize(("stage", "config"), [("sft", RewardSFTConfig), ("dpo", RewardDPOConfig)])
-def test_shipped_recipes_fit_their_algorithm(stage, config):
+@pytest.mark.parametrize(("stage", "kind"), [("sft", SFTSettings), ("dpo", DPOSettings)])
+def test_shipped_recipes_fit_their_stage(stage, kind):
     recipe = load_recipe(f"rm_{stage}_qwen3vl_8b.yaml")
-    recipe.pop("run")
-    settings = apply_recipe(config(), recipe)
     with pytest.raises(ConfigError, match=r"data\.files"):
-        settings.validate()
-    settings.data(files=["rows.jsonl"])
-    settings.learners(num_learners=8)
-    settings.validate()
-    assert settings.batch_size == 128
-    assert settings.trained_dtype == torch.float32
+        load_settings(kind, recipe)
+    settings = load_settings(kind, apply_overrides(recipe, ["data.files=[rows.jsonl]", "resources.num_learners=8"]))
+    assert settings.training.batch_size == 128
+    assert settings.judge.trained_dtype == "float32"
+    assert load_settings(kind, describe(settings)) == settings
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_help_lists_the_settings_of_the_stage(stage):
+    result = CliRunner().invoke(app, ["train", stage, "--help"])
+    assert result.exit_code == 0, result.output
+    assert "steps_per_iteration" in result.output
+    assert ("trainer.beta" in result.output) == (stage == "dpo")
+
+
+def test_the_resolved_settings_are_printed_as_a_recipe(checkpoint, files, tmp_path: Path):
+    result = CliRunner().invoke(app, [*arguments("dpo", checkpoint, files), "--print-config"])
+    assert result.exit_code == 0, result.output
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(result.output)
+    settings = load_settings(DPOSettings, load_recipe(printed))
+    assert settings.training.batch_size == 4
+    assert settings.judge.lora.r == 4
 
 
 def test_a_dry_run_tells_the_size_of_it(checkpoint, files):
@@ -75,10 +90,10 @@ def test_mistakes_are_told_before_anything_is_loaded(more, message, checkpoint, 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_training_without_a_gpu_has_to_be_asked_for(checkpoint, files, tmp_path: Path):
-    where = [f"run.root={tmp_path}", "learners.num_gpus_per_learner=1"]
+    where = [f"run.root={tmp_path}", "resources.num_gpus_per_learner=1"]
     result = CliRunner().invoke(app, [*arguments("sft", checkpoint, files), *where])
     assert result.exit_code == 2
-    assert "set it to 0" in result.output
+    assert "set it to 0" in " ".join(result.output.split())
     assert not list(tmp_path.iterdir())
 
 

@@ -16,7 +16,6 @@ from flexgym.rm.held_out import Share
 from flexgym.rm.trainable import JudgeTrainable
 from flexgym.runs.loop import TrainingRun
 from flexgym.runs.metrics import read_metrics
-from flexgym.runs.settings import RunSettings
 from tests.rm.small import LORA, measured, numbers, small_config, steps, weights, write_rows
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -49,10 +48,14 @@ def test_figures_do_not_depend_on_how_rows_are_cut(kind, learners, checkpoint, f
     """All rows in one forward give TRL's own means."""
     found = []
     for size, num_learners in ((7, 0), (1, learners), (2, learners)):
-        config = small_config(kind, checkpoint, files[kind])
-        config.training(micro_batch_size=size, batch_size=7 if size == 7 else 4)
-        config.held_out(files=[str(unseen[kind])])
-        config.learners(num_learners=num_learners)
+        config = small_config(
+            kind,
+            checkpoint,
+            files[kind],
+            training={"micro_batch_size": size, "batch_size": 7 if size == 7 else 4},
+            held_out={"files": [str(unseen[kind])]},
+            resources={"num_learners": num_learners},
+        )
         algorithm = config.build_algo()
         found.append(numbers(algorithm.evaluate_held_out()))
         algorithm.stop()
@@ -66,8 +69,7 @@ def test_figures_do_not_depend_on_how_rows_are_cut(kind, learners, checkpoint, f
 
 def test_figures_are_those_of_the_weights(checkpoint, files, unseen):
     """Training on other rows of the same kind lowers the loss on these."""
-    config = small_config("sft", checkpoint, files["sft"], mode="full")
-    config.held_out(files=[str(unseen["sft"])])
+    config = small_config("sft", checkpoint, files["sft"], mode="full", held_out={"files": [str(unseen["sft"])]})
     algorithm, metrics = steps(config, 4)
     again = numbers(algorithm.evaluate_held_out())
     algorithm.stop()
@@ -80,11 +82,16 @@ def test_figures_are_those_of_the_weights(checkpoint, files, unseen):
 def test_training_takes_the_same_steps_with_and_without(kind, checkpoint, files, unseen):
     found = []
     for names in ([], [str(unseen[kind])]):
-        config = small_config(kind, checkpoint, files[kind])
-        # what a forward in the wrong mode, or a draw too many, would show in
-        config.judge(lora={**LORA, "lora_dropout": 0.5})
-        config.training(gradient_checkpointing=True, trainer={"disable_dropout": False} if kind == "dpo" else {})
-        config.held_out(files=names)
+        trainer = {"disable_dropout": False} if kind == "dpo" else {}
+        config = small_config(
+            kind,
+            checkpoint,
+            files[kind],
+            # what a forward in the wrong mode, or a draw too many, would show in
+            judge={"lora": {**LORA, "lora_dropout": 0.5}},
+            training={"gradient_checkpointing": True, "trainer": trainer},
+            held_out={"files": names},
+        )
         algorithm = config.build_algo()
         algorithm.evaluate_held_out()
         metrics = [measured(algorithm) for _ in range(3)]
@@ -98,9 +105,8 @@ def test_training_takes_the_same_steps_with_and_without(kind, checkpoint, files,
 
 
 def test_every_part_of_the_model_keeps_its_mode(checkpoint, files, unseen):
-    config = small_config("sft", checkpoint, files["sft"])
-    config.training(gradient_checkpointing=True)
-    config.held_out(files=[str(unseen["sft"])])
+    sections = {"training": {"gradient_checkpointing": True}, "held_out": {"files": [str(unseen["sft"])]}}
+    config = small_config("sft", checkpoint, files["sft"], **sections)
     algorithm = config.build_algo()
     model = algorithm.learner_group._learner.judge_module.model
     model.train()
@@ -120,9 +126,8 @@ def test_every_part_of_the_model_keeps_its_mode(checkpoint, files, unseen):
 @pytest.mark.parametrize("learners", [0, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_resume_continues_bit_for_bit(kind, learners, checkpoint, files, unseen, tmp_path: Path):
-    config = small_config(kind, checkpoint, files[kind])
-    config.learners(num_learners=learners)
-    config.held_out(files=[str(unseen[kind])], interval=2, max_rows=5)
+    held_out = {"files": [str(unseen[kind])], "interval": 2, "max_rows": 5}
+    config = small_config(kind, checkpoint, files[kind], resources={"num_learners": learners}, held_out=held_out)
     whole, early = steps(config, 1)
     assert not any(name.startswith("eval/") for name in early[0])
     whole.save_to_path(str(tmp_path / "saved"))
@@ -139,10 +144,10 @@ def test_resume_continues_bit_for_bit(kind, learners, checkpoint, files, unseen,
 
 
 def test_a_run_reports_them_from_before_the_first_step(checkpoint, files, unseen, tmp_path: Path, capsys):
-    config = small_config("sft", checkpoint, files["sft"])
-    config.held_out(files=[str(unseen["sft"])], interval=2)
-    settings = RunSettings(root=str(tmp_path), name="run", iterations=3)
-    folder = TrainingRun(JudgeTrainable(config), settings).train()
+    run = {"root": str(tmp_path), "name": "run", "iterations": 3}
+    held_out = {"files": [str(unseen["sft"])], "interval": 2}
+    config = small_config("sft", checkpoint, files["sft"], run=run, held_out=held_out)
+    folder = TrainingRun(JudgeTrainable(config), config.settings.run).train()
     rows = read_metrics(folder / "metrics.jsonl")
     assert [row["iteration"] for row in rows] == [0, 1, 2, 3]
     assert ["eval/loss" in row for row in rows] == [True, False, True, False]
@@ -168,7 +173,6 @@ def test_the_command_takes_them_and_a_dry_run_checks_them(checkpoint, files, uns
 
 
 def test_settings_that_cannot_work_are_refused(checkpoint, files):
-    config = small_config("sft", checkpoint, files["sft"])
     for setting in ({"interval": 0}, {"max_rows": 0}):
         with pytest.raises(ConfigError, match=rf"held_out\.{next(iter(setting))}"):
-            config.copy(copy_frozen=False).held_out(**setting).validate()
+            small_config("sft", checkpoint, files["sft"], held_out=setting)

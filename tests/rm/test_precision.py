@@ -1,4 +1,4 @@
-"""Weights in single precision, arithmetic in half: nothing that is learnt rounds away, and all figures agree."""
+"""Weights in single precision, arithmetic in half: nothing that is learned rounds away, and all figures agree."""
 
 from __future__ import annotations
 
@@ -10,26 +10,22 @@ from safetensors.torch import load_file
 
 from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.rm.plan import make_plan
-from flexgym.rm.precision import check_steps
 from flexgym.rm.processor import load_model
 from flexgym.rm.saving import export_judge
-from tests.rm.small import measured, small_config, steps, weights
+from tests.rm.small import changed, measured, small_config, steps, weights
 
 RATE = 2.5e-6  # of the paper
 slow = pytest.mark.slow
 
 
 def mixed(kind, checkpoint, files, *, mode="full", learners=0, sharding="none"):
-    config = small_config(kind, checkpoint, files[kind], mode=mode)
-    config.judge(compute_dtype="bfloat16", sharding=sharding)
-    config.learners(num_learners=learners)
-    return config
+    judge = {"compute_dtype": "bfloat16", "sharding": sharding}
+    return small_config(kind, checkpoint, files[kind], mode=mode, judge=judge, resources={"num_learners": learners})
 
 
 def share_moved(config):
     """Of the numbers that train, those that three steps at the rate of the paper change."""
-    config.training(lr=RATE)
-    algorithm = config.build_algo()
+    algorithm = changed(config, training={"lr": RATE}).build_algo()
     before = weights(algorithm)
     for _ in range(3):
         measured(algorithm)
@@ -42,12 +38,11 @@ def share_moved(config):
 @pytest.mark.slow
 def test_small_steps_move_the_weights_of_single_precision_only(cluster, checkpoint, files, monkeypatch):
     single = small_config("sft", checkpoint, files["sft"], mode="full")
-    half = single.copy(copy_frozen=False)
-    half.judge(dtype="bfloat16")
+    half = changed(single, judge={"dtype": "bfloat16"})
     with pytest.raises(ConfigError, match=r"2\.5e-06.*judge\.compute_dtype=bfloat16"):
         share_moved(half)
-    monkeypatch.setattr("flexgym.rm.config.check_steps", lambda rate, trained: None)
-    lost = share_moved(half.copy(copy_frozen=False))
+    monkeypatch.setattr("flexgym.config.judge_checks._step_problems", lambda settings: ())
+    lost = share_moved(half)
     expected = share_moved(single)
     found = share_moved(mixed("sft", checkpoint, files))
     assert lost < 0.1
@@ -57,8 +52,7 @@ def test_small_steps_move_the_weights_of_single_precision_only(cluster, checkpoi
 
 
 def test_an_adapter_is_of_single_precision_on_a_model_of_half(cluster, checkpoint, files):
-    config = mixed("dpo", checkpoint, files, mode="lora")
-    config.judge(dtype="bfloat16")
+    config = changed(mixed("dpo", checkpoint, files, mode="lora"), judge={"dtype": "bfloat16"})
     algorithm, _ = steps(config, 1)
     dtypes = algorithm.on_learners(
         lambda learner: {
@@ -77,10 +71,12 @@ def test_held_out_rows_are_measured_with_the_arithmetic_of_training(cluster, che
     unseen = Path(str(files["sft"]).replace("sft", "sft_again"))
     unseen.write_text(files["sft"].read_text())
     for compute_dtype in (None, "bfloat16"):
-        config = mixed("sft", checkpoint, files)
-        config.judge(compute_dtype=compute_dtype)
-        config.training(batch_size=12, micro_batch_size=12)
-        config.held_out(files=[str(unseen)])
+        config = changed(
+            mixed("sft", checkpoint, files),
+            judge={"compute_dtype": compute_dtype},
+            training={"batch_size": 12, "micro_batch_size": 12},
+            held_out={"files": [str(unseen)]},
+        )
         algorithm = config.build_algo()
         measured_before = algorithm.evaluate_held_out()["eval/loss"].value
         found[compute_dtype] = measured(algorithm)["loss"]
@@ -161,35 +157,35 @@ def test_memory_by_hand(checkpoint, files):
         ("dpo", 0, "none", 4 + 4 + 8 + 4 + 2),
         ("dpo", 2, "fsdp", (4 + 4 + 8 + 2) / 2),
     ):
-        plan = make_plan(mixed(kind, checkpoint, files, learners=learners, sharding=sharding))
+        config = mixed(kind, checkpoint, files, learners=learners, sharding=sharding)
+        plan = make_plan(config.settings, config.stage)
         assert plan.gib_per_learner * 2**30 == pytest.approx(expected * plan.parameters)
     for kind, adapters in (("sft", 1), ("dpo", 2)):
-        config = small_config(kind, checkpoint, files[kind], mode="lora")
-        config.judge(dtype="bfloat16")
-        plan = make_plan(config)
+        config = small_config(kind, checkpoint, files[kind], mode="lora", judge={"dtype": "bfloat16"})
+        plan = make_plan(config.settings, config.stage)
         expected = 2 * plan.parameters + 4 * (adapters + 3) * plan.trained
         assert plan.gib_per_learner * 2**30 == pytest.approx(expected)
 
 
 def test_settings_that_cannot_work_are_refused(checkpoint, files):
-    config = small_config("sft", checkpoint, files["sft"])
     for judge, trainer, error, message in (
         ({"compute_dtype": "bfloat61"}, {}, UnknownNameError, "Did you mean 'bfloat16'"),
         ({"dtype": "bfloat16", "compute_dtype": "float32"}, {}, ConfigError, r"set judge\.dtype=float32"),
-        ({}, {"bf16": False}, ConfigError, r"judge\.compute_dtype=bfloat16 is equivalent to TRL's bf16"),
+        ({}, {"bf16": False}, ConfigError, r"training\.trainer\.bf16: is determined by judge\.compute_dtype"),
     ):
-        wrong = config.copy(copy_frozen=False)
-        wrong.judge(**judge)
-        wrong.training(trainer=trainer)
         with pytest.raises(error, match=message):
-            wrong.validate()
+            small_config("sft", checkpoint, files["sft"], judge=judge, training={"trainer": trainer})
 
 
-def test_rates_that_move_usual_weights_are_accepted():
+def test_rates_that_move_usual_weights_are_accepted(checkpoint, files):
     """By hand: 0.02 * 2**-7 / 2 is 7.8e-5, and a schedule is as good as its highest rate."""
-    check_steps(1e-4, torch.bfloat16)
-    check_steps([[0, 0.0], [10, 1e-4], [100, 0.0]], torch.bfloat16)
-    check_steps(0.0, torch.bfloat16)
-    check_steps(RATE, torch.float32)
+
+    def check(rate, dtype):
+        small_config("sft", checkpoint, files["sft"], mode="full", judge={"dtype": dtype}, training={"lr": rate})
+
+    check(1e-4, "bfloat16")
+    check([[0, 0.0], [10, 1e-4], [100, 0.0]], "bfloat16")
+    check(0.0, "bfloat16")
+    check(RATE, "float32")
     with pytest.raises(ConfigError, match=r"at least 7\.8e-05"):
-        check_steps([[0, 0.0], [10, RATE], [100, 0.0]], torch.bfloat16)
+        check([[0, 0.0], [10, RATE], [100, 0.0]], "bfloat16")

@@ -1,4 +1,4 @@
-"""A model cut over two learners trains like a whole one, and is saved and exported like one."""
+"""A model sharded over two learners trains, saves and exports like an unsharded one."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from flexgym.core.errors import CheckpointError, ConfigError, UnknownNameError
 from flexgym.rm.plan import make_plan
 from flexgym.rm.processor import load_model
 from flexgym.rm.saving import export_judge
-from tests.rm.small import LORA, measured, small_config, steps, weights, write_rows
+from tests.rm.small import LORA, changed, measured, small_config, steps, weights, write_rows
 
 slow = pytest.mark.slow
 
 
 def sharded(config):
-    config = config.copy(copy_frozen=False)
-    config.judge(sharding="fsdp")
-    config.training(gradient_checkpointing=True)  # which puts blocks together once more
-    config.learners(num_learners=2)
-    return config
+    return changed(
+        config,
+        judge={"sharding": "fsdp"},
+        training={"gradient_checkpointing": True},  # which puts blocks together once more
+        resources={"num_learners": 2},
+    )
 
 
 def sizes(learner):
-    """Numbers of the model that a learner holds, and those of the whole; likewise of the reference and optimiser."""
+    """Numbers of the model that a learner holds, and those of all; likewise of the reference and optimizer."""
     found = {}
     parts = {"model": list(learner.judge_module.model.parameters())}
     if getattr(learner.trainer, "ref_model", None) is not None:
@@ -42,8 +43,8 @@ def sizes(learner):
 @slow
 @pytest.mark.parametrize(("kind", "mode"), [("sft", "lora"), ("sft", "full"), ("dpo", "lora"), ("dpo", "full")])
 def test_two_learners_with_parts_take_the_steps_of_one_with_all(kind, mode, cluster, checkpoint, files, tmp_path: Path):
-    config = small_config(kind, checkpoint, files[kind], mode=mode)
-    config.held_out(files=[str(write_rows(tmp_path / "unseen", count=5)[kind])])
+    held_out = {"files": [str(write_rows(tmp_path / "unseen", count=5)[kind])]}
+    config = small_config(kind, checkpoint, files[kind], mode=mode, held_out=held_out)
     one, expected = steps(config, 2)
     two, found = steps(sharded(config), 2)
     for name in ("loss", "gradient_norm", "eval/loss"):
@@ -126,8 +127,7 @@ def test_a_checkpoint_of_parts_goes_on_with_one_learner(cluster, checkpoint, fil
 @slow
 def test_an_adapter_of_single_precision_on_a_model_of_half(cluster, checkpoint, files):
     """What the shipped recipe of stage two trains."""
-    config = small_config("dpo", checkpoint, files["dpo"])
-    config.judge(dtype="bfloat16")
+    config = small_config("dpo", checkpoint, files["dpo"], judge={"dtype": "bfloat16"})
     one, expected = steps(config, 1)
     two, found = steps(sharded(config), 1)
     assert found[0]["loss"] == pytest.approx(expected[0]["loss"], rel=1e-2)
@@ -138,15 +138,12 @@ def test_an_adapter_of_single_precision_on_a_model_of_half(cluster, checkpoint, 
 
 def test_memory_is_divided_by_the_learners(checkpoint, files):
     config = small_config("dpo", checkpoint, files["dpo"], mode="full")
-    whole = make_plan(config).gib_per_learner
-    assert make_plan(sharded(config)).gib_per_learner == pytest.approx(whole / 2)
+    whole = make_plan(config.settings, config.stage).gib_per_learner
+    assert make_plan(sharded(config).settings, config.stage).gib_per_learner == pytest.approx(whole / 2)
 
 
 def test_settings_that_cannot_work_are_refused(checkpoint, files):
-    config = small_config("sft", checkpoint, files["sft"])
-    config.judge(sharding="fsdp2")
     with pytest.raises(UnknownNameError, match="Did you mean 'fsdp'"):
-        config.validate()
-    config.judge(sharding="fsdp")
+        small_config("sft", checkpoint, files["sft"], judge={"sharding": "fsdp2"})
     with pytest.raises(ConfigError, match="num_learners of at least 2"):
-        config.validate()
+        small_config("sft", checkpoint, files["sft"], judge={"sharding": "fsdp"})

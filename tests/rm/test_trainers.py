@@ -15,7 +15,7 @@ from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.rllib.sharded import METRICS
 from flexgym.rm.data import DataError
 from flexgym.rm.processor import load_model, load_processor
-from tests.rm.small import LORA, measured, small_config, steps, weights, write_rows
+from tests.rm.small import LORA, changed, measured, small_config, steps, weights, write_rows
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -29,9 +29,8 @@ MODES = ["lora", "full"]
 def test_the_first_step_equals_that_of_trl(kind, mode, compute_dtype, checkpoint, tmp_path: Path):
     """In mixed precision as closely as in single: the same operations are cast, and rounding is deterministic."""
     file = write_rows(tmp_path, count=4)[kind]
-    config = small_config(kind, checkpoint, file, mode=mode)
-    config.judge(compute_dtype=compute_dtype)
-    config.training(micro_batch_size=4)
+    sections = {"judge": {"compute_dtype": compute_dtype}, "training": {"micro_batch_size": 4}}
+    config = small_config(kind, checkpoint, file, mode=mode, **sections)
     algorithm, (ours,) = steps(config, 1)
     examples = algorithm.on_learners(lambda learner: [learner.rows[row] for row in range(4)])[0]
     algorithm.stop()
@@ -73,8 +72,7 @@ def test_accumulation_counts_every_token_once(kind, checkpoint, files):
     """Rows differ in length: a mean of the means of micro-batches would be another loss."""
     results = []
     for size in (1, 2, 4):
-        config = small_config(kind, checkpoint, files[kind])
-        config.training(micro_batch_size=size)
+        config = small_config(kind, checkpoint, files[kind], training={"micro_batch_size": size})
         algorithm, (metrics,) = steps(config, 1)
         algorithm.stop()
         results.append((metrics["loss"], metrics["gradient_norm"]))
@@ -88,9 +86,7 @@ def test_accumulation_counts_every_token_once(kind, checkpoint, files):
 def test_one_and_two_learners_take_the_same_steps(kind, mode, checkpoint, files):
     config = small_config(kind, checkpoint, files[kind], mode=mode)
     one, first = steps(config, 2)
-    config = config.copy(copy_frozen=False)
-    config.learners(num_learners=2)
-    two, second = steps(config, 2)
+    two, second = steps(changed(config, resources={"num_learners": 2}), 2)
     for name in ("loss", "gradient_norm"):
         assert second[0][name] == pytest.approx(first[0][name], rel=1e-5)
     own, other = weights(one), weights(two)
@@ -102,9 +98,8 @@ def test_one_and_two_learners_take_the_same_steps(kind, mode, checkpoint, files)
 @pytest.mark.parametrize("learners", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_resume_continues_bit_for_bit(kind, learners, checkpoint, files, tmp_path: Path):
-    config = small_config(kind, checkpoint, files[kind])
-    config.learners(num_learners=learners)
-    config.training(lr=[[0, 1e-2], [40, 1e-3]])
+    sections = {"resources": {"num_learners": learners}, "training": {"lr": [[0, 1e-2], [40, 1e-3]]}}
+    config = small_config(kind, checkpoint, files[kind], **sections)
     whole, _ = steps(config, 2)
     whole.save_to_path(str(tmp_path / "saved"))
     later = [whole.train()[METRICS] for _ in range(3)]  # beyond the end of a pass
@@ -120,9 +115,8 @@ def test_resume_continues_bit_for_bit(kind, learners, checkpoint, files, tmp_pat
 
 
 def test_full_training_in_bfloat16_is_saved_and_resumed(checkpoint, files, tmp_path: Path):
-    """What the shipped recipe of stage one does; its optimiser keeps bfloat16, too."""
-    config = small_config("sft", checkpoint, files["sft"], mode="full")
-    config.judge(dtype="bfloat16")
+    """What the shipped recipe of stage one does; its optimizer keeps bfloat16, too."""
+    config = small_config("sft", checkpoint, files["sft"], mode="full", judge={"dtype": "bfloat16"})
     whole, _ = steps(config, 1)
     whole.save_to_path(str(tmp_path / "saved"))
     resumed = config.copy(copy_frozen=False).build_algo()
@@ -146,8 +140,7 @@ def test_training_lowers_the_loss_and_dpo_widens_the_margin(checkpoint, files):
 def test_gradient_checkpointing_changes_nothing(checkpoint, files):
     norms = []
     for saves_memory in (False, True):
-        config = small_config("sft", checkpoint, files["sft"])
-        config.training(gradient_checkpointing=saves_memory)
+        config = small_config("sft", checkpoint, files["sft"], training={"gradient_checkpointing": saves_memory})
         algorithm, (metrics,) = steps(config, 1)
         algorithm.stop()
         norms.append(metrics["gradient_norm"])
@@ -161,8 +154,7 @@ def test_checkpoint_holds_what_trains_and_nothing_else(checkpoint, files):
 
 
 def test_rows_longer_than_the_limit_are_refused_not_cut(checkpoint, files):
-    config = small_config("sft", checkpoint, files["sft"])
-    config.data(max_length=20)
+    config = small_config("sft", checkpoint, files["sft"], data={"max_length": 20})
     with pytest.raises(DataError, match="too_long"):
         config.build_algo()
 
@@ -177,10 +169,8 @@ def test_bad_rows_stop_the_run_before_anything_trains(checkpoint, tmp_path: Path
 
 
 def test_settings_that_cannot_work_are_refused_before_loading(checkpoint, files):
-    config = small_config("sft", checkpoint, files["sft"])
-    config.training(micro_batch_size=3)
     with pytest.raises(ConfigError, match="multiple of learners times"):
-        config.validate()
+        small_config("sft", checkpoint, files["sft"], training={"micro_batch_size": 3})
 
 
 def test_a_hub_id_without_a_network_points_to_folders():

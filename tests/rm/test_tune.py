@@ -6,7 +6,7 @@ import pytest
 import torch
 from ray import tune
 
-from flexgym.rm.sft import RewardSFT
+from flexgym.rm.algorithm import JudgeAlgorithm
 from tests.rm.small import measured, small_config, steps, weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
@@ -17,12 +17,12 @@ RATES = [1e-2, 1e-3]
 @pytest.fixture(scope="module")
 def results(checkpoint, files, tmp_path_factory):
     """Two trials of two iterations, each with a checkpoint."""
-    config = small_config("sft", checkpoint, files["sft"])
+    held_out = {"files": [str(files["dpo"].with_name("held_out.jsonl"))]}
+    config = small_config("sft", checkpoint, files["sft"], held_out=held_out)
     config.training(lr=tune.grid_search(RATES))
-    config.held_out(files=[str(files["dpo"].with_name("held_out.jsonl"))])
     files["dpo"].with_name("held_out.jsonl").write_text(files["sft"].read_text())
     results = tune.Tuner(
-        RewardSFT,
+        JudgeAlgorithm,
         param_space=config,
         run_config=tune.RunConfig(
             storage_path=str(tmp_path_factory.mktemp("tune")),
@@ -37,12 +37,11 @@ def results(checkpoint, files, tmp_path_factory):
 @pytest.mark.parametrize("rate", RATES)
 def test_a_trial_goes_on_from_its_checkpoint_as_if_it_had_never_stopped(rate, results, checkpoint, files):
     trial = results[rate]
-    config = small_config("sft", checkpoint, files["sft"])
-    config.training(lr=rate)
+    config = small_config("sft", checkpoint, files["sft"], training={"lr": rate})
     whole, metrics = steps(config, 3)
     for name in ("loss", "gradient_norm", "learning_rate", "rows"):
         assert trial.metrics["flexgym"][name] == metrics[1][name]
-    again = RewardSFT.from_checkpoint(trial.checkpoint.path)
+    again = JudgeAlgorithm.from_checkpoint(trial.checkpoint.path)
     assert again.iteration == 2
     row = measured(again)
     assert all(row[name] == metrics[2][name] for name in metrics[2] if not name.startswith("time/"))

@@ -14,11 +14,11 @@ from rewards import PointwiseReward, Reward
 
 
 class Bright(PointwiseReward):
-    """Mean value of a picture; keeps all rules."""
+    """Mean value of an image; keeps all rules."""
 
     def score_samples(self, prompt, samples):
         if samples.ndim != 4 or not samples.size:
-            raise ValueError(f"expected pictures, got {list(samples.shape)}")
+            raise ValueError(f"expected images, got {list(samples.shape)}")
         return samples.mean(axis=(1, 2, 3)) / 255
 
 
@@ -91,7 +91,7 @@ BROKEN = {
     "test_samples_are_not_written_to": (Writing, "the samples as they were"),
     "test_submitted_work_equals_direct_work": (Hasty, "the scores of a direct call"),
     "test_the_vector_twin_equals_single_wrappers": (Relative, "the rewards of single wrappers"),
-    "test_the_other_modality_is_refused_with_words": (Mute, "image or picture), got AssertionError: no"),
+    "test_the_other_modality_is_rejected_with_a_message": (Mute, "image or picture), got AssertionError: no"),
 }
 
 

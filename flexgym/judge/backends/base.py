@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from flexgym.judge.protocol import JudgeFailure
 
@@ -80,6 +80,7 @@ class Reply:
     first_tokens: tuple[tuple[str, float], ...] = ()
 
 
+@runtime_checkable
 class Backend(Protocol):
     """Interface of anything that answers chat requests with images."""
 

@@ -1,15 +1,9 @@
-"""Encode and decode chat completions of the OpenAI HTTP API as bytes.
-
-Beyond OpenAI's own fields, only vLLM's ``uuid`` of an image is used, and only on request (https://docs.vllm.ai,
-features/multimodal_inputs). An image that was sent with a uuid may be null in later requests. If the server has evicted
-it meanwhile, it rejects the request with status 400.
-"""
+"""Encode and decode chat completions of the OpenAI HTTP API as bytes."""
 
 from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Container
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
@@ -70,14 +64,7 @@ class _Models(BaseModel):
     data: list[_Model]
 
 
-def chat_body(
-    request: ChatRequest,
-    decoding: Decoding,
-    *,
-    model: str,
-    with_ids: bool = False,
-    held: Container[str] = (),
-) -> bytes:
+def chat_body(request: ChatRequest, decoding: Decoding, *, model: str) -> bytes:
     """Encode the JSON body of a chat completion request.
 
     The base64 data of images is concatenated as bytes, since passing it through a JSON encoder would dominate the cost.
@@ -86,8 +73,6 @@ def chat_body(
         request: images and text.
         decoding: decoding settings, always sent in full, since servers fill gaps from the checkpoint's own settings.
         model: name of the model on the server.
-        with_ids: send the ids of images, which only vLLM supports.
-        held: ids of images that the server already has, whose data is omitted.
     """
     settings: dict[str, Any] = {
         "model": model,
@@ -100,7 +85,7 @@ def chat_body(
     if decoding.json_schema is not None:
         schema = {"name": "assessment", "schema": decoding.json_schema, "strict": True}
         settings["response_format"] = {"type": "json_schema", "json_schema": schema}
-    parts = [_picture_part(picture, with_id=with_ids, held=picture.id in held) for picture in request.pictures]
+    parts = [_picture_part(picture) for picture in request.pictures]
     parts.append(_json({"type": "text", "text": request.text}))
     head = _json(settings)[:-1]
     return b"".join((head, b', "messages": [{"role": "user", "content": [', b", ".join(parts), b"]}]}"))
@@ -165,12 +150,9 @@ def one_line(text: str) -> str:
     return " ".join(text[: 2 * _EXCERPT_LENGTH].split())[:_EXCERPT_LENGTH]
 
 
-def _picture_part(picture: Picture, *, with_id: bool, held: bool) -> bytes:
-    uuid = b', "uuid": ' + _json(picture.id) if with_id else b""
-    if held:
-        return b'{"type": "image_url", "image_url": null%b}' % uuid
+def _picture_part(picture: Picture) -> bytes:
     url = b'"data:%b;base64,%b"' % (picture.media_type.encode(), b64encode(picture.data))
-    return b'{"type": "image_url", "image_url": {"url": %b}%b}' % (url, uuid)
+    return b'{"type": "image_url", "image_url": {"url": %b}}' % url
 
 
 def _json(value: Any) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flexgym.core.arguments import fitted_arguments, setting_parameters
 from flexgym.core.errors import ConfigError, unknown_name
 from flexgym.judge.backends.base import Backend
 from flexgym.judge.sources import EMBEDDED_JUDGE, locate_judge
@@ -33,10 +34,43 @@ def open_backend(
     """
     if not isinstance(judge, str | Path | Sequence):
         return judge
-    judge = locate_judge(judge)
+    located = locate_judge(judge)
+    return _class(_backend_name(located, backend))(located, **check_backend(judge, backend, settings))
+
+
+def check_backend(
+    judge: str | Path | Sequence[str] | Backend,
+    backend: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Validate how a judge is reached, without opening anything.
+
+    Args:
+        judge: as for `open_backend`.
+        backend: as for `open_backend`.
+        settings: as for `open_backend`.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ConfigError: for a missing judge, an address where a checkpoint is needed or the other way round, or a setting
+            that cannot work.
+        UnknownNameError: for an unknown backend or setting; the message names the nearest one.
+    """
+    if not isinstance(judge, str | Path | Sequence):
+        return {}
+    name = _backend_name(locate_judge(judge), backend)
+    if not settings:
+        return {}
+    first, *others = setting_parameters(_class(name))  # the first is the judge itself
+    return fitted_arguments(f"judge backend {name!r}", others, settings)
+
+
+def _backend_name(judge: str | Path | Sequence[str], backend: str | None) -> str:
     if not judge:
         raise ConfigError(
-            "a judge is needed: the address of a server such as 'http://localhost:8080/v1' (`flexgym judge serve`"
+            "expected a judge: the address of a server such as 'http://localhost:8080/v1' (`flexgym judge serve`"
             f" starts one), a checkpoint folder, a hub id, or {EMBEDDED_JUDGE!r}; got none"
         )
     name = backend or ("server" if _is_address(judge) else "transformers")
@@ -47,7 +81,7 @@ def open_backend(
             "addresses such as 'http://localhost:8080/v1'" if name == "server" else "a checkpoint folder or hub id"
         )
         raise ConfigError(f"judge backend {name!r} expects {expected}, got {judge!r}")
-    return _class(name)(judge, **(settings or {}))
+    return name
 
 
 def _is_address(judge: str | Path | Sequence[str]) -> bool:

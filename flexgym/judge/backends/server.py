@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 
 import httpx
 
 from flexgym.core.errors import ConfigError
-from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
+from flexgym.judge.backends.base import ChatRequest, Decoding, Reply
 from flexgym.judge.backends.chat_format import chat_body, one_line, read_completion
 from flexgym.judge.backends.connection import Answer
 from flexgym.judge.backends.group_queue import GroupQueue, Homes
@@ -20,10 +20,7 @@ from flexgym.judge.backends.server_pool import Lease, Server, ServerPool, descri
 from flexgym.judge.backends.usage import Usage
 from flexgym.judge.protocol import JudgeFailure
 
-# An uploaded image is processed with the same prefix as in later requests, so generating the one token that the upload
-# costs also fills the server's prefix cache.
-_ONE_TOKEN = Decoding(max_tokens=1)
-_COUNTERS = ("retries", "bytes_sent", "pictures_sent", "pictures_by_id", "uploads")
+_COUNTERS = ("retries", "bytes_sent", "pictures_sent")
 
 
 class ServerBackend:
@@ -43,7 +40,6 @@ class ServerBackend:
             server to come back, does not count.
         max_attempts: maximum number of attempts per request.
         wait_for_server_s: time for which all servers may be down before an error is raised, in seconds.
-        image_ids: send each image to each server once and refer to it by id afterwards; only vLLM supports this.
 
     Raises:
         ConfigError: if there is no URL or an invalid one, or a number is out of range.
@@ -59,7 +55,6 @@ class ServerBackend:
         deadline_s: float = 300.0,
         max_attempts: int = 6,
         wait_for_server_s: float = 600.0,
-        image_ids: bool = False,
     ) -> None:
         addresses = [urls] if isinstance(urls, str) else list(urls)
         if not addresses:
@@ -76,7 +71,6 @@ class ServerBackend:
         self._pool = ServerPool(servers, wait_for_server_s)
         self._deadline_s = deadline_s
         self._max_attempts = max_attempts
-        self._image_ids = image_ids
         self._homes = Homes()
         self._thread = LoopThread("judge-server-client")
         self._usage = Usage(_COUNTERS)
@@ -96,9 +90,8 @@ class ServerBackend:
     def metrics(self) -> dict[str, float]:
         """Return counters since creation.
 
-        In addition to those of `Usage`: ``retries``; ``bytes_sent`` in request bodies; ``pictures_sent`` with image
-        data and ``pictures_by_id`` without; ``uploads``, requests that only send an image; ``cpu_ms_per_request`` in
-        this process; ``servers_up``.
+        In addition to those of `Usage`: ``retries``; ``bytes_sent`` in request bodies; ``pictures_sent``, images in
+        them; ``cpu_ms_per_request`` in this process; ``servers_up``.
         """
         metrics = self._usage.metrics()
         return {
@@ -162,7 +155,7 @@ class ServerBackend:
             started = time.monotonic()
             try:
                 async with asyncio.timeout(left):
-                    return await self._attempt(lease, request, decoding, whole=attempt > 0)
+                    return await self._attempt(lease, request, decoding)
             except TimeoutError:
                 trouble = f"no reply within {self._deadline_s:g} s from {lease.server.url}"
                 self._pool.failed(lease.server, trouble)
@@ -180,45 +173,23 @@ class ServerBackend:
                 await asyncio.sleep(pause)
         return JudgeFailure("server_error", f"gave up after {self._max_attempts} attempts; last error: {trouble}")
 
-    async def _attempt(
-        self, lease: Lease, request: ChatRequest, decoding: Decoding, *, whole: bool
-    ) -> Reply | JudgeFailure:
-        """Make one attempt; ``whole`` sends the data of every image, even if the server should hold it."""
-        server, held = lease.server, set[str]()
-        if self._image_ids and not whole:
-            held = await server.pictures.upload(request.pictures, lambda picture: self._upload(lease, picture))
+    async def _attempt(self, lease: Lease, request: ChatRequest, decoding: Decoding) -> Reply | JudgeFailure:
         started = time.monotonic()
-        answer = await self._send(lease, request, decoding, held=held)
+        answer = await self._send(lease, request, decoding)
         if answer.status == 200:
             return read_completion(answer.body, time.monotonic() - started)
-        trouble = f"HTTP {answer.status} from {server.url}: {_excerpt(answer)}"
-        if held:
-            server.pictures.forget(held)
-            raise TransientError(trouble)
-        return JudgeFailure("server_error", trouble)
+        return JudgeFailure("server_error", f"HTTP {answer.status} from {lease.server.url}: {_excerpt(answer)}")
 
-    async def _upload(self, lease: Lease, picture: Picture) -> bool:
-        answer = await self._send(lease, ChatRequest((picture,), "."), _ONE_TOKEN, held=())
-        self._usage.add("uploads")
-        reply = read_completion(answer.body, 0.0) if answer.status == 200 else None
-        if not isinstance(reply, Reply):
-            return False
-        self._usage.add("prompt_tokens", reply.prompt_tokens)
-        self._usage.add("cached_tokens", reply.cached_tokens)
-        return True
-
-    async def _send(self, lease: Lease, request: ChatRequest, decoding: Decoding, *, held: Container[str]) -> Answer:
+    async def _send(self, lease: Lease, request: ChatRequest, decoding: Decoding) -> Answer:
         """Send a request and return the response, unless it is worth a retry.
 
         Raises:
             TransientError: if there is no response, or its status is worth a retry.
         """
         server = lease.server
-        body = chat_body(request, decoding, model=server.model, with_ids=self._image_ids, held=held)
-        by_id = sum(picture.id in held for picture in request.pictures)
+        body = chat_body(request, decoding, model=server.model)
         self._usage.add("bytes_sent", len(body))
-        self._usage.add("pictures_sent", len(request.pictures) - by_id)
-        self._usage.add("pictures_by_id", by_id)
+        self._usage.add("pictures_sent", len(request.pictures))
         try:
             answer = await server.chat(lease.connection, body)
         except httpx.TransportError as error:

@@ -13,7 +13,6 @@ import httpx
 from flexgym.core.errors import ConfigError, FlexGymError, JudgeUnavailableError, nearest_name
 from flexgym.judge.backends.chat_format import one_line, read_models
 from flexgym.judge.backends.connection import Answer, Connection, base_url, request_headers
-from flexgym.judge.backends.picture_ids import HeldPictures
 from flexgym.judge.backends.retry import FIRST_PAUSE_S, LONGEST_PAUSE_S, TransientError
 
 logger = logging.getLogger(__name__)
@@ -38,7 +37,6 @@ class Server:
         up: True if the server receives requests.
         trouble: description of the last error.
         refusal: error that waiting cannot fix, such as a wrong API key; None if there is none.
-        pictures: images that the server holds.
         idle: connections that are not in use.
         sent: number of requests sent so far.
     """
@@ -51,7 +49,6 @@ class Server:
         self.up = False
         self.trouble = "not contacted yet"
         self.refusal: ConfigError | None = None
-        self.pictures = HeldPictures()
         self.connections = [Connection(tls) for _ in range(max_concurrency)]
         self.idle = list(self.connections)
         self.sent = 0
@@ -95,7 +92,7 @@ class Server:
         self.model = self._choose(answer.body)
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Close all connections to the server."""
         for connection in (self._probe, *self.connections):
             await connection.aclose()
 
@@ -186,7 +183,6 @@ class ServerPool:
         server.failures += 1
         if server.up and (unreachable or server.failures >= _MAX_CONSECUTIVE_FAILURES):
             server.up = False
-            server.pictures.clear()
             self._update()
             all_down = self._none_up.is_set()
             effect = f"waiting up to {self._wait_s:g} s for any server" if all_down else "continuing with the others"
@@ -210,7 +206,7 @@ class ServerPool:
                 return refusal
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Close the connections to all servers."""
         for server in self.servers:
             await server.aclose()
 

@@ -34,15 +34,15 @@ class Script:
     truncated: float = 0.0  # the connection is cut within the body
     garbage: float = 0.0  # 200 with something that is no chat completion
     cut_off: float = 0.0  # finish_reason "length"
+    rejected: float = 0.0  # 400
     seed: int = 0
     retry_after: str = "0"
     delay_s: float = 0.0
     die_every: int = 0  # after so many requests all connections are cut and the port is closed for a while
     down_s: float = 0.5
-    caches_pictures: bool = False  # as vLLM does by uuid
 
 
-FAULTS = ("drop", "busy", "broken", "stall", "truncated", "garbage", "cut_off")
+FAULTS = ("drop", "busy", "broken", "stall", "truncated", "garbage", "cut_off", "rejected")
 
 
 def assessment(identity, serial, winner="Image 1"):
@@ -74,7 +74,6 @@ class ScriptedServer:
         self.chats = self.good = self.deaths = self.in_flight = self.peak = 0
         self.fates = {}  # identity -> what was done to its latest request
         self.bodies = []
-        self.held = set()
         self._seen = collections.Counter()
         self._writers = set()
         self._listening = None
@@ -97,7 +96,7 @@ class ScriptedServer:
         asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
 
     def stop(self):
-        """Go as a killed process goes: all connections cut, the port closed, all caches gone."""
+        """Go as a killed process goes: all connections cut, the port closed."""
         asyncio.run_coroutine_threadsafe(self._vanish(), self._loop).result()
 
     async def _listen(self):
@@ -110,7 +109,6 @@ class ScriptedServer:
             self._listening = None
         for writer in list(self._writers):
             writer.transport.abort()
-        self.held.clear()
 
     async def _die(self):
         self.deaths += 1
@@ -158,11 +156,6 @@ class ScriptedServer:
             await asyncio.sleep(self.script.delay_s)
         if self.record:
             self.bodies.append(json.loads(body))
-        if self.script.caches_pictures and not self._take_pictures(json.loads(body)):
-            _respond(
-                writer, 400, b'{"error": {"message": "Cache miss for image at index 0 but data is not provided."}}'
-            )
-            return True
         fault = self._fault(identity)
         self.fates[identity] = fault
         return await self._misbehave(fault, body, reader, writer)
@@ -184,6 +177,8 @@ class ScriptedServer:
             _respond(writer, 429, b'{"error": "slow down"}', f"Retry-After: {self.script.retry_after}\r\n")
         elif fault == "broken":
             _respond(writer, 500, b"out of memory")
+        elif fault == "rejected":
+            _respond(writer, 400, b'{"error": {"message": "The image cannot be read."}}')
         elif fault == "garbage":
             _respond(writer, 200, b'{"choices": [{"message": "\xff')
         elif fault == "truncated":
@@ -203,12 +198,6 @@ class ScriptedServer:
         usage = {"prompt_tokens": 100, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 40}}
         choice = {"index": 0, "message": message, "finish_reason": "length" if cut else "stop"}
         return json.dumps({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
-
-    def _take_pictures(self, body):
-        """Remember the pictures that came with data; whether the others were there."""
-        parts = [part for part in body["messages"][0]["content"] if part["type"] == "image_url"]
-        self.held |= {part["uuid"] for part in parts if part["image_url"] and "uuid" in part}
-        return all(part["image_url"] or part["uuid"] in self.held for part in parts)
 
 
 def _respond(writer, status, body, more=""):

@@ -13,8 +13,8 @@ from flexgym.judge.backends.chat_format import chat_body, one_line, read_complet
 PAIR = Picture(b"one", "image/png", "first"), Picture(b"two", "image/jpeg", 'sec"ond')
 
 
-def content(**settings):
-    body = chat_body(ChatRequest(PAIR, 'a "text" \ud83d'), Decoding(), model="m", **settings)
+def content():
+    body = chat_body(ChatRequest(PAIR, 'a "text" \ud83d'), Decoding(), model="m")
     (message,) = json.loads(body)["messages"]
     assert message["role"] == "user"
     return message["content"]
@@ -25,13 +25,6 @@ def test_pictures_stand_before_the_text():
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,b25l"}},
         {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,dHdv"}},
         {"type": "text", "text": 'a "text" \ud83d'},
-    ]
-
-
-def test_pictures_that_the_server_holds_are_left_out():
-    assert content(with_ids=True, held={"first"})[:2] == [
-        {"type": "image_url", "image_url": None, "uuid": "first"},
-        {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,dHdv"}, "uuid": 'sec"ond'},
     ]
 
 

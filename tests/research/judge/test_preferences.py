@@ -55,4 +55,4 @@ def test_unknown_names_and_files_that_are_there_are_refused(tmp_path):
         assert result.exit_code == 2
         assert expected in result.stderr
     out.write_text("")
-    assert "there already" in run(out).stderr
+    assert "already exists" in run(out).stderr

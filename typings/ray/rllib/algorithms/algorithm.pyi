@@ -8,7 +8,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 class Algorithm(Checkpointable):
     config: AlgorithmConfig
-    env_runner_group: EnvRunnerGroup | None
+    env_runner_group: EnvRunnerGroup  # None where learners sample
     learner_group: LearnerGroup
     metrics: MetricsLogger
     @property

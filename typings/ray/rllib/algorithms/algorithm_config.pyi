@@ -48,6 +48,9 @@ class AlgorithmConfig:
         action_space: Space[Any] | None = ...,
         disable_env_checking: bool = ...,
     ) -> Self: ...
+    def api_stack(
+        self, *, enable_rl_module_and_learner: bool = ..., enable_env_runner_and_connector_v2: bool = ...
+    ) -> Self: ...
     def env_runners(
         self,
         *,
@@ -57,6 +60,7 @@ class AlgorithmConfig:
         num_gpus_per_env_runner: float = ...,
         create_local_env_runner: bool = ...,
         sample_timeout_s: float | None = ...,
+        custom_resources_per_env_runner: Mapping[str, float] = ...,
     ) -> Self: ...
     def learners(
         self,
@@ -65,13 +69,17 @@ class AlgorithmConfig:
         num_cpus_per_learner: float | str = ...,
         num_gpus_per_learner: float = ...,
         local_gpu_idx: int = ...,
+        custom_resources_per_learner: Mapping[str, float] = ...,
+        learner_class: type | None = ...,
     ) -> Self: ...
     def framework(self, framework: str = ..., *, torch_ddp_kwargs: Mapping[str, Any] = ...) -> Self: ...
-    def debugging(self, *, seed: int | None = ..., log_level: str = ..., logger_config: Any = ...) -> Self: ...
+    def debugging(self, *, seed: int | None = ..., log_level: str = ...) -> Self: ...
     def fault_tolerance(
         self,
         *,
         restart_failed_env_runners: bool = ...,
         ignore_env_runner_failures: bool = ...,
         max_num_env_runner_restarts: int = ...,
+        env_runner_health_probe_timeout_s: float = ...,
+        env_runner_restore_timeout_s: float = ...,
     ) -> Self: ...

@@ -1,0 +1,1 @@
+"""Commands about judges: ask one, compare samples, calibrate, serve."""
