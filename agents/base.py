@@ -6,18 +6,16 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
 import rewards
-from envs.checking import environment_problems
+from agents.checks import load_checked
 from envs.prompts import load_prompts
 from flexgym.algorithm import algorithm_class
 from flexgym.config import AgentSettings, WrapperSettings
-from flexgym.config.load import load_settings
 from flexgym.config.recipe import Recipe, load_recipe
 from flexgym.core.errors import ConfigError
 from flexgym.environment import environment_modality
@@ -97,14 +95,7 @@ def load_agent_settings(recipe: Mapping[str, Any], *, algorithm: str | None = No
                 f"{known.origin('algorithm', 'name')}: algorithm.name: expected {algorithm!r}, the algorithm of this"
                 f" command, got {section['name']!r}: run python -m agents.{section['name']}, or choose another recipe"
             )
-    given = ("num_envs", "generator", "group_size", "prompts", "autoreset_mode", "tensors")
-    return load_settings(
-        AgentSettings,
-        known,
-        check_reward=rewards.check,
-        check_environment=partial(environment_problems, given=given),
-        check_prompts=partial(load_prompts, modality="image"),
-    )
+    return load_checked(AgentSettings, known, given=["group_size", "prompts"])
 
 
 def agent_program(module: str, *, default_recipe: str, algorithm: str | None = None) -> Program[AgentSettings]:

@@ -1,7 +1,8 @@
-"""The same recipe under several rewards and seeds: which of them pay off, and which are only met to the letter.
+"""Train one recipe under several rewards and seeds, to compare which of them pay off and which are overoptimized.
 
 ``python -m agents.compare --reward ShapesOracle --reward JPEGCompressibility --seed 0 --seed 1 run.iterations=60``
-makes ordinary runs in one folder, and of what is there a table (``comparison.md``, ``.json``) and a figure (``.png``).
+makes ordinary runs in one folder, and from those that exist a table (``comparison.md``, ``.json``) and a figure
+(``.png``).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from flexgym.core.terminal import teaching_errors
 from flexgym.reward import JudgeReward
 from flexgym.runs.comparison import ComparedRun, comparison_table
 from flexgym.runs.comparison_figure import draw_comparison
-from flexgym.runs.series import Series, refuse_changes
+from flexgym.runs.series import Series, check_unchanged
 from rewards.registry import reward_class
 from rewards.validate import settings_of
 
@@ -43,7 +44,7 @@ _RUN = re.compile(r"(?P<label>.+)-seed(?P<seed>\d+)")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A reward that takes part.
+    """A reward of the comparison.
 
     Attributes:
         name: of the reward, or the path of a class of one's own.
@@ -66,7 +67,7 @@ class Candidate:
 
     @classmethod
     def parse(cls, words: str) -> Candidate:
-        """From ``NAME [key=value ...]``, where the key ``label`` is no setting but what it is called.
+        """Parse ``NAME [key=value ...]``; the key ``label`` sets the label, all others are settings of the reward.
 
         Raises:
             ConfigError: another form.
@@ -76,10 +77,10 @@ class Candidate:
         return cls(name, label=settings.pop("label", ""), settings=settings)
 
     def recipe(self, base: Mapping[str, Any], seed: int) -> dict[str, Any]:
-        """The recipe of its run: that of the comparison with this reward and a seed.
+        """Return the recipe of one run: the recipe of the comparison with this reward and a seed.
 
-        Settings that the base has for the same reward stay. For a judge, the policy before training is rolled out
-        beside every verification: the win rate against it is the reward's own curve.
+        Settings that the base has for the same reward stay. For a judge, the reference policy is sampled with every
+        verification: the win rate against it is the reward's own curve.
         """
         recipe = copy.deepcopy(dict(base))
         reward = recipe.get("reward") or {}
@@ -114,14 +115,14 @@ def add_runs(
     }
     for name in series.names():
         for recipe in recipes.values():
-            refuse_changes(f"{series.root}: it holds runs with", series.recipe(name), recipe, aside=DIFFERS)
+            check_unchanged(f"{series.root}: it holds runs with", series.recipe(name), recipe, aside=DIFFERS)
     for name, recipe in recipes.items():
         series.add(name, recipe)
     return list(recipes)
 
 
 def compared_runs(series: Series) -> list[ComparedRun]:
-    """All runs of a comparison as far as they are, the seeds of a reward one after the other."""
+    """Return all runs of a comparison with their results so far, sorted by reward and seed."""
     runs = []
     for name in series.names():
         match = _RUN.fullmatch(name)
@@ -169,9 +170,9 @@ def compare(
     *,
     seeds: Sequence[int],
     parallel: int = 1,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> bool:
-    """Train under every reward and seed what is not finished, then write table and figure.
+    """Train every unfinished run, one for each reward and seed, then write table and figure.
 
     Args:
         series: the runs.
@@ -179,18 +180,18 @@ def compare(
         candidates: the rewards.
         seeds: of each reward.
         parallel: runs at a time.
-        tell: is given what a person should read, line by line, and the table.
+        report: called with each line of progress, and with the table.
 
     Returns:
-        Whether all of these runs are finished.
+        True if all of these runs are finished.
 
     Raises:
         ConfigError: as `add_runs`, or matplotlib is missing.
     """
     names = add_runs(series, base, candidates, seeds=seeds)
-    series.run(names, parallel=parallel, tell=tell)
-    tell(write_comparison(series))
-    tell(f"Table and figure: {series.root / 'comparison.md'}, .json and .png")
+    series.run(names, parallel=parallel, report=report)
+    report(write_comparison(series))
+    report(f"Table and figure: {series.root / 'comparison.md'}, .json and .png")
     return all(series.outcome(name).status == "finished" for name in names)
 
 
@@ -206,9 +207,9 @@ def main(
     parallel: Annotated[int, typer.Option(help="Runs at a time.")] = 1,
     agent: Annotated[str, typer.Option(help="Module of the agent that trains.")] = DEFAULT_AGENT,
 ) -> None:
-    """Train the same recipe under several rewards and seeds, and show what became of each."""
-    # As it is: paths and tables are there to be copied.
-    tell = partial(Console().print, markup=False, highlight=False, soft_wrap=True)
+    """Train the same recipe under several rewards and seeds, and compare the results."""
+    # Unwrapped and unstyled, so that paths and tables can be copied.
+    report = partial(Console().print, markup=False, highlight=False, soft_wrap=True)
     with teaching_errors():
         check_count("--parallel", parallel)
         if importlib.util.find_spec(agent) is None:
@@ -217,7 +218,7 @@ def main(
         candidates = [Candidate.parse(words) for words in reward or [(base.get("reward") or {}).get("name", "")]]
         series = Series(out, [sys.executable, "-m", agent])
         seeds = list(dict.fromkeys(seed or [0]))
-        finished = compare(series, base, candidates, seeds=seeds, parallel=parallel, tell=tell)
+        finished = compare(series, base, candidates, seeds=seeds, parallel=parallel, report=report)
     raise typer.Exit(0 if finished else 1)
 
 

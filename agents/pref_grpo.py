@@ -11,5 +11,11 @@ from agents.base import run_agent
 
 DEFAULT_RECIPE = "pref_grpo_shapes_judge.yaml"
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Parse the command line and train."""
     run_agent("agents.pref_grpo", default_recipe=DEFAULT_RECIPE, summary=__doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 import flexgym  # noqa: F401  (registers the environments)
 import rewards
-from envs.checking import environment_problems
+from agents.checks import load_checked
 from flexgym.config import SB3Settings
-from flexgym.config.load import load_settings
 from flexgym.config.recipe import Recipe
 from flexgym.runs.command import Program, run_program
 from flexgym.runs.loop import TrainingRun
@@ -62,19 +60,17 @@ def load_sb3_settings(recipe: Recipe) -> SB3Settings:
         ConfigError: settings that cannot work, each with the place where it was written.
         UnknownNameError: names that do not exist, each with the nearest valid one.
     """
-    given = ("num_envs", "generator", "prompts", "autoreset_mode")
-    check_environment = partial(environment_problems, given=given)
-    return load_settings(SB3Settings, recipe, check_reward=rewards.check, check_environment=check_environment)
+    return load_checked(SB3Settings, recipe)
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    program = Program(
+        "python -m agents.sb3_ppo", DEFAULT_RECIPE, load=load_sb3_settings, make_run=make_run, kind=lambda: SB3Settings
+    )
+    summary = "Train an algorithm of Stable-Baselines3 to choose guidance and noise of a frozen generator."
+    run_program(program, summary=summary)
 
 
 if __name__ == "__main__":
-    run_program(
-        Program(
-            "python -m agents.sb3_ppo",
-            DEFAULT_RECIPE,
-            load=load_sb3_settings,
-            make_run=make_run,
-            kind=lambda: SB3Settings,
-        ),
-        summary="Train an algorithm of Stable-Baselines3 to choose guidance and noise of a frozen generator.",
-    )
+    main()

@@ -34,13 +34,13 @@ def open_generator(
     settings: Mapping[str, Any],
     options: Sequence[str] = (),
 ) -> FlowGenerator:
-    """The generator of an environment.
+    """Load or share the generator of an environment.
 
     Args:
         name: of the environment, for messages.
         modality: ``"image"`` or ``"video"``.
         generator: to share, or where to load it from; None for the embedded one.
-        settings: sampling settings among the environment's arguments; anything else is refused.
+        settings: sampling settings among the environment's arguments; anything else is rejected.
         options: names of the arguments that this kind of environment has of its own, for messages.
 
     Raises:
@@ -164,7 +164,7 @@ class GroupBatch:
         self._frame = 0
 
     def _framed(self, prompt: Prompt) -> Prompt:
-        """The prompt with its first frame as the generator takes it, read once for the whole episode."""
+        """Return the prompt with its first frame as the generator takes it, read once for the whole episode."""
         images = self.generator.text.images([prompt])[0]
         return replace(prompt, first_frame=images[FIRST_FRAME]) if images else prompt
 
@@ -261,7 +261,7 @@ class GroupBatch:
         return info
 
     def samples(self, slot: int) -> NDArray[np.uint8]:
-        """A group as pictures or videos: as they are at the end, before that as the generator expects them to become.
+        """Decode a group: its final samples once it is finished, before that the samples that the model predicts.
 
         Returns:
             uint8 ``[G, H, W, 3]`` or ``[G, F, H, W, 3]``.
@@ -295,13 +295,13 @@ class GroupBatch:
         return self._frame - 1
 
     def picture(self, slot: int, frame: int) -> NDArray[np.uint8]:
-        """A labelled grid of a group, uint8 ``[height, width, 3]``; of videos the given frame, counted in a circle."""
+        """Draw a labeled grid of a group, uint8 ``[height, width, 3]``; videos show ``frame`` modulo their length."""
         prompt = self.prompts[slot]
         if prompt is None:
             raise ConfigError("expected reset() before render(): there is no group yet")
         samples = self.samples(slot)
-        pictures = samples[:, frame % samples.shape[1]] if samples.ndim == 5 else samples
-        return draw_group(pictures, prompt.text, self._rewards[slot])
+        images = samples[:, frame % samples.shape[1]] if samples.ndim == 5 else samples
+        return draw_group(images, prompt.text, self._rewards[slot])
 
 
 class GroupAccess:
@@ -341,7 +341,7 @@ class GroupAccess:
 
 
 def check_render_mode(mode: str | None) -> None:
-    """Refuse a way of rendering that is not offered.
+    """Reject a render mode that is not offered.
 
     Raises:
         UnknownNameError: naming the ones that are.
@@ -351,7 +351,7 @@ def check_render_mode(mode: str | None) -> None:
 
 
 def check_options(options: Mapping[str, Any] | None, known: Sequence[str]) -> dict[str, Any]:
-    """The options of a reset.
+    """Check the options of a reset, and return them as a dict.
 
     Raises:
         UnknownNameError: for an unknown option, with the nearest valid one.

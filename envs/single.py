@@ -25,7 +25,7 @@ class GroupEnv(GroupAccess, gymnasium.Env):
     latents. After T steps the episode terminates and ``info["samples"]`` holds the decoded group: uint8
     ``[G, H, W, 3]`` or ``[G, F, H, W, 3]``. ``info["prompt"]`` is always the `flexgym.types.Prompt`. The reward is 0;
     reward wrappers say how good a group is. With a generator from image to video the observation also holds
-    ``first_frame``, uint8 ``[H, W, 3]``: the picture of the prompt at the size of the samples.
+    ``first_frame``, uint8 ``[H, W, 3]``: the image of the prompt at the size of the samples.
 
     Args:
         generator: to share, or a folder or hub id to load; None for the embedded one.
@@ -120,10 +120,10 @@ class GroupEnv(GroupAccess, gymnasium.Env):
         self._groups.show_rewards(0, rewards)
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
-        """The group as a labelled grid, uint8 ``[height, width, 3]``; of videos the next frame at each call.
+        """Draw the group as a labeled grid, uint8 ``[height, width, 3]``; of videos the next frame at each call.
 
         Returns:
-            The picture; None without ``render_mode="rgb_array"``.
+            The grid; None without ``render_mode="rgb_array"``.
         """
         if self.render_mode is None:
             gymnasium.logger.warn(f"make {self.name} with render_mode='rgb_array' to render it")

@@ -40,7 +40,7 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
 
     Raises:
         UnknownNameError: for an unknown argument or mode, with the nearest valid one.
-        ConfigError: for fewer than 1 group, or what the single environment refuses.
+        ConfigError: for fewer than 1 group, or what the single environment rejects.
     """
 
     metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 8}
@@ -135,7 +135,7 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
         return self._groups.observation(), infos
 
     def _each(self, value: Any, kind: str) -> list[Any]:
-        """One value for each group: a list of them, or the same for all."""
+        """Return one value for each group: those of a list, or the same for all."""
         if not isinstance(value, list | tuple):
             return [value] * self.num_envs
         if len(value) != self.num_envs:
@@ -193,7 +193,7 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
         return infos
 
     def _after_step(self, slot: int) -> Infos:
-        """The infos of a group before it may begin anew within the same step."""
+        """Return the infos of a group before it may begin anew within the same step."""
         info = self._groups.info(slot)
         if self.autoreset_mode == AutoresetMode.SAME_STEP and self._groups.finished[slot]:
             return {"final_obs": self._groups.observation_of(slot), "final_info": info}
@@ -205,10 +205,10 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
             self._groups.show_rewards(slot, row)
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:  # type: ignore[override]
-        """Each group as a labelled grid, uint8 ``[height, width, 3]``; of videos the next frame at each call.
+        """Draw each group as a labeled grid, uint8 ``[height, width, 3]``; of videos the next frame at each call.
 
         Returns:
-            P pictures; None without ``render_mode="rgb_array"``.
+            P grids; None without ``render_mode="rgb_array"``.
         """
         if self.render_mode is None:
             gymnasium.logger.warn(f"make {self.name} with render_mode='rgb_array' to render it")

@@ -1,6 +1,6 @@
 """GRPO on a text-to-image model in one file, without Ray: sample groups, score them, replay the trained steps.
 
-The algorithm is the object that `python -m agents.grpo` trains with; any other subclass of `Algorithm` fits in its place.
+The algorithm is the object that `python -m agents.grpo` trains with; any other `Algorithm` fits in its place.
 """
 
 import gymnasium as gym

@@ -14,10 +14,9 @@ from flexgym.environment import register_environments
 if TYPE_CHECKING:
     from flexgym.core.errors import FlexGymError
     from flexgym.environment import environment_modality
-    from flexgym.first_frame import FirstFrame
     from flexgym.generators import FlowGenerator, load_generator
     from flexgym.policy import FlowPolicy
-    from flexgym.types import GroupScores, Prompt, SampleGroup
+    from flexgym.types import FirstFrame, GroupScores, Prompt, SampleGroup
 
 __all__ = [
     "FirstFrame",
@@ -32,7 +31,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "FirstFrame": "flexgym.first_frame",
+    "FirstFrame": "flexgym.types",
     "FlexGymError": "flexgym.core.errors",
     "FlowGenerator": "flexgym.generators",
     "FlowPolicy": "flexgym.policy",

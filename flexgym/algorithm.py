@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
@@ -26,6 +28,7 @@ from flexgym.replay import Guidance, Replayed
 S = TypeVar("S", bound=AlgorithmSettings)
 NEEDS = ("old_log_prob", "old_mean", "reference_mean")
 """Optional fields of `flexgym.replay.Replayed`."""
+_NAMES_SETTINGS = re.compile(r"^    Settings = ", re.MULTILINE)
 CURRENT = "current"
 """Name of the weights that train; all other names are those of copies."""
 REFERENCE = "reference"
@@ -36,7 +39,7 @@ EMA = "ema"
 
 @dataclass(frozen=True, eq=False)
 class Loss:
-    """What an algorithm makes of a replayed level.
+    """Loss of one replayed noise level, returned by `Algorithm.loss`.
 
     Attributes:
         per_sample: to be minimized, ``[P, G]``; the learner takes the mean.
@@ -139,7 +142,7 @@ class Algorithm(ABC, Generic[S]):
         return self.settings.window.schedule(num_steps)
 
     def check(self, num_steps: int | None) -> None:
-        """Refuse settings that cannot work together, before anything is loaded.
+        """Reject settings that cannot work together, before anything is loaded.
 
         Args:
             num_steps: denoising steps T; None where only the generator knows them, and its own grid is checked later.
@@ -211,7 +214,5 @@ def algorithm_class(name: str) -> type[Algorithm[Any]]:
 
 def algorithm_names() -> list[str]:
     """Return the names of the algorithms in the package ``agents``, sorted; modules that hold none are left out."""
-    import pkgutil
-
-    package = importlib.import_module("agents")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    folder = Path(importlib.import_module("agents").__path__[0])
+    return sorted(path.stem for path in folder.glob("*.py") if _NAMES_SETTINGS.search(path.read_text(encoding="utf-8")))

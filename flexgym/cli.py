@@ -1,4 +1,4 @@
-"""The ``flexgym`` command."""
+"""The ``flexgym`` command: plan a training, list recipes, export weights, and run or check a judge."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:
-    """Reinforcement learning on image and video generators."""
+    """Train image and video generators with reinforcement learning."""
 
 
 @app.command()
@@ -68,5 +68,5 @@ def export(
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the console script."""
     app()

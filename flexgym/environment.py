@@ -40,16 +40,29 @@ def environment_modality(env: str) -> str:
         UnknownNameError: for an id that is not registered; the message names the nearest one.
         ConfigError: if the module cannot be imported, or the class has no such attribute.
     """
-    name = _registered_name(env)
-    spec = gymnasium.registry[name]
-    creator = _creator(name, spec.entry_point if spec.entry_point is not None else spec.vector_entry_point)
+    creator = environment_creator(env)
     modality = getattr(creator, "modality", None)
     if modality not in MODALITIES:
         raise ConfigError(
-            f"environment {name!r}: expected the class attribute modality = 'image' or modality = 'video' on"
+            f"environment {env!r}: expected the class attribute modality = 'image' or modality = 'video' on"
             f" {creator!r}, got {modality!r}. Set it, or derive the class from envs.t2i.FlexT2I or envs.t2v.FlexT2V"
         )
     return str(modality)
+
+
+def environment_creator(env: str) -> Any:
+    """Return the class or function that makes an environment, or its vector environment where there is no other.
+
+    Args:
+        env: a registered id; ``"mymodule:MyEnv-v0"`` imports a module that registers it first.
+
+    Raises:
+        UnknownNameError: for an id that is not registered; the message names the nearest one.
+        ConfigError: if the module cannot be imported.
+    """
+    name = _registered_name(env)
+    spec = gymnasium.registry[name]
+    return _creator(name, spec.entry_point if spec.entry_point is not None else spec.vector_entry_point)
 
 
 def _registered_name(env: str) -> str:

@@ -251,12 +251,12 @@ class FlowPolicy:
         return self._encoded[1]
 
     def _adds_noise(self, step: int) -> bool:
-        """Whether a step adds noise while acting."""
+        """Return whether a step adds noise while acting."""
         inside = self._window is None or step in self._window
         return inside and step < self.num_steps - 1 and not isinstance(self.process.noise, ODE)
 
     def _trains(self, step: int) -> bool:
-        """Whether a step has a trained distribution; others are ODE steps."""
+        """Return whether a step has a trained distribution; others are ODE steps."""
         return (self._window is None or step in self._window) and self.process.trains(step, self.num_steps)
 
     def _rounded(self, latents: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a rollout leaves behind for training: noisy steps of the sampler, or finished samples with fresh noise."""
+"""Training examples of a rollout: noisy steps of the sampler, or finished samples with fresh noise."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class SamplerSteps(Process):
         return list(moves)
 
     def check(self, windows: Iterable[Window], sigmas: Tensor) -> None:
-        """See `Process.check`."""
+        """Require noise in every step of the windows, see `Process.check`."""
         require_stochastic(windows, sigmas, self.noise)
 
     @property

@@ -52,7 +52,7 @@ the sequence that stock SD3 fills with zeros for it is kept at one token."""
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer with one token for each word of the small world's captions."""
+    """Build a tokenizer with one token for each word of the small world's captions."""
     captions = [caption for kind in ("image", "video") for caption in training_prompts(kind) + heldout_prompts(kind)]
     words = sorted({word for caption in captions for word in caption.split()})
     # transformers takes the end of text to be the largest id when that of "</s>" is 2, as in old CLIP checkpoints
@@ -90,7 +90,7 @@ def _clip(tokenizer: PreTrainedTokenizerFast, width: int) -> CLIPTextModelWithPr
 
 
 def build_t2i(*, width: int = 96, layers: int = 4) -> StableDiffusion3Pipeline:
-    """A small text-to-image pipeline of Stable Diffusion 3's form, with random weights.
+    """Build a small text-to-image pipeline of Stable Diffusion 3's form, with random weights.
 
     Args:
         width: channels of the transformer, a multiple of 32.
@@ -140,7 +140,7 @@ def build_t2i(*, width: int = 96, layers: int = 4) -> StableDiffusion3Pipeline:
 
 
 def build_t2v(*, width: int = 96, layers: int = 4) -> WanPipeline:
-    """A small text-to-video pipeline of Wan's form, with random weights.
+    """Build a small text-to-video pipeline of Wan's form, with random weights.
 
     Args:
         width: channels of the transformer, a multiple of 32.

@@ -1,7 +1,7 @@
 """Muon in float32, for training the small checkpoints on a CPU.
 
-`torch.optim.Muon` orthogonalises in bfloat16, which costs more than the model itself on processors without bfloat16
-arithmetic; here matrices of one shape are orthogonalised together, in float32.
+`torch.optim.Muon` orthogonalizes in bfloat16, which costs more than the model itself on processors without bfloat16
+arithmetic; here matrices of one shape are orthogonalized together, in float32.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 
-def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrices, by the quintic Newton-Schulz iteration of Muon (Jordan et al., 2024).
+def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Return the nearest semi-orthogonal matrices, by the quintic Newton-Schulz iteration (Jordan et al., 2024).
 
     Args:
         matrices: ``[B, rows, columns]``.
@@ -29,21 +29,21 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum whose update is orthogonalised, scaled to the root mean square of an AdamW update."""
+    """Nesterov momentum whose update is orthogonalized, scaled to the root mean square of an AdamW update."""
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every matrix that has a gradient."""
+        """Update every matrix that has a gradient."""
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
             for shape, parameters in by_shape.items():
-                updates = orthogonalise(torch.stack([self._momentum(p, group["momentum"]) for p in parameters]))
+                updates = orthogonalize(torch.stack([self._momentum(p, group["momentum"]) for p in parameters]))
                 rate = group["lr"] * 0.2 * max(shape) ** 0.5
                 torch._foreach_add_(tuple(parameters), updates.unbind(), alpha=-rate)
 
@@ -56,7 +56,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def muon_and_adamw(module: nn.Module, learning_rate: float, *, inside: tuple[str, ...]) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks of a transformer, AdamW at half the rate for everything else.
+    """Make Muon for the matrices in the blocks of a transformer, and AdamW at half the rate for everything else.
 
     Args:
         module: what is trained.

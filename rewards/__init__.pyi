@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 class Aesthetic(NamedWrapper):
-    """Predicted rating of a picture, about 1 to 10, by a linear head on CLIP's normalised image features."""
+    """Predicted rating of an image, about 1 to 10, by a linear head on CLIP's normalized image features."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Aesthetic(NamedWrapper):
     ) -> None: ...
 
 class CLIPScore(NamedWrapper):
-    """Cosine of prompt and picture by CLIP, typically 0.15 to 0.4."""
+    """Cosine of prompt and image by CLIP, typically 0.15 to 0.4."""
 
     def __init__(
         self,
@@ -84,14 +84,14 @@ class CLIPScore(NamedWrapper):
     ) -> None: ...
 
 class DynamicDegree(NamedWrapper):
-    """How much moves between one frame and the next, 0 to 1."""
+    """Amount of motion between consecutive frames, 0 to 1."""
 
     def __init__(
         self, env: gymnasium.Env[Any, Any], *, deadline_s: float | None = None, failed_samples: str | Path | None = None
     ) -> None: ...
 
 class HPSv2(NamedWrapper):
-    """Cosine of prompt and picture, typically 0.2 to 0.35; tables of the authors show it times 100."""
+    """Cosine of prompt and image by HPSv2, typically 0.2 to 0.35; the authors' tables show it times 100."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class HPSv2(NamedWrapper):
     ) -> None: ...
 
 class ImageReward(NamedWrapper):
-    """Human preference by BLIP, normalised to mean 0 and deviation 1 over the authors' set; about -2 to 2."""
+    """Human preference by BLIP, normalized to mean 0 and deviation 1 over the authors' data; about -2 to 2."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class ImageReward(NamedWrapper):
     ) -> None: ...
 
 class JPEGCompressibility(NamedWrapper):
-    """Minus the size of the JPEG file of an image in kilobytes over 500 (DDPO, arXiv 2305.13301; scale of Flow-GRPO)."""
+    """Minus the size of an image as a JPEG file in kilobytes, divided by 500."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class MP4Compressibility(NamedWrapper):
     ) -> None: ...
 
 class OCR(NamedWrapper):
-    """One minus the edit distance between the text that is read and the one that is asked for, over its length; 0 to 1."""
+    """One minus the normalized edit distance between the text in the image and the target text; 0 to 1."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class OCR(NamedWrapper):
     ) -> None: ...
 
 class PickScore(NamedWrapper):
-    """Cosine of prompt and picture times the model's scale (arXiv 2305.01569, equation 1), typically 15 to 25."""
+    """Cosine of prompt and image times the model's scale (arXiv 2305.01569, equation 1), typically 15 to 25."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class PickScore(NamedWrapper):
     ) -> None: ...
 
 class Remote(NamedWrapper):
-    """Scores of a server that speaks the protocol of this module."""
+    """Scores from a server that speaks the protocol of this module."""
 
     def __init__(
         self,
@@ -238,7 +238,7 @@ class ShapesVerifier(NamedWrapper):
     ) -> None: ...
 
 class TemporalConsistency(NamedWrapper):
-    """Mean over the frames of how alike each is to the first and to the one before, by CLIP's image features; -1 to 1."""
+    """Mean similarity of each frame to the first and to the previous one, by CLIP's image features; -1 to 1."""
 
     def __init__(
         self,
@@ -310,7 +310,7 @@ class UnifiedRewardThink(NamedWrapper):
     ) -> None: ...
 
 class VQAScore(NamedWrapper):
-    """Probability of "Yes" to ``Does this figure show "{prompt}"? Please answer Yes or No.`` (arXiv 2404.01291, eq. 1)."""
+    """Probability that a vision-language model answers yes when asked whether the sample shows the prompt."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""LAION aesthetic predictor (improved-aesthetic-predictor, 2022): how people rate an image, without a prompt."""
+"""LAION aesthetic predictor (improved-aesthetic-predictor, 2022): how people rate an image, whatever its prompt."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from flexgym.core.typed import Count
 from flexgym.reward import KnownPair, PointwiseReward
 from flexgym.types import Prompt
 from rewards.checkpoints import Dtype, load_model, load_weights
-from rewards.clip import PictureProcessor, batched
+from rewards.clip import ImageProcessor, batched
 from rewards.images import mean_over_frames
-from rewards.known import picture_and_noise
+from rewards.known import landscape_and_noise
 
 _HINT = (
     "Convert the published sac+logos+ava1-l14-linearMSE.pth with"
@@ -28,9 +28,9 @@ _HINT = (
 
 
 def score_head(width: int) -> nn.Sequential:
-    """Create the head of the aesthetic predictor and of ImageReward: five linear layers without activations.
+    """Return the head of the aesthetic predictor and of ImageReward: five linear layers without activations.
 
-    The dropout layers used in training are included, since the names of the weights count them.
+    The dropouts of training are kept, since the names of the published weights count them.
 
     Args:
         width: number of input features.
@@ -50,20 +50,19 @@ def score_head(width: int) -> nn.Sequential:
 class Aesthetic(PointwiseReward):
     """Predicted rating of an image, about 1 to 10, by a linear head on CLIP's normalized image features.
 
-    Source: christophschuhmann/improved-aesthetic-predictor, the head of LAION-Aesthetics V2. The prompt is ignored. The
-    score of a video is the mean over frames.
+    Source: christophschuhmann/improved-aesthetic-predictor, the head of LAION-Aesthetics V2. The prompt is ignored.
+    Videos score the mean over frames.
 
     Args:
         head: safetensors file of the head, with the weight names of the published one (``layers.0.weight``...).
         model: folder or hub id of the CLIP model that the head was trained on.
-        num_frames: number of uniformly spaced frames per video to score.
-        device: device of the model; by default the first GPU if there is one.
-        dtype: data type of CLIP's weights; the head is float32.
-        batch_size: number of images per forward pass.
+        num_frames: number of uniformly spaced frames of a video that are scored.
+        device: name of a torch device; by default the first GPU if there is one.
+        dtype: precision of CLIP's weights; the head is float32.
+        batch_size: maximum number of images in one forward pass.
 
     Raises:
-        ConfigError: if no head is given, or a number is out of range.
-        CheckpointError: if the model or the head cannot be loaded.
+        CheckpointError: if model or head cannot be loaded.
     """
 
     def __init__(
@@ -78,31 +77,31 @@ class Aesthetic(PointwiseReward):
     ) -> None:
         self.num_frames = num_frames
         self._batch_size = batch_size
-        self._pictures = PictureProcessor(model)
+        self._images = ImageProcessor(model)
         self._clip = load_model(CLIPModel, model, device=device, dtype=dtype)
         self._head = nn.ModuleDict({"layers": score_head(self._clip.config.projection_dim)})
         load_weights(self._head, head, hint=_HINT)
         self._head.to(self._clip.device).eval().requires_grad_(False)
 
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the score of each sample, float32 ``[n]``, see `PointwiseReward.score_samples`."""
+        """Score the samples of one prompt, float32 ``[n]``; see `PointwiseReward.score_samples`."""
         return mean_over_frames(self._ratings, samples, num_frames=self.num_frames)
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Require a head."""
+        """Raise ConfigError unless a file of the head is given."""
         if not settings.get("head"):
             raise ConfigError(f"aesthetic: expected the safetensors file of the head, got none. {_HINT}")
 
     @torch.inference_mode()
-    def _ratings(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _ratings(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         def ratings(pixels: torch.Tensor) -> torch.Tensor:
             features = self._clip.visual_projection(self._clip.vision_model(pixels).pooler_output).float()
             return self._head["layers"](nn.functional.normalize(features, dim=-1))[:, 0]
 
-        found = batched(ratings, self._pictures, pictures, batch_size=self._batch_size, like=self._clip)
+        found = batched(ratings, self._images, images, batch_size=self._batch_size, like=self._clip)
         return found.numpy()
 
     def known_pairs(self) -> list[KnownPair]:
-        """Return a pair of a landscape and noise."""
-        return picture_and_noise()
+        """Return a landscape and noise."""
+        return landscape_and_noise()

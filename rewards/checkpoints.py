@@ -1,4 +1,4 @@
-"""Load the models of scorers with transformers: complete, from safetensors only, and with helpful errors."""
+"""Load the models of scorers with transformers: only safetensors, only complete checkpoints, with errors that teach."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _SHOWN = 3
 
 
 def load_model(kind: Any, source: str | Path, *, device: str | None, dtype: Dtype = "float32") -> Any:
-    """A model ready to score.
+    """Load a model for scoring.
 
     Args:
-        kind: its class in transformers, or one derived from there.
+        kind: model class of transformers, or one derived from it.
         source: a folder or a hub id.
-        device: where it runs; the first GPU where there is one by default.
-        dtype: of its weights, a name in `DTYPES`.
+        device: device of the model; by default the first GPU if there is one.
+        dtype: data type of the weights, a name in `DTYPES`.
 
     Raises:
-        CheckpointError: missing, half written, of another kind, or without some of the weights.
+        CheckpointError: if the checkpoint is missing, incomplete, or of another kind.
     """
     check_source(source)
     try:
         with without_progress_bars(logging):
-            model, info = kind.from_pretrained(
+            model, loading = kind.from_pretrained(
                 source,
                 dtype=DTYPES[dtype],
                 use_safetensors=True,
@@ -45,7 +45,7 @@ def load_model(kind: Any, source: str | Path, *, device: str | None, dtype: Dtyp
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise _not_loaded(source, kind.__name__, error) from error
     # transformers initializes missing or mismatched weights at random, and random scores look like scores.
-    if missing := sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])]):
+    if missing := sorted([*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])]):
         raise CheckpointError(
             f"{str(source)!r} lacks {len(missing)} weights of a {kind.__name__}, such as"
             f" {', '.join(missing[:_SHOWN])}: expected a checkpoint of that kind"
@@ -54,12 +54,12 @@ def load_model(kind: Any, source: str | Path, *, device: str | None, dtype: Dtyp
 
 
 def load_part(kind: Any, source: str | Path, **settings: Any) -> Any:
-    """Load a tokenizer or an image processor.
+    """Load a tokenizer or image processor.
 
     Args:
         kind: class of transformers.
         source: a folder or a hub id.
-        **settings: settings that override those of the checkpoint.
+        **settings: override the settings of the checkpoint.
 
     Raises:
         CheckpointError: if it is missing or of another kind.
@@ -75,12 +75,12 @@ def load_weights(module: torch.nn.Module, file: str | Path, *, hint: str) -> Non
     """Load the weights of a safetensors file into a module.
 
     Args:
-        module: module whose weight names and shapes the file must match.
+        module: the module; names and shapes in the file must match it.
         file: the safetensors file.
-        hint: instructions for creating such a file, for the error message.
+        hint: how to make such a file, for the error message.
 
     Raises:
-        CheckpointError: if the file is missing, is not a safetensors file, or has other names or shapes.
+        CheckpointError: if the file is missing, is no safetensors file, or has other names or shapes.
     """
     try:
         weights: Mapping[str, torch.Tensor] = load_file(str(file))
@@ -90,7 +90,7 @@ def load_weights(module: torch.nn.Module, file: str | Path, *, hint: str) -> Non
 
 
 def chosen_device(device: str | None) -> torch.device:
-    """Return the requested device, by default the first GPU if there is one, otherwise the CPU.
+    """Return the named device, or else the first GPU, or else the CPU.
 
     Raises:
         ConfigError: if there is no such device.
@@ -105,5 +105,5 @@ def _not_loaded(source: str | Path, kind: str, error: Exception) -> CheckpointEr
     return CheckpointError(
         f"{str(source)!r} could not be loaded as a {kind} with weights in safetensors format: {error}. Without network"
         " access, give the path of a checkpoint folder instead of a hub id; `python -m rewards.convert` converts"
-        " weights published in other formats to such a folder"
+        " published weights in other formats into such a folder"
     )

@@ -8,22 +8,22 @@ from rewards.clip import ClipReward, Matches
 
 
 class CLIPScore(ClipReward):
-    """Cosine similarity of prompt and image by CLIP, typically 0.15 to 0.4.
+    """Cosine of prompt and image by CLIP, typically 0.15 to 0.4.
 
-    CLIP-S in the paper (arXiv 2104.08718, equation 1) is 2.5 times this, clipped at 0; the plain cosine also ranks
-    samples that CLIP-S clips. The score of a video is the mean over frames.
+    CLIP-S of the paper (arXiv 2104.08718, equation 1) is 2.5 times this, clipped at 0; the plain cosine also orders
+    samples that CLIP-S clips. Videos score the mean over frames.
 
     Args:
-        model: folder or hub id; ``openai/clip-vit-large-patch14`` by default.
-        num_frames: number of uniformly spaced frames per video to score.
-        processor: folder or hub id with tokenizer and image processor, if the model has none.
-        device: device of the model; by default the first GPU if there is one.
-        dtype: data type of the weights.
-        batch_size: number of images per forward pass.
+        model: a folder or hub id; ``openai/clip-vit-large-patch14`` by default.
+        num_frames: number of uniformly spaced frames of a video that are scored.
+        processor: a folder or hub id with tokenizer and image processor, if the model has none.
+        device: name of a torch device; by default the first GPU if there is one.
+        dtype: precision of the weights.
+        batch_size: maximum number of images in one forward pass.
     """
 
     default_model = "openai/clip-vit-large-patch14"
 
     def formula(self, matches: Matches) -> torch.Tensor:
-        """Return the cosine similarities unchanged."""
+        """Return the cosines of text and image embeddings as rewards."""
         return matches.cosines

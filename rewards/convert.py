@@ -1,7 +1,7 @@
-"""Convert published weights of scorers for use by the rewards: ``python -m rewards.convert KIND SOURCE TARGET``.
+"""Convert published weights of scorers for the rewards: ``python -m rewards.convert KIND SOURCE TARGET``.
 
-The authors of HPSv2, ImageReward and the aesthetic predictor published files written by ``torch.save``. They are read
-with ``weights_only``, which does not execute code in the file, and saved as safetensors.
+The authors of HPSv2, ImageReward and the aesthetic predictor published files of ``torch.save``. They are read once,
+with ``weights_only``, which runs no code of the file, and are written as safetensors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Weights = dict[str, torch.Tensor]
 
 CLIP_TOKENIZER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 BERT_TOKENIZER = "google-bert/bert-base-uncased"
-_HEAD_WIDTH = 64  # width of an attention head in CLIP and BLIP models
+_HEAD_WIDTH = 64  # width of an attention head in CLIP and BLIP
 _ATTENTION = ("q_proj", "k_proj", "v_proj")
 _CLIP_NAMES = (
     (r"^visual\.transformer\.resblocks\.", "vision_model.encoder.layers."),
@@ -60,26 +60,26 @@ _UNUSED_BY_BLIP = re.compile(r"^(blip\.)?(vision_proj|text_proj|text_encoder\.em
 
 
 def read_weights(file: Path) -> Weights:
-    """Read the tensors of a file written by ``torch.save``, or those under its key ``state_dict`` if there is one.
+    """Read the tensors of a file of ``torch.save``, or those in its entry ``state_dict``.
 
     Raises:
-        CheckpointError: if the file is missing, or contains anything but tensors, numbers and strings.
+        CheckpointError: if the file is missing, or holds anything but tensors, numbers and texts.
     """
     try:
-        held: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        content: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, UnpicklingError, EOFError, ValueError) as error:
         raise CheckpointError(f"{file}: expected a file of weights written by torch.save: {error}") from error
-    weights = held.get("state_dict", held) if isinstance(held, dict) else None
+    weights = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise CheckpointError(f"{file}: expected tensors by name, got {type(held).__name__}")
+        raise CheckpointError(f"{file}: expected tensors by name, got {type(content).__name__}")
     return {name.removeprefix("module."): value for name, value in weights.items()}
 
 
 def clip_weights(weights: Mapping[str, torch.Tensor]) -> Weights:
-    """Rename the weights of an open_clip CLIP model with a vision transformer to their names in transformers.
+    """Rename the weights of open_clip's CLIP with a vision transformer to their names in transformers.
 
     Args:
-        weights: weights from `read_weights`.
+        weights: the weights from `read_weights`.
 
     Raises:
         CheckpointError: if they belong to another model.
@@ -99,12 +99,12 @@ def clip_weights(weights: Mapping[str, torch.Tensor]) -> Weights:
 
 
 def clip_config(weights: Mapping[str, torch.Tensor]) -> CLIPConfig:
-    """Derive the config of an open_clip CLIP model from the shapes of its weights.
+    """Return the configuration of open_clip's weights, derived from their shapes.
 
-    The activation is open_clip's exact GELU, as in HPSv2's ViT-H-14, not OpenAI's quick GELU.
+    The activation is the exact GELU of open_clip, as in HPSv2's ViT-H-14, not the approximation of OpenAI.
 
     Raises:
-        CheckpointError: if the weights are not those of a CLIP model with a vision transformer.
+        CheckpointError: if they do not belong to a CLIP model with a vision transformer.
     """
     try:
         patches, token_width = weights["visual.conv1.weight"], weights["token_embedding.weight"].shape[1]
@@ -141,7 +141,7 @@ def _transformer_shape(weights: Mapping[str, torch.Tensor], prefix: str, width: 
 
 
 def _heads_of(width: int) -> int:
-    """Return the width of an attention head: 80 in the vision tower of ViT-H-14, 64 elsewhere."""
+    """Return the width of an attention head: 80 in the vision tower of ViT-H-14, else 64."""
     return 80 if width == 1280 else _HEAD_WIDTH
 
 
@@ -152,11 +152,11 @@ def _renamed(name: str, rules: tuple[tuple[str, str], ...]) -> str:
 
 
 def convert_hpsv2(source: Path, target: Path, *, tokenizer: str = CLIP_TOKENIZER) -> None:
-    """Convert the published weights to a folder for `rewards.hpsv2.HPSv2`.
+    """Convert the published file to a folder for `rewards.hpsv2.HPSv2`.
 
     Args:
         source: ``HPS_v2.1_compressed.pt`` or ``HPS_v2_compressed.pt``.
-        target: the folder to create.
+        target: the folder.
         tokenizer: folder or hub id of a CLIP tokenizer.
 
     Raises:
@@ -180,8 +180,8 @@ def convert_aesthetic(source: Path, target: Path, *, tokenizer: str = "") -> Non
 
     Args:
         source: ``sac+logos+ava1-l14-linearMSE.pth``.
-        target: the file to create, with the extension ``.safetensors``.
-        tokenizer: ignored.
+        target: the new file, ``something.safetensors``.
+        tokenizer: unused.
 
     Raises:
         CheckpointError: if the file cannot be read.
@@ -192,11 +192,11 @@ def convert_aesthetic(source: Path, target: Path, *, tokenizer: str = "") -> Non
 
 
 def convert_image_reward(source: Path, target: Path, *, tokenizer: str = BERT_TOKENIZER) -> None:
-    """Convert the published weights to a folder for `rewards.image_reward.ImageReward`.
+    """Convert the published file to a folder for `rewards.image_reward.ImageReward`.
 
     Args:
         source: ``ImageReward.pt``.
-        target: the folder to create.
+        target: the folder.
         tokenizer: folder or hub id of BERT's tokenizer.
 
     Raises:
@@ -217,10 +217,10 @@ def convert_image_reward(source: Path, target: Path, *, tokenizer: str = BERT_TO
 
 
 def blip_config(weights: Mapping[str, torch.Tensor]) -> BlipConfig:
-    """Derive the config of ImageReward from the shapes of its weights.
+    """Return the configuration of the weights of ImageReward, derived from their shapes.
 
     Raises:
-        CheckpointError: if the weights belong to another model.
+        CheckpointError: if they belong to another model.
     """
     try:
         patches = weights["blip.visual_encoder.patch_embed.proj.weight"]
@@ -258,7 +258,7 @@ def _count(weights: Mapping[str, torch.Tensor], layer: str) -> int:
 
 
 def _fill(model: torch.nn.Module, weights: Weights, source: Path) -> None:
-    """Assign weights to a model on the meta device; raise CheckpointError if any are missing or unexpected."""
+    """Load the weights into a model on the meta device; none may be missing or left over."""
     try:
         model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
@@ -281,7 +281,7 @@ def main(
         str, typer.Option(help="Folder or hub id of the tokenizer; that of the original model by default.")
     ] = "",
 ) -> None:
-    """Convert the published weights of a scorer to the format that its reward loads."""
+    """Convert the published weights of a scorer for its reward."""
     with teaching_errors():
         if kind not in KINDS:
             raise ConfigError(f"expected one of {', '.join(KINDS)}, got {kind!r}")

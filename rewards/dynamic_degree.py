@@ -1,4 +1,4 @@
-"""Dynamic degree: how much moves in a video, measured by optical flow."""
+"""Dynamic degree: amount of motion in a video, by optical flow."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PIXELS, _OF_SIDE = 6.0, 256.0
 class DynamicDegree(PointwiseReward):
     """Amount of motion between consecutive frames, 0 to 1.
 
-    For each pair of frames, the mean length of the fastest 5% of flow vectors is divided by 6 pixels (for a shorter
-    side of 256) and clipped at 1. This is the measure and threshold of VBench (arXiv 2311.17982, dynamic degree), which
-    tests whether enough pairs of a video exceed it; here the score is the mean over pairs, so that it gives a learning
+    A pair of frames scores the mean length of the longest 5 % of the flow vectors, divided by 6 pixels per 256 of the
+    shorter side and clipped at 1. VBench (arXiv 2311.17982, dynamic degree) uses the same measure and threshold, and
+    asks whether enough pairs of a video exceed it; here the score is the mean over the pairs, which gives a learning
     signal. The flow is Farneback's (OpenCV), which needs no weights, instead of RAFT. The prompt is ignored.
 
     Raises:
@@ -33,37 +33,40 @@ class DynamicDegree(PointwiseReward):
         self._cv2 = _import_cv2()
 
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the score of each video, float32 ``[n]``.
+        """Score videos.
 
         Args:
             prompt: ignored.
             samples: uint8 ``[n, F, H, W, 3]``.
 
+        Returns:
+            float32 ``[n]``.
+
         Raises:
-            ConfigError: if the samples are images, or videos of a single frame.
+            ConfigError: for images, and for videos of one frame.
         """
         videos = check_videos(self.name, samples, at_least=2)
         return np.array([self._degree(video) for video in videos], np.float32)
 
     def _degree(self, video: NDArray[np.uint8]) -> float:
-        grey = [self._cv2.cvtColor(np.ascontiguousarray(frame), self._cv2.COLOR_RGB2GRAY) for frame in video]
+        gray = [self._cv2.cvtColor(np.ascontiguousarray(frame), self._cv2.COLOR_RGB2GRAY) for frame in video]
         threshold = _PIXELS * min(video.shape[1:3]) / _OF_SIDE
-        speeds = [self._fastest(before, after) for before, after in zip(grey[:-1], grey[1:], strict=True)]
+        speeds = [self._fastest(before, after) for before, after in zip(gray[:-1], gray[1:], strict=True)]
         return float(np.mean(np.minimum(np.array(speeds) / threshold, 1.0)))
 
     def _fastest(self, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
-        """Return the mean length of the longest 5% of flow vectors, in pixels."""
+        """Return the mean length of the longest 5 % of the flow vectors, in pixels."""
         flow = self._cv2.calcOpticalFlowFarneback(before, after, None, 0.5, 3, 15, 3, 5, 1.2, 0)
         lengths = np.sort(np.hypot(flow[..., 0], flow[..., 1]), axis=None)
         return float(lengths[-max(1, int(len(lengths) * _FASTEST)) :].mean())
 
     def known_pairs(self) -> list[KnownPair]:
-        """Return a pair of a moving and a still circle."""
+        """Return a moving and a still circle."""
         return moving_and_still()
 
 
 def _import_cv2() -> ModuleType:
-    """Import OpenCV lazily, since it is an optional dependency."""
+    """Import OpenCV, which is an extra."""
     try:
         import cv2
     except ImportError as error:

@@ -8,20 +8,20 @@ from rewards.clip import ClipReward, Matches
 
 
 class HPSv2(ClipReward):
-    """Cosine similarity of prompt and image, typically 0.2 to 0.35; the authors' tables show it times 100.
+    """Cosine of prompt and image by HPSv2, typically 0.2 to 0.35; the authors' tables show it times 100.
 
-    The two versions differ only in their weights. Unlike other CLIP scorers, the model sees the whole image: its
-    longest side is resized to the model's size, and the rest is padded with black. The published files are in the
-    open_clip format; convert them with ``python -m rewards.convert hpsv2 HPS_v2.1_compressed.pt folder``. The score of
-    a video is the mean over frames.
+    The two versions differ only in their weights. Unlike the other CLIP scorers this one sees the uncropped image: the
+    longest side is resized to the model's size and the rest is padded with black. The published files are those of
+    open_clip; ``python -m rewards.convert hpsv2 HPS_v2.1_compressed.pt folder`` converts them. Videos score the mean
+    over frames.
 
     Args:
-        model: folder created by the conversion, or hub id of one.
-        num_frames: number of uniformly spaced frames per video to score.
-        processor: folder or hub id with tokenizer and image processor, if the model has none.
-        device: device of the model; by default the first GPU if there is one.
-        dtype: data type of the weights.
-        batch_size: number of images per forward pass.
+        model: a folder made by ``rewards.convert``, or a hub id of one.
+        num_frames: number of uniformly spaced frames of a video that are scored.
+        processor: a folder or hub id with tokenizer and image processor, if the model has none.
+        device: name of a torch device; by default the first GPU if there is one.
+        dtype: precision of the weights.
+        batch_size: maximum number of images in one forward pass.
     """
 
     name = "hpsv2"
@@ -32,5 +32,5 @@ class HPSv2(ClipReward):
     )
 
     def formula(self, matches: Matches) -> torch.Tensor:
-        """Return the cosine similarities unchanged."""
+        """Return the cosines of text and image embeddings as rewards."""
         return matches.cosines

@@ -20,11 +20,11 @@ from flexgym.reward import PointwiseReward
 from flexgym.types import Prompt
 from rewards.aesthetic import score_head
 from rewards.checkpoints import Dtype, load_model, load_part
-from rewards.clip import PictureProcessor, batched
+from rewards.clip import ImageProcessor, batched
 from rewards.images import mean_over_frames
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
-"""Mean and standard deviation of the head's outputs on the authors' validation set (THUDM/ImageReward)."""
+"""Mean and standard deviation of the head over the authors' validation set, which normalize scores."""
 LONGEST_PROMPT = 35
 _HINT = (
     "download ImageReward.pt from THUDM/ImageReward and convert it with"
@@ -36,7 +36,7 @@ class ImageRewardModel(BlipPreTrainedModel):
     """BLIP's text encoder with cross attention to the image, and a head on its first token.
 
     Args:
-        config: BLIP config; ``is_decoder`` must be set in its text part to enable the cross attention.
+        config: configuration of BLIP, with ``is_decoder`` in its text part, which adds the cross attention.
     """
 
     config_class = BlipConfig
@@ -69,25 +69,23 @@ class ImageRewardModel(BlipPreTrainedModel):
 
 
 def image_processor(side: int) -> CLIPImageProcessorPil:
-    """Create ImageReward's preprocessing: resize the shortest side to ``side`` pixels, and crop the center."""
+    """Return the preprocessing of ImageReward: resize the shortest side to ``side`` pixels, crop the center."""
     return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
 
 class ImageReward(PointwiseReward):
-    """Human preference predicted by BLIP, normalized to mean 0 and standard deviation 1 on the authors' data.
+    """Human preference by BLIP, normalized to mean 0 and deviation 1 over the authors' data; about -2 to 2.
 
-    Scores are about -2 to 2. Prompts are truncated to 35 tokens, as the authors do. The score of a video is the mean
-    over frames.
+    Prompts are truncated to 35 tokens, as by the authors. Videos score the mean over frames.
 
     Args:
-        model: folder created by ``python -m rewards.convert image_reward``, or hub id of one.
-        num_frames: number of uniformly spaced frames per video to score.
-        device: device of the model; by default the first GPU if there is one.
-        dtype: data type of the weights.
-        batch_size: number of images per forward pass.
+        model: a folder made by ``python -m rewards.convert image_reward``, or a hub id of one.
+        num_frames: number of uniformly spaced frames of a video that are scored.
+        device: name of a torch device; by default the first GPU if there is one.
+        dtype: precision of the weights.
+        batch_size: maximum number of images in one forward pass.
 
     Raises:
-        ConfigError: if no model is given, or a number is out of range.
         CheckpointError: if the model cannot be loaded.
     """
 
@@ -103,27 +101,27 @@ class ImageReward(PointwiseReward):
         self.num_frames = num_frames
         self._batch_size = batch_size
         self._tokenizer = load_part(AutoTokenizer, model)
-        self._pictures = PictureProcessor(model)
+        self._images = ImageProcessor(model)
         self._model: nn.Module = load_model(ImageRewardModel, model, device=device, dtype=dtype)
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Require a model."""
+        """Raise ConfigError unless a model is given."""
         if not settings.get("model"):
             raise ConfigError(f"image_reward: expected a model, got none: {_HINT}")
 
     @torch.inference_mode()
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the score of each sample, float32 ``[n]``, see `PointwiseReward.score_samples`."""
+        """Score the samples of one prompt, float32 ``[n]``; see `PointwiseReward.score_samples`."""
         tokens = self._tokenizer(
             [prompt.text], padding="max_length", truncation=True, max_length=LONGEST_PROMPT, return_tensors="pt"
         ).to(self._model.device)
 
-        def scores(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        def scores(images: NDArray[np.uint8]) -> NDArray[np.float32]:
             found = batched(
                 lambda pixels: self._model(pixels, tokens["input_ids"], tokens["attention_mask"]).float(),
-                self._pictures,
-                pictures,
+                self._images,
+                images,
                 batch_size=self._batch_size,
                 like=self._model,
             )

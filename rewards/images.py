@@ -1,4 +1,4 @@
-"""Convert samples to frames, so that scorers of single images also score videos."""
+"""Samples as frames, so that scorers of images score videos as well."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from flexgym.judge.inputs import frame_indices
 
 
 def as_videos(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return samples as videos, uint8 ``[n, F, H, W, 3]``; an image has one frame.
+    """Return samples as videos, uint8 ``[n, F, H, W, 3]``; an image is a video of one frame.
 
     Raises:
-        ConfigError: if the samples are not uint8 ``[n, H, W, 3]`` or ``[n, F, H, W, 3]``.
+        ConfigError: for anything but uint8 ``[n, H, W, 3]`` or ``[n, F, H, W, 3]``.
     """
     if samples.dtype != np.uint8 or samples.ndim not in (4, 5) or samples.shape[-1] != 3 or not samples[:1].size:
         raise ConfigError(
@@ -25,7 +25,7 @@ def as_videos(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def check_videos(name: str, samples: NDArray[np.uint8], *, at_least: int = 1) -> NDArray[np.uint8]:
-    """Check that samples are videos.
+    """Return samples that must be videos.
 
     Args:
         name: name of the reward, for the error message.
@@ -33,7 +33,7 @@ def check_videos(name: str, samples: NDArray[np.uint8], *, at_least: int = 1) ->
         at_least: minimum number of frames.
 
     Raises:
-        ConfigError: if the samples are images, or have fewer frames.
+        ConfigError: for images, and for videos of fewer frames.
     """
     videos = as_videos(samples)
     if samples.ndim != 5 or videos.shape[1] < at_least:
@@ -44,12 +44,12 @@ def check_videos(name: str, samples: NDArray[np.uint8], *, at_least: int = 1) ->
 def mean_over_frames(
     scorer: Callable[[NDArray[np.uint8]], ArrayLike], samples: NDArray[np.uint8], *, num_frames: int
 ) -> NDArray[np.float32]:
-    """Score samples with a scorer of single images; the score of a video is the mean over frames.
+    """Score samples with a scorer of images; a video scores the mean over its frames.
 
     Args:
-        scorer: function of images, uint8 ``[N, H, W, 3]``, that returns scores ``[N]``; called once.
+        scorer: maps images uint8 ``[N, H, W, 3]`` to numbers ``[N]``; called once.
         samples: uint8 ``[n, H, W, 3]`` or ``[n, F, H, W, 3]``.
-        num_frames: number of uniformly spaced frames per video to score.
+        num_frames: number of uniformly spaced frames of each video that are scored.
 
     Returns:
         float32 ``[n]``.

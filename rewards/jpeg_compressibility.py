@@ -1,4 +1,4 @@
-"""JPEG compressibility: rewards small JPEG files, a reward without a model for fast tests of learning."""
+"""Size of an image as a JPEG file: a reward without a model, for fast tests of learning."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ KILOBYTES_PER_UNIT = 500.0
 
 
 class JPEGCompressibility(PointwiseReward):
-    """Negative size of an image's JPEG file in kilobytes, divided by 500 (DDPO, arXiv 2305.13301; scale of Flow-GRPO).
+    """Minus the size of an image as a JPEG file in kilobytes, divided by 500.
 
-    The score of a video is the mean over its frames. The prompt is ignored.
+    The task is that of DDPO (arXiv 2305.13301), the scale that of Flow-GRPO. Videos score the mean over frames. The
+    prompt is ignored.
 
     Args:
-        quality: JPEG quality, 1 to 95; 95 as in DDPO.
-        incompressible: flip the sign to reward large files (the other task of DDPO).
-
-    Raises:
-        ConfigError: if the quality is out of range.
+        quality: quality of JPEG, 1 to 95; 95 as in DDPO.
+        incompressible: flip the sign, so that large files are good (the other task of DDPO).
     """
 
     def __init__(self, *, quality: Annotated[int, Field(ge=1, le=95)] = 95, incompressible: bool = False) -> None:
@@ -36,7 +34,7 @@ class JPEGCompressibility(PointwiseReward):
         self.sign = 1.0 if incompressible else -1.0
 
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the score of each sample, float32 ``[n]``, see `PointwiseReward.score_samples`."""
+        """Score the samples of one prompt, float32 ``[n]``; see `PointwiseReward.score_samples`."""
         kilobytes = [np.mean([self._kilobytes(frame) for frame in video]) for video in as_videos(samples)]
         return np.array(kilobytes, np.float32) * np.float32(self.sign / KILOBYTES_PER_UNIT)
 
@@ -46,5 +44,5 @@ class JPEGCompressibility(PointwiseReward):
         return buffer.tell() / 1000.0
 
     def known_pairs(self) -> list[KnownPair]:
-        """Return a pair of a flat image and noise."""
+        """Return a flat image and noise."""
         return flat_and_noise(reverse=self.sign > 0)

@@ -1,4 +1,4 @@
-"""MP4 compressibility: rewards small MP4 files, a reward without a model for fast tests of learning."""
+"""Size of a video as an MP4 file: a reward without a model, for fast tests of learning."""
 
 from __future__ import annotations
 
@@ -15,32 +15,35 @@ BYTES_PER_KILOBYTE = 1000.0
 
 
 class MP4Compressibility(PointwiseReward):
-    """Negative size of a video's H.264 file, in kilobytes per frame.
+    """Minus the size of the H.264 file of a video in kilobytes per frame.
 
-    This is the video counterpart of JPEG compressibility (DDPO, arXiv 2305.13301): in addition to smooth frames, it
-    rewards frames that can be predicted from each other. The prompt is ignored.
+    The counterpart of JPEG compressibility (DDPO, arXiv 2305.13301) for videos: it rewards smooth frames, and frames
+    that can be predicted from one another. The prompt is ignored.
 
     Args:
-        incompressible: flip the sign to reward large files.
+        incompressible: flip the sign, so that large files are good.
     """
 
     def __init__(self, *, incompressible: bool = False) -> None:
         self.sign = 1.0 if incompressible else -1.0
 
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the score of each video, float32 ``[n]``.
+        """Score videos.
 
         Args:
             prompt: ignored.
             samples: uint8 ``[n, F, H, W, 3]``.
 
+        Returns:
+            float32 ``[n]``.
+
         Raises:
-            ConfigError: if the samples are images.
+            ConfigError: for images.
         """
         videos = check_videos(self.name, samples)
         kilobytes = np.array([len(encode_mp4(video)) for video in videos], np.float32) / BYTES_PER_KILOBYTE
         return np.float32(self.sign) * kilobytes / np.float32(videos.shape[1])
 
     def known_pairs(self) -> list[KnownPair]:
-        """Return a pair of a still video and noise."""
+        """Return a still video and noise."""
         return still_and_noise(reverse=self.sign > 0)

@@ -44,7 +44,7 @@ class NamedReward:
         return self.name or named
 
     def make(self) -> Reward:
-        """Build the reward."""
+        """Return the given reward, or build it from its name and settings."""
         return self.reward if isinstance(self.reward, Reward) else build(reward_class(self.reward), self.settings)
 
 

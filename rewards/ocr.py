@@ -1,4 +1,4 @@
-"""OCR reward: whether an image shows the text that its prompt puts in quotation marks."""
+"""OCR: how well an image shows the text that its prompt puts in quotation marks."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _QUOTED = re.compile(r"[\"\u201c\u201d]([^\"\u201c\u201d]+)[\"\u201c\u201d]")
 
 
 class OCR(PointwiseReward):
-    """One minus the edit distance between recognized and requested text, divided by the latter's length; 0 to 1.
+    """One minus the normalized edit distance between the text in the image and the target text; 0 to 1.
 
     The formula is that of Flow-GRPO (arXiv 2505.05470): both texts are compared in lower case without spaces, the
-    distance is 0 if the image contains the requested text among others, and at most the text's length. The requested
-    text is ``text`` in the prompt's metadata, or the text between the first pair of double quotation marks in the
-    prompt; a prompt without one is a failure. The text is recognized by RapidOCR with its built-in PP-OCR models. The
-    score of a video is the mean over frames.
+    distance is 0 if the image contains the target among other text, and it is at most the length of the target. The
+    target is ``text`` in the prompt's metadata, or else the first part of the prompt in double quotation marks; a
+    prompt without one is a failure. The text is read by RapidOCR with the PP-OCR models that it ships. Videos score
+    the mean over frames.
 
     Args:
-        num_frames: number of uniformly spaced frames per video to read.
+        num_frames: number of uniformly spaced frames of a video that are read.
         engine: parameters of `rapidocr.RapidOCR`, such as ``{"Global.use_cls": False}``.
 
     Raises:
@@ -40,32 +40,32 @@ class OCR(PointwiseReward):
         self._engine = _open_engine(engine)
 
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the score of each sample, float32 ``[n]``, see `PointwiseReward.score_samples`.
+        """Score the samples of one prompt, float32 ``[n]``; see `PointwiseReward.score_samples`.
 
         Raises:
-            ConfigError: if the prompt requests no text.
+            ConfigError: if the prompt has no target text.
         """
         target = asked_text(prompt)
         return mean_over_frames(
-            lambda pictures: [likeness(target, self._read(picture)) for picture in pictures],
+            lambda images: [likeness(target, self._read(image)) for image in images],
             samples,
             num_frames=self.num_frames,
         )
 
-    def _read(self, picture: NDArray[np.uint8]) -> str:
-        found = self._engine(np.ascontiguousarray(picture[:, :, ::-1]))  # it expects OpenCV's channel order
+    def _read(self, image: NDArray[np.uint8]) -> str:
+        found = self._engine(np.ascontiguousarray(image[:, :, ::-1]))  # BGR, as in OpenCV
         return "".join(found.txts or ())
 
     def known_pairs(self) -> list[KnownPair]:
-        """Return a pair of the requested text and another text."""
+        """Return the target text and another."""
         return written_and_other_text()
 
 
 def asked_text(prompt: Prompt) -> str:
-    """Return the text that an image must show.
+    """Return the target text of a prompt.
 
     Raises:
-        ConfigError: if the prompt requests no text.
+        ConfigError: if there is none.
     """
     given = prompt.metadata.get("text")
     quoted = _QUOTED.search(prompt.text)
@@ -76,7 +76,7 @@ def asked_text(prompt: Prompt) -> str:
 
 
 def likeness(target: str, read: str) -> float:
-    """Return one minus the edit distance over the target's length, 0 to 1; 1 if the target is part of ``read``."""
+    """Return one minus the edit distance over the target's length, 0 to 1; 1 if ``read`` contains the target."""
     target, read = normal(target), normal(read)
     if target in read:
         return 1.0
@@ -84,12 +84,12 @@ def likeness(target: str, read: str) -> float:
 
 
 def normal(text: str) -> str:
-    """Convert a text to lower case without spaces."""
+    """Return a text in lower case without spaces."""
     return "".join(text.lower().split())
 
 
 def edit_distance(first: str, second: str) -> int:
-    """Compute the Levenshtein distance: the fewest insertions, deletions and replacements between two texts."""
+    """Return the Levenshtein distance: fewest insertions, deletions and replacements between two texts."""
     row = np.arange(len(second) + 1)
     letters = np.array(list(second), dtype=np.str_)
     steps = np.arange(len(second) + 1)
@@ -97,13 +97,13 @@ def edit_distance(first: str, second: str) -> int:
         best = np.empty_like(row)
         best[0] = index
         best[1:] = np.minimum(row[1:] + 1, row[:-1] + (letters != letter))
-        # An insertion costs one per step to the right of the best position so far.
+        # An insertion costs one per step to the right of the best place so far.
         row = np.minimum.accumulate(best - steps) + steps
     return int(row[-1])
 
 
 def _open_engine(parameters: dict[str, Any] | None) -> Any:
-    """Create the text recognizer, imported lazily since it is an optional dependency."""
+    """Start RapidOCR, which is an extra."""
     try:
         from rapidocr import RapidOCR
     except ImportError as error:

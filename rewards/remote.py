@@ -1,14 +1,14 @@
-"""Reward from a scorer behind HTTP, for scorers that need their own environment, such as HPSv3, VideoAlign or GenEval.
+"""A scorer behind HTTP, for scorers that need a Python environment of their own, such as HPSv3 or GenEval.
 
-Each request scores one group. The body of ``POST <url>`` is a JSON object, and so is the reply:
+One request holds one group. Request (``POST <url>``) and reply are JSON objects:
 
-- ``prompt``, a string, and ``metadata`` of the prompt, such as the objects that GenEval looks for;
-- ``kind``, ``"image"`` or ``"video"``; ``samples``, a list of frames per sample (one for an image), each a base64
-  encoded PNG file, so nothing is lost; ``fps`` of videos;
-- in the reply, ``scores``, a number per sample or null if there is none; optionally ``terms``, lists of the same length
-  by name, and ``errors``, a string or null per sample.
+- request: ``prompt``, a text, and its ``metadata``, such as the objects that GenEval looks for; ``kind``, ``"image"``
+  or ``"video"``; ``samples``, a list of frames for each sample (one frame for an image), each frame a base64-encoded
+  PNG file; ``fps``, frames per second of videos;
+- reply: ``scores``, a number or null for each sample; optionally ``terms``, lists of the same length by name, and
+  ``errors``, a text or null for each sample.
 
-``examples/reward_server.py`` implements such a server in one file, for any environment.
+``examples/reward_server.py`` implements the server in one file, for any environment.
 """
 
 from __future__ import annotations
@@ -51,26 +51,26 @@ class _Reply(BaseModel):
 
 
 class Remote(Reward):
-    """Reward that sends samples to a scoring server, using the protocol of this module.
+    """Scores from a server that speaks the protocol of this module.
 
-    Groups are sent concurrently. Lost connections and status 429 or 5xx are retried after a growing random delay, at
-    the next URL if there are several; other errors are not retried. Anything that still fails is a `JudgeFailure`,
-    counted by kind as for judges: ``timed_out``, ``server_error`` (no connection, or an error of the server),
-    ``unparsable`` (a reply that is not JSON of this form), ``invalid`` (a wrong number of scores) and ``refused`` (the
-    server gives a reason for not scoring a sample).
+    Groups are sent concurrently. Lost connections and the status codes 429 and 5xx are retried after a random pause
+    that grows, at the next address if there are several; other errors are not. What still fails is a `JudgeFailure`,
+    counted by kind: ``timed_out``, ``server_error`` (no connection, or an error of the server), ``unparsable`` (a reply
+    that is not JSON of this form), ``invalid`` (a wrong number of scores) and ``refused`` (the server explains why it
+    has no score for a sample).
 
     Args:
-        url: URL of the scorer, such as ``"http://localhost:8100/score"``, or several URLs of the same scorer.
-        timeout_s: time limit for one group over all attempts and delays, in seconds.
-        max_attempts: maximum number of attempts per group.
-        max_concurrency: maximum number of groups sent at once.
-        num_frames: number of uniformly spaced frames per video to send; None sends all.
-        fps: frames per second of the videos, passed to the server.
-        api_key: bearer token.
-        max_failure_share: share of failed samples in a call above which `score` raises; 1.0 disables the check.
+        url: address of the scorer, such as ``"http://localhost:8100/score"``, or several of the same scorer.
+        timeout_s: seconds for one group, including all attempts and pauses.
+        max_attempts: maximum number of times that a group is sent.
+        max_concurrency: maximum number of groups in flight.
+        num_frames: number of uniformly spaced frames of a video that are sent; None sends all.
+        fps: frames per second of videos, sent to the server.
+        api_key: sent as a bearer token.
+        max_failure_share: maximum share of failed samples in a call; above it `score` raises. 1.0 never raises.
 
     Raises:
-        ConfigError: if there is no URL, or a setting is out of range.
+        ConfigError: if there is no valid address.
     """
 
     def __init__(
@@ -88,41 +88,41 @@ class Remote(Reward):
         self._urls = _checked_urls(url)
         self._timeout_s, self._max_attempts, self._num_frames, self._fps = timeout_s, max_attempts, num_frames, fps
         self._max_failure_share = max_failure_share
-        # Ask for an uncompressed response, so that its size can be bounded.
+        # Uncompressed, since only the true size of a reply can be bounded.
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         headers |= {"Authorization": f"Bearer {api_key}"} if api_key else {}
         limits = httpx.Limits(max_connections=max_concurrency)
         self._client = httpx.Client(headers=headers, limits=limits, trust_env=False)
         self._max_concurrency = max_concurrency
         self._counts = {"requests": 0, "retries": 0, "bytes_sent": 0}
-        self._rng = random.Random()  # separate generator, so that retries do not affect random numbers elsewhere
+        self._rng = random.Random()  # its own, so that retries do not shift other random numbers
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Check the addresses."""
+        """Raise ConfigError for missing or malformed addresses."""
         _checked_urls(settings.get("url", ""))
 
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
-        """Score every group, with one request per group.
+        """Score every group, one request for each.
 
         Raises:
-            JudgeFailureShareError: if too many samples fail, see `flexgym.judge.failures.check_failure_share`.
+            JudgeFailureShareError: if too many samples failed, see `flexgym.judge.failures.check_failure_share`.
         """
         with ThreadPoolExecutor(self._max_concurrency, thread_name_prefix="remote-reward") as threads:
             replies = list(threads.map(self._ask, groups))
         outcomes = [_sample_outcomes(reply, len(group)) for reply, group in zip(replies, groups, strict=True)]
-        for group, part in zip(groups, outcomes, strict=True):
-            failed = [(index, outcome) for index, outcome in enumerate(part) if isinstance(outcome, JudgeFailure)]
+        for group, found in zip(groups, outcomes, strict=True):
+            failed = [(index, outcome) for index, outcome in enumerate(found) if isinstance(outcome, JudgeFailure)]
             self.failed.keep(self.name, group, failed)
-        check_failure_share([outcome for part in outcomes for outcome in part], self._max_failure_share)
-        return [self._scores(reply, part) for reply, part in zip(replies, outcomes, strict=True)]
+        check_failure_share([outcome for found in outcomes for outcome in found], self._max_failure_share)
+        return [self._scores(reply, found) for reply, found in zip(replies, outcomes, strict=True)]
 
     def metrics(self) -> dict[str, float]:
-        """Return ``requests``, ``retries`` and ``bytes_sent`` since creation."""
+        """Return ``requests``, ``retries`` and ``bytes_sent`` since the reward was built."""
         return {name: float(count) for name, count in self._counts.items()}
 
     def close(self) -> None:
-        """Wait for submitted work, then close all connections; the reward cannot be used afterwards."""
+        """Wait for submitted work, then close all connections; nothing can be scored afterwards."""
         super().close()
         self._client.close()
 
@@ -151,10 +151,10 @@ class Remote(Reward):
         return JudgeFailure("server_error", f"gave up after {self._max_attempts} attempts; last error: {trouble}")
 
     def _send(self, url: str, body: bytes, ends: float) -> tuple[int, bytes]:
-        """Send a request and return the status and body of the response.
+        """Return status and body of the answer.
 
         Raises:
-            TransientError: if there is no response, or its status is worth a retry.
+            TransientError: if there is no answer, or one that asks for another attempt.
         """
         left = max(ends - time.monotonic(), 0.01)
         try:
@@ -169,7 +169,7 @@ class Remote(Reward):
 
 
 def _bounded(response: httpx.Response, ends: float) -> bytes:
-    """Read up to one byte more than the maximum body size; a slow response is cut off at the deadline."""
+    """Return the body, at most one byte more than allowed; a slow server is cut off at the deadline."""
     body = bytearray()
     for chunk in response.iter_raw():
         body += chunk
@@ -198,7 +198,7 @@ def _read_reply(status: int, body: bytes, *, count: int) -> _Reply | JudgeFailur
 
 
 def _sample_outcomes(reply: _Reply | JudgeFailure, count: int) -> list[float | JudgeFailure]:
-    """Return a score or a failure per sample."""
+    """Return a score or a failure for each sample."""
     if isinstance(reply, JudgeFailure):
         return [reply] * count
     errors = reply.errors or [None] * count
@@ -215,14 +215,14 @@ def _numbers(values: Sequence[float | None]) -> NDArray[np.float32]:
 def _body(group: SampleGroup, *, num_frames: int | None, fps: float) -> bytes:
     videos = as_videos(group.samples)
     chosen = videos if num_frames is None else videos[:, frame_indices(videos.shape[1], num_frames)]
-    payload: Mapping[str, Any] = {
+    content: Mapping[str, Any] = {
         "prompt": group.prompt.text,
         "metadata": dict(group.prompt.metadata),
         "kind": group.modality,
         "fps": fps,
         "samples": [[b64encode(encode_png(frame)).decode() for frame in video] for video in chosen],
     }
-    return json.dumps(payload).encode()
+    return json.dumps(content).encode()
 
 
 def _checked_urls(urls: str | Sequence[str]) -> list[str]:
@@ -232,10 +232,10 @@ def _checked_urls(urls: str | Sequence[str]) -> list[str]:
 
 
 def _checked_url(url: Any) -> str:
-    """Check that a value is an http URL.
+    """Return an HTTP address.
 
     Raises:
-        ConfigError: if it is not, or contains a password.
+        ConfigError: for anything else, or an address that contains a password.
     """
     example = "expected an address such as 'http://localhost:8100/score'"
     try:

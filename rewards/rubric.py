@@ -1,4 +1,4 @@
-"""Rubric: combine several rewards as weighted, named terms."""
+"""A rubric: several rewards as weighted, named terms of one."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Combination = Literal["sum", "gdpo"]
 
 @dataclass(frozen=True)
 class Term(NamedReward):
-    """One reward of a rubric, with the fields of `NamedReward` and a weight.
+    """One reward of a rubric; fields as for `NamedReward`.
 
     Attributes:
-        weight: weight of the term; 0 only records its scores.
+        weight: weight of its scores; 0 for a reward that is only monitored.
 
     Raises:
-        ConfigError: if the weight is not a finite number.
+        ConfigError: if the weight is no finite number.
     """
 
     weight: float = 1.0
@@ -42,24 +42,24 @@ class Term(NamedReward):
 
 
 class Rubric(Reward):
-    """Reward that combines several rewards as weighted, named terms.
+    """Several rewards as weighted, named terms of one.
 
-    ``sum`` adds the raw scores, ``r = sum_k w_k r_k``, so the influence of a term depends on its scale. ``gdpo`` keeps
-    the terms separate, and the advantage is ``sum_k w_k z(r_k)`` with each term normalized within its group (GDPO,
-    arXiv 2601.05242), so no term dominates by its scale; the setting ``training.advantage={batch_norm: true}`` adds the
-    paper's second normalization. The reported reward of a sample is then the weighted mean of raw scores.
+    ``sum`` adds the raw scores, ``r = sum_k w_k r_k``, so scales matter. ``gdpo`` keeps the terms apart: the advantage
+    is ``sum_k w_k z(r_k)`` with each term normalized within its group (GDPO, arXiv 2601.05242), so no scale dominates;
+    the setting ``training.advantage={batch_norm: true}`` adds the paper's second normalization. The reward of a sample
+    is then the weighted mean of the raw scores and serves display only.
 
-    A sample that one weighted term cannot score has no reward; with ``gdpo``, its advantage uses the other terms. Every
-    term is listed in ``reward_terms`` of info and in the metrics, with its own terms as ``term/part``. All terms are
-    computed concurrently, so judges and servers overlap with models in this process.
+    A sample that one weighted term could not score has no reward; with ``gdpo`` its advantage follows from the other
+    terms. Every term is in ``reward_terms`` of info and in the metrics, its own parts as ``term/part``. All terms run
+    concurrently, so judges and servers overlap with models in this process.
 
     Args:
-        terms: list of terms, or of mappings with the fields of `Term`, as in a recipe.
+        terms: fields of `Term` by name for each term, as in a recipe, or `Term` objects.
         combine: ``"sum"`` or ``"gdpo"``.
 
     Raises:
-        ConfigError: if there are no terms, two have the same name, or the sum of weights is not positive.
-        UnknownNameError: if there is no such reward, setting or combination; the message suggests the nearest name.
+        ConfigError: if there are no terms, two of the same name, or weights whose sum is not above 0.
+        UnknownNameError: for an unknown reward or setting; the message names the nearest one.
     """
 
     def __init__(self, terms: Sequence[Mapping[str, Any] | Term] = (), *, combine: Combination = "sum") -> None:
@@ -77,11 +77,11 @@ class Rubric(Reward):
         _checked_terms(settings.get("terms", ()))
 
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
-        """Score every group with every term."""
+        """Score every group by every term."""
         submitted: dict[str, Future[list[GroupScores]]] = {
             name: reward.submit(groups) for name, reward in self.rewards.items()
         }
-        # Wait for all terms before raising an error, so that none is still running when the rubric is closed.
+        # Wait for all before raising, so that no term is still running in a closed rubric.
         errors = [error for future in submitted.values() if (error := future.exception())]
         if errors:
             raise errors[0]
@@ -89,17 +89,17 @@ class Rubric(Reward):
         return [self._combined({name: scores[index] for name, scores in found.items()}) for index in range(len(groups))]
 
     def keep_failed(self, failed: FailedSamples) -> None:
-        """Record the samples on which any term fails in one place."""
+        """Keep the failed samples of all terms in one place."""
         super().keep_failed(failed)
         for reward in self.rewards.values():
             reward.keep_failed(failed)
 
     def metrics(self) -> dict[str, float]:
-        """Return the metrics of all terms, as ``term/metric``."""
+        """Return the metrics of the terms as ``term/metric``."""
         return {f"{name}/{key}": value for name, it in self.rewards.items() for key, value in it.metrics().items()}
 
     def known_pairs(self) -> list[KnownPair]:
-        """Those of all weighted terms."""
+        """Return the known pairs of all weighted terms."""
         return [pair for name, it in self.rewards.items() if self.weights[name] > 0 for pair in known_pairs(it)]
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ def _checked_terms(terms: Any) -> list[Term]:
 
 
 def _parts(name: str, scores: GroupScores) -> dict[str, NDArray[np.float32]]:
-    """Return the term and its own terms, except those equal to it."""
+    """Return the term, and its parts where they differ from it."""
     parts = {part: values for part, values in scores.terms.items() if values is not scores.rewards}
     different = {f"{name}/{part}": values for part, values in parts.items() if not _equal(values, scores.rewards)}
     return {name: scores.rewards, **different}
@@ -156,7 +156,7 @@ def _equal(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
 
 
 def _failures(found: Mapping[str, GroupScores]) -> dict[str, int]:
-    """Return failure counts by term, and by kind if the term counts by kind."""
+    """Return failure counts by term, and by kind where the term counts by kind."""
     return {
         name if kind == name else f"{name}/{kind}": count
         for name, scores in found.items()

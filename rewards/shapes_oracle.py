@@ -11,10 +11,10 @@ from flexgym.shapes.oracle import OracleJudge
 
 
 class ShapesOracle(JudgeReward):
-    """Win rates by a rule-based judge of the small world, an offline stand-in for a vision-language judge.
+    """Win rates by the rule-based judge of the small world, an offline substitute for a vision-language judge.
 
     Args:
-        **tournament: settings of the `flexgym.judge.Tournament`, such as ``alpha`` or ``schedule="regular(6)"``.
+        **tournament: settings of `flexgym.judge.Tournament`, such as ``alpha`` or ``schedule="regular(6)"``.
     """
 
     def __init__(self, **tournament: Unpack[TournamentSettings]) -> None:
@@ -22,5 +22,5 @@ class ShapesOracle(JudgeReward):
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Check the tournament."""
+        """Raise ConfigError for settings that are invalid for the tournament."""
         make_tournament(settings)

@@ -1,4 +1,4 @@
-"""Reward by the rule-based verifier of the small world."""
+"""The rule-based verifier of the small world as a reward."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from flexgym.types import GroupScores, Prompt, SampleGroup
 
 
 class ShapesVerifier(PointwiseReward):
-    """Share of the caption's constraints that a sample satisfies, 0 to 1, read from its pixels.
+    """Share of the caption's constraints that a sample meets, 0 to 1, read from its pixels.
 
-    Captions from outside the small world cannot be checked: their samples are failures.
+    Samples of a caption from outside the small world are failures, since it has no constraints that can be checked.
     """
 
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
-        """Score every group; samples of the same size are read in one batch over all groups."""
+        """Score every group; the samples of all of them are read in one batch where their sizes agree."""
         readings = read_groups([group.samples for group in groups])
         return [
-            # A group that cannot be read raises the error when it is scored on its own.
+            # Samples that cannot be read fail in their own group only.
             self.score_group(
                 group,
                 partial(self.score_samples, group.prompt, group.samples)
@@ -36,18 +36,18 @@ class ShapesVerifier(PointwiseReward):
         ]
 
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the share of constraints that each sample satisfies.
+        """Return the share of the constraints that each sample meets.
 
         Args:
             prompt: a caption of the small world.
             samples: uint8 ``[n, H, W, 3]`` or ``[n, F, H, W, 3]``.
 
         Returns:
-            float32 ``[n]`` in ``[0, 1]``.
+            float32 ``[n]`` in 0..1.
 
         Raises:
-            ValueError: if the caption is not from the small world, or the samples have the wrong kind; `score` counts
-                this as failures.
+            ValueError: for a caption from outside the small world or samples of another kind; `score` counts these as
+                failures.
         """
         return _shares(prompt, read_samples(samples))
 

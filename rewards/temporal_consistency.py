@@ -1,4 +1,4 @@
-"""Temporal consistency (VBench, arXiv 2311.17982): how similar the frames of a video are according to CLIP."""
+"""Temporal consistency (VBench, arXiv 2311.17982): similarity of the frames of a video by CLIP."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flexgym.judge.inputs import frame_indices
 from flexgym.reward import KnownPair, PointwiseReward
 from flexgym.types import Prompt
 from rewards.checkpoints import Dtype, load_model
-from rewards.clip import PictureProcessor, batched
+from rewards.clip import ImageProcessor, batched
 from rewards.images import check_videos
 from rewards.known import smooth_and_jumping
 
@@ -26,17 +26,16 @@ class TemporalConsistency(PointwiseReward):
     """Mean similarity of each frame to the first and to the previous one, by CLIP's image features; -1 to 1.
 
     ``1/(F-1) sum_t (cos(d_1, d_t) + cos(d_{t-1}, d_t)) / 2`` (VBench, arXiv 2311.17982, background consistency). A
-    still video scores 1, so combine this with `DynamicDegree` in a rubric. The prompt is ignored.
+    still video scores 1, so combine it with `DynamicDegree` in a rubric. The prompt is ignored.
 
     Args:
         model: folder or hub id of a CLIP model.
-        num_frames: number of uniformly spaced frames to compare.
-        device: device of the model; by default the first GPU if there is one.
-        dtype: data type of the weights.
-        batch_size: number of images per forward pass.
+        num_frames: number of uniformly spaced frames that are compared, at least 2.
+        device: name of a torch device; by default the first GPU if there is one.
+        dtype: precision of the weights.
+        batch_size: maximum number of images in one forward pass.
 
     Raises:
-        ConfigError: if there are fewer than 2 frames.
         CheckpointError: if the model cannot be loaded.
     """
 
@@ -51,25 +50,28 @@ class TemporalConsistency(PointwiseReward):
     ) -> None:
         self.num_frames = num_frames
         self._batch_size = batch_size
-        self._pictures = PictureProcessor(model)
+        self._images = ImageProcessor(model)
         self._clip = load_model(CLIPModel, model, device=device, dtype=dtype)
 
     @torch.inference_mode()
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the score of each video, float32 ``[n]``.
+        """Score videos.
 
         Args:
             prompt: ignored.
             samples: uint8 ``[n, F, H, W, 3]``.
 
+        Returns:
+            float32 ``[n]``.
+
         Raises:
-            ConfigError: if the samples are images, or videos of a single frame.
+            ConfigError: for images, and for videos of one frame.
         """
         videos = check_videos(self.name, samples, at_least=2)
         chosen = videos[:, frame_indices(videos.shape[1], self.num_frames)]
         features = batched(
             self._features,
-            self._pictures,
+            self._images,
             chosen.reshape(-1, *chosen.shape[2:]),
             batch_size=self._batch_size,
             like=self._clip,
@@ -79,9 +81,9 @@ class TemporalConsistency(PointwiseReward):
         return ((to_first + to_last) / 2).mean(1).numpy()
 
     def _features(self, pixels: torch.Tensor) -> torch.Tensor:
-        seen = self._clip.visual_projection(self._clip.vision_model(pixels).pooler_output)
-        return functional.normalize(seen.float(), dim=-1)
+        features = self._clip.visual_projection(self._clip.vision_model(pixels).pooler_output)
+        return functional.normalize(features.float(), dim=-1)
 
     def known_pairs(self) -> list[KnownPair]:
-        """Return a pair of smooth motion and jumps."""
+        """Return smooth motion and jumps."""
         return smooth_and_jumping()

@@ -18,26 +18,26 @@ from rewards.vision import JudgeSource, ModelSettings, VisionReward
 
 
 class UnifiedReward(VisionReward):
-    """Scores by UnifiedReward, or by any model with the same reply format.
+    """Scores by UnifiedReward, or by any model that answers in its form.
 
-    The form ``"axes"`` is that of UnifiedReward 2.0, 1 to 5 on three axes: ``alignment``, ``style`` and, between them,
-    ``coherence`` for images or ``physics`` for videos. The form ``"final_score"`` is that of 1.x, one number from 1 to
-    5 for images and from 1 to 10 for videos. Every axis is a term: its score divided by the top of its scale, so 0.2 to
-    1, or 0.1 to 1 for final scores of videos. The reward is their weighted mean. A sample whose reply lacks an axis, or
-    cannot be trusted for another reason, is NaN in all terms and counted by kind of failure.
+    The form ``"axes"`` is that of UnifiedReward 2.0, 1 to 5 on three axes: ``alignment``, ``coherence`` (for videos
+    ``physics``) and ``style``. The form ``"final_score"`` is that of 1.x, one number from 1 to 5 for images and from 1
+    to 10 for videos. Every axis is a term: its score divided by the highest of its scale, so 0.2 to 1, and 0.1 to 1
+    for final scores of videos. The reward is their weighted mean. A sample whose reply lacks an axis or cannot be
+    parsed is NaN in all terms and counted by kind.
 
     Args:
-        judge: URLs of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which is not closed.
+        judge: addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which is not closed.
         form: ``"axes"`` or ``"final_score"``.
-        weights: weights of the axes by name, such as ``{"alignment": 1.4, "style": 0.7}`` in Pref-GRPO (arXiv
-            2508.20751); other axes have weight 0. All weights are equal by default.
-        max_failure_share: share of failed samples in a call above which `score` raises; 1.0 disables the check.
+        weights: weights of the axes by name, as ``{"alignment": 1.4, "style": 0.7}`` in Pref-GRPO (arXiv 2508.20751);
+            axes without one have weight 0. Equal by default.
+        max_failure_share: maximum share of failed samples in a call; above it `score` raises. 1.0 never raises.
         **model: ``backend``, ``backend_settings``, ``prompt_template``, ``decoding`` and ``inputs``, see
             `rewards.vision.ModelSettings`.
 
     Raises:
-        ConfigError: if the weights or another setting are not valid.
-        UnknownNameError: if there is no such form, axis or setting; the message suggests the nearest name.
+        ConfigError: for a setting that cannot work.
+        UnknownNameError: for an unknown setting; the message names the nearest one.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class UnifiedReward(VisionReward):
         """Score every sample of all groups with one call to the model.
 
         Raises:
-            JudgeFailureShareError: if too many samples fail, see `flexgym.judge.failures.check_failure_share`.
-            UnknownNameError: if a weight is for an axis that samples of this modality do not have.
+            JudgeFailureShareError: if too many samples failed, see `flexgym.judge.failures.check_failure_share`.
+            UnknownNameError: for a weight of an axis that samples of this modality do not have.
         """
-        told = self.judge.assess(groups)
-        check_failure_share([outcome for part in told for outcome in part], self.max_failure_share)
-        return [self._scores(group.modality, part) for group, part in zip(groups, told, strict=True)]
+        outcomes = self.judge.assess(groups)
+        check_failure_share([outcome for part in outcomes for outcome in part], self.max_failure_share)
+        return [self._scores(group.modality, part) for group, part in zip(groups, outcomes, strict=True)]
 
     def _scores(self, modality: Modality, outcomes: Sequence[Points | JudgeFailure]) -> GroupScores:
         axes = self.judge.form.sheet(modality).axes

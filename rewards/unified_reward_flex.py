@@ -8,12 +8,12 @@ from rewards.vision import PairwiseReward
 
 
 class UnifiedRewardFlex(PairwiseReward):
-    """Win rates in a tournament judged by UnifiedReward-Flex, or by any model with the same reply format.
+    """Win rates in a tournament judged by UnifiedReward-Flex, or by any model that answers in its form.
 
     Args:
-        judge: URLs of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which is not closed. The
-            default is the embedded judge, which only supports the small world.
-        tournament: fields of `flexgym.judge.Tournament` by name; all pairs with balanced positions by default.
+        judge: addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which is not
+            closed. By default the embedded judge, which only knows the small world.
+        tournament: fields of `flexgym.judge.Tournament` by name; all pairs with balanced sides by default.
         **model: ``backend``, ``backend_settings``, ``prompt_template``, ``decoding`` and ``inputs``, see
             `rewards.vision.ModelSettings`.
     """

@@ -1,8 +1,8 @@
 """Check that a reward is set up correctly: ``python -m rewards.validate NAME [key=value ...]``.
 
-The command scores samples that are known to be good and bad, such as an image that matches the prompt and one that does
-not, and prints both scores. The exit status is 0 if every good sample scores higher than its bad one, 1 if not, and 2
-if the reward cannot be created.
+It scores samples that are known to be good and bad, such as an image of the prompt and one of something else, and
+prints both scores. The exit status is 0 if every good sample scores above its bad one, 1 if not, and 2 if the reward
+cannot be built.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Finding:
 
     Attributes:
         pair: the samples.
-        good: score of the better sample; NaN if unscored.
-        bad: score of the worse sample; NaN if unscored.
-        failure: why a score is missing; None if none is.
+        good: score of the good sample; NaN if unscored.
+        bad: score of the bad sample; NaN if unscored.
+        failure: reason of a missing score; None if both are scored.
     """
 
     pair: KnownPair
@@ -43,12 +43,12 @@ class Finding:
 
     @property
     def right(self) -> bool:
-        """Return True if both samples have a score and the better one's is higher."""
-        return self.good > self.bad  # False for NaN
+        """True if both samples have a score and the good one the higher."""
+        return self.good > self.bad  # never with NaN
 
     @property
     def verdict(self) -> str:
-        """Return ``"right"``, ``"WRONG"``, or the reason for a missing score."""
+        """``"right"``, ``"WRONG"``, or the reason of a missing score."""
         if self.right:
             return "right"
         return self.failure.detail if self.failure else "WRONG"
@@ -58,8 +58,8 @@ def validate(reward: Reward, pairs: Sequence[KnownPair] | None = None) -> list[F
     """Score known pairs.
 
     Args:
-        reward: the reward to check.
-        pairs: pairs to score; None uses the reward's own, see `Reward.known_pairs`.
+        reward: the reward.
+        pairs: the pairs; those of the reward itself if None, see `Reward.known_pairs`.
     """
     findings = []
     for pair in known_pairs(reward) if pairs is None else pairs:
@@ -74,7 +74,7 @@ def settings_of(words: Sequence[str]) -> dict[str, Any]:
     """Parse settings from words such as ``model=folder`` or ``inputs.format=png``; values are YAML.
 
     Raises:
-        ConfigError: if a word has another form.
+        ConfigError: for a word of another form.
     """
     settings: dict[str, Any] = {}
     for word in words:
@@ -93,7 +93,7 @@ def main(
     name: Annotated[str, typer.Argument(help="Name of the reward, or path of a class, such as mymodule:MyReward.")],
     settings: Annotated[list[str] | None, typer.Argument(help="Settings of the reward as key=value.")] = None,
 ) -> None:
-    """Check a reward by scoring samples that are known to be good and bad."""
+    """Score samples that are known to be good and bad."""
     with teaching_errors():
         reward = make(name, **settings_of(settings or []))
         try:
@@ -102,7 +102,7 @@ def main(
             reward.close()
     table = Table("known samples", "prompt", "good", "bad", "")
     for found in findings:
-        # A failure may quote untrusted text, so it must not be interpreted as markup.
+        # A failure may quote foreign text, so nothing in it is parsed as markup.
         scores = (f"{found.good:.4g}", f"{found.bad:.4g}")
         table.add_row(found.pair.what, found.pair.prompt, *scores, Text(found.verdict))
     Console().print(table)

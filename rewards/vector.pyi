@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 class Aesthetic(NamedVectorWrapper):
-    """Predicted rating of a picture, about 1 to 10, by a linear head on CLIP's normalised image features."""
+    """Predicted rating of an image, about 1 to 10, by a linear head on CLIP's normalized image features."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Aesthetic(NamedVectorWrapper):
     ) -> None: ...
 
 class CLIPScore(NamedVectorWrapper):
-    """Cosine of prompt and picture by CLIP, typically 0.15 to 0.4."""
+    """Cosine of prompt and image by CLIP, typically 0.15 to 0.4."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class CLIPScore(NamedVectorWrapper):
     ) -> None: ...
 
 class DynamicDegree(NamedVectorWrapper):
-    """How much moves between one frame and the next, 0 to 1."""
+    """Amount of motion between consecutive frames, 0 to 1."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class DynamicDegree(NamedVectorWrapper):
     ) -> None: ...
 
 class HPSv2(NamedVectorWrapper):
-    """Cosine of prompt and picture, typically 0.2 to 0.35; tables of the authors show it times 100."""
+    """Cosine of prompt and image by HPSv2, typically 0.2 to 0.35; the authors' tables show it times 100."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class HPSv2(NamedVectorWrapper):
     ) -> None: ...
 
 class ImageReward(NamedVectorWrapper):
-    """Human preference by BLIP, normalised to mean 0 and deviation 1 over the authors' set; about -2 to 2."""
+    """Human preference by BLIP, normalized to mean 0 and deviation 1 over the authors' data; about -2 to 2."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class ImageReward(NamedVectorWrapper):
     ) -> None: ...
 
 class JPEGCompressibility(NamedVectorWrapper):
-    """Minus the size of the JPEG file of an image in kilobytes over 500 (DDPO, arXiv 2305.13301; scale of Flow-GRPO)."""
+    """Minus the size of an image as a JPEG file in kilobytes, divided by 500."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class MP4Compressibility(NamedVectorWrapper):
     ) -> None: ...
 
 class OCR(NamedVectorWrapper):
-    """One minus the edit distance between the text that is read and the one that is asked for, over its length; 0 to 1."""
+    """One minus the normalized edit distance between the text in the image and the target text; 0 to 1."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class OCR(NamedVectorWrapper):
     ) -> None: ...
 
 class PickScore(NamedVectorWrapper):
-    """Cosine of prompt and picture times the model's scale (arXiv 2305.01569, equation 1), typically 15 to 25."""
+    """Cosine of prompt and image times the model's scale (arXiv 2305.01569, equation 1), typically 15 to 25."""
 
     def __init__(
         self,
@@ -173,7 +173,7 @@ class PickScore(NamedVectorWrapper):
     ) -> None: ...
 
 class Remote(NamedVectorWrapper):
-    """Scores of a server that speaks the protocol of this module."""
+    """Scores from a server that speaks the protocol of this module."""
 
     def __init__(
         self,
@@ -236,7 +236,7 @@ class ShapesVerifier(NamedVectorWrapper):
     ) -> None: ...
 
 class TemporalConsistency(NamedVectorWrapper):
-    """Mean over the frames of how alike each is to the first and to the one before, by CLIP's image features; -1 to 1."""
+    """Mean similarity of each frame to the first and to the previous one, by CLIP's image features; -1 to 1."""
 
     def __init__(
         self,
@@ -308,7 +308,7 @@ class UnifiedRewardThink(NamedVectorWrapper):
     ) -> None: ...
 
 class VQAScore(NamedVectorWrapper):
-    """Probability of "Yes" to ``Does this figure show "{prompt}"? Please answer Yes or No.`` (arXiv 2404.01291, eq. 1)."""
+    """Probability that a vision-language model answers yes when asked whether the sample shows the prompt."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Base classes of rewards by vision-language models: opening, querying and closing the model."""
+"""Shared code of the rewards by vision-language models: how the model is reached, asked and closed."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ from flexgym.judge.vision_judge import VisionJudge
 from flexgym.reward import JudgeReward, Reward
 
 JudgeSource = str | Path | Sequence[str] | Backend
-"""URLs of OpenAI-compatible servers, a checkpoint folder, a hub id, ``"shapes-judge"`` for the embedded judge, or a
-backend, which is not closed.
-"""
+"""Addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, ``"shapes-judge"`` for the embedded judge, or
+a backend, which is not closed."""
 
 
 class ModelSettings(TypedDict, total=False):
     """Settings of every reward by a vision-language model.
 
     Attributes:
-        backend: ``"server"``, ``"vllm"`` or ``"transformers"``; by default the server for URLs, otherwise transformers.
+        backend: ``"server"``, ``"vllm"`` or ``"transformers"``; by default the server for addresses, else transformers.
         backend_settings: keyword arguments of the backend, such as ``max_concurrency`` or ``gpu_memory_utilization``.
-        prompt_template: text file with ``{prompt}`` that replaces the built-in prompt template.
+        prompt_template: a text file that contains ``{prompt}``, instead of the built-in wording.
         decoding: fields of `flexgym.judge.backends.base.Decoding` by name; greedy by default.
-        inputs: fields of `flexgym.judge.inputs.Inputs` by name: image format, frames per video, size limits. For
-            ``decoding`` and ``inputs``, a checkpoint folder can provide the defaults, see
+        inputs: fields of `flexgym.judge.inputs.Inputs` by name: image format, frames of a video, size limits. The
+            defaults of ``decoding`` and ``inputs`` are those of the checkpoint folder, if it has a
             `flexgym.judge.sources.JudgeConfig`.
     """
 
@@ -48,12 +47,12 @@ class ModelSettings(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Wording:
-    """How a model is queried.
+    """Form of the requests to a model.
 
     Attributes:
-        template: prompt template; None uses the built-in one.
-        decoding: decoding settings.
-        inputs: how samples are converted to model inputs.
+        template: the text below the images; None for the built-in one.
+        decoding: sampling settings of replies.
+        inputs: settings that turn samples into images.
     """
 
     template: Template | None
@@ -72,19 +71,19 @@ class Wording:
 
 
 class VisionReward(Reward):
-    """A reward that asks a vision-language model.
+    """Base class of rewards that query a vision-language model.
 
     Args:
-        judge: who that is, see `JudgeSource`.
-        settings: how it is reached and asked; all of them are checked before the model is loaded.
+        judge: the model, see `JudgeSource`.
+        settings: how the model is opened and queried; all settings are checked before the model is loaded.
 
     Attributes:
-        backend: who runs the model.
-        wording: how it is asked.
+        backend: backend that runs the model.
+        wording: how the model is queried.
 
     Raises:
-        ConfigError: a setting that cannot work.
-        UnknownNameError: no such setting; the message holds the nearest one.
+        ConfigError: if a setting is not valid.
+        UnknownNameError: if there is no such setting; the message suggests the nearest name.
     """
 
     default_judge: ClassVar[str] = ""
@@ -108,22 +107,22 @@ class VisionReward(Reward):
         Wording.read(judge, settings)
 
     def metrics(self) -> dict[str, float]:
-        """Return the backend's requests, tokens, latency, cache hits and failures since creation."""
+        """Return requests, tokens, latency, cache hits and failures of the backend since it was opened."""
         return self.backend.metrics()
 
     def close(self) -> None:
-        """Wait for submitted work, then close the backend if it was opened by this reward."""
+        """Wait for submitted work, then close a backend that was opened here."""
         super().close()
         if self._opened_here:
             self.backend.close()
 
 
 class PairwiseReward(VisionReward, JudgeReward):
-    """Win rates in a tournament judged by a vision-language model; a subclass defines the model's dialect.
+    """Win rates in a tournament judged by a vision-language model; a subclass names the model's dialect.
 
     Args:
-        judge: see `JudgeSource`; None uses the subclass's default.
-        tournament: fields of `flexgym.judge.Tournament` by name; all pairs with balanced positions by default.
+        judge: see `JudgeSource`; the default of the subclass if None.
+        tournament: fields of `flexgym.judge.Tournament` by name; all pairs with balanced sides by default.
         **model: see `ModelSettings`.
     """
 

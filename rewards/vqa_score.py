@@ -1,4 +1,4 @@
-"""VQAScore (arXiv 2404.01291): the probability that a vision-language model answers yes about the prompt."""
+"""VQAScore (arXiv 2404.01291): the probability that a vision-language model says yes to the prompt."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ from flexgym.types import GroupScores, SampleGroup
 from rewards.vision import JudgeSource, ModelSettings, VisionReward
 
 _WORDS = {"image": "figure", "video": "video"}
-_ALTERNATIVES = 20  # the maximum that servers return
+_ALTERNATIVES = 20  # the most that servers return
 
 
 class VQAScore(VisionReward):
-    """Probability of "Yes" to ``Does this figure show "{prompt}"? Please answer Yes or No.`` (arXiv 2404.01291, eq. 1).
+    """Probability that a vision-language model answers yes when asked whether the sample shows the prompt.
 
-    One token is requested, with the log-probabilities of the most likely ones. The probabilities of all tokens that
-    mean yes, in any case and with any spaces, are added. A reply whose most likely tokens are neither yes nor no has no
-    score. The model must answer immediately: the first token of a model that reasons first is never yes.
+    The question is ``Does this figure show "{prompt}"? Please answer Yes or No.`` (arXiv 2404.01291, equation 1). One
+    token is requested, with the log-probabilities of the most likely ones. The probabilities of all tokens that say
+    yes, in any case and with any spaces, are added. A reply whose most likely tokens say neither yes nor no has no
+    score. The model must answer directly: a reasoning model never says yes with its first token.
 
     Args:
-        judge: URLs of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which is not closed.
-        max_failure_share: share of failed samples in a call above which `score` raises; 1.0 disables the check.
-        **model: ``backend``, ``backend_settings``, ``prompt_template`` (text with ``{prompt}`` that replaces the
+        judge: addresses of OpenAI-compatible servers, a checkpoint folder, a hub id, or a backend, which is not closed.
+        max_failure_share: maximum share of failed samples in a call; above it `score` raises. 1.0 never raises.
+        **model: ``backend``, ``backend_settings``, ``prompt_template`` (a text with ``{prompt}`` that replaces the
             question) and ``inputs``, see `rewards.vision.ModelSettings`.
 
     Raises:
-        ConfigError: if a setting is not valid.
-        UnknownNameError: if there is no such setting; the message suggests the nearest name.
+        ConfigError: for a setting that cannot work.
+        UnknownNameError: for an unknown setting; the message names the nearest one.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class VQAScore(VisionReward):
         """Score every sample of all groups with one call to the model.
 
         Raises:
-            JudgeFailureShareError: if too many samples fail, see `flexgym.judge.failures.check_failure_share`.
+            JudgeFailureShareError: if too many samples failed, see `flexgym.judge.failures.check_failure_share`.
         """
         requests = [self._request(group, index) for group in groups for index in range(len(group))]
         replies = ask(self.backend, requests, self._decoding)
@@ -79,7 +80,7 @@ class VQAScore(VisionReward):
 
 
 def probability_of_yes(reply: Reply) -> float | JudgeFailure:
-    """Return the probability that the reply begins with yes, or a failure if it cannot be determined."""
+    """Return the probability that the reply begins with yes, or a failure that says why it is unknown."""
     if not reply.first_tokens:
         return JudgeFailure("server_error", "the reply has no log-probabilities: use a backend that returns them")
     answers = {word: math.fsum(_probabilities(reply, word)) for word in ("yes", "no")}

@@ -179,7 +179,7 @@ def _with_signature(init: Callable[..., None], cls: type[Reward]) -> Callable[..
 
 
 def _reduce(cls: WrapperType) -> str | tuple[Any, ...]:
-    """Pickle a wrapper class by its reward class, which can be imported."""
+    """Return the reduced form of a wrapper class: its base and its reward class, which can be imported."""
     return (_wrapper_class, (cls.__base__, cls.reward_class)) if "reward_class" in vars(cls) else cls.__qualname__
 
 

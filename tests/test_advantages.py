@@ -22,19 +22,19 @@ def advantages(scores, advantage="paper"):
     return advantages_of(scores, **dict(options(advantage)))
 
 
-def test_terms_with_weights_are_normalised_one_by_one():
+def test_terms_with_weights_are_normalized_one_by_one():
     terms = {"dim": [rates[::-1] for rates in WIN_RATES], "overall": WIN_RATES}
     np.testing.assert_array_equal(advantages(SCORES), blended_advantages(terms, SCORES[0].weights))
 
 
-def test_without_weights_the_reward_is_normalised():
+def test_without_weights_the_reward_is_normalized():
     plain = [GroupScores(rates) for rates in WIN_RATES]
     np.testing.assert_array_equal(advantages(plain), group_advantages(WIN_RATES))
     glob = advantages(plain, advantage={"std": "global", "clip": 1.0})
     np.testing.assert_array_equal(glob, group_advantages(WIN_RATES, std="global", clip=1.0))
 
 
-def test_the_authors_normalise_the_batch_once_more():
+def test_the_authors_normalize_the_batch_once_more():
     found = advantages(SCORES, advantage="authors_code")
     assert found.std(ddof=1) == pytest.approx(1.0, abs=1e-5)
     assert advantages(SCORES).std(ddof=1) != pytest.approx(1.0, abs=1e-2)

@@ -31,6 +31,14 @@ terminated = False
 while not terminated:
     observation, reward, terminated, truncated, info = env.step(policy(observation))
 assert info["group_rewards"].shape == (2,)
+
+from typer.testing import CliRunner
+from flexgym.cli import app
+for algorithm in ("matching", "grpo"):
+    result = CliRunner().invoke(app, ["plan", "--config", "pref_grpo_shapes_t2i", f"algorithm.name={algorithm}"])
+    assert result.exit_code == 0, result.output
+    assert "update" in result.stdout
+assert not any(name.startswith("flexgym.rllib.") for name in sys.modules)
 assert not any(name.split(".")[0] == "ray" for name in sys.modules)
 """
 

@@ -37,7 +37,7 @@ def draw_curve(runs: Sequence[Path], target: Path) -> None:
         rows = [row for row in read_metrics(run / "metrics.jsonl") if row.get("eval/verifier_accuracy") is not None]
         axes.plot([row["iteration"] for row in rows], [row["eval/verifier_accuracy"] for row in rows], label=run.name)
     axes.set_xlabel("iteration")
-    axes.set_ylabel("held-out prompts met")
+    axes.set_ylabel("held-out accuracy")
     axes.set_ylim(0.0, 1.0)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="lower right")

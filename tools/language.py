@@ -30,8 +30,8 @@ FREE_DOCSTRINGS = ("tests", "examples")
 PAGES = ("*.md", "docs/**/*.md", "research/**/*.md", "flexgym/**/*.md", "examples/**/*.md")
 EXEMPT = ("tools/glossary.py", "tools/limits.py", "tests/tools/test_language.py")
 """Files that quote the words."""
-DATA = ("flexgym/shapes/",)
-"""Folders whose strings are data: captions and replies that a trained model reads."""
+DATA = ("flexgym/shapes/", "flexgym/judge/template.py", "flexgym/rm/trajectory.py")
+"""Paths whose strings are data: captions, requests and replies that a trained model reads."""
 LONG = 6
 """Words from which a string counts as prose wherever it is."""
 _CALLS = re.compile(r"(?:.*\.)?(?:debug|info|warning|error|exception|critical|warn|print|echo|secho|add_row)$")
@@ -88,7 +88,8 @@ def _texts(source: Source) -> Iterator[Text]:
     is_data = source.path.startswith(DATA)
     for node in _strings(source.tree):
         text = _joined(node) or ""
-        if node in documentation or node in messages or (not is_data and len(text.split()) >= LONG):
+        shown = node in messages and " " in text  # a single word is a code, not a message
+        if node in documentation or shown or (not is_data and len(text.split()) >= LONG):
             yield node.lineno, text
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from flexgym.commands.judge_options import JudgeOptions, with_judge_options
+from flexgym.commands.judge_options import JudgeOptions
 from flexgym.commands.judge_report import calibration_report, outcome_report, ranking_report
 from flexgym.commands.serve import ServeOptions
 from flexgym.commands.serve import serve as serve_judge
 from flexgym.core.errors import ConfigError
-from flexgym.core.terminal import teaching_errors
+from flexgym.core.terminal import teaching_errors, with_options
 from flexgym.judge import make_tournament
 from flexgym.judge.assessment import Assessment
 from flexgym.judge.inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_sample
@@ -34,7 +34,7 @@ _MAX_PROMPT = 64 * 1024
 
 
 @app.command()
-@with_judge_options
+@with_options(asked=JudgeOptions)
 def compare(
     first: Path,
     second: Path,
@@ -63,7 +63,7 @@ def compare(
 
 
 @app.command()
-@with_judge_options
+@with_options(asked=JudgeOptions)
 def rank(
     folder: Path,
     *,
@@ -88,7 +88,7 @@ def rank(
 
 
 @app.command()
-@with_judge_options
+@with_options(asked=JudgeOptions)
 def calibrate(
     folder: Annotated[
         Path | None, typer.Argument(help="folder of groups, as for rank; generated small-world groups by default")

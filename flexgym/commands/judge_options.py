@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated
 
 import typer
 
@@ -85,36 +83,3 @@ class JudgeOptions:
                     f"judge {ORACLE!r} is rule-based and runs no model: leave out --{field.name.replace('_', '-')}"
                 )
         return OracleJudge()
-
-
-def with_judge_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Expose the fields of `JudgeOptions` as options of a command.
-
-    Args:
-        command: a function that takes the options as the keyword argument ``asked``.
-
-    Returns:
-        A function with one keyword argument per option, for typer to inspect.
-    """
-    hints = get_type_hints(JudgeOptions, include_extras=True)
-    options = [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
-        )
-        for field in fields(JudgeOptions)
-    ]
-
-    @functools.wraps(command)
-    def with_options(**arguments: Any) -> None:
-        command(asked=JudgeOptions(**{option.name: arguments.pop(option.name) for option in options}), **arguments)
-
-    own = inspect.signature(command, eval_str=True)
-    kept = [parameter for name, parameter in own.parameters.items() if name != "asked"]
-    signature = own.replace(parameters=[*kept, *options])
-    # Typer reads both the signature and the annotations.
-    with_options.__signature__ = signature  # type: ignore[attr-defined]
-    with_options.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
-    return with_options

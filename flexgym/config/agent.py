@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self
@@ -23,7 +22,7 @@ from flexgym.config.sections import (
 )
 from flexgym.config.training import RolloutSettings, TrainingSettings
 from flexgym.core.errors import ConfigError, UnknownNameError
-from flexgym.core.problems import Problem, got, names_below, raise_problems
+from flexgym.core.problems import Problem, blamed, got, names_below, raise_problems
 from flexgym.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class AgentSettings(Settings):
         try:
             algorithm(found.algorithm).check(known_num_steps(found.generator))
         except ConfigError as error:
-            return None, [Problem(("algorithm", *_blamed(found.algorithm, str(error))), str(error))]
+            return None, [Problem(("algorithm", *blamed(dict(found.algorithm), str(error))), str(error))]
         return cls.model_construct(found.model_fields_set, **dict(found)), []
 
     @classmethod
@@ -132,9 +131,3 @@ def _named_algorithm(values: Mapping[str, Any]) -> Any:
     if not (isinstance(name, str) and name):
         raise ConfigError(f"expected the name of an algorithm, such as grpo, got {got(name)}")
     return algorithm_class(name)
-
-
-def _blamed(settings: AlgorithmSettings, message: str) -> list[str]:
-    """Return the first setting that a message names."""
-    words = re.findall(r"\w+", message)
-    return [word for word in words if word in type(settings).model_fields][:1]

@@ -32,14 +32,14 @@ def agent_problems(settings: AgentSettings) -> Iterator[Problem]:
 
 
 def known_num_steps(generator: GeneratorSettings) -> int | None:
-    """Return the denoising steps of a generator as far as settings and local files tell; None where they do not."""
+    """Return the denoising steps of a generator from its settings or local files; None where neither has them."""
     if generator.sampling.num_steps is not None:
         return generator.sampling.num_steps
     folder = _EMBEDDED if generator.source is None else Path(generator.source).expanduser()
     try:
         steps = json.loads((folder / "generation_config.json").read_text(encoding="utf-8")).get("num_steps")
     except (OSError, ValueError, AttributeError):
-        return None  # a hub id, or a folder that loading the generator will refuse
+        return None  # a hub id, or a folder that loading the generator will reject
     return steps if isinstance(steps, int) else None
 
 

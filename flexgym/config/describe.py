@@ -71,7 +71,7 @@ def help_command(kind: Callable[[], type[Settings]], *, usage: str) -> type[Type
     class SettingsCommand(TyperCommand):
         def format_help(self, ctx: Any, formatter: Any) -> None:
             super().format_help(ctx, formatter)
-            Console().print(Text(usage), settings_help(kind()), sep="\n\n")
+            Console().print(Group(Text(), Text(usage), Text(), settings_help(kind())))
 
     return SettingsCommand
 

@@ -70,7 +70,7 @@ class JudgeModelSettings(Settings):
 
 
 class DataSettings(Settings):
-    """The training rows."""
+    """Settings of the training rows: files, row lengths and the allowed share of bad rows."""
 
     files: Names = Field(description="JSON Lines or Parquet files")
     max_length: int | None = Field(

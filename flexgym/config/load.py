@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from flexgym.config.moved import explained
 from flexgym.config.recipe import Recipe
 from flexgym.core.errors import FlexGymError, UnknownNameError
-from flexgym.core.problems import KeyPath, Problem, settings_error
+from flexgym.core.problems import KeyPath, Problem, blamed, settings_error
 from flexgym.core.settings import Settings
 
 S = TypeVar("S", bound=Settings)
 CheckReward = Callable[[str, Mapping[str, Any]], object]
 """Raises where there is no reward of a name, or where it cannot have these settings."""
-CheckEnvironment = Callable[[str, Mapping[str, Any]], Iterable[Problem]]
-"""Yields what is wrong with the arguments of an environment; raises where there is none of an id."""
+CheckEnvironment = Callable[[str, Mapping[str, Any]], object]
+"""Raises where there is no environment of an id, or where it cannot have these arguments."""
 CheckPrompts = Callable[[Any], object]
 """Raises where prompts cannot be read: the path of a file, or a list."""
 
@@ -82,38 +81,38 @@ def _value_at(values: Any, path: KeyPath) -> Any:
 def _environment_problems(
     kind: type[Settings], values: Mapping[str, Any], check: CheckEnvironment
 ) -> Iterator[Problem]:
-    section = {**kind.model_fields["environment"].default.model_dump(), **(_value_at(values, ("environment",)) or {})}
-    env, settings = section["env"], section["settings"]
-    if not isinstance(env, str):
-        return
-    try:
-        problems = list(check(env, settings if isinstance(settings, Mapping) else {}))
-    except FlexGymError as error:
-        yield Problem(("environment", "env"), str(error), unknown=isinstance(error, UnknownNameError))
-    else:
-        yield from (problem.under("environment", "settings") for problem in problems)
+    given = _value_at(values, ("environment",))
+    default = kind.model_fields["environment"].default
+    section = {"env": default.env, "settings": {}, **(given if isinstance(given, Mapping) else {})}
+    if isinstance(section["env"], str):
+        yield from _settings_problems(
+            check, section["env"], section["settings"], at=("environment", "env"), below=("environment", "settings")
+        )
 
 
 def _reward_problems(values: Mapping[str, Any], check: CheckReward) -> Iterator[Problem]:
-    for name_path, name, settings_path, settings in _named_rewards(values):
-        try:
-            check(name, settings)
-        except FlexGymError as error:
-            blamed = _blamed(settings, str(error))
-            path = (*settings_path, *blamed) if blamed else name_path
-            yield Problem(path, str(error), unknown=isinstance(error, UnknownNameError))
+    for at, name, below, settings in _named_rewards(values):
+        yield from _settings_problems(check, name, settings, at=at, below=below)
 
 
-def _blamed(settings: Any, message: str) -> KeyPath:
-    """Return the path to the setting that a message names, the longest where it names several."""
-    if not isinstance(settings, Mapping):
-        return ()
-    paths = []
-    for key, value in settings.items():
-        below = _blamed(value, message)
-        if below or re.search(rf"(?<!\w){re.escape(str(key))}(?!\w)", message):
-            paths.append((key, *below))
-    return max(paths, key=len, default=())
+def _settings_problems(
+    check: Callable[[str, Mapping[str, Any]], object], name: str, settings: Any, *, at: KeyPath, below: KeyPath
+) -> Iterator[Problem]:
+    """Yield the problem that a check finds in a name with settings, if any.
+
+    Args:
+        check: raises ConfigError for invalid settings.
+        name: of a reward or environment.
+        settings: its settings by name; any other value is rejected elsewhere.
+        at: path to the name.
+        below: path to the settings.
+    """
+    own = settings if isinstance(settings, Mapping) else {}
+    try:
+        check(name, own)
+    except FlexGymError as error:
+        path = blamed(own, str(error))
+        yield Problem((*below, *path) if path else at, str(error), unknown=isinstance(error, UnknownNameError))
 
 
 def _named_rewards(values: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, KeyPath, Mapping[str, Any]]]:

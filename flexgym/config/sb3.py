@@ -8,12 +8,13 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from flexgym.config.sections import EnvironmentSettings, Prompts, RunSettings
-from flexgym.core.problems import Problem, raise_problems
+from flexgym.core.arguments import fitted_arguments, setting_parameters
+from flexgym.core.errors import ConfigError, UnknownNameError
+from flexgym.core.problems import Problem, blamed, raise_problems
 from flexgym.core.settings import Settings
-from flexgym.core.signatures import argument_problems
 
 AlgorithmName = Literal["A2C", "DDPG", "DQN", "PPO", "SAC", "TD3"]
-_GIVEN = ("policy", "env", "seed", "tensorboard_log", "verbose", "_init_setup_model")
+_GIVEN = frozenset({"policy", "env", "seed", "tensorboard_log", "verbose", "_init_setup_model"})
 """Arguments of the constructors that follow from the other sections."""
 
 
@@ -97,5 +98,12 @@ def _argument_problems(settings: SB3Settings) -> Iterator[Problem]:
     import stable_baselines3
 
     for name, arguments in sections.items():
-        problems = argument_problems(getattr(stable_baselines3, name), arguments, given=_GIVEN)
-        yield from (problem.under(name) for problem in problems)
+        for key in _GIVEN & arguments.keys():
+            yield Problem((name, key), "expected no value, since other settings determine it", unknown=True)
+        parameters = setting_parameters(getattr(stable_baselines3, name))
+        own = [parameter for parameter in parameters if parameter.name not in _GIVEN]
+        try:
+            fitted_arguments(name, own, {key: value for key, value in arguments.items() if key not in _GIVEN})
+        except ConfigError as error:
+            path = blamed(arguments, str(error))
+            yield Problem((name, *path), str(error), unknown=isinstance(error, UnknownNameError))

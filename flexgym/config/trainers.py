@@ -62,7 +62,9 @@ class DPOTrainerSettings(TrainerSettings):
         default=None, description="weight of each loss; 1 by default"
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="probability that a preference is flipped")
-    f_divergence_type: Divergence = Field(default="reverse_kl", description="divergence from the reference (f-DPO)")
+    f_divergence_type: Divergence = Field(
+        default="reverse_kl", description="f-divergence of the policy and its reference (f-DPO)"
+    )
     f_alpha_divergence_coef: float = Field(default=0.5, description="alpha of alpha_divergence")
     ld_alpha: float | None = Field(
         default=None, ge=0, le=1, description="weight of the tokens beyond the shorter reply (LD-DPO)"

@@ -40,17 +40,6 @@ def save_gif(path: str | Path, frames: Pixels, *, fps: float = 8.0) -> Path:
     return _save(path, encode_gif(frames, fps=fps))
 
 
-def save_mp4(path: str | Path, frames: Pixels, *, fps: float = 8.0) -> Path:
-    """Write an H.264 video that browsers play, atomically.
-
-    Args:
-        path: the file; its folder is created when missing.
-        frames: uint8 ``[F, H, W, 3]``; an odd height or width is padded by one row or column.
-        fps: frames per second.
-    """
-    return _save(path, encode_mp4(frames, fps=fps))
-
-
 def encode_png(image: Pixels) -> bytes:
     """Encode an image, uint8 ``[H, W, 3]``, as PNG."""
     _check_pixels(image, 3, "image")

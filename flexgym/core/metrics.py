@@ -125,12 +125,12 @@ class Mean(Metric):
 
     @staticmethod
     def reduce_tensor(flat: Tensor) -> Tensor:
-        """Take the mean."""
+        """Return the mean of all elements."""
         return flat.mean()
 
     @staticmethod
     def merge(values: Sequence[float], counts: Sequence[int]) -> float:
-        """Take the mean, weighted where the counts differ."""
+        """Return the mean, weighted if the counts differ."""
         weights = None if len(set(counts)) == 1 else counts
         return float(np.mean(values) if weights is None else np.average(values, weights=weights))
 
@@ -142,21 +142,21 @@ class Share(Mean):
 
 
 class Max(Metric):
-    """Largest element."""
+    """Maximum over all elements and learners."""
 
     @staticmethod
     def reduce_tensor(flat: Tensor) -> Tensor:
-        """Take the maximum."""
+        """Return the maximum of all elements."""
         return flat.max()
 
     @staticmethod
     def merge(values: Sequence[float], counts: Sequence[int]) -> float:
-        """Take the maximum."""
+        """Return the maximum over the learners."""
         return float(np.max(values))
 
     @staticmethod
     def over_time(values: Sequence[float]) -> float:
-        """Take the maximum."""
+        """Return the maximum over the iterations."""
         return max(values)
 
 
@@ -165,12 +165,12 @@ class Sum(Metric):
 
     @staticmethod
     def reduce_tensor(flat: Tensor) -> Tensor:
-        """Take the sum."""
+        """Return the sum of all elements."""
         return flat.sum()
 
     @staticmethod
     def merge(values: Sequence[float], counts: Sequence[int]) -> float:
-        """Take the sum."""
+        """Return the sum over the learners."""
         return float(np.sum(values))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -108,13 +109,16 @@ def problems_in(error: ValidationError, model: type[BaseModel], values: Mapping[
     return list(found.values())
 
 
-def wrong_value(path: KeyPath, value: Any, annotation: Any, *, metadata: Sequence[Any] = ()) -> Problem:
-    """Return the problem of a value that does not fit its annotation; a misspelled choice is an unknown name."""
-    message, names = f"expected {spell(annotation, metadata)}, got {got(value)}", choices(annotation)
-    if not (names and isinstance(value, str)):
-        return Problem(path, message)
-    near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
-    return Problem(path, message + (f". Did you mean {near[0]!r}?" if near else ""), unknown=True)
+def blamed(settings: Any, message: str) -> KeyPath:
+    """Return the path to the setting that a message names, the longest where it names several; empty for none."""
+    if not isinstance(settings, Mapping):
+        return ()
+    paths = []
+    for key, value in settings.items():
+        below = blamed(value, message)
+        if below or re.search(rf"(?<!\w){re.escape(str(key))}(?!\w)", message):
+            paths.append((key, *below))
+    return max(paths, key=len, default=())
 
 
 def submodel(annotation: Any) -> type[BaseModel] | None:
@@ -170,12 +174,17 @@ def _problem(details: Any, model: type[BaseModel], values: Mapping[str, Any]) ->
 
 
 def _wrong_value(place: _Place) -> Problem:
+    """Return the problem of a value of the wrong type or out of range; a misspelled choice is an unknown name."""
     if place.field is None:
         return Problem(place.path, f"expected a mapping of settings, got {got(place.value)}")
     annotation, metadata = place.field.annotation, place.field.metadata
     if isinstance(place.path[-1], int):
         annotation, metadata = _item(annotation), []
-    return wrong_value(place.path, place.value, annotation, metadata=metadata)
+    message, names = f"expected {spell(annotation, metadata)}, got {got(place.value)}", choices(annotation)
+    if not (names and isinstance(place.value, str)):
+        return Problem(place.path, message)
+    near = difflib.get_close_matches(place.value, names, n=1, cutoff=0.5)
+    return Problem(place.path, message + (f". Did you mean {near[0]!r}?" if near else ""), unknown=True)
 
 
 def _item(annotation: Any) -> Any:

@@ -17,7 +17,7 @@ Names = Annotated[tuple[str, ...], AsTuple]
 
 
 class Settings(BaseModel):
-    """Frozen settings with exact types: unknown names, coerced values, NaN and infinity are refused."""
+    """Frozen settings with exact types: unknown names, other types, NaN and infinity are rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 

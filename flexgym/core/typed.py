@@ -23,6 +23,15 @@ Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 """A finite number above 0."""
 
 _BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+_TYPES = {
+    "a valid integer": "whole number",
+    "a valid number": "number",
+    "a valid dictionary": "mapping",
+    "a valid string": "text",
+    "a valid boolean": "true or false",
+    "an instance of Sequence": "list",
+}
+"""The words of `flexgym.core.annotations.spell` for those of pydantic."""
 _WORDS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
 _MODULE = re.compile(r"\b(?:\w+\.)+(?=\w)")
 
@@ -30,8 +39,8 @@ _MODULE = re.compile(r"\b(?:\w+\.)+(?=\w)")
 def fitted(what: str, annotation: Any, value: Any) -> Any:
     """Validate a value against an annotation, strictly: ``"3"`` is no int, and True is no number.
 
-    Bounds such as ``Annotated[int, Field(ge=1)]`` and the types inside of containers count. A plain value that stands
-    for another type in a recipe, such as a list for a tuple or a text for a `Path`, is converted.
+    Bounds such as ``Annotated[int, Field(ge=1)]`` and the types inside of containers count. A plain value that
+    represents another type in a recipe, such as a list for a tuple or a text for a `Path`, is converted.
 
     Args:
         what: name of the value in messages.
@@ -98,8 +107,8 @@ def _message(what: str, annotation: Any, error: ValidationError, *, value: Any) 
         return f"{what}: expected {expected}, got {value!r}"
     [problem] = problems
     place = "".join(f"[{key!r}]" for key in problem["loc"])
-    expected = _range(annotation) if problem["type"] in _BOUNDS else problem["msg"].removeprefix("Input should be ")
-    expected = expected.replace("an instance of Sequence", "a list")
+    said = problem["msg"].removeprefix("Input should be ")
+    expected = _range(annotation) if problem["type"] in _BOUNDS else _TYPES.get(said, said)
     return f"{what}{place}: expected {expected}, got {problem['input']!r}"
 
 

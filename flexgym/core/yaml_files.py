@@ -106,8 +106,8 @@ def dump_yaml(values: Any, *, flow: bool = False) -> str:
     """
     writer = YAML(typ="safe", pure=True)
     writer.Representer = _Representer
-    writer.default_flow_style = flow or None
-    writer.width = sys.maxsize if flow else 110
+    writer.default_flow_style = flow
+    writer.width = sys.maxsize
     writer.allow_unicode = True
     stream = io.StringIO()
     writer.dump(values, stream)

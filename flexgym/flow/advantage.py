@@ -6,7 +6,7 @@ A sample that could not be scored (NaN) has advantage 0 and enters no mean and n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,32 +15,6 @@ from flexgym.core.errors import ConfigError, RewardError, check_names, unknown_n
 
 Spread = Literal["group", "global", "none"]
 _SPREADS = ("group", "global", "none")
-_OPTIONS = ("std", "ddof", "eps", "clip", "batch_norm")
-
-ADVANTAGES: Mapping[str, Mapping[str, Any]] = {
-    "paper": {},
-    "authors_code": {"ddof": 1, "eps": 1e-8, "batch_norm": True},
-}
-"""Named options of `blended_advantages`: the defaults, and those of the code by the authors of Pref-GRPO."""
-
-
-def advantage_options(value: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of `blended_advantages` for the value of a setting.
-
-    Args:
-        value: a name in `ADVANTAGES`, or options by name.
-
-    Raises:
-        ConfigError: ``value`` is neither a name nor a mapping.
-        UnknownNameError: the name or an option is unknown.
-    """
-    if isinstance(value, str):
-        check_names("advantage", [value], ADVANTAGES)
-        return dict(ADVANTAGES[value])
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"advantage: expected one of {', '.join(ADVANTAGES)} or options by name, got {value!r}")
-    check_names("option of the advantage", value, _OPTIONS)
-    return dict(value)
 
 
 def group_advantages(

@@ -77,24 +77,6 @@ def linear_sigmas(num_steps: int) -> np.ndarray:
     return np.linspace(1.0, 1.0 / num_steps, num_steps)
 
 
-def shift_sigmas(sigmas: Tensor, shift: float) -> Tensor:
-    """Shift noise levels towards 1, ``shift * s / (1 + (shift - 1) * s)`` (SD3, arXiv 2403.03206).
-
-    Args:
-        sigmas: noise levels of any shape.
-        shift: positive; above 1 spends more steps at high noise, 1 changes nothing.
-
-    Returns:
-        The shifted levels, same shape; 0 and 1 do not change.
-
-    Raises:
-        ConfigError: the shift is not positive.
-    """
-    if not shift > 0:
-        raise ConfigError(f"shift must be positive, got {shift}")
-    return shift * sigmas / (1.0 + (shift - 1.0) * sigmas)
-
-
 def dynamic_shift_mu(
     image_seq_len: int,
     base_seq_len: int = 256,

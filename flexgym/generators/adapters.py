@@ -22,7 +22,7 @@ _SCALE = ("r", "lora_alpha")
 
 
 def check_targets(model: nn.Module, targets: Sequence[str]) -> None:
-    """Refuse targets of an adapter that match no layer.
+    """Reject adapter targets that match no layer.
 
     Args:
         model: the model to adapt.

@@ -124,13 +124,13 @@ class Autoencoder:
         return family.from_autoencoder(family.encode(pixels.to(vae.dtype)))
 
     def tile(self) -> None:
-        """Work in overlapping tiles, by diffusers' own switch, for all views of the generator.
+        """Enable diffusers' tiled decoding and encoding, for every view of the generator.
 
         Samples no larger than a tile are decoded as before. In larger ones the tiles are blended where they overlap, so
         that they differ a little from those decoded in one piece.
 
         Raises:
-            GeneratorError: the autoencoder cannot do it.
+            GeneratorError: the autoencoder does not support tiling.
         """
         vae = self._family.pipe.vae
         if not hasattr(vae, "use_tiling"):

@@ -44,7 +44,7 @@ class FlowGenerator:
         family: how the pipeline works under these settings.
         text: encodes prompts and caches them.
         autoencoder: decodes and encodes samples.
-        weights: what trains, and named copies of it.
+        weights: the trainable parameters, and named copies of them.
         placement: devices of the modules.
         denoisers: the modules that predict the velocity, by their name in the pipeline.
         dtype: precision of the transformer.
@@ -130,7 +130,7 @@ class FlowGenerator:
 
     @property
     def modality(self) -> str:
-        """``"image"`` or ``"video"``."""
+        """Kind of sample that the generator makes: ``"image"`` or ``"video"``."""
         return self.family.modality
 
     @property
@@ -226,7 +226,7 @@ class FlowGenerator:
             micro_batch: rows of one forward; B must be a multiple of it. None takes all rows at once.
 
         Returns:
-            float32 ``[B, ...]``; gradients flow to what trains.
+            float32 ``[B, ...]``; gradients flow to the trainable parameters.
 
         Raises:
             ConfigError: the numbers of rows do not fit, or the prompts were encoded for no guidance.
@@ -279,7 +279,7 @@ class FlowGenerator:
     # --- saving ------------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path, *, unsharded: Mapping[str, Any] | None = None) -> Path:
-        """Write what trains in the format of diffusers, so that the stock pipeline loads it.
+        """Save the trained weights in the format of diffusers, so that the stock pipeline loads them.
 
         An adapter becomes ``pytorch_lora_weights.safetensors``, that of a second transformer in the subfolder
         ``transformer_2``; otherwise the complete pipeline is written, with ``generation_config.json``. The folder

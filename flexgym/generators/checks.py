@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def check_parts(pipe: DiffusionPipeline) -> None:
-    """Refuse a pipeline without what every flow policy needs.
+    """Reject a pipeline without a component that every flow policy needs.
 
     Args:
         pipe: the loaded pipeline.
@@ -27,7 +27,7 @@ def check_parts(pipe: DiffusionPipeline) -> None:
 
 
 def check_scheduler(name: str, config: Mapping[str, Any]) -> None:
-    """Refuse a scheduler that is not one of flow matching.
+    """Reject a scheduler that is not one of flow matching.
 
     Args:
         name: its class.
@@ -45,7 +45,7 @@ def check_scheduler(name: str, config: Mapping[str, Any]) -> None:
 
 
 def check_side(name: str, value: int, multiple: int) -> None:
-    """Refuse a height or width that is no multiple of a number.
+    """Reject a height or width that is not a multiple of a number.
 
     Args:
         name: ``"height"`` or ``"width"``, for the message.
@@ -63,7 +63,7 @@ def check_side(name: str, value: int, multiple: int) -> None:
 
 
 def check_frames(num_frames: int, multiple: int, *, cut: int) -> None:
-    """Refuse a number of frames that no latents decode to.
+    """Reject a number of frames that no latents decode to.
 
     Args:
         num_frames: number of frames.

@@ -160,7 +160,7 @@ class EmbeddingCache:
         return entry
 
     def clear(self) -> None:
-        """Empty the cache."""
+        """Remove every embedding from the cache."""
         self._entries.clear()
         self._bytes = 0
 

@@ -93,7 +93,7 @@ class Family:
 
     @classmethod
     def check_pipeline(cls, pipe: FlowPipeline) -> None:
-        """Refuse a pipeline of the family's class that works in another way; called before anything else.
+        """Reject a pipeline of the family's class that works in another way; called before anything else.
 
         Args:
             pipe: the loaded pipeline.

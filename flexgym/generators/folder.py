@@ -48,7 +48,7 @@ def component_classes(index: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that is no diffusers pipeline, or an incomplete one.
+    """Reject a folder that is not a diffusers pipeline, or is incomplete.
 
     Args:
         folder: of the checkpoint.
@@ -83,7 +83,7 @@ def _check_component(folder: Path, kind: str) -> None:
 
 
 def _check_sentencepiece(folder: Path) -> None:
-    """Refuse a tokenizer without ``tokenizer.json`` where SentencePiece, which reads its own file, is not installed."""
+    """Reject a tokenizer without ``tokenizer.json`` where SentencePiece, which reads its own file, is not installed."""
     models = sorted(path.name for path in folder.glob("*.model"))
     if models and not (folder / "tokenizer.json").is_file() and find_spec("sentencepiece") is None:
         raise CheckpointError(

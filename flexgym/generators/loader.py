@@ -48,7 +48,7 @@ def load_generator(
     Args:
         source: a diffusers pipeline folder, a hub id, ``"shapes-t2i"`` or ``"shapes-t2v"``; None takes the embedded
             checkpoint of ``modality``.
-        modality: ``"image"`` or ``"video"``: refuse a pipeline of the other kind.
+        modality: ``"image"`` or ``"video"``, to reject a pipeline of the other kind.
         device: for all modules; by default the first GPU where there is one.
         dtype: of the weights: ``"float32"`` (the default), ``"bfloat16"`` or ``"float16"``.
         channels_last: memory format of the autoencoder's convolutions. It makes some of them faster, and they round

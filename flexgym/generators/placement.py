@@ -61,7 +61,7 @@ class Placement:
 
     @contextmanager
     def using(self, *names: str) -> Iterator[None]:
-        """Have modules on the transformer's device inside this context; contexts nest.
+        """Move modules to the transformer's device inside this context; contexts nest.
 
         Args:
             names: names in the pipeline; those that are not offloaded are there anyway.

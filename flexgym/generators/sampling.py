@@ -68,7 +68,7 @@ def _check_scale(name: str, value: object) -> None:
 
 
 def check_settings(settings: Mapping[str, Any], source: str) -> None:
-    """Refuse names that are no setting of sampling.
+    """Reject names that are not sampling settings.
 
     Args:
         settings: by name.

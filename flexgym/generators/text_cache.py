@@ -70,7 +70,7 @@ class TextCache:
             Tensors ``[1, ...]`` by name: on the CPU when they were read, else as ``encode`` gave them.
 
         Raises:
-            OSError: when the disk refuses a new file.
+            OSError: when the new file cannot be written.
         """
         stored = self.read(request)
         if stored is not None:
@@ -105,7 +105,9 @@ class TextCache:
 
 
 def text_identity(pipe: DiffusionPipeline, *, autoencoder: bool = False) -> str:
-    """Digest what an embedding depends on besides the request: equal for equal weights, wherever they came from.
+    """Return a digest of everything besides the request that an embedding depends on.
+
+    Equal weights have equal digests, wherever they were loaded from.
 
     Every byte of the text encoders is read, about a second for each gigabyte.
 

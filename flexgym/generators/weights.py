@@ -43,7 +43,7 @@ class Weights:
 
     Args:
         modules: the modules by the prefix of their parameters' names; ``""`` adds no prefix.
-        mode: ``"frozen"``, ``"lora"`` or ``"full"``: what trains already.
+        mode: ``"frozen"``, ``"lora"`` or ``"full"``: the parameters that are trainable already.
         lora_targets: layers that `add_lora` adapts when its caller names none.
     """
 
@@ -103,9 +103,7 @@ class Weights:
 
     def _start(self, mode: str) -> None:
         if self.mode != "frozen":
-            raise GeneratorError(
-                f"expected a generator of which nothing trains yet, got mode {self.mode!r}: load a fresh one"
-            )
+            raise GeneratorError(f"expected a frozen generator, got mode {self.mode!r}: load a fresh one")
         self.mode = mode
 
     def checkpoint_gradients(self) -> None:
@@ -290,7 +288,7 @@ class Weights:
             state: tensors or arrays by name.
 
         Raises:
-            CheckpointError: names or shapes are not those of what trains; nothing is changed then.
+            CheckpointError: names or shapes are not those of the trainable parameters; nothing is changed then.
             GeneratorError: called inside `using`.
         """
         self._check_unswapped()
@@ -319,7 +317,7 @@ class Weights:
 
         Raises:
             UnknownNameError: a copy was not kept.
-            CheckpointError: names or shapes are not those of what trains; nothing of that copy is changed then.
+            CheckpointError: names or shapes are not those of the trainable parameters; that copy is unchanged then.
             GeneratorError: called inside `using`.
         """
         self._check_unswapped()

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from flexgym.core.errors import ConfigError
 from flexgym.core.options import make_choice
@@ -74,7 +73,7 @@ class BradleyTerry(WinRate):
         for kind, column in enumerate(verdicts.T):
             valid = ~np.isnan(column)
             strengths, _ = bradley_terry(pairs[valid], column[valid], group_size, ridge=self.ridge, order=self.order)
-            chances = expit(np.subtract.outer(strengths, strengths))
+            chances = _sigmoid(np.subtract.outer(strengths, strengths))
             met = np.unique(pairs[valid])
             rates[met, kind] = (chances[met].sum(axis=1) - 0.5) / (group_size - 1)
         return rates
@@ -188,7 +187,7 @@ def bradley_terry(
     design[:, group_size:] = 1.0
     unknown = np.zeros(design.shape[1])
     for _ in range(_NEWTON_STEPS):
-        chance = expit(design @ unknown)
+        chance = _sigmoid(design @ unknown)
         gradient = design.T @ (first_wins - chance) - ridge * unknown
         curvature = (design.T * (chance * (1.0 - chance))) @ design + ridge * np.eye(len(unknown))
         step = np.linalg.solve(curvature, gradient)
@@ -197,3 +196,10 @@ def bradley_terry(
         if np.abs(step).max() < _TOLERANCE:
             break
     return unknown[:group_size], float(unknown[group_size:].sum())
+
+
+def _sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the logistic function; SciPy, which takes long to import, waits for the first fit."""
+    from scipy.special import expit
+
+    return np.asarray(expit(values))

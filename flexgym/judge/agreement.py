@@ -65,23 +65,23 @@ def agreement_summary(outcomes: Sequence[Outcome]) -> dict[str, float]:
     }
 
 
-def _consistency_values(judgement: Assessment | Verdict) -> Iterator[tuple[str, float]]:
+def _consistency_values(judgment: Assessment | Verdict) -> Iterator[tuple[str, float]]:
     """Yield what one judgment adds to each mean, as pairs of name and value."""
-    yield "first_position_rate", judgement.side == 0
-    if isinstance(judgement, Verdict):
-        if judgement.dims:
-            yield "consistent_totals", judgement.consistent
-        yield "left_out_dimensions", judgement.left_out
+    yield "first_position_rate", judgment.side == 0
+    if isinstance(judgment, Verdict):
+        if judgment.dims:
+            yield "consistent_totals", judgment.consistent
+        yield "left_out_dimensions", judgment.left_out
         return
-    for category in judgement.categories:
+    for category in judgment.categories:
         scored = category.score_side
         yield "consistent_categories", scored in (None, category.side)
         yield "even_categories", scored is None
-    majority = judgement.majority_side
+    majority = judgment.majority_side
     if majority is not None:
-        yield "majority_agrees", majority == judgement.side
-    yield "personalised_categories", len(judgement.categories) - len(ANCHOR_KEYWORDS)
-    yield "left_out_categories", judgement.left_out
+        yield "majority_agrees", majority == judgment.side
+    yield "personalised_categories", len(judgment.categories) - len(ANCHOR_KEYWORDS)
+    yield "left_out_categories", judgment.left_out
 
 
 def _share(part: float, whole: int) -> float:

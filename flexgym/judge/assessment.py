@@ -31,7 +31,7 @@ _LONE_NUMBER = re.compile(r"(?<!\d)[12](?!\d)")
 _SUM_TOLERANCE = 1e-3
 
 
-def normalise_label(value: Any) -> str:
+def normalize_label(value: Any) -> str:
     """Return the canonical label for the winner that a model wrote.
 
     Only a label on its own is accepted, in any case and with any spacing, quotes and brackets. A bare ``1`` is rejected
@@ -102,7 +102,7 @@ def _encodable(value: str) -> str:
     return value.encode("utf-8", "replace").decode()
 
 
-Winner = Annotated[Label, BeforeValidator(normalise_label)]
+Winner = Annotated[Label, BeforeValidator(normalize_label)]
 Score = Annotated[float, BeforeValidator(_score), Field(ge=0.0, le=SCORE_SUM)]
 Name = Annotated[str, AfterValidator(_encodable)]
 Explanation = Annotated[Name, BeforeValidator(_text)]
@@ -210,7 +210,7 @@ class Assessment(_Part):
         return tuple(self.categories[place] for place in self._anchor_places)
 
     @property
-    def personalised(self) -> tuple[Category, ...]:
+    def personalized(self) -> tuple[Category, ...]:
         """Return the categories that the judge added for this prompt; they affect rewards only via the winner."""
         anchors = self._anchor_places
         return tuple(category for place, category in enumerate(self.categories) if place not in anchors)

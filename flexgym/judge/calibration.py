@@ -52,7 +52,7 @@ TOURNAMENTS = (
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How faithfully one tournament reproduces a judge's full information about the groups.
+    """Measures of how faithfully one tournament reproduces a judge's full information about the groups.
 
     Attributes:
         tournament: label of the tournament.

@@ -1,4 +1,4 @@
-"""What a judge sees: samples as encoded pictures, and image and video files as samples."""
+"""Encode samples as images for a judge, and read image and video files as samples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
 VIDEO_SUFFIXES = frozenset({".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm"})
 
 MAX_FRAMES = 20_000
-"""Of a video that is read from a file: eleven minutes at 30 per second."""
+"""Maximum number of frames of a video file: eleven minutes at 30 per second."""
 
 _MEDIA_TYPES = {"jpeg": "image/jpeg", "png": "image/png"}
 _IMAGES = ImageReader(error=lambda _, message: ConfigError(f"{message}."))
@@ -30,14 +30,14 @@ _VIDEO_FORMATS = "avi,gif,matroska,mov"
 
 @dataclass(frozen=True)
 class Inputs:
-    """How samples are turned into pictures.
+    """Settings for encoding samples as images.
 
     Attributes:
-        format: ``"jpeg"``, as the authors of UnifiedReward-Flex send, or ``"png"``, which loses nothing.
-        quality: of JPEG, 1 to 95.
-        num_frames: pictures per video; a shorter video gives one per frame.
-        max_side: longest side in pixels; larger pictures are reduced to it.
-        max_bytes: of one encoded picture.
+        format: ``"jpeg"``, which the authors of UnifiedReward-Flex use, or the lossless ``"png"``.
+        quality: quality of JPEG, 1 to 95.
+        num_frames: number of images per video; a shorter video gives one per frame.
+        max_side: maximum length of a side in pixels; larger images are reduced to it.
+        max_bytes: maximum size of one encoded image.
     """
 
     format: Literal["jpeg", "png"] = "jpeg"
@@ -48,23 +48,23 @@ class Inputs:
 
     def __post_init__(self) -> None:
         if self.format not in _MEDIA_TYPES:
-            raise unknown_name("picture format", self.format, _MEDIA_TYPES)
+            raise unknown_name("image format", self.format, _MEDIA_TYPES)
         if not 1 <= self.quality <= 95:
-            raise ConfigError(f"quality of JPEG pictures: expected 1 to 95, got {self.quality}.")
+            raise ConfigError(f"quality of JPEG images: expected 1 to 95, got {self.quality}.")
         for name in ("num_frames", "max_side", "max_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}.")
 
 
 def frame_indices(num_available: int, num_wanted: int) -> NDArray[np.intp]:
-    """Uniformly spaced frames, the first and the last among them.
+    """Return the indices of uniformly spaced frames, including the first and the last one.
 
-    These are ``np.linspace(0, num_available - 1, num_wanted)`` rounded down, without its rounding errors; all frames
-    where fewer are available than wanted, and the first where one is wanted.
+    The indices are ``np.linspace(0, num_available - 1, num_wanted)`` rounded down, without its rounding errors. If
+    fewer frames are available than wanted, all are returned; if one is wanted, the first.
 
     Args:
-        num_available: frames of the video, at least 1.
-        num_wanted: at least 1.
+        num_available: number of frames of the video, at least 1.
+        num_wanted: number of frames to choose, at least 1.
 
     Returns:
         int ``[min(num_available, num_wanted)]``, ascending.
@@ -74,17 +74,17 @@ def frame_indices(num_available: int, num_wanted: int) -> NDArray[np.intp]:
 
 
 def encode_sample(sample: NDArray[np.uint8], inputs: Inputs) -> tuple[Picture, ...]:
-    """The pictures of a sample in the order in which the judge sees them.
+    """Encode a sample as images, in the order in which the judge sees them.
 
     Args:
         sample: uint8 ``[H, W, 3]`` for an image, ``[F, H, W, 3]`` for a video.
-        inputs: the settings.
+        inputs: settings of the encoding.
 
     Returns:
-        One picture for an image, one per chosen frame for a video.
+        One image for an image, one per chosen frame for a video.
 
     Raises:
-        ConfigError: another type or shape, or a picture above ``max_bytes``.
+        ConfigError: the sample has another type or shape, or an encoded image exceeds ``max_bytes``.
     """
     if sample.dtype != np.uint8 or sample.ndim not in (3, 4) or sample.shape[-1] != 3 or not sample.size:
         raise ConfigError(f"sample: expected uint8 [H, W, 3] or [F, H, W, 3], got {sample.dtype} {list(sample.shape)}.")
@@ -93,17 +93,17 @@ def encode_sample(sample: NDArray[np.uint8], inputs: Inputs) -> tuple[Picture, .
 
 
 def read_sample(path: str | Path, *, num_frames: int = 8) -> NDArray[np.uint8]:
-    """An image or video file as a sample; the ending of its name says which.
+    """Read an image or video file, by the suffix of its name, as a sample.
 
     Args:
-        path: the file.
-        num_frames: how many uniformly spaced frames are kept of a video.
+        path: path of the file.
+        num_frames: number of uniformly spaced frames to keep of a video.
 
     Returns:
         uint8 ``[H, W, 3]`` for an image, ``[F, H, W, 3]`` for a video.
 
     Raises:
-        ConfigError: missing, not readable, too large, or of another kind.
+        ConfigError: the file is missing, unreadable, too large, or neither image nor video.
     """
     path = Path(path)
     if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -130,20 +130,20 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
 
 def read_video(path: str | Path, *, num_frames: int = 8) -> NDArray[np.uint8]:
-    """Uniformly spaced frames of a video file.
+    """Read uniformly spaced frames of a video file.
 
-    The file is decoded twice, first to count: what its header says about the number of frames is often missing or
-    wrong, and holding all of them takes gigabytes.
+    The file is decoded twice, first to count its frames: their number in the header is often missing or wrong, and
+    keeping all of them takes gigabytes.
 
     Args:
         path: AVI, GIF, Matroska, MP4, QuickTime or WebM, of at most 20,000 frames of at most 2^26 pixels.
-        num_frames: how many to keep, see `frame_indices`.
+        num_frames: number of frames to keep, see `frame_indices`.
 
     Returns:
         uint8 ``[F, H, W, 3]`` with F at most ``num_frames``.
 
     Raises:
-        ConfigError: missing, not readable, without frames or too large.
+        ConfigError: the file is missing, unreadable, too large or without frames.
     """
     count = sum(1 for _ in _decode(path))
     if not count:
@@ -151,15 +151,15 @@ def read_video(path: str | Path, *, num_frames: int = 8) -> NDArray[np.uint8]:
     wanted = set(frame_indices(count, num_frames).tolist())
     kept = [frame.to_ndarray(format="rgb24") for index, frame in enumerate(_decode(path)) if index in wanted]
     if len(kept) < len(wanted) or len({frame.shape for frame in kept}) > 1:
-        raise ConfigError(f"{path}: expected a video with frames of one size, which can be read twice.")
+        raise ConfigError(f"{path}: expected a video whose frames have one size and can be read twice.")
     return np.stack(kept)
 
 
 def _decode(path: str | Path) -> Iterator[Any]:
-    import av  # opens codec libraries, which only those who read videos need
+    import av  # loads codec libraries, which only videos need
 
     try:
-        # An open file and a list of formats: ffmpeg would take a name for an address, and a playlist for its entries.
+        # An open file and a list of formats: ffmpeg would interpret a name as a URL, and follow a playlist.
         with Path(path).open("rb") as file, av.open(file, options={"format_whitelist": _VIDEO_FORMATS}) as container:
             if not container.streams.video:
                 raise ConfigError(f"{path}: expected a video, got a file without a video stream.")
@@ -189,8 +189,8 @@ def _encode(frame: NDArray[np.uint8], inputs: Inputs) -> Picture:
     data = buffer.getvalue()
     if len(data) > inputs.max_bytes:
         raise ConfigError(
-            f"a picture of {image.width} x {image.height} takes {len(data)} bytes as {inputs.format}, expected at most "
+            f"an image of {image.width} x {image.height} takes {len(data)} bytes as {inputs.format}, expected at most "
             f"{inputs.max_bytes}: lower max_side, or send JPEG."
         )
-    # A server keeps one picture per id, so all that changes what it gets has to change the id: the file itself does.
+    # A server caches one image per id, so the id must change with the file: it is the hash of the file.
     return Picture(data, _MEDIA_TYPES[inputs.format], hashlib.blake2b(data, digest_size=20).hexdigest())

@@ -17,7 +17,7 @@ from flexgym.judge.verdict import TOP_SCORE, Verdict
 _SCALES = (1e-6, 1e6)
 _HALVINGS = 60
 
-Judgement = Assessment | Verdict
+Judgment = Assessment | Verdict
 """A judgment that did not fail."""
 
 
@@ -65,12 +65,12 @@ class NoisyJudge:
             for outcome, shift in zip(outcomes, noise, strict=True)
         ]
 
-    def _fit(self, judged: Sequence[Judgement]) -> tuple[float, float]:
+    def _fit(self, judged: Sequence[Judgment]) -> tuple[float, float]:
         """Fit scales for overall and category leads to match the accuracy; kept from the first call with judgments."""
         if not judged:
             return 1.0, 1.0
-        overall = [_overall_lead(judgement) for judgement in judged]
-        assessments = [judgement for judgement in judged if isinstance(judgement, Assessment)]
+        overall = [_overall_lead(judgment) for judgment in judged]
+        assessments = [judgment for judgment in judged if isinstance(judgment, Assessment)]
         by_category = [_lead(category) for assessment in assessments for category in assessment.categories]
         self._scales = _scale(np.abs(overall), self.accuracy), _scale(np.abs(by_category), self.accuracy)
         return self._scales
@@ -81,10 +81,10 @@ def _lead(category: Category) -> float:
     return (1 - 2 * category.side) * abs(category.score_margin)
 
 
-def _overall_lead(judgement: Judgement) -> float:
-    if isinstance(judgement, Verdict):
-        return (1 - 2 * judgement.side) * abs(judgement.score_margin)
-    return (1 - 2 * judgement.side) * abs(sum(category.score_margin for category in judgement.categories))
+def _overall_lead(judgment: Judgment) -> float:
+    if isinstance(judgment, Verdict):
+        return (1 - 2 * judgment.side) * abs(judgment.score_margin)
+    return (1 - 2 * judgment.side) * abs(sum(category.score_margin for category in judgment.categories))
 
 
 def _scale(leads: NDArray[np.float64], accuracy: float) -> float:
@@ -99,12 +99,12 @@ def _scale(leads: NDArray[np.float64], accuracy: float) -> float:
     return float(np.exp(high))
 
 
-def _misread(judgement: Judgement, shift: float, scales: tuple[float, float]) -> Judgement:
-    winner = _label(judgement.winner, scales[0] * _overall_lead(judgement) + shift > 0)
-    if isinstance(judgement, Verdict):
-        return _misread_verdict(judgement, shift / scales[0], winner)
-    categories = tuple(_misread_category(category, shift / scales[1]) for category in judgement.categories)
-    return judgement.model_copy(update={"categories": categories, "winner": winner})
+def _misread(judgment: Judgment, shift: float, scales: tuple[float, float]) -> Judgment:
+    winner = _label(judgment.winner, scales[0] * _overall_lead(judgment) + shift > 0)
+    if isinstance(judgment, Verdict):
+        return _misread_verdict(judgment, shift / scales[0], winner)
+    categories = tuple(_misread_category(category, shift / scales[1]) for category in judgment.categories)
+    return judgment.model_copy(update={"categories": categories, "winner": winner})
 
 
 def _misread_verdict(verdict: Verdict, points: float, winner: Label) -> Verdict:

@@ -56,7 +56,7 @@ VARIANTS: Mapping[str, Variant] = {
 """Variants by name. The authors' code (Pref-GRPO, fastvideo/rewards/unifiedreward_flex.py) identifies categories by the
 names that the judge gives them and weights them in order of first appearance; here the weights apply to the recognized
 anchors. The weights are those for images; for videos the authors use 1, 1, 1. To follow the authors' code fully, also
-use the schedule ``"all_unbalanced"`` and the advantages ``"authors_code"`` in `flexgym.flow.advantage.ADVANTAGES`."""
+use the schedule ``"all_unbalanced"`` and the setting ``training.advantage=authors_code``."""
 
 
 @dataclass(frozen=True)

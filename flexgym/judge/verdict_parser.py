@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from pydantic_core import PydanticCustomError
 
-from flexgym.judge.assessment import Label, normalise_label
+from flexgym.judge.assessment import Label, normalize_label
 from flexgym.judge.protocol import FailureKind, JudgeFailure
 from flexgym.judge.reply import UntrustedError, is_refusal, nothing_found, quoted, read_reply, split_thoughts
 from flexgym.judge.verdict import TOP_SCORE, Verdict, VerdictDimension
@@ -79,7 +79,7 @@ def _winner(answer: str) -> Label:
         raise UntrustedError("invalid", f"answer: expected one line, got {len(stated)} characters")
     better = _BETTER.fullmatch(stated)
     try:
-        return normalise_label(better[1] if better else stated)  # type: ignore[return-value]
+        return normalize_label(better[1] if better else stated)  # type: ignore[return-value]
     except PydanticCustomError as error:
         raise UntrustedError(_KINDS.get(error.type, "invalid"), f"answer: {error}: {quoted(stated)}") from error
 

@@ -233,8 +233,8 @@ class _Accounts:
 
     @property
     def window(self) -> Window:
-        """The trained steps of an iteration; its windows all have the same size."""
-        return self.planned.algorithm.windows(self.generator.settings.num_steps).windows[0]
+        """The trained steps of an iteration."""
+        return self.planned.window(self.generator.settings.num_steps)
 
     def plan(self) -> Plan:
         planned, work, generator = self.planned, self.work, self.generator

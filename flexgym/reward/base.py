@@ -119,7 +119,7 @@ class Reward(ABC):
         """
 
     def known_pairs(self) -> list[KnownPair] | None:
-        """Return samples that the reward must tell apart if it is set up correctly, for ``rewards.validate``.
+        """Return samples that a correctly set up reward must rank as given, for ``rewards.validate``.
 
         Returns:
             The pairs; None, the default, for images of shapes with captions that fit one of them.
@@ -173,7 +173,7 @@ class PointwiseReward(Reward):
 
 
 class JudgeReward(Reward):
-    """A reward from pairwise judgements: every group holds a tournament.
+    """A reward from pairwise judgments: every group holds a tournament.
 
     Args:
         judge: compares the pairs.

@@ -78,6 +78,7 @@ def settings_of(reward: Reward) -> dict[str, Any] | None:
         return None
     if reward.deadline_s != type(reward).deadline_s:
         settings["deadline_s"] = reward.deadline_s
-    if reward.failed.folder is not None:
-        settings["failed_samples"] = str(reward.failed.folder)
+    failed: FailedSamples | None = vars(reward).get("failed")  # made on first use
+    if failed is not None and failed.folder is not None:
+        settings["failed_samples"] = str(failed.folder)
     return settings

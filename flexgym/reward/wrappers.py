@@ -27,7 +27,7 @@ class RewardWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     - ``group_rewards``: float32 ``[G]``, NaN where a sample could not be scored;
     - ``reward_terms``: the named parts of the rewards, float32 ``[G]`` each;
     - ``reward_weights``: weight of each term; empty for rewards without weighted terms;
-    - ``reward_failures``: number of failed judgements by kind;
+    - ``reward_failures``: number of failed judgments by kind;
     - ``assessments``: the judge's assessments, one per pair; empty for pointwise rewards;
     - ``assessed_pairs``: indices of the two samples of each assessment, in the order in which they were shown.
 

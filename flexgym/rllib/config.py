@@ -56,13 +56,18 @@ class FlowConfig(AlgorithmConfig):
     # --- what follows from the settings ------------------------------------------------------------------------------
 
     @property
+    def is_online(self) -> bool:
+        """True if separate env runners sample, as RLlib expects of this property; else the learners sample."""
+        return self.settings.is_online
+
+    @property
     def shards(self) -> bool:
-        """Whether the transformer is sharded over the learners."""
+        """True if the transformer is sharded over the learners."""
         return self.settings.shards
 
     @property
     def betas(self) -> tuple[float, float]:
-        """Betas of AdamW."""
+        """Decay rates of the first and second moment of AdamW."""
         return self.settings.training.betas
 
     @property
@@ -72,7 +77,7 @@ class FlowConfig(AlgorithmConfig):
 
     @property
     def modality(self) -> str:
-        """``"image"`` or ``"video"``."""
+        """Kind of sample that the environment makes: ``"image"`` or ``"video"``."""
         return self.components.modality(self.settings.environment.env)
 
     @property
@@ -82,7 +87,7 @@ class FlowConfig(AlgorithmConfig):
 
     @property
     def keeps_reference(self) -> bool:
-        """Whether anything compares with the reference policy."""
+        """True if training or a metric needs the reference policy."""
         return "reference_mean" in self.algorithm.needs or self.settings.rollout.reference_interval > 0
 
     def windows(self, num_steps: int) -> WindowSchedule:

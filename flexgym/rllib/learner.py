@@ -20,7 +20,7 @@ from torch.nn.utils import get_total_norm
 
 from flexgym.advantages import advantages_of
 from flexgym.algorithm import CURRENT, EMA, Loss
-from flexgym.core.metrics import Max, Mean, Metric, Sum, reduce_rows, settled
+from flexgym.core.metrics import Max, Mean, Metric, reduce_rows, settled
 from flexgym.core.sharding import assembled, over_learners, whole
 from flexgym.flow import Window
 from flexgym.generators import FlowGenerator
@@ -60,7 +60,7 @@ Weighted = tuple[Rollout, NDArray[np.float32]]
 
 
 def _jobs(weighted: Iterable[Weighted], count: int) -> Iterator[ReplayJob]:
-    """The jobs of one update over ``count`` parts, consumed lazily as each part's advantages become available."""
+    """Yield the jobs of one update over ``count`` parts, lazily as each part's advantages become available."""
     for rollout, advantages in weighted:
         levels = len(rollout.window)
         for index in range(levels):
@@ -79,6 +79,7 @@ class Update:
         rows: metrics of each replayed level and optimizer step.
         worked: seconds of work so far.
         waited: seconds of it spent waiting for rewards.
+        skipped: optimizer steps that were skipped since gradients overflowed in float16.
     """
 
     timesteps: Mapping[str, int]
@@ -88,6 +89,7 @@ class Update:
     rows: list[Mapping[str, Metric]] = field(default_factory=list)
     worked: float = 0.0
     waited: float = 0.0
+    skipped: int = 0
 
 
 class FlowLearner(ShardedLearner):
@@ -232,7 +234,7 @@ class FlowLearner(ShardedLearner):
             yield part.rollout, advantages_of(scores, **dict(self.config.settings.training.advantage))
 
     def _own_part(self, rollout: Rollout) -> list[Rollout]:
-        """This learner's share of the groups of all env runners, cut as one forward of the rollout took them."""
+        """Return this learner's share of all env runners' groups, split into the forward batches of the rollout."""
         settings = self.config.settings.rollout
         return rollout.select(self._share(len(rollout))).split(settings.groups_per_forward)
 
@@ -276,7 +278,6 @@ class FlowLearner(ShardedLearner):
 
     def _optimize(self) -> None:
         """Take one optimizer step from the accumulated gradients; none where they overflowed in float16."""
-        row: dict[str, Metric] = {}
         if self._scaler is not None:
             self._scale = self._scaler.get_scale()
             for optimizer in self._optimizer_parameters:
@@ -284,9 +285,9 @@ class FlowLearner(ShardedLearner):
         gradients = {reference: parameter.grad for reference, parameter in self._params.items()}
         norm = whole(get_total_norm([gradient for gradient in gradients.values() if gradient is not None]))
         if self._scaler is not None:
-            row["policy/skipped_updates"] = Sum((~norm.isfinite()).float())
+            self._update.skipped += int(not norm.isfinite())
             norm = norm[norm.isfinite()]
-        self._update.rows.append({"policy/gradient_norm": Mean(norm), **row})
+        self._update.rows.append({"policy/gradient_norm": Mean(norm)})
         self.apply_gradients(self.postprocess_gradients(gradients))
         self._steps += 1
         self._move_copies("update")
@@ -296,7 +297,10 @@ class FlowLearner(ShardedLearner):
             "time/update_s": phase_seconds("update", update.worked - update.waited),
             "time/reward_wait_s": Max(update.waited, unit="s"),
         }
-        return times if self._scaler is None else {**times, "policy/loss_scale": Max(self._scale)}
+        if self._scaler is None:
+            return times
+        # All learners skip the same steps, since their gradients are those of all.
+        return {**times, "policy/loss_scale": Max(self._scale), "policy/skipped_updates": Max(update.skipped)}
 
     # --- weight copies and evaluation --------------------------------------------------------------------------------
 

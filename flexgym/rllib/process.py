@@ -1,4 +1,4 @@
-"""What training with RLlib changes in its own process: Ray, threads and the notices of libraries."""
+"""Set up the process for training with RLlib: start Ray, share threads, silence the notices of libraries."""
 
 from __future__ import annotations
 

@@ -23,11 +23,11 @@ ALGORITHM = "algorithm"
 
 
 class RLlibTrainable:
-    """Base of what trains as an algorithm of RLlib, see `flexgym.runs.loop.Trainable`.
+    """Base class for trainables that wrap an algorithm of RLlib, see `flexgym.runs.loop.Trainable`.
 
     Args:
         config: config of the algorithm, which holds the ``settings`` of the run.
-        title: name of what trains, for the display.
+        title: name of the run's algorithm, for the display.
     """
 
     def __init__(self, config: Any, title: str) -> None:
@@ -63,11 +63,11 @@ class RLlibTrainable:
         self.algorithm.restore_from_path(str(checkpoint / ALGORITHM))
 
     def save(self, folder: Path) -> None:
-        """Write RLlib's state."""
+        """Write RLlib's state into a folder."""
         self.algorithm.save_to_path(str(folder / ALGORITHM))
 
     def close(self) -> None:
-        """Stop the algorithm."""
+        """Stop the algorithm and its workers."""
         self._opened.close()
 
 
@@ -105,4 +105,4 @@ class AgentTrainable(RLlibTrainable):
 
     def summary(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """Compare held-out prompts before and after training."""
-        return verified_change(rows, "Held-out prompts met: {first} before, {last} after (iteration {iteration}).")
+        return verified_change(rows, "Held-out accuracy: {first} before, {last} after (iteration {iteration}).")

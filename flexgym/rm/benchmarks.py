@@ -96,7 +96,7 @@ def read_document(path: Path) -> Iterator[RawRow]:
             yield RawRow(place, number - 1, problem=problem)
 
 
-def _labelled(values: Mapping[str, Any], key: str, labels: Mapping[str, Side]) -> Side:
+def _labeled(values: Mapping[str, Any], key: str, labels: Mapping[str, Side]) -> Side:
     label = need(values, key)
     if label not in labels:
         raise RowError("invalid", f"{key}: expected one of {', '.join(map(repr, labels))}, got {label!r:.80}")
@@ -113,7 +113,7 @@ def _about(source: str, values: Mapping[str, Any], category: str = "category") -
 def _genai_bench(values: Mapping[str, Any], *, kind: str) -> PreferencePair:
     """Convert a row with ``prompt``, ``left_image``, ``right_image`` (or videos), ``vote_type``."""
     first, second = both(values, f"left_{kind}", f"right_{kind}")
-    winner = _labelled(values, "vote_type", _VOTES)
+    winner = _labeled(values, "vote_type", _VOTES)
     pair = {"prompt": need(values, "prompt"), "kind": kind, "first": first, "second": second, "winner": winner}
     return make(PreferencePair, pair | _about("GenAI-Bench", values))
 
@@ -131,7 +131,7 @@ def _mmrb2(values: Mapping[str, Any]) -> PreferencePair | LeftOut:
         if len(images) != 1:
             return LeftOut("response that is not one image")
         shown.append(images[0])
-    winner = _labelled(values, "chosen", {"A": 0, "B": 1})
+    winner = _labeled(values, "chosen", {"A": 0, "B": 1})
     text = "\n".join(str(value) for _, value in prompt)
     pair = {"prompt": text, "kind": "image", "first": shown[0], "second": shown[1], "winner": winner}
     return make(PreferencePair, pair | _about("MMRB2", values, "prompt_source"))
@@ -156,18 +156,18 @@ def _mj_bench_video(values: Mapping[str, Any]) -> PreferencePair | LeftOut:
     by_aspect = values.get("category_preference") or {}
     if not isinstance(by_aspect, Mapping):
         raise RowError("wrong_type", f"category_preference: expected labels by aspect, got {by_aspect!r:.80}")
-    aspects = {name: _labelled(by_aspect, name, _BETTER) for name, label in by_aspect.items() if label}
+    aspects = {name: _labeled(by_aspect, name, _BETTER) for name, label in by_aspect.items() if label}
     pair = {"prompt": need(values, "caption"), "kind": "video", "first": first, "second": second}
-    labels = {"winner": _labelled(values, "overall_preference", _BETTER), "aspects": aspects}
+    labels = {"winner": _labeled(values, "overall_preference", _BETTER), "aspects": aspects}
     return make(PreferencePair, pair | labels | _about("MJ-Bench-Video", values))
 
 
 def _videogen_rewardbench(values: Mapping[str, Any]) -> PreferencePair:
     """Convert a row with ``prompt, path_A, path_B, VQ, MQ, TA, Overall``."""
     first, second = both(values, "path_A", "path_B")
-    aspects = {name: _labelled(values, name, _LETTERS) for name in ("VQ", "MQ", "TA") if values.get(name)}
+    aspects = {name: _labeled(values, name, _LETTERS) for name in ("VQ", "MQ", "TA") if values.get(name)}
     pair = {"prompt": need(values, "prompt"), "kind": "video", "first": first, "second": second}
-    labels = {"winner": _labelled(values, "Overall", _LETTERS), "aspects": aspects}
+    labels = {"winner": _labeled(values, "Overall", _LETTERS), "aspects": aspects}
     return make(PreferencePair, pair | labels | _about("VideoGen-RewardBench", values))
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
-from flexgym.commands.judge_options import JudgeOptions, with_judge_options
+from flexgym.commands.judge_options import JudgeOptions
 from flexgym.config import DPOSettings, JudgeTrainingSettings, SFTSettings
 from flexgym.config.load import load_settings
 from flexgym.config.recipe import Recipe
-from flexgym.core.terminal import teaching_errors
-from flexgym.rm.options import AskOptions, DataOptions, RefereeOptions, with_options
+from flexgym.core.terminal import teaching_errors, with_options
+from flexgym.rm.options import AskOptions, DataOptions, RefereeOptions
 from flexgym.rm.replies import Asker, Cost
 from flexgym.runs.command import Program, add_command
 
@@ -36,7 +36,7 @@ PairFiles = Annotated[list[Path], typer.Argument(help="preference pairs, JSON Li
 
 @app.callback()
 def _root() -> None:
-    """Train vision-language judges."""
+    """Train, evaluate and export vision-language judges."""
 
 
 def _stage(name: str) -> Stage[Any]:
@@ -163,7 +163,7 @@ def pairs(
 
 
 @app.command()
-@with_judge_options
+@with_options(asked=JudgeOptions)
 def evaluate(
     files: Annotated[list[Path], typer.Argument(help="files of a benchmark, or preference pairs")],
     *,

@@ -27,7 +27,7 @@ from flexgym.types import Prompt, SampleGroup
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How pairs are judged in an evaluation.
+    """Settings for judging pairs in an evaluation.
 
     Attributes:
         orders: orders in which each pair is judged, one of `flexgym.rm.data.ORDERS`.

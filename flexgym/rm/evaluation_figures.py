@@ -157,7 +157,7 @@ class Summary:
     categories: dict[str, Figures]
 
 
-def summarise(results: Iterable[PairResult], *, ties: TieRule = "left_out") -> Summary:
+def summarize(results: Iterable[PairResult], *, ties: TieRule = "left_out") -> Summary:
     """Compute the figures of judged pairs, overall and by category.
 
     Args:
@@ -176,7 +176,7 @@ def summarise(results: Iterable[PairResult], *, ties: TieRule = "left_out") -> S
 
 
 def figures(results: Sequence[PairResult], *, ties: TieRule = "left_out") -> Figures:
-    """Compute the figures of a set of judged pairs; see `summarise`."""
+    """Compute the figures of a set of judged pairs; see `summarize`."""
     judged = [result for result in results if result.votes]
     decided = [result for result in judged if result.label is not None]
     votes = [vote for result in judged for vote in result.votes]

@@ -13,7 +13,7 @@ from flexgym.judge.protocol import Judge
 from flexgym.rm.benchmarks import BenchmarkRows, find_benchmark
 from flexgym.rm.data.reading import ReadOptions
 from flexgym.rm.evaluation import Evaluation, EvaluationOptions
-from flexgym.rm.evaluation_figures import Summary, summarise
+from flexgym.rm.evaluation_figures import Summary, summarize
 from flexgym.rm.evaluation_report import REPORT, TITLES, cell, prepare_folder, recorded, write_report
 
 
@@ -60,7 +60,7 @@ class EvaluationRun:
         options = dataclasses.replace(self._options, num_frames=asked.inputs.num_frames)
         evaluation = Evaluation(judge, options)
         results = recorded(evaluation.results(self._rows), folder)
-        summary = summarise(results, ties=self._benchmark.ties)
+        summary = summarize(results, ties=self._benchmark.ties)
         unusable = dict(evaluation.unusable)
         write_report(folder, summary, self._settings(asked) | ({"unusable pairs": unusable} if unusable else {}))
         return summary

@@ -23,7 +23,7 @@ TIE = "tie"
 
 @dataclass(frozen=True)
 class ItemOptions:
-    """Which pairs are sent to a model, and how.
+    """Selection of the pairs to send to a model, and settings for the queries.
 
     Attributes:
         files: JSON Lines or Parquet files of preference pairs.

@@ -30,7 +30,7 @@ class JudgeModule(TorchRLModule):
     processor: Any
 
     def setup(self) -> None:
-        """Load the checkpoint and select what trains."""
+        """Load the checkpoint and select the trainable parameters."""
         judge: JudgeModelSettings = self.model_config["judge"]
         model = load_model(judge.source, judge.dtype)
         model.config.use_cache = False

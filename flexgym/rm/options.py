@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
@@ -33,7 +31,7 @@ RULES = "rules"
 
 @dataclass(frozen=True)
 class AskOptions:
-    """How a model is queried.
+    """Command-line options for querying a model.
 
     Attributes:
         backend: name of the backend; None chooses one that fits the model.
@@ -181,7 +179,7 @@ class RefereeOptions:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which pairs are read, and where the rows are written.
+    """Command-line options for reading pairs and writing rows.
 
     Attributes:
         out: file to write.
@@ -217,45 +215,3 @@ class DataOptions:
     def reply_file(self) -> ReplyFile:
         """Return the file that stores replies; it must still be opened."""
         return ReplyFile(self.replies or self.out.with_name(f"{self.out.stem}.replies.jsonl"))
-
-
-def with_options(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Expose the fields of dataclasses as options of a command.
-
-    Args:
-        groups: dataclasses by the keyword under which the command takes an instance of them.
-    """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        options = {name: _parameters(group) for name, group in groups.items()}
-
-        @functools.wraps(command)
-        def with_flags(**given: Any) -> None:
-            built = {
-                name: group(**{option.name: given.pop(option.name) for option in options[name]})
-                for name, group in groups.items()
-            }
-            command(**built, **given)
-
-        own = inspect.signature(command, eval_str=True)
-        kept = [parameter for name, parameter in own.parameters.items() if name not in groups]
-        signature = own.replace(parameters=[*kept, *(option for group in options.values() for option in group)])
-        # Typer reads both the signature and the annotations.
-        with_flags.__signature__ = signature  # type: ignore[attr-defined]
-        with_flags.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
-        return with_flags
-
-    return decorate
-
-
-def _parameters(group: type) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    return [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
-        )
-        for field in fields(group)
-    ]

@@ -1,4 +1,4 @@
-"""Load processors and models of vision-language judges for training, and select what trains."""
+"""Load processors and models of vision-language judges, and select their trainable parameters."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def make_trainable(model: Any, judge: JudgeModelSettings) -> Any:
 
     Args:
         model: model of transformers, changed in place.
-        judge: settings that select what trains.
+        judge: settings that select the trainable parameters.
 
     Returns:
         The model, or a peft model around it.

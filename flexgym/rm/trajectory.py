@@ -107,11 +107,11 @@ class TeacherTrajectoryJudge:
         return [one if one is not None and other == 1 - one else None for one, other in answers]
 
 
-def reasoning_worth(told: Assessment, truth: Assessment) -> dict[str, float]:
+def reasoning_worth(assessment: Assessment, truth: Assessment) -> dict[str, float]:
     """Measure how well an assessment of the small world reasons.
 
     Args:
-        told: assessment of a judge.
+        assessment: assessment of a judge.
         truth: assessment of the same pair in the same order by the oracle.
 
     Returns:
@@ -123,15 +123,15 @@ def reasoning_worth(told: Assessment, truth: Assessment) -> dict[str, float]:
         winner, else 0. ``variety``: share of sub-dimensions that do not repeat another of their category.
     """
     known = dict(_criteria(truth))
-    named = [key for key, _ in _criteria(told)]
-    grounding = [_grounding(dim, known.get(key)) for key, dim in _criteria(told)]
-    personal = {(category.name, dim.name) for category in truth.personalised for dim in category.dims}
+    named = [key for key, _ in _criteria(assessment)]
+    grounding = [_grounding(dim, known.get(key)) for key, dim in _criteria(assessment)]
+    personal = {(category.name, dim.name) for category in truth.personalized for dim in category.dims}
     fits = [_share(part, named) for part in (personal, known.keys() - personal) if part]
-    majority = told.majority_side in (None, told.side)
+    majority = assessment.majority_side in (None, assessment.side)
     return {
         "grounding": sum(grounding) / len(grounding),
         "fit": sum(fits) / len(fits),
-        "agreement": (told.agreement + majority) / 2,
+        "agreement": (assessment.agreement + majority) / 2,
         "variety": len(set(named)) / len(named),
     }
 

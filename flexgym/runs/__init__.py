@@ -1,4 +1,4 @@
-"""What a run leaves behind and what a person sees of it: folder, metrics, checkpoints, pictures, progress display."""
+"""Run folders: metrics, checkpoints, drawn samples, and the progress display of training."""
 
 from __future__ import annotations
 

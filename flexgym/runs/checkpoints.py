@@ -52,7 +52,7 @@ class CheckpointStore:
             write: fills the empty folder that it is given; what it raises passes through and leaves no trace.
 
         Returns:
-            ``checkpoints/iteration_000010``. A whole checkpoint of the same iteration is replaced.
+            ``checkpoints/iteration_000010``. A complete checkpoint of the same iteration is replaced.
 
         Raises:
             ConfigError: a negative iteration.
@@ -75,11 +75,11 @@ class CheckpointStore:
         return final
 
     def latest(self) -> Path | None:
-        """The newest whole checkpoint, or None."""
+        """Return the newest complete checkpoint, or None."""
         return latest_checkpoint(self.folder)
 
     def rewind(self, iteration: int) -> None:
-        """Set aside the checkpoints after ``iteration``, for a run that goes on from there on another path.
+        """Set aside the checkpoints after ``iteration``, for a run that resumes there and overwrites what followed.
 
         They move to ``checkpoints/superseded/`` and are never deleted here.
 
@@ -136,7 +136,7 @@ def checkpoint_name(iteration: int) -> str:
 
 
 def latest_checkpoint(folder: str | Path) -> Path | None:
-    """The newest whole checkpoint of a run; half-written ones are passed over.
+    """Return the newest complete checkpoint of a run; half-written ones are skipped.
 
     Args:
         folder: ``runs/<name>`` or its ``checkpoints`` folder; it may be in use by a running job.
@@ -153,7 +153,7 @@ def latest_checkpoint(folder: str | Path) -> Path | None:
 
 
 def verify_checkpoint(path: str | Path) -> int:
-    """Make sure that a checkpoint is whole.
+    """Check that a checkpoint is complete.
 
     Args:
         path: a folder named ``iteration_000010``.
@@ -170,18 +170,18 @@ def verify_checkpoint(path: str | Path) -> int:
         raise CheckpointError(f"{path}: expected a folder named like 'iteration_000010'.")
     fault = _fault(path)
     if fault:
-        raise CheckpointError(f"{path}: {fault}. Resume from the run's folder to take its newest whole checkpoint.")
+        raise CheckpointError(f"{path}: {fault}. Resume from the run's folder to take its newest complete checkpoint.")
     return int(match[1])
 
 
 def resolve_checkpoint(path: str | Path) -> Path:
-    """The checkpoint that a person means by ``path``.
+    """Return the checkpoint that a path from the command line names.
 
     Args:
         path: ``runs/<name>``, its ``checkpoints`` folder, or one checkpoint.
 
     Returns:
-        A whole checkpoint's folder.
+        Folder of a complete checkpoint.
 
     Raises:
         CheckpointError: there is none; the message says what there is instead.
@@ -196,7 +196,7 @@ def resolve_checkpoint(path: str | Path) -> Path:
         raise CheckpointError(f"{path}: no such run folder.{beside}")
     found = latest_checkpoint(path)
     if found is None:
-        raise CheckpointError(f"{path}: holds no whole checkpoint, so there is nothing to resume. Start a new run.")
+        raise CheckpointError(f"{path}: holds no complete checkpoint, so there is nothing to resume. Start a new run.")
     return found
 
 
@@ -217,7 +217,7 @@ def _write_manifest(folder: Path, iteration: int) -> None:
 
 
 def _fault(path: Path) -> str:
-    """What is wrong with a checkpoint folder; empty when it is whole."""
+    """Return what is wrong with a checkpoint folder; empty when it is complete."""
     if not path.is_dir():
         return "no such checkpoint"
     try:

@@ -1,4 +1,4 @@
-"""What runs of one recipe under several rewards came to, side by side: figures, a table, JSON."""
+"""Results of one recipe under several rewards, side by side: figures, a table, JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AGAINST_REFERENCE, MEAN = "reward/win_rate_vs_reference", "reward/mean"
 _NONE = "–"
 _COLUMNS = (
     *("reward", "seeds", "iterations", "own reward"),
-    *("held-out prompts met", "diversity", "s per iteration", "s of the reward"),
+    *("held-out accuracy", "diversity", "s per iteration", "s of the reward"),
 )
 
 Curve = list[tuple[int, float]]
@@ -30,7 +30,7 @@ class Change:
 
     @classmethod
     def of(cls, curve: Curve) -> Change | None:
-        """Of a curve; None without any value."""
+        """Return the change over a curve; None for a curve without values."""
         values = [value for _, value in curve]
         edge = max(1, len(values) // 10)
         return cls(float(np.mean(values[:edge])), float(np.mean(values[-edge:]))) if values else None
@@ -55,25 +55,25 @@ class ComparedRun:
     folder: str = ""
 
     def curve(self, name: str) -> Curve:
-        """The values of a metric by iteration, where it was measured."""
+        """Return the values of a metric by iteration, where it was measured."""
         return [(row["iteration"], row[name]) for row in self.rows if row.get(name) is not None]
 
     @property
     def own_name(self) -> str:
-        """The metric that the reward itself rises in.
+        """Name of the metric in which the reward itself is logged.
 
         Win rates within a group average one half whatever the policy does, so for judges it is the win rate against
-        the policy before training; for all others the mean reward of the rollouts.
+        the reference policy; for all others the mean reward of the rollouts.
         """
         return AGAINST_REFERENCE if self.curve(AGAINST_REFERENCE) else MEAN
 
     @property
     def iterations(self) -> int:
-        """How many are done."""
+        """Number of finished iterations."""
         return int(self.rows[-1]["iteration"]) if self.rows else 0
 
     def figures(self) -> dict[str, Any]:
-        """Everything that is compared, as plain values; None where there is nothing yet.
+        """Return everything that is compared, as plain values; None where there is nothing yet.
 
         Seconds are medians over the iterations: ``iteration_s`` without verification, ``reward_s`` the time in which
         the reward was at work, alone or beside other phases.
@@ -97,9 +97,9 @@ class ComparedRun:
 
 
 def comparison_table(runs: Sequence[ComparedRun]) -> str:
-    """A Markdown table with a row for each reward, and a list of the runs that something is to be said about.
+    """Render a Markdown table with a row for each reward, and a list of runs that failed or lack scores.
 
-    Figures are means over the seeds; with several, the least and the greatest at the end stand in parentheses.
+    Figures are means over the seeds; with several, the least and the greatest at the end are in parentheses.
 
     Args:
         runs: of all rewards and seeds.
@@ -144,19 +144,19 @@ def _mean(values: Sequence[float | None]) -> str:
 
 
 def _number(value: float) -> str:
-    """With three decimals, and more where these would leave fewer than two digits."""
+    """Format with three decimals, or two significant digits below 0.01."""
     return f"{value:.3f}" if value == 0.0 or abs(value) >= 0.01 else f"{value:.2g}"
 
 
 def _remark(run: ComparedRun) -> str:
-    """A list entry about a run that did not go as it should; empty for others."""
-    told = run.outcome.problem
+    """Return a list entry for a run that failed or lacks scores; empty for others."""
+    problem = run.outcome.problem
     if run.outcome.status == "finished":
         share = run.figures()["unscored_share"] or 0.0
         if share < 0.01:
             return ""
-        told = f"{share:.0%} of its samples could not be scored"
-    return f"- {run.label}, seed {run.seed}: {run.outcome.status}{f', {told}' if told else ''}"
+        problem = f"{share:.0%} of its samples could not be scored"
+    return f"- {run.label}, seed {run.seed}: {run.outcome.status}{f', {problem}' if problem else ''}"
 
 
 def _median(values: Sequence[float]) -> float | None:

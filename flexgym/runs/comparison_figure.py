@@ -1,4 +1,4 @@
-"""The figure of a comparison: each reward's own curve, and what else became of the samples."""
+"""Figure of a comparison: each reward's own curve, and verifier, diversity and cost of all."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from flexgym.runs.comparison import AGAINST_REFERENCE, DIVERSITY, VERIFIER, Comp
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, which people with any kind of colour vision tell apart; their yellow is too pale for lines.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito's palette, distinguishable with any kind of color vision; its yellow is too pale for lines.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _ROW_OF_OWN = 4  # panels beside each other at most
 
 
@@ -26,7 +26,7 @@ def draw_comparison(runs: Sequence[ComparedRun], path: str | Path) -> None:
 
     Args:
         runs: of all rewards and seeds.
-        path: file to write; its ending says the format, such as ``.png`` or ``.svg``.
+        path: file to write; its suffix selects the format, such as ``.png`` or ``.svg``.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -36,7 +36,7 @@ def draw_comparison(runs: Sequence[ComparedRun], path: str | Path) -> None:
     except ImportError as error:
         raise ConfigError("drawing needs matplotlib: pip install 'flexgym[compare]'") from error
     labels = list(dict.fromkeys(run.label for run in runs))
-    colours = {label: _COLOURS[index % len(_COLOURS)] for index, label in enumerate(labels)}
+    colors = {label: _COLORS[index % len(_COLORS)] for index, label in enumerate(labels)}
     columns = min(len(labels), _ROW_OF_OWN)
     rows = -(-len(labels) // columns)
     figure = Figure(figsize=(11.0, 2.4 * rows + 3.2), layout="constrained")
@@ -44,44 +44,44 @@ def draw_comparison(runs: Sequence[ComparedRun], path: str | Path) -> None:
     upper, lower = parts
     for index, label in enumerate(labels):
         mine = [run for run in runs if run.label == label]
-        _draw_own(upper.add_subplot(rows, columns, index + 1), label, mine, colour=colours[label])
+        _draw_own(upper.add_subplot(rows, columns, index + 1), label, mine, color=colors[label])
     verifier, diversity, cost = lower.subplots(1, 3)
     for axes, metric, title in (
-        (verifier, VERIFIER, "held-out prompts met (verifier)"),
+        (verifier, VERIFIER, "held-out accuracy (verifier)"),
         (diversity, DIVERSITY, "diversity within the group"),
     ):
         for label in labels:
-            _draw_curves(axes, [run.curve(metric) for run in runs if run.label == label], colours[label], label=label)
+            _draw_curves(axes, [run.curve(metric) for run in runs if run.label == label], colors[label], label=label)
         _finish(axes, title)
-    _draw_cost(cost, runs, colours)
+    _draw_cost(cost, runs, colors)
     lower.legend(*verifier.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path, dpi=150)
 
 
-def _draw_own(axes: Axes, label: str, runs: Sequence[ComparedRun], *, colour: str) -> None:
-    """A reward's own curve, in its own scale."""
+def _draw_own(axes: Axes, label: str, runs: Sequence[ComparedRun], *, color: str) -> None:
+    """Draw the reward's own curve, in its own scale."""
     against = any(run.own_name == AGAINST_REFERENCE for run in runs)
-    _draw_curves(axes, [run.curve(run.own_name) for run in runs], colour, label=label)
+    _draw_curves(axes, [run.curve(run.own_name) for run in runs], color, label=label)
     _finish(axes, label)
     axes.set_ylabel("wins against the start" if against else "mean reward")
 
 
-def _draw_curves(axes: Axes, curves: Sequence[Curve], colour: str, *, label: str) -> None:
+def _draw_curves(axes: Axes, curves: Sequence[Curve], color: str, *, label: str) -> None:
     drawn = [dict(curve) for curve in curves if curve]
     for curve in drawn:
-        axes.plot(list(curve), list(curve.values()), color=colour, linewidth=0.8, alpha=0.4)
+        axes.plot(list(curve), list(curve.values()), color=color, linewidth=0.8, alpha=0.4)
     shared = sorted(set.intersection(*map(set, drawn))) if drawn else []
     means = [float(np.mean([curve[iteration] for curve in drawn])) for iteration in shared]
-    axes.plot(shared, means, color=colour, linewidth=2.0, label=label)
+    axes.plot(shared, means, color=color, linewidth=2.0, label=label)
 
 
-def _draw_cost(axes: Axes, runs: Sequence[ComparedRun], colours: Mapping[str, str]) -> None:
-    """Seconds of an iteration, and beside them those in which the reward was at work."""
-    for place, label in enumerate(colours):
+def _draw_cost(axes: Axes, runs: Sequence[ComparedRun], colors: Mapping[str, str]) -> None:
+    """Draw the seconds of an iteration, and below them those in which the reward was at work."""
+    for place, label in enumerate(colors):
         found = [run.figures() for run in runs if run.label == label]
-        axes.barh(place - 0.2, _mean(found, "iteration_s"), 0.38, color=colours[label])
-        axes.barh(place + 0.2, _mean(found, "reward_s"), 0.38, color=colours[label], alpha=0.45)
-    axes.set_yticks(range(len(colours)), list(colours))
+        axes.barh(place - 0.2, _mean(found, "iteration_s"), 0.38, color=colors[label])
+        axes.barh(place + 0.2, _mean(found, "reward_s"), 0.38, color=colors[label], alpha=0.45)
+    axes.set_yticks(range(len(colors)), list(colors))
     axes.invert_yaxis()
     axes.set_title("seconds: iteration, below it the reward", fontsize=10)
     axes.grid(axis="x", alpha=0.3)

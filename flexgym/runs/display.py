@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -71,7 +72,7 @@ class TrainingDisplay:
 
     @property
     def is_live(self) -> bool:
-        """Whether the panel redraws itself in place."""
+        """True if the panel redraws itself in place."""
         return self._console.is_terminal and not self._console.is_dumb_terminal
 
     def phase(self, name: str) -> None:
@@ -130,7 +131,7 @@ class TrainingDisplay:
             self._live = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Render the panel."""
+        """Render the panel at the width of the console."""
         width = options.max_width - 4
         values, times = self._values(width), self._times(width)
         body = Group(self._progress(), Text(), values, Text(), *times, Text(), self._footer())
@@ -181,11 +182,11 @@ class TrainingDisplay:
             )
             grid.add_row(entry.label, entry.text, *([curve] if curves else []), _change(entry))
         for first, *others in self._board.groups():
-            detail = Text("   ".join(f"{entry.label} {entry.text}" for entry in others))
+            detail = _SideBySide([Text(f"{entry.label} {entry.text}") for entry in others], gap=3)
             grid.add_row(first.label, first.text, *([Text()] if curves else []), detail)
         return grid
 
-    def _times(self, width: int) -> list[Text]:
+    def _times(self, width: int) -> list[RenderableType]:
         parts = [
             (entry.label, entry.value, _cycled(_PHASE_COLORS, entry.metric.priority))
             for entry in self._board.panel("time")
@@ -198,11 +199,10 @@ class TrainingDisplay:
         spent = sum(seconds for _, seconds, _ in parts)
         total = max(whole or 0.0, spent)
         parts.append(("other", total - spent, _OTHER_COLOR))
-        legend = Text.assemble(("time ", "bright_black"), (_SECONDS.text(total), "bold"))
-        for label, seconds, color in parts:
-            legend.append("  ■ ", color)
-            legend.append(f"{label} {_SECONDS.text(seconds)}")
-        return [_stacked([(seconds, color) for _, seconds, color in parts], max(8, width)), legend]
+        legend = [Text.assemble(("time ", "bright_black"), (_SECONDS.text(total), "bold"))]
+        legend += [Text.assemble(("■ ", color), f"{label} {_SECONDS.text(seconds)}") for label, seconds, color in parts]
+        bar = _stacked([(seconds, color) for _, seconds, color in parts], max(8, width))
+        return [bar, _SideBySide(legend, gap=2)]
 
     def _footer(self) -> Text | Table:
         if self._notice:
@@ -227,6 +227,34 @@ class TrainingDisplay:
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class _SideBySide:
+    """Texts in a row, which breaks between two of them where the width ends.
+
+    Args:
+        texts: without line breaks.
+        gap: spaces between two.
+    """
+
+    def __init__(self, texts: Sequence[Text], *, gap: int) -> None:
+        self._texts, self._gap = texts, gap
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Render the rows at the width of the panel."""
+        line = Text()
+        for text in self._texts:
+            if line and line.cell_len + self._gap + text.cell_len > options.max_width:
+                yield line
+                line = Text()
+            line.append(" " * self._gap if line else "")
+            line.append_text(text)
+        yield line
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """Return the widths of the widest text and of all in one row."""
+        widths = [text.cell_len for text in self._texts] or [0]
+        return Measurement(max(widths), sum(widths) + self._gap * (len(widths) - 1)).with_maximum(options.max_width)
 
 
 def sparkline(

@@ -1,4 +1,4 @@
-"""How much the samples of one prompt differ: what falls when a reward is met by one picture for everything."""
+"""Diversity of the samples of one prompt, which falls when a policy makes the same image for everything."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 
 def group_diversity(samples: NDArray[np.uint8]) -> float:
-    """Distance between two samples of a group, as the root mean square over all pairs and all pixel values.
+    """Compute the root mean square distance between two samples of a group, over all pairs and pixel values.
 
-    Pixel values count from 0 to 1, so a group of equal samples has 0, and one of a black and a white picture has 1. It
-    needs no model and is the same in whatever order the samples stand; being a distance of pixels, it sees colour and
-    place more than meaning.
+    Pixel values are scaled to 0 to 1, so a group of equal samples has 0, and one of a black and a white image has 1.
+    It needs no model and does not depend on the order of the samples; as a distance of pixels, it measures color and
+    position more than meaning.
 
     Args:
         samples: uint8 ``[G, H, W, 3]`` or ``[G, F, H, W, 3]``.
@@ -38,6 +38,6 @@ def group_diversity(samples: NDArray[np.uint8]) -> float:
 
 
 def mean_diversity(groups: Sequence[NDArray[np.uint8]]) -> float:
-    """Mean of `group_diversity` over groups; NaN when no group has two samples."""
+    """Average `group_diversity` over groups; NaN when no group has two samples."""
     values = [group_diversity(samples) for samples in groups if len(samples) > 1]
     return float(np.mean(values)) if values else float("nan")

@@ -24,10 +24,10 @@ class Exported:
     """A generator outside of its run.
 
     Attributes:
-        folder: where it stands.
+        folder: where it was written.
         iteration: finished iterations of the checkpoint that it comes from.
         adapters: the folders that hold one adapter each, that of the first transformer first; none when the folder is a
-            whole pipeline.
+            complete pipeline.
     """
 
     folder: Path
@@ -38,7 +38,7 @@ class Exported:
     def loading(self) -> list[str]:
         """The lines of Python that load it with diffusers alone; ``pipe`` is the pipeline that was trained."""
         if not self.adapters:
-            # diffusers wants to be told again of parts that a pipeline was saved without
+            # diffusers needs each component that a pipeline was saved without named again
             index = json.loads((self.folder / _PIPELINE).read_text(encoding="utf-8"))
             absent = "".join(f", {name}=None" for name, value in index.items() if value == [None, None])
             return [f'pipe = DiffusionPipeline.from_pretrained("{self.folder}"{absent})']
@@ -50,17 +50,17 @@ class Exported:
 
 
 def export_generator(run: str | Path, out: str | Path) -> Exported:
-    """Copy the trained generator of a run: an adapter, or all weights as a whole pipeline.
+    """Copy the trained generator of a run: an adapter, or the complete pipeline.
 
-    Where the run keeps a moving average of the weights, that is what its checkpoints hold. Neither diffusers nor torch
-    is needed, and the run may go on meanwhile.
+    Where the run keeps an EMA of the weights, its checkpoints hold the EMA. Neither diffusers nor torch is needed, and
+    training may continue meanwhile.
 
     Args:
-        run: a run folder, whose newest whole checkpoint is taken, or one checkpoint.
+        run: a run folder, whose newest complete checkpoint is taken, or one checkpoint.
         out: a folder that does not exist yet; it appears once it is complete.
 
     Raises:
-        CheckpointError: no whole checkpoint, one without a generator, or ``out`` exists.
+        CheckpointError: no complete checkpoint, one without a generator, or ``out`` exists.
     """
     checkpoint, target = resolve_checkpoint(run), Path(out).expanduser()
     source = checkpoint / GENERATOR

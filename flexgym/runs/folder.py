@@ -88,17 +88,17 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: str | Path, *, keep: int | None = 3) -> RunFolder:
-        """Open a run to go on with it.
+        """Open a run folder to resume the run.
 
         Rows of ``metrics.jsonl`` after the checkpoint go, since they will be written again; later checkpoints move to
         ``checkpoints/superseded``.
 
         Args:
-            path: ``runs/<name>`` for its newest whole checkpoint, or one checkpoint in it.
+            path: ``runs/<name>`` for its newest complete checkpoint, or one checkpoint in it.
             keep: number of newest checkpoints to keep; None keeps all.
 
         Raises:
-            CheckpointError: no whole checkpoint there, or another process has the run open; nothing has been changed
+            CheckpointError: no complete checkpoint there, or another process has the run open; nothing has been changed
                 then.
         """
         return cls(resolve_checkpoint(path).resolve().parents[1], keep=keep, resume=Path(path))

@@ -31,8 +31,8 @@ class GracefulInterrupt:
         """Prepare; the handler is installed on entering.
 
         Args:
-            announce: told `NOTICE` once, from inside the signal handler: it must not take a lock nor write through a
-                buffered stream. By default the notice goes straight to standard error.
+            announce: called once with `NOTICE` from inside the signal handler: it must not take a lock nor write
+                through a buffered stream. By default the notice goes straight to standard error.
         """
         self._announce = announce or write_notice
         self._requested = False
@@ -41,7 +41,7 @@ class GracefulInterrupt:
 
     @property
     def requested(self) -> bool:
-        """Whether the run shall stop after the iteration that it is in."""
+        """True if the run is to stop after the current iteration."""
         return self._requested
 
     def request(self) -> None:
@@ -80,17 +80,17 @@ def write_notice(text: str) -> None:
 
 
 def resume_message(folder: str | Path, checkpoint: Path | None, *, command: Sequence[str]) -> str:
-    """What a person reads when a run has stopped early.
+    """Say how to resume a run that has stopped early.
 
     Args:
-        folder: the run's folder, as it shall be typed.
-        checkpoint: the newest whole checkpoint; None when there is none yet.
+        folder: the run's folder, as it is typed.
+        checkpoint: the newest complete checkpoint; None when there is none yet.
         command: the words that start the program, such as ``("python", "-m", "agents.pref_grpo")``.
 
     Returns:
-        Lines that say what is saved and the command to go on with.
+        Lines that say what is saved, and the command that resumes.
     """
     if checkpoint is None:
         return f"Stopped before the first checkpoint of {folder}. Start again with:\n  {shlex.join(command)}"
     resume = shlex.join([*command, "--resume", str(folder)])
-    return f"Stopped. The newest whole checkpoint is {checkpoint.name} in {folder}. Go on with:\n  {resume}"
+    return f"Stopped. The newest complete checkpoint is {checkpoint.name} in {folder}. Resume with:\n  {resume}"

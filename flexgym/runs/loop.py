@@ -42,7 +42,7 @@ class Trainable(Protocol):
 
     @property
     def title(self) -> str:
-        """Name of what trains, for the display."""
+        """Name of the algorithm, for the display."""
         ...
 
     @property
@@ -101,7 +101,7 @@ class TrainingRun:
     The folder is open, and locked, from here on until `train` has ended.
 
     Args:
-        trainable: what trains; built when training starts.
+        trainable: adapter of the algorithm to train; built when training starts.
         settings: where the run writes and when it ends.
         resume: run folder or checkpoint to continue from; None starts a new run.
         command: words that start the program, for the message that says how to resume.

@@ -83,7 +83,7 @@ class MetricBoard:
         return [list(group) for _, group in groupby(together, key=lambda entry: entry.group)]
 
     def duration(self) -> Entry | None:
-        """Return the seconds of the last iteration, where a metric tells them."""
+        """Return the seconds of the last iteration, where a metric measures them."""
         return next(iter(self.panel("duration")), None)
 
     def is_due(self, entry: Entry) -> bool:

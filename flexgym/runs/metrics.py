@@ -43,7 +43,7 @@ class MetricsLog:
         self.path = Path(path)
         kept, broken = _kept_lines(self.path, through)
         if broken:
-            _log.warning("%s: dropped %d line(s) that were not whole rows", self.path, broken)
+            _log.warning("%s: dropped %d line(s) that were not complete rows", self.path, broken)
         data = b"".join(line + b"\n" for line in kept)
         if not self.path.exists() or data != self.path.read_bytes():
             write_atomic(self.path, data)
@@ -60,7 +60,7 @@ class MetricsLog:
 
         Raises:
             ConfigError: no such iteration, or a value that JSON cannot hold.
-            OSError: the disk refused; the file is then as it was before.
+            OSError: writing failed; the file is then as it was before.
         """
         values = {str(key): _plain(value, key) for key, value in row.items()}
         iteration = values.get("iteration")
@@ -108,7 +108,7 @@ class MetricsLog:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """Read all whole rows of a ``metrics.jsonl``, in order; an empty list when there is no such file.
+    """Read all complete rows of a ``metrics.jsonl``, in order; an empty list when there is no such file.
 
     Args:
         path: the file, which may be in use by a running job.
@@ -123,7 +123,7 @@ def read_schema(path: str | Path) -> dict[str, Metric]:
     """Read kind and look of the metrics in a ``metrics.jsonl``; empty when nothing wrote them.
 
     Args:
-        path: the file, beside which ``metrics_schema.json`` stands.
+        path: the file, with ``metrics_schema.json`` in the same folder.
 
     Returns:
         Metrics without values by name.

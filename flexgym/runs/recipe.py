@@ -15,6 +15,6 @@ def saved_recipe(run: Path) -> Recipe:
         run: a run folder, or one checkpoint in it.
 
     Raises:
-        CheckpointError: when there is no whole checkpoint to resume from.
+        CheckpointError: when there is no complete checkpoint to resume from.
     """
     return load_recipe(resolve_checkpoint(run).resolve().parents[1] / "config.yaml")

@@ -60,15 +60,15 @@ class Series:
             (self.root / name).mkdir(parents=True, exist_ok=True)
 
     def names(self) -> list[str]:
-        """The runs that were ever added, in the order of their names."""
+        """Return the names of all runs that were added, sorted."""
         return sorted(path.stem for path in (self.root / "recipes").glob("*.yaml"))
 
     def recipe(self, name: str) -> dict[str, Any]:
-        """What a run is started with."""
+        """Load the recipe that a run is started with."""
         return dict(load_recipe(self.root / "recipes" / f"{name}.yaml"))
 
     def add(self, name: str, recipe: Mapping[str, Any]) -> None:
-        """Add a run, or say of one that is there already what it is to become.
+        """Add a run, or change the section ``run`` of one that was added before.
 
         Args:
             name: of its folder.
@@ -76,27 +76,27 @@ class Series:
 
         Raises:
             ConfigError: the run was begun with other settings. Those of the section ``run`` may change, for example to
-                go on for longer.
+                train for longer.
         """
         run = {**(recipe.get("run") or {}), "root": str(self.root), "name": name}
         whole = {**recipe, "run": run}
         if name in self.names():
-            refuse_changes(f"{self.root / name}: the run was begun with", self.recipe(name), whole)
+            check_unchanged(f"{self.root / name}: the run was begun with", self.recipe(name), whole)
         write_atomic(self.root / "recipes" / f"{name}.yaml", dump_yaml(whole).encode())
 
     def folder(self, name: str) -> Path | None:
-        """The run folder of a run, the latest where one was begun anew; None before it begins."""
+        """Return the folder of a run, the latest where one was begun anew; None before it begins."""
         numbered = re.compile(rf"{re.escape(name)}(?:-(\d+))?")
         found = [(int(match[1] or 1), path) for path in self.root.iterdir() if (match := numbered.fullmatch(path.name))]
         return max(found)[1] if found else None
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """The metrics of a run so far."""
+        """Read the metrics of a run so far."""
         folder = self.folder(name)
         return read_metrics(folder / "metrics.jsonl") if folder else []
 
     def outcome(self, name: str) -> Outcome:
-        """How a run ended, as far as it was started with the settings that it has now."""
+        """Read how a run ended; empty unless it was started with its present settings."""
         path = self.root / "outcomes" / f"{name}.json"
         if not path.exists():
             return Outcome()
@@ -105,31 +105,31 @@ class Series:
             return Outcome()
         return Outcome(**kept)
 
-    def run(self, names: Sequence[str], *, parallel: int = 1, tell: Callable[[str], None]) -> None:
-        """Start every run that is not finished, or go on with it. Ctrl-C lets those at work save and starts no more.
+    def run(self, names: Sequence[str], *, parallel: int = 1, report: Callable[[str], None]) -> None:
+        """Start or resume every run that is not finished. On Ctrl-C, running ones save and no more are started.
 
         Args:
             names: of runs that were added.
             parallel: how many are at work at a time.
-            tell: is given a line when a run begins and when it ends.
+            report: called with a line when a run begins and when it ends.
         """
         due = [name for name in names if self.outcome(name).status != "finished"]
         stop = threading.Event()
         with GracefulInterrupt() as interrupt, ThreadPoolExecutor(parallel) as pool:
             try:
-                working = [pool.submit(self._run, name, interrupt=interrupt, stop=stop, tell=tell) for name in due]
+                working = [pool.submit(self._run, name, interrupt=interrupt, stop=stop, report=report) for name in due]
                 for done in as_completed(working):
                     done.result()
             finally:
                 stop.set()
 
     def _run(
-        self, name: str, *, interrupt: GracefulInterrupt, stop: threading.Event, tell: Callable[[str], None]
+        self, name: str, *, interrupt: GracefulInterrupt, stop: threading.Event, report: Callable[[str], None]
     ) -> None:
         if stop.is_set() or interrupt.requested:
             return
         command, log = self._command(name), self.root / "logs" / f"{name}.log"
-        tell(f"{name}: {'goes on' if '--resume' in command else 'begins'}, log in {log}")
+        report(f"{name}: {'resumes' if '--resume' in command else 'begins'}, log in {log}")
         with open(log, "ab") as file:
             start = file.tell()
             status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False).returncode
@@ -137,7 +137,7 @@ class Series:
         outcome = self._judge(name, status=status, words=_last_words(log, start), interrupted=interrupted)
         kept = {**asdict(outcome), "run": self.recipe(name)["run"]}
         write_atomic(self.root / "outcomes" / f"{name}.json", json.dumps(kept, indent=1).encode())
-        tell(f"{name}: {outcome.status}{': ' if outcome.problem else ''}{outcome.problem}")
+        report(f"{name}: {outcome.status}{': ' if outcome.problem else ''}{outcome.problem}")
 
     def _command(self, name: str) -> list[str]:
         command = [*self.program, "--config", str(self.root / "recipes" / f"{name}.yaml")]
@@ -145,7 +145,7 @@ class Series:
         return [*command, "--resume", str(folder)] if folder and latest_checkpoint(folder) else command
 
     def _judge(self, name: str, *, status: int, words: str, interrupted: bool) -> Outcome:
-        """What to make of an exit status: an agent that is asked to stop ends with 0, too."""
+        """Return the outcome for an exit status; an agent that was interrupted also exits with 0."""
         rows = self.rows(name)
         at_end = bool(rows) and rows[-1]["iteration"] >= self.recipe(name)["run"].get("iterations", 0)
         if status == 0:
@@ -153,10 +153,10 @@ class Series:
         return Outcome("stopped") if interrupted else Outcome("failed", words or f"exit status {status}")
 
 
-def refuse_changes(
+def check_unchanged(
     what: str, before: Mapping[str, Any], now: Mapping[str, Any], *, aside: Sequence[str] = ("run",)
 ) -> None:
-    """Make sure that two recipes agree.
+    """Check that two recipes agree.
 
     Args:
         what: begins the message.
@@ -176,7 +176,7 @@ def refuse_changes(
 
 
 def _flat(recipe: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """The values of a recipe by dotted key."""
+    """Flatten a recipe to values by dotted key."""
     flat: dict[str, Any] = {}
     for key, value in recipe.items():
         flat |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
@@ -184,9 +184,9 @@ def _flat(recipe: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def _last_words(log: Path, start: int) -> str:
-    """The error that a process ended with: from its last ``error:`` on, else its last exception, else its last line."""
+    """Return the error of a process: from its last ``error:`` on, else its last exception, else its last line."""
     lines = [line.strip() for line in log.read_bytes()[start:].decode(errors="replace").splitlines() if line.strip()]
     errors = [number for number, line in enumerate(lines) if line.startswith("error:")]
     raised = [line for line in lines if _EXCEPTION.match(line)]
-    told = lines[errors[-1] :] if errors else (raised or lines)[-1:]
-    return " ".join(told).removeprefix("error:").strip()[:_LONGEST_PROBLEM]
+    last = lines[errors[-1] :] if errors else (raised or lines)[-1:]
+    return " ".join(last).removeprefix("error:").strip()[:_LONGEST_PROBLEM]

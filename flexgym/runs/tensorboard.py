@@ -60,7 +60,7 @@ class TensorboardLog:
         self._writer.flush()
 
     def close(self) -> None:
-        """Flush and close."""
+        """Flush pending events and close the file."""
         self._writer.close()
 
     def __enter__(self) -> TensorboardLog:

@@ -1,4 +1,4 @@
-"""What a verifier says about held-out prompts, and the picture of it that a run keeps."""
+"""Results of a verifier on held-out prompts, as metrics and as a drawn grid of samples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GRID_ROWS, _GRID_COLUMNS = 4, 6
 
 @dataclass(frozen=True, eq=False)
 class Verification:
-    """What a verifier says about held-out prompts.
+    """Scores of a verifier for samples of held-out prompts.
 
     Attributes:
         prompts: N of them.
@@ -58,17 +58,17 @@ class Verification:
 def save_verification(
     verification: Verification, samples: Path, tensorboard: TensorboardLog | None, *, iteration: int
 ) -> None:
-    """Draw held-out samples with fixed seeds, so that grids of two iterations differ by what was learnt alone.
+    """Draw held-out samples with fixed seeds, so that grids of two iterations differ only by training.
 
     Args:
-        verification: of which the first samples are drawn.
-        samples: folder for the PNG, of videos the GIF.
-        tensorboard: which gets the same picture, if any.
-        iteration: that the file is named after.
+        verification: its first samples are drawn.
+        samples: folder for the PNG, or the GIF of videos.
+        tensorboard: log to which the grid is added, if any.
+        iteration: number in the name of the file.
     """
     grid = draw_grid(
         _grid_rows(verification),
-        title=f"iteration {iteration}: {verification.accuracy:.1%} of the held-out prompts met",
+        title=f"iteration {iteration}: held-out accuracy {verification.accuracy:.1%}",
         columns=_GRID_COLUMNS,
         tile=96,
     )
@@ -103,7 +103,7 @@ def _recorded(value: float) -> Mean:
 
 
 def _grid_rows(verification: Verification) -> list[GridRow]:
-    """The first held-out samples, one tile each under its own caption."""
+    """Return the first held-out samples, one tile each under its own caption."""
     count = min(_GRID_ROWS * _GRID_COLUMNS, len(verification.prompts))
     return [
         GridRow(

@@ -33,7 +33,7 @@ def save_model(model: BaseAlgorithm, folder: Path) -> None:
 
 
 def restore_model(model: BaseAlgorithm, folder: Path) -> None:
-    """Put weights, optimisers, counts and experience back into a model that was built in the same way.
+    """Restore weights, optimizers, counts and experience of a model that was built in the same way.
 
     ``PPO.load`` unpickles what it finds in the file and so can run code of whoever wrote it; here nothing is unpickled.
 
@@ -68,7 +68,7 @@ def _restore_buffer(buffer: Any, path: Path) -> None:
 
 
 def _arrays(buffer: Any) -> dict[str, NDArray[Any]]:
-    """What a replay buffer holds, by name."""
+    """Return the arrays of a replay buffer by name."""
     parts = {name: value if isinstance(value, dict) else {"": value} for name, value in vars(buffer).items()}
     return {
         f"{name}.{key}" if key else name: value

@@ -1,4 +1,4 @@
-"""How good the choices of a policy are on held-out prompts, in numbers and as a picture."""
+"""Verify a policy on held-out prompts, and draw the samples it chose settings for."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Act = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
 
 
 class Scorer(Protocol):
-    """What verifies: a reward that gives 1.0 to a sample without fault."""
+    """Interface of a verifier: a reward that gives 1.0 to a sample without fault."""
 
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
-        """Score every group."""
+        """Return the scores of each group, in order."""
         ...
 
 
@@ -33,7 +33,7 @@ class HeldOut:
     Args:
         env: a control environment with a group of 1, without reward.
         prompts: N texts that training never sees.
-        scorer: what verifies, such as ``rewards.make("shapes_verifier")``.
+        scorer: the verifier, such as ``rewards.make("shapes_verifier")``.
         seed: of first latents and noise.
     """
 
@@ -53,7 +53,7 @@ class HeldOut:
         return Verification(self.prompts, np.stack(samples), scores)
 
     def verify_default(self) -> Verification:
-        """The same with the pipeline's own settings, which a policy is to beat."""
+        """Verify the pipeline's own settings, the baseline of every policy."""
         default = self.env.get_wrapper_attr("default_action")
         return self.verify(lambda observation: default)
 
@@ -72,9 +72,9 @@ class SampleGridCallback(BaseCallback):
 
     Args:
         held_out: prompts and verifier.
-        folder: for the pictures, ``iteration_<steps>.png`` or ``.gif``.
+        folder: for the drawn samples, ``iteration_<steps>.png`` or ``.gif``.
         interval: environment steps between two; 0 leaves it to calls of `verify`.
-        tensorboard: which gets the pictures, too.
+        tensorboard: log to which the drawn samples are added.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class SampleGridCallback(BaseCallback):
         """Verify the policy as it is, without its noise.
 
         Args:
-            number: that the picture is named after.
+            number: environment steps so far; names the file.
         """
         verification = self.held_out.verify(lambda seen: self.model.predict(dict(seen), deterministic=True)[0])
         save_verification(verification, self.folder, self.tensorboard, iteration=number)
@@ -98,7 +98,7 @@ class SampleGridCallback(BaseCallback):
         return verification
 
     def _on_rollout_start(self) -> None:
-        """Between two updates, when the policy is at rest."""
+        """Verify between two updates, while the policy does not change."""
         if self.interval and self.num_timesteps - self._last >= self.interval:
             self._last = self.num_timesteps
             self.verify(self.num_timesteps)

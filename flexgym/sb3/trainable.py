@@ -82,17 +82,17 @@ class SB3Trainable:
         return Measured(row, self.held_out.verify(self._decide) if due else None)
 
     def save(self, folder: Path) -> None:
-        """Write the model."""
+        """Write the model into a folder."""
         save_model(self.model, folder)
 
     def summary(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """Compare held-out prompts under the pipeline's own settings and under the policy."""
         return verified_change(
-            rows, "Held-out prompts met: {first} with the pipeline's own settings, {last} with the policy."
+            rows, "Held-out accuracy: {first} with the pipeline's own settings, {last} with the policy."
         )
 
     def close(self) -> None:
-        """Close the environments."""
+        """Close the training and held-out environments."""
         self._opened.close()
 
     def _learn(self, *, until: int) -> None:

@@ -101,11 +101,11 @@ class SB3VecEnv(VecEnv):
         self.envs.close()
 
     def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
-        """A picture of each environment, uint8 ``[height, width, 3]``; None without a render mode."""
+        """Render each environment to uint8 ``[height, width, 3]``; None without a render mode."""
         return list(self.envs.render() or ()) if self.render_mode else [None] * self.num_envs
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """An attribute of each environment; that of a batch is every one's."""
+        """Return an attribute of each environment; that of a batch is every one's."""
         members = getattr(self.envs.unwrapped, "get_attr", None)
         values = members(attr_name) if members else [_attribute(self.envs, attr_name)] * self.num_envs
         return [values[slot] for slot in self._get_indices(indices)]
@@ -136,7 +136,7 @@ class SB3VecEnv(VecEnv):
         return [_attribute(self.envs, method_name)(*method_args, **method_kwargs)] * self.num_envs
 
     def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper], indices: Any = None) -> list[bool]:
-        """Whether each environment has a wrapper around it; a batch has none."""
+        """Return for each environment whether it has this wrapper; those of a batch have none."""
         members: list[gymnasium.Env] = getattr(self.envs.unwrapped, "envs", [])
         return [bool(members) and is_wrapped(members[slot], wrapper_class) for slot in self._get_indices(indices)]
 
@@ -146,7 +146,7 @@ class SB3VecEnv(VecEnv):
 
 
 def split_infos(infos: Mapping[str, Any], num_envs: int) -> list[dict[str, Any]]:
-    """The infos of a Gymnasium vector environment, one dict for each environment.
+    """Split the infos of a Gymnasium vector environment into one dict for each environment.
 
     Args:
         infos: values ``[P, ...]`` by key, or mappings of such, each with a mask ``[P]`` under ``_key`` that says which
@@ -168,7 +168,7 @@ def split_infos(infos: Mapping[str, Any], num_envs: int) -> list[dict[str, Any]]
 
 
 def _attribute(envs: VectorEnv, name: str) -> Any:
-    """An attribute of the outermost wrapper that has it, or of the environments within."""
+    """Return an attribute of the outermost wrapper that has it, or of the environments within."""
     while isinstance(envs, VectorWrapper) and not hasattr(envs, name):
         envs = envs.env
     return getattr(envs, name)

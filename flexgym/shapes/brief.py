@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexgym.shapes.captions import SIZES, Spec, parse_caption
-from flexgym.shapes.oracle import ANCHORS, PERSONALISED, personal_keys
+from flexgym.shapes.oracle import ANCHORS, PERSONALIZED, personal_keys
 from flexgym.shapes.reading import Reading, Seen, read_sample
-from flexgym.shapes.scenes import COLOURS, SHAPES, SIZE
+from flexgym.shapes.scenes import COLORS, SHAPES, SIZE
 from flexgym.shapes.verifier import MOTIONS_SEEN, SIZE_BORDER, assign, check, check_frame, seen_motion
 from flexgym.types import MODALITIES
 
@@ -118,7 +118,7 @@ def _phrase(spec: Spec, thing: Seen | None) -> str:
     if thing is None:
         return _NOTHING
     size = ["large" if thing.radius > SIZE_BORDER else "small"] if any(noun.size for noun in spec.nouns) else []
-    return " ".join([*size, thing.colour, thing.shape, *_place(spec, thing)])
+    return " ".join([*size, thing.color, thing.shape, *_place(spec, thing)])
 
 
 def _place(spec: Spec, thing: Seen) -> list[str]:
@@ -150,7 +150,7 @@ def pieces() -> list[str]:
     found: dict[str, None] = {}
     for modality in MODALITIES:
         names = [*zip(ANCHORS[modality], _CRITERIA, strict=True)]
-        names += [(title, _TRAITS.get(category, _MOTION)) for category, (title, _) in PERSONALISED.items()]
+        names += [(title, _TRAITS.get(category, _MOTION)) for category, (title, _) in PERSONALIZED.items()]
         found |= dict.fromkeys(_opening(*name, first=name[1] == _CRITERIA[0]) for name in names)
         found |= dict.fromkeys(f"{modality.capitalize()} {side}" for side in (1, 2))
     return list(found) + [_MISSES, _BETWEEN, _CLOSING, *map(_ending, _REASONS), *map(_scores, range(1, 10))]
@@ -159,7 +159,7 @@ def pieces() -> list[str]:
 def words() -> list[str]:
     """Return all words that occur between the pieces."""
     places = ["left", "middle", "right", "top", "bottom"]
-    things = [f"{size} {colour} {shape} {places[0]}" for size in SIZES for colour in COLOURS for shape in SHAPES]
+    things = [f"{size} {color} {shape} {places[0]}" for size in SIZES for color in COLORS for shape in SHAPES]
     demands = [
         f"{part} {number}" for part in ("count", "shape", "colour", "size", "place", "motion") for number in (1, 2)
     ]
@@ -232,7 +232,7 @@ def _criteria(spec: Spec, both: tuple[View, View]) -> Iterable[_Criterion]:
     if keys := personal_keys(spec, both[0].met):
         values = [sum(each.met[key] for key in keys) / len(keys) for each in both]
         verdicts = [_TRAIT_MET[0 if value == 1 else 1 if value else 2] for value in values]
-        title, name = PERSONALISED[spec.category][0], _TRAITS.get(spec.category, _MOTION)
+        title, name = PERSONALIZED[spec.category][0], _TRAITS.get(spec.category, _MOTION)
         yield _Criterion(title, name, (verdicts[0], verdicts[1]), (values[0], values[1]))
 
 
@@ -243,7 +243,7 @@ def seen(each: View) -> str:
 
 
 def _demand(spec: Spec, key: str) -> str:
-    """Abbreviate a constraint: ``"1 colour red"`` becomes the color of the first object, without naming the color."""
+    """Shorten a constraint: ``"1 colour red"`` becomes the color of the first object, without naming the color."""
     number, part = (key[0], key[2:]) if key[0].isdigit() else ("", key)
     word = "place" if part == spec.relation else part.split(" ")[0]
     return f"{word} {number}" if number and len(spec.nouns) > 1 else word

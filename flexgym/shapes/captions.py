@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from flexgym.core.errors import unknown_name
-from flexgym.shapes.scenes import COLOURS, SHAPES, SYMMETRY
+from flexgym.shapes.scenes import COLORS, SHAPES, SYMMETRY
 from flexgym.types import MODALITIES, Modality
 
 IMAGE_CATEGORIES = ("object", "two_objects", "counting", "colours", "position", "attribution")
@@ -27,7 +27,7 @@ RELATIONS = ("left of", "right of", "above", "below")
 DIRECTIONS = ("left", "right", "up", "down")
 RESIZES = ("growing", "shrinking")
 
-UNTAUGHT_COLOURS = {("red", "cross"), ("green", "circle")}
+UNTAUGHT_COLORS = {("red", "cross"), ("green", "circle")}
 """Colored shapes that the base models were never trained on, left for reinforcement learning to teach."""
 HELD_OUT_THINGS = {
     ("large", "red", "cross"),
@@ -46,7 +46,7 @@ class Noun:
     """Objects that a caption asks for: ``count`` of one shape, with a color and a size if the caption names them."""
 
     shape: str
-    colour: str | None = None
+    color: str | None = None
     size: str | None = None
     count: int = 1
 
@@ -85,15 +85,15 @@ def _is_drawn(*parts: object) -> bool:
 
 
 def _noun_is_held_out(spec: Spec, noun: Noun) -> bool:
-    if noun.colour is None:
+    if noun.color is None:
         return False
     partners = [other.shape for other in spec.nouns if other is not noun]
     return (
-        not HELD_OUT_THINGS.isdisjoint((what, noun.colour, noun.shape) for what in (noun.size, spec.motion))
-        or (noun.size is not None and _is_drawn(noun.size, noun.colour, noun.shape))
-        or (noun.count > 1 and _is_drawn(noun.count, noun.colour, noun.shape))
-        or (spec.motion is not None and not partners and _is_drawn(spec.motion, noun.colour, noun.shape))
-        or any(_is_drawn(noun.colour, noun.shape, "with", partner) for partner in partners)
+        not HELD_OUT_THINGS.isdisjoint((what, noun.color, noun.shape) for what in (noun.size, spec.motion))
+        or (noun.size is not None and _is_drawn(noun.size, noun.color, noun.shape))
+        or (noun.count > 1 and _is_drawn(noun.count, noun.color, noun.shape))
+        or (spec.motion is not None and not partners and _is_drawn(spec.motion, noun.color, noun.shape))
+        or any(_is_drawn(noun.color, noun.shape, "with", partner) for partner in partners)
     )
 
 
@@ -109,7 +109,7 @@ def held_out(spec: Spec) -> bool:
 
 def taught(spec: Spec) -> bool:
     """Return True if the base models were trained on captions with this meaning."""
-    return not any((noun.colour, noun.shape) in UNTAUGHT_COLOURS for noun in spec.nouns)
+    return not any((noun.color, noun.shape) in UNTAUGHT_COLORS for noun in spec.nouns)
 
 
 def _image_specs() -> Iterator[Spec]:
@@ -117,49 +117,49 @@ def _image_specs() -> Iterator[Spec]:
         yield Spec("object", (Noun(shape, size=size),))
     for count, shape in itertools.product(NUMBERS.values(), SHAPES):
         yield Spec("counting", (Noun(shape, count=count),))
-    for colour, shape in itertools.product(COLOURS, SHAPES):
-        yield Spec("colours", (Noun(shape, colour),))
+    for color, shape in itertools.product(COLORS, SHAPES):
+        yield Spec("colours", (Noun(shape, color),))
     for first, second in itertools.permutations(SHAPES, 2):
         yield Spec("two_objects", (Noun(first), Noun(second)))
         for relation in RELATIONS:
             yield Spec("position", (Noun(first), Noun(second)), relation)
-        for colours in itertools.permutations(COLOURS, 2):
-            yield Spec("attribution", (Noun(first, colours[0]), Noun(second, colours[1])))
+        for colors in itertools.permutations(COLORS, 2):
+            yield Spec("attribution", (Noun(first, colors[0]), Noun(second, colors[1])))
 
 
 def _rich_image_specs() -> Iterator[Spec]:
     for shape in SHAPES:
         yield Spec("object", (Noun(shape),))
-        for colour in COLOURS:
+        for color in COLORS:
             for size in SIZES:
-                yield Spec("object", (Noun(shape, colour, size),))
+                yield Spec("object", (Noun(shape, color, size),))
             for count in NUMBERS.values():
-                yield Spec("counting", (Noun(shape, colour, count=count),))
+                yield Spec("counting", (Noun(shape, color, count=count),))
     for shapes in itertools.permutations(SHAPES, 2):
-        for colours in itertools.product((None, *COLOURS), repeat=2):
-            if colours == (None, None):
+        for colors in itertools.product((None, *COLORS), repeat=2):
+            if colors == (None, None):
                 continue
-            nouns = (Noun(shapes[0], colours[0]), Noun(shapes[1], colours[1]))
-            if None in colours:
+            nouns = (Noun(shapes[0], colors[0]), Noun(shapes[1], colors[1]))
+            if None in colors:
                 yield Spec("two_objects", nouns)
             for relation in RELATIONS:
                 yield Spec("position", nouns, relation)
 
 
 def _video_specs() -> Iterator[Spec]:
-    for colour, shape in itertools.product(COLOURS, SHAPES):
-        yield from _motions_of(Noun(shape, colour))
-    for shapes, colours in itertools.product(itertools.permutations(SHAPES, 2), itertools.permutations(COLOURS, 2)):
-        yield from _events_of(Noun(shapes[0], colours[0]), Noun(shapes[1], colours[1]))
+    for color, shape in itertools.product(COLORS, SHAPES):
+        yield from _motions_of(Noun(shape, color))
+    for shapes, colors in itertools.product(itertools.permutations(SHAPES, 2), itertools.permutations(COLORS, 2)):
+        yield from _events_of(Noun(shapes[0], colors[0]), Noun(shapes[1], colors[1]))
 
 
 def _rich_video_specs() -> Iterator[Spec]:
     for shape in SHAPES:
         yield from _motions_of(Noun(shape))
-    for shapes, colour in itertools.product(itertools.permutations(SHAPES, 2), (None, *COLOURS)):
-        yield from _events_of(Noun(shapes[0], colour), Noun(shapes[1]))
-        if colour:
-            yield from _events_of(Noun(shapes[0]), Noun(shapes[1], colour))
+    for shapes, color in itertools.product(itertools.permutations(SHAPES, 2), (None, *COLORS)):
+        yield from _events_of(Noun(shapes[0], color), Noun(shapes[1]))
+        if color:
+            yield from _events_of(Noun(shapes[0]), Noun(shapes[1], color))
 
 
 def _motions_of(noun: Noun) -> Iterator[Spec]:
@@ -222,8 +222,8 @@ def _by_category(members: Iterable[Spec]) -> dict[str, tuple[Spec, ...]]:
 def _noun_phrases(noun: Noun, article: str) -> list[str]:
     if noun.count > 1:
         number = next(word for word, value in NUMBERS.items() if value == noun.count)
-        return [" ".join(word for word in (number, noun.colour, plural(noun.shape)) if word)]
-    words = [word for word in (article, noun.size, noun.colour, noun.shape) if word]
+        return [" ".join(word for word in (number, noun.color, plural(noun.shape)) if word)]
+    words = [word for word in (article, noun.size, noun.color, noun.shape) if word]
     return [" ".join(words)]
 
 
@@ -250,7 +250,7 @@ def _bodies(spec: Spec) -> list[str]:
         return [a[0], f"exactly {a[0]}"]
     bodies = [" and ".join(a), " and ".join(one)]
     if spec.category in ("colours", "attribution") and not any(noun.size for noun in spec.nouns):
-        bodies.append(" and ".join(f"a {noun.shape} that is {noun.colour}" for noun in spec.nouns))
+        bodies.append(" and ".join(f"a {noun.shape} that is {noun.color}" for noun in spec.nouns))
     return bodies
 
 
@@ -269,7 +269,7 @@ def _grammar() -> dict[str, Spec]:
     return {caption: spec for spec in every for caption in phrasings(spec)}
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """Convert a caption to lower case with single spaces and without a final period."""
     return re.sub(r"\s+", " ", text).strip().rstrip(". ").lower()
 
@@ -283,7 +283,7 @@ def parse_caption(text: str) -> Spec:
     Raises:
         ValueError: if the caption is not from the small world.
     """
-    spec = _grammar().get(normalise(text))
+    spec = _grammar().get(normalize(text))
     if spec is None:
         raise ValueError(
             "expected a caption of the small world, such as 'a red circle' or 'a blue square moving left', "
@@ -299,7 +299,7 @@ def _vocabulary() -> list[str]:
 
 def _suggestion(text: str) -> str:
     """Replace each word by the nearest known one, and return the result as a hint if it is a valid caption."""
-    words = normalise(text).split()
+    words = normalize(text).split()
     near = " ".join((difflib.get_close_matches(word, _vocabulary(), n=1) or [word])[0] for word in words)
     return f". Did you mean {near!r}?" if near in _grammar() else ""
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from flexgym.judge import JudgeFailure, Outcome, Pair, parse_assessment
 from flexgym.shapes.captions import Noun, Spec, parse_caption, plural
 from flexgym.shapes.reading import Reading, Seen, read_groups, read_sample
-from flexgym.shapes.scenes import BACKGROUND, COLOURS, SYMMETRY
+from flexgym.shapes.scenes import BACKGROUND, COLORS, SYMMETRY
 from flexgym.shapes.verifier import check
 from flexgym.types import SampleGroup
 
@@ -40,7 +40,7 @@ ANCHORS = {
     ),
 }
 """Names of the three mandatory categories, by modality."""
-PERSONALISED = {
+PERSONALIZED = {
     "object": ("D. Size", "size"),
     "two_objects": ("D. Presence of Both Objects", "shape"),
     "counting": ("D. Counting Accuracy", "count"),
@@ -51,7 +51,7 @@ PERSONALISED = {
     **dict.fromkeys(("direction", "bouncing", "growing", "rotating", "passing"), ("D. Motion Fidelity", "motion")),
 }
 """Name of the personalized category and a pattern of the verifier's constraints in it, by category of caption."""
-_PALETTE = np.array([[BACKGROUND] * 3, *COLOURS.values()], dtype=np.float32)
+_PALETTE = np.array([[BACKGROUND] * 3, *COLORS.values()], dtype=np.float32)
 _WORST_DISTANCE = 64.0
 
 
@@ -195,7 +195,7 @@ def criteria(spec: Spec, keys: tuple[str, ...]) -> tuple[tuple[str, tuple[Criter
     relations = [_major(key, f"Relation: {key}") for key in keys if key == spec.relation]
     motions = [_major(key, key.capitalize()) for key in keys if key.startswith("motion")]
     steady = [_minor("steady", "Steady things over time")] if spec.modality == "video" else []
-    title = PERSONALISED[spec.category][0]
+    title = PERSONALIZED[spec.category][0]
     personal = [_major(key, key.lstrip("12 ").capitalize()) for key in personal_keys(spec, keys)]
     plans = (
         [_major(count, "Number of things"), *things, *relations, *motions, _minor("weakest", "Recognisable forms")],
@@ -208,7 +208,7 @@ def criteria(spec: Spec, keys: tuple[str, ...]) -> tuple[tuple[str, tuple[Criter
 
 def personal_keys(spec: Spec, keys: Iterable[str]) -> list[str]:
     """Select the verifier's constraints that belong to the personalized category of a caption."""
-    parts = PERSONALISED[spec.category][1].split("|")
+    parts = PERSONALIZED[spec.category][1].split("|")
     return [key for key in keys if any(part in key for part in parts)]
 
 
@@ -222,7 +222,7 @@ def _minor(key: str, name: str) -> Criterion:
 
 def _phrase(noun: Noun) -> str:
     shape = plural(noun.shape) if noun.count > 1 else noun.shape
-    return " ".join(word for word in (noun.size, noun.colour, shape) if word)
+    return " ".join(word for word in (noun.size, noun.color, shape) if word)
 
 
 def _judge_category(plan: Sequence[Criterion], first: Facts, second: Facts) -> tuple[list[dict[str, Any]], float]:
@@ -270,7 +270,7 @@ def _thing_findings(spec: Spec, constraints: Mapping[str, bool]) -> dict[str, Fi
 def _form_measures(reading: Reading) -> dict[str, float]:
     """Compute finer measures of the objects, each 0 to 1 and averaged over the frames."""
     frames = [_frame_measures(frame) for frame in reading]
-    kinds = [sorted((thing.shape, thing.colour) for thing in frame) for frame in reading]
+    kinds = [sorted((thing.shape, thing.color) for thing in frame) for frame in reading]
     changes = sum(before != after for before, after in zip(kinds, kinds[1:], strict=False))
     measures = dict(zip(("outlines", "weakest", "framing", "balance"), np.mean(frames, axis=0).tolist(), strict=True))
     return measures | {"steady": 1.0 - changes / max(len(reading) - 1, 1)}
@@ -336,7 +336,7 @@ def _motion_margin(spec: Spec, seen: Sequence[Seen], tracks: Sequence[Sequence[S
 def _find(noun: Noun, frame: Sequence[Seen]) -> Seen | None:
     """Find the object that looks most like a noun, if any object has its shape or its color."""
     likeness = [
-        (noun.shape == thing.shape) + (noun.colour == thing.colour) + (0.1 * thing.fit if thing.fit else 0.0)
+        (noun.shape == thing.shape) + (noun.color == thing.color) + (0.1 * thing.fit if thing.fit else 0.0)
         for thing in frame
     ]
     best = int(np.argmax(likeness)) if likeness else -1

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from flexgym.shapes.scenes import BACKGROUND, COLOURS, SHAPES, SYMMETRY, coverage
+from flexgym.shapes.scenes import BACKGROUND, COLORS, SHAPES, SYMMETRY, coverage
 
 MIN_AREA = 14.0
 """Minimum area of an object in pixels; smaller specks are ignored."""
 
-_NAMES = tuple(COLOURS)
-_RAYS = np.array([np.subtract(COLOURS[name], BACKGROUND) for name in _NAMES], np.float32)
+_NAMES = tuple(COLORS)
+_RAYS = np.array([np.subtract(COLORS[name], BACKGROUND) for name in _NAMES], np.float32)
 _SQUARES = np.square(_RAYS).sum(1)
 _UNIT_RAYS = _RAYS / _SQUARES[:, None]
 _AREA = 3.15
@@ -41,7 +41,7 @@ class Seen:
 
     Attributes:
         shape: the best fitting of `SHAPES`.
-        colour: the nearest of `COLOURS`.
+        color: the nearest of `COLORS`.
         x: x coordinate of the center, from the left.
         y: y coordinate of the center, from the top.
         radius: radius of the circle of equal area.
@@ -50,7 +50,7 @@ class Seen:
     """
 
     shape: str
-    colour: str
+    color: str
     x: float
     y: float
     radius: float
@@ -85,14 +85,14 @@ class _Things:
 
     Attributes:
         frame: index of the frame, int ``[M]``.
-        colour: index of the color, int ``[M]``.
+        color: index of the color, int ``[M]``.
         x: x coordinate of the center, from the left, float32 ``[M]``.
         y: y coordinate of the center, from the top, float32 ``[M]``.
         radius: radius of the circle of equal area, float32 ``[M]``.
     """
 
     frame: NDArray[np.intp]
-    colour: NDArray[np.intp]
+    color: NDArray[np.intp]
     x: NDArray[np.float32]
     y: NDArray[np.float32]
     radius: NDArray[np.float32]
@@ -125,11 +125,11 @@ def _unmix(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.flo
     explained = np.square(amount) * _SQUARES[:, None]
     explained *= amount > 0.25
     best, covered, nearest = explained[0], amount[0], np.zeros(amount.shape[1], np.uint8)
-    for colour in range(1, len(_NAMES)):
-        better = explained[colour] > best
-        np.copyto(best, explained[colour], where=better)
-        np.copyto(covered, amount[colour], where=better)
-        nearest[better] = colour
+    for color in range(1, len(_NAMES)):
+        better = explained[color] > best
+        np.copyto(best, explained[color], where=better)
+        np.copyto(covered, amount[color], where=better)
+        nearest[better] = color
     return nearest.reshape(frames.shape[:3]), covered.clip(0.0, 1.0).reshape(frames.shape[:3])
 
 
@@ -156,8 +156,8 @@ def _label(nearest: NDArray[np.uint8], covered: NDArray[np.float32]) -> tuple[ND
     np.maximum(grown, padded[:, 2:, 1:-1], out=grown)
     labels = padded[:, 1:-1, 1:-1]
     np.copyto(grown, labels, where=labels > 0)
-    owner, colour = np.divmod(planes, len(_NAMES))
-    grown *= (nearest[owner] == colour[:, None, None]) & (covered[owner] > 0.0)
+    owner, color = np.divmod(planes, len(_NAMES))
+    grown *= (nearest[owner] == color[:, None, None]) & (covered[owner] > 0.0)
     return planes, grown
 
 
@@ -175,12 +175,12 @@ def _find(frames: NDArray[np.uint8]) -> tuple[_Things, _Pixels]:
     y = (np.bincount(ids, weight * (row + 0.5))[kept] / area[kept]).astype(np.float32)
     owner = np.zeros(len(area), np.intp)
     owner[ids] = planes[plane]
-    frame, colour = np.divmod(owner[kept], len(_NAMES))
+    frame, color = np.divmod(owner[kept], len(_NAMES))
     number = np.full(len(area), -1)
     number[kept] = np.arange(len(kept))
     mine = np.flatnonzero(area[ids] >= MIN_AREA)
     pixels = _Pixels(number[ids[mine]], row[mine], column[mine], weight[mine])
-    return _Things(frame, colour, x, y, np.sqrt(area[kept] / _AREA).astype(np.float32)), pixels
+    return _Things(frame, color, x, y, np.sqrt(area[kept] / _AREA).astype(np.float32)), pixels
 
 
 def _windows(things: _Things, pixels: _Pixels) -> Iterator[tuple[NDArray[np.intp], _Windows]]:
@@ -266,10 +266,10 @@ def _read_chunk(frames: NDArray[np.uint8]) -> list[list[Seen]]:
     order = np.argsort(things.x, kind="stable")
     best = fits.argmax(0)
     fit, angle = (table[best, np.arange(len(best))] for table in (fits, angles))
-    columns = (things.frame, best, things.colour, things.x, things.y, things.radius, fit, angle)
+    columns = (things.frame, best, things.color, things.x, things.y, things.radius, fit, angle)
     found: list[list[Seen]] = [[] for _ in frames]
-    for frame, shape, colour, *measures in zip(*(column[order].tolist() for column in columns), strict=True):
-        found[frame].append(Seen(SHAPES[shape], _NAMES[colour], *measures))
+    for frame, shape, color, *measures in zip(*(column[order].tolist() for column in columns), strict=True):
+        found[frame].append(Seen(SHAPES[shape], _NAMES[color], *measures))
     return found
 
 

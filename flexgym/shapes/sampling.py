@@ -11,14 +11,14 @@ from dataclasses import replace
 import numpy as np
 
 from flexgym.shapes.captions import Noun, Spec, phrasings, specs
-from flexgym.shapes.scenes import COLOURS, FRAMES, SIZE, SYMMETRY, Scene, Thing, render
+from flexgym.shapes.scenes import COLORS, FRAMES, SIZE, SYMMETRY, Scene, Thing, render
 from flexgym.types import Prompt, SampleGroup
 
-CENTRE = SIZE / 2
+CENTER = SIZE / 2
 RADII = {"small": (4.2, 4.8), "large": (7.4, 8.4), "alone": (5.2, 7.0), "pair": (4.6, 5.4), "several": (3.4, 3.7)}
 """Range of radii in pixels, by size word or by the number of objects on the canvas."""
-_LANES = (8.0, CENTRE, 24.0)
-_OUTER_LANES = (5.5, CENTRE, 26.5)
+_LANES = (8.0, CENTER, 24.0)
+_OUTER_LANES = (5.5, CENTER, 26.5)
 PAIR_BOARD = tuple(itertools.product(_LANES, _LANES))
 BOARD = tuple(itertools.product(_OUTER_LANES, _OUTER_LANES))
 
@@ -58,8 +58,8 @@ def sample_group(rng: np.random.Generator, size: int) -> SampleGroup:
     return SampleGroup(Prompt(sample_caption(rng, spec)), np.stack([render(sample_scene(rng, each)) for each in shown]))
 
 
-def _colour(rng: np.random.Generator, noun: Noun) -> str:
-    return noun.colour or list(COLOURS)[rng.integers(len(COLOURS))]
+def _color(rng: np.random.Generator, noun: Noun) -> str:
+    return noun.color or list(COLORS)[rng.integers(len(COLORS))]
 
 
 def _radius(rng: np.random.Generator, spec: Spec, noun: Noun) -> float:
@@ -76,7 +76,7 @@ def _related(a: tuple[float, float], b: tuple[float, float], relation: str) -> b
 def _places(rng: np.random.Generator, spec: Spec) -> list[tuple[float, float]]:
     """Draw positions of the objects: one near the center, two on opposite sides, several anywhere on the grid."""
     if spec.total == 1:
-        return [(float(x), float(y)) for x, y in rng.uniform(CENTRE - 3.0, CENTRE + 3.0, (1, 2))]
+        return [(float(x), float(y)) for x, y in rng.uniform(CENTER - 3.0, CENTER + 3.0, (1, 2))]
     if spec.total == 2:
         pairs = [
             (a, b) for a, b in itertools.permutations(PAIR_BOARD, 2) if max(abs(a[0] - b[0]), abs(a[1] - b[1])) > 8
@@ -89,33 +89,33 @@ def _places(rng: np.random.Generator, spec: Spec) -> list[tuple[float, float]]:
     return [(x + float(rng.uniform(-0.3, 0.3)), y + float(rng.uniform(-0.3, 0.3))) for x, y in cells]
 
 
-def _placed(noun: Noun, colour: str, place: tuple[float, float], *, radius: float) -> Thing:
+def _placed(noun: Noun, color: str, place: tuple[float, float], *, radius: float) -> Thing:
     """Place an object so that its outline is centered; a triangle's centroid is below the middle of its height."""
     drop = 0.39 * radius if noun.shape == "triangle" else 0.0
-    return Thing(noun.shape, colour, place[0], place[1] + drop, radius)
+    return Thing(noun.shape, color, place[0], place[1] + drop, radius)
 
 
 def sample_scene(rng: np.random.Generator, spec: Spec) -> Scene:
     """Draw a scene that satisfies an image spec."""
     nouns = [noun for noun in spec.nouns for _ in range(noun.count)]
-    colours = [_colour(rng, noun) for noun in spec.nouns for _ in range(noun.count)]
+    colors = [_color(rng, noun) for noun in spec.nouns for _ in range(noun.count)]
     if spec.category == "counting":
-        colours = colours[:1] * len(colours)
-    things = zip(nouns, colours, _places(rng, spec), strict=True)
-    return tuple(_placed(noun, colour, place, radius=_radius(rng, spec, noun)) for noun, colour, place in things)
+        colors = colors[:1] * len(colors)
+    things = zip(nouns, colors, _places(rng, spec), strict=True)
+    return tuple(_placed(noun, color, place, radius=_radius(rng, spec, noun)) for noun, color, place in things)
 
 
 def _track(
     x: np.ndarray, y: np.ndarray, noun: Noun, *, radius: np.ndarray | float, angle: np.ndarray | float = 0.0
 ) -> list[Thing]:
     columns = np.broadcast_arrays(x, y, radius, angle)
-    assert noun.colour
-    return [Thing(noun.shape, noun.colour, *(float(value) for value in row)) for row in zip(*columns, strict=True)]
+    assert noun.color
+    return [Thing(noun.shape, noun.color, *(float(value) for value in row)) for row in zip(*columns, strict=True)]
 
 
 def sample_clip(rng: np.random.Generator, spec: Spec) -> list[Scene]:
     """Draw a video of `FRAMES` scenes that satisfies a video spec."""
-    spec = replace(spec, nouns=tuple(replace(noun, colour=_colour(rng, noun)) for noun in spec.nouns))
+    spec = replace(spec, nouns=tuple(replace(noun, color=_color(rng, noun)) for noun in spec.nouns))
     if spec.category in ("passing", "order"):
         return _clip_of_two(rng, spec)
     time, jitter = np.linspace(0.0, 1.0, FRAMES), rng.uniform(-1.0, 1.0, 3)
@@ -131,7 +131,7 @@ def sample_clip(rng: np.random.Generator, spec: Spec) -> list[Scene]:
         high, low = 8.0 + jitter[1], 24.0 + jitter[2]
         heights = low - (low - high) * (2.0 * time - 1.0) ** 2
         return [(thing,) for thing in _track(lane, heights, noun, radius=radius)]
-    x, y = CENTRE + jitter[1] + still, CENTRE + jitter[2] + still
+    x, y = CENTER + jitter[1] + still, CENTER + jitter[2] + still
     if spec.category == "growing":
         small, large = rng.uniform(3.6, 4.2), rng.uniform(7.2, 8.2)
         share = time if spec.motion == "growing" else 1.0 - time
@@ -151,5 +151,5 @@ def _clip_of_two(rng: np.random.Generator, spec: Spec) -> list[Scene]:
     sweep = 7.0 + (SIZE - 14.0) * (time if rng.random() < 0.5 else 1.0 - time)
     radii = rng.uniform(4.6, 5.2, 2)
     moving = _track(sweep, lane + jitter[0] + still, first, radius=radii[0])
-    standing = _track(CENTRE + jitter[1] + still, other + jitter[2] + still, second, radius=radii[1])
+    standing = _track(CENTER + jitter[1] + still, other + jitter[2] + still, second, radius=radii[1])
     return list(zip(moving, standing, strict=True))

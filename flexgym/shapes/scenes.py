@@ -16,7 +16,7 @@ SIZE = 32
 FRAMES = 9
 BACKGROUND = 240
 SHAPES = ("circle", "square", "triangle", "cross")
-COLOURS: dict[str, tuple[int, int, int]] = {
+COLORS: dict[str, tuple[int, int, int]] = {
     "red": (222, 48, 48),
     "green": (44, 168, 72),
     "blue": (48, 88, 224),
@@ -33,7 +33,7 @@ class Thing:
     """One shape on the canvas: center ``(x, y)`` in pixels from the top left, radius in pixels, angle in degrees."""
 
     shape: str
-    colour: str
+    color: str
     x: float
     y: float
     radius: float
@@ -85,7 +85,7 @@ def render(scene: Scene) -> NDArray[np.uint8]:
     image = np.full((SIZE, SIZE, 3), BACKGROUND, np.float32)
     for thing in scene:
         mask = thing_mask(thing)[..., None]
-        image += mask * (np.asarray(COLOURS[thing.colour], np.float32) - image)
+        image += mask * (np.asarray(COLORS[thing.color], np.float32) - image)
     return (image + 0.5).astype(np.uint8)
 
 

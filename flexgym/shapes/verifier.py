@@ -56,8 +56,8 @@ class Verdict:
 def _looks(noun: Noun, thing: Seen | None) -> dict[str, bool]:
     """Return which parts of a noun an object satisfies."""
     parts = {f"shape {noun.shape}": thing is not None and thing.shape == noun.shape and thing.fit >= MIN_FIT}
-    if noun.colour:
-        parts[f"colour {noun.colour}"] = thing is not None and thing.colour == noun.colour
+    if noun.color:
+        parts[f"colour {noun.color}"] = thing is not None and thing.color == noun.color
     if noun.size:
         parts[f"size {noun.size}"] = thing is not None and (thing.radius > SIZE_BORDER) == (noun.size == "large")
     return parts

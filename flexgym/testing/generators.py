@@ -37,10 +37,10 @@ class GeneratorConformance:
     trained_share = 0.8
 
     def make(self, dtype: torch.dtype) -> FlowGenerator:
-        """Return a new generator, equal to the one before, of which nothing trains yet.
+        """Create a frozen generator, equal to those of earlier calls.
 
         Args:
-            dtype: of the weights.
+            dtype: precision of the weights.
         """
         raise NotImplementedError(f"{type(self).__name__} must override make(dtype), which returns a new generator")
 
@@ -96,7 +96,7 @@ class GeneratorConformance:
         weights = generator.weights.trained().values()
         share = sum(weight.grad is not None for weight in weights) / len(weights)
         least = 1.0 if mode == "lora" else self.trained_share
-        expect(share >= least, f"gradients in {least:.0%} of what trains ({case})", f"{share:.0%}")
+        expect(share >= least, f"gradients in {least:.0%} of the trained weights ({case})", f"{share:.0%}")
 
     @rule("a group does not depend on the prompts beside it")
     def test_a_group_is_the_same_beside_any_other(self) -> None:

@@ -1,7 +1,7 @@
 """Candidates for a caption of the small world: rendered right, rendered wrong, or made by the small generators.
 
-What a generator of videos finds hard it draws as something between two shapes. A pair of videos says that only as a
-whole; a pair of single frames says it of one picture, and has a ninth of the pictures.
+A generator of videos draws a shape that it finds hard as something between two shapes. A pair of videos shows that once
+in nine frames each; a pair of single frames shows it in one image, at a ninth of the cost.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "be
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """What may be compared for one caption.
+    """Samples of one caption that may be compared.
 
     Attributes:
         caption: of the small world.
@@ -64,7 +64,7 @@ class Candidates:
 def draw_candidates(
     kind: str, source: str | Path, *, splits: tuple[str, ...], seed: int, category: str | None = None
 ) -> Iterator[Candidates]:
-    """Endless groups of candidates, balanced over the categories, the same for the same seed.
+    """Yield groups of candidates without end, balanced over the categories and determined by the seed.
 
     Args:
         kind: ``"image"`` or ``"video"``.
@@ -81,7 +81,7 @@ def draw_candidates(
     """
     if source == FRAMES:
         if kind != "image":
-            raise ConfigError(f"source {FRAMES!r}: expected kind 'image', since frames are pictures, got {kind!r}")
+            raise ConfigError(f"source {FRAMES!r}: expected kind 'image', since frames are images, got {kind!r}")
         videos = draw_candidates("video", "generated", splits=splits, seed=seed, category=category)
         yield from stills(videos, seed=seed)
         return
@@ -104,7 +104,7 @@ def draw_candidates(
 
 
 def stills(videos: Iterable[Candidates], *, seed: int) -> Iterator[Candidates]:
-    """Frames of videos as candidates for a caption of what all of them should show, two of each.
+    """Yield frames of videos, two of each, as candidates for a caption of what every frame should show.
 
     Args:
         videos: groups of them.
@@ -113,15 +113,15 @@ def stills(videos: Iterable[Candidates], *, seed: int) -> Iterator[Candidates]:
     rng = np.random.default_rng(seed)
     for group in videos:
         nouns = group.views[0].spec.nouns
-        coloured = all(noun.colour for noun in nouns)
-        one, two = ("colours", "attribution") if coloured else ("object", "two_objects")
+        colored = all(noun.color for noun in nouns)
+        one, two = ("colors", "attribution") if colored else ("object", "two_objects")
         spec = Spec(one if len(nouns) == 1 else two, nouns)
         frames = [video[rng.permutation(len(video))[:_FRAMES_OF_EACH]] for video in group.samples]
         yield _with_views(spec, sample_caption(rng, spec), np.concatenate(frames))
 
 
 def near_miss(rng: np.random.Generator, spec: Spec) -> Spec:
-    """The spec with one thing about it changed, so that a scene of it breaks a demand."""
+    """Change one thing about a spec, so that a scene of the result breaks a demand."""
     changes: list[Spec] = []
     for place, noun in enumerate(spec.nouns):
         for other in _changed_nouns(rng, noun, spec):
@@ -140,8 +140,8 @@ def _changed_nouns(rng: np.random.Generator, noun: Noun, spec: Spec) -> list[Nou
     # A circle does not show that it rotates.
     shapes = [shape for shape in SHAPES if spec.category != "rotating" or SYMMETRY[shape]]
     changed = [replace(noun, shape=_other(rng, shapes, noun.shape))]
-    if noun.colour:
-        changed.append(replace(noun, colour=_other(rng, list(COLOURS), noun.colour)))
+    if noun.color:
+        changed.append(replace(noun, color=_other(rng, list(COLOURS), noun.color)))
     if noun.size:
         changed.append(replace(noun, size=_other(rng, SIZES, noun.size)))
     if spec.category == "counting":
@@ -155,13 +155,13 @@ def _other(rng: np.random.Generator, known: Any, value: Any) -> Any:
 
 
 def _rendered(rng: np.random.Generator, spec: Spec, place: int) -> NDArray[np.uint8]:
-    """The first two candidates are right, the third nearly, the fourth belongs to another caption."""
+    """Render a candidate: the first two are right, the third nearly, and the fourth shows another caption."""
     shown = spec if place < 2 else near_miss(rng, spec) if place == 2 else wrong_spec(rng, spec)
     return render_video(sample_clip(rng, shown)) if spec.motion else render(sample_scene(rng, shown))
 
 
 def _generated(rng: np.random.Generator, generator: FlowGenerator, captions: list[str]) -> NDArray[np.uint8]:
-    """``[N, G, ...]``, one group for each caption."""
+    """Generate one group for each caption, uint8 ``[N, G, ...]``."""
     prompts = [caption for caption in captions for _ in range(GROUP)]
     samples = sample(generator, prompts, seeds=rng.integers(2**31, size=len(prompts)).tolist())
     return samples.reshape(len(captions), GROUP, *samples.shape[1:])

@@ -25,14 +25,14 @@ from flexgym.shapes.scenes import SIZE
 from flexgym.types import MODALITIES, Modality
 
 NUM_FRAMES = 9
-"""Pictures per video: all there are, since one of them may decide."""
+"""Frames per video: all there are, since one of them may decide."""
 ASKED = JudgeConfig(inputs={"num_frames": NUM_FRAMES}, decoding={"max_tokens": 160}, batch_size=128)
 """How the judge is asked, as its folder says."""
 CONTEXT = 640
 """Tokens of a request and its reply; those of two videos take some 400."""
 PATCH = 4
 DESCRIBE = "Say what each candidate shows, and what of the caption it misses. The caption: "
-"""The text below the pictures in the first stage of training, before a caption as a JSON string."""
+"""The text below the images in the first stage of training, before a caption as a JSON string."""
 
 SPECIAL = (
     "<|endoftext|>",
@@ -58,7 +58,7 @@ _SENTINEL = "~"
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE, so that any text can be said, in which the small world takes few tokens.
+    """Build a byte-level BPE tokenizer for any text, in which the text of the small world takes few tokens.
 
     Every word of the captions and of the assessments is one token; so is each fixed piece of an assessment, and each
     part of the built-in wording around the caption.
@@ -70,7 +70,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     said = [word for text in words() for word in text.split()]
     texts = [*(f'"{caption}"' for caption in captions), *said, *(f" {word}" for word in said)]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    # Each word once: how often it is said shall not decide whether it becomes a token.
+    # Each word once: its frequency must not decide whether it becomes a token.
     spans = ((text, span) for text in texts for _, span in core.pre_tokenizer.pre_tokenize_str(text))
     core.train_from_iterator(
         sorted({text[slice(*span)] for text, span in spans}),
@@ -90,14 +90,14 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def wording() -> list[str]:
-    """The built-in text of a request in front of the caption and behind it, for images and for videos."""
+    """Return the built-in text of a request before and after the caption, for images and for videos."""
     counts: dict[Modality, int] = {"image": 1, "video": NUM_FRAMES}
     texts = [FLEX.template(kind).fill(_SENTINEL, kind, (count, count)) for kind, count in counts.items()]
     return [part for text in texts for part in text.split(json.dumps(_SENTINEL))]
 
 
 def build_judge(*, width: int = 128, layers: int = 5) -> tuple[Qwen3VLForConditionalGeneration, Any]:
-    """Model with random weights, and tokenizer.
+    """Build a model with random weights, and its tokenizer.
 
     Args:
         width: of the language model, a multiple of 64.
@@ -155,7 +155,7 @@ def _text_config(vocabulary: int, ids: dict[str, int], *, width: int, layers: in
 
 
 def build_image_processor() -> Qwen2VLImageProcessorPil:
-    """Cuts pictures into patches; all are brought to about the size of those of the small world."""
+    """Build a processor that resizes images to about the size of the small world's and splits them into patches."""
     return Qwen2VLImageProcessorPil(
         patch_size=PATCH,
         merge_size=2,

@@ -1,9 +1,9 @@
 """The small judge from nothing to its figures (``python -m research.judge.make runs/judge``).
 
-Every step is a command that anyone can run (`flexgym.rm distill`, `train`, `export`, `pairs`, `evaluate`); a step whose
-result is there is left out, so the script goes on where it was stopped. Seeds share the base and the data.
+Every step is a command that anyone can run (`flexgym.rm distill`, `train`, `export`, `pairs`, `evaluate`). A step whose
+result exists is skipped, so the script resumes where it was stopped. Seeds share the base and the data.
 
-A policy that is trained with the judge finds pictures that it errs on, which no base generator makes. So a judge is
+A policy that is trained with the judge finds images that it errs on and that no base generator makes. So a judge is
 made in rounds: train policies with it (`python -m agents.pref_grpo`), export them (`flexgym export`), and make the next
 judge from it (``--base``) with their folders as ``--policy``.
 """
@@ -54,8 +54,9 @@ class Round:
 
     Attributes:
         any_pairs: pairs to distil, of each of the `SETS`.
-        whole: pairs to distil of which exactly one is right, of each of the `SETS`, each in both orders. What cannot be
-            told apart is then as often the first as the second, so that a verdict does not follow from the order.
+        whole: pairs to distil of which exactly one is right, of each of the `SETS`, each in both orders. Of
+            two samples that the judge cannot distinguish, each is then first equally often, so that a verdict does not
+            follow from the order.
         dpo: pairs to sample traces for, of each of the `SETS`, exactly one of them right.
         counting: pairs of images to distil of captions that count, from the generator and from each trained policy.
         policy: pairs of images to distil of any caption, from each trained policy.
@@ -63,7 +64,7 @@ class Round:
         sft_passes: of fine-tuning over its traces.
         sft_lr: the highest.
         dpo_passes: over the pairs of traces.
-        bfloat16: what trains and what draws computes in bfloat16: faster on processors with AVX512-BF16.
+        bfloat16: train and generate in bfloat16, which is faster on processors with AVX512-BF16.
     """
 
     any_pairs: tuple[int, ...]
@@ -87,7 +88,7 @@ NEXT = Round((0, 0, 0, 900, 0), whole=(700, 2000, 700, 4000, 4000))
 
 
 def make_data(folder: Path, plan: Round, policies: Sequence[Path] = ()) -> None:
-    """Pairs to learn from and to measure on, and the traces of the small world's rules."""
+    """Write the pairs for training and measuring, and the traces of the small world's rules."""
     with torch.autocast("cpu", torch.bfloat16, enabled=plan.bfloat16):
         for name, pairs in pair_sets(plan, policies).items():
             file = folder / f"{name}.jsonl"
@@ -101,7 +102,7 @@ def make_data(folder: Path, plan: Round, policies: Sequence[Path] = ()) -> None:
 
 
 def pair_sets(plan: Round, policies: Sequence[Path]) -> dict[str, PairSet]:
-    """All sets of pairs by the names of their files, which say what they are for."""
+    """Return all sets of pairs by the names of their files."""
     found = {}
     uses = (
         ("any", plan.any_pairs, TAUGHT, "any"),
@@ -128,7 +129,7 @@ def make_judge(folder: Path, base: Path, *, seed: int, plan: Round) -> None:
     """Fine-tune, sample pairs of traces, align, and measure, with one seed."""
     own = folder / f"seed{seed}"
     judges = {stage: own / stage for stage in STAGES}
-    how = (f"debugging.seed={seed}", *(["judge.compute_dtype=bfloat16"] if plan.bfloat16 else []))
+    how = (f"run.seed={seed}", *(["judge.compute_dtype=bfloat16"] if plan.bfloat16 else []))
     traces = [folder / f"traces_{name}.jsonl" for name in ORDERS_TOLD]
     length = _length(traces, plan.sft_passes, SFT_ITERATION, warm_up=1000, lr=plan.sft_lr)
     _train("sft", judges["sft"], *how, *length, source=base, rows=traces)
@@ -144,9 +145,9 @@ def make_judge(folder: Path, base: Path, *, seed: int, plan: Round) -> None:
 
 
 def make_mean(folder: Path, seeds: Sequence[int]) -> Path:
-    """The judge whose weights are the mean of those of all seeds after fine-tuning, measured.
+    """Average the weights of all seeds after fine-tuning into one judge, and measure it.
 
-    They went on from one base, so the mean of their weights judges as well as they do or better (arXiv 2203.05482).
+    They share one base, so the mean of their weights judges as well as they do or better (arXiv 2203.05482).
     """
     judge = _mean_of(folder, seeds)
     if not judge.exists():
@@ -187,7 +188,7 @@ def _length(rows: list[Path], passes: float, iteration: int, *, warm_up: int, lr
 
 
 def _train(stage: str, judge: Path, *overrides: str, source: Path, rows: list[Path]) -> None:
-    """Train and export; a run that was stopped goes on."""
+    """Train and export, or resume a run that was stopped."""
     if judge.exists():
         return
     run = judge.with_name(f"{judge.name}_run")
@@ -206,14 +207,14 @@ def _files(folder: Path, name: str) -> list[Path]:
 
 
 def _run(*words: object) -> None:
-    """One command of `flexgym.rm`."""
+    """Run one command of `flexgym.rm`."""
     command = [sys.executable, "-m", "flexgym.rm", *map(str, words)]
     logger.info("%s", " ".join(command[2:]))
     subprocess.run(command, check=True)
 
 
 def table(folder: Path, seeds: Sequence[int]) -> str:
-    """The figures of all judges as a table in Markdown: means over the seeds, and the lowest and highest."""
+    """Return the figures of all judges as a Markdown table: means over the seeds, with the lowest and the highest."""
     heads = ["held-out pairs", "majority guess", "after SFT", "DPO, one right", "DPO", "mean weights of SFT"]
     stages = [[folder / f"seed{seed}" / stage for seed in seeds] for stage in STAGES]
     columns = [*stages, [_mean_of(folder, seeds)]] if len(seeds) > 1 else stages
@@ -241,7 +242,7 @@ def _cell(values: list[float]) -> str:
 
 
 def _majority(pairs: Path) -> float:
-    """How often the side that wins more often wins."""
+    """Return the share of pairs that the more frequent winner wins."""
     second = np.mean([json.loads(line)["winner"] for line in pairs.open()])
     return float(max(second, 1.0 - second))
 
@@ -249,7 +250,9 @@ def _majority(pairs: Path) -> float:
 def main(
     folder: Annotated[Path, typer.Argument(help="where everything goes")],
     *,
-    base: Annotated[Path | None, typer.Option(help="the judge to go on from; FOLDER/base, made, by default")] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="the judge to start from; FOLDER/base by default, made if missing")
+    ] = None,
     policy: Annotated[list[Path] | None, typer.Option(help="folders of policies trained with an earlier judge")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="one or several; 0 by default")] = None,
     bfloat16: Annotated[bool, typer.Option(help="train and draw in bfloat16: faster with AVX512-BF16")] = False,

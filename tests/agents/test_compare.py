@@ -50,7 +50,7 @@ def test_a_reward_is_a_name_and_settings_in_words():
     assert (candidate.name, candidate.label) == ("UnifiedRewardFlex", "flex.4")
     assert candidate.settings == {"tournament": {"schedule": "regular(4)"}}
     assert Candidate.parse("jpeg_compressibility").label == "JPEGCompressibility"
-    with pytest.raises(UnknownNameError, match="Did you mean 'shapes_oracle'"):
+    with pytest.raises(UnknownNameError, match="Did you mean 'ShapesOracle'"):
         Candidate.parse("shape_oracle")
     with pytest.raises(ConfigError, match="expected letters"):
         Candidate.parse("CLIPScore label=a/b")
@@ -84,8 +84,8 @@ def test_two_rewards_and_a_broken_one_make_a_table_and_a_figure(series, tmp_path
     monkeypatch.syspath_prepend(str(tmp_path))
     words = ("broken_reward_of_compare:Broken", "JPEGCompressibility", "ShapesOracle")
     candidates = [Candidate.parse(one) for one in words]
-    told = []
-    assert not compare(series, base(), candidates, seeds=[0], tell=told.append)
+    lines = []
+    assert not compare(series, base(), candidates, seeds=[0], report=lines.append)
     figures = {found["reward"]: found for found in json.loads((series.root / "comparison.json").read_text())}
     assert {label: found["status"] for label, found in figures.items()} == {
         "Broken": "failed",
@@ -105,6 +105,6 @@ def test_two_rewards_and_a_broken_one_make_a_table_and_a_figure(series, tmp_path
 
     metrics = series.root / "ShapesOracle-seed0" / "metrics.jsonl"
     before, again = metrics.read_bytes(), []
-    assert compare(series, base(), candidates[1:], seeds=[0], tell=again.append)
+    assert compare(series, base(), candidates[1:], seeds=[0], report=again.append)
     assert not any("log in" in line for line in again), "nothing is repeated"
     assert metrics.read_bytes() == before

@@ -1,4 +1,4 @@
-"""Pref-GRPO over files of prompts with first frames: training, verification, and a run that goes on."""
+"""Pref-GRPO over files of prompts with first frames: training, verification, resuming."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAMILIES = [
 
 
 def write_prompts(folder: Path, texts: tuple[str, ...], seed: int) -> Path:
-    """A file of prompts, each with a picture of its own that is not of the size of the samples."""
+    """A file of prompts, each with an image of its own that is not of the size of the samples."""
     folder.mkdir()
     for at in range(len(texts)):
         Image.fromarray(picture(seed + at, 40, 60).pixels).save(folder / f"{at}.png")
@@ -72,7 +72,7 @@ def test_a_run_trains_verifies_and_goes_on(family, tmp_path):
 
 
 def check_verification(algorithm, verified):
-    """The held-out samples are those of their pictures: with one seed and one text, the pictures alone differ."""
+    """Held-out samples follow their first frames: with one seed and one text, only the first frames differ."""
     generator = algorithm.on_first_learner(lambda learner: learner.generator)
     assert verified.shape == (2, *generator.sample_shape)
     seeds = [int(seed) for seed in np.random.SeedSequence([7]).generate_state(2)]
@@ -85,7 +85,7 @@ def check_verification(algorithm, verified):
 
 @pytest.mark.parametrize("family", ["hunyuan_video_frame"])
 def test_a_run_without_encoders_learns_the_same(family, tmp_path):
-    """Each text was read with its picture, so all pairs are encoded before the encoders leave."""
+    """Each text was read with its image, so all pairs are encoded before the encoders leave."""
     algorithm, _ = train(config_of(family, tmp_path))
     expected = weights(algorithm)
     algorithm.stop()

@@ -1,4 +1,4 @@
-"""The recipes of the small world learn: after some iterations the verifier finds more held-out prompts met."""
+"""The recipes of the small world learn: some iterations raise the held-out accuracy of the verifier."""
 
 from __future__ import annotations
 

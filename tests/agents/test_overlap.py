@@ -66,7 +66,7 @@ def test_an_iteration_takes_as_long_as_its_longer_half(monkeypatch, capsys):
     with capsys.disabled():
         print(f"\n{ {name: round(value, 2) for name, value in middle.items()} }, ratio {median(ratios):.3f}")
     halves = middle["rollout"] + middle["update"], middle["reward"]
-    assert sum(halves) >= 1.25 * max(halves)  # one after the other, they would be told from beside each other
+    assert sum(halves) >= 1.25 * max(halves)  # so that running in turn would differ from overlapping
     assert median(ratios) <= 1.15
 
 

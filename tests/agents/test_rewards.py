@@ -71,5 +71,5 @@ def test_a_broken_term_is_counted_and_its_samples_are_written(tmp_path):
     assert metrics["reward/failures"] == metrics["samples"] == 6
     assert metrics["reward_unscored_share/redness"] == 1.0
     assert np.isnan(metrics["reward/redness"])
-    assert metrics["reward/dead_groups"] == 0.0  # the other term still tells samples apart
+    assert metrics["reward/dead_groups"] == 0.0  # the other term still ranks the samples
     assert len(list((tmp_path / "failed").glob("redness-raised-*.png"))) == 6

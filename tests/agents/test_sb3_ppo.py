@@ -118,7 +118,7 @@ def test_time_ends_a_run(tmp_path):
     assert "eval/verifier_accuracy" in rows(folder)[-1]
 
 
-def test_a_reward_that_fails_ends_the_run_with_what_was_learnt(tmp_path):
+def test_a_reward_that_fails_ends_the_run_and_keeps_its_weights(tmp_path):
     recipe = small(tmp_path, "environment.settings.prompts=[a horse on the moon]")
     with pytest.raises(RewardError, match="could be scored"):
         make_run(recipe).train()
@@ -133,7 +133,7 @@ def test_several_decisions_make_one_episode(tmp_path):
 
 def test_unknown_names_are_told_before_a_folder_is_made(tmp_path):
     for override, message in (
-        ("reward.name=ShapeVerifier", "shapes_verifier"),
+        ("reward.name=ShapeVerifier", "ShapesVerifier"),
         ("verification.reward=x", "reward 'x'"),
     ):
         with pytest.raises(UnknownNameError, match=message):

@@ -1,4 +1,4 @@
-"""A transformer cut over two learners trains like a whole one, and is saved like one."""
+"""A transformer sharded over two learners trains like an unsharded one, and is saved like one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def weights(algorithm):
 
 
 def sizes(learner):
-    """Numbers that a learner holds of the transformer, of what trains before training, and of the optimiser."""
+    """Numbers that a learner holds of the transformer, of initial trainable parameters, and of the optimizer."""
     states = [state for optimizer in learner._optimizer_parameters for state in optimizer.state.values()]
     parts = {
         "transformer": list(learner.generator.pipe.transformer.parameters()),

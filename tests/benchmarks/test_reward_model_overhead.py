@@ -22,7 +22,7 @@ ROWS, STEPS, ROUNDS, LIMIT = 16, 8, 4, 1.10
 
 
 class StepTimes(TrainerCallback):
-    """Wall time of every optimiser step of TRL's loop, the reading of its rows included."""
+    """Wall time of every optimizer step of TRL's loop, the reading of its rows included."""
 
     def __init__(self):
         self.ends = []

@@ -59,7 +59,7 @@ def test_rank_orders_the_samples_of_every_folder(files):
 
 
 def thoughtful(means, text):
-    """Prefers the brighter picture, in the dialect of UnifiedReward-Think, if it is asked in it."""
+    """Prefers the brighter image, in the dialect of UnifiedReward-Think, if it is asked in it."""
     if "<answer>" not in text:
         return assessment("x", 0)
     first, second = (mean / 26 for mean in means)
@@ -70,7 +70,7 @@ def thoughtful(means, text):
 
 
 @pytest.fixture
-def greys(tmp_path):
+def grays(tmp_path):
     folder = tmp_path / "greys" / "a wall"
     folder.mkdir(parents=True)
     for level in (26, 130, 208):
@@ -84,8 +84,8 @@ def server():
         yield running
 
 
-def test_compare_in_the_dialect_of_unified_reward_think(greys, server):
-    words = (greys / "026.png", greys / "208.png", "--prompt", "a wall", "--judge", server.url, "--dialect", "think")
+def test_compare_in_the_dialect_of_unified_reward_think(grays, server):
+    words = (grays / "026.png", grays / "208.png", "--prompt", "a wall", "--judge", server.url, "--dialect", "think")
     shown, written = run("compare", *words), run("compare", *words, "--json")
     assert shown.exit_code == written.exit_code == 0, shown.output
     assert "Winner: Image 2" in shown.output
@@ -98,26 +98,26 @@ def test_compare_in_the_dialect_of_unified_reward_think(greys, server):
     }
 
 
-def test_without_a_dialect_it_is_that_of_unified_reward_flex(greys, server):
-    words = ("compare", greys / "026.png", greys / "208.png", "--prompt", "a wall", "--judge", server.url, "--json")
+def test_without_a_dialect_it_is_that_of_unified_reward_flex(grays, server):
+    words = ("compare", grays / "026.png", grays / "208.png", "--prompt", "a wall", "--judge", server.url, "--json")
     written = json.loads(run(*words).output)
     assert written["winner"] == "Image 1"
     assert len(written["categories"]) == 3
     assert json.loads(run(*words, "--dialect", "flex").output) == written | {"reason": "0"}
 
 
-def test_a_reply_in_another_dialect_is_a_failure(greys, tmp_path, server):
+def test_a_reply_in_another_dialect_is_a_failure(grays, tmp_path, server):
     wording = tmp_path / "wording.txt"
     wording.write_text("{prompt}: answer in <answer>")
-    words = ("compare", greys / "026.png", greys / "208.png", "--prompt", "a wall", "--judge", server.url, "--json")
+    words = ("compare", grays / "026.png", grays / "208.png", "--prompt", "a wall", "--judge", server.url, "--json")
     result = run(*words, "--prompt-template", wording)
     assert result.exit_code == 1
     assert json.loads(result.output)["failure"]["kind"] == "unparsable"
     assert run(*words, "--prompt-template", wording, "--dialect", "think").exit_code == 0
 
 
-def test_rank_and_calibrate_in_the_dialect_of_unified_reward_think(greys, server):
-    words = (greys.parent, "--judge", server.url, "--dialect", "think")
+def test_rank_and_calibrate_in_the_dialect_of_unified_reward_think(grays, server):
+    words = (grays.parent, "--judge", server.url, "--dialect", "think")
     [row] = json.loads(run("rank", *words, "--json").output)
     assert row == {"prompt": "a wall", "rewards": {"026.png": 0.0, "130.png": 0.5, "208.png": 1.0}}
     shown = run("rank", *words).output
@@ -127,15 +127,15 @@ def test_rank_and_calibrate_in_the_dialect_of_unified_reward_think(greys, server
     assert figures["consistent_categories"] is None
 
 
-def test_unscored_samples_are_null_in_json(greys):
+def test_unscored_samples_are_null_in_json(grays):
     def unsure(means, text):
         bright = means.round() == 208
         return "I cannot tell." if bright.any() else thoughtful(means, text)
 
     with seeing_server(unsure) as server:
-        for name in "ab":  # or more than half of the judgements would fail
-            Image.new("RGB", (16, 16), (60, 60, 60)).save(greys / f"{name}.png")
-        words = (greys.parent, "--judge", server.url, "--dialect", "think", "--json")
+        for name in "ab":  # or more than half of the judgments would fail
+            Image.new("RGB", (16, 16), (60, 60, 60)).save(grays / f"{name}.png")
+        words = (grays.parent, "--judge", server.url, "--dialect", "think", "--json")
         [row] = json.loads(run("rank", *words).output, parse_constant=pytest.fail)
     assert row["rewards"].pop("208.png") is None
     assert all(reward is not None for reward in row["rewards"].values())

@@ -7,9 +7,9 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from agents.grpo import GRPO, GRPOSettings
-from agents.matching import Matching
 from flexgym.cli import app
 from flexgym.config import AgentSettings, DPOSettings, RewardSettings, SB3Settings, SFTSettings
+from flexgym.config.command import settings_kind
 from flexgym.config.describe import describe, dump_settings, help_command, settings_help, settings_schema
 from flexgym.config.load import load_settings
 from flexgym.config.recipe import apply_overrides, load_recipe, shipped_recipes
@@ -41,8 +41,7 @@ def test_a_shipped_recipe_is_valid_and_survives_a_dump(name):
 def schema_of(name):
     if kind_of(name) is not AgentSettings:
         return settings_schema(kind_of(name))
-    algorithm = {"grpo": GRPO, "matching": Matching}[load_recipe(name)["algorithm"]["name"]]
-    return settings_schema(AgentSettings.with_algorithm(algorithm.Settings))
+    return settings_schema(settings_kind(load_recipe(name)["algorithm"]["name"]))
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

@@ -12,7 +12,7 @@ from flexgym.algorithm_settings import AlgorithmSettings, WindowSettings
 from flexgym.config import AgentSettings, RewardSettings, RolloutSettings, RunSettings, TrainingSettings
 from flexgym.config.training import ADVANTAGES
 from flexgym.flow import WindowSchedule
-from flexgym.flow.advantage import advantage_options, blended_advantages
+from flexgym.flow.advantage import blended_advantages
 
 SETTINGS = AgentSettings(algorithm=AlgorithmSettings(name="grpo"), reward=RewardSettings(name="ShapesOracle"))
 
@@ -35,14 +35,16 @@ def test_group_seeds_follow_from_seed_and_iteration():
     assert settings.group_seeds(5) == expected
 
 
-@pytest.mark.parametrize("name", ["paper", "authors_code"])
-def test_a_named_advantage_has_the_options_of_that_name(name):
+@pytest.mark.parametrize(
+    ("name", "options"), [("paper", {}), ("authors_code", {"ddof": 1, "eps": 1e-8, "batch_norm": True})]
+)
+def test_a_named_advantage_has_the_options_of_that_name(name, options):
     rewards = np.random.default_rng(0).normal(size=(3, 4))
     given = TrainingSettings.model_validate({"advantage": name}).advantage
     assert given == ADVANTAGES[name]
     np.testing.assert_array_equal(
         blended_advantages({"r": rewards}, {"r": 1.0}, **dict(given)),
-        blended_advantages({"r": rewards}, {"r": 1.0}, **advantage_options(name)),
+        blended_advantages({"r": rewards}, {"r": 1.0}, **options),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Wrong:
-    """A recipe that must be refused.
+    """A recipe that must be rejected.
 
     Attributes:
         text: the sections that differ from a valid recipe.
@@ -102,8 +102,13 @@ VALUES = [
     _wrong("resources:\n  num_learners: two  # here\n", "resources.num_learners", "whole number >= 0", "got 'two'"),
     _wrong("environment:\n  env: FlexT2-v0  # here\n", "environment.env", "Did you mean 'FlexT2V-v0'"),
     _wrong("environment:\n  wrappers: [Flip]  # here\n", "environment.wrappers[0]", "'package.module:Class'"),
-    _wrong("reward:\n  name: ShapeOracle  # here\n", "reward.name", "unknown reward 'ShapeOracle'", "shapes_oracle"),
-    _wrong("verification:\n  reward: Verifier  # here\n", "verification.reward", "unknown reward", "shapes_verifier"),
+    _wrong(
+        "reward:\n  name: ShapeOracle  # here\n",
+        "reward.name",
+        "unknown reward 'ShapeOracle'",
+        "Did you mean 'ShapesOracle'",
+    ),
+    _wrong("verification:\n  reward: Verifier  # here\n", "verification.reward", "unknown reward", "ShapesVerifier"),
     _wrong("reward:\n  name: ShapesOracle\n  monitors: ShapesVerifier  # here\n", "reward.monitors", "list of name"),
     _wrong("training: 3  # here\n", "training", "expected a mapping"),
 ]
@@ -125,6 +130,27 @@ NAMES = [
         "reward:\n  name: JPEGCompressibility\n  settings:\n    qualty: 80  # here\n",
         "reward.settings.qualty",
         "Did you mean 'quality'",
+    ),
+    _wrong(
+        "reward:\n  name: ShapesOracle\n  settings:\n    alhpa: 0.2  # here\n",
+        "reward.settings.alhpa",
+        "Did you mean 'alpha'",
+    ),
+    _wrong(
+        "reward:\n  name: JPEGCompressibility\n  settings:\n    quality: 0  # here\n",
+        "reward.settings.quality",
+        "1 to 95",
+        "got 0",
+    ),
+    _wrong(
+        "reward:\n  name: UnifiedRewardFlex\n  settings:\n    backend_settings:\n      dtyp: float32  # here\n",
+        "reward.settings.backend_settings.dtyp",
+        "Did you mean 'dtype'",
+    ),
+    _wrong(
+        "reward:\n  name: UnifiedRewardFlex\n  settings:\n    decoding:\n      temperatur: 1.0  # here\n",
+        "reward.settings.decoding.temperatur",
+        "Did you mean 'temperature'",
     ),
     _wrong(
         "reward:\n  name: UnifiedRewardFlex\n  settings:\n    tournament:\n      alhpa: 0.2  # here\n",

@@ -40,7 +40,9 @@ def test_every_recipe_of_a_published_generator_is_tested_here():
 @pytest.mark.parametrize("learners", [1, 8])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_recipe_is_valid_as_it_stands(name, learners):
-    settings = load_agent_settings(apply_overrides(published(name), [f"resources.num_learners={learners}"]))
+    settings = load_agent_settings(
+        apply_overrides(published(name), [f"resources.num_learners={learners}", f"rollout.prompts={PROMPTS}"])
+    )
     assert settings.run.name == f"pref_grpo_{name}"
     num_steps = settings.generator.sampling.num_steps
     windows = settings.algorithm.window.schedule(num_steps).windows
@@ -56,7 +58,7 @@ def test_a_recipe_is_valid_as_it_stands(name, learners):
 
 
 def brighter(means, text):
-    """The pictures of the first sample come first."""
+    """The images of the first sample come first."""
     first, second = np.array_split(means, 2)
     return assessment("nobody", 0, winner="Image 1" if first.mean() > second.mean() else "Image 2")
 

@@ -39,10 +39,10 @@ def test_marks_color_the_frames() -> None:
 def test_captions_and_labels_take_room_and_ink() -> None:
     samples = solid((9, 9, 200), (9, 9, 200), edge=64)
     bare = draw_grid([GridRow("", samples)])
-    labelled = draw_grid([GridRow("two blue squares", samples, labels=("0.25", "1.00"))], title="base")
-    assert labelled.shape[1] == bare.shape[1]
-    assert labelled.shape[0] > bare.shape[0] + 30
-    assert (labelled < 100).all(-1).sum() > 50
+    labeled = draw_grid([GridRow("two blue squares", samples, labels=("0.25", "1.00"))], title="base")
+    assert labeled.shape[1] == bare.shape[1]
+    assert labeled.shape[0] > bare.shape[0] + 30
+    assert (labeled < 100).all(-1).sum() > 50
 
 
 def test_rows_can_stand_side_by_side() -> None:

@@ -12,7 +12,7 @@ from PIL import Image, ImageSequence
 
 from flexgym.core.errors import ConfigError
 from flexgym.core.grids import BAD, GOOD, GridRow, draw_grid
-from flexgym.core.media import encode_gif, encode_mp4, save_gif, save_mp4, save_png
+from flexgym.core.media import encode_gif, encode_mp4, save_gif, save_png
 
 
 def test_png_keeps_every_pixel(tmp_path: Path) -> None:
@@ -41,8 +41,8 @@ def decoded(data: bytes) -> np.ndarray:
 
 
 def test_gif_keeps_256_colors_that_lie_next_to_each_other() -> None:
-    grey = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=-1)
-    frames = np.concatenate([grey, grey[:, ::-1]])
+    gray = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=-1)
+    frames = np.concatenate([gray, gray[:, ::-1]])
     assert np.array_equal(decoded(encode_gif(frames)), frames)
 
 
@@ -102,10 +102,10 @@ def test_any_gif_has_all_its_frames(count: int, height: int, width: int, levels:
         assert np.array_equal(film, frames)
 
 
-def test_mp4_plays_with_its_frames_and_rate(tmp_path: Path) -> None:
+def test_mp4_plays_with_its_frames_and_rate() -> None:
     levels = (20, 120, 220)
     frames = np.stack([np.full((33, 47, 3), level, np.uint8) for level in levels])
-    with av.open(str(save_mp4(tmp_path / "a.mp4", frames, fps=12.5))) as film:
+    with av.open(io.BytesIO(encode_mp4(frames, fps=12.5))) as film:
         stream = film.streams.video[0]
         assert float(stream.average_rate) == 12.5
         assert (stream.height, stream.width) == (34, 48)

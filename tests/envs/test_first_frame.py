@@ -61,7 +61,7 @@ def test_an_episode_begins_with_the_picture_of_its_prompt(family, prompt_file):
 
 
 def test_an_episode_without_noise_is_the_call_of_the_pipeline(family):
-    """Where it mixes a trace of the picture into the first latents as well."""
+    """Where it mixes a trace of the image into the first latents as well."""
     (prompt,) = prompts_for(family, ["a ball"])
     env = make(family, [prompt])
     observation, _ = env.reset(seed=3)

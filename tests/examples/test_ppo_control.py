@@ -6,7 +6,7 @@ import torch
 
 from tests.examples.ppo_control import make_envs, train
 
-# Up to 15 the guidance of the embedded model ruins its pictures, so there is much to learn in few episodes.
+# Up to 15 the guidance of the embedded model ruins its images, so there is much to learn in few episodes.
 WIDE = {"group_size": 1, "num_steps": 2, "guidance": (1.0, 15.0)}
 
 

@@ -11,7 +11,6 @@ from hypothesis.extra.numpy import arrays
 
 from flexgym.core.errors import ConfigError, RewardError, UnknownNameError
 from flexgym.flow import blended_advantages, group_advantages
-from flexgym.flow.advantage import ADVANTAGES, advantage_options
 
 NAN = math.nan
 tables = arrays(
@@ -80,7 +79,7 @@ def test_tiny_tables(shape):
 
 
 def test_clip_by_hand():
-    rewards = [[0.0] * 99 + [1.0]]  # the odd one stands sqrt(99) = 9.95 standard deviations out
+    rewards = [[0.0] * 99 + [1.0]]  # the odd one is sqrt(99) = 9.95 standard deviations from the mean
     assert group_advantages(rewards, eps=0.0)[0, -1] == 5.0
     assert group_advantages(rewards, eps=0.0, clip=2.0)[0, -1] == 2.0
     assert group_advantages(rewards, eps=0.0, clip=None)[0, -1] == pytest.approx(math.sqrt(99))
@@ -147,21 +146,6 @@ def test_batch_norm_with_the_deviation_of_a_sample_by_hand():
     # z with sample deviations: (-1, 1) / sqrt(2) in both groups; the four have sample std sqrt(4 * 0.5 / 3)
     result = blended_advantages({"a": [[0.0, 1.0], [0.0, 5.0]]}, {"a": 1.0}, eps=0.0, ddof=1, batch_norm=True)
     np.testing.assert_allclose(np.abs(result), math.sqrt(0.5) / math.sqrt(2 / 3), rtol=1e-6)
-
-
-def test_options_by_name():
-    assert advantage_options("paper") == {}
-    assert advantage_options("authors_code") == {"ddof": 1, "eps": 1e-8, "batch_norm": True}
-    assert advantage_options({"std": "global", "clip": None}) == {"std": "global", "clip": None}
-    for options in map(advantage_options, ADVANTAGES):
-        assert np.isfinite(blended_advantages({"a": [[0.0, 1.0]]}, {"a": 1.0}, **options)).all()
-    with pytest.raises(UnknownNameError, match="unknown advantage 'author_code'. Did you mean 'authors_code'"):
-        advantage_options("author_code")
-    with pytest.raises(UnknownNameError, match="option of the advantage 'batchnorm'. Did you mean 'batch_norm'"):
-        advantage_options({"batchnorm": True})
-    for value in (None, 5, ["std"]):
-        with pytest.raises(ConfigError, match="advantage: expected one of paper, authors_code or options by name, got"):
-            advantage_options(value)
 
 
 def test_refusals():

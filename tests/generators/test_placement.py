@@ -12,7 +12,7 @@ from tests.generators.tiny import CASES, PROMPTS, fresh
 
 
 def decoded_areas(generator):
-    """Latent positions of each picture that the decoder takes from now on."""
+    """Latent positions of each image that the decoder takes from now on."""
     areas = []
     generator.pipe.vae.decoder.register_forward_pre_hook(lambda _, given: areas.append(given[0].shape[-2:].numel()))
     return areas

@@ -1,4 +1,4 @@
-"""Text and picture that one encoder reads together: an embedding is that of both, wherever it is kept."""
+"""Text and image that one encoder reads together: an embedding is that of both, wherever it is kept."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_each_pair_has_an_embedding_of_its_own_in_memory_and_on_the_disk(family,
     for name in ("prompts", "empty", "images"):
         ours, theirs = getattr(again, name), getattr(first, name)
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-    assert len(list(tmp_path.rglob("*.safetensors"))) == len(PAIRS) + 1 + 2, "two pictures by the autoencoder"
+    assert len(list(tmp_path.rglob("*.safetensors"))) == len(PAIRS) + 1 + 2, "two images by the autoencoder"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

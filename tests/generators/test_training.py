@@ -125,7 +125,7 @@ def test_target_without_a_layer_names_what_exists():
         generator.weights.add_lora(targets=[])
     with pytest.raises(ConfigError, match="rank"):
         generator.weights.add_lora(rank=0)
-    assert generator.weights.mode == "frozen", "a refused adapter leaves the generator as it was"
+    assert generator.weights.mode == "frozen", "a rejected adapter leaves the generator as it was"
 
 
 def test_state_round_trip_and_independence():

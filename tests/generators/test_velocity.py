@@ -35,7 +35,7 @@ def test_text_is_encoded_once_per_prompt(family):
     counted = count_calls(generator.pipe.text_encoder)
     first = generator.condition(prompts_for(family, ["a red cube", "a blue ball", "a red cube"]))
     expected = (3 if generator.family.text_sees_images else 2) + generator.family.guided
-    assert len(counted) == expected, "each pair of text and picture, or each text, and the empty one of guidance"
+    assert len(counted) == expected, "each pair of text and image, or each text, and the empty one of guidance"
     blue = prompts_for(family, ["a blue ball"], seed=1)
     again = generator.with_settings(num_steps=2).condition(blue)
     assert len(counted) == expected

@@ -162,7 +162,7 @@ def _autoencoder(levels: int = 2) -> AutoencoderKL:
 
 
 def sd3(*, third_encoder: bool = False) -> StableDiffusion3Pipeline:
-    """Pictures of 32x32 from latents of 4x16x16."""
+    """Build a pipeline of 32x32 images from latents of 4x16x16."""
     torch.manual_seed(0)
     words = tokenizer()
     transformer = SD3Transformer2DModel(
@@ -194,7 +194,7 @@ def sd3(*, third_encoder: bool = False) -> StableDiffusion3Pipeline:
 
 
 def flux(*, distilled: bool = True) -> FluxPipeline:
-    """Pictures of 32x32 from latents of 4x16x16, which the pipeline packs into tokens."""
+    """Build a pipeline of 32x32 images from latents of 4x16x16, which the pipeline packs into tokens."""
     torch.manual_seed(0)
     words = tokenizer()
     transformer = FluxTransformer2DModel(
@@ -243,7 +243,7 @@ def _qwen_vl(words: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGenerati
 
 
 def qwen_image() -> QwenImagePipeline:
-    """Pictures of 32x32 from latents of 4x8x8, which the pipeline packs into tokens."""
+    """Build a pipeline of 32x32 images from latents of 4x8x8, which the pipeline packs into tokens."""
     torch.manual_seed(0)
     words = tokenizer()
     autoencoder = AutoencoderKLQwenImage(
@@ -315,19 +315,19 @@ def _flux2_parts(guidance_embeds: bool) -> dict[str, Any]:
 
 
 def flux2() -> Flux2Pipeline:
-    """Pictures of 32x32 from latents of 16x8x8. The text encoder is not Mistral, whose layers 10, 20 and 30 count."""
+    """Build a pipeline of 32x32 images from latents of 16x8x8; its text encoder is no Mistral (layers 10, 20, 30)."""
     torch.manual_seed(0)
     return Flux2Pipeline(**_flux2_parts(True), text_encoder=_qwen3(30))
 
 
 def flux2_klein(*, is_distilled: bool = False) -> Flux2KleinPipeline:
-    """Pictures of 32x32 from latents of 16x8x8."""
+    """Build a pipeline of 32x32 images from latents of 16x8x8."""
     torch.manual_seed(0)
     return Flux2KleinPipeline(**_flux2_parts(False), text_encoder=_qwen3(27), is_distilled=is_distilled)
 
 
 def z_image() -> ZImagePipeline:
-    """Pictures of 32x32 from latents of 4x16x16."""
+    """Build a pipeline of 32x32 images from latents of 4x16x16."""
     torch.manual_seed(0)
     transformer = ZImageTransformer2DModel(
         in_channels=4,
@@ -340,7 +340,7 @@ def z_image() -> ZImagePipeline:
         axes_dims=[4, 6, 6],
         axes_lens=[128, 32, 32],
     )
-    # the weights of padding tokens are not initialised
+    # the weights of padding tokens are not initialized
     torch.nn.init.normal_(transformer.x_pad_token)
     torch.nn.init.normal_(transformer.cap_pad_token)
     return ZImagePipeline(
@@ -353,7 +353,7 @@ def z_image() -> ZImagePipeline:
 
 
 def lumina2() -> Lumina2Pipeline:
-    """Pictures of 32x32 from latents of 4x4x4. The text encoder is not Gemma."""
+    """Build a pipeline of 32x32 images from latents of 4x4x4. The text encoder is not Gemma."""
     torch.manual_seed(0)
     transformer = Lumina2Transformer2DModel(
         sample_size=4,
@@ -378,7 +378,7 @@ def lumina2() -> Lumina2Pipeline:
 
 
 def sana() -> SanaPipeline:
-    """Pictures of 32x32 from latents of 4x8x8. The text encoder is not Gemma."""
+    """Build a pipeline of 32x32 images from latents of 4x8x8. The text encoder is not Gemma."""
     torch.manual_seed(0)
     stages = {
         "block_types": ("ResBlock", "ResBlock", "EfficientViTBlock"),
@@ -452,7 +452,7 @@ def hunyuan_video() -> HunyuanVideoPipeline:
 
 
 def _llava(words: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
-    """It sees a picture as 24x24 patches, as many as the pipeline counts on."""
+    """It sees an image as 24x24 patches, as many as the pipeline counts on."""
     sight = CLIPVisionConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=48, patch_size=2
     )
@@ -520,7 +520,7 @@ def hunyuan_video15(*, first_frame: bool = False) -> HunyuanVideo15Pipeline | Hu
 
 
 def shorten(pipe: DiffusionPipeline) -> None:
-    """Let HunyuanVideo 1.5 take fewer tokens than the real ones, which no config tells."""
+    """Let HunyuanVideo 1.5 take fewer tokens than the real ones, whose number is in no config."""
     if hasattr(pipe, "vision_num_semantic_tokens"):
         pipe.prompt_template_encode_start_idx, pipe.tokenizer_max_length = 72, 24
         pipe.tokenizer_2_max_length, pipe.vision_num_semantic_tokens = 8, 4

@@ -11,7 +11,7 @@ NAMES = ("A. Semantic", "B. Quality", "C. Aesthetics")
 
 
 def verdict(overall, *anchors, extra=(), scores=()):
-    """An assessment with the given winners (1 or 2): overall, categories A, B, C, and personalised ones.
+    """An assessment with the given winners (1 or 2): overall, categories A, B, C, and personalized ones.
 
     ``scores`` are the points of the first sample by category, one sub-dimension each; 5 where nothing is given.
     """

@@ -19,7 +19,7 @@ def test_pair_wins_reads_overall_and_anchors_only():
 
 
 def test_pair_shares_by_hand():
-    # points of the first by category: 8, 6, 5 and 1 in a personalised one; their mean is 5
+    # points of the first by category: 8, 6, 5 and 1 in a personalized one; their mean is 5
     shares = pair_shares([verdict(2, extra=(2,), scores=(8, 6, 5, 1)), FAILED])
     np.testing.assert_allclose(shares, [[0.5, 0.8, 0.6, 0.5], [np.nan] * 4])
 

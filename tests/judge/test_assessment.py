@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from flexgym.judge import Assessment, Category, Dimension
-from flexgym.judge.assessment import anchor_places, normalise_label
+from flexgym.judge.assessment import anchor_places, normalize_label
 
 
 def category(name="A. Semantic Alignment & Accuracy", winner="Image 1", scores=(7, 6, 8)):
@@ -57,7 +57,7 @@ def test_half_a_surrogate_pair_can_still_be_written():
     ],
 )
 def test_a_label_on_its_own_is_read(written, label):
-    assert normalise_label(written) == label
+    assert normalize_label(written) == label
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_label_on_its_own_is_read(written, label):
 )
 def test_anything_else_is_no_label(written, error):
     with pytest.raises(ValueError, match=r"\w") as caught:
-        normalise_label(written)
+        normalize_label(written)
     assert caught.value.type == error
 
 
@@ -124,19 +124,19 @@ def test_anchors_are_found_by_name_in_any_order_and_place():
     semantic = category("semantic alignment & accuracy")
     made = assessment(personal, quality, story, semantic)
     assert made.anchors == (semantic, quality, story)
-    assert made.personalised == (personal,)
+    assert made.personalized == (personal,)
 
 
 def test_anchors_fall_back_to_the_first_three():
     made = assessment(*(category(name) for name in ("Fidelity", "Craft", "Beauty", "Counting")))
     assert [anchor.name for anchor in made.anchors] == ["Fidelity", "Craft", "Beauty"]
-    assert [extra.name for extra in made.personalised] == ["Counting"]
+    assert [extra.name for extra in made.personalized] == ["Counting"]
 
 
-def test_a_personalised_quality_category_does_not_displace_the_anchor():
+def test_a_personalized_quality_category_does_not_displace_the_anchor():
     names = ("A. Semantic Alignment", "B. Image Quality", "C. Aesthetics", "D. Quality of motion")
     made = assessment(*map(category, names))
-    assert [extra.name for extra in made.personalised] == ["D. Quality of motion"]
+    assert [extra.name for extra in made.personalized] == ["D. Quality of motion"]
 
 
 @pytest.mark.parametrize(

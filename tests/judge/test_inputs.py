@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from flexgym.core.errors import ConfigError, UnknownNameError
-from flexgym.core.media import save_gif, save_mp4
+from flexgym.core.media import encode_mp4, save_gif
 from flexgym.judge import inputs
 from flexgym.judge.inputs import Inputs, encode_sample, frame_indices, read_image, read_sample, read_video
 
@@ -24,7 +24,7 @@ def noise(*shape):
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def grey_video(levels, size=32):
+def gray_video(levels, size=32):
     return np.stack([np.full((size, size, 3), level, np.uint8) for level in levels])
 
 
@@ -72,7 +72,7 @@ def test_jpeg_is_sent_at_quality_95():
 
 
 def test_a_video_gives_its_frames_in_order():
-    video = grey_video(range(0, 250, 25))  # ten frames
+    video = gray_video(range(0, 250, 25))  # ten frames
     pictures = encode_sample(video, Inputs(format="png", num_frames=4))
     assert [int(decoded(picture)[0, 0, 0]) for picture in pictures] == [0, 75, 150, 225]
     assert len(encode_sample(video[:3], Inputs(num_frames=4))) == 3
@@ -133,21 +133,21 @@ def test_image_files(tmp_path):
     Image.fromarray(image[..., 0]).save(tmp_path / "grey.PNG")
     np.testing.assert_array_equal(read_sample(tmp_path / "grey.PNG"), np.repeat(image[..., :1], 3, axis=-1))
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: shown, the picture is 20 wide and 30 high
+    exif[0x0112] = 6  # the camera was turned: shown, the image is 20 wide and 30 high
     Image.fromarray(image).save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), np.rot90(image, -1))
 
 
 def test_video_files(tmp_path):
     levels = [20, 60, 100, 140, 180]
-    save_mp4(tmp_path / "a.mp4", grey_video(levels))
+    (tmp_path / "a.mp4").write_bytes(encode_mp4(gray_video(levels)))
     video = read_sample(tmp_path / "a.mp4", num_frames=3)
     assert video.shape == (3, 32, 32, 3)
     assert video.dtype == np.uint8
     np.testing.assert_allclose(video.mean(axis=(1, 2, 3)), [20, 100, 180], atol=3)
     assert len(read_video(tmp_path / "a.mp4", num_frames=8)) == 5
-    save_gif(tmp_path / "a.gif", grey_video(levels))
-    np.testing.assert_array_equal(read_sample(tmp_path / "a.gif"), grey_video(levels))
+    save_gif(tmp_path / "a.gif", gray_video(levels))
+    np.testing.assert_array_equal(read_sample(tmp_path / "a.gif"), gray_video(levels))
 
 
 def test_files_that_cannot_be_read(tmp_path):
@@ -165,7 +165,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_a_playlist_in_disguise_is_not_followed(tmp_path):
-    save_mp4(tmp_path / "secret.mp4", grey_video([1, 2]))
+    (tmp_path / "secret.mp4").write_bytes(encode_mp4(gray_video([1, 2])))
     (tmp_path / "a.mp4").write_text("ffconcat version 1.0\nfile 'secret.mp4'\n")
     (tmp_path / "b.mp4").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n")
     for name in ("a.mp4", "b.mp4"):
@@ -175,7 +175,7 @@ def test_a_playlist_in_disguise_is_not_followed(tmp_path):
 
 def test_files_that_are_too_large(tmp_path, monkeypatch):
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
-    save_mp4(tmp_path / "a.mp4", grey_video(range(6), size=40))
+    (tmp_path / "a.mp4").write_bytes(encode_mp4(gray_video(range(6), size=40)))
     monkeypatch.setattr(inputs, "MAX_FRAMES", 5)
     with pytest.raises(ConfigError, match="at most 5 frames"):
         read_video(tmp_path / "a.mp4")

@@ -225,7 +225,7 @@ def test_what_is_written_is_read(values, names):
 
 
 class Eyes:
-    """A backend that scores pictures by their brightness, 1 to 5, and forgets a reply when asked to."""
+    """A backend that scores images by their brightness, 1 to 5, and drops a reply when asked to."""
 
     def __init__(self, *, lose=0):
         self.calls, self.lose = [], lose

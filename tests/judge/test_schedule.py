@@ -14,7 +14,7 @@ def draw(schedule, size, seed=0):
 
 
 def counts(pairs, size):
-    """How often each sample stands first, and second."""
+    """Return how often each sample is in first and in second position."""
     return tuple(np.bincount(pairs[:, side], minlength=size) for side in (0, 1))
 
 
@@ -92,7 +92,7 @@ def test_swiss_puts_first_who_stood_first_less_often():
     # 1 has won all, 0 and 3 half, 2 nothing; unknown to each other are 0-2, 1-2 and 1-3, so 1 meets 3 and 0 meets 2
     played = np.array([[0, 1], [2, 3], [0, 3]])
     drawn = Swiss(3).draw(4, np.random.default_rng(0), played=played, wins=np.array([0.0, 0.0, 1.0]))
-    # 3 stood second twice and 1 once; 0 stood first twice and 2 once
+    # second: 3 twice and 1 once; first: 0 twice and 2 once
     assert drawn.tolist() == [[3, 1], [2, 0]]
 
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from typing import get_type_hints
+
 import numpy as np
 import pytest
 
 from flexgym.core.errors import ConfigError, JudgeFailureShareError, RewardError, UnknownNameError
-from flexgym.flow.advantage import advantage_options, blended_advantages
+from flexgym.flow.advantage import blended_advantages
 from flexgym.judge import JudgeFailure, Tournament, all_pairs, judge_groups, make_tournament, tournament_scores
 from flexgym.judge.failures import FEWEST_FOR_SHARE
+from flexgym.judge.tournament import TournamentSettings
 from flexgym.types import Prompt, SampleGroup
 from tests.judge.simulated import group, verdict
 
@@ -162,7 +165,7 @@ def test_references_make_the_scalar_reward_and_not_the_advantage():
     np.testing.assert_array_equal(anchored.rewards, plain.rewards)
     assert anchored.weights == plain.weights
     assert plain.win_rate_vs_reference is None
-    # sample i and reference 4 + i, each side in front twice, and one more judgement for each sample
+    # sample i and reference 4 + i, each side in front twice, and one more judgment for each sample
     met = [pair for pair in judge.asked if max(pair) >= 4]
     assert sorted(map(sorted, met)) == [[0, 4], [1, 5], [2, 6], [3, 7]]
     assert sum(first < 4 for first, _ in met) == 2
@@ -239,7 +242,7 @@ def test_the_authors_code_by_hand():
 def test_the_advantage_of_the_authors_code_by_hand():
     scores = hand_scores(Tournament(variant="authors_code"))
     terms = {name: [group.terms[name] for group in scores] for name in ("dim", "overall")}
-    found = blended_advantages(terms, scores[0].weights, **advantage_options("authors_code"))
+    found = blended_advantages(terms, scores[0].weights, ddof=1, eps=1e-8, batch_norm=True)
     # group 1: overall has mean 0.5 and sample std sqrt(0.1875) = 0.43301: z = 1.15470, -0.57735, -0.57735
     #          dim has mean 0.45167 and sample std 0.17953: z = 1.08247, -0.88937, -0.19310
     #          0.7 dim + 0.3 overall = 1.10414, -0.79576, -0.30838
@@ -310,3 +313,7 @@ def test_settings_are_checked_when_built(settings):
 def test_names_are_checked_when_built(settings, nearest):
     with pytest.raises(UnknownNameError, match=f"Did you mean '{nearest}'"):
         Tournament(**settings)
+
+
+def test_the_settings_of_a_tournament_are_its_fields():
+    assert get_type_hints(TournamentSettings) == get_type_hints(Tournament)

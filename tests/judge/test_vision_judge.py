@@ -24,13 +24,13 @@ LEVELS = [40, 200, 120, 160, 80]
 
 
 def group(levels=LEVELS, caption="pair-1: the brightest", frames=None):
-    """Grey images, or videos of so many frames each, whose brightness is their quality."""
+    """Gray images, or videos of so many frames each, whose brightness is their quality."""
     shape = (12, 16, 3) if frames is None else (frames, 12, 16, 3)
     return SampleGroup(Prompt(caption), np.stack([np.full(shape, level, np.uint8) for level in levels]))
 
 
 def brightest(body, identity, serial):
-    """What a judge with eyes says: it decodes the pictures and prefers the brighter half of them."""
+    """What a judge with eyes says: it decodes the images and prefers the brighter half of them."""
     *pictures, text = body["messages"][0]["content"]
     urls = [picture["image_url"]["url"] for picture in pictures]
     means = [np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))).mean() for url in urls]

@@ -4,29 +4,29 @@ import pytest
 import torch
 from torch import nn
 
-from research.muon import Muon, orthogonalise
+from research.muon import Muon, orthogonalize
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (2, 8, 32), (2, 32, 8), (1, 5, 1)])
-def test_orthogonalise_brings_singular_values_near_one(shape):
-    values = torch.linalg.svdvals(orthogonalise(torch.randn(shape) * 7.0))
+def test_orthogonalize_brings_singular_values_near_one(shape):
+    values = torch.linalg.svdvals(orthogonalize(torch.randn(shape) * 7.0))
     assert values.min() > 0.5
     assert values.max() < 1.3
 
 
-def test_orthogonalise_keeps_the_singular_vectors():
+def test_orthogonalize_keeps_the_singular_vectors():
     left, _, right = torch.linalg.svd(torch.randn(6, 6))
     matrix = left @ torch.diag(torch.tensor([3.0, 2.5, 2.0, 1.5, 1.0, 0.8])) @ right
-    found = left.T @ orthogonalise(matrix[None])[0] @ right.T
+    found = left.T @ orthogonalize(matrix[None])[0] @ right.T
     torch.testing.assert_close(found - torch.diag(found.diagonal()), torch.zeros(6, 6), atol=1e-4, rtol=0)
     assert (found.diagonal() > 0.5).all()
 
 
-def test_matrices_are_orthogonalised_one_by_one():
+def test_matrices_are_orthogonalized_one_by_one():
     batch = torch.randn(4, 6, 9) * torch.tensor([1e-3, 1.0, 10.0, 1e3])[:, None, None]
-    alone = torch.cat([orthogonalise(matrix[None]) for matrix in batch])
-    torch.testing.assert_close(orthogonalise(batch), alone)
-    assert not orthogonalise(torch.zeros(1, 3, 3)).any()
+    alone = torch.cat([orthogonalize(matrix[None]) for matrix in batch])
+    torch.testing.assert_close(orthogonalize(batch), alone)
+    assert not orthogonalize(torch.zeros(1, 3, 3)).any()
 
 
 def test_steps_lower_a_quadratic():

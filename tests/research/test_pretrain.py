@@ -74,7 +74,7 @@ def test_draw_makes_pixels_of_training_compositions(name):
     assert pretrain.to_unit(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1.0, 1.0]
 
 
-def test_latents_are_normalised_and_the_autoencoder_knows_how(name, pipe):
+def test_latents_are_normalized_and_the_autoencoder_knows_how(name, pipe):
     latents = torch.randn(6, *latent_shape(pipe)) * 3.0 + 2.0
     scaled = pretrain.set_latent_scale(pipe.vae, latents)
     assert (scaled.mean().item(), scaled.std().item()) == pytest.approx((0.0, 1.0), abs=0.01)

@@ -16,7 +16,7 @@ GROUP = 3
 
 
 class GroupEnv(gym.Env):
-    """Ends after ``length`` steps with a group whose grey values are drawn from the environment's generator."""
+    """Ends after ``length`` steps with a group whose gray values are drawn from the environment's generator."""
 
     observation_space = gym.spaces.Box(0, 1, (1,))
     action_space = gym.spaces.Box(0, 1, (1,))
@@ -40,7 +40,7 @@ class GroupEnv(gym.Env):
         return np.zeros(1, np.float32), 0.25, ended and not self.truncate, ended and self.truncate, info
 
 
-class Grey(PointwiseReward):
+class Gray(PointwiseReward):
     """Mean value; fails for values below ``floor``."""
 
     name = "grey"
@@ -81,7 +81,7 @@ def run(env, steps, seed=0):
 
 
 def test_only_the_last_step_is_scored():
-    env = RewardWrapper(GroupEnv(), Grey())
+    env = RewardWrapper(GroupEnv(), Gray())
     first, last = run(env, 2)
     assert first[1] == 0.25
     assert not set(INFO_KEYS) & set(first[4])
@@ -95,7 +95,7 @@ def test_only_the_last_step_is_scored():
 
 
 def test_previews_earn_nothing_and_cost_nothing():
-    env = RewardWrapper(GroupEnv(3, preview=True), Grey())
+    env = RewardWrapper(GroupEnv(3, preview=True), Gray())
     steps = run(env, 3)
     assert [step[1] for step in steps[:2]] == [0.25, 0.25]
     assert env.scorer.calls == 1
@@ -103,11 +103,11 @@ def test_previews_earn_nothing_and_cost_nothing():
 
 
 def test_truncation_ends_an_episode_too():
-    assert "group_rewards" in run(RewardWrapper(GroupEnv(1, truncate=True), Grey()), 1)[0][4]
+    assert "group_rewards" in run(RewardWrapper(GroupEnv(1, truncate=True), Gray()), 1)[0][4]
 
 
 def test_failed_samples_are_masked_from_the_mean():
-    env = RewardWrapper(GroupEnv(1), Grey(floor=150))
+    env = RewardWrapper(GroupEnv(1), Gray(floor=150))
     reward, info = run(env, 1)[0][1::3]
     values = info["samples"].mean(axis=(1, 2, 3))
     assert 0 < (values < 150).sum() < GROUP
@@ -117,22 +117,22 @@ def test_failed_samples_are_masked_from_the_mean():
 
 
 def test_a_group_without_any_score_has_no_reward():
-    single = run(RewardWrapper(GroupEnv(1), Grey(floor=300)), 1)[0]
+    single = run(RewardWrapper(GroupEnv(1), Gray(floor=300)), 1)[0]
     assert np.isnan(single[1])
     assert single[4]["reward_failures"] == {"grey": GROUP}
-    vector = run(VectorRewardWrapper(SyncVectorEnv([GroupEnv] * 2), Grey(floor=300)), 2)[1]
+    vector = run(VectorRewardWrapper(SyncVectorEnv([GroupEnv] * 2), Gray(floor=300)), 2)[1]
     assert np.isnan(vector[1]).all()
 
 
 def test_prompt_is_asked_for():
     with pytest.raises(ConfigError, match=r"flexgym\.types\.Prompt under info\['prompt'\], got str"):
-        run(RewardWrapper(GroupEnv(1, prompt="a red circle"), Grey()), 1)
+        run(RewardWrapper(GroupEnv(1, prompt="a red circle"), Gray()), 1)
     with pytest.raises(ConfigError, match="got str"):
-        run(VectorRewardWrapper(SyncVectorEnv([lambda: GroupEnv(1, prompt="a red circle")]), Grey()), 1)
+        run(VectorRewardWrapper(SyncVectorEnv([lambda: GroupEnv(1, prompt="a red circle")]), Gray()), 1)
 
 
 @pytest.mark.parametrize("mode", AutoresetMode)
-@pytest.mark.parametrize("make_reward", [Grey, lambda: Grey(floor=100), Rich])
+@pytest.mark.parametrize("make_reward", [Gray, lambda: Gray(floor=100), Rich])
 def test_wrapper_of_vector_equals_vector_of_wrapper(mode, make_reward):
     lengths = (2, 2, 2) if mode is AutoresetMode.DISABLED else (1, 2, 3)
     steps = 2 if mode is AutoresetMode.DISABLED else 7
@@ -168,7 +168,7 @@ def assert_same(ours, theirs):
 
 
 def test_vector_scores_all_ended_groups_in_one_call():
-    env = VectorRewardWrapper(SyncVectorEnv([GroupEnv] * 4), Grey())
+    env = VectorRewardWrapper(SyncVectorEnv([GroupEnv] * 4), Gray())
     infos = run(env, 2)[1][4]
     assert env.scorer.calls == 1
     assert infos["group_rewards"].shape == (4, GROUP)
@@ -176,8 +176,8 @@ def test_vector_scores_all_ended_groups_in_one_call():
 
 
 def test_outer_wrapper_replaces_what_an_inner_one_found():
-    single = RewardWrapper(RewardWrapper(GroupEnv(1), Rich()), Grey())
-    vector = VectorRewardWrapper(VectorRewardWrapper(SyncVectorEnv([lambda: GroupEnv(1)]), Rich()), Grey())
+    single = RewardWrapper(RewardWrapper(GroupEnv(1), Rich()), Gray())
+    vector = VectorRewardWrapper(VectorRewardWrapper(SyncVectorEnv([lambda: GroupEnv(1)]), Rich()), Gray())
     info, infos = run(single, 1)[0][4], run(vector, 1)[0][4]
     assert set(info["reward_terms"]) == {"grey"}
     assert set(infos["reward_terms"]) == {"grey", "_grey"}
@@ -193,16 +193,16 @@ def test_rewards_are_shown_to_environments_that_draw_them():
         def show_rewards(self, rewards):
             self.shown = rewards
 
-    single = RewardWrapper(gym.Wrapper(Drawing(1)), Grey())
+    single = RewardWrapper(gym.Wrapper(Drawing(1)), Gray())
     info = run(single, 1)[0][4]
     np.testing.assert_array_equal(single.unwrapped.shown, info["group_rewards"])
-    vector = VectorRewardWrapper(DrawingVector([lambda: Drawing(1), lambda: Drawing(2)]), Grey())
+    vector = VectorRewardWrapper(DrawingVector([lambda: Drawing(1), lambda: Drawing(2)]), Gray())
     infos = run(vector, 1)[0][4]
     np.testing.assert_array_equal(vector.unwrapped.shown, [infos["group_rewards"][0], [np.nan] * GROUP])
 
 
 def test_close_reaches_reward_and_environment():
-    class Closing(Grey):
+    class Closing(Gray):
         closed = False
 
         def close(self):

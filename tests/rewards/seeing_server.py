@@ -1,4 +1,4 @@
-"""A chat server on loopback whose answers depend on how bright the pictures of a request are."""
+"""A chat server on loopback whose answers depend on how bright the images of a request are."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def seeing_server(say, *, record=False):
     return ScriptedServer(answer=answer, record=record)
 
 
-def grey_group(*levels, caption="a grey wall", frames=None):
-    """Grey images, or videos of so many frames each."""
+def gray_group(*levels, caption="a grey wall", frames=None):
+    """Gray images, or videos of so many frames each."""
     shape = (16, 16, 3) if frames is None else (frames, 16, 16, 3)
     return SampleGroup(Prompt(caption), np.stack([np.full(shape, level, np.uint8) for level in levels]))

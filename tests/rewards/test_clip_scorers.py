@@ -39,7 +39,7 @@ def score(reward, samples, text=TEXT):
 
 def test_clip_score_is_the_cosine_of_the_middle(folder, model):
     pictures = tiny.pictures()
-    expected = [tiny.cosine(model, TEXT, tiny.normalised(tiny.cropped(picture))) for picture in pictures]
+    expected = [tiny.cosine(model, TEXT, tiny.normalized(tiny.cropped(picture))) for picture in pictures]
     assert np.ptp(expected) > 0.01
     for batch_size in (2, 32):
         found = score(rewards.make("clip_score", model=folder, batch_size=batch_size), pictures)
@@ -48,7 +48,7 @@ def test_clip_score_is_the_cosine_of_the_middle(folder, model):
 
 def test_pick_score_is_scaled_by_the_models_own_temperature(folder, model):
     pictures = tiny.pictures()
-    expected = [tiny.cosine(model, TEXT, tiny.normalised(tiny.cropped(picture))) for picture in pictures]
+    expected = [tiny.cosine(model, TEXT, tiny.normalized(tiny.cropped(picture))) for picture in pictures]
     found = score(rewards.make("PickScore", model=folder), pictures)
     np.testing.assert_allclose(found, math.exp(1.5) * np.array(expected), atol=1e-4)
 
@@ -56,7 +56,7 @@ def test_pick_score_is_scaled_by_the_models_own_temperature(folder, model):
 def test_hpsv2_is_the_cosine_of_the_whole_padded_picture(folder, model):
     for size in ((48, 96), (90, 40), (32, 32)):
         pictures = tiny.pictures(3, *size)
-        expected = [tiny.cosine(model, TEXT, tiny.normalised(tiny.padded(picture))) for picture in pictures]
+        expected = [tiny.cosine(model, TEXT, tiny.normalized(tiny.padded(picture))) for picture in pictures]
         np.testing.assert_allclose(score(rewards.make("hpsv2", model=folder), pictures), expected, atol=1e-5)
 
 
@@ -74,7 +74,7 @@ def test_hpsv2_sees_the_edges_that_pick_score_crops_away(folder):
 def test_the_prompt_counts_and_long_ones_are_cut_off(folder, model):
     reward, picture = rewards.make("clip_score", model=folder), tiny.pictures(1)
     long = "a" + " b c" * 100
-    pixels = tiny.normalised(tiny.cropped(picture[0]))
+    pixels = tiny.normalized(tiny.cropped(picture[0]))
     assert score(reward, picture, "blue")[0] == pytest.approx(tiny.cosine(model, "blue", pixels), abs=1e-5)
     assert score(reward, picture, long)[0] == pytest.approx(tiny.cosine(model, long, pixels), abs=1e-5)
     assert abs(score(reward, picture, "blue")[0] - score(reward, picture, long)[0]) > 1e-3
@@ -86,12 +86,12 @@ def test_a_video_counts_by_the_mean_over_chosen_frames(folder):
     np.testing.assert_allclose(found, [score(reward, frames[[0, 3, 6]]).mean()], atol=1e-6)
 
 
-def test_aesthetic_is_the_head_on_the_normalised_features(folder, model, tmp_path):
+def test_aesthetic_is_the_head_on_the_normalized_features(folder, model, tmp_path):
     head = tiny.aesthetic_head()
     file = tiny.save_head(tmp_path / "head.safetensors", head)
     pictures = tiny.pictures()
     with torch.no_grad():
-        pixels = torch.cat([tiny.normalised(tiny.cropped(picture)) for picture in pictures])
+        pixels = torch.cat([tiny.normalized(tiny.cropped(picture)) for picture in pictures])
         features = model.visual_projection(model.vision_model(pixels).pooler_output)
         value = features / features.norm(dim=1, keepdim=True)
         for layer in (0, 2, 4, 6, 7):
@@ -176,7 +176,7 @@ def test_the_published_form_of_hpsv2_scores_as_open_clip_does(tmp_path, folder, 
     words = tiny.clip_tokenizer()([TEXT])["input_ids"][0]
     tokens[0, : len(words)] = torch.tensor(words)
     pictures = tiny.pictures(3)
-    pixels = torch.cat([tiny.normalised(tiny.padded(picture)) for picture in pictures])
+    pixels = torch.cat([tiny.normalized(tiny.padded(picture)) for picture in pictures])
     expected = model.cosine(tokens, pixels)
     assert float(expected.std()) > 1e-3
     found = score(rewards.make("hpsv2", model=tmp_path / "hps"), pictures)

@@ -19,7 +19,7 @@ from rewards.image_reward import ImageRewardModel, image_processor
 from rewards.known import sign
 from tests.rewards import test_image_reward as blip
 from tests.rewards import tiny_scorers as tiny
-from tests.rewards.seeing_server import grey_group, seeing_server
+from tests.rewards.seeing_server import gray_group, seeing_server
 from tests.rewards.test_remote import example_server
 from tests.rewards.test_unified_reward import axes
 from tests.rewards.test_unified_reward_think import brighter
@@ -90,7 +90,7 @@ def blip_folder() -> Path:
 
 
 class ModelScorer(RewardConformance):
-    """Scorers of pictures by a model, whose forward pass rounds by the size of the batch."""
+    """Scorers of images by a model, whose forward pass rounds by the size of the batch."""
 
     tolerance = 1e-5
     name = ""
@@ -159,7 +159,7 @@ class TestOCR(RewardConformance):
 
 
 def unless_bright(say):
-    """The answer of ``say``, and none that can be used for pictures that are nearly white."""
+    """The answer of ``say``, and none that can be used for images that are nearly white."""
     return lambda means, text: "I'm sorry, I can't look at this." if means.mean() > 252 else say(means, text)
 
 
@@ -170,7 +170,7 @@ class Served(RewardConformance):
         raise NotImplementedError
 
     def broken_group(self):
-        return grey_group(255, 255)
+        return gray_group(255, 255)
 
     @pytest.fixture(autouse=True)
     def _server(self):
@@ -215,7 +215,7 @@ class TestUnifiedRewardFlex(RewardConformance):
         return rewards.make("unified_reward_flex", tournament={"schedule": "regular(2)"})
 
     def broken_group(self):
-        whole = grey_group(100, 200)
+        whole = gray_group(100, 200)
         return SampleGroup(Prompt("a caption with the model's own mark <|image_pad|>"), whole.samples)
 
 
@@ -237,7 +237,7 @@ class TestRemote(RewardConformance):
         return rewards.make("remote", url=self.url)
 
     def broken_group(self):
-        return grey_group(255, 255)
+        return gray_group(255, 255)
 
 
 def test_every_reward_is_tested():

@@ -125,7 +125,7 @@ def score(reward, pictures, text=TEXT):
 def test_the_published_form_scores_as_its_authors_code_does(published):
     folder, model = published
     pictures = tiny.pictures(3)
-    pixels = torch.cat([tiny.normalised(tiny.cropped(picture)) for picture in pictures])
+    pixels = torch.cat([tiny.normalized(tiny.cropped(picture)) for picture in pictures])
     # Without padding: the mask hides it.
     expected = model.score(tokens(TEXT)["input_ids"], pixels)
     assert float(expected.std()) > 1e-3
@@ -156,7 +156,7 @@ def test_a_folder_saved_by_transformers_loads(tmp_path):
     found = score(rewards.make("image_reward", model=tmp_path), tiny.pictures(2))
     with torch.no_grad():
         read = tokens(TEXT)
-        pixels = torch.cat([tiny.normalised(tiny.cropped(picture)) for picture in tiny.pictures(2)])
+        pixels = torch.cat([tiny.normalized(tiny.cropped(picture)) for picture in tiny.pictures(2)])
         expected = model(pixels, read["input_ids"], read["attention_mask"])
     np.testing.assert_allclose(found, expected, atol=1e-5)
 

@@ -57,7 +57,7 @@ def test_sum_adds_raw_scores():
     assert second.failures == {"first": 1}
 
 
-def test_gdpo_normalises_each_term_within_its_group():
+def test_gdpo_normalizes_each_term_within_its_group():
     scores = rubric("gdpo", 3.0, 1.0).score(GROUPS[:1])
     assert scores[0].weights == {"first": 0.75, "second": 0.25}
     np.testing.assert_allclose(scores[0].rewards, 0.75 * np.array([1, 2, 6]) + 0.25 * np.array([9, 5, 7]) * 1000)
@@ -113,7 +113,7 @@ def test_info_holds_every_term_and_its_weight():
 
 
 class Judged(Reward):
-    """With parts, failures by kind, and work of its own to tell."""
+    """A reward with parts, failures by kind, and metrics of its own."""
 
     def __init__(self, name="judged"):
         self.name = name
@@ -184,7 +184,7 @@ def test_a_term_that_breaks_is_a_failed_score_with_its_name(tmp_path):
     ("settings", "error", "message"),
     [
         ({"terms": []}, ConfigError, "expected a list of terms"),
-        ({"terms": {"reward": "clip_score"}}, ConfigError, "terms of rubric: expected a list"),
+        ({"terms": {"reward": "clip_score"}}, ConfigError, "terms of rubric: expected list"),
         ({"terms": [{"reward": "shapes_orcle"}]}, UnknownNameError, "Did you mean 'ShapesOracle'"),
         ({"terms": [{"reward": "shapes_oracle", "wieght": 1}]}, UnknownNameError, "Did you mean 'weight'"),
         ({"terms": [{"weight": 1}]}, ConfigError, "missing"),
@@ -243,7 +243,7 @@ def test_a_recipe_makes_the_rubric_the_monitors_and_the_evaluations():
 @pytest.mark.parametrize(
     ("sections", "error", "message"),
     [
-        ({"reward": {"monitors": [{"reward": "ShapesVerifer"}]}}, UnknownNameError, "Did you mean 'shapes_verifier'"),
+        ({"reward": {"monitors": [{"reward": "ShapesVerifer"}]}}, UnknownNameError, "Did you mean 'ShapesVerifier'"),
         ({"verification": {"rewards": ["no_such:Reward"]}}, ConfigError, "'no_such' cannot be imported"),
         (
             {"verification": {"rewards": ["ShapesVerifier", {"reward": "ShapesVerifier", "name": "ShapesVerifier"}]}},

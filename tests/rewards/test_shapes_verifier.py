@@ -18,7 +18,7 @@ def score(caption, *samples):
 
 
 def test_share_of_constraints_by_hand():
-    # count, shape and colour are asked for: all, two, one and none of them are met.
+    # count, shape and color are asked for: all, two, one and none of them are met.
     scores = score("a red circle", RED_CIRCLE, BLUE_CIRCLE, BLUE_SQUARE, EMPTY)
     np.testing.assert_allclose(scores.rewards, [1, 2 / 3, 1 / 3, 0], rtol=1e-6)
     assert scores.failures == {}

@@ -8,7 +8,7 @@ import flexgym
 import rewards
 from flexgym.core.errors import CheckpointError, ConfigError, JudgeFailureShareError, UnknownNameError
 from tests.judge.backends.tiny_qwen_vl import save_tiny_qwen_vl
-from tests.rewards.seeing_server import grey_group, seeing_server
+from tests.rewards.seeing_server import gray_group, seeing_server
 
 
 def axes(means, text):
@@ -29,7 +29,7 @@ def server():
 
 def test_axes_of_images_by_hand(server):
     reward = rewards.make("UnifiedReward", judge=server.url)
-    first, second = reward.score([grey_group(0, 120, 255), grey_group(180, 248)])
+    first, second = reward.score([gray_group(0, 120, 255), gray_group(180, 248)])
     metrics = reward.metrics()
     reward.close()
     np.testing.assert_allclose(first.terms["alignment"], [0.2, 0.6, np.nan], rtol=1e-5)
@@ -47,7 +47,7 @@ def test_axes_of_images_by_hand(server):
 
 def test_axes_of_videos(server):
     reward = rewards.make("unified_reward", judge=server.url, weights={"physics": 1, "style": 3})
-    [scores] = reward.score([grey_group(120, 0, frames=12)])
+    [scores] = reward.score([gray_group(120, 0, frames=12)])
     reward.close()
     assert scores.weights == {"alignment": 0.0, "physics": 0.25, "style": 0.75}
     np.testing.assert_allclose(scores.rewards, [0.7, 0.7], rtol=1e-6)
@@ -57,10 +57,10 @@ def test_axes_of_videos(server):
 
 def test_weights_of_the_authors(server):
     reward = rewards.make("unified_reward", judge=server.url, weights={"alignment": 1.4, "style": 0.7})
-    [scores] = reward.score([grey_group(120, 60)])
+    [scores] = reward.score([gray_group(120, 60)])
     assert scores.weights == {"alignment": pytest.approx(2 / 3), "coherence": 0.0, "style": pytest.approx(1 / 3)}
     np.testing.assert_allclose(scores.rewards, [(2 * 0.6 + 0.8) / 3, (2 * 0.4 + 0.8) / 3], rtol=1e-5)
-    [unscored] = reward.score([grey_group(255)])  # a dropped axis that was not told fails the sample all the same
+    [unscored] = reward.score([gray_group(255)])  # a missing axis fails the sample even if it was dropped
     assert np.isnan(unscored.rewards).all()
     reward.close()
 
@@ -69,7 +69,7 @@ def test_weights_of_the_authors(server):
 def test_final_scores_over_their_highest(frames, reply, reward):
     with seeing_server(lambda means, text: f"wall (object): 1\nFinal Score: {reply}", record=True) as server:
         scorer = rewards.make("unified_reward", judge=server.url, form="final_score")
-        [scores] = scorer.score([grey_group(1, 2, frames=frames)])
+        [scores] = scorer.score([gray_group(1, 2, frames=frames)])
         scorer.close()
     np.testing.assert_allclose(scores.rewards, [reward, reward], rtol=1e-6)
     assert (list(scores.terms), scores.weights) == (["final_score"], {"final_score": 1.0})
@@ -98,10 +98,10 @@ def test_wrapped_environments(server, name):
 
 @pytest.mark.parametrize("form", ["axes", "final_score"])
 @pytest.mark.parametrize("frames", [None, 4])
-def test_what_the_model_never_learnt_to_say_is_counted(tmp_path, form, frames):
+def test_what_the_model_never_learned_to_say_is_counted(tmp_path, form, frames):
     folder = save_tiny_qwen_vl(tmp_path / "tiny")
     reward = rewards.make("unified_reward", judge=folder, form=form, decoding={"max_tokens": 6})
-    [scores] = reward.score([grey_group(40, 200, 120, frames=frames)])
+    [scores] = reward.score([gray_group(40, 200, 120, frames=frames)])
     reward.close()
     assert np.isnan([scores.rewards, *scores.terms.values()]).all()
     assert scores.failures == {"truncated": 3}
@@ -109,7 +109,7 @@ def test_what_the_model_never_learnt_to_say_is_counted(tmp_path, form, frames):
 
 
 def test_too_many_failures_stop_with_counts_and_an_example(server):
-    groups = [grey_group(*[255] * 9), grey_group(*[100] * 7)]
+    groups = [gray_group(*[255] * 9), gray_group(*[100] * 7)]
     strict = rewards.make("unified_reward", judge=server.url)
     with pytest.raises(JudgeFailureShareError, match="9 of 16 judgments failed.*9 echoed_template.*Alignment Score"):
         strict.score(groups)
@@ -130,7 +130,7 @@ def test_no_groups(server):
 def test_a_weight_for_an_axis_of_the_other_kind(server):
     reward = rewards.make("unified_reward", judge=server.url, weights={"alignment": 1, "physics": 1})
     with pytest.raises(UnknownNameError, match="axis of images 'physics'. Known: alignment, coherence, style"):
-        reward.score([grey_group(1, 2)])
+        reward.score([gray_group(1, 2)])
     reward.close()
 
 
@@ -154,9 +154,9 @@ URL = "http://localhost:1"
         ({"judge": URL, "weights": {"style": 0}}, ConfigError, "at least 0, not all 0"),
         ({"judge": URL, "weights": {"style": float("nan")}}, ConfigError, "at least 0, not all 0"),
         ({"judge": URL, "weights": {"style": float("inf")}}, ConfigError, "at least 0, not all 0"),
-        ({"judge": URL, "weights": {"style": "1"}}, ConfigError, r"\['style'\]: expected a valid number, got '1'"),
+        ({"judge": URL, "weights": {"style": "1"}}, ConfigError, r"\['style'\]: expected number, got '1'"),
         ({"judge": URL, "weights": {}}, ConfigError, "at least 0, not all 0"),
-        ({"judge": URL, "weights": ["style"]}, ConfigError, "weights of unified_reward: expected a valid dictionary"),
+        ({"judge": URL, "weights": ["style"]}, ConfigError, "weights of unified_reward: expected mapping"),
         (
             {"judge": URL, "max_failure_share": 1.5},
             ConfigError,

@@ -82,12 +82,12 @@ def test_the_embedded_judge_is_the_default(name):
         (
             {"judge": "http://localhost:1", "decoding": [1]},
             ConfigError,
-            "decoding of unified_reward_flex: expected a valid dictionary",
+            "decoding of unified_reward_flex: expected mapping",
         ),
         (
             {"judge": "http://localhost:1", "inputs": {"num_frames": "8"}},
             ConfigError,
-            "num_frames of inputs: expected a valid integer",
+            "num_frames of inputs: expected whole number",
         ),
         ({"judge": "http://localhost:1", "prompt_template": "nowhere.txt"}, ConfigError, "nowhere.txt"),
         ({"judge": "nowhere/at-all"}, CheckpointError, "nowhere"),

@@ -10,11 +10,11 @@ from flexgym.core.errors import JudgeFailureShareError, UnknownNameError
 from flexgym.flow import blended_advantages, group_advantages
 from flexgym.judge import JudgeFailure, Verdict
 from tests.judge.backends.tiny_qwen_vl import save_tiny_qwen_vl
-from tests.rewards.seeing_server import grey_group, seeing_server
+from tests.rewards.seeing_server import gray_group, seeing_server
 
 
 def brighter(means, text):
-    """Prefers the brighter half of the pictures; the scores are tenths of the brightness."""
+    """Prefers the brighter half of the images; the scores are tenths of the brightness."""
     label = "Video" if "two videos" in text else "Image"
     first, second = (part.mean() / 26 for part in np.split(means, 2))
     return (
@@ -33,7 +33,7 @@ def server():
 @pytest.mark.parametrize("frames", [None, 9])
 def test_win_rates_follow_the_answers(server, frames):
     reward = rewards.make("UnifiedRewardThink", judge=server.url)
-    first, second = reward.score([grey_group(40, 200, 120, frames=frames), grey_group(250, 10, frames=frames)])
+    first, second = reward.score([gray_group(40, 200, 120, frames=frames), gray_group(250, 10, frames=frames)])
     metrics = reward.metrics()
     reward.close()
     np.testing.assert_array_equal(first.rewards, [0, 1, 0.5])
@@ -51,7 +51,7 @@ def test_win_rates_follow_the_answers(server, frames):
 
 def test_margins_by_hand(server):
     reward = rewards.make("UnifiedRewardThink", judge=server.url, tournament={"aggregation": "margin"})
-    [scores] = reward.score([grey_group(26, 78, 130)])
+    [scores] = reward.score([gray_group(26, 78, 130)])
     reward.close()
     # scores 1, 3 and 5 of 10: shares 1/4 against 3/8 of 3 and 5, and 1/6 of 1 and 5
     np.testing.assert_allclose(
@@ -72,16 +72,16 @@ def test_a_wrapped_environment_ends_with_verdicts(server):
     assert reward == pytest.approx(0.5)
     assert len(info["assessments"]) == len(info["assessed_pairs"]) == 4
     brightness = info["samples"].mean(axis=(1, 2, 3))
-    # JPEG moves the mean of a picture by less than half a step.
+    # JPEG moves the mean of an image by less than half a step.
     for (first, second), verdict in zip(info["assessed_pairs"], info["assessments"], strict=True):
         lead = brightness[first] - brightness[second]
         assert verdict.side == int(lead < 0) or abs(lead) < 1.0
 
 
-def test_what_the_model_never_learnt_to_say_is_counted(tmp_path):
+def test_what_the_model_never_learned_to_say_is_counted(tmp_path):
     folder = save_tiny_qwen_vl(tmp_path / "tiny")
     reward = rewards.make("unified_reward_think", judge=folder, decoding={"max_tokens": 6})
-    [scores] = reward.score([grey_group(40, 200, 120)])
+    [scores] = reward.score([gray_group(40, 200, 120)])
     reward.close()
     assert np.isnan(scores.rewards).all()
     assert sum(scores.failures.values()) == 3
@@ -95,7 +95,7 @@ def test_too_many_failures_stop():
         with pytest.raises(
             JudgeFailureShareError, match="21 unparsable.*expected an <answer>, got 'Image 1 is better'"
         ):
-            reward.score([grey_group(*range(7))])
+            reward.score([gray_group(*range(7))])
         reward.close()
 
 
@@ -105,7 +105,7 @@ def test_settings_are_those_of_the_other_judges(tmp_path):
     with seeing_server(brighter, record=True) as server:
         settings = {"decoding": {"max_tokens": 7}, "inputs": {"format": "png"}, "prompt_template": path}
         reward = rewards.make("unified_reward_think", judge=[server.url], **settings)
-        reward.score([grey_group(1, 2)])
+        reward.score([gray_group(1, 2)])
         reward.close()
     [body] = server.bodies
     *_, text = body["messages"][0]["content"]

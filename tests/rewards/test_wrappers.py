@@ -96,13 +96,19 @@ def test_a_reward_of_ones_own_by_path_class_and_instance(own, plain_env):
         assert type(env).__doc__ == "Scores contrast."
         assert str(env).startswith("<Sharpness<")
         assert run(env, 2)[1][4]["group_rewards"].shape == (3,)
-        assert type(pickle.loads(pickle.dumps(type(env)))) is type(type(env))
         assert pickle.loads(pickle.dumps(type(env))) is type(env)
         rebuilt = through_json(env)
         assert type(rebuilt) is type(env)
         assert rebuilt.scorer.sharpness == 2
         assert rebuilt.scorer.deadline_s == env.scorer.deadline_s
     assert rebuilt.scorer.clip == (0, 9)  # a list in JSON, a tuple by its annotation
+
+
+def test_a_wrapped_environment_can_be_pickled(own, plain_env):
+    for env in (rewards.wrap(plain_env, own.Sharpness(2)), rewards.JPEGCompressibility(plain_env, quality=50)):
+        again = pickle.loads(pickle.dumps(env))
+        assert type(again) is type(env)
+        assert run(again, 2)[1][1] == run(env, 2)[1][1]
 
 
 def test_a_nested_class_is_rebuilt_too(own, plain_env):
@@ -154,7 +160,7 @@ def test_mistakes_in_wrap_are_explained(own, env):
         rewards.wrap(env, own.Sharpness(), sharpness=2)
     with pytest.raises(UnknownNameError, match="Did you mean 'sharpness'"):
         rewards.wrap(env, own.Sharpness, sharpnes=2)
-    with pytest.raises(ConfigError, match="sharpness of sharpness: expected a valid number, got 'two'"):
+    with pytest.raises(ConfigError, match="sharpness of sharpness: expected number, got 'two'"):
         rewards.wrap(env, "own_sharpness:Sharpness", sharpness="two")
     with pytest.raises(ConfigError, match="expected a name, path or class.*got 3"):
         rewards.wrap(env, 3)

@@ -50,7 +50,7 @@ def clip_config():
 
 
 def random_weights(model, scale=0.2):
-    """Weights large enough that texts and pictures tell."""
+    """Draw weights large enough that scores depend on texts and images."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -78,8 +78,8 @@ def save_head(file, head):
     return file
 
 
-def normalised(picture):
-    """Pixels ``[1, 3, H, W]`` of a picture that has its final size."""
+def normalized(picture):
+    """Pixels ``[1, 3, H, W]`` of an image that has its final size."""
     pixels = ((np.asarray(picture) / 255.0 - MEAN) / STD).transpose(2, 0, 1)
     return torch.tensor(pixels[None], dtype=torch.float32)
 
@@ -115,7 +115,7 @@ def cosine(model, text, pixels):
 
 
 def pictures(count=5, height=48, width=96):
-    """Soft random pictures."""
+    """Soft random images."""
     rng = np.random.default_rng(3)
     small = rng.integers(0, 256, (count, 6, 12, 3), np.uint8)
     return np.stack(

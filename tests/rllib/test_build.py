@@ -8,30 +8,26 @@ from flexgym.config import AgentSettings
 from flexgym.config.load import load_settings
 from flexgym.config.recipe import apply_overrides
 from flexgym.rllib.build import algorithm_config
-from flexgym.rllib.learner import FlowLearner
-from flexgym.rllib.module import FlowModule
 
-AGENT = {"algorithm": {"name": "grpo"}, "reward": {"name": "ShapesOracle"}}
+RECIPE = {"algorithm": {"name": "grpo"}, "reward": {"name": "ShapesOracle"}}
 
 
-def agent(*overrides):
-    settings = load_settings(AgentSettings, apply_overrides(AGENT, overrides))
+def config_of(*overrides):
+    settings = load_settings(AgentSettings, apply_overrides(RECIPE, overrides))
     return algorithm_config(settings, GRPO(settings.algorithm), AgentComponents())
 
 
 def test_an_agent_by_default_trains_and_samples_in_one_process():
-    config = agent()
+    config = config_of()
     config.validate()
     assert (config.num_learners, config.num_env_runners, config.create_local_env_runner) == (0, 0, False)
     assert (config.lr, config.grad_clip, config.grad_clip_by, config.seed) == (3e-4, 1.0, "global_norm", 0)
     assert config.torch_ddp_kwargs == {"broadcast_buffers": False}
-    assert config.env == "FlexT2I-v0"
-    assert config.learner_class is FlowLearner
-    assert config.get_rl_module_spec().module_class is FlowModule
+    assert (config.env, config.modality) == ("FlexT2I-v0", "image")
 
 
 def test_settings_reach_rllib_and_the_processes_it_starts():
-    config = agent(
+    config = config_of(
         "training.lr=[[0, 1e-3], [100, 1e-4]]",
         "resources.num_learners=2",
         "resources.num_gpus_per_learner=0.5",
@@ -49,7 +45,7 @@ def test_settings_reach_rllib_and_the_processes_it_starts():
     assert (config.num_env_runners, config.num_cpus_per_env_runner, config.seed) == (4, 2, 7)
     assert config.torch_ddp_kwargs == {"broadcast_buffers": False, "bucket_cap_mb": 8}
     assert (config.grad_clip_by, config.restart_failed_env_runners) == ("norm", False)
-    assert config.env == "FlexT2V-v0"
+    assert (config.env, config.modality) == ("FlexT2V-v0", "video")
     copied = pickle.loads(pickle.dumps(config.copy(copy_frozen=True)))
     assert copied.settings == config.settings
     assert copied.algorithm.settings == config.settings.algorithm

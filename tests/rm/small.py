@@ -25,7 +25,7 @@ LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
 
 
 def write_rows(folder: Path, count: int = 12) -> dict[str, Path]:
-    """SFT and DPO rows of different lengths, two pictures each."""
+    """SFT and DPO rows of different lengths, two images each."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     rows: dict[str, list[dict]] = {"sft": [], "dpo": []}
@@ -98,6 +98,6 @@ def steps(config: JudgeConfig, count: int) -> tuple[JudgeAlgorithm, list[dict[st
 
 
 def weights(algorithm: JudgeAlgorithm) -> dict[str, Tensor]:
-    """What trains, as the first learner has it."""
+    """Return the trainable parameters of the first learner."""
     with algorithm._gathered():
         return algorithm.on_learners(lambda learner: learner.judge_module.weights.state())[0]

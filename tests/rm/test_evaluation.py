@@ -15,7 +15,7 @@ from flexgym.judge.verdict import Verdict
 from flexgym.judge.vision_judge import VisionJudge
 from flexgym.rm.data import DataError, PreferencePair
 from flexgym.rm.evaluation import Evaluation, EvaluationOptions, as_group
-from flexgym.rm.evaluation_figures import PairResult, Vote, calibrated_accuracy, share, summarise, wilson
+from flexgym.rm.evaluation_figures import PairResult, Vote, calibrated_accuracy, share, summarize, wilson
 from flexgym.shapes.oracle import OracleJudge
 from tests.rewards.seeing_server import seeing_server
 
@@ -32,7 +32,7 @@ class ScriptedJudge:
 
     @staticmethod
     def _one(pair):
-        said = pair.prompt.text.split()[0][pair.first]  # the second letter is said in the other order
+        said = pair.prompt.text.split()[0][pair.first]  # the second letter is the reply in the other order
         return JudgeFailure("truncated", "") if said == "x" else Verdict(f"Image {said}")
 
 
@@ -54,7 +54,7 @@ def judged(media, *told, **options):
     """Results for ``(said, winner, category)``."""
     chosen = EvaluationOptions(**options)
     results = list(Evaluation(ScriptedJudge(), chosen).results([row(media, *each) for each in told]))
-    return summarise(results, ties=chosen.ties)
+    return summarize(results, ties=chosen.ties)
 
 
 def test_each_figure_of_a_few_pairs(media):
@@ -100,14 +100,14 @@ def test_ties_are_left_out_or_scored(media):
 
 def test_a_failure_in_both_orders_is_no_tie():
     votes = (Vote(False, None, "refused"), Vote(True, None, "refused"))
-    found = summarise([PairResult("1", None, None, votes)], ties="scored").overall
+    found = summarize([PairResult("1", None, None, votes)], ties="scored").overall
     assert found.accuracy_with_ties.value == 0.0
     assert found.accuracy.pairs == 0
     assert math.isnan(found.accuracy.value)
 
 
 def led(lead, label, failed=False):
-    """A pair that one judgement in each order gives such a lead; the swapped one sees it from the other side."""
+    """A pair that one judgment in each order gives such a lead; the swapped one sees it from the other side."""
     second = Vote(True, None, "refused") if failed else Vote(True, int(lead > 0), margin=-lead)
     return PairResult(None, None, label, (Vote(False, int(lead < 0), margin=lead), second))
 
@@ -120,9 +120,9 @@ def test_a_small_lead_may_be_a_tie():
     assert calibrated_accuracy([led(2, 0), led(2, None)]) == 1 / 2  # no threshold lies between two equal leads
     assert calibrated_accuracy([led(2, 0, failed=True)]) == 0.0
     assert calibrated_accuracy([led(0, None), led(5, None)]) == 1.0
-    assert summarise(told, ties="scored").overall.accuracy_with_leads == 4 / 5
-    assert summarise(told).overall.accuracy_with_leads is None
-    assert summarise([led(0, None)], ties="scored").overall.accuracy_with_leads is None  # no points, no threshold
+    assert summarize(told, ties="scored").overall.accuracy_with_leads == 4 / 5
+    assert summarize(told).overall.accuracy_with_leads is None
+    assert summarize([led(0, None)], ties="scored").overall.accuracy_with_leads is None  # no points, no threshold
 
 
 def test_one_order_halves_the_calls(media):
@@ -137,7 +137,7 @@ def test_a_coin_turns_about_half_of_the_pairs(media):
     """A judge that takes the first of pairs whose first always wins is no better than the coin."""
     rows = [row(media, "11", 0).model_copy(update={"id": str(number)}) for number in range(200)]
     results = list(Evaluation(ScriptedJudge(), EvaluationOptions(orders="shuffled")).results(rows))
-    assert 0.35 < summarise(results).overall.accuracy.value < 0.65
+    assert 0.35 < summarize(results).overall.accuracy.value < 0.65
     assert results == list(Evaluation(ScriptedJudge(), EvaluationOptions(orders="shuffled")).results(rows))
 
 
@@ -174,7 +174,7 @@ def test_sizes_that_differ_go_to_models_only(media):
 
 
 def test_a_vision_judge_is_asked_in_both_orders(media):
-    """The server prefers the brighter picture, so the wide one loses to b and beats a."""
+    """The server prefers the brighter image, so the wide one loses to b and beats a."""
 
     def brighter(means, text):
         return f"<think>\n</think>\n<answer>Image {1 if means[0] > means[1] else 2} is better</answer>"
@@ -189,7 +189,7 @@ def test_a_vision_judge_is_asked_in_both_orders(media):
         backend.close()
     assert len(server.bodies) == 6
     assert [[vote.position for vote in result.votes] for result in results] == [[1, 0]] * 3
-    assert summarise(results).overall.accuracy.value == pytest.approx(2 / 3)
+    assert summarize(results).overall.accuracy.value == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("count", [1, 7, 40, 1000])
@@ -226,4 +226,4 @@ def test_what_cannot_work_is_told():
     with pytest.raises(ConfigError, match="batch"):
         EvaluationOptions(batch=0)
     with pytest.raises(DataError, match="at least one pair"):
-        summarise([])
+        summarize([])

@@ -14,7 +14,7 @@ from flexgym.core.errors import ConfigError
 from flexgym.judge.sources import CONFIG_NAME
 from flexgym.judge.verdict import Verdict
 from flexgym.rm.command import app
-from flexgym.rm.evaluation_figures import PairResult, Vote, summarise
+from flexgym.rm.evaluation_figures import PairResult, Vote, summarize
 from flexgym.rm.evaluation_report import markdown, prepare_folder, recorded, write_report
 from flexgym.rm.evaluation_run import EvaluationRun
 from flexgym.shapes.captions import parse_caption
@@ -38,7 +38,7 @@ def run(*words):
 
 
 def test_the_tables_hold_the_figures():
-    summary = summarise([result(RIGHT, category="a|b"), result(FIRST, category="c"), result(FAILED)], ties="scored")
+    summary = summarize([result(RIGHT, category="a|b"), result(FIRST, category="c"), result(FAILED)], ties="scored")
     text = markdown(summary, {"judge": ["x"], "files": ["a.jsonl", "b.jsonl"]})
     assert "| judge | x |" in text
     assert "| files | a.jsonl, b.jsonl |" in text
@@ -54,7 +54,7 @@ def test_the_tables_hold_the_figures():
 
 def test_json_has_null_where_there_is_nothing(tmp_path):
     folder = prepare_folder(tmp_path / "new" / "report")
-    summary = summarise(recorded([result(RIGHT, label=None), result((), label=None)], folder))
+    summary = summarize(recorded([result(RIGHT, label=None), result((), label=None)], folder))
     write_report(folder, summary, {"judge": "x"})
     told = json.loads((folder / "report.json").read_text(), parse_constant=pytest.fail)
     assert told["overall"]["accuracy"] == {"value": None, "low": None, "high": None, "pairs": 0}

@@ -29,7 +29,7 @@ TRACES = [
     (told(1), told(1, "again")),  # both wrong
     (told(1, "GOOD"), told(1, "poor")),  # both right
     (told(0, "same"), told(0, "same")),  # both right, and the same
-    (told(0), ""),  # one right, the other without a word
+    (told(0), ""),  # one right, the other empty
     (told(0), told(1)),
 ]
 

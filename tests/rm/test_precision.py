@@ -1,4 +1,4 @@
-"""Weights in single precision, arithmetic in half: nothing that is learnt rounds away, and all figures agree."""
+"""Weights in single precision, arithmetic in half: nothing that is learned rounds away, and all figures agree."""
 
 from __future__ import annotations
 

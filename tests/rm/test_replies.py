@@ -104,7 +104,7 @@ def test_each_thing_is_asked_once(tmp_path):
 
 
 class Answers:
-    """Gives what it was told to, in order."""
+    """Gives the scripted answers in order."""
 
     name = "answers"
     one_by_one = False

@@ -1,4 +1,4 @@
-"""A model cut over two learners trains like a whole one, and is saved and exported like one."""
+"""A model sharded over two learners trains, saves and exports like an unsharded one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def sharded(config):
 
 
 def sizes(learner):
-    """Numbers of the model that a learner holds, and those of the whole; likewise of the reference and optimiser."""
+    """Numbers of the model that a learner holds, and those of all; likewise of the reference and optimizer."""
     found = {}
     parts = {"model": list(learner.judge_module.model.parameters())}
     if getattr(learner.trainer, "ref_model", None) is not None:

@@ -115,7 +115,7 @@ def test_resume_continues_bit_for_bit(kind, learners, checkpoint, files, tmp_pat
 
 
 def test_full_training_in_bfloat16_is_saved_and_resumed(checkpoint, files, tmp_path: Path):
-    """What the shipped recipe of stage one does; its optimiser keeps bfloat16, too."""
+    """What the shipped recipe of stage one does; its optimizer keeps bfloat16, too."""
     config = small_config("sft", checkpoint, files["sft"], mode="full", judge={"dtype": "bfloat16"})
     whole, _ = steps(config, 1)
     whole.save_to_path(str(tmp_path / "saved"))

@@ -34,7 +34,7 @@ def number_of(identity):
 
 
 def told(side, note="", *, sums=(10,) * 4):
-    """An assessment with a personalised category; ``sums`` are what the scores of the four categories add up to."""
+    """An assessment with a personalized category; ``sums`` are what the scores of the four categories add up to."""
     data = json.loads(assessment("", 0, f"Image {side + 1}"))
     data["categories"].append(json.loads(json.dumps(data["categories"][0])) | {"name": "D. Counting"})
     for category, total in zip(data["categories"], sums, strict=True):

@@ -170,7 +170,7 @@ def test_errors_say_what_there_is_instead(tmp_path: Path) -> None:
     (tmp_path / "other-run").mkdir()
     with pytest.raises(CheckpointError, match=r"no such run folder. In .*: other-run"):
         resolve_checkpoint(tmp_path / "othr-run")
-    with pytest.raises(CheckpointError, match="holds no whole checkpoint"):
+    with pytest.raises(CheckpointError, match="holds no complete checkpoint"):
         resolve_checkpoint(tmp_path / "other-run")
     with pytest.raises(CheckpointError, match="expected a folder named like 'iteration_000010'"):
         verify_checkpoint(tmp_path)

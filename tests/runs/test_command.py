@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 import flexgym.rm.command
 from agents import pref_grpo, sb3_ppo
+from flexgym.config.recipe import load_recipe
 from flexgym.core.yaml_files import dump_yaml
 from flexgym.runs.folder import RunFolder
 from flexgym.runs.loop import TrainingRun
-from flexgym.runs.recipe import load_recipe
 
 PROGRAMS = {
     "agent": (pref_grpo.main, ["agents.pref_grpo"], pref_grpo.DEFAULT_RECIPE),
@@ -45,7 +45,7 @@ def recipe(kind: str, tmp_path: Path, iterations: int) -> dict[str, Any]:
     if kind in ("sft", "dpo"):
         (tmp_path / "rows.jsonl").touch()
         sections["data"] = {**(sections.get("data") or {}), "files": [str(tmp_path / "rows.jsonl")]}
-        sections["learners"] = {**(sections.get("learners") or {}), "num_gpus_per_learner": 0}
+        sections["resources"] = {**(sections.get("resources") or {}), "num_gpus_per_learner": 0}
         sections["judge"] = {**sections["judge"], "source": "tiny", "sharding": "none"}
     return {**sections, "run": {"root": str(tmp_path), "name": kind, "iterations": iterations}}
 

@@ -74,7 +74,7 @@ def test_resume_from_an_earlier_checkpoint_keeps_the_later_ones_aside(tmp_path: 
 def test_a_failed_resume_changes_nothing(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path, "a") as run:
         run.metrics.append({"iteration": 0})
-    with pytest.raises(CheckpointError, match="holds no whole checkpoint"):
+    with pytest.raises(CheckpointError, match="holds no complete checkpoint"):
         RunFolder.resume(tmp_path / "a")
     with pytest.raises(CheckpointError, match="no such run folder"):
         RunFolder.resume(tmp_path / "b")

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from flexgym.config import RunSettings
 from flexgym.core.errors import CheckpointError, ConfigError, RewardError
 from flexgym.core.metrics import Max, Mean, Share
 from flexgym.runs import loop
 from flexgym.runs.folder import RunFolder
 from flexgym.runs.loop import Measured, TrainingRun, crosses
 from flexgym.runs.metrics import read_metrics
-from flexgym.runs.settings import RunSettings
 from flexgym.runs.verification import Verification
 
 VALUE = Mean(label="count", panel="headline", format=".1f")

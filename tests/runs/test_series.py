@@ -44,28 +44,28 @@ def test_a_failed_run_does_not_take_the_others_and_finished_ones_are_not_repeate
     series.add("good-seed0", recipe())
     series.add("bad-seed0", recipe(fails_at=1))
     series.add("late-seed0", recipe(fails_at=2))
-    told = []
-    series.run(["bad-seed0", "late-seed0", "good-seed0"], parallel=2, tell=told.append)
+    lines = []
+    series.run(["bad-seed0", "late-seed0", "good-seed0"], parallel=2, report=lines.append)
     assert series.outcome("good-seed0") == Outcome("finished")
     assert series.outcome("bad-seed0") == Outcome("failed", "the reward broke at iteration 1")
     assert [row["iteration"] for row in series.rows("late-seed0")] == [1]
     assert series.rows("bad-seed0") == []
-    assert "bad-seed0: failed: the reward broke at iteration 1" in told
-    told.clear()
-    series.run(series.names(), tell=told.append)
-    assert [line.split(",")[0] for line in told if "log in" in line] == ["bad-seed0: begins", "late-seed0: goes on"]
-    assert series.folder("bad-seed0").name == "bad-seed0-2", "nothing was learnt, so it begins anew beside the old one"
+    assert "bad-seed0: failed: the reward broke at iteration 1" in lines
+    lines.clear()
+    series.run(series.names(), report=lines.append)
+    assert [line.split(",")[0] for line in lines if "log in" in line] == ["bad-seed0: begins", "late-seed0: resumes"]
+    assert series.folder("bad-seed0").name == "bad-seed0-2", "nothing was learned, so it begins anew beside the old one"
     assert series.folder("late-seed0").name == "late-seed0"
 
 
 def test_a_run_can_go_on_for_longer_and_with_nothing_else_changed(series):
     series.add("good-seed0", recipe())
-    series.run(["good-seed0"], tell=str)
+    series.run(["good-seed0"], report=str)
     series.add("good-seed0", recipe(iterations=4))
     assert series.outcome("good-seed0").status == "waiting"
-    told = []
-    series.run(["good-seed0"], tell=told.append)
-    assert "goes on" in told[0]
+    lines = []
+    series.run(["good-seed0"], report=lines.append)
+    assert "resumes" in lines[0]
     assert [row["iteration"] for row in series.rows("good-seed0")] == [1, 2, 3, 4]
     with pytest.raises(ConfigError, match=r"begun with training\.lr=1\.0, got 2\.0"):
         series.add("good-seed0", {**recipe(), "training": {"lr": 2.0}})
@@ -77,12 +77,12 @@ def test_before_anything_ran_there_is_nothing_to_tell(series):
     assert series.names() == ["good-seed1", "good-seed10"]
     assert series.outcome("good-seed1") == Outcome("waiting")
     assert series.rows("good-seed1") == []
-    series.run(["good-seed10"], tell=str)
+    series.run(["good-seed10"], report=str)
     assert series.folder("good-seed1") is None
 
 
 def test_a_program_that_dies_is_a_failure_with_its_last_line(tmp_path):
     series = Series(tmp_path / "all", [sys.executable, "-c", "raise KeyError('weights')"])
     series.add("good-seed0", recipe())
-    series.run(["good-seed0"], tell=str)
+    series.run(["good-seed0"], report=str)
     assert series.outcome("good-seed0") == Outcome("failed", "KeyError: 'weights'")

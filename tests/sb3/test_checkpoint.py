@@ -35,7 +35,7 @@ def build(algorithm, venv, settings, seed=0):
 
 
 def leaves(model):
-    """Every tensor and number of a model and its optimisers, by name."""
+    """Every tensor and number of a model and its optimizers, by name."""
     return dict(torch.utils._pytree.tree_flatten_with_path(model.get_parameters())[0])
 
 

@@ -67,7 +67,7 @@ def test_the_criterion_follows_the_caption():
         for caption, views in pairs(150, kind):
             told = parse_assessment(brief_assessment(*views[:2]))
             category = parse_caption(caption).category
-            for personal in told.personalised:
+            for personal in told.personalized:
                 assert CRITERIA[category] in personal.dims[0].name.lower()
                 seen.add(category)
     assert seen == {*IMAGE_CATEGORIES, *VIDEO_CATEGORIES}

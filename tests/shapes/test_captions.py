@@ -31,15 +31,15 @@ def facts(caption):
     """Compositions that the words of a caption name, found without the grammar."""
     found = [match.groups() for match in NOUN.finditer(caption)]
     assert found, caption
-    nouns = [(number, size, colour or after, shape) for number, size, colour, shape, after in found]
+    nouns = [(number, size, color or after, shape) for number, size, color, shape, after in found]
     motion = re.search("left|right|up|down|bouncing|growing|shrinking|rotating", caption)
-    for index, (number, size, colour, shape) in enumerate(nouns):
-        yield (colour, shape)
-        yield (size, colour, shape)
-        yield (number, colour, shape)
-        yield from ((colour, shape, "with", partner) for *_, partner in nouns[:index] + nouns[index + 1 :])
+    for index, (number, size, color, shape) in enumerate(nouns):
+        yield (color, shape)
+        yield (size, color, shape)
+        yield (number, color, shape)
+        yield from ((color, shape, "with", partner) for *_, partner in nouns[:index] + nouns[index + 1 :])
         if motion and len(nouns) == 1:
-            yield (motion.group(), colour, shape)
+            yield (motion.group(), color, shape)
     for said, meant in {"left of": "left of", "right of": "left of", "above": "above", "below": "above"}.items():
         if said in caption:
             first, second = (shape for *_, shape in nouns)

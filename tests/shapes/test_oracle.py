@@ -41,7 +41,7 @@ def group(caption, *samples):
 
 
 def judge(caption, first, second):
-    """Both orders of one pair; the second is told from the other side."""
+    """Judge both orders of one pair; the second order is swapped back."""
     pair = group(caption, first, second)
     there, back = OracleJudge().assess([Pair(pair, 0, 1), Pair(pair, 1, 0)])
     assert isinstance(there, Assessment), there
@@ -85,7 +85,7 @@ def test_reply_is_json_with_the_published_keys():
     assert data["winner"] == "Image 1"
     parsed = parse_assessment(text)
     assert [anchor.name[:2] for anchor in parsed.anchors] == ["A.", "B.", "C."]
-    assert [extra.name for extra in parsed.personalised] == ["D. Colour Fidelity"]
+    assert [extra.name for extra in parsed.personalized] == ["D. Colour Fidelity"]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_reply_is_json_with_the_published_keys():
 )
 def test_criteria_are_chosen_for_the_caption(caption, first, second, category, criterion):
     found = judge(caption, first, second)
-    assert [extra.name for extra in found.personalised] == [category]
+    assert [extra.name for extra in found.personalized] == [category]
     assert criterion in named(found)
     assert ("Steady things over time" in named(found)) == ("moving" in caption)
 

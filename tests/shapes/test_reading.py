@@ -5,7 +5,7 @@ import pytest
 
 from flexgym.shapes.reading import read_frames, read_groups, read_sample, read_samples
 from flexgym.shapes.sampling import sample_clip, sample_scene, sample_spec
-from flexgym.shapes.scenes import BACKGROUND, COLOURS, SHAPES, SYMMETRY, Thing, render, render_video
+from flexgym.shapes.scenes import BACKGROUND, COLORS, SHAPES, SYMMETRY, Thing, render, render_video
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,9 @@ def videos():
 @pytest.mark.parametrize("radius", [3.6, 5.5, 9.0])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_thing_is_read_as_it_was_drawn(shape, radius, angle):
-    for colour in COLOURS:
-        (seen,) = read_sample(render((Thing(shape, colour, 16.7, 15.2, radius, angle),)))[0]
-        assert (seen.shape, seen.colour) == (shape, colour)
+    for color in COLORS:
+        (seen,) = read_sample(render((Thing(shape, color, 16.7, 15.2, radius, angle),)))[0]
+        assert (seen.shape, seen.color) == (shape, color)
         assert (seen.x, seen.y) == pytest.approx((16.7, 15.2), abs=0.2)
         assert seen.radius == pytest.approx(radius, rel=0.04)
         assert seen.fit > 0.9
@@ -39,9 +39,9 @@ def test_a_thing_is_read_as_it_was_drawn(shape, radius, angle):
 
 def test_things_are_listed_from_left_to_right():
     places = {"circle": (25, 6, 4.5), "square": (6, 25, 4), "triangle": (16, 15, 3.7), "cross": (26, 25, 3.6)}
-    things = tuple(Thing(shape, colour, *places[shape]) for shape, colour in zip(SHAPES, COLOURS, strict=True))
+    things = tuple(Thing(shape, color, *places[shape]) for shape, color in zip(SHAPES, COLORS, strict=True))
     seen = read_sample(render(things))[0]
-    assert [(thing.shape, thing.colour) for thing in seen] == [
+    assert [(thing.shape, thing.color) for thing in seen] == [
         ("square", "green"),
         ("triangle", "blue"),
         ("circle", "red"),
@@ -50,24 +50,24 @@ def test_things_are_listed_from_left_to_right():
     assert [thing.x for thing in seen] == pytest.approx([6, 16, 25, 26], abs=0.2)
 
 
-def test_touching_things_of_two_colours_are_two():
+def test_touching_things_of_two_colors_are_two():
     seen = read_sample(render((Thing("square", "red", 10, 16, 5), Thing("square", "blue", 19, 16, 5))))[0]
-    assert [(thing.shape, thing.colour) for thing in seen] == [("square", "red"), ("square", "blue")]
+    assert [(thing.shape, thing.color) for thing in seen] == [("square", "red"), ("square", "blue")]
 
 
 def test_specks_are_not_things():
     picture = render(())
-    picture[4:7, 4:8] = COLOURS["red"]
+    picture[4:7, 4:8] = COLORS["red"]
     assert read_sample(picture) == ((),)
-    picture[4:8, 4:8] = COLOURS["red"]
+    picture[4:8, 4:8] = COLORS["red"]
     (seen,) = read_sample(picture)[0]
     assert (seen.x, seen.y, seen.radius) == pytest.approx((6, 6, (16 / 3.15) ** 0.5))
 
 
 def test_a_full_canvas_is_read_without_failing():
-    full = np.full((32, 32, 3), COLOURS["blue"], np.uint8)
+    full = np.full((32, 32, 3), COLORS["blue"], np.uint8)
     (seen,) = read_sample(full)[0]
-    assert (seen.colour, seen.x, seen.y) == ("blue", 16.0, 16.0)
+    assert (seen.color, seen.x, seen.y) == ("blue", 16.0, 16.0)
 
 
 def test_empty_pictures_hold_nothing():
@@ -83,16 +83,16 @@ def test_a_batch_is_read_as_its_samples_are(images, videos):
         samples = np.clip(samples + rng.normal(0, 12, samples.shape), 0, 255).astype(np.uint8)
         for batched, alone in zip(read_samples(samples), map(read_sample, samples), strict=True):
             for frame, other in zip(batched, alone, strict=True):
-                assert [(thing.shape, thing.colour) for thing in frame] == [(t.shape, t.colour) for t in other]
+                assert [(thing.shape, thing.color) for thing in frame] == [(t.shape, t.color) for t in other]
                 measures = [[(t.x, t.y, t.radius, t.fit) for t in things] for things in (frame, other)]
                 np.testing.assert_allclose(*measures, rtol=1e-5)
 
 
 def test_a_window_holds_a_thing_however_long_it_is():
     picture = render(())
-    picture[15:17, 1:31] = COLOURS["red"]
-    picture[2:6, 2:6] = COLOURS["blue"]
-    bar = next(thing for thing in read_sample(picture)[0] if thing.colour == "red")
+    picture[15:17, 1:31] = COLORS["red"]
+    picture[2:6, 2:6] = COLORS["blue"]
+    bar = next(thing for thing in read_sample(picture)[0] if thing.color == "red")
     assert (bar.x, bar.y) == (16.0, 16.0)
     # 60 of its pixels are long and thin; a circle of that area covers 2 rows of about 8.5 pixels of them.
     assert bar.fit < 0.35

@@ -44,13 +44,13 @@ def test_scenes_satisfy_their_specs(category):
         wanted = [noun for noun in spec.nouns for _ in range(noun.count)]
         for noun, thing in zip(wanted, scene, strict=True):
             assert thing.shape == noun.shape
-            assert noun.colour in (None, thing.colour)
+            assert noun.color in (None, thing.color)
             if noun.size:
                 assert RADII[noun.size][0] <= thing.radius <= RADII[noun.size][1]
         if spec.relation:
             assert RELATIONS[spec.relation](*scene) > 7.0
         if category == "counting":
-            assert len({thing.colour for thing in scene}) == 1
+            assert len({thing.color for thing in scene}) == 1
 
 
 def path(clip, name, index=0):
@@ -66,7 +66,7 @@ def test_clips_satisfy_their_specs(category):
             assert_clear(scene)
             for noun, thing in zip(spec.nouns, scene, strict=False):
                 assert thing.shape == noun.shape
-                assert noun.colour in (None, thing.colour)
+                assert noun.color in (None, thing.color)
         numbers = [len(scene) for scene in clip]
         if category == "order":
             assert (numbers[0], numbers[-1]) == (1, 2)
@@ -99,7 +99,7 @@ def test_things_that_are_drawn_differ():
     rng = np.random.default_rng(0)
     spec = parse_caption("two circles")
     scenes = [sample_scene(rng, spec) for _ in range(60)]
-    assert {scene[0].colour for scene in scenes} == {"red", "green", "blue", "yellow"}
+    assert {scene[0].color for scene in scenes} == {"red", "green", "blue", "yellow"}
     assert len(set(scenes)) == 60
 
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flexgym.shapes.scenes import BACKGROUND, COLOURS, SHAPES, SIZE, SYMMETRY, Thing, render, render_video, thing_mask
+from flexgym.shapes.scenes import BACKGROUND, COLORS, SHAPES, SIZE, SYMMETRY, Thing, render, render_video, thing_mask
 
-RED, BLUE = COLOURS["red"], COLOURS["blue"]
+RED, BLUE = COLORS["red"], COLORS["blue"]
 
 
 @pytest.mark.parametrize("angle", [0.0, 17.0, 45.0])
@@ -21,7 +21,7 @@ def test_shapes_of_one_radius_have_one_area(radius, angle):
     [("circle", 1.0, (1, 0)), ("square", 0.89, (0, -1)), ("triangle", 0.78, (0, 1)), ("cross", 1.16, (-1, 0))],
 )
 def test_edges_are_one_pixel_wide(shape, edge, step):
-    # The centre of the pixel at (16.5, 16.5) lies half a pixel inside, on and half a pixel outside the outline.
+    # The center of the pixel at (16.5, 16.5) lies half a pixel inside, on and half a pixel outside the outline.
     for inside, expected in ((0.5, 1.0), (0.25, 0.75), (0.0, 0.5), (-0.25, 0.25), (-0.5, 0.0)):
         distance = edge * 6.0 - inside
         thing = Thing(shape, "red", 16.5 - step[0] * distance, 16.5 - step[1] * distance, 6.0)
@@ -44,7 +44,7 @@ def test_symmetry(shape):
     assert np.abs(half - upright).sum() > 10
 
 
-def test_picture_holds_background_colour_and_one_mixed_rim():
+def test_image_holds_background_color_and_one_mixed_rim():
     picture = render((Thing("circle", "red", 16, 16, 6),))
     assert picture.dtype == np.uint8
     assert picture.shape == (SIZE, SIZE, 3)

@@ -9,7 +9,7 @@ from scipy import ndimage
 from flexgym.shapes.captions import IMAGE_CATEGORIES, VIDEO_CATEGORIES, Noun, Spec, phrasings, specs
 from flexgym.shapes.reading import read_samples
 from flexgym.shapes.sampling import sample_clip, sample_scene, wrong_spec
-from flexgym.shapes.scenes import COLOURS, FRAMES, SHAPES, Thing, render, render_video
+from flexgym.shapes.scenes import COLORS, FRAMES, SHAPES, Thing, render, render_video
 from flexgym.shapes.verifier import SIZE_BORDER, check, verify
 
 DRAWN = {"image": 50, "video": 12}
@@ -67,7 +67,7 @@ def also_true(spec, scene):
     if spec.category in ("object", "colours", "counting"):
         noun = spec.nouns[0]
         sizes = ["large" if thing.radius > SIZE_BORDER else "small" for thing in scene]
-        looks = all(thing.shape == noun.shape and noun.colour in (None, thing.colour) for thing in scene)
+        looks = all(thing.shape == noun.shape and noun.color in (None, thing.color) for thing in scene)
         return looks and len(scene) == noun.count and all(noun.size in (None, size) for size in sizes)
     if spec.category not in ("two_objects", "attribution", "position"):
         return False
@@ -77,7 +77,7 @@ def also_true(spec, scene):
     first, second = (things[noun.shape] for noun in spec.nouns)
     dx, dy = second.x - first.x, second.y - first.y
     along = {None: 1.0, "left of": dx, "right of": -dx, "above": dy, "below": -dy}[spec.relation]
-    return along > 0 and all(noun.colour in (None, things[noun.shape].colour) for noun in spec.nouns)
+    return along > 0 and all(noun.color in (None, things[noun.shape].color) for noun in spec.nouns)
 
 
 @pytest.mark.parametrize(("kind", "category", "split"), DRAWINGS)
@@ -96,9 +96,9 @@ def readings(kind, category, split):
     return read_samples(drawn(kind, category, split)[2])
 
 
-def moving(xs, ys=16.0, *, shape="circle", colour="red", radius=5.0, angle=0.0):
+def moving(xs, ys=16.0, *, shape="circle", color="red", radius=5.0, angle=0.0):
     columns = np.broadcast_arrays(xs, ys, radius, angle, np.zeros(FRAMES))[:4]
-    return [(Thing(shape, colour, *map(float, row)),) for row in zip(*columns, strict=True)]
+    return [(Thing(shape, color, *map(float, row)),) for row in zip(*columns, strict=True)]
 
 
 def missed(caption, sample):
@@ -123,7 +123,7 @@ TWO_CIRCLES = (RED_CIRCLE, Thing("circle", "red", 24, 16, 5))
         ("three circles", TWO_CIRCLES, {"count 3"}),
         ("a red circle", (RED_CIRCLE, BLUE_CROSS), {"count 1"}),
         ("two circles", (*TWO_CIRCLES, Thing("circle", "red", 16, 26, 4)), {"count 2"}),
-        # colour, shape, size
+        # color, shape, size
         ("a blue circle", (RED_CIRCLE,), {"1 colour blue"}),
         ("a red square", (RED_CIRCLE,), {"1 shape square"}),
         ("two squares", (BLUE_SQUARE, RED_CIRCLE), {"1 shape square"}),
@@ -134,7 +134,7 @@ TWO_CIRCLES = (RED_CIRCLE, Thing("circle", "red", 24, 16, 5))
         ("a small circle", (Thing("circle", "red", 16, 16, 8),), {"1 size small"}),
         ("a red circle and a blue cross", (RED_CIRCLE, BLUE_SQUARE), {"2 shape cross"}),
         ("a red circle and a blue cross", (RED_CIRCLE, GREEN_CROSS), {"2 colour blue"}),
-        # colours bound to the wrong things
+        # colors bound to the wrong things
         ("a blue circle and a red cross", (RED_CIRCLE, BLUE_CROSS), {"1 colour blue", "2 colour red"}),
         # relations
         ("a circle left of a cross", (RED_CIRCLE, BLUE_CROSS), set()),
@@ -158,7 +158,7 @@ def test_things_are_matched_so_that_most_is_met():
 
 
 @pytest.mark.parametrize("caption", ["a red circle", "a green circle", "two circles", "a circle and a square"])
-def test_a_blob_of_two_colours_is_neither(caption):
+def test_a_blob_of_two_colors_is_neither(caption):
     blob = render((Thing("circle", "red", 16, 16, 8),))
     right = render((Thing("circle", "green", 16, 16, 8),))
     blob[:, 16:] = right[:, 16:]
@@ -167,7 +167,7 @@ def test_a_blob_of_two_colours_is_neither(caption):
 
 def test_a_shapeless_blob_has_no_shape():
     picture = render(())
-    picture[6:26, 6:10] = picture[22:26, 6:26] = COLOURS["red"]
+    picture[6:26, 6:10] = picture[22:26, 6:26] = COLORS["red"]
     for shape in SHAPES:
         assert missed(Spec("colours", (Noun(shape, "red"),)), picture) == {f"1 shape {shape}"}
 
@@ -240,7 +240,7 @@ def test_video_constraints_by_hand(caption, clip, expected):
 
 def test_a_flicker_is_forgiven_and_flickering_is_not():
     wrong = (Thing("circle", "blue", 16, 16, 5),)
-    once = RIGHT[:4] + moving(STEPS, colour="blue")[4:5] + RIGHT[5:]
+    once = RIGHT[:4] + moving(STEPS, color="blue")[4:5] + RIGHT[5:]
     often = [wrong if frame % 2 else RIGHT[frame] for frame in range(FRAMES)]
     assert verify("a red circle moving right", render_video(once)).satisfied
     assert "1 colour red" in missed("a red circle moving right", render_video(often))
@@ -276,8 +276,8 @@ def test_the_modality_of_a_sample_must_be_that_of_the_caption():
         verify("a red circle", render((RED_CIRCLE,)) / 255)
 
 
-def test_every_colour_is_told_from_every_other():
-    for colour in COLOURS:
-        picture = render((Thing("square", colour, 16, 16, 5),))
-        met = [other for other in COLOURS if not missed(Spec("colours", (Noun("square", other),)), picture)]
-        assert met == [colour]
+def test_every_color_differs_from_every_other():
+    for color in COLORS:
+        picture = render((Thing("square", color, 16, 16, 5),))
+        met = [other for other in COLORS if not missed(Spec("colours", (Noun("square", other),)), picture)]
+        assert met == [color]

@@ -12,7 +12,7 @@ from flexgym.types import Prompt
 
 
 class Dots(gym.Env):
-    """Two steps to a group of three noisy pictures; keeps all rules."""
+    """Two steps to a group of three noisy images; keeps all rules."""
 
     observation_space = gym.spaces.Box(0.0, 1.0, (2,), np.float32)
     action_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)

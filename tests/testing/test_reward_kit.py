@@ -14,11 +14,11 @@ from rewards import PointwiseReward, Reward
 
 
 class Bright(PointwiseReward):
-    """Mean value of a picture; keeps all rules."""
+    """Mean value of an image; keeps all rules."""
 
     def score_samples(self, prompt, samples):
         if samples.ndim != 4 or not samples.size:
-            raise ValueError(f"expected pictures, got {list(samples.shape)}")
+            raise ValueError(f"expected images, got {list(samples.shape)}")
         return samples.mean(axis=(1, 2, 3)) / 255
 
 

@@ -25,7 +25,7 @@ class Kit:
 
     @rule("videos play")
     def test_does_not_apply(self):
-        raise unittest.SkipTest("pictures only")
+        raise unittest.SkipTest("images only")
 
 
 def test_a_failure_names_the_rule_what_was_expected_and_what_came():

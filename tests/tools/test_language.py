@@ -203,6 +203,8 @@ def test_prose_in_python_is_read(text):
         ("pictures = 3", "flexgym/a.py"),
         ("names = {'colours': 1, 'picture': 'Colours as asked'}", "flexgym/a.py"),
         ("x = settings['picture'] + read(f'{pictures}')", "flexgym/a.py"),
+        ("raise Problem('picture', 'expected an image')", "flexgym/a.py"),
+        ('def f():\n    """Return both of the images.\n\n    Args:\n        picture: one.\n    """', "flexgym/a.py"),
         ("REASON = 'As much is met, and better formed, in colour.'", "flexgym/shapes/brief.py"),
     ],
 )
@@ -219,6 +221,38 @@ def test_tests_need_no_verbs():
     text = 'def f():\n    """The colour."""'
     assert words(text, "tests/test_a.py") == [(2, "colour")]
     assert words(text.replace("olour", "olor of it all"), "envs/a.py") == [(2, "The color of it all.")]
+
+
+def found(text: str, path: str = "flexgym/a.py") -> list[str]:
+    return [finding.phrase for finding in language.in_python(source(text, path))]
+
+
+def test_names_that_a_docstring_documents_are_not_prose():
+    documented = '''def f(colour):
+    """Draw a thing in its color.
+
+    Args:
+        colour: one of the colours.
+        picture: of the thing.
+    """
+'''
+    assert sorted(found(documented)) == ["colours", "picture"]
+
+
+def test_codes_of_errors_are_not_prose():
+    assert found('raise Failed("refused", "it was refused")') == ["refused"]
+
+
+def test_messages_of_assertions_are_prose():
+    text = 'assert reply == "the two pictures of this message", "no picture"'
+    assert found(text, "tests/a.py") == ["picture"]
+    assert found(text) == ["pictures", "picture"]
+
+
+def test_prompts_and_captions_are_data():
+    text = 'PROMPT = "Look at the two pictures of this message and say"\nraise ValueError("expected a picture")'
+    assert found(text, "flexgym/judge/template.py") == found(text, "flexgym/shapes/a.py") == ["picture"]
+    assert found(text) == ["pictures", "picture"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""FLUX.1 (github.com/black-forest-labs/flux)."""
+"""Flow policies from FLUX.1 pipelines (github.com/black-forest-labs/flux)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HunyuanVideo (arXiv 2412.03603)."""
+"""Flow policies from HunyuanVideo pipelines (arXiv 2412.03603)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class HunyuanVideoFamily(Family):
         """Return None: the pipeline never shifts its noise levels by size."""
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """Return thousandths, rounded."""
+        """Return sigma in thousandths, rounded to the transformer's precision."""
         return (sigma * 1000.0).to(self.dtype)
 
     def extra_arguments(self, hidden: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:

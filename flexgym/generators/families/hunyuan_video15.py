@@ -27,7 +27,7 @@ class HunyuanVideo15Family(Family):
 
     @classmethod
     def check_pipeline(cls, pipe: FlowPipeline) -> None:
-        """Refuse other kinds of guidance than the classifier-free one of all steps, and mean flows."""
+        """Reject mean flows, and guidance other than classifier-free guidance in all steps."""
         guider = pipe.guider
         if type(guider).__name__ != "ClassifierFreeGuidance" or {**guider.config, **_GUIDER} != dict(guider.config):
             raise GeneratorError(
@@ -69,7 +69,7 @@ class HunyuanVideo15Family(Family):
         """Return None: the pipeline never shifts its noise levels by size."""
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """Return thousandths, rounded."""
+        """Return sigma in thousandths, rounded to the transformer's precision."""
         return (sigma * 1000.0).to(self.dtype)
 
     def forward(self, hidden: Tensor, timestep: Tensor, text: Mapping[str, Tensor]) -> Tensor:

@@ -31,7 +31,7 @@ class HunyuanVideoFrameFamily(HunyuanVideoFamily):
 
     @classmethod
     def check_pipeline(cls, pipe: FlowPipeline) -> None:
-        """Refuse a transformer for text alone."""
+        """Reject a transformer that is conditioned on text alone."""
         kind = pipe.transformer.config.image_condition_type
         if kind not in _INTERLEAVE:
             raise GeneratorError(f"expected a transformer with image_condition_type {[*_INTERLEAVE]}, got {kind!r}")

@@ -1,4 +1,4 @@
-"""LTX-Video (arXiv 2501.00103)."""
+"""Flow policies from LTX-Video pipelines (arXiv 2501.00103)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class LTXFamily(Family):
         return self.pipe._denormalize_latents(latents, vae.latents_mean, vae.latents_std, scale).to(self.dtype)
 
     def from_autoencoder(self, latents: Tensor) -> Tensor:
-        """Normalize each channel."""
+        """Normalize each channel of latents from the autoencoder."""
         vae = self.pipe.vae
         scale = vae.config.scaling_factor
         return self.pipe._normalize_latents(latents.float(), vae.latents_mean, vae.latents_std, scale)

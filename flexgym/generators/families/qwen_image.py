@@ -1,4 +1,4 @@
-"""Qwen-Image (arXiv 2508.02324)."""
+"""Flow policies from Qwen-Image pipelines (arXiv 2508.02324)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class QwenImageFamily(FluxFamily):
 
     @classmethod
     def check_pipeline(cls, pipe: FlowPipeline) -> None:
-        """Refuse weights distilled with guidance, of which none are published."""
+        """Reject guidance-distilled weights, of which none are published."""
         if pipe.transformer.config.guidance_embeds:
             raise GeneratorError(
                 "expected a QwenImagePipeline without guidance_embeds, whose guidance is classifier-free; got one with"

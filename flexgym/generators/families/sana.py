@@ -1,4 +1,4 @@
-"""Sana (arXiv 2410.10629)."""
+"""Flow policies from Sana pipelines (arXiv 2410.10629)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SanaFamily(Family):
 
     @classmethod
     def check_pipeline(cls, pipe: FlowPipeline) -> None:
-        """Refuse a transformer that also predicts a variance."""
+        """Reject a transformer that also predicts a variance."""
         config = pipe.transformer.config
         if config.out_channels != config.in_channels:
             raise GeneratorError(

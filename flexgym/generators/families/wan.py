@@ -21,7 +21,7 @@ class WanFamily(Family):
 
     @classmethod
     def check_pipeline(cls, pipe: FlowPipeline) -> None:
-        """Refuse a boundary without a second transformer behind it."""
+        """Reject a ``boundary_ratio`` without a second transformer for the noise levels below it."""
         if pipe.config.boundary_ratio is not None and pipe.transformer_2 is None:
             raise GeneratorError(
                 f"expected a transformer_2 for the noise levels below boundary_ratio={pipe.config.boundary_ratio},"

@@ -27,7 +27,7 @@ class WanFrameFamily(WanFamily):
 
     @classmethod
     def check_pipeline(cls, pipe: FlowPipeline) -> None:
-        """Refuse what `WanFamily` refuses, and to work without ftfy, which this pipeline needs."""
+        """Check the pipeline as `WanFamily` does, and require ftfy, which this pipeline imports."""
         super().check_pipeline(pipe)
         if find_spec("ftfy") is None:
             raise GeneratorError("WanImageToVideoPipeline cleans prompts with ftfy: pip install 'flexgym[wan]'")

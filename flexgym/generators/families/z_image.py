@@ -1,4 +1,4 @@
-"""Z-Image (arXiv 2511.22699)."""
+"""Flow policies from Z-Image pipelines (arXiv 2511.22699)."""
 
 from __future__ import annotations
 

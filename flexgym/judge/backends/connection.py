@@ -74,7 +74,7 @@ class Connection:
         return Answer(response.status_code, response.headers, content)
 
     async def aclose(self) -> None:
-        """Close the connection."""
+        """Close the underlying HTTP connection."""
         await self._transport.aclose()
 
 

@@ -92,7 +92,7 @@ class Server:
         self.model = self._choose(answer.body)
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Close all connections to the server."""
         for connection in (self._probe, *self.connections):
             await connection.aclose()
 
@@ -206,7 +206,7 @@ class ServerPool:
                 return refusal
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Close the connections to all servers."""
         for server in self.servers:
             await server.aclose()
 

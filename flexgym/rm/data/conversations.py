@@ -18,7 +18,7 @@ from flexgym.rm.data.schema import PICTURE, DPORow, Message, Part, PreferencePai
 
 @dataclass(frozen=True)
 class Question:
-    """How a judge is queried about a pair; the training counterpart of `flexgym.judge.vision_judge.VisionJudge`.
+    """Settings for querying a judge about a pair; the training counterpart of `flexgym.judge.vision_judge.VisionJudge`.
 
     Attributes:
         dialect: prompt templates and reply format.

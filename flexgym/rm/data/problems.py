@@ -114,7 +114,7 @@ class DataReport:
 
 @dataclass(frozen=True)
 class BadRows:
-    """How bad rows are handled.
+    """Handling of bad rows in data files.
 
     Attributes:
         max_share: share of bad rows above which reading stops, 0 to 1.

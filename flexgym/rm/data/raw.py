@@ -200,7 +200,7 @@ class _Window:
                 return self._text[self._at : self._at + 1]
 
     def step(self) -> None:
-        """Consume one character."""
+        """Consume one character of the document."""
         self._at += 1
 
     def value(self) -> Any:

@@ -22,7 +22,7 @@ AnyRow = TypeVar("AnyRow", bound=Row)
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How rows are read.
+    """Settings for reading rows and their media.
 
     Attributes:
         folder: folder that relative media paths start from; None uses the folder of the data file.

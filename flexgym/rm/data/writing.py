@@ -97,7 +97,7 @@ class RowWriter:
         """
         assert self._file is not None, "RowWriter.write must be called inside of a with block"
         values = row.with_files(self._relative).as_values()
-        self._file.write(json.dumps(values, ensure_ascii=False, default=_refuse_bytes) + "\n")
+        self._file.write(json.dumps(values, ensure_ascii=False, default=_reject_bytes) + "\n")
 
     def _relative(self, file: MediaFile) -> MediaFile:
         path = Path(file.path or "")
@@ -121,7 +121,7 @@ def write_rows(path: str | Path, rows: Iterable[Row], *, overwrite: bool = False
     return writer.path
 
 
-def _refuse_bytes(value: Any) -> Any:
+def _reject_bytes(value: Any) -> Any:
     raise ConfigError(
         f"JSON Lines cannot contain files, got {type(value).__name__}: write them with MediaStore.keep first"
     )

@@ -243,7 +243,7 @@ def picture(group, index):
 
 
 def pictures_seen(server):
-    """The different pictures in the requests that a server got."""
+    """The different images in the requests that a server got."""
     contents = (body["messages"][0]["content"] for body in server.bodies)
     return {part["image_url"]["url"] for content in contents for part in content if part["type"] == "image_url"}
 
@@ -254,7 +254,7 @@ def test_the_pictures_of_a_group_go_to_one_of_several_servers(make):
         backend = make([one.url, two.url], max_concurrency=4)
         for _ in range(2):  # the second time the servers know the groups
             backend.complete(tournaments(groups=10), Decoding())
-        # All 80 pictures once; the group that was judged last may have had help.
+        # All 80 images once; the group that was judged last may have had help.
         assert 80 <= len(pictures_seen(one)) + len(pictures_seen(two)) <= 80 + 2 * 8
         assert min(one.chats, two.chats) > 0.3 * (one.chats + two.chats)
 

@@ -42,13 +42,13 @@ def test_what_stands_beside_a_request_changes_nothing(backend):
     together = replies(backend.complete(requests, SHORT))
     alone = [replies(backend.complete([one], SHORT))[0] for one in requests]
     assert together == alone
-    # Otherwise a model that is deaf and blind would pass: order, text and pictures all matter.
+    # Otherwise a model that is deaf and blind would pass: order, text and images all matter.
     assert len(set(together)) == len(requests)
 
 
 def test_counts_are_those_of_the_prompt(backend):
     (reply,) = backend.complete([request(0, 1, text="Q?", size=(64, 96))], SHORT)
-    # 64x96 pixels are 4x6 patches, merged two by two: 6 tokens in each picture, between its two marks. The rest is one
+    # 64x96 pixels are 4x6 patches, merged two by two: 6 tokens in each image, between its two marks. The rest is one
     # token per byte and per mark: "<|im_start|>user\n" 6, the text 2, "<|im_end|>\n" 2, "<|im_start|>assistant\n" 11.
     assert reply.prompt_tokens == 2 * (6 + 2) + 6 + 2 + 2 + 11
     assert (reply.completion_tokens, reply.finish_reason, len(reply.text)) == (8, "length", 8)
@@ -66,7 +66,7 @@ def test_pictures_of_one_id_are_encoded_once(folder):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_picture_is_looked_at_once_and_nothing_else_changes(kind, tmp_path, monkeypatch):
-    """The model answers as in its ordinary call, which looks at every picture of every request."""
+    """The model answers as in its ordinary call, which looks at every image of every request."""
     backend = TransformersBackend(save_tiny_qwen_vl(tmp_path, kind=kind))
     requests = [request(0, 1), request(1, 2), request(2, 0)]
     shown = torch.cat([backend._preprocess(picture)[0] for one in requests for picture in one.pictures])
@@ -83,7 +83,7 @@ def test_a_picture_is_looked_at_once_and_nothing_else_changes(kind, tmp_path, mo
     monkeypatch.setattr(model, "generate", both)
     backend.complete(requests, Decoding(max_tokens=8, top_logprobs=1))
     torch.testing.assert_close(*logits, rtol=0, atol=1e-4)
-    assert (logits[0][0] - logits[0][0][0]).abs().amax(-1)[1:].min() > 1e-2  # no other pictures, no other logits
+    assert (logits[0][0] - logits[0][0][0]).abs().amax(-1)[1:].min() > 1e-2  # no other images, no other logits
     assert looks == [len(shown) // 2, len(shown)]
 
 
@@ -165,7 +165,7 @@ def test_a_checkpoint_that_cannot_serve_is_named(folder, tmp_path):
 
 
 def test_pictures_reach_the_model_as_pixels(backend):
-    """A white and a black picture differ, so the patches are really read."""
+    """A white and a black image differ, so the patches are really read."""
     black, white = (picture(value, (64, 64), flat=True) for value in (0, 255))
     patches, grid = backend._preprocess(white)
     assert grid.tolist() == [1, 4, 4]

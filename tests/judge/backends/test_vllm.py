@@ -30,8 +30,8 @@ GREEDY = Decoding(max_tokens=24)
 KV_CACHE_BYTES = 256 * 2**20
 BLOCK = 32
 GROUP = 24
-# The beginning that pairs with the same first picture share: "<|im_start|>user\n", 6 tokens, a mark, and 64 tokens of a
-# picture of 256x256. Whole blocks of it are kept.
+# The beginning that pairs with the same first image share: "<|im_start|>user\n", 6 tokens, a mark, and 64 tokens of a
+# image of 256x256. Whole blocks of it are kept.
 SHARED = (6 + 1 + 64) // BLOCK * BLOCK
 QUESTION = "Which of the two images follows the prompt better: 'a red cube left of a blue ball'? Answer in JSON."
 
@@ -121,7 +121,7 @@ def test_the_embedded_judge_says_the_same_on_all_backends(tmp_path):
 
 
 def groups_of_pairs() -> list[ChatRequest]:
-    """All pairs of two groups, those with the same first picture together."""
+    """All pairs of two groups, those with the same first image together."""
     return [
         pair(100 * group + first, 100 * group + second, (256, 256))
         for group in (1, 2)
@@ -130,7 +130,7 @@ def groups_of_pairs() -> list[ChatRequest]:
 
 
 def sent_whole(requests: list[ChatRequest]) -> int:
-    """Bytes of all pictures in all requests, in base64."""
+    """Bytes of all images in all requests, in base64."""
     return sum(len(base64.b64encode(shown.data)) for request in requests for shown in request.pictures)
 
 
@@ -156,7 +156,7 @@ def test_all_backends_write_the_same(engine, folder, url):
     server.close()
     assert seen["vllm"] == seen["transformers"]
     assert seen["server"] == seen["transformers"]
-    # Order, pictures and text all matter, or agreement would mean little.
+    # Order, images and text all matter, or agreement would mean little.
     assert len({text for text, *_ in seen["vllm"]}) == len(requests)
 
 
@@ -216,7 +216,7 @@ def test_engine_encodes_each_picture_of_a_group_once(engine):
     report("engine", requests, replies, sent=0, pictures=encoded, read=used["prompt_tokens"] - used["cached_tokens"])
     assert used["pictures_encoded"] == 2 * GROUP
     assert encoded == 2 * GROUP
-    # All but the first pair with a given first picture, and there are 23 of those in a group of 24.
+    # All but the first pair with a given first image, and there are 23 of those in a group of 24.
     assert used["cached_tokens"] == (len(requests) - 2 * (GROUP - 1)) * SHARED
     assert used["prefix_cache_hits"] == used["cached_tokens"]
 

@@ -1,4 +1,4 @@
-"""What the vLLM backend asks of the engine, told by a stand-in: sleep needs a GPU. The real one is in test_vllm.py."""
+"""Calls of the vLLM backend to the engine, recorded by a stub: sleep needs a GPU. The real one is in test_vllm.py."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -15,7 +15,7 @@ REQUESTS = [ChatRequest((picture(0), picture(1)), "fine"), ChatRequest((picture(
 
 
 class StandIn:
-    """Writes down what is asked of `vllm.LLM`; refuses one text as vLLM refuses a prompt that is too long."""
+    """Records the calls of `vllm.LLM`; rejects one text as vLLM rejects a prompt that is too long."""
 
     def __init__(self, model, **settings):
         self.settings, self.calls, self.queue, self.interrupt = settings, [], [], False

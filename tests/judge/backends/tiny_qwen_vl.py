@@ -1,6 +1,6 @@
 """A Qwen3-VL checkpoint of a few hundred kilobytes in the true format, or one of its relatives: random weights.
 
-The weights are scaled so that the reply depends on the pictures and on the text, and the model can write printable
+The weights are scaled so that the reply depends on the images and on the text, and the model can write printable
 characters only, so that two decoders never differ over half a character.
 """
 
@@ -51,7 +51,7 @@ CHAT_TEMPLATE = (
 
 
 _MROPE = {"rope_type": "default", "mrope_section": [8, 4, 4], "rope_theta": 10000.0}
-# What the configurations of the kinds say about text and pictures beside `_TEXT` and `_VISION`.
+# What the configurations of the kinds say about text and images beside `_TEXT` and `_VISION`.
 KINDS = {
     "qwen2_vl": ({"rope_parameters": _MROPE}, {"embed_dim": 64, "mlp_ratio": 2}),
     "qwen2_5_vl": (
@@ -199,7 +199,7 @@ def _model(kind: str, ids: dict[str, int], size: int, seed: int) -> PreTrainedMo
 
 
 def picture(seed: int, size: tuple[int, int] = (64, 64), *, flat: bool = False) -> Picture:
-    """A picture of noise in blocks of 8 pixels, height by width, or all of one value."""
+    """An image of noise in blocks of 8 pixels, height by width, or all of one value."""
     height, width = size
     blocks = np.random.default_rng(seed).integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
     pixels = blocks.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]

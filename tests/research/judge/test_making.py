@@ -16,7 +16,7 @@ import flexgym
 from flexgym.judge.sources import EMBEDDED_JUDGE, locate_judge
 from research.judge.candidates import draw_candidates
 from research.judge.checkpoint import NUM_FRAMES, build_judge
-from research.judge.make import ORDERS_TOLD, SETS, STAGES, Round, make_data, make_judge, make_mean, table
+from research.judge.make import ORDERS_DISTILLED, SETS, STAGES, Round, make_data, make_judge, make_mean, table
 from research.judge.pretrain import Batches, PicturePool, Recipe, train
 
 LITTLE = Round(
@@ -48,7 +48,7 @@ def seeing():
 def test_a_batch_teaches_the_descriptions_alone(seeing):
     model, tokenizer = seeing
     texts, patches = next(pools()["video"].stream(np.random.default_rng(0), 3))
-    batch = Batches(tokenizer, model.config).collate(texts, patches, pictures=2 * NUM_FRAMES)
+    batch = Batches(tokenizer, model.config).collate(texts, patches, images=2 * NUM_FRAMES)
     assert (batch["input_ids"] == model.config.image_token_id).sum() == 3 * 2 * NUM_FRAMES * 16
     assert batch["pixel_values"].shape == (3 * 2 * NUM_FRAMES * 64, 96)
     for row, (caption, told) in enumerate(texts):
@@ -64,7 +64,7 @@ def test_training_lowers_the_loss(seeing):
     recipe = Recipe({}, 8, {"image": 8, "video": 4}, 0.03, bfloat16=False)  # warm-up holds it down
     batches, drawn = Batches(tokenizer, model.config), pools()
     texts, patches = next(drawn["image"].stream(np.random.default_rng(1), 16))
-    batch = batches.collate(texts, patches, pictures=2)
+    batch = batches.collate(texts, patches, images=2)
 
     def loss():
         with torch.no_grad():
@@ -85,7 +85,9 @@ def test_from_data_to_the_table_and_again(tmp_path):
     assert all((tmp_path / "seed0" / stage / "model.safetensors").is_file() for stage in STAGES)
     lines = table(tmp_path, [0]).splitlines()
     assert len(lines) == 2 + 3 * 4
-    traces = {name: [json.loads(line) for line in (tmp_path / f"traces_{name}.jsonl").open()] for name in ORDERS_TOLD}
+    traces = {
+        name: [json.loads(line) for line in (tmp_path / f"traces_{name}.jsonl").open()] for name in ORDERS_DISTILLED
+    }
     drawn = {f"shapes-{kind}-{source}" for kind, source in SETS}
     any_pairs = drawn - {"shapes-image-rendered", "shapes-image-frames"} | {"shapes-image-t2i"}
     assert {row["source"] for row in traces["any"]} == any_pairs

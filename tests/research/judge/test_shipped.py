@@ -65,7 +65,7 @@ def measure(judge, kind, source, count, *, seed):
     told = judge.assess(pairs)
     sides = [outcome.side if isinstance(outcome, Assessment) else None for outcome in told]
     titles = [
-        TITLES[category] in {each.name for each in outcome.personalised}
+        TITLES[category] in {each.name for each in outcome.personalized}
         for outcome, category in zip(told, categories, strict=True)
         if isinstance(outcome, Assessment) and category in TITLES
     ]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from flexgym.core.media import save_mp4
+from flexgym.core.media import encode_mp4
 from flexgym.rm.data import ReadOptions
 
 QUICK = ReadOptions(check="none")
@@ -62,14 +62,14 @@ def write_images(folder, *names):
 
 
 def write_video(path, num_frames=5, level=0):
-    """Grey frames, each brighter than the one before."""
+    """Gray frames, each brighter than the one before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     frames = [np.full((32, 32, 3), level + 20 * number, np.uint8) for number in range(num_frames)]
-    save_mp4(path, np.stack(frames))
+    path.write_bytes(encode_mp4(np.stack(frames)))
 
 
 def write_lines(path, rows):
-    """Rows as JSON Lines; a text or bytes stand as they are."""
+    """Write rows as JSON Lines; text and bytes are written unchanged."""
     with path.open("wb") as file:
         for row in rows:
             if isinstance(row, str):

@@ -291,7 +291,7 @@ def test_of_very_many_samples_those_far_apart_are_shown(tmp_path):
     source = write_json(tmp_path / "train.json", rows)
     done = convert("videofeedback", source, tmp_path / "out.jsonl", seed=None, options=ReadOptions(check="none"))
     pairs = [json.loads(line) for line in done.path.read_text().splitlines()]
-    # Eight of 29 neighbours in a ring, 28 / 7 = 4 apart.
+    # Eight of 29 neighbors in a ring, 28 / 7 = 4 apart.
     assert [pair["id"] for pair in pairs] == ["0 1", "4 5", "8 9", "12 13", "16 17", "20 21", "24 25", "28 0"]
 
 
@@ -442,7 +442,7 @@ def test_bad_rows_of_a_conversion_are_set_aside(tmp_path):
 
 @pytest.mark.parametrize("name", ["hpdv3", "videofeedback"])
 def test_a_large_source_stays_on_the_disk(tmp_path, name):
-    """Also where pairs are made of rows that stand far from each other."""
+    """Also where pairs are made of rows that are far from each other."""
     with (tmp_path / "d.jsonl").open("w") as file:
         for number in range(1000):
             prompt = "x" * 10_000 + str(number % 500)

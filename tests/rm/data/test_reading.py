@@ -150,7 +150,7 @@ def test_too_many_bad_rows_stop_the_reading(tmp_path):
     assert len(list(read_rows(small, PreferencePair, options=replace(options, bad=BadRows(0.0, 5))))) == 3
     with pytest.raises(DataError, match="1 of the first 4 rows are bad"):
         list(read_rows(small, PreferencePair, options=replace(options, bad=BadRows(0.0, 4))))
-    # Also where the last bad row stands before them.
+    # Also where the last bad row is before them.
     early = write_lines(tmp_path / "early.jsonl", [pair(winner=2)] * 5 + [pair()] * 5)
     with pytest.raises(DataError, match="5 of the first 10 rows are bad"):
         list(read_rows(early, PreferencePair, options=replace(options, bad=BadRows(0.2, 10))))

@@ -30,8 +30,8 @@ def test_what_the_coin_depends_on():
     assert swaps == [is_swapped(item, 3) for item in reversed(PAIRS)][::-1]
     moved = [item.with_files(lambda file: MediaFile(path=f"/elsewhere/{file.path}")) for item in PAIRS]
     assert [is_swapped(item, 3) for item in moved] == swaps
-    relabelled = [item.model_copy(update={"winner": None, "category": "x"}) for item in PAIRS]
-    assert [is_swapped(item, 3) for item in relabelled] == swaps
+    relabeled = [item.model_copy(update={"winner": None, "category": "x"}) for item in PAIRS]
+    assert [is_swapped(item, 3) for item in relabeled] == swaps
     named = [item.model_copy(update={"id": str(number)}) for number, item in enumerate(PAIRS)]
     assert 0.4 < sum(is_swapped(item, 3) for item in named) / 4000 < 0.6
     assert [is_swapped(item, 3) for item in named] != swaps

@@ -13,7 +13,7 @@ from flexgym.rm.data.problems import RowError, row_error
 from flexgym.rm.data.reading import AnyRow
 from flexgym.rm.data.schema import Row
 
-UNLABELLED = "unlabelled"
+UNLABELED = "unlabelled"
 """Reason for skipping rows without a label."""
 
 

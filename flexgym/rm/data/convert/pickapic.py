@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flexgym.rm.data.convert.base import UNLABELLED, Format, LeftOut, both, make, need, number
+from flexgym.rm.data.convert.base import UNLABELED, Format, LeftOut, both, make, need, number
 from flexgym.rm.data.problems import RowError
 from flexgym.rm.data.schema import PreferencePair
 
@@ -21,10 +21,10 @@ def read(values: Mapping[str, Any]) -> PreferencePair | LeftOut:
         RowError: if the row is invalid.
     """
     if values.get("has_label") is False:
-        return LeftOut(UNLABELLED)
+        return LeftOut(UNLABELED)
     labels = number(values, "label_0"), number(values, "label_1")
     if labels == (None, None):
-        return LeftOut(UNLABELLED)
+        return LeftOut(UNLABELED)
     if labels not in _WINNERS:
         raise RowError("invalid", f"label_0, label_1: expected 1 and 0, 0 and 1, or one half each, got {labels}")
     first, second = both(values, "jpg_0", "jpg_1")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from flexgym.rm.data.convert.base import UNLABELLED, Format, LeftOut, both, higher, make, need, number
+from flexgym.rm.data.convert.base import UNLABELED, Format, LeftOut, both, higher, make, need, number
 from flexgym.rm.data.problems import RowError
 from flexgym.rm.data.schema import PreferencePair
 
@@ -27,7 +27,7 @@ def read(values: Mapping[str, Any]) -> PreferencePair | LeftOut:
     """
     votes = _votes(values, OVERALL)
     if votes is None:
-        return LeftOut(UNLABELLED)
+        return LeftOut(UNLABELED)
     first, second = _videos(values)
     names = [match[1] for name in values if (match := _COLUMN.fullmatch(name)) and match[1] != OVERALL]
     aspects = {name.lower(): found for name in names if (found := _votes(values, name)) is not None}

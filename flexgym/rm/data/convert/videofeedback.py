@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flexgym.rm.data.convert.base import UNLABELLED, Format, LeftOut, make, need, number
+from flexgym.rm.data.convert.base import UNLABELED, Format, LeftOut, make, need, number
 from flexgym.rm.data.convert.rated import RatedSample, pair_rated
 from flexgym.rm.data.problems import RowError
 
@@ -34,7 +34,7 @@ def read(values: Mapping[str, Any]) -> RatedSample | LeftOut:
     """
     scores = _scores(values, {name: name for name in ASPECTS})
     if not scores:
-        return LeftOut(UNLABELLED)
+        return LeftOut(UNLABELED)
     sample = {"prompt": need(values, "text prompt"), "kind": "video", "files": need(values, "images")}
     return make(RatedSample, sample | {"scores": scores, "source": "VideoFeedback", "id": values.get("id")})
 
@@ -47,7 +47,7 @@ def read_2(values: Mapping[str, Any]) -> RatedSample | LeftOut:
     """
     scores = _scores(values, ASPECTS_2)
     if not scores:
-        return LeftOut(UNLABELLED)
+        return LeftOut(UNLABELED)
     name = need(values, "video_name")
     if not isinstance(name, str):
         raise RowError("wrong_type", f"video_name: expected a text, got {name!r:.80}")
