@@ -114,7 +114,7 @@ def stills(videos: Iterable[Candidates], *, seed: int) -> Iterator[Candidates]:
     for group in videos:
         nouns = group.views[0].spec.nouns
         colored = all(noun.color for noun in nouns)
-        one, two = ("colors", "attribution") if colored else ("object", "two_objects")
+        one, two = ("colours", "attribution") if colored else ("object", "two_objects")
         spec = Spec(one if len(nouns) == 1 else two, nouns)
         frames = [video[rng.permutation(len(video))[:_FRAMES_OF_EACH]] for video in group.samples]
         yield _with_views(spec, sample_caption(rng, spec), np.concatenate(frames))

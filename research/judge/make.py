@@ -36,7 +36,7 @@ MEASURED = (("image", "rendered"), ("image", "generated"), ("video", "rendered")
 SETS = (*MEASURED, ("image", FRAMES))
 """Those of the pairs to learn from that no policy made."""
 TAUGHT = ("training", "rich")
-ORDERS_TOLD = {"any": "shuffled", "whole": "both"}
+ORDERS_DISTILLED = {"any": "shuffled", "whole": "both"}
 """In which orders pairs are distilled."""
 STAGES = ("sft", "dpo_one_right", "dpo")
 """The judges of the table: after fine-tuning, after DPO without items of two right traces, and after full DPO."""
@@ -95,7 +95,7 @@ def make_data(folder: Path, plan: Round, policies: Sequence[Path] = ()) -> None:
             if pairs.count and not file.exists():
                 write_pairs(file, pairs)
                 logger.info("%d pairs in %s", pairs.count, file)
-    for name, orders in ORDERS_TOLD.items():
+    for name, orders in ORDERS_DISTILLED.items():
         traces = folder / f"traces_{name}.jsonl"
         if not traces.exists():
             _run("distill", *_files(folder, name), "--teacher=oracle", f"--orders={orders}", *_ASK, f"--out={traces}")
@@ -130,7 +130,7 @@ def make_judge(folder: Path, base: Path, *, seed: int, plan: Round) -> None:
     own = folder / f"seed{seed}"
     judges = {stage: own / stage for stage in STAGES}
     how = (f"run.seed={seed}", *(["judge.compute_dtype=bfloat16"] if plan.bfloat16 else []))
-    traces = [folder / f"traces_{name}.jsonl" for name in ORDERS_TOLD]
+    traces = [folder / f"traces_{name}.jsonl" for name in ORDERS_DISTILLED]
     length = _length(traces, plan.sft_passes, SFT_ITERATION, warm_up=1000, lr=plan.sft_lr)
     _train("sft", judges["sft"], *how, *length, source=base, rows=traces)
     for stage, chosen in (("dpo_one_right", ("--without-both-right",)), ("dpo", ("--trajectory=rules",))):
