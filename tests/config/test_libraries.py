@@ -14,8 +14,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from stable_baselines3.common.base_class import BaseAlgorithm
 from trl import DPOConfig, SFTConfig
 
-from flexgym.config.judge import JudgeLoraSettings
-from flexgym.config.judge import _EPSILONS
+from flexgym.config.judge import _EPSILONS, JudgeLoraSettings
 from flexgym.config.moved import _ELSEWHERE, RLLIB_SECTIONS, RLLIB_TRAINING
 from flexgym.config.sb3 import AlgorithmName
 from flexgym.config.sections import ResourceSettings, RLlibSettings
