@@ -14,7 +14,7 @@ import gymnasium as gym
 import rewards
 from agents.checks import load_checked
 from envs.prompts import load_prompts
-from flexgym.algorithm import algorithm_class
+from flexgym.algorithm.base import algorithm_class
 from flexgym.config import AgentSettings, WrapperSettings
 from flexgym.config.recipe import Recipe, load_recipe
 from flexgym.core.errors import ConfigError

@@ -9,11 +9,11 @@ from pydantic import Field
 from torch import Tensor
 
 from agents.base import run_agent
-from flexgym.algorithm import Algorithm, Loss
-from flexgym.algorithm_settings import AlgorithmSettings
+from flexgym.algorithm.base import Algorithm, Loss
+from flexgym.algorithm.process import ForwardProcess
+from flexgym.algorithm.replay import Replayed
+from flexgym.algorithm.settings import AlgorithmSettings
 from flexgym.core.metrics import Mean, Metric
-from flexgym.process import ForwardProcess
-from flexgym.replay import Replayed
 
 
 class NFTSettings(AlgorithmSettings):

@@ -7,12 +7,12 @@ from typing import Literal, TypeVar
 from pydantic import Field
 
 from agents.base import run_agent
-from flexgym.algorithm import Algorithm, Loss
-from flexgym.algorithm_settings import AlgorithmSettings, ClipRange
+from flexgym.algorithm.base import Algorithm, Loss
+from flexgym.algorithm.process import SamplerSteps
+from flexgym.algorithm.replay import Replayed
+from flexgym.algorithm.settings import AlgorithmSettings, ClipRange
 from flexgym.core.metrics import Max, Mean, Metric, Share
 from flexgym.flow import clipped_surrogate, guarded_log_ratio, kl_penalty, noise_scale
-from flexgym.process import SamplerSteps
-from flexgym.replay import Replayed
 
 
 class SurrogateSettings(AlgorithmSettings):

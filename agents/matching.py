@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from agents.base import run_agent
 from agents.grpo import Surrogate, SurrogateSettings
-from flexgym.process import ForwardProcess
+from flexgym.algorithm.process import ForwardProcess
 
 
 class Matching(Surrogate[SurrogateSettings]):

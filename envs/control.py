@@ -15,10 +15,10 @@ from envs.features import PROMPT_FEATURES, prompt_features
 from envs.groups import GroupBatch, box
 from envs.single import GroupEnv
 from envs.vector import GroupVectorEnv
+from flexgym.algorithm.policy import FlowPolicy
 from flexgym.core.errors import ActionError, ConfigError
 from flexgym.flow import ODE, noise_scale
 from flexgym.generators.base import FlowGenerator
-from flexgym.policy import FlowPolicy
 
 _DIGITS = 4
 """Decimals to which the settings of an action are rounded, so that those of the pipeline are reached exactly."""

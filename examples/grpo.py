@@ -10,10 +10,10 @@ import flexgym  # noqa: F401  (registers the environments)
 import rewards
 from agents.grpo import GRPO, GRPOSettings
 from flexgym import FlowPolicy
-from flexgym.advantages import advantages_of
+from flexgym.algorithm.advantages import advantages_of
+from flexgym.algorithm.replay import replay
+from flexgym.algorithm.rollout import collect
 from flexgym.core.metrics import reduce_rows
-from flexgym.replay import replay
-from flexgym.rollout import collect
 
 PROMPTS, GROUP_SIZE, ITERATIONS = 4, 8, 3
 

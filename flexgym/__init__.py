@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from flexgym.environment import register_environments
 
 if TYPE_CHECKING:
+    from flexgym.algorithm.policy import FlowPolicy
     from flexgym.core.errors import FlexGymError
     from flexgym.environment import environment_modality
     from flexgym.generators import FlowGenerator, load_generator
-    from flexgym.policy import FlowPolicy
     from flexgym.types import FirstFrame, GroupScores, Prompt, SampleGroup
 
 __all__ = [
@@ -34,7 +34,7 @@ _MODULES = {
     "FirstFrame": "flexgym.types",
     "FlexGymError": "flexgym.core.errors",
     "FlowGenerator": "flexgym.generators",
-    "FlowPolicy": "flexgym.policy",
+    "FlowPolicy": "flexgym.algorithm.policy",
     "GroupScores": "flexgym.types",
     "Prompt": "flexgym.types",
     "SampleGroup": "flexgym.types",

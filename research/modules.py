@@ -90,7 +90,7 @@ def _clip(tokenizer: PreTrainedTokenizerFast, width: int) -> CLIPTextModelWithPr
 
 
 def build_t2i(*, width: int = 96, layers: int = 4) -> StableDiffusion3Pipeline:
-    """Build a small text-to-image pipeline with the architecture of Stable Diffusion 3 and random weights.
+    """Build a small text-to-image pipeline of Stable Diffusion 3's form, with random weights.
 
     Args:
         width: channels of the transformer, a multiple of 32.
@@ -140,7 +140,7 @@ def build_t2i(*, width: int = 96, layers: int = 4) -> StableDiffusion3Pipeline:
 
 
 def build_t2v(*, width: int = 96, layers: int = 4) -> WanPipeline:
-    """Build a small text-to-video pipeline with the architecture of Wan and random weights.
+    """Build a small text-to-video pipeline of Wan's form, with random weights.
 
     Args:
         width: channels of the transformer, a multiple of 32.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Compute the nearest semi-orthogonal matrices, by Muon's quintic Newton-Schulz iteration (Jordan et al., 2024).
+    """Return the nearest semi-orthogonal matrices, by the quintic Newton-Schulz iteration (Jordan et al., 2024).
 
     Args:
         matrices: ``[B, rows, columns]``.
@@ -56,10 +56,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def muon_and_adamw(module: nn.Module, learning_rate: float, *, inside: tuple[str, ...]) -> list[torch.optim.Optimizer]:
-    """Return Muon for the matrices in the blocks of a transformer, and AdamW at half the rate for all else.
+    """Make Muon for the matrices in the blocks of a transformer, and AdamW at half the rate for everything else.
 
     Args:
-        module: the model to train.
+        module: what is trained.
         learning_rate: of Muon.
         inside: names of the lists of blocks.
     """

@@ -39,7 +39,7 @@ class Stage:
         batch_size: of each.
         learning_rate: the highest.
         schedule: steps in which the learning rate would come down to zero; None is ``steps``. A flow that stops earlier
-            has learned to draw, but does not follow all of a caption yet.
+            has learned to draw, but not yet all that captions say.
     """
 
     steps: int
@@ -48,7 +48,7 @@ class Stage:
     schedule: int | None = None
 
     def shorter(self, speed: float) -> Stage:
-        """Return the stage with all lengths divided by ``speed``."""
+        """Return a stage that is shorter by the factor ``speed``."""
         schedule = self.schedule and int(self.schedule / speed)
         return replace(self, steps=max(2, int(self.steps / speed)), schedule=schedule)
 
@@ -76,7 +76,7 @@ BUILDERS: dict[str, Callable[[], Any]] = {"t2i": modules.build_t2i, "t2v": modul
 
 
 def draw(rng: np.random.Generator, kind: str, count: int) -> tuple[list[Spec], Tensor]:
-    """Draw training specs, every other one rich, and samples of them, uint8 ``[B, 3, H, W]`` or ``[B, 3, F, H, W]``."""
+    """Draw training specs, every other one rich, with samples, uint8 ``[B, 3, H, W]`` or ``[B, 3, F, H, W]``."""
     splits = itertools.islice(itertools.cycle(("training", "rich")), count)
     specs = [sample_spec(rng, kind, split, only_taught=True) for split in splits]
     if kind == "image":
@@ -87,12 +87,12 @@ def draw(rng: np.random.Generator, kind: str, count: int) -> tuple[list[Spec], T
 
 
 def to_unit(pixels: Tensor) -> Tensor:
-    """Scale pixels 0..255 to float32 in ``[-1, 1]``."""
+    """Scale pixels from 0..255 to float32 in ``[-1, 1]``."""
     return pixels.float() / 127.5 - 1.0
 
 
 def reconstruction_loss(decoded: Tensor, pixels: Tensor) -> Tensor:
-    """Compute absolute plus squared error, weighted 5 on things and 1 on the background, which covers most pixels."""
+    """Compute absolute and squared error, five times as much on things as on the background."""
     is_thing = (pixels - (BACKGROUND / 127.5 - 1.0)).abs().amax(1, keepdim=True) > 0.05
     error = decoded - pixels
     return ((error.abs() + error.square()) * (1.0 + 4.0 * is_thing)).mean()
@@ -120,7 +120,7 @@ def train_autoencoder(autoencoder: Any, kind: str, stage: Stage, *, rng: np.rand
 
 @torch.no_grad()
 def encode_all(autoencoder: Any, pixels: Tensor) -> Tensor:
-    """Encode all samples to latents, without any scaling."""
+    """Encode samples to latents, before any scaling."""
     return torch.cat([autoencoder.encode(to_unit(chunk)).latent_dist.mean for chunk in pixels.split(64)])
 
 
@@ -137,7 +137,7 @@ def set_latent_scale(autoencoder: Any, latents: Tensor) -> Tensor:
 
 
 def velocity(pipe: Any, latents: Tensor, sigma: Tensor, *, captions: list[str]) -> Tensor:
-    """Predict the velocity with gradients through the text encoders; each caption is encoded once."""
+    """Compute the velocity with gradients through the text encoders; each caption is encoded once."""
     unique = {caption: index for index, caption in enumerate(dict.fromkeys(captions))}
     rows = torch.tensor([unique[caption] for caption in captions])
     limits = {"do_classifier_free_guidance": False}
@@ -167,7 +167,7 @@ class FlowData:
     wrong_share: float
 
     def batch(self, rng: np.random.Generator, size: int) -> tuple[Tensor, list[str]]:
-        """Draw latents and captions, a share of which describe another composition of the same category."""
+        """Draw latents and captions, a share of which describes another composition of the same category."""
         rows = rng.integers(len(self.specs), size=size)
         wrong = rng.random(size) < self.wrong_share
         said = [
@@ -180,14 +180,14 @@ class FlowData:
 def train_flow(
     pipe: Any, data: FlowData, stage: Stage, *, rng: np.random.Generator, watch: Callable[[int, nn.ModuleDict], None]
 ) -> None:
-    """Train by flow matching (arXiv 2210.02747) with logit-normal sigmas, shifted as the scheduler shifts them.
+    """Train by flow matching (arXiv 2210.02747) with logit-normal noise levels, shifted as the scheduler does.
 
     Args:
         pipe: an untrained pipeline; afterwards it holds the EMA of the trained weights.
         data: what to train on.
         stage: length and step size; the learning rate warms up, then decays linearly.
         rng: draws scenes, captions and which of them are wrong.
-        watch: called with the step and the EMA every 1000 steps.
+        watch: called every 1,000 steps with the step and the EMA.
     """
     parts = flow_parts(pipe)
     average = deepcopy(parts).requires_grad_(False)
@@ -235,9 +235,9 @@ def save(pipe: Any, name: str, folder: Path) -> None:
 def main(
     name: Annotated[str, typer.Argument(help="t2i or t2v")],
     *,
-    out: Annotated[Path, typer.Option(help="where to write the pipeline folder")] = Path("runs/pretrain"),
+    out: Annotated[Path, typer.Option(help="where the pipeline folder goes")] = Path("runs/pretrain"),
     seed: int = 0,
-    start: Annotated[Path | None, typer.Option(help="pipeline folder to start from, with its autoencoder")] = None,
+    start: Annotated[Path | None, typer.Option(help="a pipeline folder to start from, with its autoencoder")] = None,
     threads: int = 1,
     speed: Annotated[float, typer.Option(help="divide all lengths by this, to try the script out")] = 1.0,
 ) -> None:

@@ -9,8 +9,8 @@ import gymnasium as gym
 import pytest
 
 from flexgym import FlowPolicy
+from flexgym.algorithm.process import ForwardProcess, SamplerSteps
 from flexgym.flow import noise_scale
-from flexgym.process import ForwardProcess, SamplerSteps
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = tuple(str(ROOT / name) for name in ("flexgym", "envs", "rewards", "agents"))

@@ -60,8 +60,12 @@ _ALWAYS_ISE = frozenset(
 )
 """Words in -ise, without that ending, that have no form in -ize."""
 
-_NO_PROSE = re.compile(r"``[^`]*``|`[^`]*`|\S*[_/\\{}<>=@]\S*|\b\w+(?:\.\w+)+|\b[A-Z]{2,}\b")
-"""Code, names, paths and placeholders within a text."""
+_NO_PROSE = re.compile(
+    r"``[^`]*``|`[^`]*`|\S*[_/\\{}<>=@]\S*|\b\w+(?:\.\w+)+|\b[A-Z]{2,}\b"
+    r"|^\s+\*{0,2}\w+(?=:)",
+    re.MULTILINE,
+)
+"""Code, names (also those that a list of arguments explains), paths and placeholders within a text."""
 _TERMS = [(re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE), advice) for pattern, advice in GLOSSARY]
 
 

@@ -13,7 +13,7 @@ import io
 import re
 import sys
 import tokenize
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tools.docstrings import Finding, docstrings_without_verb, empty_docstrings
@@ -31,11 +31,10 @@ PAGES = ("*.md", "docs/**/*.md", "research/**/*.md", "flexgym/**/*.md", "example
 EXEMPT = ("tools/glossary.py", "tools/limits.py", "tests/tools/test_language.py")
 """Files that quote the words."""
 DATA = ("flexgym/shapes/", "flexgym/judge/template.py", "flexgym/rm/trajectory.py", "tests/")
-"""Folders and files whose strings are data: captions, prompts and replies of models, inputs and results of tests."""
+"""Paths whose strings are data: captions, requests and replies of models, inputs and expected results of tests."""
 LONG = 6
 """Words from which a string counts as prose wherever it is."""
 _CALLS = re.compile(r"(?:.*\.)?(?:debug|info|warning|error|exception|critical|warn|print|echo|secho|add_row)$")
-_DOCUMENTED = re.compile(r"^ +(\w+)(?=:)", re.MULTILINE)
 _KEYWORDS = ("help", "description", "short_help", "epilog", "reason")
 
 Text = tuple[int, str]
@@ -79,30 +78,9 @@ def _messages(tree: ast.Module) -> set[ast.expr]:
     return found
 
 
-def _is_key(text: str) -> bool:
-    """Return True for one lowercase word, such as the code of an error, which a program reads."""
-    return text.isidentifier() and text.islower()
-
-
-def _identifiers(tree: ast.Module) -> set[str]:
-    """Return the names of parameters and attributes that a file defines or uses."""
-    return {
-        getattr(node, field)
-        for node in ast.walk(tree)
-        for kind, field in ((ast.arg, "arg"), (ast.Name, "id"), (ast.Attribute, "attr"))
-        if isinstance(node, kind)
-    }
-
-
-def _without_documented_names(text: str, identifiers: Container[str]) -> str:
-    """Remove the names of parameters and attributes at the starts of lines, as in ``colour: nearest color``."""
-    return _DOCUMENTED.sub(lambda match: " " * len(match[0]) if match[1] in identifiers else match[0], text)
-
-
 def _texts(source: Source) -> Iterator[Text]:
     """Yield everything in a Python file that is prose."""
     yield from _comments(source)
-    identifiers = _identifiers(source.tree)
     messages = _messages(source.tree)
     documentation = {
         node.value
@@ -112,9 +90,8 @@ def _texts(source: Source) -> Iterator[Text]:
     is_data = source.path.startswith(DATA)
     for node in _strings(source.tree):
         text = _joined(node) or ""
-        if node in documentation:
-            yield node.lineno, _without_documented_names(text, identifiers)
-        elif (node in messages and not _is_key(text)) or (not is_data and len(text.split()) >= LONG):
+        shown = node in messages and " " in text  # a single word is a code, not a message
+        if node in documentation or shown or (not is_data and len(text.split()) >= LONG):
             yield node.lineno, text
 
 

@@ -1,7 +1,7 @@
 """Write the type stubs of the reward wrappers: ``python -m tools.stubs``; with ``--check`` it only compares.
 
-The wrapper classes in `rewards` and `rewards.vector` are made at runtime. The stubs give type checkers and editors
-the names and the settings of each.
+The wrapper classes in `rewards` and `rewards.vector` are made at runtime. The stubs give type checkers and editors the
+names and the settings of each.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Typed settings of agents, judge training and Stable-Baselines3, read from recipes and checked at every depth."""
 
-from flexgym.algorithm_settings import AlgorithmSettings, GuidanceSettings, WindowSettings
+from flexgym.algorithm.settings import AlgorithmSettings, GuidanceSettings, WindowSettings
 from flexgym.config.agent import AgentSettings
 from flexgym.config.generator import GeneratorSettings, LoraSettings, SamplingSettings
 from flexgym.config.judge import DPOSettings, JudgeTrainingSettings, SFTSettings

@@ -52,6 +52,6 @@ def settings_kind(agent: str) -> type[Settings]:
     """
     if agent in KINDS:
         return KINDS[agent]
-    from flexgym.algorithm import algorithm_class
+    from flexgym.algorithm.base import algorithm_class
 
     return AgentSettings.with_algorithm(algorithm_class(agent).Settings)

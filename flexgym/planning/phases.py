@@ -1,7 +1,7 @@
 """Measure each phase of an iteration by running it once on tensors without data.
 
-The work is that of a learner: `FlowPolicy.transition` samples, `flexgym.replay.replay` and the loss of the algorithm
-replay, and AdamW takes a step.
+The work is that of a learner: `FlowPolicy.transition` samples, `flexgym.algorithm.replay.replay`
+and the loss of the algorithm replay, and AdamW takes a step.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flexgym.algorithm import Loss
+from flexgym.algorithm.base import Loss
+from flexgym.algorithm.policy import FlowPolicy
+from flexgym.algorithm.replay import replay
+from flexgym.algorithm.rollout import KEPT, Rollout
 from flexgym.core.errors import GeneratorError
 from flexgym.flow import Window
 from flexgym.generators.autoencoder import decode_rows
 from flexgym.generators.base import FlowGenerator
 from flexgym.planning.planned import Planned
 from flexgym.planning.tracing import Trace, trace
-from flexgym.policy import FlowPolicy
-from flexgym.replay import replay
-from flexgym.rollout import KEPT, Rollout
 from flexgym.types import FirstFrame, Prompt
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from flexgym.algorithm import EMA
+from flexgym.algorithm.base import EMA
 from flexgym.flow import Window
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conditioning import CACHE_BYTES
@@ -233,8 +233,8 @@ class _Accounts:
 
     @property
     def window(self) -> Window:
-        """The trained steps of an iteration; its windows all have the same size."""
-        return self.planned.algorithm.windows(self.generator.settings.num_steps).windows[0]
+        """The trained steps of an iteration."""
+        return self.planned.window(self.generator.settings.num_steps)
 
     def plan(self) -> Plan:
         planned, work, generator = self.planned, self.work, self.generator
@@ -334,7 +334,7 @@ class _Accounts:
         return {name: size for name, size in host.items() if size}
 
     def _stored(self) -> dict[str, int]:
-        """Return the bytes that the rollouts of an iteration keep for replay, see `flexgym.rollout.Rollout`."""
+        """Return the bytes that the rollouts of an iteration keep for replay, see `Rollout`."""
         planned, window, steps = self.planned, self.window, self.generator.settings.num_steps
         numbers, needs = math.prod(self.generator.latent_shape), planned.algorithm.needs
         # each trained step has latents of its own, and there are as many targets as recorded steps

@@ -11,12 +11,13 @@ import gymnasium
 import torch
 from gymnasium.envs.registration import load_env_creator
 
-from flexgym.algorithm import Algorithm, CopySchedule, algorithm_class, weight_copies
+from flexgym.algorithm.base import Algorithm, CopySchedule, algorithm_class, weight_copies
 from flexgym.config import AgentSettings
 from flexgym.config.load import load_settings
 from flexgym.config.recipe import apply_overrides
 from flexgym.core.errors import ConfigError, unknown_name
 from flexgym.core.precision import dtype_named
+from flexgym.flow import Window
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +111,17 @@ class Planned:
         """Forwards of one learner that take all its groups through the transformer once."""
         rollout = self.settings.rollout
         return rollout.prompts_per_iteration // self.learners // rollout.groups_per_forward
+
+    def window(self, num_steps: int) -> Window:
+        """Return the trained steps of one iteration; those of all iterations are equally many.
+
+        Args:
+            num_steps: denoising steps T of a sample.
+
+        Raises:
+            ConfigError: the window does not lie within the steps.
+        """
+        return self.algorithm.windows(num_steps).windows[0]
 
     @property
     def needs_reference(self) -> bool:

@@ -15,7 +15,8 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
-from flexgym.advantages import advantages_of
+from flexgym.algorithm.advantages import advantages_of
+from flexgym.algorithm.rollout import Rollout, concatenate
 from flexgym.core.errors import ConfigError, RewardError
 from flexgym.core.metrics import Metric, reduce_rows
 from flexgym.flow import WindowSchedule
@@ -24,7 +25,6 @@ from flexgym.reward import Reward
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.runner import Scored, mean_score
 from flexgym.rllib.sharded import ShardedAlgorithm
-from flexgym.rollout import Rollout, concatenate
 from flexgym.runs.diversity import mean_diversity
 from flexgym.runs.known_metrics import REWARD, iteration_seconds, phase_seconds
 from flexgym.runs.verification import Verification

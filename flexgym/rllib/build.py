@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from flexgym.algorithm import CURRENT, NEEDS, Algorithm
+from flexgym.algorithm.base import CURRENT, NEEDS, Algorithm
 from flexgym.config import AgentSettings
 from flexgym.core.errors import check_names
 from flexgym.rllib.algorithm import FlowAlgorithm

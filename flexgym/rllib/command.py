@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from flexgym.algorithm import algorithm_class
+from flexgym.algorithm.base import algorithm_class
 from flexgym.config import AgentSettings
 from flexgym.rllib.build import algorithm_config
 from flexgym.rllib.config import Components

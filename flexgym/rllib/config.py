@@ -9,7 +9,7 @@ import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from flexgym.algorithm import Algorithm, CopySchedule, weight_copies
+from flexgym.algorithm.base import Algorithm, CopySchedule, weight_copies
 from flexgym.config import AgentSettings
 from flexgym.flow.window import WindowSchedule
 from flexgym.reward import Reward

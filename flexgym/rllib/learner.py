@@ -18,18 +18,18 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from flexgym.advantages import advantages_of
-from flexgym.algorithm import CURRENT, EMA, Loss
+from flexgym.algorithm.advantages import advantages_of
+from flexgym.algorithm.base import CURRENT, EMA, Loss
+from flexgym.algorithm.replay import assemble
+from flexgym.algorithm.rollout import Rollout, sample
 from flexgym.core.metrics import Max, Mean, Metric, reduce_rows, settled
 from flexgym.core.sharding import assembled, over_learners, whole
 from flexgym.flow import Window
 from flexgym.generators import FlowGenerator
-from flexgym.replay import assemble
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.module import FlowModule
 from flexgym.rllib.runner import GroupEnvRunner, Part, Scored
 from flexgym.rllib.sharded import ShardedLearner
-from flexgym.rollout import Rollout, sample
 from flexgym.runs.known_metrics import phase_seconds
 from flexgym.types import Prompt
 

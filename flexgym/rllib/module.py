@@ -10,12 +10,12 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
+from flexgym.algorithm.policy import FlowPolicy
+from flexgym.algorithm.replay import replay_means
 from flexgym.config import GeneratorSettings
 from flexgym.core.sharding import shard
 from flexgym.generators import FlowGenerator, load_generator
 from flexgym.generators.weights import REFERENCE, Weights
-from flexgym.policy import FlowPolicy
-from flexgym.replay import replay_means
 
 
 class FlowModule(TorchRLModule):

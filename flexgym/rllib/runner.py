@@ -20,14 +20,14 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
-from flexgym.algorithm import CURRENT, REFERENCE
+from flexgym.algorithm.base import CURRENT, REFERENCE
+from flexgym.algorithm.policy import FlowPolicy
+from flexgym.algorithm.rollout import Rollout, collect, concatenate
 from flexgym.core.precision import dtype_named
 from flexgym.flow import Window
-from flexgym.policy import FlowPolicy
 from flexgym.reward import Reward
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.module import FlowModule
-from flexgym.rollout import Rollout, collect, concatenate
 from flexgym.types import GroupScores
 
 Scoring = Future[tuple[list[GroupScores], float]]

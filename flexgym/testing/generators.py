@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flexgym.algorithm.rollout import sample
 from flexgym.flow import FlowSDE, transition
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conformance import own_run, pipeline_run
-from flexgym.rollout import sample
 from flexgym.testing.rules import expect, expect_same, rule
 from flexgym.types import Prompt
 
@@ -64,7 +64,7 @@ class GeneratorConformance:
 
     @rule("samples of an evaluation are the pipeline's own")
     def test_evaluation_equals_the_call_of_the_pipeline(self) -> None:
-        """Compare `flexgym.rollout.sample` with the pipeline's call from the latents of the same seed."""
+        """Compare `flexgym.algorithm.rollout.sample` with the pipeline's call from the latents of the same seed."""
         generator = self._frozen.with_settings(**{self.guidance: 4.0})
         ours = sample(generator, self.prompts[:1], seeds=[7])
         theirs = pipeline_run(generator, generator.initial_latents(1, 7), self.prompts[0]).samples

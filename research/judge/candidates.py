@@ -1,7 +1,7 @@
 """Candidates for a caption of the small world: rendered right, rendered wrong, or made by the small generators.
 
-Where a video generator fails, it draws something between two shapes. The label of a pair of videos says so only for all
-frames together; the label of a pair of single frames says so for one image, and costs a ninth of the images.
+A generator of videos draws a shape that it finds hard as something between two shapes. A pair of videos shows that once
+in nine frames each; a pair of single frames shows it in one image, at a ninth of the cost.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flexgym.algorithm.rollout import sample
 from flexgym.core.errors import ConfigError, check_names, unknown_name
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.loader import load_generator
-from flexgym.rollout import sample
 from flexgym.shapes.brief import View, view
 from flexgym.shapes.captions import (
     DIRECTIONS,
@@ -46,7 +46,7 @@ _OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "be
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Samples that may be compared for one caption.
+    """Samples of one caption that may be compared.
 
     Attributes:
         caption: of the small world.
@@ -64,7 +64,7 @@ class Candidates:
 def draw_candidates(
     kind: str, source: str | Path, *, splits: tuple[str, ...], seed: int, category: str | None = None
 ) -> Iterator[Candidates]:
-    """Yield endless groups of candidates, balanced over the categories, the same for the same seed.
+    """Yield groups of candidates without end, balanced over the categories and determined by the seed.
 
     Args:
         kind: ``"image"`` or ``"video"``.
@@ -104,7 +104,7 @@ def draw_candidates(
 
 
 def stills(videos: Iterable[Candidates], *, seed: int) -> Iterator[Candidates]:
-    """Yield frames of videos, two of each, as candidates for a caption that every frame should match.
+    """Yield frames of videos, two of each, as candidates for a caption of what every frame should show.
 
     Args:
         videos: groups of them.
@@ -114,14 +114,14 @@ def stills(videos: Iterable[Candidates], *, seed: int) -> Iterator[Candidates]:
     for group in videos:
         nouns = group.views[0].spec.nouns
         colored = all(noun.color for noun in nouns)
-        one, two = ("colours", "attribution") if colored else ("object", "two_objects")
+        one, two = ("colors", "attribution") if colored else ("object", "two_objects")
         spec = Spec(one if len(nouns) == 1 else two, nouns)
         frames = [video[rng.permutation(len(video))[:_FRAMES_OF_EACH]] for video in group.samples]
         yield _with_views(spec, sample_caption(rng, spec), np.concatenate(frames))
 
 
 def near_miss(rng: np.random.Generator, spec: Spec) -> Spec:
-    """Return the spec with one property changed, so that a scene of it violates one constraint."""
+    """Change one thing about a spec, so that a scene of the result breaks a demand."""
     changes: list[Spec] = []
     for place, noun in enumerate(spec.nouns):
         for other in _changed_nouns(rng, noun, spec):
@@ -155,13 +155,13 @@ def _other(rng: np.random.Generator, known: Any, value: Any) -> Any:
 
 
 def _rendered(rng: np.random.Generator, spec: Spec, place: int) -> NDArray[np.uint8]:
-    """Render a candidate: right for the first two places, a near miss for the third, then that of another caption."""
+    """Render a candidate: the first two are right, the third nearly, and the fourth shows another caption."""
     shown = spec if place < 2 else near_miss(rng, spec) if place == 2 else wrong_spec(rng, spec)
     return render_video(sample_clip(rng, shown)) if spec.motion else render(sample_scene(rng, shown))
 
 
 def _generated(rng: np.random.Generator, generator: FlowGenerator, captions: list[str]) -> NDArray[np.uint8]:
-    """Sample one group for each caption, uint8 ``[N, G, ...]``."""
+    """Generate one group for each caption, uint8 ``[N, G, ...]``."""
     prompts = [caption for caption in captions for _ in range(GROUP)]
     samples = sample(generator, prompts, seeds=rng.integers(2**31, size=len(prompts)).tolist())
     return samples.reshape(len(captions), GROUP, *samples.shape[1:])

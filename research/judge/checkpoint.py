@@ -32,7 +32,7 @@ CONTEXT = 640
 """Tokens of a request and its reply; those of two videos take some 400."""
 PATCH = 4
 DESCRIBE = "Say what each candidate shows, and what of the caption it misses. The caption: "
-"""The text after the images in the first stage of training, before a caption as a JSON string."""
+"""The text below the images in the first stage of training, before a caption as a JSON string."""
 
 SPECIAL = (
     "<|endoftext|>",
@@ -58,7 +58,7 @@ _SENTINEL = "~"
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Build a byte-level BPE tokenizer, which encodes any text, and texts of the small world in few tokens.
+    """Build a byte-level BPE tokenizer for any text, in which the text of the small world takes few tokens.
 
     Every word of the captions and of the assessments is one token; so is each fixed piece of an assessment, and each
     part of the built-in wording around the caption.
@@ -70,7 +70,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     said = [word for text in words() for word in text.split()]
     texts = [*(f'"{caption}"' for caption in captions), *said, *(f" {word}" for word in said)]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    # Each word once, so that its frequency does not decide whether it becomes a token.
+    # Each word once: its frequency must not decide whether it becomes a token.
     spans = ((text, span) for text in texts for _, span in core.pre_tokenizer.pre_tokenize_str(text))
     core.train_from_iterator(
         sorted({text[slice(*span)] for text, span in spans}),
@@ -155,7 +155,7 @@ def _text_config(vocabulary: int, ids: dict[str, int], *, width: int, layers: in
 
 
 def build_image_processor() -> Qwen2VLImageProcessorPil:
-    """Build the processor that resizes images to about the size of the small world and splits them into patches."""
+    """Build a processor that resizes images to about the size of the small world's and splits them into patches."""
     return Qwen2VLImageProcessorPil(
         patch_size=PATCH,
         merge_size=2,

@@ -1,9 +1,9 @@
-"""Train and measure the small judge from scratch (``python -m research.judge.make runs/judge``).
+"""The small judge from nothing to its figures (``python -m research.judge.make runs/judge``).
 
-Every step is a command that anyone can run (`flexgym.rm distill`, `train`, `export`, `pairs`, `evaluate`); a step whose
+Every step is a command that anyone can run (`flexgym.rm distill`, `train`, `export`, `pairs`, `evaluate`). A step whose
 result exists is skipped, so the script resumes where it was stopped. Seeds share the base and the data.
 
-A policy that is trained with the judge finds images that it misjudges, which no base generator makes. So a judge is
+A policy that is trained with the judge finds images that it errs on and that no base generator makes. So a judge is
 made in rounds: train policies with it (`python -m agents.pref_grpo`), export them (`flexgym export`), and make the next
 judge from it (``--base``) with their folders as ``--policy``.
 """
@@ -36,7 +36,7 @@ MEASURED = (("image", "rendered"), ("image", "generated"), ("video", "rendered")
 SETS = (*MEASURED, ("image", FRAMES))
 """Those of the pairs to learn from that no policy made."""
 TAUGHT = ("training", "rich")
-ORDERS_DISTILLED = {"any": "shuffled", "whole": "both"}
+ORDERS_TOLD = {"any": "shuffled", "whole": "both"}
 """In which orders pairs are distilled."""
 STAGES = ("sft", "dpo_one_right", "dpo")
 """The judges of the table: after fine-tuning, after DPO without items of two right traces, and after full DPO."""
@@ -55,7 +55,8 @@ class Round:
     Attributes:
         any_pairs: pairs to distil, of each of the `SETS`.
         whole: pairs to distil of which exactly one is right, of each of the `SETS`, each in both orders. Of
-            candidates that look the same, each then wins as often first as second, so the order cannot decide.
+            two samples that the judge cannot distinguish, each is then first equally often, so that a verdict does not
+            follow from the order.
         dpo: pairs to sample traces for, of each of the `SETS`, exactly one of them right.
         counting: pairs of images to distil of captions that count, from the generator and from each trained policy.
         policy: pairs of images to distil of any caption, from each trained policy.
@@ -63,7 +64,7 @@ class Round:
         sft_passes: of fine-tuning over its traces.
         sft_lr: the highest.
         dpo_passes: over the pairs of traces.
-        bfloat16: train and sample in bfloat16, which is faster on processors with AVX512-BF16.
+        bfloat16: train and generate in bfloat16, which is faster on processors with AVX512-BF16.
     """
 
     any_pairs: tuple[int, ...]
@@ -87,21 +88,21 @@ NEXT = Round((0, 0, 0, 900, 0), whole=(700, 2000, 700, 4000, 4000))
 
 
 def make_data(folder: Path, plan: Round, policies: Sequence[Path] = ()) -> None:
-    """Write the pairs to train and measure on, and the traces of the small world's rules."""
+    """Write the pairs for training and measuring, and the traces of the small world's rules."""
     with torch.autocast("cpu", torch.bfloat16, enabled=plan.bfloat16):
         for name, pairs in pair_sets(plan, policies).items():
             file = folder / f"{name}.jsonl"
             if pairs.count and not file.exists():
                 write_pairs(file, pairs)
                 logger.info("%d pairs in %s", pairs.count, file)
-    for name, orders in ORDERS_DISTILLED.items():
+    for name, orders in ORDERS_TOLD.items():
         traces = folder / f"traces_{name}.jsonl"
         if not traces.exists():
             _run("distill", *_files(folder, name), "--teacher=oracle", f"--orders={orders}", *_ASK, f"--out={traces}")
 
 
 def pair_sets(plan: Round, policies: Sequence[Path]) -> dict[str, PairSet]:
-    """Return all sets of pairs by the names of their files, which say what they are for."""
+    """Return all sets of pairs by the names of their files."""
     found = {}
     uses = (
         ("any", plan.any_pairs, TAUGHT, "any"),
@@ -128,8 +129,8 @@ def make_judge(folder: Path, base: Path, *, seed: int, plan: Round) -> None:
     """Fine-tune, sample pairs of traces, align, and measure, with one seed."""
     own = folder / f"seed{seed}"
     judges = {stage: own / stage for stage in STAGES}
-    how = (f"debugging.seed={seed}", *(["judge.compute_dtype=bfloat16"] if plan.bfloat16 else []))
-    traces = [folder / f"traces_{name}.jsonl" for name in ORDERS_DISTILLED]
+    how = (f"run.seed={seed}", *(["judge.compute_dtype=bfloat16"] if plan.bfloat16 else []))
+    traces = [folder / f"traces_{name}.jsonl" for name in ORDERS_TOLD]
     length = _length(traces, plan.sft_passes, SFT_ITERATION, warm_up=1000, lr=plan.sft_lr)
     _train("sft", judges["sft"], *how, *length, source=base, rows=traces)
     for stage, chosen in (("dpo_one_right", ("--without-both-right",)), ("dpo", ("--trajectory=rules",))):
@@ -146,8 +147,7 @@ def make_judge(folder: Path, base: Path, *, seed: int, plan: Round) -> None:
 def make_mean(folder: Path, seeds: Sequence[int]) -> Path:
     """Average the weights of all seeds after fine-tuning into one judge, and measure it.
 
-    They were fine-tuned from one base, so the mean of their weights judges as well as they do or better
-    (arXiv 2203.05482).
+    They share one base, so the mean of their weights judges as well as they do or better (arXiv 2203.05482).
     """
     judge = _mean_of(folder, seeds)
     if not judge.exists():
@@ -179,7 +179,7 @@ def _report(judge: Path, kind: str, source: str) -> Path:
 
 
 def _length(rows: list[Path], passes: float, iteration: int, *, warm_up: int, lr: float) -> list[str]:
-    """Return overrides for a number of passes over the rows; the learning rate falls to 0 at the last iteration."""
+    """Overrides for as many iterations as make so many passes; the rate falls to nothing with the last one."""
     count = sum(sum(1 for _ in file.open()) for file in rows)
     batch, iterations = min(_BATCH, count), max(1, round(passes * count / iteration))
     schedule = [[0, 0.0], [warm_up, lr], [max(iterations * iteration, 2 * warm_up), 0.0]]
@@ -188,7 +188,7 @@ def _length(rows: list[Path], passes: float, iteration: int, *, warm_up: int, lr
 
 
 def _train(stage: str, judge: Path, *overrides: str, source: Path, rows: list[Path]) -> None:
-    """Train and export; a run that was stopped is resumed."""
+    """Train and export, or resume a run that was stopped."""
     if judge.exists():
         return
     run = judge.with_name(f"{judge.name}_run")
@@ -214,7 +214,7 @@ def _run(*words: object) -> None:
 
 
 def table(folder: Path, seeds: Sequence[int]) -> str:
-    """Render the figures of all judges as a Markdown table: means over the seeds, and the lowest and highest."""
+    """Return the figures of all judges as a Markdown table: means over the seeds, with the lowest and the highest."""
     heads = ["held-out pairs", "majority guess", "after SFT", "DPO, one right", "DPO", "mean weights of SFT"]
     stages = [[folder / f"seed{seed}" / stage for seed in seeds] for stage in STAGES]
     columns = [*stages, [_mean_of(folder, seeds)]] if len(seeds) > 1 else stages
@@ -242,22 +242,22 @@ def _cell(values: list[float]) -> str:
 
 
 def _majority(pairs: Path) -> float:
-    """Return the accuracy of always naming the position that wins more often."""
+    """Return the share of pairs that the more frequent winner wins."""
     second = np.mean([json.loads(line)["winner"] for line in pairs.open()])
     return float(max(second, 1.0 - second))
 
 
 def main(
-    folder: Annotated[Path, typer.Argument(help="folder of all results")],
+    folder: Annotated[Path, typer.Argument(help="where everything goes")],
     *,
     base: Annotated[
-        Path | None, typer.Option(help="judge to start from; FOLDER/base by default, trained if missing")
+        Path | None, typer.Option(help="the judge to start from; FOLDER/base by default, made if missing")
     ] = None,
     policy: Annotated[list[Path] | None, typer.Option(help="folders of policies trained with an earlier judge")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="one or several; 0 by default")] = None,
     bfloat16: Annotated[bool, typer.Option(help="train and draw in bfloat16: faster with AVX512-BF16")] = False,
 ) -> None:
-    """Train the judge with each seed, and write the table of its figures."""
+    """Make the judge with each seed, and write the table of its figures."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     folder = folder.absolute()
     plan = replace(NEXT if base else FIRST, bfloat16=bfloat16)

@@ -1,7 +1,7 @@
 """Preference pairs of the small world as files (``python -m research.judge.preferences pairs.jsonl``).
 
 The label is the verifier's: the candidate that meets more of its caption wins, and of two that meet the same share the
-better formed one. Pairs that are equal in both are left out.
+better formed one. Pairs that tie in both are left out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RULES = ("any", ONE_WHOLE)
 
 
 def preference_pairs(groups: Iterator[Candidates], *, rule: str, seed: int, name: str) -> Iterator[PreferencePair]:
-    """Yield pairs of candidates, each used once, with the first as likely to win as the second.
+    """Yield pairs of candidates, each candidate in at most one, in which either side is as likely to win.
 
     Args:
         groups: of candidates.
@@ -96,7 +96,7 @@ class PairSet:
 
 
 def write_pairs(out: Path, pairs: PairSet) -> Path:
-    """Write pairs; their images go into a folder ``media`` beside the file.
+    """Write pairs to a file, and their images into a folder ``media`` beside it.
 
     Args:
         out: a file that is not there yet, ending in ``.jsonl``.

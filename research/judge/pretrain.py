@@ -1,7 +1,8 @@
-"""The first stage of the small judge: it learns to see (``python -m research.judge.pretrain``).
+"""The first stage of the small judge, in which it learns to see (``python -m research.judge.pretrain``).
 
-A model that says what two candidates show and which demands of the caption each misses. It knows neither the form of
-an assessment nor how to decide: fine-tuning (`flexgym.rm train sft`) teaches that, as it does a published base model.
+The result is a model that describes what two candidates show and which demands of the caption each misses. It knows
+neither the form of an assessment nor how to decide. Fine-tuning (`flexgym.rm train sft`) teaches both, as it does a
+published base model.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Recipe:
 
     Attributes:
         groups: captions with candidates, by kind; of each source as many.
-        steps: optimizer steps; every other one is of videos.
+        steps: optimizer steps; every other one trains on videos.
         batch_size: pairs of a step, by kind.
         learning_rate: of Muon; AdamW takes half.
         bfloat16: arithmetic of the forward, which processors with AVX512-BF16 do in half the time.
@@ -55,7 +56,7 @@ class Recipe:
     bfloat16: bool = True
 
     def shorter(self, speed: float) -> Recipe:
-        """Return the recipe with groups and steps divided by ``speed``."""
+        """Return a recipe that is shorter by the factor ``speed``."""
         groups = {kind: max(16, int(count / speed)) for kind, count in self.groups.items()}
         return replace(self, groups=groups, steps=max(2, int(self.steps / speed)))
 
@@ -64,7 +65,7 @@ RECIPE = Recipe({"image": 5000, "video": 3000}, 4200, {"image": 64, "video": 32}
 
 
 class PicturePool:
-    """Groups of candidates, and their images as the patches that the judge takes.
+    """Groups of candidates with the patches of their images, as the judge gets them.
 
     Args:
         groups: of one kind.
@@ -76,14 +77,14 @@ class PicturePool:
         self._patches = [_patches(processor, inputs, group.samples) for group in groups]
 
     def stream(self, rng: np.random.Generator, count: int) -> Iterator[tuple[list[tuple[str, str]], Tensor]]:
-        """Yield endless batches of pairs of candidates, each of similar lengths, so that little of it is padding.
+        """Yield batches of pairs without end; texts of a batch have similar length, so that little of it is padding.
 
         Args:
             rng: draws them.
             count: B, pairs of a batch.
 
         Yields:
-            Captions and descriptions of both candidates, and patches ``[B * pictures * patches, D]``.
+            Captions and descriptions of both candidates, and patches ``[B * images * patches, D]``.
         """
         while True:
             drawn = [self._pair(rng) for _ in range(_SORTED_TOGETHER * count)]
@@ -100,7 +101,7 @@ class PicturePool:
 
 
 def _patches(processor: Any, inputs: Inputs, samples: NDArray[np.uint8]) -> Tensor:
-    """Patches ``[G, pictures, patches, D]`` in half precision, to save memory."""
+    """Return patches ``[G, images, patches, D]`` in half precision, to save memory."""
     encoded = [encode_sample(sample, inputs) for sample in samples]
     images = [Image.open(io.BytesIO(picture.data)).convert("RGB") for pictures in encoded for picture in pictures]
     values = processor(images=images, return_tensors="pt")["pixel_values"]
@@ -127,15 +128,15 @@ class Batches:
         self._merged = processor.get_number_of_image_patches(32, 32, {}) // processor.merge_size**2
         self._grid = [1, *[int((self._merged * processor.merge_size**2) ** 0.5)] * 2]
 
-    def collate(self, texts: Sequence[tuple[str, str]], patches: Tensor, pictures: int) -> dict[str, Tensor]:
-        """Collate the inputs of the model, with labels for the descriptions alone.
+    def collate(self, texts: Sequence[tuple[str, str]], patches: Tensor, images: int) -> dict[str, Tensor]:
+        """Make the inputs of the model, with labels for the descriptions alone.
 
         Args:
             texts: captions and descriptions, B of them.
-            patches: ``[B * pictures * patches, D]``.
-            pictures: of each row.
+            patches: ``[B * images * patches, D]``.
+            images: number of images of each row.
         """
-        rows = [self._row(caption, told, pictures) for caption, told in texts]
+        rows = [self._row(caption, description, images) for caption, description in texts]
         longest = max(len(prompt) + len(reply) for prompt, reply in rows)
         ids = torch.full((len(rows), longest), self._tokenizer.pad_token_id)
         labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
@@ -149,16 +150,16 @@ class Batches:
             "labels": labels,
             "mm_token_type_ids": (ids == self._image).int(),
             "pixel_values": patches,
-            "image_grid_thw": torch.tensor([self._grid] * (len(rows) * pictures)),
+            "image_grid_thw": torch.tensor([self._grid] * (len(rows) * images)),
         }
 
-    def _row(self, caption: str, told: str, pictures: int) -> tuple[list[int], list[int]]:
-        content = [*[{"type": "image"}] * pictures, {"type": "text", "text": DESCRIBE + json.dumps(caption)}]
+    def _row(self, caption: str, description: str, images: int) -> tuple[list[int], list[int]]:
+        content = [*[{"type": "image"}] * images, {"type": "text", "text": DESCRIBE + json.dumps(caption)}]
         tokens = self._tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, return_dict=False
         )
         repeats = ([token] * (self._merged if token == self._image else 1) for token in tokens)
-        reply = self._tokenizer(told)["input_ids"] + [self._tokenizer.eos_token_id]
+        reply = self._tokenizer(description)["input_ids"] + [self._tokenizer.eos_token_id]
         return list(itertools.chain.from_iterable(repeats)), reply
 
 
@@ -184,7 +185,7 @@ def train(model: Any, batches: Batches, pools: dict[str, PicturePool], *, recipe
         kind = _KINDS[step % 2]
         texts, patches = next(streams[kind])
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
-            loss = model(**batches.collate(texts, patches, pictures=2 * (NUM_FRAMES if kind == "video" else 1))).loss
+            loss = model(**batches.collate(texts, patches, images=2 * (NUM_FRAMES if kind == "video" else 1))).loss
         model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -197,7 +198,7 @@ def train(model: Any, batches: Batches, pools: dict[str, PicturePool], *, recipe
 
 
 def draw_pools(recipe: Recipe, seed: int) -> dict[str, PicturePool]:
-    """Draw candidates of both kinds, as many rendered as generated, and frames of the generated videos as images."""
+    """Draw candidates of both kinds, half of them rendered, and frames of the generated videos as images."""
     groups: dict[str, list[Candidates]] = {kind: [] for kind in _KINDS}
     for kind, source in itertools.product(_KINDS, SOURCES):
         drawn = draw_candidates(kind, source, splits=SPLITS, seed=seed)
@@ -212,7 +213,7 @@ def main(
     *,
     out: Annotated[Path, typer.Option(help="the folder to write")] = Path("runs/judge/base"),
     seed: int = 0,
-    start: Annotated[Path | None, typer.Option(help="folder of a judge to start from")] = None,
+    start: Annotated[Path | None, typer.Option(help="a folder to start from")] = None,
     threads: int = 1,
     speed: Annotated[float, typer.Option(help="divide all lengths by this, to try the script out")] = 1.0,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from agents.base import AgentComponents
-from flexgym.algorithm import algorithm_class
+from flexgym.algorithm.base import algorithm_class
 from flexgym.config import AgentSettings
 from flexgym.config.load import load_settings
 from flexgym.core.errors import RewardError

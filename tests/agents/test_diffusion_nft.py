@@ -10,8 +10,8 @@ import torch
 
 from agents.base import load_agent_settings
 from agents.diffusion_nft import DiffusionNFT, NFTSettings, nft_loss
+from flexgym.algorithm.replay import Replayed
 from flexgym.config.recipe import apply_overrides, load_recipe
-from flexgym.replay import Replayed
 from flexgym.rllib.sharded import METRICS
 from flexgym.runs.display import TrainingDisplay
 from tests.agents.small import config_of, largest_difference, small_config, train, weights

@@ -1,14 +1,14 @@
-"""How near to the device's own rate generators sample, decode and train: real sizes, random weights, no download.
+"""Measure sampling, decoding and training of generators against the rate of the device: real sizes, random weights.
 
     python tests/benchmarks/gpu_generators.py                        # a GPU, real sizes
     python tests/benchmarks/gpu_generators.py --small --device cpu   # does everything once, in seconds
 
-One group is sampled (`flexgym.rollout.collect` in the environment) and the steps of a window are replayed and
-updated (`flexgym.replay`), as a learner does it; texts are random embeddings, so that no text encoder is needed, and
-neither is Ray. Matrix operations of each phase are counted on the meta device (recomputation by checkpointing
-included), and their rate is set against that of large matrix products, measured first. A phase that achieves less than
-``--profile-below`` of it is run once more under PyTorch's profiler, and the kernels that take most time are written to
-a text file.
+One group is sampled (`flexgym.algorithm.rollout.collect` in the environment) and the steps of a window are replayed
+(`flexgym.algorithm.replay`) and updated, as a learner does it. Nothing is downloaded: texts are random embeddings, so
+text encoders are not needed, and Ray is not needed either. Matrix operations of each phase are counted on the meta
+device, with those that checkpointing repeats, and their rate is compared with that of large matrix products, which
+are measured first. A phase that reaches less than ``--profile-below`` of it runs once more under PyTorch's profiler,
+which writes the kernels that take most time to a text file.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from torch.profiler import ProfilerActivity, profile
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import flexgym  # noqa: E402, F401  # registers the environments
-from flexgym.flow import Window, noise_scale  # noqa: E402
+from flexgym.algorithm.policy import FlowPolicy  # noqa: E402
+from flexgym.algorithm.replay import replay  # noqa: E402
+from flexgym.algorithm.rollout import Rollout, collect  # noqa: E402
+from flexgym.config import AgentSettings  # noqa: E402
 from flexgym.generators import FlowGenerator  # noqa: E402
 from flexgym.generators.family import Family  # noqa: E402
 from flexgym.generators.folder import MODEL_INDEX, read_json  # noqa: E402
 from flexgym.planning.architectures import write_configs  # noqa: E402
 from flexgym.planning.phases import Work, do_once, prepare  # noqa: E402
-from flexgym.planning.settings import PlanSettings  # noqa: E402
+from flexgym.planning.planned import Planned  # noqa: E402
 from flexgym.planning.skeleton import build_skeleton  # noqa: E402
-from flexgym.policy import FlowPolicy  # noqa: E402
-from flexgym.replay import replay_loss, replay_step  # noqa: E402
-from flexgym.rollout import Rollout, collect  # noqa: E402
 
 PHASES = ("sampling", "decoding", "update")
 GIB = 2**30
@@ -205,7 +205,7 @@ class Clock:
             self._open.pop()
 
     def reset(self) -> None:
-        """Clear all measurements, such as those of a warm-up."""
+        """Clear what was measured, such as a warm-up."""
         self.seconds.clear()
         self.peaks.clear()
 
@@ -238,7 +238,7 @@ class _RandomTexts(Family):
 
 
 class _Benchmarked(FlowGenerator):
-    """Generator that starts and stops the clock around decoding."""
+    """Starts a phase of the clock when something is decoded."""
 
     clock: Clock
 
@@ -272,21 +272,26 @@ def write_folder(case: Case, folder: Path, *, small: bool) -> None:
         file.write_text(json.dumps({**read_json(file), **values}), encoding="utf-8")
 
 
-def settings_of(case: Case, *, small: bool) -> PlanSettings:
-    """One group of a case as a training; its matrix operations are counted by it."""
-    group = min(case.group_size, 3) if small else case.group_size
-    return PlanSettings(
-        source=case.source,
-        modality=case.modality,
-        noise=noise_scale("flow"),
-        sampling={**case.sampling, **(case.small_sampling if small else {})},
-        dtype=torch.bfloat16,
-        lora={"rank": 32},
-        gradient_checkpointing=True,
-        group_size=group,
-        groups=1,
-        window=case.window,
-    )
+def planned_of(case: Case, *, small: bool) -> Planned:
+    """Return the training of one group of a case, by which its matrix operations are counted."""
+    settings = {
+        "environment": {"env": {"image": "FlexT2I-v0", "video": "FlexT2V-v0"}[case.modality]},
+        "generator": {
+            "source": case.source,
+            "sampling": {**case.sampling, **(case.small_sampling if small else {})},
+            "dtype": "bfloat16",
+            "gradient_checkpointing": True,
+        },
+        "rollout": {"group_size": min(case.group_size, 3) if small else case.group_size, "prompts_per_iteration": 1},
+        "algorithm": {
+            "name": "grpo",
+            "noise": "flow",
+            "window": {"size": case.window, "first": [1, 1]},
+            "clip_range": 1e-4,
+        },
+        "reward": {"name": "ShapesVerifier"},
+    }
+    return Planned.of(AgentSettings.parse(settings))
 
 
 def on_device(skeleton: FlowGenerator, clock: Clock) -> FlowGenerator:
@@ -321,97 +326,90 @@ class Training:
 
     Args:
         generator: with an adapter.
-        settings: of the training.
+        planned: the training.
         clock: gets the phases.
     """
 
-    def __init__(self, generator: FlowGenerator, settings: PlanSettings, clock: Clock) -> None:
-        self.generator, self.settings, self.clock = generator, settings, clock
-        self.policy = FlowPolicy(generator, settings.noise)
-        self.window = Window(1, settings.window)
+    def __init__(self, generator: FlowGenerator, planned: Planned, clock: Clock) -> None:
+        self.generator, self.planned, self.clock = generator, planned, clock
+        self.policy = FlowPolicy(generator, planned.algorithm.process)
+        self.group_size = planned.settings.rollout.group_size
         self.optimizer = torch.optim.AdamW(list(generator.weights.trained().values()), lr=1e-4)
         self.envs = gym.make_vec(
-            {"image": "FlexT2I-v0", "video": "FlexT2V-v0"}[settings.modality],
+            planned.settings.environment.env,
             num_envs=1,
             vectorization_mode="vector_entry_point",
             generator=generator,
-            group_size=settings.group_size,
+            group_size=self.group_size,
             prompts=["a prompt"],
         )
 
     def roll_out(self) -> Rollout:
+        window = self.planned.window(self.generator.settings.num_steps)
         with self.clock.phase("sampling"):
-            return collect(self.envs, self.policy, self.window, seeds=[0])
+            return collect(self.envs, self.policy, window, seeds=[0])
 
     def decode(self) -> None:
-        self.generator.decode(self.generator.initial_latents(self.settings.group_size, 0))
+        self.generator.decode(self.generator.initial_latents(self.group_size, 0))
 
     def update(self, rollout: Rollout) -> float:
-        """Replay the window and step; the largest log ratio says whether replay was the rollout."""
-        largest = 0.0
+        """Replay the window and take a step; the largest log ratio is 0 where the replay equals the rollout."""
+        algorithm, largest = self.planned.algorithm, 0.0
+        advantages = torch.linspace(-1.0, 1.0, self.group_size)[None]
         with self.clock.phase("update"):
             self.optimizer.zero_grad(set_to_none=True)
-            for index, step in enumerate(rollout.window.steps):
-                batch = {
-                    "latents": rollout.latents[index],
-                    "next_latents": rollout.next_latents[index],
-                    "prompts": [prompt.text for prompt in rollout.prompts],
-                    "step": step,
-                    "reference": False,
-                }
-                advantages = torch.linspace(-1.0, 1.0, self.settings.group_size)[None]
-                replayed = replay_loss(
-                    replay_step(self.policy, batch), rollout.log_prob[index], advantages, clip_range=1e-4, kl_coeff=0.0
-                )
-                replayed.loss.backward()
-                largest = max(largest, float(replayed.log_ratio.abs().max()))
+            for index in range(len(rollout.window)):
+                replayed = replay(self.policy, rollout, index, advantages_PG=advantages, needs=algorithm.needs)
+                loss = algorithm.loss(replayed)
+                loss.per_sample.mean().backward()
+                largest = max(largest, loss.metrics["policy/max_abs_log_ratio"].value)
             self.optimizer.step()
         return largest
 
 
-def operations(work: Work, settings: PlanSettings, steps: int) -> dict[str, float]:
-    """Matrix operations of a group by phase."""
+def operations(work: Work, planned: Planned, steps: int) -> dict[str, float]:
+    """Return the matrix operations of a group by phase."""
     return {
         "sampling": float(steps * work.step.flops),
-        "decoding": settings.group_size / work.decoded * work.decoding.flops,
-        "update": float(settings.window * work.replay.flops),
+        "decoding": planned.settings.rollout.group_size / work.decoded * work.decoding.flops,
+        "update": float(len(planned.window(steps)) * work.replay.flops),
     }
 
 
 def measure(name: str, *, device: torch.device, small: bool, rate: float, options: argparse.Namespace) -> list[Row]:
-    """The rows of one generator."""
-    settings = settings_of(CASES[name], small=small)
+    """Measure one generator and return its rows."""
+    planned = planned_of(CASES[name], small=small)
     with TemporaryDirectory() as text:
         folder = Path(text)
         write_folder(CASES[name], folder, small=small)
-        counted = build_skeleton(folder, settings.dtype, settings.sampling)
-        prepare(counted, settings)
-        flops = operations(do_once(counted, settings), settings, counted.settings.num_steps)
+        counted = build_skeleton(folder, planned.dtype, planned.sampling)
+        prepare(counted, planned)
+        flops = operations(do_once(counted, planned), planned, counted.settings.num_steps)
         clock = Clock(device)
-        generator = on_device(build_skeleton(folder, settings.dtype, settings.sampling), clock)
-    prepare(generator, settings)
-    training = Training(generator, settings, clock)
+        generator = on_device(build_skeleton(folder, planned.dtype, planned.sampling), clock)
+    prepare(generator, planned)
+    training = Training(generator, planned, clock)
     first = training.roll_out()
     unequal = training.update(first)
     if unequal:
         print(f"{name}: replay is not the rollout, largest log ratio {unequal:.3g}", file=sys.stderr)
-    clock.reset()  # kernels are chosen and memory is there
+    clock.reset()  # kernels are chosen and memory is allocated
     training.update(training.roll_out())
-    rows = [_row(name, phase, settings, clock=clock, flops=flops[phase], rate=rate) for phase in PHASES]
+    rows = [_row(name, phase, planned, clock=clock, flops=flops[phase], rate=rate) for phase in PHASES]
     for row in rows:
         if row.share < options.profile_below:
             _profile(training, row, options.out.parent, first=first)
     return rows
 
 
-def _row(name: str, phase: str, settings: PlanSettings, *, clock: Clock, flops: float, rate: float) -> Row:
-    seconds = clock.seconds[phase]
+def _row(name: str, phase: str, planned: Planned, *, clock: Clock, flops: float, rate: float) -> Row:
+    samples, seconds = planned.settings.rollout.group_size, clock.seconds[phase]
     return Row(
         generator=name,
         phase=phase,
-        samples=settings.group_size,
+        samples=samples,
         seconds=seconds,
-        samples_per_second=settings.group_size / seconds,
+        samples_per_second=samples / seconds,
         tflop=flops / 1e12,
         tflops=flops / seconds / 1e12,
         share=flops / seconds / rate,
@@ -420,7 +418,7 @@ def _row(name: str, phase: str, settings: PlanSettings, *, clock: Clock, flops: 
 
 
 def _profile(training: Training, row: Row, folder: Path, *, first: Rollout) -> None:
-    """Write which kernels take the time of a phase."""
+    """Write the kernels that take most time of a phase."""
     work: dict[str, Callable[[], Any]] = {
         "sampling": training.roll_out,
         "decoding": training.decode,
@@ -438,7 +436,7 @@ def _profile(training: Training, row: Row, folder: Path, *, first: Rollout) -> N
 
 
 def markdown(rows: list[Row], *, device: str, rate: float) -> str:
-    """The table, with what it is measured against."""
+    """Return the table, with the rate that it is measured against."""
     lines = [
         f"{device}: bfloat16 matrix products at {rate / 1e12:.1f} TFLOPS are 100 %",
         "",

@@ -20,7 +20,7 @@ from tests.benchmarks.gpu_generators import (
     Training,
     on_device,
     operations,
-    settings_of,
+    planned_of,
     write_folder,
 )
 
@@ -62,15 +62,15 @@ def test_it_measures_every_phase_of_every_generator_without_ray(tmp_path: Path):
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_operations_counted_without_data_are_those_that_run(name, tmp_path: Path):
-    settings = settings_of(CASES[name], small=True)
+    planned = planned_of(CASES[name], small=True)
     write_folder(CASES[name], tmp_path, small=True)
-    counted = build_skeleton(tmp_path, settings.dtype, settings.sampling)
-    prepare(counted, settings)
-    expected = operations(do_once(counted, settings), settings, counted.settings.num_steps)
+    counted = build_skeleton(tmp_path, planned.dtype, planned.sampling)
+    prepare(counted, planned)
+    expected = operations(do_once(counted, planned), planned, counted.settings.num_steps)
     clock = Clock(torch.device("cpu"))
-    generator = on_device(build_skeleton(tmp_path, settings.dtype, settings.sampling), clock)
-    prepare(generator, settings)
-    training = Training(generator, settings, clock)
+    generator = on_device(build_skeleton(tmp_path, planned.dtype, planned.sampling), clock)
+    prepare(generator, planned)
+    training = Training(generator, planned, clock)
 
     def attention(query, key, value, *args, **kwargs):
         return sdpa_flop_count(query, key, value)

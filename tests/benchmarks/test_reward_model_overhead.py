@@ -1,4 +1,4 @@
-"""A training step of `RewardSFT` and `RewardDPO` against that of TRL's own trainer, on the same batch in one process.
+"""A training step of the stages `SFT` and `DPO` against that of TRL's own trainer, on the same batch in one process.
 
 Both take their rows from the same data set in memory; what reading from disk costs is printed beside it.
 """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from flexgym.algorithm_settings import AlgorithmSettings, WindowSettings
+from flexgym.algorithm.settings import AlgorithmSettings, WindowSettings
 from flexgym.config import AgentSettings, RewardSettings, RolloutSettings, RunSettings, TrainingSettings
 from flexgym.config.training import ADVANTAGES
 from flexgym.flow import WindowSchedule

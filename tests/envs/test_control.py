@@ -12,9 +12,9 @@ import rewards
 import rewards.vector
 from envs.features import PROMPT_FEATURES, prompt_features
 from flexgym import FlowPolicy
+from flexgym.algorithm.rollout import sample
 from flexgym.core.errors import ActionError, ConfigError, UnknownNameError
 from flexgym.generators.loader import load_generator
-from flexgym.rollout import sample
 from flexgym.shapes.captions import IMAGE_CATEGORIES, parse_caption, training_prompts
 from tests.generators.tiny import shared
 

@@ -14,12 +14,12 @@ from PIL import Image
 
 import flexgym  # noqa: F401  # registers the environments
 from envs.prompts import load_prompts
+from flexgym.algorithm.policy import FlowPolicy
+from flexgym.algorithm.replay import replay
+from flexgym.algorithm.rollout import collect
 from flexgym.core.errors import ConfigError, PromptSourceError
 from flexgym.flow import ODE, FlowSDE, Window
 from flexgym.generators.conformance import pipeline_run
-from flexgym.policy import FlowPolicy
-from flexgym.replay import replay
-from flexgym.rollout import collect
 from flexgym.types import FirstFrame, Prompt
 from tests.generators.tiny import fresh, picture, prompts_for, shared
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from flexgym.algorithm.rollout import sample
 from flexgym.core.errors import ConfigError
 from flexgym.generators import load_generator
-from flexgym.rollout import sample
 from tests.generators.tiny import FAMILIES, shared
 
 PROMPTS = ["a red circle on the left", "a blue square", "two green triangles"]

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 
 import gymnasium as gym
 import pytest
 
-from flexgym.algorithm import Algorithm, CopySchedule, Loss
-from flexgym.algorithm_settings import AlgorithmSettings
+from flexgym.algorithm.base import Algorithm, CopySchedule, Loss
+from flexgym.algorithm.policy import FlowPolicy
+from flexgym.algorithm.process import ForwardProcess
+from flexgym.algorithm.replay import Replayed
+from flexgym.algorithm.rollout import collect
+from flexgym.algorithm.settings import AlgorithmSettings
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import GeneratorError
 from flexgym.generators import load_generator
-from flexgym.planning.devices import choose_device
 from flexgym.planning.phases import bytes_of, train
-from flexgym.planning.plan import Plan, Planner
+from flexgym.planning.plan import Plan
 from flexgym.planning.planned import Planned, modality_of
-from flexgym.policy import FlowPolicy
-from flexgym.process import ForwardProcess
-from flexgym.replay import Replayed
-from flexgym.rollout import collect
+from tests.planning.planners import planner_for
 
 SMALL = (
     "rollout.group_size=4",
@@ -70,14 +69,8 @@ def planned_of(algorithm: Mapping[str, object], *overrides: str) -> Planned:
     return Planned.read(apply_overrides(recipe, [*SMALL, *overrides]))
 
 
-@cache
-def planner() -> Planner:
-    """Return one planner for all tests, so that they share traces."""
-    return Planner(choose_device())
-
-
 def plan_of(algorithm: Mapping[str, object], *overrides: str) -> Plan:
-    return planner().plan(planned_of(algorithm, *overrides))
+    return planner_for().plan(planned_of(algorithm, *overrides))
 
 
 def parts_of(plan: Plan, name: str) -> dict[str, int]:
@@ -96,7 +89,7 @@ def test_stored_bytes_are_those_of_a_real_rollout(algorithm: dict[str, object]):
     policy = FlowPolicy(generator, planned.algorithm.process, groups_per_forward=2)
     window = planned.algorithm.windows(5).windows[0]
     rollout = collect(env, policy, window, seeds=[0, 1], keep=planned.algorithm.needs)
-    host = planner().plan(planned).host
+    host = planner_for().plan(planned).host
     assert host["samples"] == rollout.samples.nbytes
     assert host["stored latents"] + host["stored means and densities"] == bytes_of(rollout.kept.values())
 

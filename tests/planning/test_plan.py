@@ -15,6 +15,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from typer.testing import CliRunner, Result
 
+from flexgym.algorithm.policy import FlowPolicy
+from flexgym.algorithm.replay import replay
+from flexgym.algorithm.rollout import Rollout
 from flexgym.cli import app
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError, UnknownNameError
@@ -26,10 +29,8 @@ from flexgym.planning.phases import Rehearsal, bytes_of, prepare, tensors_of
 from flexgym.planning.plan import Plan, Planner, make_plan
 from flexgym.planning.planned import Planned
 from flexgym.planning.skeleton import config_folder
-from flexgym.policy import FlowPolicy
-from flexgym.replay import replay
-from flexgym.rollout import Rollout
 from flexgym.types import Prompt
+from tests.planning.planners import planner_for
 
 RECIPES = {"image": "pref_grpo_shapes_t2i", "video": "pref_grpo_shapes_t2v"}
 WAYS = {
@@ -118,7 +119,7 @@ def _all_tensors(generator: FlowGenerator, optimizer: torch.optim.Optimizer) -> 
 @pytest.mark.parametrize("modality", RECIPES)
 def test_a_plan_is_within_a_tenth_of_what_is_measured(modality: str, way: str):
     planned = planned_of(RECIPES[modality], *WAYS[way], *SMALL)
-    phases = {phase.name: phase.bytes for phase in make_plan(planned, choose_device()).phases}
+    phases = {phase.name: phase.bytes for phase in planner_for().plan(planned).phases}
     assert phases == pytest.approx(measured(planned), rel=0.1)
 
 
@@ -135,7 +136,7 @@ def test_modules_that_are_offloaded_or_released_are_on_the_device_only_while_the
     generator.placement.offload()
     sizes = offloaded_bytes(generator)
     encoders = sum(size for name, size in sizes.items() if name != "vae")
-    planner = Planner(choose_device())
+    planner = planner_for()
     plain = {phase.name: phase.parts for phase in planner.plan(planned).phases}
     assert plain["sampling"]["text encoders"] == encoders
     assert plain["sampling"]["VAE"] == sizes["vae"]
@@ -157,7 +158,7 @@ def test_modules_that_are_offloaded_or_released_are_on_the_device_only_while_the
 
 def test_kept_latents_take_half_in_bfloat16():
     planned = planned_of(RECIPES["image"], *SMALL)
-    planner = Planner(choose_device())
+    planner = planner_for()
     single = planner.plan(planned).host["stored latents"]
     assert planner.plan(planned.changed("rollout.latents_dtype=bfloat16")).host["stored latents"] * 2 == single
 
@@ -183,13 +184,13 @@ def test_tiles_need_less_memory_than_complete_samples():
 @pytest.mark.slow
 def test_memory_settings_are_named_where_they_are_enough():
     planned = planned_of(RECIPES["image"], *SMALL)
-    planner = Planner(choose_device())
+    planner = planner_for()
     plan = planner.plan(planned)
     overrides = ("generator.release_text_encoders=true", "generator.offload=true")
     peaks = {override: planner.plan(planned.changed(override)).peak for override in overrides}
     for override, peak in peaks.items():
         assert peak.bytes < plan.peak.bytes
-        small = Planner(Device("small", peak.bytes * 1.0001 / GIB, planner.device.tflops, reserve=0.0))
+        small = planner_for(Device("small", peak.bytes * 1.0001 / GIB, planner.device.tflops, reserve=0.0))
         remedies = advise(small, small.plan(planned))
         assert any(override in remedy.changes[0].overrides and remedy.plan.fits for remedy in remedies)
 
@@ -214,11 +215,12 @@ def test_decoding_is_traced_once_for_all_ways_of_training():
 
 def test_time_is_that_of_the_operations():
     planned = planned_of(RECIPES["image"], *SMALL, "rollout.prompts_per_iteration=2")
-    once = make_plan(planned, choose_device(gib=1.0, tflops=1.0))
+    slow = planner_for(choose_device(gib=1.0, tflops=1.0))
+    once = slow.plan(planned)
     assert once.seconds == pytest.approx(sum(phase.flops for phase in once.phases) / 1e12)
-    twice = make_plan(planned.changed("rollout.prompts_per_iteration=4"), choose_device(gib=1.0, tflops=1.0))
+    twice = slow.plan(planned.changed("rollout.prompts_per_iteration=4"))
     assert twice.seconds == pytest.approx(2 * once.seconds)
-    faster = make_plan(planned, choose_device(gib=1.0, tflops=4.0))
+    faster = planner_for(choose_device(gib=1.0, tflops=4.0)).plan(planned)
     assert faster.seconds == pytest.approx(once.seconds / 4)
 
 
@@ -258,7 +260,7 @@ GROUPS_OF_FOUR = ("generator.mode=full", "rollout.groups_per_forward=4")
 def test_advice_fits_when_it_is_planned_again():
     planned = planned_of(RECIPES["image"], *GROUPS_OF_FOUR)
     two = planned.changed("rollout.groups_per_forward=2")
-    planner = Planner(tight(make_plan(two, choose_device()), 1.001))
+    planner = planner_for(tight(planner_for().plan(two), 1.001))
     plan = planner.plan(planned)
     assert not plan.fits
     remedies = {remedy.changes[0].overrides: remedy for remedy in advise(planner, plan)}
@@ -274,7 +276,7 @@ def test_advice_fits_when_it_is_planned_again():
 def test_remedies_are_found_where_two_settings_together_are_known_to_fit():
     planned = planned_of(RECIPES["image"], *GROUPS_OF_FOUR)
     both = planned.changed("rollout.groups_per_forward=1", "generator.gradient_checkpointing=true")
-    planner = Planner(tight(make_plan(both, choose_device()), 1.001))
+    planner = planner_for(tight(planner_for().plan(both), 1.001))
     remedies = advise(planner, planner.plan(planned))
     assert remedies
     assert all(remedy.plan.fits for remedy in remedies)
@@ -283,7 +285,7 @@ def test_remedies_are_found_where_two_settings_together_are_known_to_fit():
 @pytest.mark.slow
 def test_nothing_fits_into_almost_nothing():
     planned = planned_of(RECIPES["image"], *SMALL)
-    planner = Planner(Device("tiny", 1e-3, choose_device().tflops))
+    planner = planner_for(Device("tiny", 1e-3, choose_device().tflops))
     error = refusal(planner, planner.plan(planned))
     assert isinstance(error, ConfigError)
     assert "No setting makes it fit" in str(error)

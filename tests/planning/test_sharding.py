@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import pytest
 
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.planning.advice import _sharding, advise, fewest_learners, refusal, rungs
 from flexgym.planning.devices import GIB, Device, choose_device
 from flexgym.planning.phases import train
-from flexgym.planning.plan import Plan, Planner, Sizes
+from flexgym.planning.plan import Plan, Sizes
 from flexgym.planning.planned import Planned
 from flexgym.planning.skeleton import build_skeleton, config_folder
+from tests.planning.planners import planner_for
 
 SMALL = [
     "algorithm.name=grpo",
@@ -30,21 +29,8 @@ def planned_of(*overrides: str) -> Planned:
     return Planned.read(apply_overrides(load_recipe("pref_grpo_shapes_t2i"), [*SMALL, *overrides]))
 
 
-@cache
-def planner() -> Planner:
-    """Return one planner for all tests, so that they share traces."""
-    return Planner(choose_device("h100"))
-
-
 def parts_of(plan: Plan, name: str) -> dict[str, int]:
     return dict(next(phase for phase in plan.phases if phase.name == name).parts)
-
-
-def on(device: Device) -> Planner:
-    """Return the planner of a smaller device, with the traces that exist already."""
-    made = Planner(device)
-    made._rehearsals, made._decoded = planner()._rehearsals, planner()._decoded
-    return made
 
 
 def half(size: int) -> int:
@@ -72,7 +58,7 @@ def test_each_of_two_learners_holds_half_and_the_blocks_that_it_gathers():
     unsharded = planned_of("generator.mode=full", *TWO)
     sharded = planned_of("generator.mode=full", *TWO, FSDP)
     assert (unsharded.settings.shards, sharded.settings.shards) == (False, True)
-    before, after = planner().plan(unsharded), planner().plan(sharded)
+    before, after = planner_for().plan(unsharded), planner_for().plan(sharded)
     sizes, block, outside = sizes_of(sharded)
     assert (sizes.gathered, sizes.gathered_gradients) == (outside + 2 * block, outside + 2 * block)
     assert sizes.weights - sizes.buffers == sizes.reference == sizes.gradients
@@ -85,7 +71,7 @@ def test_each_of_two_learners_holds_half_and_the_blocks_that_it_gathers():
     assert parts["optimizer"] == half(plain["optimizer"])
     assert parts["EMA"] == half(sizes.gradients)
     assert parts["gathered blocks"] == 2 * (outside + 2 * block)
-    replay = planner()._rehearse(sharded).work(sharded).replay.peak
+    replay = planner_for()._rehearse(sharded).work(sharded).replay.peak
     assert parts["activations"] == replay, "an optimizer step needs one number per parameter, here of half of them"
     assert plain["activations"] == max(replay, sizes.gradients)
     assert (plain["EMA"], before.host["EMA"]) == (0, sizes.gradients)
@@ -100,7 +86,7 @@ def test_each_of_two_learners_holds_half_and_the_blocks_that_it_gathers():
 def test_an_adapter_is_sharded_with_the_frozen_weights():
     sharded = planned_of("generator.mode=lora", *TWO, FSDP)
     sizes, block, outside = sizes_of(sharded)
-    parts = parts_of(planner().plan(sharded), "update")
+    parts = parts_of(planner_for().plan(sharded), "update")
     assert parts["weights"] == sizes.buffers + half(sizes.weights - sizes.buffers)
     assert parts["adapter"] == half(sizes.adapter)
     assert 0 < sizes.gathered_gradients <= 2 * sizes.adapter
@@ -109,7 +95,7 @@ def test_an_adapter_is_sharded_with_the_frozen_weights():
 
 def test_env_runners_hold_unsharded_weights_and_the_reference():
     planned = planned_of("generator.mode=full", *TWO, "resources.num_env_runners=1")
-    plan = planner().plan(planned)
+    plan = planner_for().plan(planned)
     sizes, *_ = sizes_of(planned)
     parts = parts_of(plan, "sampling")
     assert (parts["weights"], parts["reference"]) == (sizes.weights, sizes.reference)
@@ -118,8 +104,8 @@ def test_env_runners_hold_unsharded_weights_and_the_reference():
 
 def test_advice_offers_sharding_where_it_is_enough():
     planned = planned_of("generator.mode=full", *TWO)
-    needed = planner().plan(planned.changed(FSDP)).peak.bytes
-    small = on(Device("small", needed * 1.0001 / GIB, choose_device().tflops, reserve=0.0))
+    needed = planner_for().plan(planned.changed(FSDP)).peak.bytes
+    small = planner_for(Device("small", needed * 1.0001 / GIB, choose_device().tflops, reserve=0.0))
     plan = small.plan(planned)
     assert not plan.fits
     remedy = next(remedy for remedy in advise(small, plan) if remedy.changes[0].overrides == (FSDP,))
@@ -144,8 +130,8 @@ def test_advice_offers_sharding_only_where_a_training_accepts_it(overrides: list
 
 def test_the_error_names_how_many_learners_are_enough():
     single = planned_of("generator.mode=full")
-    needed = planner().plan(single.changed(FSDP, "resources.num_learners=4")).peak.bytes
-    small = on(Device("small", needed * 1.0001 / GIB, choose_device().tflops, reserve=0.0))
+    needed = planner_for().plan(single.changed(FSDP, "resources.num_learners=4")).peak.bytes
+    small = planner_for(Device("small", needed * 1.0001 / GIB, choose_device().tflops, reserve=0.0))
     plan = small.plan(single)
     found = fewest_learners(small, plan)
     assert found is not None

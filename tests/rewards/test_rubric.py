@@ -7,7 +7,7 @@ import pytest
 
 import rewards
 from agents.base import load_agent_settings
-from flexgym.advantages import advantages_of
+from flexgym.algorithm.advantages import advantages_of
 from flexgym.config.describe import describe
 from flexgym.core.errors import ConfigError, JudgeUnavailableError, UnknownNameError
 from flexgym.flow import blended_advantages

@@ -142,7 +142,9 @@ def test_learners_agree_whether_the_model_is_cut_or_not(kind, mode, cluster, che
     # Copies do the same sums; parts are rounded when they are put together, and so is the stream between blocks.
     for sharding, loss, norm in (("none", 1e-5, 1e-4), ("fsdp", 1e-2, 5e-2)):
         two, (found,) = steps(mixed(kind, checkpoint, files, mode=mode, learners=2, sharding=sharding), 1)
-        dtypes = two.on_learners(lambda learner: {weight.dtype for weight in learner.judge_module._trained().values()})
+        dtypes = two.on_learners(
+            lambda learner: {weight.dtype for weight in learner.judge_module.weights.trained().values()}
+        )
         two.stop()
         assert found["loss"] == pytest.approx(expected["loss"], rel=loss)
         assert found["gradient_norm"] == pytest.approx(expected["gradient_norm"], rel=norm)

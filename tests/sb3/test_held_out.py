@@ -8,8 +8,8 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.logger import configure
 
 import rewards
+from flexgym.algorithm.rollout import sample
 from flexgym.generators.loader import load_generator
-from flexgym.rollout import sample
 from flexgym.sb3 import HeldOut, SampleGridCallback, SB3VecEnv
 
 CAPTIONS = ["a red circle", "two squares", "a small triangle"]

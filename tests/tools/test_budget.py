@@ -55,7 +55,7 @@ def test_percentile_by_hand():
         ("def f():\n    'Return one of them.'\n    'Not this.'", "empty docstrings", 0),
         ("def f():\n    'As set.'", "empty docstrings", 1),
         ("def f():\n    'Of all parts together, the sum.'", "empty docstrings", 1),
-        ("class A:\n    'See `flexgym.rollout.collect`.'", "empty docstrings", 1),
+        ("class A:\n    'See `flexgym.algorithm.rollout.collect`.'", "empty docstrings", 1),
         ("x: dict[str, Any] = {}\ndef f(y: Mapping[str, Any] | None) -> None: ...",
          "dict[str, Any] and Mapping[str, Any]", 2),
         ("def f(**options: Any) -> None: ...\ndef g(**options: int) -> None: ...", "**kwargs: Any", 1),

@@ -99,7 +99,7 @@ def test_contracts_hold_for_imports_that_point_downwards(tmp_path):
     files = {
         "flexgym/rllib/a.py": "import ray2\nfrom flexgym.core import b",
         "flexgym/core/b.py": "",
-        "envs/a.py": "from flexgym.policy import x",
+        "envs/a.py": "from flexgym.algorithm.policy import x",
         "agents/a.py": "import envs.a, rewards, flexgym.rllib.a",
         "research/a.py": "import flexgym.rm",
     }

@@ -1,4 +1,4 @@
-"""The stubs of RLlib and TRL: what they reject, and that everything in them exists."""
+"""The stubs of RLlib and TRL: misspelled names are errors, and everything that they declare exists."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def seeing():
 def test_a_batch_teaches_the_descriptions_alone(seeing):
     model, tokenizer = seeing
     texts, patches = next(pools()["video"].stream(np.random.default_rng(0), 3))
-    batch = Batches(tokenizer, model.config).collate(texts, patches, pictures=2 * NUM_FRAMES)
+    batch = Batches(tokenizer, model.config).collate(texts, patches, images=2 * NUM_FRAMES)
     assert (batch["input_ids"] == model.config.image_token_id).sum() == 3 * 2 * NUM_FRAMES * 16
     assert batch["pixel_values"].shape == (3 * 2 * NUM_FRAMES * 64, 96)
     for row, (caption, told) in enumerate(texts):
@@ -64,7 +64,7 @@ def test_training_lowers_the_loss(seeing):
     recipe = Recipe({}, 8, {"image": 8, "video": 4}, 0.03, bfloat16=False)  # warm-up holds it down
     batches, drawn = Batches(tokenizer, model.config), pools()
     texts, patches = next(drawn["image"].stream(np.random.default_rng(1), 16))
-    batch = batches.collate(texts, patches, pictures=2)
+    batch = batches.collate(texts, patches, images=2)
 
     def loss():
         with torch.no_grad():

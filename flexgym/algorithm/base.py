@@ -18,16 +18,16 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from flexgym.algorithm_settings import AlgorithmSettings
+from flexgym.algorithm.process import Process
+from flexgym.algorithm.replay import Guidance, Replayed
+from flexgym.algorithm.settings import AlgorithmSettings
 from flexgym.core.errors import ConfigError, UnknownNameError, nearest_name
 from flexgym.core.metrics import Metric
 from flexgym.flow import WindowSchedule, linear_sigmas
-from flexgym.process import Process
-from flexgym.replay import Guidance, Replayed
 
 S = TypeVar("S", bound=AlgorithmSettings)
 NEEDS = ("old_log_prob", "old_mean", "reference_mean")
-"""Optional fields of `flexgym.replay.Replayed`."""
+"""Optional fields of `flexgym.algorithm.replay.Replayed`."""
 _NAMES_SETTINGS = re.compile(r"^    Settings = ", re.MULTILINE)
 CURRENT = "current"
 """Name of the weights that train; all other names are those of copies."""
@@ -114,7 +114,7 @@ class Algorithm(ABC, Generic[S]):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Optional fields of `flexgym.replay.Replayed` that `loss` reads; nothing else is computed or stored."""
+        """Optional fields of `Replayed` that `loss` reads; nothing else is computed or stored."""
         return frozenset()
 
     @property
@@ -206,7 +206,7 @@ def algorithm_class(name: str) -> type[Algorithm[Any]]:
         )
     if not class_name and len(own) != 1:
         raise ConfigError(
-            f"algorithm {name!r}: expected one subclass of flexgym.algorithm.Algorithm in {module.__name__}, got"
+            f"algorithm {name!r}: expected one subclass of flexgym.algorithm.base.Algorithm in {module.__name__}, got"
             f" {sorted(own) or 'none'}; name it as '{module.__name__}:Class'"
         )
     return own[class_name] if class_name else next(iter(own.values()))

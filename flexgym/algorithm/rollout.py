@@ -13,11 +13,11 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flexgym.algorithm.policy import FlowPolicy
+from flexgym.algorithm.process import Move
 from flexgym.core.errors import ConfigError
 from flexgym.flow import ODE, Window, transition
 from flexgym.generators.base import FlowGenerator
-from flexgym.policy import FlowPolicy
-from flexgym.process import Move
 from flexgym.types import Prompt, SampleGroup
 
 KEPT = ("latents", "target")
@@ -35,7 +35,7 @@ class Rollout:
         samples: uint8 ``[P, G, H, W, 3]`` or ``[P, G, F, H, W, 3]``.
         window: the W trained steps.
         kept: tensors ``[W, P, G, ...]`` in host memory. ``latents`` before each trained step and ``target`` after it
-            (the next latents, or the clean ones with `flexgym.process.ForwardProcess`), in the
+            (the next latents, or the clean ones with `flexgym.algorithm.process.ForwardProcess`), in the
             `FlowPolicy.latents_dtype` of the policy, which acted from these very numbers, so that replay is exact.
             ``old_log_prob`` and ``old_mean``, both float32, where they were asked for.
         seconds: wall time of the denoising steps and decoding.

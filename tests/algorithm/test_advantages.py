@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flexgym.advantages import advantages_of
+from flexgym.algorithm.advantages import advantages_of
 from flexgym.config import AdvantageSettings, TrainingSettings
 from flexgym.flow import blended_advantages, group_advantages
 from flexgym.types import GroupScores

@@ -7,10 +7,10 @@ import torch
 
 import flexgym
 from flexgym import FlowPolicy
+from flexgym.algorithm.process import ForwardProcess
+from flexgym.algorithm.rollout import collect
 from flexgym.core.errors import ConfigError, GeneratorError, UnknownNameError
 from flexgym.flow import FlowSDE, Window, transition
-from flexgym.process import ForwardProcess
-from flexgym.rollout import collect
 from tests.generators.tiny import PROMPTS, shared
 
 

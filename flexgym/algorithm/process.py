@@ -83,7 +83,7 @@ class Process(ABC):
         Args:
             moves: those that `records` asked for, in order.
             window: the trained steps.
-            noised: puts fresh noise on clean latents at the level of a step, see `flexgym.policy.FlowPolicy.noised`.
+            noised: puts fresh noise on clean latents at the level of a step, see `FlowPolicy.noised`.
 
         Returns:
             W moves, whose ``latents`` are the target of training.

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flexgym.algorithm.policy import FlowPolicy
+from flexgym.algorithm.rollout import Rollout
 from flexgym.flow import Gaussian
-from flexgym.policy import FlowPolicy
-from flexgym.rollout import Rollout
 from flexgym.types import Prompt
 
 
@@ -19,8 +19,8 @@ from flexgym.types import Prompt
 class Replayed:
     """One trained noise level of P groups, computed again with gradients.
 
-    With `flexgym.process.SamplerSteps` the distribution is that of the next latents, with
-    `flexgym.process.ForwardProcess` that of the clean ones, whose mean is the model's prediction of them. Fields of
+    With `SamplerSteps` the distribution is that of the next latents, with
+    `ForwardProcess` that of the clean ones, whose mean is the model's prediction of them. Fields of
     one value per sample are float32 ``[P, G]``, latents are ``[P, G, ...]``; everything is on the policy's device.
 
     Attributes:
@@ -155,7 +155,7 @@ def replay(
         rollout: as many groups as one forward of the rollout took, so that the result is equal to the bit.
         index: of the level in the window.
         advantages_PG: of the samples, ``[P, G]``.
-        needs: of the algorithm, see `flexgym.algorithm.Algorithm.needs`.
+        needs: of the algorithm, see `flexgym.algorithm.base.Algorithm.needs`.
         guidance: guidance scales; by default the generator's.
     """
     means = replay_means(

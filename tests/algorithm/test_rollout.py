@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from flexgym import FlowPolicy
+from flexgym.algorithm.process import ForwardProcess, SamplerSteps
+from flexgym.algorithm.rollout import collect
 from flexgym.flow import Window, noise_scale
-from flexgym.process import ForwardProcess, SamplerSteps
-from flexgym.rollout import collect
 from tests.generators.tiny import PROMPTS, fresh, shared
 
 PROCESSES = {

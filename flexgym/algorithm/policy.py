@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flexgym.algorithm.process import Levels, Move, Process, SamplerSteps
 from flexgym.core.errors import ConfigError, GeneratorError
 from flexgym.flow import ODE, Gaussian, NoiseScale, Window, noise_scale
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conditioning import Conditioning
-from flexgym.process import Levels, Move, Process, SamplerSteps
 from flexgym.types import FirstFrame, Prompt
 
 _ODE = SamplerSteps(ODE())
@@ -171,7 +171,7 @@ class FlowPolicy:
 
     @torch.no_grad()
     def noised(self, clean_PG: Tensor, prompts: Sequence[str | Prompt], step: int) -> Move:
-        """Put fresh noise on clean latents, at the level of one step; see `flexgym.process.ForwardProcess`.
+        """Put fresh noise on clean latents, at the level of one step; see `flexgym.algorithm.process.ForwardProcess`.
 
         Args:
             clean_PG: clean latents, float32 ``[P, G, ...]``.
@@ -210,7 +210,7 @@ class FlowPolicy:
 
         Returns:
             Mean ``[P * G, ...]`` on the generator's device, with gradients to the trainable parameters, and std
-            ``[P * G]``: of the latents after the step, or of the clean ones with `flexgym.process.ForwardProcess`.
+            ``[P * G]``: of the latents after the step, or of the clean ones with `ForwardProcess`.
         """
         process = self.process if self._trains(step) else _ODE
         latents_PG = latents_PG.to(self.generator.device, torch.float32)
