@@ -30,8 +30,8 @@ FREE_DOCSTRINGS = ("tests", "examples")
 PAGES = ("*.md", "docs/**/*.md", "research/**/*.md", "flexgym/**/*.md", "examples/**/*.md")
 EXEMPT = ("tools/glossary.py", "tools/limits.py", "tests/tools/test_language.py")
 """Files that quote the words."""
-DATA = ("flexgym/shapes/", "flexgym/judge/template.py", "flexgym/rm/trajectory.py")
-"""Paths whose strings are data: captions, requests and replies that a trained model reads."""
+DATA = ("flexgym/shapes/", "flexgym/judge/template.py", "flexgym/rm/trajectory.py", "tests/")
+"""Paths whose strings are data: captions, requests and replies of models, inputs and expected results of tests."""
 LONG = 6
 """Words from which a string counts as prose wherever it is."""
 _CALLS = re.compile(r"(?:.*\.)?(?:debug|info|warning|error|exception|critical|warn|print|echo|secho|add_row)$")
@@ -66,11 +66,13 @@ def _strings(node: ast.AST) -> Iterator[ast.expr]:
 
 
 def _messages(tree: ast.Module) -> set[ast.expr]:
-    """Return the strings that are shown to a reader: in ``raise``, in calls that print or log, and in help texts."""
+    """Return the strings that are shown to a reader: of exceptions, assertions, prints, logs and help texts."""
     found: set[ast.expr] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Raise) or (isinstance(node, ast.Call) and _CALLS.match(ast.unparse(node.func))):
             found.update(_strings(node))
+        elif isinstance(node, ast.Assert) and node.msg is not None:
+            found.update(_strings(node.msg))
         elif isinstance(node, ast.keyword) and node.arg in _KEYWORDS:
             found.update(_strings(node.value))
     return found
