@@ -37,7 +37,7 @@ from rewards.validate import settings_of
 DEFAULT_RECIPE = "pref_grpo_shapes_t2i.yaml"
 DEFAULT_AGENT = "agents.pref_grpo"
 # What the runs of one comparison may differ in: the reward, what only its own curve needs, and the seed.
-DIFFERS = ("run", "reward.name", "reward.settings", "rollout.reference_interval", "debugging.seed")
+DIFFERS = ("run", "reward.name", "reward.settings", "rollout.reference_interval")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._]{0,79}")
 _RUN = re.compile(r"(?P<label>.+)-seed(?P<seed>\d+)")
 
@@ -87,7 +87,7 @@ class Candidate:
         same = reward.get("name") and reward_class(reward["name"]) is reward_class(self.name)
         settings = {**((reward.get("settings") or {}) if same else {}), **self.settings}
         recipe["reward"] = {**reward, "name": self.name, "settings": settings}
-        recipe["debugging"] = {**(recipe.get("debugging") or {}), "seed": seed}
+        recipe["run"] = {**(recipe.get("run") or {}), "seed": seed}
         if issubclass(reward_class(self.name), JudgeReward):
             interval = (recipe.get("verification") or {}).get("interval") or 20
             recipe["rollout"] = {"reference_interval": interval, **(recipe.get("rollout") or {})}
@@ -157,7 +157,7 @@ def write_comparison(series: Series) -> str:
 
 def _base(config: str, overrides: Sequence[str]) -> Recipe:
     recipe = apply_overrides(load_recipe(config), overrides)
-    for section, key, option in (("debugging", "seed", "--seed"), ("reward", "name", "--reward")):
+    for section, key, option in (("run", "seed", "--seed"), ("reward", "name", "--reward")):
         if any(override.startswith(f"{section}.{key}=") for override in overrides):
             raise ConfigError(f"override {section}.{key}: in a comparison it is set by {option}")
     return recipe

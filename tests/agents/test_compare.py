@@ -16,11 +16,11 @@ SMALL = (
     "run.iterations=2",
     "run.minutes=null",
     "run.checkpoint_interval=1",
-    "generator.settings={num_steps: 3}",
+    "generator.sampling={num_steps: 3}",
     "rollout.group_size=2",
     "rollout.prompts_per_iteration=2",
     "rollout.groups_per_forward=2",
-    "rollout.window={size: 1, strategy: random, first: [0, 1]}",
+    "algorithm.window={size: 1, strategy: random, first: [0, 1]}",
     "verification.num_prompts=4",
     "verification.interval=1",
 )
@@ -63,9 +63,9 @@ def test_recipes_differ_in_reward_and_seed_alone():
     assert size["reward"]["settings"] == {}
     assert oracle["rollout"].pop("reference_interval") == 3, "the curve of a judge"
     assert oracle["rollout"] == size["rollout"]
-    assert oracle["debugging"] == size["debugging"] == {"seed": 5}
+    assert oracle["run"]["seed"] == size["run"]["seed"] == 5
     assert oracle["verification"] == size["verification"]
-    assert "debugging" not in recipe
+    assert "seed" not in recipe["run"]
 
 
 def test_runs_that_could_not_be_compared_are_refused(series):
