@@ -18,9 +18,10 @@ class NoRay:
 sys.meta_path.insert(0, NoRay())
 import flexgym, envs, rewards
 
+rm = {f"flexgym.rm.{name}" for name in ("algorithm", "build", "config", "learner", "module", "trainable")}
 for package in (flexgym, envs, rewards):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if not module.name.startswith(("flexgym.rllib", "flexgym.rm")):
+        if not module.name.startswith("flexgym.rllib") and module.name not in {*rm, "flexgym.rm.__main__"}:
             importlib.import_module(module.name)
 
 import gymnasium as gym

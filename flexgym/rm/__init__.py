@@ -1,4 +1,5 @@
 """Judge training: distill assessments, fine-tune on them, and align with DPO.
 
-Only this package and `flexgym.rllib` need Ray; `flexgym.rm.data` does not.
+Training needs Ray: the modules `algorithm`, `build`, `config`, `learner`, `module` and `trainable` import it. Data, dry
+runs and evaluation do not.
 """
