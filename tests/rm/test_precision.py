@@ -41,7 +41,7 @@ def test_small_steps_move_the_weights_of_single_precision_only(cluster, checkpoi
     half = changed(single, judge={"dtype": "bfloat16"})
     with pytest.raises(ConfigError, match=r"2\.5e-06.*judge\.compute_dtype=bfloat16"):
         share_moved(half)
-    monkeypatch.setattr("flexgym.config.judge_checks._step_problems", lambda settings: ())
+    monkeypatch.setattr("flexgym.config.judge._step_problems", lambda settings: ())
     lost = share_moved(half)
     expected = share_moved(single)
     found = share_moved(mixed("sft", checkpoint, files))
