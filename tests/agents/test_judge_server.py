@@ -115,7 +115,7 @@ def test_without_a_server_training_saves_and_says_what_to_do(tmp_path: Path, ser
         output, _ = process.communicate(timeout=120)
     assert process.returncode == 2
     words = " ".join(output.split())
-    assert "no judge server answered within 3 s" in words
+    assert "no judge server responded within 3 s" in words
     assert "flexgym judge serve" in words
     assert "--resume" in words
     newest = sorted((run / "checkpoints").glob("iteration_*"))[-1]
