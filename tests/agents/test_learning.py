@@ -18,10 +18,10 @@ MET = "eval/verifier_accuracy"
 def test_more_held_out_prompts_are_met(name):
     recipe = apply_overrides(load_recipe(f"{name}.yaml"), ["verification.interval=0"])
     algorithm = config_of(load_settings(AgentSettings, recipe)).build_algo()
-    before = algorithm.verify().metrics[MET]
+    before = algorithm.verify().metrics[MET].value
     for _ in range(ITERATIONS):
         algorithm.train()
-    after = algorithm.verify().metrics[MET]
+    after = algorithm.verify().metrics[MET].value
     algorithm.stop()
     # A share of 400 prompts has a standard error of 0.025; by 20 iterations the rise is some 0.15.
     assert after > before + 0.08
