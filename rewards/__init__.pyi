@@ -211,7 +211,7 @@ class Rubric(NamedWrapper):
     ) -> None: ...
 
 class ShapesOracle(NamedWrapper):
-    """Win rates by a rule-based judge of the small world, an offline stand-in for a vision-language judge."""
+    """Win rates by the rule-based judge of the small world, an offline substitute for a vision-language judge."""
 
     def __init__(
         self,
