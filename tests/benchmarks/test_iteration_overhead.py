@@ -61,7 +61,7 @@ def bare_work(learner: FlowLearner, prompts: list[Prompt]) -> float:
     return time.perf_counter() - started
 
 
-def test_an_iteration_costs_at_most_1_15_times_its_bare_work(algorithm, capsys):
+def test_an_iteration_costs_little_more_than_its_bare_work(algorithm, capsys):
     algorithm.train()
     learner = algorithm.learner_group._learner
     whole, bare = [], []
@@ -75,4 +75,5 @@ def test_an_iteration_costs_at_most_1_15_times_its_bare_work(algorithm, capsys):
     ratio = min(whole) / min(bare)
     with capsys.disabled():
         print(f"\niteration {min(whole):.2f} s, bare work {min(bare):.2f} s, ratio {ratio:.3f}")
-    assert ratio <= 1.15
+    # The goal is 1.05, which a machine without other work reaches; the rest is for other work.
+    assert ratio <= 1.10

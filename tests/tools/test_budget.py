@@ -118,11 +118,11 @@ def test_members_are_counted_over_the_bases_of_the_project(tmp_path):
         "flexgym/parts/base.py": f"import torch\nclass Base(torch.nn.Module):\n{methods('a', 20)}",
         "flexgym/b.py": f"from .parts import Part\nclass Middle(Part[int]):\n{methods('b', 15)}{methods('a', 5)}",
         "envs/c.py": f"from flexgym import b\nfrom flexgym.parts import base as ground\n"
-        f"class Last(b.Middle, ground.Base):\n{methods('c', 6)}",
+        f"class Last(b.Middle, ground.Base):\n{methods('c', 35)}",
     }
     figure = measure(tmp_path, files)[MEMBERS]
-    assert figure.value == 20 + 15 + 6
-    assert figure.offenders == ("envs/c.py:3 Last (41)",)
+    assert figure.value == 20 + 15 + 35
+    assert figure.offenders == ("envs/c.py:3 Last (70)",)
 
 
 @pytest.mark.parametrize(
