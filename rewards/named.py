@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flexgym.core.errors import ConfigError
-from flexgym.core.options import built_settings
 from flexgym.reward import Reward, build
 from flexgym.reward import check as check_settings
 from rewards.registry import reward_class
@@ -46,14 +45,3 @@ class NamedReward:
     def make(self) -> Reward:
         """Return the given reward, or build it from its name and settings."""
         return self.reward if isinstance(self.reward, Reward) else build(reward_class(self.reward), self.settings)
-
-
-def watched_reward(entry: str | Mapping[str, Any]) -> NamedReward:
-    """Read a reward that is only monitored from a recipe.
-
-    Args:
-        entry: name of a reward, which is also its name in the metrics, or fields of `NamedReward` by name.
-    """
-    if isinstance(entry, str):
-        return NamedReward(entry, name=entry)
-    return built_settings("watched reward", NamedReward, entry)

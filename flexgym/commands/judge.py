@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +16,7 @@ from flexgym.commands.judge_report import calibration_report, outcome_report, ra
 from flexgym.commands.serve import ServeOptions
 from flexgym.commands.serve import serve as serve_judge
 from flexgym.core.errors import ConfigError
+from flexgym.core.metrics import without_nan
 from flexgym.core.terminal import teaching_errors, with_options
 from flexgym.judge import make_tournament
 from flexgym.judge.assessment import Assessment
@@ -164,16 +164,7 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(_without_nan(value), indent=2, allow_nan=False))
-
-
-def _without_nan(value: Any) -> Any:
-    """Replace NaN, which marks unscored or unknown values, by None, since JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    typer.echo(json.dumps(without_nan(value), indent=2, allow_nan=False))
 
 
 def _read_groups(folder: Path, *, num_frames: int) -> list[tuple[list[str], SampleGroup]]:

@@ -263,6 +263,15 @@ def finite(value: Any) -> float | None:
     return float(value)
 
 
+def without_nan(value: Any) -> Any:
+    """Replace NaN, which marks unscored or unknown values, by None at any depth, since JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def _detached(values: Any) -> Tensor | float:
     if hasattr(values, "detach"):
         return values.detach()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flexgym.core.errors import CheckpointError, ConfigError, unknown_name
+from flexgym.core.options import check_count
 
 CONFIG_NAME = "generation_config.json"
 
@@ -44,10 +45,10 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "height", "width"):
-            _check_count(name, getattr(self, name))
+            check_count(name, getattr(self, name))
         for name in ("num_frames", "max_sequence_length"):
             if getattr(self, name) is not None:
-                _check_count(name, getattr(self, name))
+                check_count(name, getattr(self, name))
         _check_scale("guidance_scale", self.guidance_scale)
         if self.true_cfg_scale is not None:
             _check_scale("true_cfg_scale", self.true_cfg_scale)
@@ -55,11 +56,6 @@ class Sampling:
 
 SETTINGS = tuple(setting.name for setting in fields(Sampling))
 _CALL_NAMES = {"num_steps": "num_inference_steps"}
-
-
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 def _check_scale(name: str, value: object) -> None:

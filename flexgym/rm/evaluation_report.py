@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from flexgym.core.errors import ConfigError
 from flexgym.core.files import write_atomic
+from flexgym.core.metrics import without_nan
 from flexgym.rm.evaluation_figures import CONFIDENCE, Figures, PairResult, Share, Summary
 
 REPORT = "report.md"
@@ -61,7 +61,7 @@ def write_report(folder: Path, summary: Summary, settings: Mapping[str, Any]) ->
         summary: the figures.
         settings: settings of the evaluation, such as judge, date and files; plain values by name.
     """
-    figures = _without_nan({"settings": dict(settings), "confidence": CONFIDENCE, **dataclasses.asdict(summary)})
+    figures = without_nan({"settings": dict(settings), "confidence": CONFIDENCE, **dataclasses.asdict(summary)})
     write_atomic(folder / REPORT, markdown(summary, settings).encode())
     write_atomic(folder / FIGURES, (json.dumps(figures, indent=2, allow_nan=False) + "\n").encode())
 
@@ -115,12 +115,3 @@ def _plain(value: Any) -> str:
     """Format a value for a table cell, with all Markdown characters escaped."""
     text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return "".join(f"\\{letter}" if letter in "\\|`*_<>[]" else letter for letter in " ".join(text.split()))
-
-
-def _without_nan(value: Any) -> Any:
-    """Replace NaN by None, since JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
