@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,14 +106,9 @@ def collect(
     """
     started = time.perf_counter()
     acting = policy.within(window, seeds=seeds)
-    observation, infos = envs.reset(seed=list(seeds))  # type: ignore[arg-type]  # one for each, as SyncVectorEnv
-    as_action: Callable[[Tensor], object] = _unchanged if isinstance(observation["latents"], Tensor) else _as_array
-    moves = []
-    for step in range(policy.num_steps):
-        move = acting.act(observation)
-        if policy.process.records(step, window, policy.num_steps):
-            moves.append(move)
-        observation, _, _, _, infos = envs.step(as_action(move.latents))
+    moves, infos = _play(
+        envs, acting, seeds, records=lambda step: policy.process.records(step, window, policy.num_steps)
+    )
     prompts = tuple(infos["prompt"])
     examples = policy.process.examples(moves, window, lambda clean, step: acting.noised(clean, prompts, step))
     return Rollout(
@@ -122,6 +118,37 @@ def collect(
         kept=_kept(examples, keep, policy.latents_dtype),
         seconds=time.perf_counter() - started,
     )
+
+
+def samples_of(envs: VectorEnv, policy: FlowPolicy, window: Window, *, seeds: Sequence[int]) -> NDArray[np.uint8]:
+    """Run one episode of every group as `collect` does, and return only the samples.
+
+    Args:
+        envs: as for `collect`.
+        policy: as for `collect`.
+        window: as for `collect`; its steps have noise.
+        seeds: as for `collect`.
+
+    Returns:
+        uint8 ``[P, G, H, W, 3]`` or ``[P, G, F, H, W, 3]``.
+    """
+    _, infos = _play(envs, policy.within(window, seeds=seeds), seeds, records=lambda step: False)
+    return np.stack(list(infos["samples"]))
+
+
+def _play(
+    envs: VectorEnv, acting: FlowPolicy, seeds: Sequence[int], *, records: Callable[[int], bool]
+) -> tuple[list[Move], dict[str, Any]]:
+    """Run one episode; return the moves of the steps that are recorded, and the last infos."""
+    observation, infos = envs.reset(seed=list(seeds))  # type: ignore[arg-type]  # one for each, as SyncVectorEnv
+    as_action: Callable[[Tensor], object] = _unchanged if isinstance(observation["latents"], Tensor) else _as_array
+    moves = []
+    for step in range(acting.num_steps):
+        move = acting.act(observation)
+        if records(step):
+            moves.append(move)
+        observation, _, _, _, infos = envs.step(as_action(move.latents))
+    return moves, infos
 
 
 def _unchanged(latents: Tensor) -> Tensor:

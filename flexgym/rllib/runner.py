@@ -22,7 +22,7 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from flexgym.algorithm.base import CURRENT, REFERENCE
 from flexgym.algorithm.policy import FlowPolicy
-from flexgym.algorithm.rollout import Rollout, collect, concatenate
+from flexgym.algorithm.rollout import Rollout, collect, concatenate, samples_of
 from flexgym.core.precision import dtype_named
 from flexgym.flow import Window
 from flexgym.reward import Reward
@@ -179,8 +179,8 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         groups = rollout.groups
         if references:
             with weights.using(REFERENCE):
-                before = collect(envs, policy, window, seeds=seeds, keep=())
-            groups = [replace(group, references=samples) for group, samples in zip(groups, before.samples, strict=True)]
+                before = samples_of(envs, policy, window, seeds=seeds)
+            groups = [replace(group, references=samples) for group, samples in zip(groups, before, strict=True)]
         submitted = time.perf_counter()
         scoring = _stamped(self._reward.submit(groups))
         monitoring = {name: _stamped(reward.submit(groups)) for name, reward in self._monitors.items()}

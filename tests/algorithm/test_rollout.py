@@ -8,7 +8,7 @@ import torch
 
 from flexgym import FlowPolicy
 from flexgym.algorithm.process import ForwardProcess, SamplerSteps
-from flexgym.algorithm.rollout import collect
+from flexgym.algorithm.rollout import collect, samples_of
 from flexgym.flow import Window, noise_scale
 from tests.generators.tiny import PROMPTS, fresh, shared
 
@@ -18,10 +18,11 @@ PROCESSES = {
 }
 
 
-def rolled_out(noise, dtype):
-    """A rollout whose window begins after a step without noise, and the policy that replays it."""
-    generator, process = shared("sd3").with_settings(num_steps=4), PROCESSES[noise]
-    envs = gym.make_vec(
+WINDOW = Window(1, 2)
+
+
+def vector_of(generator):
+    return gym.make_vec(
         "FlexT2I-v0",
         num_envs=2,
         vectorization_mode="vector_entry_point",
@@ -30,9 +31,26 @@ def rolled_out(noise, dtype):
         prompts=PROMPTS,
         autoreset_mode=gym.vector.AutoresetMode.DISABLED,
     )
-    window = Window(1, 2)
+
+
+def rolled_out(noise, dtype):
+    """A rollout whose window begins after a step without noise, and the policy that replays it."""
+    generator, process = shared("sd3").with_settings(num_steps=4), PROCESSES[noise]
     policy = FlowPolicy(generator, process, latents_dtype=dtype)
-    return collect(envs, policy, window, seeds=[3, 4]), FlowPolicy(generator, process)
+    return collect(vector_of(generator), policy, WINDOW, seeds=[3, 4]), FlowPolicy(generator, process)
+
+
+@pytest.mark.parametrize("noise", ["cps", "matching"])
+def test_samples_alone_equal_those_of_a_rollout_and_cost_one_forward_per_step(noise):
+    generator = fresh("sd3").with_settings(num_steps=4)
+    policy, envs, rows = FlowPolicy(generator, PROCESSES[noise]), vector_of(generator), []
+    expected = collect(envs, policy, WINDOW, seeds=[3, 4]).samples
+    generator.pipe.transformer.register_forward_hook(lambda module, arguments, output: rows.append(1))
+    assert (samples_of(envs, policy, WINDOW, seeds=[3, 4]) == expected).all()
+    once = len(rows)
+    collect(envs, policy, WINDOW, seeds=[3, 4])
+    beyond = PROCESSES[noise].forwards_per_level * len(WINDOW) / policy.num_steps
+    assert len(rows) - once == once * (1 + beyond)
 
 
 def replayed(rollout, policy):
