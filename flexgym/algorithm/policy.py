@@ -29,7 +29,7 @@ class FlowPolicy:
 
     Args:
         generator: whose velocity is followed.
-        process: how samples are made for training; a noise scale stands for the sampler's steps with that noise.
+        process: how samples are made for training; a noise scale is short for `SamplerSteps` with that noise.
         seed: of the noise; group i of a vector environment draws from ``seed + i``, so it gets what a policy with
             that seed gives to a single environment. None takes a random seed.
         groups_per_forward: groups in one forward of the transformer. Kernels may round differently for another number

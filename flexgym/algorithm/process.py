@@ -20,7 +20,7 @@ class Levels:
     Attributes:
         sigma: before the step, ``[B]``.
         sigma_next: after it, ``[B]``.
-        sigma_max: stands in for a sigma of 1 where a noise scale divides by ``1 - sigma``.
+        sigma_max: used instead of a sigma of 1 where a noise scale divides by ``1 - sigma``.
     """
 
     sigma: Tensor

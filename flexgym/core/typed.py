@@ -7,12 +7,13 @@ import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import SchemaError
 
+from flexgym.core.annotations import choices
 from flexgym.core.errors import ConfigError, check_names, unknown_name
 
 Count = Annotated[int, Field(ge=1)]
@@ -68,9 +69,9 @@ def fitted(what: str, annotation: Any, value: Any) -> Any:
 
 
 def _misfit(what: str, annotation: Any, error: ValidationError, *, value: Any) -> Exception:
-    choices = _choices(annotation)
-    if choices and isinstance(value, str):
-        return unknown_name(what, value, choices)
+    known = _choices(annotation)
+    if known and isinstance(value, str):
+        return unknown_name(what, value, known)
     return ConfigError(_message(what, annotation, error, value=value))
 
 
@@ -88,16 +89,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
 
 def _choices(annotation: Any) -> list[str]:
     """Return the texts that an annotation such as ``Literal["a", "b"] | None`` allows; none where it takes any text."""
-    members = [annotation] if get_origin(annotation) is Literal else get_args(annotation)
-    if str in members:
-        return []
-    return [
-        text
-        for member in members
-        if get_origin(member) is Literal
-        for text in get_args(member)
-        if isinstance(text, str)
-    ]
+    return [] if str in get_args(annotation) else choices(annotation)
 
 
 def _message(what: str, annotation: Any, error: ValidationError, *, value: Any) -> str:

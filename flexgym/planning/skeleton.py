@@ -74,7 +74,7 @@ class _Textless(Family):
         encoder = self.pipe.components.get("image_encoder")
         if encoder is not None:  # its image processor is not there
             config = encoder.config
-            of_all = "CLIP" in type(encoder).__name__  # one token stands for the complete image
+            of_all = "CLIP" in type(encoder).__name__  # CLIP adds one class token for the whole image
             tokens = (config.image_size // config.patch_size) ** 2 + of_all
             made = torch.empty(1, tokens, config.hidden_size, dtype=self.dtype, device="meta")
             self.pipe.encode_image = lambda *_: made
