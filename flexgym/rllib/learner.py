@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -326,7 +327,7 @@ class FlowLearner(ShardedLearner):
             samples = sample(self.generator, prompts, seeds=seeds, guidance=guidance)
         return None if self.rank else samples
 
-    def save_generator(self, folder: str) -> None:
+    def save_generator(self, folder: Path) -> None:
         """Write the trained weights in the format of diffusers, with the EMA; the first learner alone writes."""
         first, shards = not self.rank, self.config.settings.shards
         if not first and not shards:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from flexgym.core.errors import CheckpointError, ConfigError
+from flexgym.core.files import copy_loaded, held_folder, teaching_disk_errors
 from flexgym.rm.processor import load_model
 
 JUDGE = "judge"
@@ -57,15 +56,15 @@ def export_judge(trained: Path, source: str | Path, out: Path, *, dtype: str = "
         raise ConfigError(f"{out} already exists and is not overwritten: choose another folder")
     if not (trained / "config.json").is_file() and not (trained / _ADAPTER).is_file():
         raise CheckpointError(f"expected a trained judge in {trained}, got neither config.json nor {_ADAPTER}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as workspace:
-        folder = Path(workspace) / out.name
-        if (trained / _ADAPTER).is_file():
-            merged = PeftModel.from_pretrained(load_model(source, dtype), trained).merge_and_unload()
-            save_judge(merged, source, folder)
-        else:
-            save_judge(load_model(trained, dtype), trained, folder)
-        folder.replace(out)
+    with teaching_disk_errors(f"{out} cannot be written"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with held_folder(out) as folder:
+            if (trained / _ADAPTER).is_file():
+                merged = PeftModel.from_pretrained(load_model(source, dtype), trained).merge_and_unload()
+                save_judge(merged, source, folder)
+            else:
+                save_judge(load_model(trained, dtype), trained, folder)
+            folder.replace(out)
     return out
 
 
@@ -76,7 +75,4 @@ def copy_companions(source: str | Path, folder: Path) -> None:
         from huggingface_hub import snapshot_download
 
         origin = Path(snapshot_download(str(source), allow_patterns=list(_COMPANIONS)))
-    for pattern in _COMPANIONS:
-        for file in origin.glob(pattern):
-            if file.name not in _OF_WEIGHTS and not (folder / file.name).exists():
-                shutil.copyfile(file, folder / file.name)
+    copy_loaded(origin, folder, patterns=_COMPANIONS, without=_OF_WEIGHTS)

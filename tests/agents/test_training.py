@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexgym.core.errors import ConfigError, UnknownNameError
+from flexgym.core.errors import CheckpointError, ConfigError, UnknownNameError
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.sharded import METRICS
 from tests.agents.small import largest_difference, small_config, train, weights
@@ -109,9 +109,12 @@ def test_resume_continues_bit_for_bit(mode, dtype, tmp_path: Path):
 
 
 def test_from_checkpoint_restores_the_weights(tmp_path: Path):
-    algorithm, _ = train(small_config())
+    config = small_config()
+    algorithm, _ = train(config)
     algorithm.save_to_path(str(tmp_path / "checkpoint"))
-    again = FlowAlgorithm.from_checkpoint(str(tmp_path / "checkpoint"))
+    with pytest.raises(CheckpointError, match="holds no config: build the algorithm from its recipe"):
+        FlowAlgorithm.from_checkpoint(str(tmp_path / "checkpoint"))
+    again = FlowAlgorithm.from_checkpoint(str(tmp_path / "checkpoint"), config=config)
     assert largest_difference(weights(algorithm), weights(again)) == 0.0
     assert again.iteration == 1
     for each in (algorithm, again):
