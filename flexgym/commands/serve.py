@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 
 from flexgym.core.errors import ConfigError, FlexGymError
+from flexgym.core.files import open_writing
 from flexgym.judge.backends.local import check_source
 from flexgym.judge.sources import locate_judge, picture_limit
 
@@ -145,7 +146,7 @@ def running_server(options: ServeOptions, *, log: Path, limit: float = 900.0) ->
     log.parent.mkdir(parents=True, exist_ok=True)
     # vLLM sends usage statistics unless they are disabled.
     environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1"}
-    with log.open("wb") as output:
+    with open_writing(log) as output:
         # Start a new session, so the engine processes end together with the server.
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True

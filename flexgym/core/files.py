@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from filelock import lock_descriptor, unlock_descriptor
+from safetensors import SafetensorError
 
 from flexgym.core.errors import CheckpointError, FlexGymError
 
@@ -43,12 +44,20 @@ _CAUSES = {
 # --- errors of the operating system ----------------------------------------------------------------------------------
 
 
-def cause_of(error: OSError) -> str:
+def cause_of(error: OSError | SafetensorError) -> str:
     """Say in words why a file could not be read or written, with its path where it is known."""
-    words = _CAUSES.get(error.errno or 0, error.strerror or str(error))
-    if error.errno is None and "os error 28" in str(error):  # of safetensors
-        words = _CAUSES[errno.ENOSPC]
-    return f"{error.filename}: {words}" if error.filename else words
+    error = getattr(error, "cause", error)  # of an error in a process of Ray
+    number, file = getattr(error, "errno", None), getattr(error, "filename", None)
+    if number is None and (found := re.search(r"os error (\d+)", str(error))):  # of safetensors
+        number = int(found[1])
+    words = _CAUSES.get(number or 0) or getattr(error, "strerror", None) or str(error)
+    return f"{file}: {words}" if file else words
+
+
+def is_disk_error(error: OSError | SafetensorError) -> bool:
+    """Return True if a disk or its permissions are to blame, and not a connection or a process."""
+    found = getattr(error, "cause", error)
+    return getattr(found, "errno", None) in _CAUSES or "os error" in str(found)
 
 
 @contextlib.contextmanager
@@ -66,7 +75,7 @@ def teaching_disk_errors(what: str, kind: type[FlexGymError] = CheckpointError) 
         yield
     except FlexGymError:
         raise
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise kind(f"{what}: {cause_of(error)}") from error
 
 
@@ -127,6 +136,14 @@ def open_own(path: Path, flags: int) -> int:
         return descriptor
     os.close(descriptor)
     raise CheckpointError(f"{path} is another file by a second name (a hard link), or no regular file: remove it")
+
+
+def open_writing(path: Path, *, append: bool = False) -> IO[bytes]:
+    """Open a file for writing in place, anew or at its end, unless its name leads to another file; see `open_own`."""
+    descriptor = open_own(path, os.O_WRONLY | (os.O_APPEND if append else 0))
+    if not append:
+        os.ftruncate(descriptor, 0)
+    return os.fdopen(descriptor, "ab" if append else "wb")
 
 
 def fsync_path(path: Path) -> None:
@@ -225,21 +242,27 @@ def _locked(path: Path) -> Iterator[bool]:
 # --- reading and copying without links -------------------------------------------------------------------------------
 
 
-def regular_files(folder: Path) -> dict[str, int]:
+def regular_files(folder: Path, *, without: Sequence[str] = ()) -> dict[str, int]:
     """Return the sizes of all files in a folder by relative name, sorted.
+
+    Args:
+        folder: the folder.
+        without: names of its subfolders to leave out.
 
     Raises:
         CheckpointError: a link or something else that is neither a file nor a folder; the message names it.
     """
     sizes: dict[str, int] = {}
     for parent, folders, names in os.walk(folder):
+        if Path(parent) == folder:
+            folders[:] = [name for name in folders if name not in without]
         for name in (*folders, *names):
             path = Path(parent, name)
-            mode = path.lstat()
-            if stat.S_ISREG(mode.st_mode):
-                sizes[path.relative_to(folder).as_posix()] = mode.st_size
-            elif not stat.S_ISDIR(mode.st_mode):
-                kind = "a link" if stat.S_ISLNK(mode.st_mode) else "no regular file"
+            about = path.lstat()
+            if stat.S_ISREG(about.st_mode):
+                sizes[path.relative_to(folder).as_posix()] = about.st_size
+            elif not stat.S_ISDIR(about.st_mode):
+                kind = "a link" if stat.S_ISLNK(about.st_mode) else "no regular file"
                 raise CheckpointError(f"{path} is {kind}, and links are not followed here: replace it by a file")
     return dict(sorted(sizes.items()))
 

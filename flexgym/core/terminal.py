@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.text import Text
 
 from flexgym.core.errors import FlexGymError
+from flexgym.core.files import cause_of, is_disk_error
 
 
 @contextlib.contextmanager
 def teaching_errors() -> Iterator[None]:
-    """Print an error of FlexGym as a message and exit with status 2; other errors propagate.
+    """Print an error of FlexGym, or of a disk, as a message and exit with status 2; other errors propagate.
 
     The message may quote untrusted text, so markup in it is not interpreted.
     """
@@ -26,6 +27,11 @@ def teaching_errors() -> Iterator[None]:
         yield
     except FlexGymError as error:
         Console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {error}"))
+        raise typer.Exit(2) from error
+    except OSError as error:
+        if not is_disk_error(error):
+            raise
+        Console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {cause_of(error)}"))
         raise typer.Exit(2) from error
 
 

@@ -12,6 +12,7 @@ from flexgym.core.metrics import Metric
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.process import quiet_libraries, shared_cores, start_ray
+from flexgym.rllib.sharded import STATE_FILES
 from flexgym.runs.export import GENERATOR
 from flexgym.runs.folder import RunFolder
 from flexgym.runs.known_metrics import ACCURACY, REWARD
@@ -19,7 +20,7 @@ from flexgym.runs.loop import Measured
 from flexgym.runs.verification import VERIFIER_ACCURACY, verified_change
 
 ALGORITHM = "algorithm"
-"""Folder of a checkpoint that holds RLlib's state."""
+"""Folder of a checkpoint that holds the state of the algorithm and its learners."""
 
 
 class RLlibTrainable:
@@ -28,7 +29,12 @@ class RLlibTrainable:
     Args:
         config: config of the algorithm, which holds the ``settings`` of the run.
         title: name of the run's algorithm, for the display.
+
+    Attributes:
+        required: parts of a checkpoint; subclasses add what they write themselves.
     """
+
+    required: Sequence[str] = tuple(f"{ALGORITHM}/{name}" for name in STATE_FILES)
 
     def __init__(self, config: Any, title: str) -> None:
         self.config = config
@@ -63,7 +69,7 @@ class RLlibTrainable:
         self.algorithm.restore_from_path(str(checkpoint / ALGORITHM))
 
     def save(self, folder: Path) -> None:
-        """Write RLlib's state into a folder."""
+        """Write the state of the algorithm into a folder."""
         self.algorithm.save_to_path(str(folder / ALGORITHM))
 
     def close(self) -> None:
@@ -76,6 +82,7 @@ class AgentTrainable(RLlibTrainable):
 
     config: FlowConfig
     algorithm: FlowAlgorithm
+    required = (*RLlibTrainable.required, GENERATOR)
 
     def __init__(self, config: FlowConfig) -> None:
         super().__init__(config, title=type(config.algorithm).__name__)
@@ -99,7 +106,7 @@ class AgentTrainable(RLlibTrainable):
         return Measured(self.algorithm.row, self.algorithm.last_verification)
 
     def save(self, folder: Path) -> None:
-        """Write RLlib's state, and the generator in the format of diffusers."""
+        """Write the state of the algorithm, and the generator in the format of diffusers."""
         super().save(folder)
         self.algorithm.save_generator(folder / GENERATOR)
 

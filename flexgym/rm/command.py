@@ -99,11 +99,14 @@ def export(
     """Export a judge to a checkpoint folder for transformers and vLLM, with an adapter merged into the weights."""
     from flexgym.rm.saving import JUDGE, export_judge
     from flexgym.runs.checkpoints import resolve_checkpoint
+    from flexgym.runs.export import files_of
     from flexgym.runs.recipe import saved_recipe
 
     with teaching_errors():
         source = saved_recipe(run)["judge"]["source"]
-        folder = export_judge(resolve_checkpoint(run).resolve() / JUDGE, source, out, dtype=dtype)
+        checkpoint = resolve_checkpoint(run)
+        files_of(checkpoint, JUDGE)
+        folder = export_judge(checkpoint / JUDGE, source, out, dtype=dtype)
         Console().print(f"Judge: {folder}", markup=False, soft_wrap=True)
 
 

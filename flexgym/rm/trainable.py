@@ -18,6 +18,7 @@ class JudgeTrainable(RLlibTrainable):
 
     config: JudgeConfig
     algorithm: JudgeAlgorithm
+    required = (*RLlibTrainable.required, JUDGE)
 
     def __init__(self, config: JudgeConfig) -> None:
         super().__init__(config, title=type(config.stage).__name__)
@@ -33,7 +34,7 @@ class JudgeTrainable(RLlibTrainable):
         return Measured(self.algorithm.row)
 
     def save(self, folder: Path) -> None:
-        """Write RLlib's state, and the judge in the format of transformers or peft."""
+        """Write the state of the algorithm, and the judge in the format of transformers or peft."""
         super().save(folder)
         self.algorithm.save_judge(folder / JUDGE)
 

@@ -74,7 +74,7 @@ def add_command(app: typer.Typer, program: Program[Any], *, name: str | None = N
     """Add the command of a program that trains.
 
     It takes overrides, ``--config``, ``--resume`` and ``--print-config``. Without ``--config`` the recipe is the one
-    that the resumed run was started with, or the default one in a new run; with ``--config`` it is that one in both
+    that the resumed run was last started with, or the default one in a new run; with ``--config`` it is that one in both
     cases. ``--help`` lists all settings.
 
     Args:
