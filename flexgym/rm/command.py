@@ -101,12 +101,14 @@ def export(
     from flexgym.runs.checkpoints import resolve_checkpoint
     from flexgym.runs.export import files_of
     from flexgym.runs.recipe import saved_recipe
+    from flexgym.runs.storage import local_run
 
     with teaching_errors():
         source = saved_recipe(run)["judge"]["source"]
-        checkpoint = resolve_checkpoint(run)
-        files_of(checkpoint, JUDGE)
-        folder = export_judge(checkpoint / JUDGE, source, out, dtype=dtype)
+        with local_run(run) as copy:
+            checkpoint = resolve_checkpoint(copy)
+            files_of(checkpoint, JUDGE)
+            folder = export_judge(checkpoint / JUDGE, source, out, dtype=dtype)
         Console().print(f"Judge: {folder}", markup=False, soft_wrap=True)
 
 

@@ -25,6 +25,8 @@ from flexgym.core.files import (
 )
 from flexgym.runs.manifest import MANIFEST, OldCheckpointError, read_manifest, write_manifest
 
+CHECKPOINTS = "checkpoints"
+"""Folder of a run that holds its checkpoints."""
 POINTER = "latest"
 SUPERSEDED = "superseded"
 DAMAGED = "damaged"
@@ -136,6 +138,11 @@ class CheckpointStore:
 def checkpoint_name(iteration: int) -> str:
     """Return the name of a checkpoint's folder, such as ``iteration_000010``."""
     return f"iteration_{iteration:06d}"
+
+
+def is_checkpoint_name(name: str) -> bool:
+    """Return True for the name of a checkpoint's folder, such as ``iteration_000010``."""
+    return _NAME.match(name) is not None
 
 
 def iteration_of(path: Path) -> int:

@@ -11,6 +11,7 @@ from flexgym.core.errors import CheckpointError
 from flexgym.core.files import copy_inside, fsync_tree, held_folder, teaching_disk_errors
 from flexgym.runs.checkpoints import iteration_of, resolve_checkpoint
 from flexgym.runs.manifest import read_manifest
+from flexgym.runs.storage import local_run
 
 GENERATOR = "generator"
 """The folder within a checkpoint that holds what trained, as `FlowGenerator.save` wrote it."""
@@ -58,13 +59,18 @@ def export_generator(run: str | Path, out: str | Path) -> Exported:
     training may continue meanwhile.
 
     Args:
-        run: a run folder, whose newest complete checkpoint is taken, or one checkpoint.
+        run: a run folder, whose newest complete checkpoint is taken, or one checkpoint; a path or a URL.
         out: a folder that does not exist yet; it appears once it is complete.
 
     Raises:
         CheckpointError: no complete checkpoint, one without a generator, or ``out`` exists.
     """
-    checkpoint, target = resolve_checkpoint(run), Path(out).expanduser()
+    target = Path(out).expanduser()
+    with local_run(run) as folder:
+        return _export(resolve_checkpoint(folder), target)
+
+
+def _export(checkpoint: Path, target: Path) -> Exported:
     files = files_of(checkpoint, GENERATOR)
     if ADAPTER not in files and _PIPELINE not in files:
         raise CheckpointError(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +14,7 @@ from typing import Any
 from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.core.files import (
     cause_of,
+    held_folder,
     open_inside,
     regular_files,
     remove_unless_held,
@@ -20,9 +23,10 @@ from flexgym.core.files import (
 )
 from flexgym.core.lock import FolderLock
 from flexgym.core.yaml_files import dump_yaml
-from flexgym.runs.checkpoints import CheckpointStore, iteration_of, resolve_checkpoint, run_of
+from flexgym.runs.checkpoints import CHECKPOINTS, CheckpointStore, iteration_of, resolve_checkpoint, run_of
 from flexgym.runs.manifest import read_manifest
 from flexgym.runs.metrics import MetricsLog
+from flexgym.runs.storage import RemoteCheckpoints, RemoteRun, cache, url_of
 
 NEWEST_CONFIG = "config_newest"
 """File of a run folder with the name of the config that the run was last started with."""
@@ -38,7 +42,8 @@ class RunFolder:
     can open the run.
 
     Attributes:
-        path: ``runs/<name>``, absolute.
+        path: ``runs/<name>``, absolute; of a run at a URL the working copy on this machine.
+        remote: the run at its URL; None for a folder.
         samples: folder for sample grids and videos.
         tensorboard: folder for TensorBoard's event files.
         checkpoints: atomic checkpoints.
@@ -48,10 +53,19 @@ class RunFolder:
         resumed_from: the checkpoint to restore, None for a new run.
     """
 
-    def __init__(self, path: Path, *, keep: int | None, resume: Path | None, required: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        keep: int | None,
+        resume: Path | None,
+        required: Sequence[str] = (),
+        remote: RemoteRun | None = None,
+    ) -> None:
         """Open the parts; use `create` or `resume` instead."""
         path = path.resolve()  # a trainer under Ray Tune changes its working folder
-        self.path = path
+        self.path, self.remote = path, remote
+        self._working_copy = contextlib.ExitStack()
         self.samples = path / "samples"
         self.tensorboard = path / "tensorboard"
         cannot_open = teaching_disk_errors(f"the run folder {path} cannot be opened for writing", ConfigError)
@@ -65,11 +79,15 @@ class RunFolder:
                 _check_trainer(self.resumed_from, required)
             _remove_leftovers(path)
             self.samples.mkdir(exist_ok=True)
-            self.checkpoints = CheckpointStore(path / "checkpoints", keep=keep)
+            folder = path / CHECKPOINTS
+            self.checkpoints = (
+                RemoteCheckpoints(folder, keep=keep, remote=remote) if remote else CheckpointStore(folder, keep=keep)
+            )
             if self.resumed_from is not None:
                 self.checkpoints.rewind(self.start_iteration)
             through = None if self.resumed_from is None else self.start_iteration
             self.metrics = MetricsLog(path / "metrics.jsonl", through=through)
+            opened.callback(self._upload)
             opened.callback(self.metrics.close)
             self._opened = opened.pop_all()
 
@@ -78,7 +96,7 @@ class RunFolder:
         """Make ``root/name``, or ``root/name-2``, ``-3`` ... when the name is taken; nothing old is touched.
 
         Args:
-            root: usually ``runs``; made when missing.
+            root: usually ``runs``, or a URL such as ``s3://bucket/runs``; made when missing.
             name: letters, digits, dot, dash and underscore.
             keep: number of newest checkpoints to keep; None keeps all.
 
@@ -90,6 +108,10 @@ class RunFolder:
                 f"run name: expected letters, digits, '.', '-' or '_', at most 100 and starting with a letter "
                 f"or digit; got {name!r}."
             )
+        if url := url_of(root):
+            names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+            remotes = (RemoteRun(f"{url}/{each}") for each in names)
+            return cls._at_url(next(remote for remote in remotes if not remote.exists()), keep=keep)
         path = Path(root) / name
         number = 1
         while True:
@@ -113,7 +135,7 @@ class RunFolder:
         ``checkpoints/superseded``.
 
         Args:
-            path: ``runs/<name>`` for its newest complete checkpoint, or one checkpoint in it.
+            path: ``runs/<name>`` for its newest complete checkpoint, or one checkpoint in it; a folder or a URL.
             keep: number of newest checkpoints to keep; None keeps all.
             required: parts that the checkpoint must have for the trainer that resumes.
 
@@ -122,11 +144,34 @@ class RunFolder:
                 process has the run open.
             ConfigError: the folder cannot be written to.
         """
+        if url := url_of(path):
+            return cls._at_url(RemoteRun(url), keep=keep, required=required, resume=True)
         return cls(run_of(path), keep=keep, resume=Path(path).absolute(), required=required)
+
+    @classmethod
+    def _at_url(
+        cls, remote: RemoteRun, *, keep: int | None, required: Sequence[str] = (), resume: bool = False
+    ) -> RunFolder:
+        """Open a run at a URL through a working copy, which lasts until the run is closed."""
+        with contextlib.ExitStack() as stack:
+            with teaching_disk_errors("the working copy of the run cannot be made", ConfigError):
+                path = stack.enter_context(held_folder(cache() / "run")) / remote.url.rpartition("/")[2]
+                path.mkdir()
+            if resume:
+                remote.download(path)
+                remote.check_resumable()
+            remote.own()
+            if resume:
+                remote.download_checkpoint(path, set_aside=True)
+            run = cls(path, keep=keep, resume=path if resume else None, required=required, remote=remote)
+            run._working_copy = stack.pop_all()
+        return run
 
     @property
     def shown(self) -> str:
-        """The path as a person would type it: relative where it lies inside the working folder."""
+        """The path or URL as a person would type it: relative where it lies inside the working folder."""
+        if self.remote:
+            return self.remote.url
         here = Path.cwd()
         return str(self.path.relative_to(here) if self.path.is_relative_to(here) else self.path)
 
@@ -153,7 +198,19 @@ class RunFolder:
 
     def close(self) -> None:
         """Close the open files and let others open the run; further calls do nothing."""
-        self._opened.close()
+        with self._working_copy:
+            self._opened.close()
+
+    def _upload(self) -> None:
+        """Bring a run at a URL up to date; keep the working copy where that fails."""
+        if self.remote is None:
+            return
+        try:
+            self.remote.upload(self.path)
+        except CheckpointError as error:
+            kept = cache() / f"unsaved-{self.path.name}-{uuid.uuid4().hex[:8]}"
+            self.path.rename(kept)
+            raise CheckpointError(f"{error}. What was not uploaded is in {kept}") from error
 
     def __enter__(self) -> RunFolder:
         return self

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -121,11 +123,40 @@ def test_from_checkpoint_restores_the_weights(tmp_path: Path):
         each.stop()
 
 
+class Payload:
+    def __reduce__(self):
+        return os.mkdir, ("/tmp/flexgym-was-here",)
+
+
+def test_a_pickle_anywhere_in_a_checkpoint_is_never_opened(tmp_path: Path):
+    config, payload = small_config(), pickle.dumps(Payload())
+    algorithm, _ = train(config)
+    algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    for name in ("algorithm_state.pkl", "class_and_ctor_args.pkl", "learner/state.pkl", "learner/rl_module.pkl"):
+        (tmp_path / "checkpoint" / name).write_bytes(payload)  # beside the state: left alone
+    algorithm.restore_from_path(str(tmp_path / "checkpoint"))
+    for name in ("learner/tensors.safetensors", "learner/state.json", "tensors.safetensors", "state.json"):
+        (tmp_path / "checkpoint" / name).write_bytes(payload)  # in its place: refused
+        with pytest.raises(CheckpointError, match="the state cannot be read"):
+            algorithm.restore_from_path(str(tmp_path / "checkpoint"))
+    (tmp_path / "checkpoint" / "state.json").unlink()  # as of an earlier version
+    with pytest.raises(CheckpointError, match="pickled state.*not opened"):
+        algorithm.restore_from_path(str(tmp_path / "checkpoint"))
+    algorithm.stop()
+    assert not Path("/tmp/flexgym-was-here").exists()
+
+
 def test_checkpoint_holds_what_trains_and_nothing_else(tmp_path: Path):
     algorithm, _ = train(small_config(generator={"mode": "lora", "lora": {"rank": 2}}))
     algorithm.save_to_path(str(tmp_path / "checkpoint"))
     trained = sum(tensor.numel() * 4 for tensor in weights(algorithm).values())
     algorithm.stop()
+    assert sorted(path.relative_to(tmp_path / "checkpoint").as_posix() for path in tmp_path.rglob("*.*")) == [
+        "learner/state.json",
+        "learner/tensors.safetensors",
+        "state.json",
+        "tensors.safetensors",
+    ]
     size = sum(path.stat().st_size for path in (tmp_path / "checkpoint").rglob("*") if path.is_file())
     assert size < 3 * trained + 200_000  # weights and two moments of AdamW, beside RLlib's own bookkeeping
 
