@@ -12,8 +12,9 @@ import contextlib
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -103,11 +104,7 @@ def deliver(on_learners: OnLearners, source: Path) -> Iterator[list[str]]:
         for name, size in regular_files(source).items() if any(away) else ():
             for start in range(0, max(size, 1), CHUNK):
                 part = ray.put(_chunk(str(source), name, start))
-                on_learners(
-                    lambda learner, name=name, part=part: (
-                        _append(places[learner.rank], name, ray.get(part)) if away[learner.rank] else None
-                    )
-                )
+                on_learners(partial(_receive, places=places, away=away, name=name, part=part))
         yield places
     finally:
         on_learners(lambda learner: _close(places[learner.rank]))
@@ -153,12 +150,21 @@ def _fetch(on_learners: OnLearners, place: str, target: Path) -> None:
     sizes: dict[str, int] = on_learners(lambda learner: None if learner.rank else regular_files(Path(place)))[0]
     for name, size in sizes.items():
         for start in range(0, max(size, 1), CHUNK):
-            part = on_learners(
-                lambda learner, name=name, start=start: None if learner.rank else _chunk(place, name, start)
-            )[0]
+            part = on_learners(partial(_send, place=place, name=name, start=start))[0]
             _append(str(target), name, part)
     if regular_files(target) | sizes != regular_files(target):
         raise CheckpointError(f"{target}: not all files of the learner arrived: is its temporary folder full?")
+
+
+def _receive(learner: Ranked, *, places: Sequence[str], away: Sequence[bool], name: str, part: Any) -> None:
+    """Append a chunk to the file of a learner that does not see the folder itself."""
+    if away[learner.rank]:
+        _append(places[learner.rank], name, ray.get(part))
+
+
+def _send(learner: Ranked, *, place: str, name: str, start: int) -> bytes | None:
+    """Return a chunk of a file of the first learner."""
+    return None if learner.rank else _chunk(place, name, start)
 
 
 def _chunk(folder: str, name: str, start: int) -> bytes:

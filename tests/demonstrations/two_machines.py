@@ -24,10 +24,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import flexgym
 from flexgym.runs.checkpoints import latest_checkpoint, verify_checkpoint
 from flexgym.runs.export import export_generator
 from flexgym.runs.manifest import read_manifest
 from flexgym.runs.metrics import read_metrics
+from tests.rm.small import write_rows
 
 AWAY = "second_machine"
 """Resource of Ray that only the second machine has."""
@@ -90,6 +92,7 @@ def two_machines(folder: Path, *, ip: str | None = None) -> Iterator[Cluster]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DISABLE_MEMORY_MONITOR": "1",
         "PYTHONPATH": str(Path.cwd()),
+        "TMPDIR": str(temporary),
     }
     ray = f"{Path(sys.executable).parent / 'ray'} start --block --disable-usage-stats --object-store-memory=200000000"
     first = f"{ray} --head --port={port} --node-ip-address=127.0.0.1 --num-cpus=1 --include-dashboard=false"
@@ -176,6 +179,40 @@ def show_agent(cluster: Cluster, learners: int) -> list[str]:
     return compared(cluster.root / f"{name}_whole", cluster.root / name)
 
 
+def show_quickly(cluster: Cluster) -> list[str]:
+    """Train one iteration with the learner away, resume for another one, and export; return what is missing."""
+    place = [f"run.root={cluster.root}", *away(1)]
+    cluster.train(AGENT, *place, "run.name=quick", "run.iterations=1")
+    cluster.train(AGENT[:1], "--resume", str(cluster.root / "quick"), "run.iterations=2")
+    assert verify_checkpoint(_newest(cluster.root / "quick")) == 2
+    export_generator(cluster.root / "quick", cluster.root / "exported")
+    return [] if len(read_metrics(cluster.root / "quick" / "metrics.jsonl")) == 3 else ["rows"]
+
+
+def show_judge(cluster: Cluster, data: Path) -> list[str]:
+    """Train and resume a judge with two learners away; return what differs from an uninterrupted run."""
+    files = write_rows(data, count=8)
+    words = ["flexgym.rm", "train", "sft"]
+    settings = [
+        "--config=rm_sft_shapes.yaml",
+        f"judge.source={Path(flexgym.__file__).parent / 'shapes/checkpoints/judge'}",
+        f"data.files=[{files['sft']}]",
+        "training.batch_size=4",
+        "training.micro_batch_size=2",
+        "training.steps_per_iteration=2",
+        "run.checkpoint_interval=1",
+        f"run.root={cluster.root}",
+        *away(2),
+    ]
+    cluster.train(words, *settings, "run.name=judge_whole", "run.iterations=3")
+    cluster.train(words, *settings, "run.name=judge", "run.iterations=2")
+    parts = sorted({file.split("/")[0] for file in read_manifest(_newest(cluster.root / "judge")).files})
+    assert parts == ["algorithm", "judge"], parts
+    cluster.train(words, "--resume", str(cluster.root / "judge"), "run.iterations=3")
+    cluster.train(["flexgym.rm", "export"], str(cluster.root / "judge"), str(cluster.root / "judge_exported"))
+    return compared(cluster.root / "judge_whole", cluster.root / "judge")
+
+
 def show_same_as_here(cluster: Cluster) -> list[str]:
     """Return what differs between a learner that is away and one on the machine of the run folder."""
     own = ["resources.num_learners=1"]
@@ -194,13 +231,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ip", help="address of the second machine, such as 127.0.0.2")
     parser.add_argument("--learners", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--quick", action="store_true", help="only train, resume and export with one learner")
     options = parser.parse_args()
     failed = False
     with tempfile.TemporaryDirectory() as folder, two_machines(Path(folder), ip=options.ip) as cluster:
         shown = {
             f"agent, {count} learner(s)": lambda count=count: show_agent(cluster, count) for count in options.learners
         }
-        if 1 in options.learners:
+        if options.quick:
+            shown = {"one learner, quickly": lambda: show_quickly(cluster)}
+        else:
+            shown["judge, 2 learners"] = lambda: show_judge(cluster, Path(folder) / "data")
+        if 1 in options.learners and not options.quick:
             shown["learner away and here"] = lambda: show_same_as_here(cluster)
         for name, show in shown.items():
             differences = show()
