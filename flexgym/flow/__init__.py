@@ -16,7 +16,7 @@ from flexgym.flow.transition import (
     predicted_clean,
     transition,
 )
-from flexgym.flow.window import Window, WindowSchedule, deterministic_steps, require_stochastic
+from flexgym.flow.window import Window, WindowSchedule, deterministic_steps, noise_after, require_stochastic
 
 __all__ = [
     "CPS",
@@ -37,6 +37,7 @@ __all__ = [
     "guarded_log_ratio",
     "kl_penalty",
     "linear_sigmas",
+    "noise_after",
     "noise_scale",
     "per_row",
     "predicted_clean",
