@@ -92,9 +92,9 @@ class DanceSDE(NoiseScale):
 class FlowSDE(DanceSDE):
     """Diffusion ``s_t = eta * sqrt(sigma / (1 - sigma))`` (Flow-GRPO, arXiv 2505.05470).
 
-    In the denominator, levels above ``sigma_max`` count as ``sigma_max``. Flow-GRPO does so at sigma = 1, with the second
-    noise level of the grid. Grids of other schedulers begin just below 1 (0.999999 with UniPC, 0.9997 with DPM-Solver++),
-    where ``1 - sigma`` would be far smaller than the step: with the second level, the first step has
+    In the denominator, levels above ``sigma_max`` count as ``sigma_max``. Flow-GRPO does so at sigma = 1, with the
+    second noise level of the grid. Grids of other schedulers begin just below 1 (0.999999 with UniPC, 0.9997 with
+    DPM-Solver++), where ``1 - sigma`` would be far smaller than the step: with the second level, the first step has
     ``|dt| <= 1 - sigma_max`` and therefore ``std <= eta`` on every grid.
     """
 

@@ -200,7 +200,7 @@ def require_stochastic(windows: Window | Iterable[Window], sigmas: Tensor, noise
             step = excessive[0]
             raise ConfigError(
                 f"the window of steps {window.start} to {window.stop - 1} contains step {step} from sigma "
-                f"{sigmas[step]:.6g} to {sigmas[step + 1]:.6g}, after which noise scale {noise.name!r} (eta={noise.eta}) "
-                f"leaves latents with noise of std {loud[step]:.3g}, expected at most {_MOST_NOISE:g}; lower eta, take "
-                "more denoising steps, choose noise scale 'cps', or move the window"
+                f"{sigmas[step]:.6g} to {sigmas[step + 1]:.6g}, after which noise scale {noise.name!r} "
+                f"(eta={noise.eta}) leaves latents with noise of std {loud[step]:.3g}, expected at most "
+                f"{_MOST_NOISE:g}; lower eta, take more denoising steps, choose noise scale 'cps', or move the window"
             )
