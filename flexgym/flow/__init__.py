@@ -2,7 +2,7 @@
 
 from flexgym.flow.advantage import blended_advantages, group_advantages
 from flexgym.flow.loss import Surrogate, clipped_surrogate, guarded_log_ratio, kl_penalty
-from flexgym.flow.sigmas import dynamic_shift_mu, linear_sigmas, sigma_grid
+from flexgym.flow.sigmas import dynamic_shift_mu, linear_sigmas, sigma_grid, timed_scheduler
 from flexgym.flow.transition import (
     CPS,
     ODE,
@@ -43,5 +43,6 @@ __all__ = [
     "predicted_clean",
     "require_stochastic",
     "sigma_grid",
+    "timed_scheduler",
     "transition",
 ]

@@ -239,12 +239,12 @@ class FlowGenerator:
                 f" {len(sigma)} and {len(conditioning)} (Conditioning.repeat makes a row for each sample)"
             )
         family = self.family if guidance is None else self._family_at(guidance)
-        levels = sigma.to(latents.device, torch.float32)
+        times = family.time(sigma.to(latents.device, torch.float32))
         if rows <= size:
-            return predict(family, latents, levels, conditioning=conditioning)
+            return predict(family, latents, times, conditioning=conditioning)
         blocks = [slice(start, start + size) for start in range(0, rows, size)]
         return torch.cat(
-            [predict(family, latents[at], levels[at], conditioning=conditioning.index(at)) for at in blocks]
+            [predict(family, latents[at], times[at], conditioning=conditioning.index(at)) for at in blocks]
         )
 
     def _family_at(self, guidance: float | None) -> Family:

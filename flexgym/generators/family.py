@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from flexgym.core.errors import ConfigError
-from flexgym.flow.sigmas import Spacing, sigma_grid
+from flexgym.core.errors import ConfigError, GeneratorError
+from flexgym.flow.sigmas import Spacing, sigma_grid, timed_scheduler
 from flexgym.generators.channels import denormalize, normalize
 from flexgym.generators.checks import check_frames, check_side
 from flexgym.generators.conditioning import Conditioning, Embedding
@@ -43,6 +43,7 @@ class Family:
         settings: how it samples.
         transformer: the module that predicts the velocity; where several do, the one for the highest noise.
         dtype: precision of the transformer when it was loaded.
+        latents_dtype: precision of the latents that ``__call__`` holds after Euler steps.
         latent_shape: shape of one sample's latents.
         sample_shape: shape of one decoded sample, ``(H, W, 3)`` or ``(F, H, W, 3)``.
 
@@ -71,6 +72,10 @@ class Family:
     """``guidance_scale`` is an input of the transformer; ``true_cfg_scale`` then weighs the two branches."""
     full_precision: ClassVar[bool] = False
     """Guidance and the step are computed in float32 when the transformer is not."""
+    float32_latents: ClassVar[bool] = False
+    """``__call__`` starts from float32 latents whatever the transformer's precision, otherwise from rounded ones."""
+    steps_known: ClassVar[bool] = True
+    """The scheduler also steps the latents of a known first frame; otherwise it steps the later frames, unpacked."""
     packing: ClassVar[int] = 1
     """Latents along each side of a token, where the pipeline packs them and the transformer does not."""
     spacing: ClassVar[Spacing] = "scheduler"
@@ -89,6 +94,7 @@ class Family:
         self.pipe = pipe
         self.transformer: Any = pipe.transformer
         self.dtype: torch.dtype = pipe.transformer.dtype
+        self.latents_dtype = self.dtype
         self._settle(settings)
 
     @classmethod
@@ -139,6 +145,12 @@ class Family:
         """Return the same family under another ``guidance_scale``."""
         family = copy.copy(self)
         family.settings = replace(self.settings, guidance_scale=scale)
+        return family
+
+    def holding(self, latents_dtype: torch.dtype) -> Self:
+        """Return the same family for latents of another precision; the transformer's stays."""
+        family = copy.copy(self)
+        family.latents_dtype = latents_dtype
         return family
 
     def _settle(self, settings: Sampling) -> None:
@@ -216,13 +228,26 @@ class Family:
 
     def sigmas(self) -> Tensor:
         """Compute the noise levels of a run, ``[T + 1]`` float32 on the CPU, from 1 to 0."""
-        return sigma_grid(
-            self.pipe.scheduler,
-            self.settings.num_steps,
-            image_seq_len=self.image_seq_len(),
-            mu=self.shift_mu(),
-            spacing=self.spacing,
-        )
+        return sigma_grid(self.pipe.scheduler, self.settings.num_steps, **self._shift())
+
+    def solver(self) -> Any:
+        """Return a copy of the pipeline's scheduler, ready for the first step of a run on the transformer's device."""
+        timed = timed_scheduler(self.pipe.scheduler, self.settings.num_steps, **self._shift(), device=self.device)
+        timed.set_begin_index(0)
+        return timed
+
+    def _shift(self) -> dict[str, Any]:
+        shift = {"image_seq_len": self.image_seq_len(), "mu": self.shift_mu()}
+        if self.pipe.scheduler.config.get("use_dynamic_shifting") and set(shift.values()) == {None}:
+            raise GeneratorError(
+                f"expected use_dynamic_shifting=False in the config of {type(self.pipe.scheduler).__name__}, got True:"
+                f" {self.name} never shifts its noise levels by size"
+            )
+        return {**shift, "spacing": self.spacing}
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """Convert noise levels to time steps of the scheduler: thousandths with ``num_train_timesteps=1000``."""
+        return sigma * float(self.pipe.scheduler.config.num_train_timesteps)
 
     def image_seq_len(self) -> int | None:
         """Return the tokens by which the scheduler shifts the noise levels; None where it does not."""
@@ -306,9 +331,9 @@ class Family:
         """True where the unconditional branch is computed."""
         return self.cfg_scale > 1
 
-    def timestep(self, sigma: Tensor) -> Tensor:
-        """Convert noise levels ``[B]`` to the unit of the transformer; thousandths by default."""
-        return sigma * 1000.0
+    def timestep(self, time: Tensor) -> Tensor:
+        """Convert time steps ``[B]`` of the scheduler, see `time`, to the unit of the transformer; equal by default."""
+        return time
 
     def pack(self, latents: Tensor) -> Tensor:
         """Convert latents ``[B, ...]`` to the form that the transformer takes; unchanged by default."""

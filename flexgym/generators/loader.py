@@ -16,11 +16,12 @@ from flexgym.core.errors import CheckpointError, GeneratorError, nearest_name, u
 from flexgym.core.precision import dtype_named
 from flexgym.core.terminal import without_progress_bars
 from flexgym.generators.base import FlowGenerator
-from flexgym.generators.checks import check_parts, check_scheduler
+from flexgym.generators.checks import check_parts
 from flexgym.generators.family import Family
 from flexgym.generators.folder import MODEL_INDEX, check_folder, component_classes, read_json
 from flexgym.generators.generic import build, family_of
 from flexgym.generators.sampling import read_generation_config
+from flexgym.generators.schedulers import check_scheduler
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

@@ -11,13 +11,13 @@ from flexgym.generators.conditioning import KNOWN, Conditioning, stack_rows, wit
 from flexgym.generators.family import Family
 
 
-def predict(family: Family, latents: Tensor, sigma: Tensor, *, conditioning: Conditioning) -> Tensor:
+def predict(family: Family, latents: Tensor, time: Tensor, *, conditioning: Conditioning) -> Tensor:
     """Predict the velocity ``noise - clean`` of rows that share a forward.
 
     Args:
         family: how the pipeline does it.
         latents: ``[B, ...]``.
-        sigma: noise level of each row, float32 ``[B]``.
+        time: time step of the scheduler for each row, float32 ``[B]``, see `Family.time`.
         conditioning: B rows.
 
     Returns:
@@ -31,7 +31,7 @@ def predict(family: Family, latents: Tensor, sigma: Tensor, *, conditioning: Con
         latents = with_known(latents, conditioning)
         images = {name: tensor for name, tensor in images.items() if name != KNOWN}
         prompts = {**prompts, **images}
-    hidden, timestep = family.pack(latents.to(family.dtype)), family.timestep(sigma)
+    hidden, timestep = family.pack(latents.to(family.dtype)), family.timestep(time)
     if not family.guided:
         packed = family.forward(hidden, timestep, prompts)
     elif not conditioning.empty:

@@ -23,6 +23,7 @@ class QwenImageFamily(FluxFamily):
     encoded: ClassVar = ("encoder_hidden_states", _MASK)
     call_names: ClassVar = {"guidance_scale": "true_cfg_scale"}
     embedded_guidance: ClassVar = False
+    spacing: ClassVar = "linear"
 
     @classmethod
     def check_pipeline(cls, pipe: FlowPipeline) -> None:

@@ -20,6 +20,7 @@ class SanaFamily(Family):
     call_options: ClassVar = {"use_resolution_binning": False}
     joint_guidance: ClassVar = "unconditional first"
     full_precision: ClassVar = True
+    float32_latents: ClassVar = True
 
     @classmethod
     def check_pipeline(cls, pipe: FlowPipeline) -> None:
@@ -39,6 +40,6 @@ class SanaFamily(Family):
     def image_seq_len(self) -> None:
         """Return None: the pipeline never shifts its noise levels by size."""
 
-    def timestep(self, sigma: Tensor) -> Tensor:
-        """Return thousandths times a scale of the checkpoint."""
-        return sigma * 1000.0 * self.transformer.config.timestep_scale
+    def timestep(self, time: Tensor) -> Tensor:
+        """Return the time step times a scale of the checkpoint."""
+        return time * self.transformer.config.timestep_scale

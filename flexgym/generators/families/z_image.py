@@ -19,6 +19,7 @@ class ZImageFamily(Family):
     default_side: ClassVar = 1024
     joint_guidance: ClassVar = "conditional first"
     full_precision: ClassVar = True
+    float32_latents: ClassVar = True
     spacing: ClassVar = "linear32"
 
     @property
@@ -30,9 +31,9 @@ class ZImageFamily(Family):
         """Return the patch size that the pipeline uses."""
         return int(self.transformer.config.all_patch_size[0])
 
-    def timestep(self, sigma: Tensor) -> Tensor:
+    def timestep(self, time: Tensor) -> Tensor:
         """Return 0 for noise up to 1 for the sample."""
-        return (1000 - sigma * 1000.0) / 1000
+        return (1000 - time) / 1000
 
     def embedding(self, outputs: Sequence[Any]) -> Embedding:
         """Return the text, and a mask of the part of a row that it fills."""
