@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from flexgym.core.errors import ConfigError
 from flexgym.flow import ODE, Window, transition
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conditioning import Conditioning
+from flexgym.generators.sampling import Sampler
 from flexgym.generators.schedulers import own_solver
 from flexgym.generators.solver import solver_steps
 from flexgym.types import Prompt, SampleGroup
@@ -179,10 +180,6 @@ def _kept(examples: Sequence[Move], keep: Collection[str], dtype: torch.dtype) -
 
 def _stacked(levels: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     return torch.stack(list(levels)).to("cpu", dtype)
-
-
-Sampler = Literal["rollout", "pipeline"]
-"""Which steps make a sample: the Euler steps of rollouts, or those of the pipeline's own solver."""
 
 
 def sample(

@@ -30,11 +30,11 @@ def sigma_grid(
 ) -> Tensor:
     """Compute the noise levels of ``num_steps`` denoising steps.
 
-    A copy of the scheduler computes them, so its state does not change. Pipelines call it in different ways: LTX, Lumina
-    and Qwen-Image pass ``linspace(1, 1/n, n)``, which is ``"linear"`` (``"linear32"`` if it is computed in float32, as
-    in Z-Image; the last bit differs); SD3, Wan and Sana pass the number of steps alone, which is ``"scheduler"``. FLUX
-    does the latter for schedulers with ``use_flow_sigmas`` and the former for others. The last step then differs much:
-    with shift 3 and 10 steps it starts at sigma 0.25 or at 0.009. ``"auto"`` is linear with dynamic shifting and the
+    A copy of the scheduler computes them, so its state does not change. Pipelines call it in different ways: Lumina,
+    LTX and Qwen-Image pass ``linspace(1, 1/n, n)``, which is ``"linear"`` (``"linear32"`` if it is computed in float32,
+    as in Z-Image; the last bit differs); SD3, Wan and Sana pass the number of steps alone, which is ``"scheduler"``.
+    FLUX does the latter for schedulers with ``use_flow_sigmas`` and the former for others. The last step then differs
+    much: with shift 3 and 10 steps it starts at sigma 0.25 or at 0.009. ``"auto"`` is linear with dynamic shifting and the
     spacing of the scheduler otherwise.
 
     Args:

@@ -20,8 +20,9 @@ from flexgym.generators.conditioning import Conditioning, with_known
 from flexgym.generators.family import FIRST_FRAME, Family, FlowPipeline
 from flexgym.generators.placement import Placement
 from flexgym.generators.prompt_encoder import PromptEncoder
-from flexgym.generators.sampling import CONFIG_NAME, Sampling, check_settings, resolve_sampling
+from flexgym.generators.sampling import CONFIG_NAME, Sampler, Sampling, check_settings, resolve_sampling
 from flexgym.generators.saving import save_adapter, save_pipeline, write_folder
+from flexgym.generators.schedulers import ExportedScheduler
 from flexgym.generators.velocity import predict
 from flexgym.generators.weights import Weights
 from flexgym.types import Prompt
@@ -30,8 +31,9 @@ from flexgym.types import Prompt
 class FlowGenerator:
     """A diffusers flow-matching pipeline as a policy over latents.
 
-    Sampling with the Euler step gives what the pipeline's ``__call__`` gives, to the bit. The modules are frozen and in
-    evaluation mode until ``weights.add_lora`` or ``weights.train_full``. `load_generator` and `wrap_pipeline` make one.
+    Sampling with the Euler step gives what the pipeline's ``__call__`` gives, to the bit, where its scheduler takes
+    Euler steps, see `load_generator`. The modules are frozen and in evaluation mode until ``weights.add_lora`` or
+    ``weights.train_full``. `load_generator` and `wrap_pipeline` make one.
 
     Args:
         pipe: the loaded pipeline.
@@ -278,16 +280,20 @@ class FlowGenerator:
 
     # --- saving ------------------------------------------------------------------------------------------------------
 
-    def save(self, folder: str | Path, *, unsharded: Mapping[str, Any] | None = None) -> Path:
+    def save(
+        self, folder: str | Path, *, unsharded: Mapping[str, Any] | None = None, sampler: Sampler = "rollout"
+    ) -> Path:
         """Save the trained weights in the format of diffusers, so that the stock pipeline loads them.
 
         An adapter becomes ``pytorch_lora_weights.safetensors``, that of a second transformer in the subfolder
-        ``transformer_2``; otherwise the complete pipeline is written, with ``generation_config.json``. The folder
-        appears only once it is complete.
+        ``transformer_2``; otherwise the complete pipeline is written, with ``generation_config.json``. Either comes
+        with the scheduler that samples as the sampler does, in ``scheduler``. The folder appears only once it is
+        complete.
 
         Args:
             folder: a folder that does not exist yet.
             unsharded: modules to write in place of `denoisers` that are sharded, by their name.
+            sampler: how samples were verified, see `flexgym.algorithm.rollout.sample`.
 
         Returns:
             The folder.
@@ -295,14 +301,17 @@ class FlowGenerator:
         Raises:
             CheckpointError: the folder exists.
         """
-        return write_folder(Path(folder), lambda partial: self._write(partial, unsharded or {}))
+        scheduler = ExportedScheduler.of(self.pipe.scheduler, self._sigmas, sampler)
+        return write_folder(Path(folder), lambda partial: self._write(partial, unsharded or {}, scheduler))
 
-    def _write(self, folder: Path, unsharded: Mapping[str, Any]) -> None:
+    def _write(self, folder: Path, unsharded: Mapping[str, Any], scheduler: ExportedScheduler) -> None:
         if self.weights.mode == "lora":
             for name, module in self.denoisers.items():
                 target = folder if module is self.family.transformer else folder / name
                 save_adapter(self.pipe, unsharded.get(name, module), target)
+            scheduler.write(folder / "scheduler")
             return
-        source = self.checkpoint_folder
-        save_pipeline(self.pipe, folder, replaced=unsharded, released=self.text.released, source=source)
+        source, replaced = self.checkpoint_folder, {**unsharded, "scheduler": scheduler.scheduler}
+        save_pipeline(self.pipe, folder, replaced=replaced, released=self.text.released, source=source)
+        scheduler.write(folder / "scheduler")
         (folder / CONFIG_NAME).write_text(json.dumps(vars(self.settings), indent=2) + "\n", encoding="utf-8")

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from flexgym.core.errors import GeneratorError
+from torch import Tensor
+
+from flexgym.core.errors import CheckpointError, GeneratorError
+from flexgym.generators.folder import read_json
+from flexgym.generators.sampling import Sampler
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 EULER = "FlowMatchEulerDiscreteScheduler"
+GRID_FILE = "grid.json"
+"""File beside the config of an exported scheduler that must be given its noise levels."""
 _BETAS = frozenset({"beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr"})
 _SHIFT = frozenset({"num_train_timesteps", "flow_shift", "use_dynamic_shifting"})
 _THRESHOLD = frozenset({"thresholding", "dynamic_thresholding_ratio", "sample_max_value"})
@@ -116,5 +127,85 @@ def own_solver(scheduler: Any) -> str:
     name, config = type(scheduler).__name__, scheduler.config
     if name == EULER and not config.get("stochastic_sampling"):
         return ""
-    used = SCHEDULERS[name].solver if name in SCHEDULERS else ()
-    return f"{name} ({', '.join(f'{setting}={config[setting]}' for setting in sorted(used) if setting in config)})"
+    followed = SCHEDULERS[name].solver - (frozenset() if config.get("thresholding") else _THRESHOLD)
+    return f"{name} ({', '.join(f'{setting}={config[setting]}' for setting in sorted(followed) if config[setting])})"
+
+
+def solver_note(scheduler: Any, sampler: Sampler | None = None) -> str:
+    """Return one line for the log of a run whose pipeline does not take Euler steps itself; empty for others.
+
+    Args:
+        scheduler: that of the pipeline.
+        sampler: of verification; None where there is no choice.
+    """
+    solver = own_solver(scheduler)
+    if not solver:
+        return ""
+    verified = {
+        "rollout": "; verification and exports take these steps too (verification.sampler=pipeline for its own)",
+        "pipeline": "; verification and exports keep its own solver",
+    }
+    follow = verified[sampler] if sampler else ""
+    return f"Rollouts take Euler steps on the noise levels of the pipeline's {solver}{follow}."
+
+
+@dataclass(frozen=True, eq=False)
+class ExportedScheduler:
+    """Scheduler for an exported generator, under which the pipeline samples as it was verified.
+
+    Attributes:
+        scheduler: of diffusers.
+        grid: content of `GRID_FILE`: the noise levels of the steps, which `scheduler` must be given, and the config of
+            the scheduler that computed them. None where `scheduler` computes them itself.
+    """
+
+    scheduler: Any
+    grid: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, scheduler: Any, sigmas: Tensor, sampler: Sampler) -> ExportedScheduler:
+        """Choose the scheduler.
+
+        Args:
+            scheduler: that of the pipeline.
+            sigmas: noise levels of a run, ``[T + 1]``.
+            sampler: that of verification; ``"pipeline"`` keeps the pipeline's own scheduler.
+        """
+        if sampler == "pipeline" or not own_solver(scheduler):
+            return cls(scheduler)
+        if type(scheduler).__name__ == EULER:
+            return cls(type(scheduler).from_config(scheduler.config, stochastic_sampling=False))
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
+        euler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=scheduler.config.num_train_timesteps)
+        return cls(euler, {"sigmas": sigmas[:-1].tolist(), "scheduler": json.loads(scheduler.to_json_string())})
+
+    def write(self, folder: Path) -> None:
+        """Write config and noise levels into the folder of the scheduler."""
+        self.scheduler.save_pretrained(folder)
+        if self.grid is not None:
+            (folder / GRID_FILE).write_text(json.dumps(self.grid, indent=2) + "\n", encoding="utf-8")
+
+
+def restore_grid_scheduler(pipe: DiffusionPipeline, folder: Path) -> None:
+    """Give an exported pipeline back the scheduler that computes its noise levels, for any number of steps.
+
+    Args:
+        pipe: loaded from the folder.
+        folder: of the checkpoint; nothing is done without `GRID_FILE` in it.
+
+    Raises:
+        CheckpointError: the file is no JSON object.
+        GeneratorError: it names a scheduler that cannot be used, see `check_scheduler`.
+    """
+    path = folder / "scheduler" / GRID_FILE
+    if not path.is_file():
+        return
+    import diffusers
+
+    config = read_json(path).get("scheduler")
+    if not isinstance(config, dict):
+        raise CheckpointError(f"expected the config of a scheduler under 'scheduler' in {path}, got {config!r}")
+    name = str(config.get("_class_name"))
+    check_scheduler(name, config)
+    pipe.register_modules(scheduler=getattr(diffusers, name).from_config(config))
