@@ -34,8 +34,8 @@ def sigma_grid(
     LTX and Qwen-Image pass ``linspace(1, 1/n, n)``, which is ``"linear"`` (``"linear32"`` if it is computed in float32,
     as in Z-Image; the last bit differs); SD3, Wan and Sana pass the number of steps alone, which is ``"scheduler"``.
     FLUX does the latter for schedulers with ``use_flow_sigmas`` and the former for others. The last step then differs
-    much: with shift 3 and 10 steps it starts at sigma 0.25 or at 0.009. ``"auto"`` is linear with dynamic shifting and the
-    spacing of the scheduler otherwise.
+    much: with shift 3 and 10 steps it starts at sigma 0.25 or at 0.009. ``"auto"`` is linear with dynamic shifting and
+    the spacing of the scheduler otherwise.
 
     Args:
         scheduler: a diffusers flow-matching scheduler (Euler, or UniPC or DPM-Solver++ with flow sigmas).

@@ -18,6 +18,7 @@ from flexgym.generators.autoencoder import Autoencoder
 from flexgym.generators.checks import check_parts
 from flexgym.generators.conditioning import Conditioning, with_known
 from flexgym.generators.family import FIRST_FRAME, Family, FlowPipeline
+from flexgym.generators.levels import noise_levels, time_steps
 from flexgym.generators.placement import Placement
 from flexgym.generators.prompt_encoder import PromptEncoder
 from flexgym.generators.sampling import CONFIG_NAME, Sampler, Sampling, check_settings, resolve_sampling
@@ -95,7 +96,7 @@ class FlowGenerator:
         self.settings: Sampling = family.settings
         self.latent_shape, self.sample_shape = family.latent_shape, family.sample_shape
         self.text, self.autoencoder = self.text.view(family), self.autoencoder.view(family)
-        self._sigmas = family.sigmas()
+        self._sigmas = noise_levels(family)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FlowGenerator:
         """Return the generator itself: weights are shared and never duplicated by accident.
@@ -241,7 +242,7 @@ class FlowGenerator:
                 f" {len(sigma)} and {len(conditioning)} (Conditioning.repeat makes a row for each sample)"
             )
         family = self.family if guidance is None else self._family_at(guidance)
-        times = family.time(sigma.to(latents.device, torch.float32))
+        times = time_steps(family, sigma.to(latents.device, torch.float32))
         if rows <= size:
             return predict(family, latents, times, conditioning=conditioning)
         blocks = [slice(start, start + size) for start in range(0, rows, size)]

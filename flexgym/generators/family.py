@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from flexgym.core.errors import ConfigError, GeneratorError
-from flexgym.flow.sigmas import Spacing, sigma_grid, timed_scheduler
+from flexgym.core.errors import ConfigError
+from flexgym.flow.sigmas import Spacing
 from flexgym.generators.channels import denormalize, normalize
 from flexgym.generators.checks import check_frames, check_side
 from flexgym.generators.conditioning import Conditioning, Embedding
@@ -43,7 +43,6 @@ class Family:
         settings: how it samples.
         transformer: the module that predicts the velocity; where several do, the one for the highest noise.
         dtype: precision of the transformer when it was loaded.
-        latents_dtype: precision of the latents that ``__call__`` holds after Euler steps.
         latent_shape: shape of one sample's latents.
         sample_shape: shape of one decoded sample, ``(H, W, 3)`` or ``(F, H, W, 3)``.
 
@@ -70,10 +69,8 @@ class Family:
     """Order of the two branches of guidance in one transformer call; None makes a call for each."""
     embedded_guidance: ClassVar[bool] = False
     """``guidance_scale`` is an input of the transformer; ``true_cfg_scale`` then weighs the two branches."""
-    full_precision: ClassVar[bool] = False
-    """Guidance and the step are computed in float32 when the transformer is not."""
-    float32_latents: ClassVar[bool] = False
-    """``__call__`` starts from float32 latents whatever the transformer's precision, otherwise from rounded ones."""
+    full_precision: ClassVar[bool | Literal["latents"]] = False
+    """The first latents, guidance and the step are float32 when the transformer is not; ``"latents"``: those alone."""
     steps_known: ClassVar[bool] = True
     """The scheduler also steps the latents of a known first frame; otherwise it steps the later frames, unpacked."""
     packing: ClassVar[int] = 1
@@ -94,7 +91,6 @@ class Family:
         self.pipe = pipe
         self.transformer: Any = pipe.transformer
         self.dtype: torch.dtype = pipe.transformer.dtype
-        self.latents_dtype = self.dtype
         self._settle(settings)
 
     @classmethod
@@ -145,12 +141,6 @@ class Family:
         """Return the same family under another ``guidance_scale``."""
         family = copy.copy(self)
         family.settings = replace(self.settings, guidance_scale=scale)
-        return family
-
-    def holding(self, latents_dtype: torch.dtype) -> Self:
-        """Return the same family for latents of another precision; the transformer's stays."""
-        family = copy.copy(self)
-        family.latents_dtype = latents_dtype
         return family
 
     def _settle(self, settings: Sampling) -> None:
@@ -225,29 +215,6 @@ class Family:
         return int(self.transformer.config.in_channels) // self.packing**2
 
     # --- noise levels ------------------------------------------------------------------------------------------------
-
-    def sigmas(self) -> Tensor:
-        """Compute the noise levels of a run, ``[T + 1]`` float32 on the CPU, from 1 to 0."""
-        return sigma_grid(self.pipe.scheduler, self.settings.num_steps, **self._shift())
-
-    def solver(self) -> Any:
-        """Return a copy of the pipeline's scheduler, ready for the first step of a run on the transformer's device."""
-        timed = timed_scheduler(self.pipe.scheduler, self.settings.num_steps, **self._shift(), device=self.device)
-        timed.set_begin_index(0)
-        return timed
-
-    def _shift(self) -> dict[str, Any]:
-        shift = {"image_seq_len": self.image_seq_len(), "mu": self.shift_mu()}
-        if self.pipe.scheduler.config.get("use_dynamic_shifting") and set(shift.values()) == {None}:
-            raise GeneratorError(
-                f"expected use_dynamic_shifting=False in the config of {type(self.pipe.scheduler).__name__}, got True:"
-                f" {self.name} never shifts its noise levels by size"
-            )
-        return {**shift, "spacing": self.spacing}
-
-    def time(self, sigma: Tensor) -> Tensor:
-        """Convert noise levels to time steps of the scheduler: thousandths with ``num_train_timesteps=1000``."""
-        return sigma * float(self.pipe.scheduler.config.num_train_timesteps)
 
     def image_seq_len(self) -> int | None:
         """Return the tokens by which the scheduler shifts the noise levels; None where it does not."""
@@ -331,8 +298,13 @@ class Family:
         """True where the unconditional branch is computed."""
         return self.cfg_scale > 1
 
-    def timestep(self, time: Tensor) -> Tensor:
-        """Convert time steps ``[B]`` of the scheduler, see `time`, to the unit of the transformer; equal by default."""
+    def timestep(self, time: Tensor, held: torch.dtype) -> Tensor:
+        """Convert time steps ``[B]`` of the scheduler to the unit of the transformer; unchanged by default.
+
+        Args:
+            time: float32, see `flexgym.generators.levels.time_steps`.
+            held: precision of the latents that ``__call__`` holds between the steps.
+        """
         return time
 
     def pack(self, latents: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flexgym.generators.conditioning import KNOWN, Conditioning
 from flexgym.generators.family import Family
+from flexgym.generators.levels import timed_solver
 from flexgym.generators.velocity import predict
 
 if TYPE_CHECKING:
@@ -43,14 +44,14 @@ def solver_steps(
         The latents after each step, ``[B, ...]``, in the precision of the pipeline's own.
     """
     family = generator.family if guidance is None else generator.family.guided_by(guidance)
-    scheduler = family.solver()
-    precision = torch.float32 if family.full_precision else family.dtype
+    scheduler = timed_solver(family)
+    precision = torch.float32 if family.full_precision is True else family.dtype
     options = _noise_options(scheduler, sources)
-    latents = latents.to(torch.float32 if family.float32_latents else family.dtype)
+    latents = latents.to(torch.float32 if family.full_precision else family.dtype)
     for time in scheduler.timesteps:
         times = time.to(latents.device, torch.float32).expand(len(latents))
         with torch.no_grad():
-            velocity = predict(family.holding(latents.dtype), latents, times, conditioning=conditioning).to(precision)
+            velocity = predict(family, latents, times, conditioning=conditioning, held=latents.dtype).to(precision)
             step = partial(_step, scheduler=scheduler, time=time, options=options)
             latents = _advance(family, latents, velocity, known=conditioning.images.get(KNOWN), step=step)
         yield latents

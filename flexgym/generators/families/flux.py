@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flexgym.core.errors import GeneratorError
+from flexgym.flow.sigmas import Spacing
 from flexgym.generators.family import Family, FlowPipeline
 
 
@@ -19,7 +20,7 @@ class FluxFamily(Family):
     encoded: ClassVar[tuple[str | None, ...]] = ("encoder_hidden_states", "pooled_projections", None)
     embedded_guidance: ClassVar[bool] = True
     packing: ClassVar = 2
-    spacing: ClassVar = "linear unless flow sigmas"
+    spacing: ClassVar[Spacing] = "linear unless flow sigmas"
 
     @classmethod
     def check_pipeline(cls, pipe: FlowPipeline) -> None:
@@ -31,9 +32,9 @@ class FluxFamily(Family):
                 " shift, and this scheduler takes one only then"
             )
 
-    def timestep(self, time: Tensor) -> Tensor:
+    def timestep(self, time: Tensor, held: torch.dtype) -> Tensor:
         """Return the noise level itself, by way of rounded thousandths."""
-        return time.to(self.dtype) / 1000
+        return time.to(held) / 1000
 
     def pack(self, latents: Tensor) -> Tensor:
         """Pack ``[B, C, H, W]`` to ``[B, H/2 * W/2, 4C]``."""

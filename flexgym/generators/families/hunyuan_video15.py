@@ -68,9 +68,9 @@ class HunyuanVideo15Family(Family):
     def image_seq_len(self) -> None:
         """Return None: the pipeline never shifts its noise levels by size."""
 
-    def timestep(self, time: Tensor) -> Tensor:
+    def timestep(self, time: Tensor, held: torch.dtype) -> Tensor:
         """Return the time step, rounded to the transformer's precision."""
-        return time.to(self.dtype)
+        return time.to(held)
 
     def forward(self, hidden: Tensor, timestep: Tensor, text: Mapping[str, Tensor]) -> Tensor:
         """Append the channels of the image to the latents; zeros where there is none."""

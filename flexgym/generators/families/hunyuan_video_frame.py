@@ -45,9 +45,9 @@ class HunyuanVideoFrameFamily(HunyuanVideoFamily):
         """Return 4 where the image fills channels."""
         return 4 if self._kind == "latent_concat" else 0
 
-    def timestep(self, time: Tensor) -> Tensor:
+    def timestep(self, time: Tensor, held: torch.dtype) -> Tensor:
         """Return it rounded with the latents, which stay in float32 where known ones are joined to them."""
-        return time if self._kind == "token_replace" else super().timestep(time)
+        return time if self._kind == "token_replace" else super().timestep(time, held)
 
     def encode_images(self, images: Mapping[str, Image.Image]) -> Embedding:
         """Return the most likely latents of the image, in float32."""

@@ -22,7 +22,6 @@ class LTXFamily(Family):
     encoded: ClassVar = ("encoder_hidden_states", "encoder_attention_mask", None, None)
     joint_guidance: ClassVar = "unconditional first"
     full_precision: ClassVar = True
-    float32_latents: ClassVar = True
     spacing: ClassVar = "linear"
 
     def image_seq_len(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from flexgym.core.errors import GeneratorError
@@ -20,7 +21,6 @@ class SanaFamily(Family):
     call_options: ClassVar = {"use_resolution_binning": False}
     joint_guidance: ClassVar = "unconditional first"
     full_precision: ClassVar = True
-    float32_latents: ClassVar = True
 
     @classmethod
     def check_pipeline(cls, pipe: FlowPipeline) -> None:
@@ -40,6 +40,6 @@ class SanaFamily(Family):
     def image_seq_len(self) -> None:
         """Return None: the pipeline never shifts its noise levels by size."""
 
-    def timestep(self, time: Tensor) -> Tensor:
+    def timestep(self, time: Tensor, held: torch.dtype) -> Tensor:
         """Return the time step times a scale of the checkpoint."""
         return time * self.transformer.config.timestep_scale

@@ -19,7 +19,6 @@ class ZImageFamily(Family):
     default_side: ClassVar = 1024
     joint_guidance: ClassVar = "conditional first"
     full_precision: ClassVar = True
-    float32_latents: ClassVar = True
     spacing: ClassVar = "linear32"
 
     @property
@@ -31,7 +30,7 @@ class ZImageFamily(Family):
         """Return the patch size that the pipeline uses."""
         return int(self.transformer.config.all_patch_size[0])
 
-    def timestep(self, time: Tensor) -> Tensor:
+    def timestep(self, time: Tensor, held: torch.dtype) -> Tensor:
         """Return 0 for noise up to 1 for the sample."""
         return (1000 - time) / 1000
 
