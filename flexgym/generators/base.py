@@ -23,7 +23,7 @@ from flexgym.generators.placement import Placement
 from flexgym.generators.prompt_encoder import PromptEncoder
 from flexgym.generators.sampling import CONFIG_NAME, Sampler, Sampling, check_settings, resolve_sampling
 from flexgym.generators.saving import save_adapter, save_pipeline, write_folder
-from flexgym.generators.schedulers import ExportedScheduler
+from flexgym.generators.schedulers import ExportedScheduler, own_solver
 from flexgym.generators.velocity import predict
 from flexgym.generators.weights import Weights
 from flexgym.types import Prompt
@@ -288,8 +288,8 @@ class FlowGenerator:
 
         An adapter becomes ``pytorch_lora_weights.safetensors``, that of a second transformer in the subfolder
         ``transformer_2``; otherwise the complete pipeline is written, with ``generation_config.json``. Either comes
-        with the scheduler that samples as the sampler does, in ``scheduler``. The folder appears only once it is
-        complete.
+        with the scheduler that samples as the sampler does, in ``scheduler``; an adapter of a pipeline with Euler steps
+        needs none. The folder appears only once it is complete.
 
         Args:
             folder: a folder that does not exist yet.
@@ -310,7 +310,8 @@ class FlowGenerator:
             for name, module in self.denoisers.items():
                 target = folder if module is self.family.transformer else folder / name
                 save_adapter(self.pipe, unsharded.get(name, module), target)
-            scheduler.write(folder / "scheduler")
+            if own_solver(self.pipe.scheduler):
+                scheduler.write(folder / "scheduler")
             return
         source, replaced = self.checkpoint_folder, {**unsharded, "scheduler": scheduler.scheduler}
         save_pipeline(self.pipe, folder, replaced=replaced, released=self.text.released, source=source)
