@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +13,7 @@ from diffusers import UniPCMultistepScheduler
 from flexgym.algorithm.rollout import sample
 from flexgym.config.sections import VerificationSettings
 from flexgym.generators import wrap_pipeline
+from flexgym.rllib import trainable
 from flexgym.rllib.learner import FlowLearner
 from tests.generators.tiny import CASES, sd3
 
@@ -45,6 +46,17 @@ def test_a_learner_samples_logs_and_saves_with_the_sampler(generator, sampler, k
     config = json.loads((tmp_path / "saved" / "scheduler" / "scheduler_config.json").read_text())
     assert config["_class_name"] == kind
     assert "UniPCMultistepScheduler (" in FlowLearner.solver_note(learner)
+
+
+def test_a_run_says_so_at_its_start(monkeypatch, caplog, tmp_path):
+    for part in ("shared_cores", "quiet_libraries"):
+        monkeypatch.setattr(trainable, part, nullcontext)
+    algorithm = SimpleNamespace(on_first_learner=lambda call: call(SimpleNamespace(solver_note=lambda: "Euler steps")))
+    monkeypatch.setattr(trainable.RLlibTrainable, "build", lambda self, folder: setattr(self, "_algorithm", algorithm))
+    run = object.__new__(trainable.AgentTrainable)
+    run.config, run._opened = SimpleNamespace(), ExitStack()
+    run.build(SimpleNamespace(path=tmp_path))
+    assert [record.message for record in caplog.records] == ["Euler steps"]
 
 
 def test_the_sampler_is_a_setting():
