@@ -72,10 +72,10 @@ class ImageReader(MediaReader):
             turned = image.getexif().get(_ORIENTATION) in _TURNED
             return image.size[::-1] if turned else image.size
 
-    def check_header(self, source: Source, name: str = "") -> None:
-        """Check format and bounds without reading pixels; a truncated file passes."""
-        with self._opened(source, name):
-            pass
+    def stored_size(self, source: Source, name: str = "") -> Size:
+        """Return width and height before the image is turned, from its header alone; a truncated file passes."""
+        with self._opened(source, name) as image:
+            return image.size
 
     def check(self, source: Source, name: str = "") -> None:
         """Read an image to its end to find out whether it is complete and its colors can be converted."""

@@ -48,8 +48,8 @@ class VideoReader(MediaReader):
     """Reader of AVI, GIF, Matroska, MP4, QuickTime and WebM videos, from files or from bytes; see `MediaReader`.
 
     Frames are turned and mirrored as the file says, and stretched to square pixels. Transparency is blended with
-    `flexgym.core.colors.BACKGROUND`. Colors follow the matrix and range in the file, those of BT.601 by default; HDR and
-    wide gamuts are rejected.
+    `flexgym.core.colors.BACKGROUND`. Colors follow the matrix and range in the file, those of BT.601 by default; HDR
+    and wide gamuts are rejected.
 
     Attributes:
         max_frames: maximum number of frames in a file.
@@ -63,7 +63,7 @@ class VideoReader(MediaReader):
     max_kept: int = MAX_KEPT_PIXELS
     max_decoded: int = MAX_DECODED_PIXELS
 
-    kind: ClassVar[str] = "a video"
+    kind: ClassVar[str] = "video"
 
     def load(
         self,
@@ -140,7 +140,7 @@ class VideoReader(MediaReader):
         damage = (OSError, av.FFmpegError, UnsupportedFramesError, EOFError, ArithmeticError)
         with self.stream(source, name) as file:
             if is_cut_short(file):
-                raise self.error("unreadable", f"{name}: cannot be read as a video: the end of the file is missing")
+                raise self.error("unreadable", f"{name}: cannot be read as video: the end of the file is missing")
             with contextlib.ExitStack() as opened:
                 with self.damage_reported(name, damage):
                     # A list of formats: ffmpeg would follow a playlist to other files.
@@ -174,7 +174,7 @@ class VideoReader(MediaReader):
             raise self.error("unreadable", f"{name}: expected a video, got a file without a video stream")
         if streams[0].codec_context is None:
             message = "its codec is unknown, or the file is cut short within its header"
-            raise self.error("unreadable", f"{name}: cannot be read as a video: {message}")
+            raise self.error("unreadable", f"{name}: cannot be read as video: {message}")
         context = streams[0].codec_context
         self._check_pixels(name, context.width, context.height)
         context.options = {"max_pixels": str(self.max_pixels)}  # frames may grow later in the file
@@ -182,9 +182,7 @@ class VideoReader(MediaReader):
 
     def _check_pixels(self, name: str, width: int, height: int) -> None:
         if width * height > self.max_pixels:
-            raise self.error(
-                "too_large", f"{name}: expected at most {self.max_pixels} pixels, got {width} x {height}"
-            )
+            raise self.error("too_large", f"{name}: expected at most {self.max_pixels} pixels, got {width} x {height}")
 
 
 @dataclass(frozen=True)
