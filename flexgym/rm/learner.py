@@ -26,7 +26,7 @@ from flexgym.rm.config import JudgeConfig
 from flexgym.rm.held_out import MicroBatch, Share, chosen_rows, evaluate
 from flexgym.rm.module import JudgeModule
 from flexgym.rm.rows import TrainingRows
-from flexgym.rm.saving import save_judge
+from flexgym.rm.saving import save_inputs, save_judge
 from flexgym.rm.stage import Trainer
 from flexgym.rm.stream import BatchStream, Position
 
@@ -230,7 +230,9 @@ class JudgeLearner(ShardedLearner):
         model, first = self.judge_module.model, not self.rank
         state = self.judge_module.saved_weights(keep=first) if self.config.shards else None
         if first:
-            save_judge(model, self.config.settings.judge.source, Path(folder), state=state)
+            source = self.config.settings.judge.source
+            save_judge(model, source, Path(folder), state=state)
+            save_inputs(self.rows.inputs, source, Path(folder))
 
     # --- state -------------------------------------------------------------------------------------------------------
 

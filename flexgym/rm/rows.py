@@ -32,12 +32,13 @@ class TrainingRows:
         inputs: how images are resized and encoded before they are trained on.
 
     Attributes:
+        inputs: how images are resized and encoded before they are trained on.
         lengths: tokens of each row, images included, int64 ``[N]``.
         report: counts of good and bad rows in the files.
     """
 
     def __init__(self, rows: IndexedRows[Any], as_example: Callable[[Any], Example], inputs: Inputs) -> None:
-        self._rows, self._as_example, self._inputs = rows, as_example, inputs
+        self._rows, self._as_example, self.inputs = rows, as_example, inputs
         self.lengths: NDArray[np.int64] = rows.lengths
         self.report = rows.report
 
@@ -46,7 +47,7 @@ class TrainingRows:
 
     def __getitem__(self, number: int) -> Example:
         row = self._rows[number]
-        return {"images": load_pictures(row.images, self._inputs), **self._as_example(row)}
+        return {"images": load_pictures(row.images, self.inputs), **self._as_example(row)}
 
     @property
     def example(self) -> Example:
