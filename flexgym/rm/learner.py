@@ -145,8 +145,8 @@ class JudgeLearner(ShardedLearner):
 
     def _step(self, rows_so_far: int) -> dict[str, float]:
         # RLlib's learning-rate schedules expect this name for what they count in.
-        timesteps = {"num_env_steps_sampled_lifetime": rows_so_far}
-        self.before_gradient_based_update(timesteps=timesteps)
+        self.before_gradient_based_update(timesteps={"num_env_steps_sampled_lifetime": rows_so_far})
+        rate = next(iter(self._optimizer_parameters)).param_groups[0]["lr"]
         self.module[DEFAULT_MODULE_ID].train()
         for optimizer in self._optimizer_parameters:
             optimizer.zero_grad(set_to_none=True)
@@ -154,8 +154,9 @@ class JudgeLearner(ShardedLearner):
         gradients = {reference: parameter.grad for reference, parameter in self._params.items()}
         norm = whole(get_total_norm([gradient for gradient in gradients.values() if gradient is not None]))
         self.apply_gradients(self.postprocess_gradients(gradients))
-        self.after_gradient_based_update(timesteps=timesteps)
-        rate = next(iter(self._optimizer_parameters)).param_groups[0]["lr"]
+        # Sets the rate of the next step.
+        seen = rows_so_far + self.config.settings.training.batch_size
+        self.after_gradient_based_update(timesteps={"num_env_steps_sampled_lifetime": seen})
         return {"loss": loss, "gradient_norm": float(norm), "learning_rate": rate, **self._pop_logged()}
 
     def _micro_batches(self, rows: NDArray[np.int64]) -> Iterator[MicroBatch]:

@@ -133,7 +133,8 @@ class TransformersBackend:
         """Return the tokens of a request, or a failure if it cannot be processed."""
         if token := self._special.found_in([request.text]):
             return JudgeFailure(
-                "server_error", f"the text of the request contains {token}, a special token of the model"
+                "server_error",
+                f"the text of the request contains {token}: expected no image token or other special token",
             )
         tokens = self._tokens(request.text, len(request.pictures))
         config = self._model.config
