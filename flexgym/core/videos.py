@@ -137,14 +137,16 @@ class VideoReader(MediaReader):
     def _frames(self, source: Source, name: str) -> Iterator[Iterator[_Frame]]:
         import av  # loads codec libraries, which only videos need
 
-        damage = (OSError, av.FFmpegError, UnsupportedFramesError, EOFError, ArithmeticError)
+        damage = (OSError, av.FFmpegError, EOFError, ValueError, ArithmeticError, LookupError, TypeError)
         with self.stream(source, name) as file:
             if is_cut_short(file):
                 raise self.error("unreadable", f"{name}: cannot be read as video: the end of the file is missing")
             with contextlib.ExitStack() as opened:
                 with self.damage_reported(name, damage):
                     # A list of formats: ffmpeg would follow a playlist to other files.
-                    container = opened.enter_context(av.open(file, options={"format_whitelist": _FORMATS}))
+                    container = opened.enter_context(
+                        av.open(file, options={"format_whitelist": _FORMATS}, metadata_errors="replace")
+                    )
                 yield self._decoded(container, name, damage)
 
     def _decoded(self, container: Any, name: str, damage: tuple[type[Exception], ...]) -> Iterator[_Frame]:
