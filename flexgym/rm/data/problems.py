@@ -53,7 +53,9 @@ class RowError(FlexGymError, ValueError):
     """
 
     def __init__(self, kind: str, reason: str) -> None:
-        super().__init__(" ".join(reason.split())[:_REASON_CHARACTERS])
+        # Half a surrogate pair, which JSON can hold, cannot be printed.
+        printable = reason.encode("utf-8", "replace").decode()
+        super().__init__(" ".join(printable.split())[:_REASON_CHARACTERS])
         self.kind = kind
 
 

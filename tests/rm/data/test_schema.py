@@ -264,3 +264,11 @@ def test_words_for_images_that_cannot_be_placed(messages, images, reason, tmp_pa
     with pytest.raises(DataError, match=re.escape(reason)) as caught:
         list(read_rows(tmp_path / "rows.jsonl", SFTRow, options=QUICK))
     assert f"{tmp_path / 'rows.jsonl'}, line 1" in str(caught.value)
+
+
+def test_half_a_surrogate_pair_is_bad_and_can_be_printed(tmp_path):
+    line = json.dumps(sft(messages=user("x \ud83d")))
+    write_lines(tmp_path / "rows.jsonl", [line])
+    with pytest.raises(DataError, match="unable to parse raw data as a unicode string") as caught:
+        list(read_rows(tmp_path / "rows.jsonl", SFTRow, options=QUICK))
+    str(caught.value).encode()
