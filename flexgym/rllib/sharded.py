@@ -132,7 +132,7 @@ class ShardedAlgorithm(Algorithm):
         """
         if self.learner_group.is_local:
             return [call(self.learner_group._learner)]
-        # Not through RLlib, which waits for all learners, even where they wait for a lost one in a collective operation,
+        # Not through RLlib: it waits for all learners, also where they wait for a lost one in a collective operation,
         # and leaves out a lost one afterwards.
         calls = [worker.apply.remote(call) for worker in self.learner_group._workers]
         results, failures = {}, {}

@@ -18,7 +18,7 @@ from flexgym.config.describe import dump_settings, help_command
 from flexgym.config.recipe import Recipe, apply_overrides, load_recipe
 from flexgym.core.settings import Settings
 from flexgym.core.terminal import teaching_errors
-from flexgym.runs.interrupt import GracefulInterrupt, exit_status, stopping_signal
+from flexgym.runs.interrupt import GracefulInterrupt, end_quietly, exit_status, stopping_signal
 from flexgym.runs.recipe import saved_recipe
 
 if TYPE_CHECKING:
