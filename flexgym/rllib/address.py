@@ -6,8 +6,8 @@ import os
 from typing import Any
 
 import grpc
+import ray
 from ray._private import services
-from ray._raylet import AuthenticationTokenLoader
 
 from flexgym.core.errors import ConfigError
 
@@ -46,7 +46,7 @@ def check_reachable() -> None:
 
 def _check_token(address: str, origin: str, *, by_itself: bool) -> None:
     mode = os.environ.get("RAY_AUTH_MODE")
-    loader = AuthenticationTokenLoader.instance()
+    loader: Any = ray._raylet.AuthenticationTokenLoader.instance()  # type: ignore[attr-defined]
     # Ray takes a token without being told only for a cluster that it has found by itself.
     uses = mode.lower() == "token" if mode is not None else by_itself
     if not uses or not loader.has_token(ignore_auth_mode=True):

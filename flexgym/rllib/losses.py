@@ -44,18 +44,18 @@ def reports_losses(method: F) -> F:
     def reporting(trainable: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(trainable, *args, **kwargs)
-        except KeyboardInterrupt as error:
-            trainable.failed = error
+        except KeyboardInterrupt:
+            trainable.failure = "interrupted"
             raise
-        except ProcessLostError as error:
-            trainable.failed = error
+        except ProcessLostError:
+            trainable.failure = "lost"
             raise
         except Exception as error:
             loss = describe_loss(error, trainable.workers())
             if loss is None:
                 raise
-            trainable.failed = ProcessLostError(loss)
-            raise trainable.failed from error
+            trainable.failure = "lost"
+            raise ProcessLostError(loss) from error
 
     return cast(F, reporting)
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psutil  # Ray brings it along
 import ray
 import torch
 
@@ -75,7 +76,7 @@ def _quiet_ray() -> None:
         worker.print_to_stdstream = functools.partial(_print_others, worker.print_to_stdstream)
     node = ray._private.worker._global_node
     if node is not None and node.is_head():
-        node.kill_all_processes = functools.partial(_kill_all, node.kill_all_processes)
+        node.kill_all_processes = functools.partial(_kill_all, node, node.kill_all_processes)
 
 
 def _print_others(show: Callable[..., None], data: Any, ignore_prefix: Any = None) -> None:
@@ -84,8 +85,21 @@ def _print_others(show: Callable[..., None], data: Any, ignore_prefix: Any = Non
         show(data, ignore_prefix)
 
 
-def _kill_all(kill: Callable[..., None], **options: Any) -> None:
+def _kill_all(node: Any, kill: Callable[..., None], **options: Any) -> None:
+    """Kill Ray's processes on this machine, the workers below the raylet included."""
+    started = [info.process.pid for infos in node.all_processes.values() for info in infos]
+    below = [child for pid in started for child in _children(pid)]
     kill(**{**options, "allow_graceful": False})
+    for process in below:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []
 
 
 @contextlib.contextmanager

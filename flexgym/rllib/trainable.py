@@ -6,13 +6,12 @@ import contextlib
 import gc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayError
 
 from flexgym.config.describe import describe
-from flexgym.core.errors import ProcessLostError
 from flexgym.core.metrics import Metric
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.config import FlowConfig
@@ -37,7 +36,7 @@ class RLlibTrainable:
         title: name of the run's algorithm, for the display.
 
     Attributes:
-        failed: the loss or interrupt that broke off a method, after which `close` waits for no process.
+        failure: kind of event that broke off a method, after which `close` waits for no process.
     """
 
     def __init__(self, config: Any, title: str) -> None:
@@ -47,7 +46,7 @@ class RLlibTrainable:
         self._algorithm: Any = None
         self._opened = contextlib.ExitStack()
         self._owns_ray = self._was_built = False
-        self.failed: BaseException | None = None
+        self.failure: Literal["", "lost", "interrupted"] = ""
 
     @property
     def algorithm(self) -> Any:
@@ -98,8 +97,8 @@ class RLlibTrainable:
 
     def close(self) -> None:
         """Stop the algorithm and its workers."""
-        failed, self.failed = self.failed, None
-        if failed is None:
+        failure, self.failure = self.failure, ""
+        if not failure:
             self._opened.close()
             return
         for worker in self.workers().values():
@@ -109,7 +108,7 @@ class RLlibTrainable:
             self._opened.close()
         self._algorithm = None
         gc.collect()  # handles of actors that hold resources
-        if self._owns_ray and isinstance(failed, ProcessLostError):
+        if self._owns_ray and failure == "lost":
             ray.shutdown()  # this machine's part of Ray may be what was lost
 
 

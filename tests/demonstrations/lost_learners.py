@@ -27,7 +27,7 @@ def kill_a_learner(patience_s: float = 60.0) -> None:
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         for process in psutil.Process().children(recursive=True):
-            if "Learner" in _title(process) or "RayTrainWorker" in _title(process):
+            if _title(process).startswith("ray::_WrappedExecutable"):
                 os.kill(process.pid, signal.SIGKILL)
                 return
         time.sleep(0.05)
@@ -35,10 +35,9 @@ def kill_a_learner(patience_s: float = 60.0) -> None:
 
 def _title(process: psutil.Process) -> str:
     try:
-        title = " ".join(process.cmdline())
+        return " ".join(process.cmdline())
     except psutil.Error:
         return ""
-    return title if title.startswith("ray::") else ""
 
 
 def faults_of(trainer: Trainer, phase: str, *, folder: Path, undisturbed: Path) -> list[str]:
