@@ -5,6 +5,7 @@ The run must report the loss in three lines, finish by itself, and have the rows
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -22,29 +23,31 @@ REDUCED = (("agent", "update"),)
 """Cases of the slow suite."""
 
 
-def kill_a_learner(patience_s: float = 60.0) -> None:
-    """Kill one of the learner processes that descend from this process, once there is one."""
+def learners() -> set[int]:
+    """Return the ids of the learner processes that descend from this process."""
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::_WrappedExecutable"):
+                found.add(process.pid)
+    return found
+
+
+def kill_a_learner(but: set[int], patience_s: float = 60.0) -> None:
+    """Kill one learner process, once there is one that does not belong to an earlier run."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
-        for process in psutil.Process().children(recursive=True):
-            if _title(process).startswith("ray::_WrappedExecutable"):
-                os.kill(process.pid, signal.SIGKILL)
-                return
+        for pid in learners() - but:
+            os.kill(pid, signal.SIGKILL)
+            return
         time.sleep(0.05)
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def faults_of(trainer: Trainer, phase: str, *, folder: Path, undisturbed: Path) -> list[str]:
     """Run one case and return what went wrong."""
 
     def soon(_: Any) -> None:
-        threading.Timer(0.1, kill_a_learner).start()
+        threading.Timer(0.1, kill_a_learner, [learners() if phase == "building" else set()]).start()
 
     with at(trainer.phases[phase], soon) as calls:
         status, output = trainer.run(folder, "run.checkpoint_interval=2")
