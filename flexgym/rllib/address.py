@@ -47,7 +47,7 @@ def check_reachable() -> None:
 def _check_token(address: str, origin: str, *, by_itself: bool) -> None:
     mode = os.environ.get("RAY_AUTH_MODE")
     loader: Any = ray._raylet.AuthenticationTokenLoader.instance()  # type: ignore[attr-defined]
-    # Ray takes a token without being told only for a cluster that it has found by itself.
+    # Ray uses a token by itself only for a cluster that it has found by itself.
     uses = mode.lower() == "token" if mode is not None else by_itself
     if not uses or not loader.has_token(ignore_auth_mode=True):
         raise ConfigError(f"Ray at {address} ({origin}) asks for a token: {_TOKEN_HINT}")

@@ -287,4 +287,4 @@ def crosses(interval: int, previous: int, now: int) -> bool:
 
 
 def _ignore(text: str) -> None:
-    """Announce nothing."""
+    """Drop a line that nobody wants to see."""
