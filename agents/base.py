@@ -69,13 +69,14 @@ class AgentComponents:
         self._find_modules()
         for each in wrappers:
             module, _, name = each.wrapper.partition(":")
-            kind: Any = getattr(import_named(module), name, None)
+            kind = getattr(import_named(module), name, None)
             if not (isinstance(kind, type) and issubclass(kind, gym.vector.VectorEnv)):
                 raise ConfigError(
                     f"wrapper {each.wrapper!r}: expected a class derived from gymnasium.vector.VectorWrapper, got"
                     f" {kind!r}"
                 )
-            envs = kind(envs, **each.settings)
+            wrapped: Any = kind  # of which nobody knows the settings
+            envs = wrapped(envs, **each.settings)
         return envs
 
     def _find_modules(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from flexgym.runs.storage import RemoteCheckpoints, RemoteRun, cache, url_of
 
 NEWEST_CONFIG = "config_newest"
 """File of a run folder with the name of the config that the run was last started with."""
+_RECORDS = ("metrics.jsonl", "samples", "failed_samples", "checkpoints")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 _CONFIG = re.compile(r"config(_from_\d{6,}(-\d+)?)?\.yaml")
 _MAX_POINTER = 200
@@ -88,7 +90,7 @@ class RunFolder:
             through = None if self.resumed_from is None else self.start_iteration
             self.metrics = MetricsLog(path / "metrics.jsonl", through=through)
             opened.callback(self._upload)
-            opened.callback(self.metrics.close)
+            opened.callback(lambda: self.metrics.close())
             self._opened = opened.pop_all()
 
     @classmethod
@@ -196,6 +198,26 @@ class RunFolder:
             write_atomic(self.path / NEWEST_CONFIG, f"{name}\n".encode())
         return self.path / name
 
+    def rewind(self) -> None:
+        """Go back to the newest complete checkpoint, or to before the first iteration where there is none.
+
+        ``resumed_from`` and ``start_iteration`` say what to train from again; later rows of ``metrics.jsonl`` are
+        removed as by `resume`.
+        """
+        self.metrics.close()
+        found = self.checkpoints.latest()
+        self.resumed_from = None if found is None else resolve_checkpoint(self.path, set_aside=True)
+        self.start_iteration = 0 if self.resumed_from is None else iteration_of(self.resumed_from)
+        last = -1 if self.resumed_from is None else self.start_iteration
+        self.checkpoints.rewind(last)
+        self.metrics = MetricsLog(self.path / "metrics.jsonl", through=last)
+
+    def remove_unused(self) -> None:
+        """Remove the closed folder of a new run that recorded nothing: neither metrics, samples nor a checkpoint."""
+        recorded = [self.path / name for name in _RECORDS]
+        if self.resumed_from is None and not any(_has_content(path) for path in recorded):
+            shutil.rmtree(self.path, ignore_errors=True)
+
     def close(self) -> None:
         """Close the open files and let others open the run; further calls do nothing."""
         with self._working_copy:
@@ -268,3 +290,7 @@ def _remove_leftovers(path: Path) -> None:
     for folder in (path, *(entry for entry in path.iterdir() if entry.is_dir() and entry.name != "checkpoints")):
         for left in list(folder.glob(".tmp-*")):
             remove_unless_held(left)
+
+
+def _has_content(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists() and path.stat().st_size > 0

@@ -36,12 +36,13 @@ _BINS = [*(-edge for edge in reversed(_POSITIVE)), 0.0, *_POSITIVE]
 class TensorboardLog:
     """Writes event files that TensorBoard reads while the run is in progress."""
 
-    def __init__(self, folder: str | Path, *, start_iteration: int = 0) -> None:
+    def __init__(self, folder: str | Path, *, start_iteration: int | None = None) -> None:
         """Open a new event file.
 
         Args:
             folder: usually ``runs/<name>/tensorboard``.
-            start_iteration: the iteration that a run is resumed from; later parts of the curves are hidden.
+            start_iteration: the last iteration to keep, that of the checkpoint when resuming; later parts of the curves
+                are hidden. -1 hides all, None nothing.
         """
         self.folder = Path(folder)
         with self._teaching_errors():
@@ -50,7 +51,7 @@ class TensorboardLog:
             self._file = open_writing(self.folder / name)
             self._records = RecordWriter(self._file)
             self._event(Event(file_version=_VERSION))
-            if start_iteration:
+            if start_iteration is not None:
                 self._event(Event(file_version=_VERSION, step=start_iteration + 1))
                 self._event(Event(session_log=SessionLog(status=SessionLog.START), step=start_iteration + 1))
             self.flush()
