@@ -216,7 +216,7 @@ class ShardedAlgorithm(Algorithm):
             CheckpointError: it cannot be read, belongs to another model, or is pickled.
         """
         folder = Path(path)
-        refuse_pickled(folder)
+        check_not_pickled(folder)
         state = read_state(folder)
         random = state.pop(RANDOM, [])
         known = random if len(random) == max(1, self.config.num_learners) else [None] * max(1, self.config.num_learners)
@@ -275,8 +275,8 @@ def clip_sharded_gradients(gradients: dict[Any, Tensor], **limits: Any) -> Tenso
     return None if norm is None else whole(norm)
 
 
-def refuse_pickled(folder: Path) -> None:
-    """Refuse a checkpoint of RLlib's own format, without opening it.
+def check_not_pickled(folder: Path) -> None:
+    """Raise an error for a checkpoint of RLlib's own format, without opening it.
 
     Raises:
         CheckpointError: the folder holds pickled state.

@@ -72,7 +72,7 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
         cannot_open = teaching_disk_errors(f"the run folder {path} cannot be opened for writing", ConfigError)
         with contextlib.ExitStack() as opened, cannot_open:
-            _refuse_links(path)
+            _check_links(path)
             opened.enter_context(FolderLock(path))
             # Looked for under the lock: before, the process that had the run may have published or removed one.
             self.resumed_from = None if resume is None else resolve_checkpoint(resume, set_aside=True)
@@ -265,8 +265,8 @@ def newest_config(run: Path) -> Path:
     return run / name
 
 
-def _refuse_links(path: Path) -> None:
-    """Refuse a run folder with links, through which something else would be written; checkpoints are checked by file.
+def _check_links(path: Path) -> None:
+    """Raise an error for a folder with links, through which something else would be written; see also `Manifest`.
 
     Raises:
         CheckpointError: naming the first link.

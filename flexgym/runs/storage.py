@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 
 class StoreError(CheckpointError):
-    """A store that cannot be reached or refuses access; what it holds may well be whole."""
+    """A store that cannot be reached or denies access; what it holds may well be undamaged."""
 
 
 def url_of(path: str | Path) -> str | None:

@@ -136,7 +136,7 @@ def test_a_pickle_anywhere_in_a_checkpoint_is_never_opened(tmp_path: Path):
         (tmp_path / "checkpoint" / name).write_bytes(payload)  # beside the state: left alone
     algorithm.restore_from_path(str(tmp_path / "checkpoint"))
     for name in ("learner/tensors.safetensors", "learner/state.json", "tensors.safetensors", "state.json"):
-        (tmp_path / "checkpoint" / name).write_bytes(payload)  # in its place: refused
+        (tmp_path / "checkpoint" / name).write_bytes(payload)  # in its place: rejected
         with pytest.raises(CheckpointError, match="the state cannot be read"):
             algorithm.restore_from_path(str(tmp_path / "checkpoint"))
     (tmp_path / "checkpoint" / "state.json").unlink()  # as of an earlier version

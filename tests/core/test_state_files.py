@@ -34,7 +34,7 @@ TREES = st.recursive(
 def test_plain_values_come_back_with_their_types(tmp_path_factory, tree):
     folder = tmp_path_factory.mktemp("state")
     write_state(folder, tree)
-    assert repr(read_state(folder)) == repr(tree)  # which tells tuples from lists, 1 from 1.0, and NaN from nothing
+    assert repr(read_state(folder)) == repr(tree)  # in which tuples, lists, 1 and 1.0 differ
 
 
 @pytest.mark.parametrize(

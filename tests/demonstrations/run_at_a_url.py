@@ -2,8 +2,8 @@
 
 An agent trains in a folder for three iterations, and at a URL for two; there it is killed while it trains on, resumes
 from the URL with nothing left on this machine, and finishes. Rows and tensors of the two runs must be equal, and the
-export must work. The server is moto's where moto and s3fs are installed; otherwise a folder behind ``file://`` stands
-in.
+export must work. The server is moto's where moto and s3fs are installed; otherwise the store is a folder
+behind ``file://``.
 """
 
 from __future__ import annotations

@@ -228,7 +228,7 @@ with ReplyFile(sys.argv[1]):
 
 
 def test_two_processes_do_not_pay_for_the_same_replies(tmp_path: Path):
-    """The second one is refused, however often it tries, until the first one has ended, and be it by a kill."""
+    """The second one is rejected, however often it tries, until the first one has ended, and be it by a kill."""
     path = tmp_path / "replies.jsonl"
     words = [sys.executable, "-c", HOLD, str(path)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:

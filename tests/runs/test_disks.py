@@ -115,7 +115,7 @@ def test_a_command_prints_one_line_for_errors_of_a_disk(tmp_path: Path, capsys):
         assert ended.value.exit_code == 2
     assert capsys.readouterr().err == "error: /x: no permission\nerror: the disk is full\n"
     with pytest.raises(ConnectionRefusedError), teaching_errors():
-        raise ConnectionRefusedError(111, "Connection refused")
+        raise ConnectionRefusedError(111, "nobody is there")
 
 
 def contents(path: Path) -> dict[Path, bytes]:
@@ -127,7 +127,7 @@ def contents(path: Path) -> dict[Path, bytes]:
     ["lock", "metrics.jsonl", "metrics_schema.json", "config.yaml", "samples", "failed_samples", "tensorboard"]
     + ["samples/iteration_000003.png", "checkpoints"],
 )
-def test_a_run_folder_with_a_link_is_refused_by_name(name, tmp_path: Path):
+def test_a_run_folder_with_a_link_is_rejected_by_name(name, tmp_path: Path):
     folder = run(tmp_path, Counter())
     victim = tmp_path / "victim"
     path = folder / name
