@@ -80,7 +80,7 @@ def _quiet_ray() -> None:
 
 
 def _print_others(show: Callable[..., None], data: Any, ignore_prefix: Any = None) -> None:
-    """Show lines of Ray, but not those of the raylet, which tells of a lost process in up to 40 lines."""
+    """Show lines of Ray, but not those of the raylet, which reports a lost process in up to 40 lines."""
     if data["pid"] != "raylet":
         show(data, ignore_prefix)
 
@@ -125,6 +125,6 @@ def quiet_libraries() -> None:
         library.set_verbosity_error()
         library.disable_progress_bar()
     logging.getLogger("ray").setLevel(logging.ERROR)
-    # Of a lost process the run itself tells, without tracebacks.
+    # The run itself reports a lost process, without tracebacks.
     for name in ("ray.rllib.utils.actor_manager", "ray.train._internal.backend_executor"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""Compare what a run requests with what the cluster has, before RLlib waits for it without a word."""
+"""Compare what a run requests with what the cluster has, before RLlib waits for it silently."""
 
 from __future__ import annotations
 
