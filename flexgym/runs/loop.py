@@ -287,4 +287,4 @@ def crosses(interval: int, previous: int, now: int) -> bool:
 
 
 def _ignore(text: str) -> None:
-    """Drop a line that nobody wants to see."""
+    """Drop an announcement: the run has ended, and a signal changes nothing any more."""
