@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flexgym.core.errors import ConfigError
-from flexgym.core.terminal import teaching_errors
+from flexgym.core.terminal import teaching_errors, terminal
 from flexgym.core.yaml_files import parse_yaml
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.reward import KnownPair, Reward
@@ -105,7 +104,7 @@ def main(
         # A failure may quote foreign text, so nothing in it is parsed as markup.
         scores = (f"{found.good:.4g}", f"{found.bad:.4g}")
         table.add_row(found.pair.what, found.pair.prompt, *scores, Text(found.verdict))
-    Console().print(table)
+    terminal().print(table)
     if not all(found.right for found in findings):
         raise typer.Exit(1)
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 
 from flexgym.commands.judge_options import JudgeOptions
 from flexgym.commands.judge_report import calibration_report, outcome_report, ranking_report
@@ -17,7 +16,7 @@ from flexgym.commands.serve import ServeOptions
 from flexgym.commands.serve import serve as serve_judge
 from flexgym.core.errors import ConfigError
 from flexgym.core.metrics import without_nan
-from flexgym.core.terminal import teaching_errors, with_options
+from flexgym.core.terminal import say, teaching_errors, terminal, with_options
 from flexgym.judge import make_tournament
 from flexgym.judge.assessment import Assessment
 from flexgym.judge.inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_sample
@@ -57,7 +56,7 @@ def compare(
     if as_json:
         _print_json(_as_json(outcome))
     else:
-        Console().print(outcome_report(prompt, outcome))
+        terminal().print(outcome_report(prompt, outcome))
     if isinstance(outcome, JudgeFailure):
         raise typer.Exit(1)
 
@@ -84,7 +83,7 @@ def rank(
         _print_json(rows)
         return
     for (names, group), score in zip(named, scores, strict=True):
-        Console().print(ranking_report(group.prompt.text, names, score))
+        terminal().print(ranking_report(group.prompt.text, names, score))
 
 
 @app.command()
@@ -124,8 +123,8 @@ def calibrate(
         _print_json({"judge": report.to_figures(), "tournaments": report.to_rows()})
         return
     cheapest = report.cheapest()
-    Console().print(calibration_report(report))
-    Console().print(f"Cheapest within 0.03 of 'all': {cheapest.tournament}, {cheapest.calls:g} calls per group.")
+    terminal().print(calibration_report(report))
+    say(f"Cheapest within 0.03 of 'all': {cheapest.tournament}, {cheapest.calls:g} calls per group.")
 
 
 @app.command()
@@ -152,7 +151,7 @@ def serve(
             gpu_memory_utilization=gpu_memory_utilization,
         )
         log.parent.mkdir(parents=True, exist_ok=True)
-        Console().print(f"Starting {source} at {options.url}; its output is written to {log}.")
+        say(f"Starting {source} at {options.url}; its output is written to {log}.")
         raise typer.Exit(serve_judge(options, log=log))
 
 

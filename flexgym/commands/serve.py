@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from flexgym.core.errors import ConfigError, FlexGymError
+from flexgym.judge.backends.connection import ExchangeError, fetch
 from flexgym.judge.backends.local import check_source
 from flexgym.judge.sources import locate_judge, picture_limit
 
 _POLL_SECONDS = 0.5
+_HEALTH_SECONDS = 5.0
 _STOP_SECONDS = 30.0
 _LOG_LINES = 30
 
@@ -210,8 +210,8 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], options: ServeOptions,
 
 def _is_healthy(options: ServeOptions) -> bool:
     try:
-        return httpx.get(f"http://{options.host}:{options.port}/health", timeout=5.0, trust_env=False).is_success
-    except httpx.TransportError:
+        return fetch(f"http://{options.host}:{options.port}/health", seconds=_HEALTH_SECONDS).status == 200
+    except (TimeoutError, ExchangeError):
         return False
 
 

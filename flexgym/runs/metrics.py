@@ -6,7 +6,6 @@ Beside it, ``metrics_schema.json`` keeps the kind, label, unit and format of eve
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 from collections.abc import Mapping
@@ -17,9 +16,10 @@ from typing import Any
 from flexgym.core.errors import ConfigError
 from flexgym.core.files import write_atomic
 from flexgym.core.metrics import Metric, from_description, plain
+from flexgym.core.text import PlainLogger
 
 SCHEMA = "metrics_schema.json"
-_log = logging.getLogger(__name__)
+_log = PlainLogger(__name__)
 
 
 class MetricsLog:

@@ -206,9 +206,10 @@ def test_too_many_failures_stop_the_run():
         assert len(remote(server.url, max_failure_share=1.0).guarded(groups)) == 6
 
 
-def test_what_is_sent():
+def test_what_is_sent(monkeypatch):
+    monkeypatch.setenv("SCORER_KEY", "secret")
     with Scripted(lambda serial, body: good()) as server:
-        remote(server.url, api_key="secret").score([group("a 'cat' \u2603", category="x")])
+        remote(server.url, api_key_env="SCORER_KEY").score([group("a 'cat' \u2603", category="x")])
         headers, body = server.seen[0]
     assert headers["Authorization"] == "Bearer secret"
     assert body["prompt"] == "a 'cat' \u2603"
@@ -234,12 +235,13 @@ def test_the_example_server_refuses_what_it_cannot_read(url):
     assert httpx.get(url).json() == {"scorer": "my_scorer:detailed"}
 
 
-def test_the_example_server_asks_for_its_key_and_scores_brightness():
+def test_the_example_server_asks_for_its_key_and_scores_brightness(monkeypatch):
+    monkeypatch.setenv("SCORER_KEY", "secret")
     with example_server(REWARD_SERVER_KEY="secret", PATH="/usr/bin") as url:
         refused = remote(url).score([group()])[0]
         assert refused.failures == {"server_error": 3}
         pictures = group()
-        known = remote(url, api_key="secret").score([pictures])[0]
+        known = remote(url, api_key_env="SCORER_KEY").score([pictures])[0]
     np.testing.assert_allclose(known.rewards, pictures.samples.reshape(3, -1).mean(axis=1) / 255, rtol=1e-6)
 
 

@@ -8,11 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from flexgym.core.text import one_line
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
 from flexgym.judge.protocol import JudgeFailure
-
-_EXCERPT_LENGTH = 200
-
 
 _Count = Annotated[int, Field(ge=0)] | None
 
@@ -143,11 +141,6 @@ def read_models(body: bytes) -> list[str]:
         return [model.id for model in _Models.model_validate_json(body).data]
     except ValidationError as error:
         raise ValueError(f"/models did not return a list of models: {_first_error(error)}") from None
-
-
-def one_line(text: str) -> str:
-    """Return the first 200 characters of ``text`` without line breaks, for a log or an error message."""
-    return " ".join(text[: 2 * _EXCERPT_LENGTH].split())[:_EXCERPT_LENGTH]
 
 
 def _picture_part(picture: Picture) -> bytes:

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flexgym.core.text import one_line
 from flexgym.judge import JudgeFailure
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
-from flexgym.judge.backends.chat_format import chat_body, one_line, read_completion, read_models
+from flexgym.judge.backends.chat_format import chat_body, read_completion, read_models
 
 PAIR = Picture(b"one", "image/png", "first"), Picture(b"two", "image/jpeg", 'sec"ond')
 
