@@ -5,8 +5,8 @@ One request holds one group. Request (``POST <url>``) and reply are JSON objects
 - request: ``prompt``, a text, and its ``metadata``, such as the objects that GenEval looks for; ``kind``, ``"image"``
   or ``"video"``; ``samples``, a list of frames for each sample (one frame for an image), each frame a base64-encoded
   PNG file; ``fps``, frames per second of videos;
-- reply: ``scores``, a number or null for each sample; optionally ``terms``, lists of the same length by name, and
-  ``errors``, a text or null for each sample.
+- reply: ``scores``, a number or null for each sample; optionally ``terms``, lists of the same length by name (at
+  most 32 names over a run), and ``errors``, a text or null for each sample.
 
 ``examples/reward_server.py`` implements the server in one file, for any environment.
 """
@@ -49,7 +49,7 @@ _Score = Annotated[float, Field(strict=False, allow_inf_nan=False)] | None
 
 class _Reply(BaseModel):
     scores: list[_Score]
-    terms: dict[str, list[_Score]] = Field(default_factory=dict, max_length=_MAX_TERMS)
+    terms: dict[str, list[_Score]] = Field(default_factory=dict)
     errors: list[str | None] = Field(default_factory=list)
 
 
@@ -96,6 +96,7 @@ class Remote(Reward):
         tls = httpx.create_ssl_context() if any(url.scheme == "https" for url in self._urls) else None
         self._connections = [Connection(tls) for _ in range(max_concurrency)]
         self._thread = LoopThread("remote-reward")
+        self._term_names: dict[str, None] = {}
         self._counts = {"requests": 0, "retries": 0, "bytes_sent": 0}
         self._rng = random.Random()  # its own, so that retries do not shift other random numbers
 
@@ -130,8 +131,18 @@ class Remote(Reward):
 
     def _scores(self, reply: _Reply | JudgeFailure, outcomes: Sequence[float | JudgeFailure]) -> GroupScores:
         rewards = np.array([np.nan if isinstance(it, JudgeFailure) else it for it in outcomes], np.float32)
-        terms = {} if isinstance(reply, JudgeFailure) else {name: _numbers(it) for name, it in reply.terms.items()}
+        terms = {} if isinstance(reply, JudgeFailure) else self._kept_terms(reply.terms)
         return GroupScores(rewards=rewards, terms={self.name: rewards, **terms}, failures=count_failures(outcomes))
+
+    def _kept_terms(self, terms: Mapping[str, Sequence[float | None]]) -> dict[str, NDArray[np.float32]]:
+        """Return the terms of the first names that the server gave; others, and this reward's own name, are left out.
+
+        Every name is a metric of its own for as long as a run lasts.
+        """
+        for name in terms:
+            if len(self._term_names) < _MAX_TERMS and name != self.name:
+                self._term_names[name] = None
+        return {name: _numbers(values) for name, values in terms.items() if name in self._term_names}
 
     async def _close_connections(self) -> None:
         for connection in self._connections:

@@ -206,6 +206,17 @@ def test_too_many_failures_stop_the_run():
         assert len(remote(server.url, max_failure_share=1.0).guarded(groups)) == 6
 
 
+def test_names_of_terms_are_bounded_and_the_scores_are_kept():
+    def script(serial, body):
+        return good(terms={"remote": [9, 9, 9], **{f"term {serial} {n}": [n, n, n] for n in range(20)}})
+
+    with Scripted(script) as server:
+        reward = remote(server.url, max_concurrency=1)
+        scores = [reward.score([group()])[0] for _ in range(3)]
+    assert all(each.rewards.tolist() == each.terms["remote"].tolist() == [0, 1, 2] for each in scores)
+    assert [len(each.terms) for each in scores] == [21, 13, 1]
+
+
 def test_what_is_sent(monkeypatch):
     monkeypatch.setenv("SCORER_KEY", "secret")
     with Scripted(lambda serial, body: good()) as server:
