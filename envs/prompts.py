@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexgym.core.errors import ConfigError, PromptSourceError
+from flexgym.core.json_text import parse_json
 from flexgym.types import FirstFrame, Prompt
 
 MAX_PROMPT_LENGTH = 2048
@@ -225,7 +225,7 @@ def _json_entries(text: str, path: Path) -> Iterator[Prompt]:
     for number, line in _lines(text):
         where = f"line {number} of {path}"
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
         except ValueError as error:
             raise PromptSourceError(f"{where} is not valid JSON: {error}") from error
         if not isinstance(entry, dict):
