@@ -148,7 +148,11 @@ def as_prompt(
         raise PromptSourceError(f"{where} is empty; expected a caption")
     if len(text) > MAX_PROMPT_LENGTH:
         raise PromptSourceError(f"{where} has {len(text)} characters, expected at most {MAX_PROMPT_LENGTH}")
-    return Prompt(text, dict(metadata), _first_frame(frame, where, folder))
+    shown = _first_frame(frame, where, folder)
+    try:
+        return Prompt(text, dict(metadata), shown)
+    except PromptSourceError as error:
+        raise PromptSourceError(f"{where}: {error}") from None
 
 
 def _first_frame(source: Any, where: str, folder: Path | None) -> FirstFrame | None:

@@ -24,14 +24,16 @@ from typing import Annotated, Any
 import httpx
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from flexgym.core.errors import ConfigError
+from flexgym.core.json_text import parse_json
 from flexgym.core.media import encode_png
 from flexgym.core.secrets import check_variable, secret_from_environment
 from flexgym.core.text import one_line
 from flexgym.core.typed import Count, Positive, Share
 from flexgym.judge.backends.addresses import checked_address
+from flexgym.judge.backends.chat_format import first_error
 from flexgym.judge.backends.connection import MAX_BODY_BYTES, Answer, Connection, ExchangeError, request_headers
 from flexgym.judge.backends.loop_thread import LoopThread
 from flexgym.judge.backends.retry import TransientError, backoff, is_transient, retry_after
@@ -208,11 +210,9 @@ def _read_reply(answer: Answer, *, count: int) -> _Reply | JudgeFailure:
     if answer.is_cut:
         return JudgeFailure("unparsable", f"the reply is longer than {MAX_BODY_BYTES} bytes")
     try:
-        reply = _Reply.model_validate_json(answer.body)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        return JudgeFailure("unparsable", one_line(f"the reply is not JSON with scores: {place}: {first['msg']}"))
+        reply = _Reply.model_validate(parse_json(answer.body))
+    except ValueError as error:
+        return JudgeFailure("unparsable", one_line(f"the reply is not JSON with scores: {first_error(error)}"))
     lengths = {"scores": len(reply.scores), **{name: len(values) for name, values in reply.terms.items()}}
     lengths |= {"errors": len(reply.errors)} if reply.errors else {}
     wrong = {one_line(name): length for name, length in lengths.items() if length != count}

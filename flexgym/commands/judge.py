@@ -46,7 +46,7 @@ def compare(
     with teaching_errors(), asked.opened() as opened:
         both = [read_sample(path, num_frames=asked.inputs.num_frames) for path in (first, second)]
         if isinstance(opened, VisionJudge):
-            outcome = opened.compare(prompt, *both)
+            outcome = opened.compare(Prompt(prompt).text, *both)
         elif both[0].shape != both[1].shape:
             raise ConfigError(
                 f"this judge needs samples of the same size, got shapes {both[0].shape} and {both[1].shape}: resize one"

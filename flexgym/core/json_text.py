@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flexgym.core.text import half_surrogate, one_line
+from flexgym.core.text import halves_of_pairs, is_whole, one_line
 
 MAX_DEPTH = 100
 """Maximum number of lists and objects within each other."""
@@ -72,13 +72,12 @@ def checked_value(value: Any, text: str, *, lenient: bool = False) -> Any:
     """
     if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
         raise _too_deep()
-    if not (_HALF.search(text) or half_surrogate(text) is not None):
+    if not (_HALF.search(text) or not is_whole(text)):
         return value
     if lenient:
         return _whole(value)
-    for string in _strings(value):
-        if half_surrogate(string) is not None:
-            raise JsonError(f"half of a surrogate pair, which is no character, in {one_line(string)!r}")
+    for string in halves_of_pairs(value):
+        raise JsonError(f"half of a surrogate pair, which is no character, in {one_line(string)!r}")
     return value
 
 
@@ -157,15 +156,6 @@ def _inner(value: Any) -> Any:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    if isinstance(value, dict):
-        yield from value
-    for inner in _inner(value):
-        yield from _strings(inner)
 
 
 def _whole(value: Any) -> Any:

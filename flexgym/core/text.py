@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 _EXCERPT_LENGTH = 200
@@ -37,13 +37,31 @@ def one_line(text: str) -> str:
     return printable(" ".join(text[: 2 * _EXCERPT_LENGTH].split())[:_EXCERPT_LENGTH])
 
 
-def half_surrogate(text: str) -> int | None:
-    """Return the position of the first half of a surrogate pair, which is no character; None where there is none."""
+def is_whole(text: str) -> bool:
+    """Return True for text without halves of surrogate pairs, which are no characters and cannot be encoded."""
     try:
         text.encode()
-    except UnicodeEncodeError as error:
-        return error.start
-    return None
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def halves_of_pairs(value: Any) -> Iterator[str]:
+    """Yield the texts that are not whole, see `is_whole`.
+
+    Args:
+        value: of texts, mappings (keys count), lists and tuples at any depth; other values have no texts.
+    """
+    left = [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, str):
+            if not is_whole(each):
+                yield each
+        elif isinstance(each, Mapping):
+            left += [*each.keys(), *each.values()]
+        elif isinstance(each, list | tuple):
+            left += each
 
 
 class PlainLogger(logging.LoggerAdapter[logging.Logger]):

@@ -103,3 +103,40 @@ def test_models():
 def test_one_line_is_short():
     assert one_line("a\n  b\tc") == "a b c"
     assert len(one_line("x" * 10**6)) == 200
+
+
+@pytest.mark.parametrize(
+    "tokens", ["9" * 4000, "1e999", "NaN", "-3", "null", '"many"', "2.5", "true", "[]", "9" * 290, "-Infinity"]
+)
+def test_no_count_of_tokens_costs_a_reply(tokens):
+    body = (
+        f'{{"choices": [{{"message": {{"content": "fine"}}}}], "usage": {{"prompt_tokens": {tokens}, "x": {tokens}}}}}'
+    )
+    reply = read_completion(body.encode(), 0.1)
+    assert reply.text == "fine"
+    assert reply.prompt_tokens in (0, 1)
+    usage = Usage()
+    usage.count([reply])
+    assert usage.metrics()["prompt_tokens"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"choices": ' + b"[" * 100_000, "not a chat completion"),
+        (b'{"choices": ' + b'[{"a":' * 300 + b"1" + b"}]" * 300 + b"}", "nested more than 100"),
+        (b'{"choices": [{"message": {"content": "\xff"}}]}', "UTF-8"),
+        (b"null", "not a chat completion"),
+    ],
+)
+def test_bodies_that_are_no_completion_are_failures(body, reason):
+    failure = read_completion(body, 0.1)
+    assert failure.kind == "server_error"
+    assert reason in failure.detail
+    with pytest.raises(ValueError, match="did not return a list of models"):
+        read_models(body)
+
+
+def test_half_a_surrogate_pair_in_a_reply_is_replaced():
+    reply = read_completion(rb'{"choices": [{"message": {"content": "a \ud800 b"}}], "id": "\udfff"}', 0.1)
+    assert reply.text == "a \ufffd b"
