@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flexgym.core.errors import ConfigError
+from flexgym.core.secrets import names_a_secret, refuse_secrets, secret_error
 from flexgym.core.terminal import teaching_errors, terminal
 from flexgym.core.yaml_files import parse_yaml
 from flexgym.judge.protocol import JudgeFailure
@@ -84,7 +85,10 @@ def settings_of(words: Sequence[str]) -> dict[str, Any]:
         place = settings
         for key in outer:
             place = place.setdefault(key, {})
+        if names_a_secret(last):
+            raise secret_error(name, source="setting")
         place[last] = parse_yaml(text, source=f"setting {word!r}")
+        refuse_secrets({last: place[last]}, source="setting")
     return settings
 
 

@@ -127,12 +127,29 @@ def calibrate(
     say(f"Cheapest within 0.03 of 'all': {cheapest.tournament}, {cheapest.calls:g} calls per group.")
 
 
+@dataclasses.dataclass(frozen=True)
+class ListenOptions:
+    """Command-line options about the clients of a server.
+
+    Attributes:
+        host: address to listen on.
+        port: port to listen on.
+        api_key_env: name of the environment variable with the API key that clients must send.
+    """
+
+    host: Annotated[str, typer.Option(help="address to listen on; this machine only by default")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(help="port to listen on")] = 8080
+    api_key_env: Annotated[
+        str | None, typer.Option(help="environment variable with the API key that clients must send")
+    ] = None
+
+
 @app.command()
+@with_options(listen=ListenOptions)
 def serve(
     source: Annotated[str, typer.Argument(help="checkpoint folder or hub id")],
     *,
-    host: str = "127.0.0.1",
-    port: int = 8080,
+    listen: ListenOptions,
     name: Annotated[str | None, typer.Option(help="model name to use in requests")] = None,
     max_model_len: int | None = None,
     data_parallel_size: int = 1,
@@ -144,11 +161,12 @@ def serve(
         options = ServeOptions(
             source,
             name=name,
-            host=host,
-            port=port,
+            host=listen.host,
+            port=listen.port,
             max_model_len=max_model_len,
             data_parallel_size=data_parallel_size,
             gpu_memory_utilization=gpu_memory_utilization,
+            api_key_env=listen.api_key_env,
         )
         log.parent.mkdir(parents=True, exist_ok=True)
         say(f"Starting {source} at {options.url}; its output is written to {log}.")
