@@ -185,7 +185,7 @@ def serve(options: ServeOptions, *, log: Path, limit: float = 900.0) -> int:
 
 
 def _environment(options: ServeOptions) -> dict[str, str]:
-    """Return the environment of the server: without usage statistics and redirects, and with the key that clients must send."""
+    """Return the environment of the server: no usage statistics, no redirects, and the key that clients must send."""
     environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0"}
     key = secret_from_environment(options.api_key_env)
     return environment | ({"VLLM_API_KEY": key.reveal()} if key else {})
