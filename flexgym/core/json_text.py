@@ -65,7 +65,7 @@ def checked_value(value: Any, text: str, *, lenient: bool = False) -> Any:
     Args:
         value: the value.
         text: JSON text that it was built from; a glance at it saves most checks.
-        lenient: replace halves of surrogate pairs rather than refuse them.
+        lenient: replace halves of surrogate pairs rather than reject them.
 
     Raises:
         JsonError: if it is nested too deep, or a string is half of a surrogate pair.
@@ -86,7 +86,7 @@ def read_json_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> Any:
 
     Args:
         path: the file.
-        max_bytes: size above which it is refused.
+        max_bytes: size above which it is rejected.
 
     Raises:
         JsonError: as for `parse_json`, or for a file that is too large.
