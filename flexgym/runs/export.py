@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,17 +37,28 @@ class Exported:
 
     @property
     def loading(self) -> list[str]:
-        """The lines of Python that load it with diffusers alone; ``pipe`` is the pipeline that was trained."""
+        """The lines of Python that load it with diffusers alone; ``pipe`` is the pipeline that was trained.
+
+        They are there to be copied, so no name from a checkpoint becomes anything but a string or a keyword.
+        """
         if not self.adapters:
             # diffusers needs each component that a pipeline was saved without named again
-            index = read_json_file(self.folder / _PIPELINE)
-            absent = "".join(f", {name}=None" for name, value in index.items() if value == [None, None])
-            return [f'pipe = DiffusionPipeline.from_pretrained("{self.folder}"{absent})']
+            absent = "".join(f", {name}=None" for name in self._absent())
+            return [f"pipe = DiffusionPipeline.from_pretrained({_quoted(self.folder)}{absent})"]
         first, *others = self.adapters
         return [
-            f'pipe.load_lora_weights("{first}")',
-            *(f'pipe.load_lora_weights("{path}", load_into_{path.name}=True)' for path in others),
+            f"pipe.load_lora_weights({_quoted(first)})",
+            *(
+                f"pipe.load_lora_weights({_quoted(path)}, load_into_{path.name}=True)"
+                for path in others
+                if path.name.isidentifier()
+            ),
         ]
+
+    def _absent(self) -> list[str]:
+        index = read_json_file(self.folder / _PIPELINE)
+        listed = index.items() if isinstance(index, dict) else ()
+        return [name for name, value in listed if value == [None, None] and name.isidentifier()]
 
 
 def export_generator(run: str | Path, out: str | Path) -> Exported:
@@ -81,3 +93,7 @@ def export_generator(run: str | Path, out: str | Path) -> Exported:
         shutil.rmtree(partial, ignore_errors=True)
     adapters = sorted((path.parent for path in target.rglob(ADAPTER)), key=lambda path: len(path.parts))
     return Exported(target, verify_checkpoint(checkpoint), adapters)
+
+
+def _quoted(path: Path) -> str:
+    return json.dumps(str(path))
