@@ -239,7 +239,7 @@ def say(text: str, console: Console | None = None) -> None:
         console: where to; standard output by default.
     """
     with _surviving_outputs():
-        (console or Console()).print(text, markup=False, highlight=False, soft_wrap=True)
+        (console or terminal()).print(text, soft_wrap=True)
 
 
 @contextlib.contextmanager
