@@ -63,7 +63,7 @@ class Exported:
         path = self.folder / "scheduler" / "scheduler_config.json"
         if not path.is_file():
             return []
-        kind = read_json_file(path).get("_class_name")
+        kind = read_json_file(path, nan=True).get("_class_name")
         if not (isinstance(kind, str) and kind.isidentifier()):  # it becomes part of a line of code
             raise CheckpointError(f"expected the name of a scheduler class as _class_name in {path}, got {kind!r}")
         return [
