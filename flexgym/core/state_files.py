@@ -21,11 +21,12 @@ from torch import Tensor
 
 from flexgym.core.errors import CheckpointError
 from flexgym.core.files import write_atomic
+from flexgym.core.json_text import read_json_file
 
 STATE, TENSORS = "state.json", "tensors.safetensors"
 MAX_BYTES = 256 * 2**20
 """Size of the largest tree that is read, without its tensors."""
-MAX_DEPTH = 64
+MAX_DEPTH = 30
 """Number of levels of the deepest tree that is written or read."""
 _VERSION = 1
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -60,16 +61,13 @@ def read_state(folder: Path) -> dict[str, Any]:
         CheckpointError: a file is missing, damaged, too large or too deep, or the two do not belong together.
     """
     try:
-        size = (folder / STATE).stat().st_size
-        if size > MAX_BYTES:
-            raise CheckpointError(f"{folder / STATE}: expected at most {MAX_BYTES} bytes, got {size}")
-        content = json.loads((folder / STATE).read_bytes())
+        content = read_json_file(folder / STATE, max_bytes=MAX_BYTES)
         if not isinstance(content, dict) or content.get("version") != _VERSION or "state" not in content:
             raise CheckpointError(f"{folder / STATE}: expected state of version {_VERSION}, got something else")
         with safe_open(folder / TENSORS, framework="pt") as file:
             reader = _Reader({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (no mapping)
         tree = reader.decoded(content["state"], ())
-    except (ValueError, RecursionError, SafetensorError) as error:
+    except (ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: the state cannot be read ({error}): the checkpoint is damaged") from error
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder}: expected {STATE} and {TENSORS}, and one of them is missing") from error

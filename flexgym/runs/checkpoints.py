@@ -8,7 +8,6 @@ a run is resumed, and the next older one is used.
 
 from __future__ import annotations
 
-import logging
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from flexgym.core.files import (
     temporary_sibling,
     write_atomic,
 )
+from flexgym.core.text import PlainLogger
 from flexgym.runs.manifest import MANIFEST, OldCheckpointError, read_manifest, write_manifest
 
 CHECKPOINTS = "checkpoints"
@@ -30,7 +30,7 @@ CHECKPOINTS = "checkpoints"
 POINTER = "latest"
 SUPERSEDED = "superseded"
 DAMAGED = "damaged"
-_log = logging.getLogger(__name__)
+_log = PlainLogger(__name__)
 _NAME = re.compile(r"^iteration_(\d{6,})$")
 _DISPLACED = re.compile(r"^\.old-(iteration_\d{6,})$")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from flexgym.core.errors import CheckpointError
 from flexgym.core.files import check_relative, digest, open_inside, regular_files, write_atomic
+from flexgym.core.json_text import parse_json
 
 MANIFEST = "manifest.json"
 _VERSION = 2
@@ -130,7 +131,7 @@ def read_manifest(folder: Path) -> Manifest:
     unreadable = CheckpointError(f"half written: {MANIFEST} cannot be read")
     try:
         with open_inside(folder, MANIFEST) as file:
-            values = json.loads(file.read(_MAX_BYTES))
+            values = parse_json(file.read(_MAX_BYTES))
         if isinstance(values, dict) and "version" not in values and isinstance(values.get("files"), dict):
             raise OldCheckpointError(
                 "written by an earlier version of FlexGym, with pickled state. A pickle can run code when it is read,"
@@ -142,7 +143,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise CheckpointError(f"half written: {MANIFEST} is missing") from error
     except CheckpointError:
         raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise unreadable from error
     if values != _body(manifest) or found != _digest_body(values):
         raise CheckpointError(f"damaged: {MANIFEST} has changed since it was written (its checksum differs)")

@@ -12,7 +12,6 @@ more.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import shutil
@@ -25,6 +24,7 @@ from typing import Any
 
 from flexgym.core.errors import CheckpointError
 from flexgym.core.files import check_relative, held_folder, regular_files
+from flexgym.core.text import PlainLogger
 from flexgym.runs.checkpoints import (
     CHECKPOINTS,
     DAMAGED,
@@ -43,7 +43,7 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 _OF_MACHINE = ("lock", OWNER)
 _LEFT_THERE = ("samples", "tensorboard", "failed_samples", CHECKPOINTS)
 _THREADS = 8
-_log = logging.getLogger(__name__)
+_log = PlainLogger(__name__)
 
 
 class StoreError(CheckpointError):
