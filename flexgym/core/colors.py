@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -76,7 +77,7 @@ def _without_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]
     return (image if image.mode in ("L", "CMYK") else image.convert("RGB")), None
 
 
-def _in_srgb(colors: Image.Image, info: dict[str, Any]) -> Image.Image:
+def _in_srgb(colors: Image.Image, info: Mapping[Any, Any]) -> Image.Image:
     """Apply the profile or the gamma of an image to its colors, L, RGB or CMYK."""
     profile = info.get("icc_profile")
     if profile:
