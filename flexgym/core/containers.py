@@ -1,4 +1,4 @@
-"""Find out whether a video file ends before its headers say; ffmpeg reads the beginning of most as if it were all."""
+"""Find out whether a video file ends before its own headers say; ffmpeg reads the beginning of most such files."""
 
 from __future__ import annotations
 
