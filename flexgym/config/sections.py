@@ -132,6 +132,11 @@ class VerificationSettings(Settings):
         default=20, ge=0, description="iterations between two verifications; 0 for only before and after"
     )
     seed: int = Field(default=7, ge=0, description="seed of the prompts drawn and of their first latents")
+    sampler: Literal["rollout", "pipeline"] = Field(
+        default="rollout",
+        description="steps of the samples: the Euler steps of rollouts, or the pipeline's own solver (UniPC, ...);"
+        " exports hold the same one",
+    )
     groups: int | None = Field(
         default=None, ge=0, description="prompts with three more samples each, to measure diversity; null for one in 25"
     )

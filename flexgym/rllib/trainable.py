@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,8 @@ from flexgym.runs.folder import RunFolder
 from flexgym.runs.known_metrics import ACCURACY, REWARD
 from flexgym.runs.loop import Measured
 from flexgym.runs.verification import VERIFIER_ACCURACY, verified_change
+
+_log = logging.getLogger(__name__)
 
 ALGORITHM = "algorithm"
 """Folder of a checkpoint that holds RLlib's state."""
@@ -131,6 +134,8 @@ class AgentTrainable(RLlibTrainable):
         self._opened.enter_context(shared_cores())
         quiet_libraries()
         super().build(folder)
+        if note := self.algorithm.on_first_learner(lambda learner: learner.solver_note()):
+            _log.warning(note)
 
     @reports_losses
     def measure(self, *, final: bool) -> Measured:
