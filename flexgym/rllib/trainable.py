@@ -114,9 +114,10 @@ class RLlibTrainable:
         with contextlib.suppress(Exception):  # of processes that do not answer any more
             self._opened.close()
         self._algorithm = None
-        gc.collect()  # handles of actors that hold resources
-        if self._owns_ray and failure == "lost":
-            ray.shutdown()  # this machine's part of Ray may be what was lost
+        if failure == "lost":
+            gc.collect()  # handles of actors that hold resources
+            if self._owns_ray:
+                ray.shutdown()  # this machine's part of Ray may be what was lost
 
 
 class AgentTrainable(RLlibTrainable):
