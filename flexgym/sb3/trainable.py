@@ -19,7 +19,7 @@ from flexgym.runs.folder import RunFolder
 from flexgym.runs.known_metrics import ACCURACY, REWARD
 from flexgym.runs.loop import Measured, crosses
 from flexgym.runs.verification import VERIFIER_ACCURACY, verified_change
-from flexgym.sb3.checkpoint import restore_model, save_model
+from flexgym.sb3.checkpoint import STATE_FILES, restore_model, save_model
 from flexgym.sb3.environments import Wrap, make_envs, make_held_out
 from flexgym.sb3.held_out import Scorer
 from flexgym.sb3.iteration import IterationRecorder, progress_over
@@ -38,7 +38,12 @@ class SB3Trainable:
         wrap: puts the reward on the environments.
         verifier: scores the held-out samples.
         callbacks: of Stable-Baselines3; an iteration is a training of its own for them.
+
+    Attributes:
+        required: parts of a checkpoint.
     """
+
+    required: Sequence[str] = STATE_FILES
 
     def __init__(
         self, settings: SB3Settings, *, wrap: Wrap, verifier: Scorer, callbacks: Sequence[BaseCallback] = ()
