@@ -23,7 +23,8 @@ from typing import Any, Literal
 
 from flexgym.config.recipe import load_recipe
 from flexgym.core.errors import ConfigError
-from flexgym.core.files import write_atomic
+from flexgym.core.files import open_writing, write_atomic
+from flexgym.core.json_text import read_json_file
 from flexgym.core.yaml_files import dump_yaml
 from flexgym.runs.checkpoints import latest_checkpoint
 from flexgym.runs.interrupt import SIGNALS, GracefulInterrupt, exit_status
@@ -102,7 +103,7 @@ class Series:
         path = self.root / "outcomes" / f"{name}.json"
         if not path.exists():
             return Outcome()
-        kept = json.loads(path.read_text())
+        kept = read_json_file(path)
         if kept.pop("run") != self.recipe(name)["run"]:
             return Outcome()
         return Outcome(**kept)
@@ -132,7 +133,7 @@ class Series:
             return
         command, log = self._command(name), self.root / "logs" / f"{name}.log"
         report(f"{name}: {'resumes' if '--resume' in command else 'begins'}, log in {log}")
-        with open(log, "ab") as file:
+        with open_writing(log, append=True) as file:
             start = file.tell()
             # In a group of its own, since a signal to the group of this process is passed on here.
             process = subprocess.Popen(

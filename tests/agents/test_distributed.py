@@ -103,7 +103,7 @@ def test_runs_inside_tune(cluster, tmp_path: Path):
     ).fit()
     assert not results.errors
     assert len(results) == 2
-    again = FlowAlgorithm.from_checkpoint(results[0].checkpoint.path)
+    again = FlowAlgorithm.from_checkpoint(results[0].checkpoint.path, config=small_config())
     assert again.iteration == 2
     again.stop()
 
