@@ -19,7 +19,9 @@ _LINE_END = re.compile(r"[\r\n\x85\u2028\u2029]")
 _STOPS = ".,;:!?\u2026\u3001\u3002\uff0c\uff1a\uff1b\uff01\uff1f|"
 _DASHES = "-\u2013\u2014"
 _OPENING = "([<{\"'`\u2018\u201c#*_"
-_CONTINUED = re.compile(r"(?:to|or|and|point|out[ \t]{1,3}of|through|plus|minus|over|times|x)[ \t*_]{1,4}(?:\S)", re.IGNORECASE)
+_CONTINUED = re.compile(
+    r"(?:to|or|and|point|out[ \t]{1,3}of|through|plus|minus|over|times|x)[ \t*_]{1,4}(?:\S)", re.IGNORECASE
+)
 _HALF = re.compile(r"and[ \t]{1,4}(?:a|one)[ \t]{1,4}(?:half|quarter|third)|point[ \t]{1,4}\w", re.IGNORECASE)
 
 

@@ -156,10 +156,8 @@ def _value(answer: str, axis: Axis, label: re.Match[str], *, cut_off: bool) -> f
     if any(scale != axis.highest for scale in scales):
         raise UntrustedError("invalid", f"{axis.label}: expected a scale up to {axis.highest:g}, got {scales[-1]:g}")
     if not axis.lowest <= number.value <= axis.highest:
-        raise UntrustedError(
-            "invalid",
-            f"{axis.label}: expected a number from {axis.lowest:g} to {axis.highest:g}, got {quoted(rest[: number.end])}",
-        )
+        expected = f"expected a number from {axis.lowest:g} to {axis.highest:g}"
+        raise UntrustedError("invalid", f"{axis.label}: {expected}, got {quoted(rest[: number.end])}")
     return number.value
 
 

@@ -40,7 +40,8 @@ _FORMS = (
 _STATEMENT = re.compile("|".join(re.sub("winner>", f"winner{place}>", form) for place, form in enumerate(_FORMS)))
 _COMPARISON = re.compile(rf"{_WINNER} is {_DEGREE}better than {_label('loser')}{_LAST}")
 _TIE = re.compile(
-    r"(?:both|the two) (?:edited )?(?:images|videos) are (?:equally good|equal|equally bad|tied|the same|of equal quality)"
+    r"(?:both|the two) (?:edited )?(?:images|videos) are"
+    r" (?:equally good|equally bad|equal|tied|the same|of equal quality)"
 )
 
 

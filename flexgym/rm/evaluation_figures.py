@@ -38,7 +38,7 @@ class Vote:
     Attributes:
         swapped: True if the pair's second candidate was shown first.
         position: position of the winner: 0 if shown first, 1 if shown second; None if the judgment failed.
-        failure: kind of the failure.
+        failure: kind of the failure; ``"tie"`` if the judge found both equally good.
         margin: points of the candidate shown first minus those of the other, summed over all criteria.
     """
 
@@ -207,7 +207,8 @@ def figures(results: Sequence[PairResult], *, ties: TieRule = "left_out") -> Fig
 
 def _agrees(result: PairResult) -> bool:
     """Return True if the judge agrees with the label, including ties."""
-    return result.num_valid == len(result.votes) and result.verdict == result.label
+    said = all(vote.position is not None or vote.failure == "tie" for vote in result.votes)
+    return said and result.verdict == result.label
 
 
 def calibrated_accuracy(results: Sequence[PairResult]) -> float:
