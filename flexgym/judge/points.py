@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from itertools import islice
 from typing import Final
 
+from flexgym.judge.axes import Axis, axis_label
 from flexgym.judge.backends.base import Backend, ChatRequest, Decoding, Reply
 from flexgym.judge.inputs import Inputs, encode_sample
 from flexgym.judge.numbers import read_number
@@ -26,23 +27,6 @@ from flexgym.types import Modality, SampleGroup
 
 Points = dict[str, float]
 """Scores by the name of the axis."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One number in a pointwise reply.
-
-    Attributes:
-        name: name of the axis in scores and weights.
-        label: words before the number in the reply.
-        lowest: lower end of the scale.
-        highest: upper end of the scale.
-    """
-
-    name: str
-    label: str
-    lowest: float = 1.0
-    highest: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -92,19 +76,8 @@ FORMS: Final[Mapping[str, Form]] = {
 but the final score are explanations and are ignored. The second axis is coherence for images (no glitches, no
 distortion) and physics for videos (plausible motion)."""
 
-# Every repetition is bounded, so parsing a reply that fell into a loop stays fast.
 _MAX_VALUE = 200
-_DECORATION = r"[\s*_`\"']{0,9}"
 _PLACEHOLDER = re.compile(r"[\[<({]{0,3}\s{0,3}x(?!\w)", re.IGNORECASE)
-
-
-@cache
-def axis_label(axis: Axis) -> re.Pattern[str]:
-    """Return a pattern for the label of an axis up to its number; the group captures the scale in brackets."""
-    words = r"[\s_*-]{1,5}".join(map(re.escape, axis.label.split()))
-    return re.compile(
-        rf"(?<![^\W_]){words}{_DECORATION}(?:\(([^()\n]{{0,40}})\))?{_DECORATION}[:=\uff1a]{_DECORATION}", re.IGNORECASE
-    )
 
 
 def parse_points(text: str | None, finish_reason: str = "stop", *, sheet: Sheet) -> Points | JudgeFailure:

@@ -16,7 +16,7 @@ from flexgym.judge.assessment import Label, normalize_label
 _MAX_CHARACTERS = 200
 _LABELS: dict[str, Label] = {label.lower(): label for label in get_args(Label)}
 _SIGNS = re.compile(r"[\s*_`\"'\u2018\u2019\u201c\u201d()\[\]<>]+")
-_ENDS = " .,:;!\u3002"
+_ENDS = " .,:;!#\u3002\u2022-"
 _DEGREE = (
     r"(?:(?:clearly|slightly|much|far|overall|generally|significantly|definitely|marginally|somewhat|obviously"
     r"|noticeably|considerably|a bit|a little|by far) ){0,2}"
@@ -30,17 +30,21 @@ def _label(group: str) -> str:
     return rf"(?:the )?(?:edited )?(?P<{group}>(?:image|video)[ #:-]{{0,3}}[12])"
 
 
+_LEAD = (
+    r"(?:(?:in conclusion|overall|therefore|thus|so|hence|finally|conclusion"
+    r"|(?:final |overall )?(?:answer|verdict|judgment|conclusion))[,:]? )?"
+)
 _WINNER = _label("winner")
 _FORMS = (
-    rf"{_WINNER} (?:is|was) {_DEGREE}(?:the )?{_DEGREE}(?:{_BETTER}|winner){_LAST}",
-    rf"{_WINNER} {_DEGREE}wins{_LAST}",
+    rf"{_LEAD}{_WINNER} (?:is|was) {_DEGREE}(?:the )?{_DEGREE}(?:{_BETTER}|winner){_LAST}",
+    rf"{_LEAD}{_WINNER} {_DEGREE}wins{_LAST}",
     rf"(?:the )?(?:overall |final )?(?:{_BETTER}|winner|choice|preference|answer|verdict)(?: is:?|:) {_WINNER}{_LAST}",
-    rf"(?:i|we) (?:prefer|choose|pick|select) {_WINNER}{_LAST}",
+    rf"{_LEAD}(?:i|we) (?:prefer|choose|pick|select) {_WINNER}{_LAST}",
 )
 _STATEMENT = re.compile("|".join(re.sub("winner>", f"winner{place}>", form) for place, form in enumerate(_FORMS)))
-_COMPARISON = re.compile(rf"{_WINNER} is {_DEGREE}better than {_label('loser')}{_LAST}")
+_COMPARISON = re.compile(rf"{_LEAD}{_WINNER} is {_DEGREE}better than {_label('loser')}{_LAST}")
 _TIE = re.compile(
-    r"(?:both|the two) (?:edited )?(?:images|videos) are"
+    rf"{_LEAD}(?:both|the two) (?:edited )?(?:images|videos) are"
     r" (?:equally good|equally bad|equal|tied|the same|of equal quality)"
 )
 
