@@ -220,8 +220,10 @@ def test_odd_scores_are_shown_and_are_no_training_data():
     assert "set aside: Edges: score_1" in console.export_text()
     assert "odd_dims" not in odd.model_dump_json()
     assert read_trace(Reply(odd_text(1)), FLEX).kind == "invalid"
-    assert "odd" not in json.dumps(Assessment.model_json_schema())
-    assert Category.model_json_schema()["properties"]["dims"]["minItems"] == 1
+    schema = Assessment.model_json_schema()["$defs"]
+    assert "OddDimension" not in schema
+    assert "odd_dims" not in schema["Category"]["properties"]
+    assert schema["Category"]["properties"]["dims"]["minItems"] == 1
 
 
 def test_noise_leaves_odd_scores_alone():
