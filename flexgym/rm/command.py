@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
 
 from flexgym.commands.judge_options import JudgeOptions
 from flexgym.config import DPOSettings, JudgeTrainingSettings, SFTSettings
 from flexgym.config.load import load_settings
 from flexgym.config.recipe import Recipe
-from flexgym.core.terminal import teaching_errors, with_options
+from flexgym.core.terminal import say, teaching_errors, with_options
 from flexgym.rm.options import AskOptions, DataOptions, RefereeOptions
 from flexgym.rm.replies import Asker, Cost
 from flexgym.runs.command import Program, add_command
@@ -104,7 +103,7 @@ def export(
     with teaching_errors():
         source = saved_recipe(run)["judge"]["source"]
         folder = export_judge(resolve_checkpoint(run).resolve() / JUDGE, source, out, dtype=dtype)
-        Console().print(f"Judge: {folder}", markup=False, soft_wrap=True)
+        say(f"Judge: {folder}")
 
 
 @app.command()
@@ -128,7 +127,7 @@ def distill(
             try:
                 decoding = Decoding(max_tokens=asked.max_tokens)
                 report = distill_traces(asker, items, data.out, decoding=decoding, overwrite=data.overwrite)
-                _print(report.lines())
+                say(*report.lines())
             finally:
                 _print_cost("teacher", asker.cost, asked.price)
 
@@ -156,7 +155,7 @@ def pairs(
             asker = Asker(stack.enter_context(asked.opened(judge)), kept)
             try:
                 maker = PairMaker(asker, other.judge, sampling=sampling)
-                _print(maker.write(items, data.out, overwrite=data.overwrite).lines())
+                say(*maker.write(items, data.out, overwrite=data.overwrite).lines())
             finally:
                 _print_cost("judge", asker.cost, asked.price)
                 _print_cost("trajectory judge", other.cost, asked.price)
@@ -185,18 +184,13 @@ def evaluate(
         run = EvaluationRun(files, out, benchmark=benchmark, orders=orders, media=media, batch=batch)
         with asked.opened() as opened:
             summary = run.write(opened, asked)
-        _print(run.lines(summary))
-
-
-def _print(lines: list[str]) -> None:
-    for line in lines:
-        Console().print(line, markup=False, highlight=False, soft_wrap=True)
+        say(*run.lines(summary))
 
 
 def _print_cost(who: str, cost: Cost | None, price: tuple[float, float] | None) -> None:
     """Print the cost of a model, unless it was never asked."""
     if cost and (cost.requests or cost.reused):
-        _print([f"{who}: {cost.describe(price)}"])
+        say(f"{who}: {cost.describe(price)}")
 
 
 def main() -> None:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import typer
-from rich.console import Console
 
 from flexgym.config.describe import dump_settings, help_command
 from flexgym.config.recipe import Recipe, apply_overrides, load_recipe
 from flexgym.core.settings import Settings
-from flexgym.core.terminal import teaching_errors
+from flexgym.core.terminal import say, teaching_errors, terminal
 from flexgym.runs.recipe import saved_recipe
 
 if TYPE_CHECKING:
@@ -62,10 +61,10 @@ class Program(Generic[S]):
         """Train a recipe, or only print its settings, or only check it."""
         settings = self.load(recipe)
         if print_config:
-            Console().print(dump_settings(settings), end="", markup=False, highlight=False, soft_wrap=True)
+            terminal().print(dump_settings(settings), end="", soft_wrap=True)
         elif dry_run and self.dry_run is not None:
             for line in self.dry_run(settings):
-                Console().print(line, markup=False, highlight=False, soft_wrap=True)
+                say(line)
         else:
             self.make_run(settings, resume, self.name.split()).train()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from flexgym.core.errors import CheckpointError
 from flexgym.core.files import fsync_tree, temporary_sibling
+from flexgym.core.json_text import read_json_file
 from flexgym.runs.checkpoints import resolve_checkpoint, verify_checkpoint
 
 GENERATOR = "generator"
@@ -39,7 +39,7 @@ class Exported:
         """The lines of Python that load it with diffusers alone; ``pipe`` is the pipeline that was trained."""
         if not self.adapters:
             # diffusers needs each component that a pipeline was saved without named again
-            index = json.loads((self.folder / _PIPELINE).read_text(encoding="utf-8"))
+            index = read_json_file(self.folder / _PIPELINE)
             absent = "".join(f", {name}=None" for name, value in index.items() if value == [None, None])
             return [f'pipe = DiffusionPipeline.from_pretrained("{self.folder}"{absent})']
         first, *others = self.adapters

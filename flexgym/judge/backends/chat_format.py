@@ -9,14 +9,12 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from flexgym.core.json_text import parse_json
+from flexgym.core.text import one_line
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
 from flexgym.judge.protocol import JudgeFailure
 
-_EXCERPT_LENGTH = 200
-
-
 _MAX_COUNT = 2**53
-_LONGEST_INTEGER = 20
 
 
 # Only what a reply needs has a type. Statistics may be missing or wrong, and never cost the reply.
@@ -84,15 +82,13 @@ def read_completion(body: bytes, seconds: float) -> Reply | JudgeFailure:
         The reply, or a failure: ``refused`` if the model declined, ``server_error`` if the body is not a chat
         completion.
     """
+    document = None
     try:
-        completion = _Completion.model_validate_json(body)
-    except ValidationError as error:
-        document = _document(body)
-        try:
-            completion = _Completion.model_validate(document)
-        except ValidationError:
-            words = _error_words(document) or _first_error(error)
-            return JudgeFailure("server_error", f"the server's reply is not a chat completion: {words}")
+        document = parse_json(body, lenient=True)
+        completion = _Completion.model_validate(document)
+    except ValueError as error:
+        words = _error_words(document) or first_error(error)
+        return JudgeFailure("server_error", f"the server's reply is not a chat completion: {words}")
     choice = completion.choices[0]
     refusal = choice.message.refusal if isinstance(choice.message.refusal, str) else ""
     if refusal or choice.finish_reason == "content_filter":
@@ -113,18 +109,6 @@ def read_completion(body: bytes, seconds: float) -> Reply | JudgeFailure:
     )
 
 
-def _document(body: bytes) -> Any:
-    """Decode a body that Pydantic rejects, such as for an integer of 5,000 digits; None if it is no JSON."""
-    try:
-        return json.loads(body, parse_int=_integer)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _integer(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _LONGEST_INTEGER else float(digits)
-
-
 def _error_words(document: Any) -> str:
     """Return what a server says about an error in a response with status 200; empty if it says nothing."""
     error = _item(document, "error") or _item(document, "detail") or _item(document, "message")
@@ -141,7 +125,7 @@ def _count(usage: Any, *path: str) -> int:
     for key in path:
         usage = _item(usage, key)
     valid = isinstance(usage, int | float) and not isinstance(usage, bool) and 0 <= usage <= _MAX_COUNT
-    return int(usage) if valid else 0
+    return int(usage) if valid and usage == int(usage) else 0
 
 
 def _first_tokens(logprobs: Any) -> tuple[tuple[str, float], ...]:
@@ -169,14 +153,9 @@ def read_models(body: bytes) -> list[str]:
         ValueError: if the body is not a list of models.
     """
     try:
-        return [model.id for model in _Models.model_validate_json(body).data]
-    except ValidationError as error:
-        raise ValueError(f"/models did not return a list of models: {_first_error(error)}") from None
-
-
-def one_line(text: str) -> str:
-    """Return the first 200 characters of ``text`` without line breaks, for a log or an error message."""
-    return " ".join(text[: 2 * _EXCERPT_LENGTH].split())[:_EXCERPT_LENGTH]
+        return [model.id for model in _Models.model_validate(parse_json(body, lenient=True)).data]
+    except ValueError as error:
+        raise ValueError(f"/models did not return a list of models: {first_error(error)}") from None
 
 
 def _picture_part(picture: Picture) -> bytes:
@@ -188,7 +167,10 @@ def _json(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-def _first_error(error: ValidationError) -> str:
+def first_error(error: ValueError) -> str:
+    """Describe why JSON was not accepted, in one line: the first problem that pydantic found, or that of the JSON."""
+    if not isinstance(error, ValidationError):
+        return one_line(str(error))
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(map(str, first["loc"]))
     return one_line(f"{place}: {first['msg']}" if place else first["msg"])
