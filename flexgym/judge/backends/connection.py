@@ -6,6 +6,7 @@ Everything in FlexGym that talks to a server does so through `Connection` or `fe
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterable, Iterable
 from contextlib import aclosing
@@ -31,6 +32,12 @@ CONNECT_TIMEOUT_S = 10.0
 _IDLE_S = 3.0
 # Single reads and writes have no timeout of their own; the deadline of the exchange ends them.
 _EXTENSIONS = {"timeout": {"connect": CONNECT_TIMEOUT_S, "read": None, "write": None, "pool": None}}
+
+
+_HEAD = re.compile(rb"HTTP/1\.[01] ([0-9]{3}).*?\n\r?\n", re.DOTALL)
+_CHUNKED = re.compile(rb"\ntransfer-encoding:[^\n]*chunked", re.IGNORECASE)
+_LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,12})", re.IGNORECASE)
+_CHUNK = re.compile(rb"([0-9a-fA-F]{1,8})[^\n]*\n")
 
 
 class ExchangeError(Exception):
@@ -101,15 +108,16 @@ class Connection:
 
         Raises:
             TimeoutError: if the exchange is not complete in time; the connection is then closed.
-            ExchangeError: if the connection fails, is lost before the response is complete, or carries more than
-                `MAX_EXCHANGE_BYTES`.
+            ExchangeError: if the connection fails, is lost before the response is complete, carries more than
+                `MAX_EXCHANGE_BYTES`, or carries a further response, since the first may then belong to an earlier
+                request.
         """
         # httpx writes the headers that follow from URL and body, such as Host and Content-Length.
         written = httpx.Request(method, url, headers=headers, content=body)
         request = httpcore.Request(
             method, str(url), headers=written.headers.raw, content=body, extensions=dict(_EXTENSIONS)
         )
-        self._meter.left = MAX_EXCHANGE_BYTES
+        self._meter.begin()
         try:
             async with asyncio.timeout(seconds):
                 return await self._exchange(request)
@@ -126,6 +134,10 @@ class Connection:
         response = await self._pool.handle_async_request(request)
         async with aclosing(response):
             body = await _read(cast(AsyncIterable[bytes], response.stream))
+        if not is_one_response(self._meter.received):
+            await self._pool.aclose()
+            if not self._meter.is_first:
+                raise httpcore.RemoteProtocolError("the server sent more than one response")
         return Answer(response.status, httpx.Headers(response.headers), body)
 
 
@@ -168,16 +180,50 @@ def _describe(error: Exception) -> str:
     return one_line(f"{name}: {error}" if str(error) else name)
 
 
+def is_one_response(data: bytes | bytearray) -> bool:
+    """Return True if the received bytes are one HTTP response, after any interim ones, and nothing else.
+
+    An HTTP parser keeps what follows a response and takes it for the response to the next request.
+
+    Args:
+        data: the bytes, up to the end of the response at least.
+    """
+    position, interim = 0, True
+    while interim:
+        head = _HEAD.match(data, position)
+        if head is None:
+            return False
+        position, interim = head.end(), head[1].startswith(b"1")
+    if _CHUNKED.search(head[0]):
+        while chunk := _CHUNK.match(data, position):
+            position = chunk.end() + int(chunk[1], 16) + 2
+            if int(chunk[1], 16) == 0:
+                return position == len(data)
+        return False
+    length = _LENGTH.search(head[0])
+    return length is None or position + int(length[1]) == len(data)
+
+
 class _Meter:
-    """Number of bytes that the server may still send for the current request."""
+    """What the server has sent for the current request, and how much more it may send.
+
+    Attributes:
+        received: the bytes.
+        is_first: True if the connection was opened for this request, so the first response must belong to it.
+    """
 
     def __init__(self) -> None:
-        self.left = MAX_EXCHANGE_BYTES
+        self.received = bytearray()
+        self.is_first = False
+
+    def begin(self) -> None:
+        """Begin to count for a new request."""
+        self.received, self.is_first = bytearray(), False
 
     def count(self, data: bytes) -> None:
-        """Take bytes off; raise an error below zero."""
-        self.left -= len(data)
-        if self.left < 0:
+        """Add bytes; raise an error above the bound."""
+        self.received += data
+        if len(self.received) > MAX_EXCHANGE_BYTES:
             raise httpcore.RemoteProtocolError(f"the server sent more than {MAX_EXCHANGE_BYTES} bytes")
 
 
@@ -222,6 +268,7 @@ class _MeteredBackend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         stream = await self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
+        self._meter.is_first = True
         return _MeteredStream(stream, self._meter)
 
     async def sleep(self, seconds: float) -> None:

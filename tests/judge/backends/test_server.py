@@ -18,6 +18,7 @@ import pytest
 from flexgym.core.errors import ConfigError, JudgeUnavailableError
 from flexgym.judge import JudgeFailure
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
+from flexgym.judge.backends.connection import is_one_response
 from flexgym.judge.backends.server import ServerBackend
 from tests.judge.backends.scripted_server import Script, ScriptedServer, script_json
 
@@ -347,3 +348,37 @@ class server_process:  # noqa: N801
     def __exit__(self, *_):
         if self.process.poll() is None:
             self.process.communicate("", timeout=60)
+
+
+@pytest.mark.parametrize("fault", ["duplicate", "foreign"])
+def test_a_second_response_to_one_request_is_never_that_to_the_next(make, fault):
+    with ScriptedServer(Script(**{fault: 0.4})) as server:
+        backend = make(server.url, max_concurrency=3, max_attempts=20)
+        outcomes = backend.complete(requests(60), Decoding())
+    assert [json.loads(outcome.text)["prompt"] for outcome in outcomes] == [f"pair-{index}" for index in range(60)]
+    assert backend.metrics()["failures"] == 0
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (HEAD + b"ok", True),
+        (HEAD + b"okHT", False),
+        ((HEAD + b"ok") * 2, False),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + b"ok", True),
+        (HEAD.replace(b"\r", b"") + b"ok", True),
+        (HEAD.lower().replace(b"http", b"HTTP") + b"ok", True),
+        (CHUNKS, True),
+        (CHUNKS * 2, False),
+        (CHUNKS + b"\r", False),
+        (b"HTTP/1.1 200 OK\r\n\r\nuntil the connection ends", True),
+        (b"nothing of the kind", False),
+        (b"", False),
+    ],
+)
+def test_one_response_and_nothing_else(data, expected):
+    assert is_one_response(data) == expected
