@@ -1,0 +1,107 @@
+"""Send judge calls to a server with every fault, and report losses, CPU time and memory.
+
+    python -m tests.demonstrations.judge_calls [--calls 100000]
+
+The server runs in a process of its own and, by a fixed seed, cuts, resets, delays, drips, garbles, truncates and doubles
+its responses, asks to wait with 429 and 503, and dies now and then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import subprocess
+import sys
+import time
+
+import psutil
+
+from flexgym.judge import JudgeFailure
+from flexgym.judge.backends.base import ChatRequest, Decoding, Picture
+from flexgym.judge.backends.server import ServerBackend
+from tests.judge.backends.scripted_server import GOOD, Script, script_json
+
+FAULTS = Script(
+    drop=0.03, busy=0.03, broken=0.03, stall=0.001, truncated=0.03, garbage=0.02, cut_off=0.02, rejected=0.01,
+    reset=0.03, unavailable=0.03, slow=0.02, duplicate=0.03, foreign=0.02, garbled=0.02, down_s=1.0,
+)  # fmt: skip
+ENDINGS = {
+    **dict.fromkeys(GOOD, "stop"),
+    "cut_off": "length",
+    "garbage": "server_error",
+    "rejected": "server_error",
+    "stall": "timed_out",
+}
+PICTURES = tuple(Picture(bytes([number]) * 600, "image/jpeg", f"picture-{number}") for number in range(2))
+PARTS = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=100_000)
+    report = run(parser.parse_args().calls)
+    sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    if report["lost"] or report["swapped"] or report["doubled"] or report["wrong_ending"]:
+        sys.exit(1)
+
+
+def run(calls: int) -> dict:
+    """Send the calls in ten parts and count what went wrong; the counts of a client without faults are 0."""
+    script = Script(**{**FAULTS.__dict__, "die_every": max(calls // 8, 1)})
+    command = [sys.executable, "-m", "tests.judge.backends.scripted_server", script_json(script)]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    backend = ServerBackend(f"http://127.0.0.1:{int(server.stdout.readline())}/v1", deadline_s=30.0, max_attempts=30)
+    process, memory, summaries = psutil.Process(), [], []
+    started, spent = time.monotonic(), time.process_time()
+    for part in range(PARTS):
+        numbers = range(part * calls // PARTS, (part + 1) * calls // PARTS)
+        asked = [ChatRequest(PICTURES, f"compare pair-{number}") for number in numbers]
+        summaries += [_summary(outcome) for outcome in backend.complete(asked, Decoding())]
+        memory.append(round(process.memory_info().rss / 2**20, 1))
+    seconds, cpu = time.monotonic() - started, time.process_time() - spent
+    metrics = backend.metrics()
+    backend.close()
+    counted = json.loads(server.communicate()[0])
+    return {
+        "calls": calls,
+        **_wrong(summaries, counted["fates"], calls),
+        "endings": dict(collections.Counter(ending for ending, _, _ in summaries)),
+        "retries": int(metrics["retries"]),
+        "deaths_of_the_server": counted["deaths"],
+        "cpu_ms_per_call_of_the_client": round(metrics["cpu_ms_per_request"], 3),
+        "cpu_ms_per_call_of_the_process": round(1000 * cpu / calls, 3),
+        "rss_mib_at_10_percent": memory[0],
+        "rss_mib_at_100_percent": memory[-1],
+        "seconds": round(seconds, 1),
+    }
+
+
+def _summary(outcome) -> tuple[str, int | None, int | None]:
+    """Return how a call ended and, for a good answer, whose it is and its number."""
+    if isinstance(outcome, JudgeFailure):
+        return outcome.kind, None, None
+    if outcome.finish_reason != "stop":
+        return sys.intern(outcome.finish_reason), None, None
+    answer = json.loads(outcome.text)
+    number = answer["prompt"].removeprefix("pair-")
+    return "stop", int(number) if number.isdigit() else -1, int(answer["reason"])
+
+
+def _wrong(summaries: list, fates: dict, calls: int) -> dict[str, int]:
+    serials = [serial for ending, _, serial in summaries if ending == "stop"]
+    endings = [ENDINGS.get(fates.get(f"pair-{number}")) for number in range(calls)]
+    timed_out = sum(told[0] == "timed_out" != ending for told, ending in zip(summaries, endings, strict=True))
+    return {
+        "lost": calls - len(summaries),
+        "swapped": sum(whose is not None and whose != number for number, (_, whose, _) in enumerate(summaries)),
+        "doubled": len(serials) - len(set(serials)),
+        "wrong_ending": sum(
+            told[0] not in (ending, "timed_out") for told, ending in zip(summaries, endings, strict=True)
+        ),
+        "timed_out_after_faults": timed_out,
+    }
+
+
+if __name__ == "__main__":
+    main()
