@@ -2,8 +2,8 @@
 
     python -m tests.demonstrations.judge_calls [--calls 100000]
 
-The server runs in a process of its own and, by a fixed seed, cuts, resets, delays, drips, garbles, truncates and doubles
-its responses, asks to wait with 429 and 503, and dies now and then.
+The server runs in a process of its own and, by a fixed seed, cuts, resets, delays, drips, garbles, truncates and
+doubles its responses, asks to wait with 429 and 503, and dies now and then.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def run(calls: int) -> dict:
     script = Script(**{**FAULTS.__dict__, "die_every": max(calls // 8, 1)})
     command = [sys.executable, "-m", "tests.judge.backends.scripted_server", script_json(script)]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    backend = ServerBackend(f"http://127.0.0.1:{int(server.stdout.readline())}/v1", deadline_s=30.0, max_attempts=30)
+    backend = ServerBackend(f"http://127.0.0.1:{int(server.stdout.readline())}/v1", deadline_s=15.0, max_attempts=30)
     process, memory, summaries = psutil.Process(), [], []
     started, spent = time.monotonic(), time.process_time()
     for part in range(PARTS):
