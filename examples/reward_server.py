@@ -12,7 +12,7 @@ brightness, 0 to 1, to try the connection.
 
 It listens on this machine alone unless ``--host`` says otherwise; put a proxy with TLS before it on a shared network.
 Requests are bounded: bytes and pixels (``--max-pixels``) of each, bytes of all that arrive at a time, and seconds that
-one may take to arrive. What exceeds them is refused before it is decoded.
+one may take to arrive. What exceeds them is rejected before it is decoded.
 """
 
 import argparse

@@ -34,7 +34,7 @@ class JsonError(ValueError):
     """Raised for text that is not JSON, or not within the bounds of this module."""
 
 
-def parse_json(data: str | bytes, *, lenient: bool = False) -> Any:
+def parse_json(data: str | bytes, *, lenient: bool = False, nan: bool = False) -> Any:
     """Parse one JSON document.
 
     Args:
@@ -42,16 +42,18 @@ def parse_json(data: str | bytes, *, lenient: bool = False) -> Any:
         lenient: for replies of servers of others, in which most values do not matter: a number that is too large
             becomes infinity, ``NaN`` and ``Infinity`` are read, of a repeated key the last value counts, and half of a
             surrogate pair becomes U+FFFD.
+        nan: read ``NaN`` and ``Infinity``, which Python writes and JSON does not have; for data rows, whose schemas
+            reject them where they matter.
 
     Returns:
-        dict, list, str, int (of at most 300 digits), float (finite unless lenient), bool or None.
+        dict, list, str, int (of at most 300 digits), float (finite unless ``lenient`` or ``nan``), bool or None.
 
     Raises:
         JsonError: for anything else; the message says what and where.
     """
     text = _decoded(data)
     try:
-        value = (_LENIENT if lenient else _STRICT).decode(text)
+        value = (_LENIENT if lenient else ROW_DECODER if nan else _STRICT).decode(text)
     except json.JSONDecodeError as error:
         raise JsonError(f"{error.msg} (line {error.lineno}, column {error.colno})") from None
     except RecursionError:
@@ -60,12 +62,12 @@ def parse_json(data: str | bytes, *, lenient: bool = False) -> Any:
 
 
 def checked_value(value: Any, text: str, *, lenient: bool = False) -> Any:
-    """Check depth and strings of a value that `DECODER` or `parse_json` built.
+    """Check depth and strings of a value that `ROW_DECODER` or `parse_json` built.
 
     Args:
         value: the value.
         text: JSON text that it was built from; a glance at it saves most checks.
-        lenient: replace halves of surrogate pairs rather than refuse them.
+        lenient: replace halves of surrogate pairs rather than reject them.
 
     Raises:
         JsonError: if it is nested too deep, or a string is half of a surrogate pair.
@@ -86,7 +88,7 @@ def read_json_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> Any:
 
     Args:
         path: the file.
-        max_bytes: size above which it is refused.
+        max_bytes: size above which it is rejected.
 
     Raises:
         JsonError: as for `parse_json`, or for a file that is too large.
@@ -167,9 +169,9 @@ def _whole(value: Any) -> Any:
     return [_whole(inner) for inner in value] if isinstance(value, list) else value
 
 
+_LENIENT = json.JSONDecoder(parse_int=_lenient_integer)
+ROW_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_integer, parse_float=_number)
+"""Decoder for rows of documents that are read piece by piece; pass what it returns to `checked_value`."""
 _STRICT = json.JSONDecoder(
     object_pairs_hook=_unique, parse_int=_integer, parse_float=_number, parse_constant=_no_constant
 )
-_LENIENT = json.JSONDecoder(parse_int=_lenient_integer)
-DECODER = _STRICT
-"""Decoder for documents that are read piece by piece; pass what it returns to `checked_value`."""

@@ -81,7 +81,7 @@ def read_document(path: Path) -> Iterator[RawRow]:
     if path.stat().st_size > _MAX_DOCUMENT:
         raise DataError(f"{path}: expected a JSON document of at most {_MAX_DOCUMENT} bytes; split it")
     try:
-        document = parse_json(path.read_bytes())
+        document = parse_json(path.read_bytes(), nan=True)
     except ValueError as error:
         raise DataError(f"{path}: expected a JSON document: {error}") from None
     rows = document.get("pairs") if isinstance(document, dict) else document

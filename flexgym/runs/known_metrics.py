@@ -24,10 +24,10 @@ OWN_NAMES: Mapping[str, frozenset[str]] = {
     "eval": frozenset(("verifier_accuracy", "verifier_score", "diversity")),
     "monitor": frozenset(),
 }
-"""Names that FlexGym itself writes, whether or not a run has a value for them, by what stands before the slash."""
+"""Names that FlexGym itself writes, whether or not a run has a value for them, by the part before the slash."""
 
 OUTSIDE = "own"
-"""What stands before a name from outside that FlexGym writes itself: a term ``mean`` becomes ``reward/own/mean``."""
+"""Prefix of a name from outside that FlexGym writes itself: a term ``mean`` becomes ``reward/own/mean``."""
 
 REWARD = Mean(label="reward", format=".3f", panel="headline", priority=0)
 """Look of ``reward/mean``, the mean reward of all samples of an iteration."""
@@ -41,7 +41,7 @@ def outside_name(prefix: str, name: str) -> str:
     Different names stay different, and none is one of `OWN_NAMES`.
 
     Args:
-        prefix: what stands before the slash, one of the keys of `OWN_NAMES`.
+        prefix: part before the slash, one of the keys of `OWN_NAMES`.
         name: as given; what cannot be shown is escaped, and only the first 200 characters count.
 
     Returns:

@@ -78,6 +78,14 @@ def test_a_lenient_reader_keeps_what_matters():
         parse_json(nested(MAX_DEPTH + 1), lenient=True)
 
 
+def test_rows_may_hold_what_python_writes_for_missing_numbers():
+    row = parse_json('{"a": NaN, "b": -Infinity, "c": 1}', nan=True)
+    assert math.isnan(row["a"])
+    assert (row["b"], row["c"]) == (-math.inf, 1)
+    with pytest.raises(JsonError, match="finite"):
+        parse_json('{"a": 1e999}', nan=True)
+
+
 def test_files_are_bounded(tmp_path):
     path = tmp_path / "a.json"
     path.write_text("[1, 2, 3]")

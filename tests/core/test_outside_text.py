@@ -1,4 +1,4 @@
-"""Half of a surrogate pair is no character: it is refused at every door, with the place where it stands."""
+"""Half of a surrogate pair is no character: it is rejected at every door, with its place."""
 
 from __future__ import annotations
 

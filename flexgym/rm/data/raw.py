@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from flexgym.core.json_text import DECODER, JsonError, checked_value, parse_json
+from flexgym.core.json_text import ROW_DECODER, JsonError, checked_value, parse_json
 from flexgym.rm.data.problems import DataError, Place, RowError
 
 MAX_LINE = 4 * 2**20
@@ -105,7 +105,7 @@ def read_lines(path: Path) -> Iterator[RawRow]:
 def parse_line(line: bytes, place: Place, offset: int) -> RawRow:
     """Parse the row on a line."""
     try:
-        values = parse_json(line)
+        values = parse_json(line, nan=True)
     except ValueError as error:
         problem = RowError("not_json", f"expected one JSON object in UTF-8 on the line: {error}")
         return RawRow(place, offset, problem=problem, line=line)
@@ -190,7 +190,7 @@ class _Window:
     def __init__(self, file: IO[str], path: Path) -> None:
         self._file, self._path = file, path
         self._text, self._at, self._ended = "", 0, False
-        self._decoder = DECODER
+        self._decoder = ROW_DECODER
 
     def peek(self) -> str:
         """Return the next character that is not blank, without consuming it; empty at the end."""
