@@ -6,12 +6,11 @@ Everything in FlexGym that talks to a server does so through `Connection` or `fe
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import httpcore
 import httpx
@@ -20,24 +19,16 @@ from flexgym.core.secrets import Secret
 from flexgym.core.text import one_line
 from flexgym.judge.backends.addresses import checked_address
 from flexgym.judge.backends.loop_thread import LoopThread
+from flexgym.judge.backends.streams import Meter, MeteredBackend, is_one_response
 
 MAX_BODY_BYTES = 2**20
 """Maximum size of a response body. A normal reply is far smaller: 4,096 tokens are about 20,000 characters."""
-
-MAX_EXCHANGE_BYTES = MAX_BODY_BYTES + 2**18
-"""Maximum number of bytes that a server may send for one request: heads, interim responses, body and trailers."""
 
 CONNECT_TIMEOUT_S = 10.0
 # Shorter than the 5 seconds after which uvicorn, and therefore vLLM, closes an idle connection.
 _IDLE_S = 3.0
 # Single reads and writes have no timeout of their own; the deadline of the exchange ends them.
 _EXTENSIONS = {"timeout": {"connect": CONNECT_TIMEOUT_S, "read": None, "write": None, "pool": None}}
-
-
-_HEAD = re.compile(rb"HTTP/1\.[01] ([0-9]{3}).*?\n\r?\n", re.DOTALL)
-_CHUNKED = re.compile(rb"\ntransfer-encoding:[^\n]*chunked", re.IGNORECASE)
-_LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,12})", re.IGNORECASE)
-_CHUNK = re.compile(rb"([0-9a-fA-F]{1,8})[^\n]*\n")
 
 
 class ExchangeError(Exception):
@@ -85,9 +76,9 @@ class Connection:
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self._meter = _Meter()
+        self._meter = Meter()
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=tls, max_connections=1, keepalive_expiry=_IDLE_S, network_backend=_MeteredBackend(self._meter)
+            ssl_context=tls, max_connections=1, keepalive_expiry=_IDLE_S, network_backend=MeteredBackend(self._meter)
         )
 
     async def send(
@@ -178,98 +169,3 @@ async def _read(stream: AsyncIterable[bytes]) -> bytes:
 def _describe(error: Exception) -> str:
     name = type(error).__name__
     return one_line(f"{name}: {error}" if str(error) else name)
-
-
-def is_one_response(data: bytes | bytearray) -> bool:
-    """Return True if the received bytes are one HTTP response, after any interim ones, and nothing else.
-
-    An HTTP parser keeps what follows a response and takes it for the response to the next request.
-
-    Args:
-        data: the bytes, up to the end of the response at least.
-    """
-    position, interim = 0, True
-    while interim:
-        head = _HEAD.match(data, position)
-        if head is None:
-            return False
-        position, interim = head.end(), head[1].startswith(b"1")
-    if _CHUNKED.search(head[0]):
-        while chunk := _CHUNK.match(data, position):
-            position = chunk.end() + int(chunk[1], 16) + 2
-            if int(chunk[1], 16) == 0:
-                return position == len(data)
-        return False
-    length = _LENGTH.search(head[0])
-    return length is None or position + int(length[1]) == len(data)
-
-
-class _Meter:
-    """What the server has sent for the current request, and how much more it may send.
-
-    Attributes:
-        received: the bytes.
-        is_first: True if the connection was opened for this request, so the first response must belong to it.
-    """
-
-    def __init__(self) -> None:
-        self.received = bytearray()
-        self.is_first = False
-
-    def begin(self) -> None:
-        """Begin to count for a new request."""
-        self.received, self.is_first = bytearray(), False
-
-    def count(self, data: bytes) -> None:
-        """Add bytes; raise an error above the bound."""
-        self.received += data
-        if len(self.received) > MAX_EXCHANGE_BYTES:
-            raise httpcore.RemoteProtocolError(f"the server sent more than {MAX_EXCHANGE_BYTES} bytes")
-
-
-class _MeteredStream(httpcore.AsyncNetworkStream):
-    """Network stream whose received bytes are counted, below the HTTP parser, which skips interim responses."""
-
-    def __init__(self, stream: httpcore.AsyncNetworkStream, meter: _Meter) -> None:
-        self._stream, self._meter = stream, meter
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        data = await self._stream.read(max_bytes, timeout)
-        self._meter.count(data)
-        return data
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await self._stream.write(buffer, timeout)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.AsyncNetworkStream:
-        return _MeteredStream(await self._stream.start_tls(ssl_context, server_hostname, timeout), self._meter)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-class _MeteredBackend(httpcore.AsyncNetworkBackend):
-    """Opens metered streams over TCP."""
-
-    def __init__(self, meter: _Meter) -> None:
-        self._backend, self._meter = httpcore.AnyIOBackend(), meter
-
-    async def connect_tcp(  # noqa: PLR0917 (the signature of httpcore)
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        stream = await self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
-        self._meter.is_first = True
-        return _MeteredStream(stream, self._meter)
-
-    async def sleep(self, seconds: float) -> None:
-        await self._backend.sleep(seconds)

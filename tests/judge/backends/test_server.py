@@ -18,8 +18,8 @@ import pytest
 from flexgym.core.errors import ConfigError, JudgeUnavailableError
 from flexgym.judge import JudgeFailure
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
-from flexgym.judge.backends.connection import is_one_response
 from flexgym.judge.backends.server import ServerBackend
+from flexgym.judge.backends.streams import is_one_response
 from tests.judge.backends.scripted_server import Script, ScriptedServer, script_json
 
 CHAOS = Script(drop=0.05, busy=0.05, broken=0.05, stall=0.01, truncated=0.05, garbage=0.02, cut_off=0.02)
