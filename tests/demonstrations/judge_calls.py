@@ -34,7 +34,6 @@ ENDINGS = {
     "stall": "timed_out",
 }
 PICTURES = tuple(Picture(bytes([number]) * 600, "image/jpeg", f"picture-{number}") for number in range(2))
-PARTS = 10
 
 
 def main() -> None:
@@ -46,16 +45,18 @@ def main() -> None:
         sys.exit(1)
 
 
-def run(calls: int) -> dict:
-    """Send the calls in ten parts and count what went wrong; the counts of a client without faults are 0."""
+def run(calls: int, *, parts: int = 10, deadline_s: float = 15.0) -> dict:
+    """Send the calls in parts and count what went wrong; the counts of a client without faults are 0."""
     script = Script(**{**FAULTS.__dict__, "die_every": max(calls // 8, 1)})
     command = [sys.executable, "-m", "tests.judge.backends.scripted_server", script_json(script)]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    backend = ServerBackend(f"http://127.0.0.1:{int(server.stdout.readline())}/v1", deadline_s=15.0, max_attempts=30)
+    backend = ServerBackend(
+        f"http://127.0.0.1:{int(server.stdout.readline())}/v1", deadline_s=deadline_s, max_attempts=30
+    )
     process, memory, summaries = psutil.Process(), [], []
     started, spent = time.monotonic(), time.process_time()
-    for part in range(PARTS):
-        numbers = range(part * calls // PARTS, (part + 1) * calls // PARTS)
+    for part in range(parts):
+        numbers = range(part * calls // parts, (part + 1) * calls // parts)
         asked = [ChatRequest(PICTURES, f"compare pair-{number}") for number in numbers]
         summaries += [_summary(outcome) for outcome in backend.complete(asked, Decoding())]
         memory.append(round(process.memory_info().rss / 2**20, 1))
@@ -71,8 +72,8 @@ def run(calls: int) -> dict:
         "deaths_of_the_server": counted["deaths"],
         "cpu_ms_per_call_of_the_client": round(metrics["cpu_ms_per_request"], 3),
         "cpu_ms_per_call_of_the_process": round(1000 * cpu / calls, 3),
-        "rss_mib_at_10_percent": memory[0],
-        "rss_mib_at_100_percent": memory[-1],
+        "rss_mib_after_the_first_part": memory[0],
+        "rss_mib_at_the_end": memory[-1],
         "seconds": round(seconds, 1),
     }
 

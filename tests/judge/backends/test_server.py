@@ -20,6 +20,7 @@ from flexgym.judge import JudgeFailure
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
 from flexgym.judge.backends.server import ServerBackend
 from flexgym.judge.backends.streams import is_one_response
+from tests.demonstrations import judge_calls
 from tests.judge.backends.scripted_server import Script, ScriptedServer, script_json
 
 CHAOS = Script(drop=0.05, busy=0.05, broken=0.05, stall=0.01, truncated=0.05, garbage=0.02, cut_off=0.02)
@@ -137,6 +138,17 @@ def test_chaos_of_10000_requests_in_flat_memory_at_under_a_millisecond_each(make
     assert resident[3] - resident[1] < 16
     # The aim is 1 ms, which an undisturbed machine keeps; cycles of a shared one are worth less by up to a half.
     assert costs.min() < 1.6
+
+
+@pytest.mark.slow
+def test_calls_with_every_fault():
+    """Reduced version of `tests.demonstrations.judge_calls`, which sends 100,000."""
+    report = judge_calls.run(2000, parts=2, deadline_s=6.0)
+    assert [report[name] for name in ("lost", "swapped", "doubled", "wrong_ending")] == [0, 0, 0, 0]
+    assert report["timed_out_after_faults"] < 20
+    assert report["retries"] > 500
+    assert report["deaths_of_the_server"] >= 4
+    assert report["rss_mib_at_the_end"] - report["rss_mib_after_the_first_part"] < 16
 
 
 def test_load_is_spread_and_bounded(make):
