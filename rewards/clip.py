@@ -59,7 +59,7 @@ class ClipScorer:
         model: str | Path,
         *,
         processor: str | Path | None = None,
-        preprocessor: Callable[[str | Path], Preprocessor] = PillowCrop,
+        preprocessor: type[Preprocessor] = PillowCrop,
         marks: tuple[str, str] | None = OPENAI_MARKS,
         device: str | None = None,
         dtype: Dtype = "float32",
@@ -135,7 +135,7 @@ class ClipReward(PointwiseReward):
 
     default_model: ClassVar[str] = ""
     default_processor: ClassVar[str | None] = None
-    preprocessor: ClassVar[Callable[[str | Path], Preprocessor]] = PillowCrop
+    preprocessor: ClassVar[type[Preprocessor]] = PillowCrop
     marks: ClassVar[tuple[str, str] | None] = OPENAI_MARKS
     no_model: ClassVar[str] = "give a folder or hub id as model"
 
@@ -153,7 +153,7 @@ class ClipReward(PointwiseReward):
         self.scorer = ClipScorer(
             model or self.default_model,
             processor=processor or (None if model else self.default_processor),
-            preprocessor=type(self).preprocessor,
+            preprocessor=self.preprocessor,
             marks=self.marks,
             device=device,
             dtype=dtype,

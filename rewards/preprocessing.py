@@ -7,8 +7,8 @@ center is rounded. Each class here gives the pixels of one family.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,8 +22,18 @@ from rewards.checkpoints import load_part
 Images = NDArray[np.uint8]
 
 
-Preprocessor = Callable[[Images], torch.Tensor]
-"""Returns normalized pixels, float32 ``[N, 3, S, S]``, of images uint8 ``[N, H, W, 3]``."""
+class Preprocessor(Protocol):
+    """Prepares images for a model, with the settings of its checkpoint.
+
+    Args:
+        source: a folder or hub id with ``preprocessor_config.json``.
+    """
+
+    def __init__(self, source: str | Path) -> None: ...
+
+    def __call__(self, images: Images) -> torch.Tensor:
+        """Return normalized pixels, float32 ``[N, 3, S, S]``, of images uint8 ``[N, H, W, 3]``."""
+        ...
 
 
 class ImageProcessor(ABC):
@@ -90,7 +100,7 @@ class TensorPadding(ImageProcessor):
 
 
 class CheckpointCrop:
-    """Follows the checkpoint's image processor in transformers to the letter (PickScore).
+    """Follows the checkpoint's image processor in transformers exactly (PickScore).
 
     Uses the processor for Pillow, not the one for torchvision: it gives the pixels that the published scorers were
     trained on. Its center crop is rounded down.

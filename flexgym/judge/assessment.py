@@ -145,7 +145,7 @@ class Dimension(_Part):
 
 
 class OddDimension(_Part):
-    """One sub-dimension whose scores break a rule; it is set aside, and the winners stand.
+    """One sub-dimension whose scores break a rule; it is set aside, and the winners count.
 
     Attributes:
         name: the criterion in the judge's words; empty if it is missing.

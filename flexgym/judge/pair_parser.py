@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from functools import partial
 
 from flexgym.judge.assessment import Label
 from flexgym.judge.axes import Axis, axis_label
@@ -65,8 +64,9 @@ def _read_rank(text: str, cut_off: bool) -> Verdict:
     answer = _TAGS.sub("\n", split_thoughts(text)[1])
     sentences = _SENTENCE_END.split(answer)
     if cut_off:
-        sentences = sentences[:-1]  # which may go on
-    winners = list(filter(None, map(partial(stated_winner, compared=True), sentences)))
+        sentences = sentences[:-1]  # which may continue
+    stated = [stated_winner(sentence, compared=True) for sentence in sentences]
+    winners: list[Label] = [winner for winner in stated if winner is not None]
     tie = any(map(states_tie, sentences))
     if len({winner[-1] for winner in winners}) + tie > 1:
         raise UntrustedError("contradictory", f"the reply names different winners: {quoted(answer)}")
@@ -114,8 +114,8 @@ def _dimension(axis: Axis, blocks: list[str], *, cut_off: bool) -> VerdictDimens
     """Return the scores of an axis; None if they are odd and therefore set aside."""
     stated: defaultdict[str, set[float | None]] = defaultdict(set)
     for block in blocks:
-        for side in _SIDE.finditer(block):
-            stated[side[2]].add(_score(axis, block[side.end() :]))
+        for label in _SIDE.finditer(block):
+            stated[label[2]].add(_score(axis, block[label.end() :]))
     if cut_off and len(stated) < 2:
         raise UntrustedError("truncated", f"{axis.label}: the reply ends before both scores are given")
     for side, values in stated.items():

@@ -28,24 +28,25 @@ def is_one_response(data: bytes | bytearray) -> bool:
     Args:
         data: the bytes, up to the end of the response at least.
     """
-    position, interim = 0, True
+    position, interim, fields = 0, True, b""
     while interim:
         head = _HEAD.match(data, position)
         if head is None:
             return False
         position, interim = head.end(), head[1].startswith(b"1")
-    if _CHUNKED.search(head[0]):
+        fields = head[0]
+    if _CHUNKED.search(fields):
         while chunk := _CHUNK.match(data, position):
             position = chunk.end() + int(chunk[1], 16) + 2
             if int(chunk[1], 16) == 0:
                 return position == len(data)
         return False
-    length = _LENGTH.search(head[0])
+    length = _LENGTH.search(fields)
     return length is None or position + int(length[1]) == len(data)
 
 
 class Meter:
-    """What the server has sent for the current request, and how much more it may send.
+    """Counter of what the server sends for the current request.
 
     Attributes:
         received: the bytes.
