@@ -9,17 +9,19 @@ doubles its responses, asks to wait with 429 and 503, and dies now and then.
 from __future__ import annotations
 
 import argparse
-import collections
 import json
 import subprocess
 import sys
 import time
+from typing import get_args
 
+import numpy as np
 import psutil
 
 from flexgym.judge import JudgeFailure
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture
 from flexgym.judge.backends.server import ServerBackend
+from flexgym.judge.protocol import FailureKind
 from tests.judge.backends.scripted_server import GOOD, Script, script_json
 
 FAULTS = Script(
@@ -33,6 +35,7 @@ ENDINGS = {
     "rejected": "server_error",
     "stall": "timed_out",
 }
+KINDS = ("stop", "length", *get_args(FailureKind))
 PICTURES = tuple(Picture(bytes([number]) * 600, "image/jpeg", f"picture-{number}") for number in range(2))
 
 
@@ -53,12 +56,16 @@ def run(calls: int, *, parts: int = 10, deadline_s: float = 15.0) -> dict:
     backend = ServerBackend(
         f"http://127.0.0.1:{int(server.stdout.readline())}/v1", deadline_s=deadline_s, max_attempts=30
     )
-    process, memory, summaries = psutil.Process(), [], []
+    # Allocated at once, so that the record of the calls does not look like a leak.
+    record = np.full((3, calls), -1, np.int32)
+    process, memory = psutil.Process(), []
     started, spent = time.monotonic(), time.process_time()
     for part in range(parts):
         numbers = range(part * calls // parts, (part + 1) * calls // parts)
         asked = [ChatRequest(PICTURES, f"compare pair-{number}") for number in numbers]
-        summaries += [_summary(outcome) for outcome in backend.complete(asked, Decoding())]
+        outcomes = backend.complete(asked, Decoding())
+        for number, outcome in zip(numbers, outcomes, strict=True):
+            record[:, number] = _summary(outcome)
         memory.append(round(process.memory_info().rss / 2**20, 1))
     seconds, cpu = time.monotonic() - started, time.process_time() - spent
     metrics = backend.metrics()
@@ -66,8 +73,8 @@ def run(calls: int, *, parts: int = 10, deadline_s: float = 15.0) -> dict:
     counted = json.loads(server.communicate()[0])
     return {
         "calls": calls,
-        **_wrong(summaries, counted["fates"], calls),
-        "endings": dict(collections.Counter(ending for ending, _, _ in summaries)),
+        **_wrong(record, counted["fates"]),
+        "endings": {KINDS[kind]: int(count) for kind, count in enumerate(np.bincount(record[0])) if count},
         "retries": int(metrics["retries"]),
         "deaths_of_the_server": counted["deaths"],
         "cpu_ms_per_call_of_the_client": round(metrics["cpu_ms_per_request"], 3),
@@ -78,29 +85,28 @@ def run(calls: int, *, parts: int = 10, deadline_s: float = 15.0) -> dict:
     }
 
 
-def _summary(outcome) -> tuple[str, int | None, int | None]:
-    """Return how a call ended and, for a good answer, whose it is and its number."""
+def _summary(outcome) -> tuple[int, int, int]:
+    """Return how a call ended and, for a good answer, whose it is and its number; otherwise -1."""
     if isinstance(outcome, JudgeFailure):
-        return outcome.kind, None, None
+        return KINDS.index(outcome.kind), -1, -1
     if outcome.finish_reason != "stop":
-        return sys.intern(outcome.finish_reason), None, None
+        return KINDS.index(outcome.finish_reason), -1, -1
     answer = json.loads(outcome.text)
     number = answer["prompt"].removeprefix("pair-")
-    return "stop", int(number) if number.isdigit() else -1, int(answer["reason"])
+    return KINDS.index("stop"), int(number) if number.isdigit() else -2, int(answer["reason"])
 
 
-def _wrong(summaries: list, fates: dict, calls: int) -> dict[str, int]:
-    serials = [serial for ending, _, serial in summaries if ending == "stop"]
-    endings = [ENDINGS.get(fates.get(f"pair-{number}")) for number in range(calls)]
-    timed_out = sum(told[0] == "timed_out" != ending for told, ending in zip(summaries, endings, strict=True))
+def _wrong(record: np.ndarray, fates: dict) -> dict[str, int]:
+    kinds, whose, serials = record
+    expected = [ENDINGS.get(fates.get(f"pair-{number}")) for number in range(len(kinds))]
+    told = [KINDS[kind] for kind in kinds]
+    good = kinds == KINDS.index("stop")
     return {
-        "lost": calls - len(summaries),
-        "swapped": sum(whose is not None and whose != number for number, (_, whose, _) in enumerate(summaries)),
-        "doubled": len(serials) - len(set(serials)),
-        "wrong_ending": sum(
-            told[0] not in (ending, "timed_out") for told, ending in zip(summaries, endings, strict=True)
-        ),
-        "timed_out_after_faults": timed_out,
+        "lost": int((kinds < 0).sum()),
+        "swapped": int((whose[good] != np.flatnonzero(good)).sum()),
+        "doubled": int(good.sum() - len(np.unique(serials[good]))),
+        "wrong_ending": sum(one not in (other, "timed_out") for one, other in zip(told, expected, strict=True)),
+        "timed_out_after_faults": sum(one == "timed_out" != other for one, other in zip(told, expected, strict=True)),
     }
 
 

@@ -88,6 +88,7 @@ def test_nothing_else_in_the_project_talks_to_servers():
     clients = {"urllib", "http", "requests", "aiohttp", "socket", "httpcore", "httpx", "asyncio"}
     allowed = {
         "flexgym/judge/backends/connection.py",  # the one client
+        "flexgym/judge/backends/streams.py",  # its streams
         "flexgym/judge/backends/addresses.py",  # httpx.URL
         "flexgym/judge/backends/server.py",  # httpx.create_ssl_context
         "flexgym/judge/backends/server_pool.py",
