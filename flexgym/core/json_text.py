@@ -83,12 +83,13 @@ def checked_value(value: Any, text: str, *, lenient: bool = False) -> Any:
     return value
 
 
-def read_json_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> Any:
+def read_json_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES, nan: bool = False) -> Any:
     """Read a file that holds one JSON document.
 
     Args:
         path: the file.
         max_bytes: size above which it is rejected.
+        nan: read ``NaN`` and ``Infinity``, which Python writes, for instance in the settings of schedulers.
 
     Raises:
         JsonError: as for `parse_json`, or for a file that is too large.
@@ -98,7 +99,7 @@ def read_json_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> Any:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise JsonError(f"expected at most {max_bytes} bytes")
-    return parse_json(data)
+    return parse_json(data, nan=nan)
 
 
 def _decoded(data: str | bytes) -> str:

@@ -28,7 +28,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: when there is no such file or it holds no object.
     """
     try:
-        content = read_json_file(path)
+        content = read_json_file(path, nan=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"expected the file {path}, and it is missing; {_HINT}") from error
     except ValueError as error:

@@ -98,11 +98,16 @@ def export(
     """Export a judge to a checkpoint folder for transformers and vLLM, with an adapter merged into the weights."""
     from flexgym.rm.saving import JUDGE, export_judge
     from flexgym.runs.checkpoints import resolve_checkpoint
+    from flexgym.runs.export import files_of
     from flexgym.runs.recipe import saved_recipe
+    from flexgym.runs.storage import local_run
 
     with teaching_errors():
         source = saved_recipe(run)["judge"]["source"]
-        folder = export_judge(resolve_checkpoint(run).resolve() / JUDGE, source, out, dtype=dtype)
+        with local_run(run) as copy:
+            checkpoint = resolve_checkpoint(copy)
+            files_of(checkpoint, JUDGE)
+            folder = export_judge(checkpoint / JUDGE, source, out, dtype=dtype)
         say(f"Judge: {folder}")
 
 
