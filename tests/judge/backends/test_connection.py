@@ -13,8 +13,9 @@ import rewards
 from flexgym.core.errors import ConfigError
 from flexgym.judge.backends.addresses import base_url, checked_address
 from flexgym.judge.backends.base import ChatRequest, Decoding
-from flexgym.judge.backends.connection import MAX_EXCHANGE_BYTES, ExchangeError, fetch
+from flexgym.judge.backends.connection import ExchangeError, fetch
 from flexgym.judge.backends.server import ServerBackend
+from flexgym.judge.backends.streams import MAX_EXCHANGE_BYTES
 from flexgym.types import Prompt, SampleGroup
 from tests.judge.backends.slow_server import FLOODS, PARTS, raw_server
 
@@ -87,6 +88,7 @@ def test_nothing_else_in_the_project_talks_to_servers():
     clients = {"urllib", "http", "requests", "aiohttp", "socket", "httpcore", "httpx", "asyncio"}
     allowed = {
         "flexgym/judge/backends/connection.py",  # the one client
+        "flexgym/judge/backends/streams.py",
         "flexgym/judge/backends/addresses.py",  # httpx.URL
         "flexgym/judge/backends/server.py",  # httpx.create_ssl_context
         "flexgym/judge/backends/server_pool.py",
@@ -94,6 +96,8 @@ def test_nothing_else_in_the_project_talks_to_servers():
         "flexgym/judge/backends/loop_thread.py",
         "flexgym/commands/serve.py",  # whether a port is free
         "flexgym/core/lock.py",  # the name of the host
+        "flexgym/runs/storage.py",  # the name of the host
+        "flexgym/runs/tensorboard.py",  # the name of the host
         "rewards/remote.py",
     }
     found = set()
