@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -252,6 +253,7 @@ def main() -> int:
     parser.add_argument("--learners", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--quick", action="store_true", help="only train, resume and export with one learner")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # which ends the raylets, too
     failed = False
     with tempfile.TemporaryDirectory() as folder, two_machines(Path(folder), ip=options.ip) as cluster:
         shown = {
