@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from ray.exceptions import RayError
 
 from flexgym.config.describe import describe
 from flexgym.core.metrics import Metric
+from flexgym.core.text import PlainLogger
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.losses import reports_losses
@@ -26,7 +26,7 @@ from flexgym.runs.known_metrics import ACCURACY, REWARD
 from flexgym.runs.loop import Measured
 from flexgym.runs.verification import VERIFIER_ACCURACY, verified_change
 
-_log = logging.getLogger(__name__)
+_log = PlainLogger(__name__)
 
 ALGORITHM = "algorithm"
 """Folder of a checkpoint that holds the state of the algorithm and its learners."""

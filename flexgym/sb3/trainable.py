@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from stable_baselines3.common.logger import configure
 
 from flexgym.config import SB3Settings
 from flexgym.config.describe import describe
+from flexgym.core.text import PlainLogger
 from flexgym.generators.schedulers import solver_note
 from flexgym.runs.folder import RunFolder
 from flexgym.runs.known_metrics import ACCURACY, REWARD
@@ -25,7 +25,7 @@ from flexgym.sb3.held_out import Scorer
 from flexgym.sb3.iteration import IterationRecorder, progress_over
 from flexgym.sb3.model import make_model
 
-_log = logging.getLogger(__name__)
+_log = PlainLogger(__name__)
 
 
 class SB3Trainable:
