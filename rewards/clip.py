@@ -164,6 +164,8 @@ class ClipReward(PointwiseReward):
         CheckpointError: if the model cannot be loaded.
     """
 
+    pickled_as_settings = True
+
     default_model: ClassVar[str] = ""
     default_processor: ClassVar[str | None] = None
     pad: ClassVar[bool] = False

@@ -73,6 +73,8 @@ class Remote(Reward):
         ConfigError: if there is no valid address.
     """
 
+    pickled_as_settings = True
+
     def __init__(
         self,
         url: str | Sequence[str] = "",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from flexgym.core.annotations import Spelled
+from flexgym.core.seeds import Seed
 from flexgym.core.settings import AsTuple, Settings
 
 _CLASS_PATH = re.compile(r"[\w.]+:\w+")
@@ -26,7 +27,7 @@ class RunSettings(Settings):
     )
     checkpoint_interval: int = Field(default=20, ge=1, description="iterations between two checkpoints")
     keep: int = Field(default=3, ge=1, description="number of newest checkpoints to keep")
-    seed: int = Field(default=0, ge=0, description="seed of everything that training draws")
+    seed: Seed = Field(default=0, description="seed of everything that training draws")
 
     @field_validator("name")
     @classmethod
@@ -128,7 +129,7 @@ class VerificationSettings(Settings):
     interval: int = Field(
         default=20, ge=0, description="iterations between two verifications; 0 for only before and after"
     )
-    seed: int = Field(default=7, ge=0, description="seed of the prompts drawn and of their first latents")
+    seed: Seed = Field(default=7, description="seed of the prompts drawn and of their first latents")
     groups: int | None = Field(
         default=None, ge=0, description="prompts with three more samples each, to measure diversity; null for one in 25"
     )

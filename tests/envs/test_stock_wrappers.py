@@ -9,7 +9,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import flatten, unflatten
 from gymnasium.wrappers import FlattenObservation, TimeAwareObservation
 
-from envs.prompts import PromptSpace
+from envs.spaces import PromptSpace
 from flexgym import FlowPolicy
 from flexgym.generators.loader import load_generator
 
