@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from importlib.util import find_spec
 from typing import Any
 
 import gymnasium
@@ -15,6 +15,7 @@ from gymnasium.spaces.utils import flatten, flatten_space, unflatten
 from gymnasium.vector import utils as vector_utils
 from numpy.typing import NDArray
 
+from flexgym.core.conversion import keep_unconverted
 from flexgym.core.seeds import checked_seed
 from flexgym.types import Prompt
 
@@ -109,13 +110,13 @@ def _batch_numbers(space: FloatBox, n: int = 1) -> FloatBox:
 
 
 @vector_utils.batch_differing_spaces.register(FloatBox)
-def _batch_differing_numbers(spaces: Any) -> Space[Any]:
+def _batch_differing_numbers(spaces: Any) -> Space[Any]:  # type: ignore[misc]
     plain = [gymnasium.spaces.Box(space.low, space.high, dtype=np.float32) for space in spaces]
     return vector_utils.batch_differing_spaces(plain)
 
 
 @vector_utils.batch_differing_spaces.register(PromptSpace)
-def _batch_differing_prompts(spaces: Any) -> gymnasium.spaces.Tuple:
+def _batch_differing_prompts(spaces: Any) -> gymnasium.spaces.Tuple:  # type: ignore[misc]
     return gymnasium.spaces.Tuple([deepcopy(space) for space in spaces], seed=deepcopy(spaces[0].np_random))
 
 
@@ -170,7 +171,7 @@ def _text_in(row: NDArray[np.int32]) -> str:
 
 
 @vector_utils.create_shared_memory.register(PromptSpace)
-def _create_shared_prompts(space: PromptSpace, n: int = 1, ctx: Any = None) -> Any:
+def _create_shared_prompts(space: PromptSpace, n: int = 1, ctx: Any = multiprocessing) -> Any:
     return ctx.Array("i", n * (1 + space.max_length))
 
 
@@ -180,35 +181,13 @@ def _read_shared_prompts(space: PromptSpace, shared_memory: Any, n: int = 1) -> 
 
 
 @vector_utils.write_to_shared_memory.register(PromptSpace)
-def _write_shared_prompt(space: PromptSpace, index: int, value: str, shared_memory: Any) -> None:
+def _write_shared_prompt(  # noqa: PLR0917 (Gymnasium passes all by position)
+    space: PromptSpace, index: int, value: str, shared_memory: Any
+) -> None:
     row = np.frombuffer(shared_memory.get_obj(), np.int32).reshape(-1, 1 + space.max_length)[index]
     codes = np.frombuffer(value.encode(_CODES, "surrogatepass"), np.int32)
     row[1 : 1 + len(codes)] = codes
     row[0] = len(codes)
 
 
-# --- conversion to other array libraries -----------------------------------------------------------------------------
-
-
-def _register_conversions() -> None:
-    """Let Gymnasium's `NumpyToTorch` and its kin pass texts and prompts on as they are.
-
-    They need ``array-api-compat``, which Gymnasium does not install by itself.
-    """
-    from gymnasium.wrappers.array_conversion import array_conversion
-
-    of_arrays = array_conversion.dispatch(Iterable)
-
-    def unchanged(value: Any, xp: Any, device: Any = None) -> Any:
-        return value
-
-    def of_numbers(value: NDArray[Any], xp: Any, device: Any = None) -> Any:
-        return value if value.dtype.kind in "OSU" else of_arrays(value, xp, device)
-
-    for kind in (str, bytes, Prompt):
-        array_conversion.register(kind, unchanged)
-    array_conversion.register(np.ndarray, of_numbers)
-
-
-if find_spec("array_api_compat") is not None:
-    _register_conversions()
+keep_unconverted(Prompt)

@@ -29,7 +29,6 @@ from flexgym.generators.velocity import predict
 from flexgym.generators.weights import Weights
 from flexgym.types import Prompt
 
-
 survive_forks()
 
 
