@@ -12,6 +12,9 @@ from flexgym.core.annotations import Spelled
 from flexgym.core.seeds import Seed
 from flexgym.core.settings import AsTuple, Settings
 
+EXTRA_SAMPLES = 3
+"""Further samples of the held-out prompts that diversity is measured on."""
+
 _CLASS_PATH = re.compile(r"[\w.]+:\w+")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -130,6 +133,11 @@ class VerificationSettings(Settings):
         default=20, ge=0, description="iterations between two verifications; 0 for only before and after"
     )
     seed: Seed = Field(default=7, description="seed of the prompts drawn and of their first latents")
+    rows_per_forward: int = Field(
+        default=64,
+        ge=1,
+        description="held-out samples in one forward of a learner; kernels round differently for others",
+    )
     groups: int | None = Field(
         default=None, ge=0, description="prompts with three more samples each, to measure diversity; null for one in 25"
     )
