@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 EMBEDDED = {"shapes-t2i": "t2i", "shapes-t2v": "t2v"}
 DEFAULTS = {"image": "shapes-t2i", "video": "shapes-t2v"}
-_CHECKPOINTS = Path(__file__).parents[1] / "shapes" / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[1] / "shapes" / "checkpoints"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -115,7 +115,7 @@ def _locate(source: str | Path) -> Path:
     """Find the folder of a source; one that is a hub id is downloaded."""
     text = str(source)
     if text in EMBEDDED:
-        return _CHECKPOINTS / EMBEDDED[text]
+        return CHECKPOINTS / EMBEDDED[text]
     folder = Path(source).expanduser()
     if folder.exists() or isinstance(source, Path) or not _HUB_ID.fullmatch(text):
         return folder

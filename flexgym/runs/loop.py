@@ -20,6 +20,7 @@ from flexgym.runs.display import TrainingDisplay
 from flexgym.runs.folder import RunFolder
 from flexgym.runs.interrupt import GracefulInterrupt, resume_message
 from flexgym.runs.metrics import read_metrics
+from flexgym.runs.paths import with_absolute_paths
 from flexgym.runs.tensorboard import TensorboardLog
 from flexgym.runs.verification import Verification, save_verification
 
@@ -115,7 +116,8 @@ class TrainingRun:
             self.folder = RunFolder.resume(resume, keep=settings.keep)
         else:
             self.folder = RunFolder.create(settings.root, settings.name, keep=settings.keep)
-        self.folder.write_config({"run": settings.model_dump(mode="json"), **trainable.describe()})
+        run = {**settings.model_dump(mode="json"), "root": str(self.folder.path.parent)}
+        self.folder.write_config({"run": run, **with_absolute_paths(trainable.describe())})
         self._tensorboard = TensorboardLog(self.folder.tensorboard, start_iteration=self.folder.start_iteration)
 
     def train(self) -> Path:
