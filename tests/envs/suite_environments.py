@@ -13,8 +13,8 @@ from gymnasium.spaces import flatten, flatten_space
 
 import flexgym  # noqa: F401
 
-SMALL = {"group_size": 2, "num_steps": 2}
 NAME = os.environ["FLEXGYM_ID"]
+SMALL = {"group_size": 2, "num_steps": 2, "height": 16, "width": 16, **({"num_frames": 5} if "T2V" in NAME else {})}
 
 
 class Flat(gym.Env):
