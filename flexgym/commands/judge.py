@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
+from numpy.typing import NDArray
 
 from flexgym.commands.judge_options import JudgeOptions
 from flexgym.commands.judge_report import calibration_report, outcome_report, ranking_report
@@ -17,10 +17,10 @@ from flexgym.commands.serve import ServeOptions
 from flexgym.commands.serve import serve as serve_judge
 from flexgym.core.errors import ConfigError
 from flexgym.core.metrics import without_nan
-from flexgym.core.terminal import teaching_errors, with_options
+from flexgym.core.terminal import say, teaching_errors, terminal, with_options
 from flexgym.judge import make_tournament
 from flexgym.judge.assessment import Assessment
-from flexgym.judge.inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_sample
+from flexgym.judge.inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Inputs, read_sample
 from flexgym.judge.noise import NoisyJudge
 from flexgym.judge.protocol import JudgeFailure, Outcome, Pair
 from flexgym.judge.tournament import judge_groups
@@ -45,9 +45,9 @@ def compare(
 ) -> None:
     """Judge two image or video files."""
     with teaching_errors(), asked.opened() as opened:
-        both = [read_sample(path, num_frames=asked.inputs.num_frames) for path in (first, second)]
+        both = [_read_sample(path, asked.inputs) for path in (first, second)]
         if isinstance(opened, VisionJudge):
-            outcome = opened.compare(prompt, *both)
+            outcome = opened.compare(Prompt(prompt).text, *both)
         elif both[0].shape != both[1].shape:
             raise ConfigError(
                 f"this judge needs samples of the same size, got shapes {both[0].shape} and {both[1].shape}: resize one"
@@ -57,7 +57,7 @@ def compare(
     if as_json:
         _print_json(_as_json(outcome))
     else:
-        Console().print(outcome_report(prompt, outcome))
+        terminal().print(outcome_report(prompt, outcome))
     if isinstance(outcome, JudgeFailure):
         raise typer.Exit(1)
 
@@ -73,7 +73,7 @@ def rank(
 ) -> None:
     """Rank the samples in each subfolder. The prompt is read from prompt.txt, otherwise it is the folder's name."""
     with teaching_errors(), asked.opened() as opened:
-        named = _read_groups(folder, num_frames=asked.inputs.num_frames)
+        named = _read_groups(folder, asked.inputs)
         settings = make_tournament({"schedule": tournament})
         scores = judge_groups(opened, [group for _, group in named], tournament=settings)
     if as_json:
@@ -84,7 +84,7 @@ def rank(
         _print_json(rows)
         return
     for (names, group), score in zip(named, scores, strict=True):
-        Console().print(ranking_report(group.prompt.text, names, score))
+        terminal().print(ranking_report(group.prompt.text, names, score))
 
 
 @app.command()
@@ -112,7 +112,7 @@ def calibrate(
 
     with teaching_errors(), asked.opened() as opened:
         if folder:
-            read = _read_groups(folder, num_frames=asked.inputs.num_frames)
+            read = _read_groups(folder, asked.inputs)
             members, truth = [group for _, group in read], None
         else:
             members, truth = _small_world(*small_world)
@@ -124,16 +124,33 @@ def calibrate(
         _print_json({"judge": report.to_figures(), "tournaments": report.to_rows()})
         return
     cheapest = report.cheapest()
-    Console().print(calibration_report(report))
-    Console().print(f"Cheapest within 0.03 of 'all': {cheapest.tournament}, {cheapest.calls:g} calls per group.")
+    terminal().print(calibration_report(report))
+    say(f"Cheapest within 0.03 of 'all': {cheapest.tournament}, {cheapest.calls:g} calls per group.")
+
+
+@dataclasses.dataclass(frozen=True)
+class ListenOptions:
+    """Command-line options about the clients of a server.
+
+    Attributes:
+        host: address to listen on.
+        port: port to listen on.
+        api_key_env: name of the environment variable with the API key that clients must send.
+    """
+
+    host: Annotated[str, typer.Option(help="address to listen on; this machine only by default")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(help="port to listen on")] = 8080
+    api_key_env: Annotated[
+        str | None, typer.Option(help="environment variable with the API key that clients must send")
+    ] = None
 
 
 @app.command()
+@with_options(listen=ListenOptions)
 def serve(
     source: Annotated[str, typer.Argument(help="checkpoint folder or hub id")],
     *,
-    host: str = "127.0.0.1",
-    port: int = 8080,
+    listen: ListenOptions,
     name: Annotated[str | None, typer.Option(help="model name to use in requests")] = None,
     max_model_len: int | None = None,
     data_parallel_size: int = 1,
@@ -145,14 +162,15 @@ def serve(
         options = ServeOptions(
             source,
             name=name,
-            host=host,
-            port=port,
+            host=listen.host,
+            port=listen.port,
             max_model_len=max_model_len,
             data_parallel_size=data_parallel_size,
             gpu_memory_utilization=gpu_memory_utilization,
+            api_key_env=listen.api_key_env,
         )
         log.parent.mkdir(parents=True, exist_ok=True)
-        Console().print(f"Starting {source} at {options.url}; its output is written to {log}.")
+        say(f"Starting {source} at {options.url}; its output is written to {log}.")
         raise typer.Exit(serve_judge(options, log=log))
 
 
@@ -167,22 +185,27 @@ def _print_json(value: Any) -> None:
     typer.echo(json.dumps(without_nan(value), indent=2, allow_nan=False))
 
 
-def _read_groups(folder: Path, *, num_frames: int) -> list[tuple[list[str], SampleGroup]]:
+def _read_sample(path: Path, inputs: Inputs) -> NDArray[np.uint8]:
+    """Read a sample; frames of videos no larger than the judge gets them, of which there may be many."""
+    return read_sample(path, num_frames=inputs.num_frames, max_side=inputs.max_side)
+
+
+def _read_groups(folder: Path, inputs: Inputs) -> list[tuple[list[str], SampleGroup]]:
     """Read the file names and samples of every subfolder; each must hold at least two image or video files."""
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder: expected a folder with one subfolder of samples per prompt")
-    found = [_read_group(each, num_frames) for each in sorted(folder.iterdir()) if each.is_dir()]
+    found = [_read_group(each, inputs) for each in sorted(folder.iterdir()) if each.is_dir()]
     if not found:
         raise ConfigError(f"{folder} has no subfolders: expected one subfolder of samples per prompt")
     return found
 
 
-def _read_group(folder: Path, num_frames: int) -> tuple[list[str], SampleGroup]:
+def _read_group(folder: Path, inputs: Inputs) -> tuple[list[str], SampleGroup]:
     suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
     if len(files) < 2:
         raise ConfigError(f"{folder} has {len(files)} samples: expected at least two image or video files to compare")
-    samples = [read_sample(path, num_frames=num_frames) for path in files]
+    samples = [_read_sample(path, inputs) for path in files]
     sizes = {sample.shape for sample in samples}
     if len(sizes) > 1:
         raise ConfigError(f"{folder}: all samples of a prompt must have the same size, got {sorted(sizes)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from flexgym.core.errors import CheckpointError, ConfigError, unknown_name
+from flexgym.core.json_text import parse_json
+from flexgym.generators.folder import read_json
 
 ADAPTER = "default"
 """Name of the adapter that trains, among those of peft."""
@@ -75,13 +76,13 @@ def read_adapter(folder: Path, config: Any) -> dict[str, Tensor]:
     pipeline, peft = folder / _PIPELINE_FILE, folder / _PEFT_FILE
     if pipeline.is_file():
         tensors, metadata = _read(pipeline)
-        saved = json.loads(metadata.get(_METADATA, "{}"))
+        saved = _object(metadata.get(_METADATA, "{}"), pipeline)
         # names begin with the part of the pipeline that is adapted
         tensors = {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
         scale = {name.partition(".")[2]: value for name, value in saved.items()}
     elif peft.is_file() and (folder / _PEFT_CONFIG).is_file():
         tensors, _ = _read(peft)
-        scale = json.loads((folder / _PEFT_CONFIG).read_text(encoding="utf-8"))
+        scale = read_json(folder / _PEFT_CONFIG)
     else:
         raise CheckpointError(f"expected an adapter ({_PIPELINE_FILE} or {_PEFT_FILE}) in {folder}, found neither")
     for name in _SCALE:
@@ -90,6 +91,17 @@ def read_adapter(folder: Path, config: Any) -> dict[str, Tensor]:
                 f"the adapter in {folder} does not fit: expected {name} {getattr(config, name)}, got {scale[name]}"
             )
     return {_parameter_name(name): tensor for name, tensor in tensors.items()}
+
+
+def _object(text: str, path: Path) -> dict[str, Any]:
+    """Parse the metadata of an adapter."""
+    try:
+        values = parse_json(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: the metadata of the adapter cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: expected an object as metadata of the adapter, got {type(values).__name__}")
+    return values
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flexgym.core.errors import CheckpointError
+from flexgym.core.json_text import parse_json, read_json_file
 
 MODEL_INDEX = "model_index.json"
 _CONFIGS = {
@@ -28,7 +28,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: when there is no such file or it holds no object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_file(path, nan=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"expected the file {path}, and it is missing; {_HINT}") from error
     except ValueError as error:
@@ -120,7 +120,7 @@ def _check_safetensors(path: Path) -> None:
         if 8 + length > size:
             raise CheckpointError(f"{path} ends within its header ({size} bytes); {_HINT}")
         try:
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
         except ValueError as error:
             raise CheckpointError(
                 f"{path} is no safetensors file: its header cannot be read ({error}); {_HINT}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,13 +13,12 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
-from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from flexgym.algorithm.advantages import advantages_of
 from flexgym.algorithm.rollout import Rollout, concatenate
 from flexgym.config.sections import EXTRA_SAMPLES
-from flexgym.core.errors import ConfigError, RewardError
+from flexgym.core.errors import CheckpointError, ConfigError, ProcessLostError
 from flexgym.core.metrics import Metric, reduce_rows
 from flexgym.flow import WindowSchedule
 from flexgym.judge.agreement import agreement_summary
@@ -26,8 +26,16 @@ from flexgym.reward import Reward
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.runner import Scored, mean_score
 from flexgym.rllib.sharded import ShardedAlgorithm
+from flexgym.rllib.transfer import collect
 from flexgym.runs.diversity import mean_diversity
-from flexgym.runs.known_metrics import REWARD, iteration_seconds, phase_seconds
+from flexgym.runs.known_metrics import (
+    REWARD,
+    iteration_seconds,
+    merged,
+    outside_metrics,
+    outside_name,
+    phase_seconds,
+)
 from flexgym.runs.verification import Verification
 from flexgym.types import GroupScores, Prompt, SampleGroup, stacked_term
 
@@ -65,7 +73,7 @@ class FlowAlgorithm(ShardedAlgorithm):
         scores = _groups(scored)
         self.samples_so_far += advantages.size
         updated = time.perf_counter()
-        metrics: dict[str, Metric | float] = {**reward_metrics(scores, advantages), **scorer_metrics(scored), **stats}
+        metrics: dict[str, Metric | float] = merged(reward_metrics(scores, advantages), scorer_metrics(scored), stats)
         metrics["reward/mean"] = REWARD.with_value(metrics["reward/mean"])
         metrics["time/rollout_s"] = phase_seconds("rollout", max(part.rollout_seconds for part in scored))
         metrics["time/reward_s"] = phase_seconds("reward", max(part.reward_seconds for part in scored))
@@ -122,11 +130,13 @@ class FlowAlgorithm(ShardedAlgorithm):
         while waiting:
             runners = self._runners.healthy_env_runner_ids()[: len(waiting)]
             if not runners:
-                raise RewardError("expected a healthy env runner, got none: see Ray's log for what ended them")
+                raise ProcessLostError("every env runner: see Ray's log for what ended them")
             calls = [partial(_sample_part, start=start, seeds=waiting[start], **work) for start in waiting]
             for start, part in self._runners.foreach_env_runner(
                 calls[: len(runners)], local_env_runner=False, remote_worker_ids=runners
             ):
+                if isinstance(part, Exception):
+                    raise part
                 done[start] = part
                 del waiting[start]
         return [done[start] for start in sorted(done)]
@@ -208,9 +218,19 @@ class FlowAlgorithm(ShardedAlgorithm):
         return self.config.make_evaluations()
 
     def save_generator(self, folder: str | Path) -> None:
-        """Write the trained weights in the format of diffusers."""
-        target = str(folder)
-        self.on_learners(lambda learner: learner.save_generator(target))
+        """Write the trained weights in the format of diffusers, wherever the learners run.
+
+        Args:
+            folder: folder that does not exist yet.
+
+        Raises:
+            CheckpointError: the folder exists.
+        """
+        target = Path(folder)
+        name = target.name
+        if target.exists():
+            raise CheckpointError(f"{target} exists already, and nothing saved is overwritten: choose another folder")
+        collect(self.on_learners, lambda learner, place: learner.save_generator(place / name), target.parent)
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -223,16 +243,20 @@ class FlowAlgorithm(ShardedAlgorithm):
         super().set_state(state)
         self.samples_so_far = state.get("samples_so_far", 0)
 
-    def restore_from_path(self, path: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Restore a checkpoint; RLlib's own method wants an env runner group, which colocated learners do not have."""
-        if self.env_runner_group is None:
-            Checkpointable.restore_from_path(self, path, *args, **kwargs)
-        else:
-            super().restore_from_path(path, *args, **kwargs)
+    def restore_from_path(self, path: str | Path, *ignored: Any, **unused: Any) -> None:
+        """Restore a checkpoint, and send the weights to separate env runners."""
+        super().restore_from_path(path)
+        if self.env_runner_group is not None:
+            self._runners.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
 
 
-def _sample_part(runner: Any, *, start: int, **work: Any) -> tuple[int, tuple[Rollout, Scored]]:
-    return start, runner.sample(**work)
+def _sample_part(runner: Any, *, start: int, **work: Any) -> tuple[int, tuple[Rollout, Scored] | Exception]:
+    """Sample a part, or return what was raised: RLlib ends a process in which a call raises, as if it were lost."""
+    try:
+        return start, runner.sample(**work)
+    except Exception as error:  # noqa: BLE001
+        error.add_note(traceback.format_exc())
+        return start, error
 
 
 def _groups(scored: Sequence[Scored]) -> list[GroupScores]:
@@ -255,7 +279,7 @@ def reward_metrics(scores: Sequence[GroupScores], advantages: NDArray[np.float32
         "reward/failures": float(sum(sum(group.failures.values()) for group in scores)),
     }
     for name in dict.fromkeys(name for group in scores for name in group.terms):
-        metrics |= _term_metrics(name, stacked_term(scores, name))
+        metrics |= _term_metrics(outside_name("reward", name), stacked_term(scores, name))
     against = [group.win_rate_vs_reference for group in scores if group.win_rate_vs_reference is not None]
     if against:
         metrics["reward/win_rate_vs_reference"] = float(np.nanmean(np.stack(against)))
@@ -276,7 +300,12 @@ def _term_metrics(name: str, term_PG: NDArray[np.float32]) -> dict[str, float]:
 
 
 def scorer_metrics(scored: Sequence[Scored]) -> dict[str, float]:
-    """Return means over all learners of the monitored rewards and of the reward's own metrics."""
-    monitors = {f"monitor/{name}": [part.monitors[name] for part in scored] for name in scored[0].monitors}
-    usage = {f"judge/{name}": [part.usage[name] for part in scored] for name in scored[0].usage}
-    return {name: float(np.mean(values)) for name, values in {**monitors, **usage}.items()}
+    """Return means over all learners of the monitored rewards and of the reward's own metrics.
+
+    A metric that a learner lacks, such as a count of failures that it did not see, is 0 there.
+    """
+    names = dict.fromkeys(name for part in scored for name in part.usage)
+    monitors = {name: [part.monitors[name] for part in scored] for name in scored[0].monitors}
+    usage = {name: [part.usage.get(name, 0.0) for part in scored] for name in names}
+    found = {**outside_metrics("monitor", monitors), **outside_metrics("judge", usage)}
+    return {name: float(np.mean(values)) for name, values in found.items()}

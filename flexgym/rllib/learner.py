@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from flexgym.core.metrics import Max, Mean, Metric, reduce_rows, settled
 from flexgym.core.sharding import assembled, over_learners, whole
 from flexgym.flow import Window
 from flexgym.generators import FlowGenerator
+from flexgym.generators.schedulers import solver_note
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.module import FlowModule
 from flexgym.rllib.runner import GroupEnvRunner, Part, Scored
@@ -335,14 +337,19 @@ class FlowLearner(ShardedLearner):
         # every learner must go through a sharded transformer equally often: some take a block for nothing
         idle = -(-len(blocks) // learners) - len(mine) if settings.shards else 0
         guidance = settings.algorithm.guidance.verification
-        made = partial(sample, self.generator, max_rows=size, guidance=guidance)
+        sampler = settings.verification.sampler
+        made = partial(sample, self.generator, max_rows=size, guidance=guidance, sampler=sampler)
         with self.verified_weights():
             found = {index: made(prompts[blocks[index]], seeds=seeds[blocks[index]]) for index in mine}
             for block in blocks[:idle]:
                 made(prompts[block], seeds=seeds[block])
         return found
 
-    def save_generator(self, folder: str) -> None:
+    def solver_note(self) -> str:
+        """Return what the log of the run must say about the pipeline's own solver, see `solver_note`."""
+        return solver_note(self.generator.pipe.scheduler, self.config.settings.verification.sampler)
+
+    def save_generator(self, folder: Path) -> None:
         """Write the trained weights in the format of diffusers, with the EMA; the first learner alone writes."""
         first, shards = not self.rank, self.config.settings.shards
         if not first and not shards:
@@ -351,7 +358,7 @@ class FlowLearner(ShardedLearner):
             denoisers = self.generator.denoisers if shards else {}
             together = {name: assembled(module, keep=first) for name, module in denoisers.items()}
             if first:
-                self.generator.save(folder, unsharded=together)
+                self.generator.save(folder, unsharded=together, sampler=self.config.settings.verification.sampler)
 
     # --- state -------------------------------------------------------------------------------------------------------
 

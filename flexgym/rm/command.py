@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
 
 from flexgym.commands.judge_options import JudgeOptions
 from flexgym.config import DPOSettings, JudgeTrainingSettings, SFTSettings
 from flexgym.config.load import load_settings
 from flexgym.config.recipe import Recipe
-from flexgym.core.terminal import teaching_errors, with_options
+from flexgym.core.terminal import say, teaching_errors, with_options
 from flexgym.rm.options import AskOptions, DataOptions, RefereeOptions
 from flexgym.rm.replies import Asker, Cost
 from flexgym.runs.command import Program, add_command
@@ -99,12 +98,17 @@ def export(
     """Export a judge to a checkpoint folder for transformers and vLLM, with an adapter merged into the weights."""
     from flexgym.rm.saving import JUDGE, export_judge
     from flexgym.runs.checkpoints import resolve_checkpoint
+    from flexgym.runs.export import files_of
     from flexgym.runs.recipe import saved_recipe
+    from flexgym.runs.storage import local_run
 
     with teaching_errors():
         source = saved_recipe(run)["judge"]["source"]
-        folder = export_judge(resolve_checkpoint(run).resolve() / JUDGE, source, out, dtype=dtype)
-        Console().print(f"Judge: {folder}", markup=False, soft_wrap=True)
+        with local_run(run) as copy:
+            checkpoint = resolve_checkpoint(copy)
+            files_of(checkpoint, JUDGE)
+            folder = export_judge(checkpoint / JUDGE, source, out, dtype=dtype)
+        say(f"Judge: {folder}")
 
 
 @app.command()
@@ -118,17 +122,16 @@ def distill(
     data: DataOptions,
 ) -> None:
     """Ask a teacher about pairs and keep its correct traces (SFTRow file)."""
-    from flexgym.judge.backends.base import Decoding
     from flexgym.rm.distill import distill as distill_traces
 
     with teaching_errors():
-        items = data.items(files, asked.question, ties=keep_ties)
+        items = data.items(files, asked, teacher, ties=keep_ties)
         with asked.opened(teacher) as opened, data.reply_file() as kept:
             asker = Asker(opened, kept)
             try:
-                decoding = Decoding(max_tokens=asked.max_tokens)
+                decoding = asked.decoding(teacher)
                 report = distill_traces(asker, items, data.out, decoding=decoding, overwrite=data.overwrite)
-                _print(report.lines())
+                say(*report.lines())
             finally:
                 _print_cost("teacher", asker.cost, asked.price)
 
@@ -148,15 +151,15 @@ def pairs(
     from flexgym.rm.pairs import PairMaker, TraceSampling
 
     with teaching_errors():
-        items = data.items(files, asked.question)
-        sampling = TraceSampling(temperature, max_tokens=asked.max_tokens)
+        items = data.items(files, asked, judge)
+        sampling = TraceSampling(temperature, max_tokens=asked.decoding(judge).max_tokens)
         with contextlib.ExitStack() as stack:
             kept = stack.enter_context(data.reply_file())
             other = stack.enter_context(referee.opened(asked, kept))
             asker = Asker(stack.enter_context(asked.opened(judge)), kept)
             try:
                 maker = PairMaker(asker, other.judge, sampling=sampling)
-                _print(maker.write(items, data.out, overwrite=data.overwrite).lines())
+                say(*maker.write(items, data.out, overwrite=data.overwrite).lines())
             finally:
                 _print_cost("judge", asker.cost, asked.price)
                 _print_cost("trajectory judge", other.cost, asked.price)
@@ -185,18 +188,13 @@ def evaluate(
         run = EvaluationRun(files, out, benchmark=benchmark, orders=orders, media=media, batch=batch)
         with asked.opened() as opened:
             summary = run.write(opened, asked)
-        _print(run.lines(summary))
-
-
-def _print(lines: list[str]) -> None:
-    for line in lines:
-        Console().print(line, markup=False, highlight=False, soft_wrap=True)
+        say(*run.lines(summary))
 
 
 def _print_cost(who: str, cost: Cost | None, price: tuple[float, float] | None) -> None:
     """Print the cost of a model, unless it was never asked."""
     if cost and (cost.requests or cost.reused):
-        _print([f"{who}: {cost.describe(price)}"])
+        say(f"{who}: {cost.describe(price)}")
 
 
 def main() -> None:

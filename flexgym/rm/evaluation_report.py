@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flexgym.core.errors import ConfigError
-from flexgym.core.files import write_atomic
+from flexgym.core.files import open_writing, write_atomic
 from flexgym.core.metrics import without_nan
 from flexgym.rm.evaluation_figures import CONFIDENCE, Figures, PairResult, Share, Summary
 
@@ -20,6 +20,8 @@ PAIRS_SAID = "pairs.jsonl"
 TITLES = {
     "accuracy": "accuracy, failures wrong",
     "accuracy_dropped": "accuracy, failures dropped",
+    "strict": "strict",
+    "tie_aware": "tie-aware",
     "accuracy_with_ties": "accuracy with ties",
     "accuracy_with_leads": "accuracy with ties by points",
     "order_consistency": "same in both orders",
@@ -46,9 +48,9 @@ def prepare_folder(folder: Path) -> Path:
 
 def recorded(results: Iterable[PairResult], folder: Path) -> Iterator[PairResult]:
     """Pass results through, and write each one to the file `PAIRS_SAID` as it arrives."""
-    with (folder / PAIRS_SAID).open("w", encoding="utf-8") as file:
+    with open_writing(folder / PAIRS_SAID) as file:
         for result in results:
-            file.write(json.dumps(result.to_row()) + "\n")
+            file.write(json.dumps(result.to_row()).encode() + b"\n")
             file.flush()
             yield result
 
@@ -92,7 +94,8 @@ _FOOTNOTE = (
     f"Brackets are {CONFIDENCE:.0%} confidence intervals over pairs: Wilson's if pairs count fully or not at all or are"
     " all equal, otherwise a percentile bootstrap. Accuracy is over pairs whose label is not a tie, in all orders. With"
     " ties, labels may be ties, and two orders with different winners count as a tie; by points, a lead within a"
-    " threshold counts as a tie, where the threshold is the best one for these pairs."
+    " threshold counts as a tie, where the threshold is the best one for these pairs. Strict counts a pair as right"
+    " only if all orders name the labeled winner; tie-aware counts half a pair where the judge is undecided."
 )
 
 

@@ -15,17 +15,20 @@ from types import TracebackType
 from typing import IO, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from filelock import lock_descriptor
 
 from flexgym.core.errors import ConfigError, RewardError
+from flexgym.core.files import open_own, teaching_disk_errors
+from flexgym.core.json_text import parse_json
 from flexgym.judge.assessment import Assessment
 from flexgym.judge.backends.base import Backend, ChatRequest, Decoding, Reply
 from flexgym.judge.dialect import Dialect
 from flexgym.judge.inputs import Inputs, encode_sample
 from flexgym.judge.protocol import JudgeFailure, Outcome
 from flexgym.judge.vision_judge import ask
-from flexgym.rm.data import PreferencePair, Question, load_frames, load_picture, load_pictures
-from flexgym.rm.data.files import MAX_PICTURES, MediaFile
+from flexgym.rm.data import PreferencePair, Question, load_pictures
+from flexgym.rm.data.files import MAX_PICTURES
+from flexgym.rm.data.media import AS_STORED, load_sample
 
 _MILLION = 1_000_000
 _Outcomes = dict[str, Reply | JudgeFailure]
@@ -100,7 +103,9 @@ def oracle_text(pair: PreferencePair) -> str:
     """
     from flexgym.shapes.brief import brief_assessment, view
 
-    first, second = (view(pair.prompt, _sample(pair, side)) for side in (pair.first, pair.second))
+    first, second = (
+        view(pair.prompt, load_sample(side, pair.kind, num_frames=MAX_PICTURES)) for side in (pair.first, pair.second)
+    )
     return brief_assessment(first, second)
 
 
@@ -116,15 +121,18 @@ def make_query(pair: PreferencePair, question: Question, inputs: Inputs) -> Quer
         RowError: if media cannot be read.
     """
     message, sources = question.ask(pair)
-    pictures = [part for image in load_pictures(sources) for part in encode_sample(np.asarray(image), inputs)]
+    # Reduced as they are read, and encoded below: encoding twice would not give what a judge in use receives.
+    reduced = load_pictures(sources, dataclasses.replace(AS_STORED, max_side=inputs.max_side))
+    pictures = [part for image in reduced for part in encode_sample(np.asarray(image), inputs)]
     return Query(pair, ChatRequest(tuple(pictures), message.text))
 
 
 def read_trace(reply: Reply | JudgeFailure, dialect: Dialect) -> Outcome:
     """Parse a reply with the strictness required for training data.
 
-    Two things that are accepted from a judge in use are rejected here: a reply that was cut off after its last bracket,
-    and a personalized category that is dropped because it breaks a rule, such as scores that do not sum to 10.
+    Three things that are accepted from a judge in use are rejected here: a reply that was cut off after its last
+    bracket, a personalized category that is dropped because it breaks a rule, and sub-dimensions whose scores are set
+    aside, since they are not numbers, out of range or do not sum to 10.
 
     Args:
         reply: reply of a model, or the reason why there is none.
@@ -138,6 +146,8 @@ def read_trace(reply: Reply | JudgeFailure, dialect: Dialect) -> Outcome:
     if not isinstance(outcome, JudgeFailure) and outcome.left_out:
         what = "categories" if isinstance(outcome, Assessment) else "dimensions"
         return JudgeFailure("invalid", f"{outcome.left_out} {what} break the rules")
+    if isinstance(outcome, Assessment) and outcome.odd_scores:
+        return JudgeFailure("invalid", f"{outcome.odd_scores} criteria have odd scores")
     return outcome
 
 
@@ -187,7 +197,7 @@ class ReplyFile:
         path: path of the file; created if it does not exist.
 
     Raises:
-        ConfigError: if the file contains something else.
+        ConfigError: if the file contains something else, cannot be written, or is open in another process.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -199,9 +209,11 @@ class ReplyFile:
         return len(self._offsets)
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a+b")
+        with teaching_disk_errors(f"{self.path} cannot be written", ConfigError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.fdopen(open_own(self.path, os.O_RDWR | os.O_APPEND), "a+b")
         try:
+            self._lock(self._file)
             self._index(self._file)
         except BaseException:
             self._file.close()
@@ -212,9 +224,21 @@ class ReplyFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._file is not None
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with teaching_disk_errors(f"replies cannot be stored in {self.path}", ConfigError), self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def _lock(self, file: IO[bytes]) -> None:
+        """Take the file for this process, which releases it by closing it or by ending, however it ends."""
+        try:
+            taken = lock_descriptor(file.fileno(), blocking=False)
+        except OSError:  # a file system without locks
+            taken = True
+        if not taken:
+            raise ConfigError(
+                f"{self.path}: another process asks and stores replies here, and both would pay for the same ones. Wait"
+                " until it has ended, or name another file with --replies"
+            )
 
     def find(self, key: str) -> Reply | None:
         """Return the reply stored under a key, or None."""
@@ -231,8 +255,9 @@ class ReplyFile:
         assert self._file is not None, "ReplyFile.add must be called inside of a with block"
         offset = self._file.seek(0, os.SEEK_END)
         values = {name: getattr(reply, name) for name in _STORED}
-        self._file.write(json.dumps({"key": key, **values}).encode() + b"\n")
-        self._file.flush()
+        with teaching_disk_errors(f"a reply cannot be stored in {self.path}", ConfigError):
+            self._file.write(json.dumps({"key": key, **values}).encode() + b"\n")
+            self._file.flush()
         self._offsets[bytes.fromhex(key)] = offset
 
     def _index(self, file: IO[bytes]) -> None:
@@ -254,7 +279,7 @@ _STORED = {"text": str, "finish_reason": str, "prompt_tokens": int, "completion_
 def _parsed(line: bytes) -> tuple[str, Reply] | None:
     """Parse the key and the reply of a line; None if the line is incomplete or invalid."""
     try:
-        values = json.loads(line)
+        values = parse_json(line, lenient=True)
         bytes.fromhex(values["key"])
         if not all(isinstance(values[name], kind) for name, kind in _STORED.items()):
             return None
@@ -338,12 +363,3 @@ def request_key(name: str, request: ChatRequest, decoding: Decoding) -> str:
     """Hash everything that a reply depends on to 32 hexadecimal digits: model, text, images and decoding settings."""
     about = [name, request.text, [picture.id for picture in request.pictures], dataclasses.asdict(decoding)]
     return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def _sample(pair: PreferencePair, side: tuple[MediaFile, ...]) -> NDArray[np.uint8]:
-    """Load a candidate as a sample of the small world, with all of its frames."""
-    if pair.kind == "image":
-        return np.asarray(load_picture(side[0]))
-    if side[0].is_video:
-        return load_frames(side[0], MAX_PICTURES)
-    return np.stack([np.asarray(load_picture(file)) for file in side])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import dataclasses
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from peft import PeftModel
 from torch import Tensor
 
 from flexgym.core.errors import CheckpointError, ConfigError
+from flexgym.core.files import copy_loaded, held_folder, teaching_disk_errors, write_atomic
+from flexgym.core.options import built_settings
+from flexgym.judge.inputs import Inputs
+from flexgym.judge.sources import CONFIG_NAME, read_judge_config
 from flexgym.rm.processor import load_model
 
 JUDGE = "judge"
@@ -40,6 +45,22 @@ def save_judge(model: Any, source: str | Path, folder: Path, *, state: Mapping[s
     return folder
 
 
+def save_inputs(inputs: Inputs, source: str | Path, folder: Path) -> None:
+    """Note in ``judge_config.json`` how the images were encoded that a judge trained on, unless it is asked so anyway.
+
+    Args:
+        inputs: how images are encoded.
+        source: checkpoint that the model was loaded from, whose other settings are kept.
+        folder: folder of the trained judge.
+    """
+    config = read_judge_config(source)
+    trained = {"format": inputs.format, "quality": inputs.quality, "max_side": inputs.max_side}
+    asked = asdict(built_settings("inputs", Inputs, config.inputs))
+    if any(asked[name] != value for name, value in trained.items()):
+        values = asdict(dataclasses.replace(config, inputs={**config.inputs, **trained}))
+        write_atomic(folder / CONFIG_NAME, (json.dumps(values, indent=2) + "\n").encode())
+
+
 def export_judge(trained: Path, source: str | Path, out: Path, *, dtype: str = "bfloat16") -> Path:
     """Export a trained judge to a single folder, with an adapter merged into the weights.
 
@@ -57,15 +78,16 @@ def export_judge(trained: Path, source: str | Path, out: Path, *, dtype: str = "
         raise ConfigError(f"{out} already exists and is not overwritten: choose another folder")
     if not (trained / "config.json").is_file() and not (trained / _ADAPTER).is_file():
         raise CheckpointError(f"expected a trained judge in {trained}, got neither config.json nor {_ADAPTER}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as workspace:
-        folder = Path(workspace) / out.name
-        if (trained / _ADAPTER).is_file():
-            merged = PeftModel.from_pretrained(load_model(source, dtype), trained).merge_and_unload()
-            save_judge(merged, source, folder)
-        else:
-            save_judge(load_model(trained, dtype), trained, folder)
-        folder.replace(out)
+    with teaching_disk_errors(f"{out} cannot be written"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with held_folder(out) as folder:
+            if (trained / _ADAPTER).is_file():
+                merged = PeftModel.from_pretrained(load_model(source, dtype), trained).merge_and_unload()
+                copy_loaded(trained, folder, patterns=(CONFIG_NAME,))
+                save_judge(merged, source, folder)
+            else:
+                save_judge(load_model(trained, dtype), trained, folder)
+            folder.replace(out)
     return out
 
 
@@ -76,7 +98,4 @@ def copy_companions(source: str | Path, folder: Path) -> None:
         from huggingface_hub import snapshot_download
 
         origin = Path(snapshot_download(str(source), allow_patterns=list(_COMPANIONS)))
-    for pattern in _COMPANIONS:
-        for file in origin.glob(pattern):
-            if file.name not in _OF_WEIGHTS and not (folder / file.name).exists():
-                shutil.copyfile(file, folder / file.name)
+    copy_loaded(origin, folder, patterns=_COMPANIONS, without=_OF_WEIGHTS)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import typer
-from rich.console import Console
 
 from flexgym.config.describe import dump_settings, help_command
 from flexgym.config.recipe import Recipe, apply_overrides, load_recipe
 from flexgym.core.settings import Settings
-from flexgym.core.terminal import teaching_errors
+from flexgym.core.terminal import say, teaching_errors, terminal
+from flexgym.runs.interrupt import GracefulInterrupt, end_quietly, exit_status, stopping_signal
 from flexgym.runs.recipe import saved_recipe
 
 if TYPE_CHECKING:
@@ -30,7 +33,8 @@ ConfigOption = Annotated[
     typer.Option(help="A recipe: a file, or the name of a shipped one. By default that of the run to resume."),
 ]
 ResumeOption = Annotated[
-    Path | None, typer.Option(help="A run folder, or one checkpoint in it, to continue from.", show_default=False)
+    Path | None,
+    typer.Option(help="Folder or URL of a run, or a checkpoint in it, to continue.", show_default=False),
 ]
 PrintOption = Annotated[bool, typer.Option("--print-config", help="Print the resolved settings as a recipe, and stop.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check data, model and memory, and stop.")]
@@ -62,20 +66,43 @@ class Program(Generic[S]):
         """Train a recipe, or only print its settings, or only check it."""
         settings = self.load(recipe)
         if print_config:
-            Console().print(dump_settings(settings), end="", markup=False, highlight=False, soft_wrap=True)
+            terminal().print(dump_settings(settings), end="", soft_wrap=True)
         elif dry_run and self.dry_run is not None:
             for line in self.dry_run(settings):
-                Console().print(line, markup=False, highlight=False, soft_wrap=True)
+                say(line)
         else:
-            self.make_run(settings, resume, self.name.split()).train()
+            run = self.make_run(settings, resume, self.name.split())
+            run.train()
+            if run.stopped_by not in (None, signal.SIGINT):
+                raise typer.Exit(exit_status(run.stopped_by))
+
+
+@contextlib.contextmanager
+def exit_statuses() -> Iterator[None]:
+    """Give a program that trains the exit status 128 and the number of the signal that stopped it, and no traceback.
+
+    Inside this context a signal raises `KeyboardInterrupt`, except where `TrainingRun` finishes an iteration first.
+    """
+    status = 0
+    try:
+        with GracefulInterrupt() as interrupt, interrupt.at_once():
+            yield
+    except KeyboardInterrupt as error:
+        status = exit_status(stopping_signal(error))
+        raise typer.Exit(status) from error
+    except typer.Exit as end:
+        status = end.exit_code
+        raise
+    finally:
+        atexit.register(end_quietly, status)  # before what shuts Ray down, since it was registered later
 
 
 def add_command(app: typer.Typer, program: Program[Any], *, name: str | None = None, summary: str | None) -> None:
     """Add the command of a program that trains.
 
-    It takes overrides, ``--config``, ``--resume`` and ``--print-config``. Without ``--config`` the recipe is the one
-    that the resumed run was started with, or the default one in a new run; with ``--config`` it is that one in both
-    cases. ``--help`` lists all settings.
+    It takes overrides, ``--config``, ``--resume`` and ``--print-config``. Without ``--config`` the recipe is that of
+    the last start of the resumed run, or the default one in a new run; with ``--config`` it is that one in both cases.
+    ``--help`` lists all settings.
 
     Args:
         app: gets the command.
@@ -85,7 +112,7 @@ def add_command(app: typer.Typer, program: Program[Any], *, name: str | None = N
     """
 
     def train(overrides: list[str] | None, config: str | None, resume: Path | None, **only: bool) -> None:
-        with teaching_errors():
+        with exit_statuses(), teaching_errors():
             recipe = chosen_recipe(overrides or (), config=config, resume=resume, default=program.default_recipe)
             program.run(recipe, resume, print_config=only["print_config"], dry_run=only["dry_run"])
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -17,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flexgym.core.metrics import Max, Metric
-from flexgym.runs.interrupt import write_notice
+from flexgym.core.outputs import drop_lost_outputs, write_error_line
+from flexgym.core.terminal import terminal
 from flexgym.runs.metric_board import Entry, MetricBoard
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -59,7 +60,7 @@ class TrainingDisplay:
         """
         self._total = total
         self._title = title
-        self._console = console or Console()
+        self._console = console or terminal()
         self._clock = clock
         self._live: Live | None = None
         self._phase = "starting"
@@ -92,7 +93,8 @@ class TrainingDisplay:
         self._last_update = now
         self._board.take(row)
         if self._live is not None:
-            self._live.refresh()
+            with _surviving_outputs():
+                self._live.refresh()
         else:
             self._say(self._line())
 
@@ -104,7 +106,7 @@ class TrainingDisplay:
         """Show ``text`` instead of the footer; safe inside a signal handler, for `GracefulInterrupt`."""
         self._notice = text
         if self._live is None:
-            write_notice(text)
+            write_error_line(text)
 
     def seconds_left(self) -> float | None:
         """Estimate from the last iterations; None before the first one has ended."""
@@ -127,7 +129,8 @@ class TrainingDisplay:
         if self._live is not None:
             self._phase = "finished" if kind is None and self._board.iteration >= self._total else "stopped"
             self._notice = ""
-            self._live.stop()
+            with _surviving_outputs():
+                self._live.stop()
             self._live = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -135,9 +138,8 @@ class TrainingDisplay:
         width = options.max_width - 4
         values, times = self._values(width), self._times(width)
         body = Group(self._progress(), Text(), values, Text(), *times, Text(), self._footer())
-        yield Panel(
-            body, title=f"[bold]{escape(self._title)}[/]", title_align="left", border_style="blue", padding=(0, 1)
-        )
+        title = Text(self._title, "bold")
+        yield Panel(body, title=title, title_align="left", border_style="blue", padding=(0, 1))
         if self._live is not None:
             # The cursor then stays below the panel: the terminal's ^C would otherwise wrap from the panel's corner and
             # shift the next drawing by a line.
@@ -180,10 +182,10 @@ class TrainingDisplay:
             curve = Text(
                 sparkline([value for _, value in entry.curve], merge=over_time), _cycled(_CURVE_COLORS, number)
             )
-            grid.add_row(entry.label, entry.text, *([curve] if curves else []), _change(entry))
+            grid.add_row(Text(entry.label), Text(entry.text), *([curve] if curves else []), _change(entry))
         for first, *others in self._board.groups():
             detail = _SideBySide([Text(f"{entry.label} {entry.text}") for entry in others], gap=3)
-            grid.add_row(first.label, first.text, *([Text()] if curves else []), detail)
+            grid.add_row(Text(first.label), Text(first.text), *([Text()] if curves else []), detail)
         return grid
 
     def _times(self, width: int) -> list[RenderableType]:
@@ -226,7 +228,28 @@ class TrainingDisplay:
         return "  ".join(parts)
 
     def _say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(text, self._console)
+
+
+def say(text: str, console: Console | None = None) -> None:
+    """Write a line as it is; a closed terminal or a full disk under the output is no error.
+
+    Args:
+        text: the line.
+        console: where to; standard output by default.
+    """
+    with _surviving_outputs():
+        (console or terminal()).print(text, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _surviving_outputs() -> Iterator[None]:
+    """Let a run survive its output, which may end before it does."""
+    drop_lost_outputs()
+    try:
+        yield
+    except (OSError, SystemExit):  # Rich exits where a pipe breaks
+        drop_lost_outputs()
 
 
 class _SideBySide:

@@ -6,7 +6,6 @@ Beside it, ``metrics_schema.json`` keeps the kind, label, unit and format of eve
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 from collections.abc import Mapping
@@ -14,12 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from flexgym.core.errors import ConfigError
-from flexgym.core.files import write_atomic
+from flexgym.core.errors import CheckpointError, ConfigError
+from flexgym.core.files import open_own, teaching_disk_errors, write_atomic
+from flexgym.core.json_text import parse_json, read_json_file
 from flexgym.core.metrics import Metric, from_description, plain
+from flexgym.core.text import PlainLogger
 
 SCHEMA = "metrics_schema.json"
-_log = logging.getLogger(__name__)
+_log = PlainLogger(__name__)
 
 
 class MetricsLog:
@@ -47,9 +48,9 @@ class MetricsLog:
         data = b"".join(line + b"\n" for line in kept)
         if not self.path.exists() or data != self.path.read_bytes():
             write_atomic(self.path, data)
-        self._last = json.loads(kept[-1])["iteration"] if kept else -1
+        self._last = parse_json(kept[-1])["iteration"] if kept else -1
         self.schema = read_schema(self.path)
-        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        self._descriptor = open_own(self.path, os.O_WRONLY | os.O_APPEND)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row and force it to the disk.
@@ -60,7 +61,8 @@ class MetricsLog:
 
         Raises:
             ConfigError: no such iteration, or a value that JSON cannot hold.
-            OSError: writing failed; the file is then as it was before.
+            CheckpointError: the run folder was deleted or moved in the meantime, or writing failed; the file is then as
+                it was before.
         """
         values = {str(key): _plain(value, key) for key, value in row.items()}
         iteration = values.get("iteration")
@@ -69,8 +71,25 @@ class MetricsLog:
                 f"{self.path}: expected a row with an integer 'iteration' above {self._last} "
                 f"(one row per iteration), got {iteration!r}."
             )
-        self._extend_schema(row)
-        data = json.dumps(values, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+        with teaching_disk_errors(f"the row of iteration {iteration} cannot be written to {self.path}"):
+            self._check_still_there()
+            self._extend_schema(row)
+            self._write(json.dumps(values, allow_nan=False, ensure_ascii=False).encode() + b"\n")
+        self._last = iteration
+
+    def _check_still_there(self) -> None:
+        """Raise if the path no longer leads to the open file; without this, rows would go to a deleted file."""
+        mine = os.fstat(self._descriptor)
+        try:
+            found = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != (mine.st_dev, mine.st_ino):
+            raise CheckpointError(
+                f"{self.path.parent}: the run folder was deleted, moved or replaced while the run was writing to it"
+            )
+
+    def _write(self, data: bytes) -> None:
         size = os.fstat(self._descriptor).st_size
         try:
             view = memoryview(data)
@@ -80,7 +99,6 @@ class MetricsLog:
         except OSError:
             os.ftruncate(self._descriptor, size)
             raise
-        self._last = iteration
 
     def close(self) -> None:
         """Close the file; further calls do nothing."""
@@ -116,7 +134,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     Returns:
         One dict per iteration; null is None.
     """
-    return [json.loads(line) for line in _kept_lines(Path(path), None)[0]]
+    return [parse_json(line) for line in _kept_lines(Path(path), None)[0]]
 
 
 def read_schema(path: str | Path) -> dict[str, Metric]:
@@ -129,7 +147,7 @@ def read_schema(path: str | Path) -> dict[str, Metric]:
         Metrics without values by name.
     """
     try:
-        described = json.loads(Path(path).with_name(SCHEMA).read_bytes())
+        described = read_json_file(Path(path).with_name(SCHEMA))
         return {name: from_description(description) for name, description in described.items()}
     except FileNotFoundError:
         return {}
@@ -156,7 +174,7 @@ def _kept_lines(path: Path, through: int | None) -> tuple[list[bytes], int]:
 
 def _row_iteration(line: bytes) -> int | None:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError:
         return None
     iteration = row.get("iteration") if isinstance(row, dict) else None
