@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from flexgym.core.seeds import Seed
 from flexgym.core.settings import Names, Settings
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -21,7 +22,7 @@ class LoraSettings(Settings):
         min_length=1,
         description="ends of layer names, such as to_q; those of the generator's family by default",
     )
-    seed: int = Field(default=0, ge=0, description="seed of its first weights")
+    seed: Seed = Field(default=0, description="seed of its first weights")
 
 
 class SamplingSettings(Settings):

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from flexgym.core.errors import ConfigError
+from flexgym.core.forking import survive_forks
+from flexgym.core.pickling import drop_capturing_hooks
+from flexgym.core.seeds import whole_seed
 from flexgym.generators.autoencoder import Autoencoder
 from flexgym.generators.checks import check_parts
 from flexgym.generators.conditioning import Conditioning, with_known
@@ -27,6 +30,8 @@ from flexgym.generators.schedulers import ExportedScheduler, own_solver
 from flexgym.generators.velocity import predict
 from flexgym.generators.weights import Weights
 from flexgym.types import Prompt
+
+survive_forks()
 
 
 class FlowGenerator:
@@ -105,6 +110,12 @@ class FlowGenerator:
         """
         return self
 
+    def __getstate__(self) -> dict[str, Any]:
+        for module in self.pipe.components.values():
+            if isinstance(module, nn.Module):
+                drop_capturing_hooks(module)
+        return dict(vars(self))
+
     def with_settings(self, **settings: Any) -> FlowGenerator:
         """Return a view that samples in another way and shares every module, all weights and the caches.
 
@@ -173,7 +184,7 @@ class FlowGenerator:
         Returns:
             float32 ``[B, ...]``.
         """
-        source = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+        source = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(whole_seed(seed))
         return torch.randn(count, *self.latent_shape, generator=source, dtype=torch.float32).to(self.device)
 
     def starting_latents(self, noise: Tensor, prompts: Sequence[str | Prompt]) -> Tensor:

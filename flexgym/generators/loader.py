@@ -20,6 +20,7 @@ from flexgym.generators.checks import check_parts
 from flexgym.generators.family import Family
 from flexgym.generators.folder import MODEL_INDEX, check_folder, component_classes, read_json
 from flexgym.generators.generic import build, family_of
+from flexgym.generators.pipelines import pipeline_class, without_torchvision_notes
 from flexgym.generators.sampling import read_generation_config
 from flexgym.generators.schedulers import check_scheduler, restore_grid_scheduler
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 EMBEDDED = {"shapes-t2i": "t2i", "shapes-t2v": "t2v"}
 DEFAULTS = {"image": "shapes-t2i", "video": "shapes-t2v"}
-_CHECKPOINTS = Path(__file__).parents[1] / "shapes" / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[1] / "shapes" / "checkpoints"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -122,7 +123,7 @@ def _locate(source: str | Path) -> Path:
     """Find the folder of a source; one that is a hub id is downloaded."""
     text = str(source)
     if text in EMBEDDED:
-        return _CHECKPOINTS / EMBEDDED[text]
+        return CHECKPOINTS / EMBEDDED[text]
     folder = Path(source).expanduser()
     if folder.exists() or isinstance(source, Path) or not _HUB_ID.fullmatch(text):
         return folder
@@ -170,19 +171,17 @@ def _load(folder: Path, dtype: torch.dtype) -> DiffusionPipeline:
 
 def _absent_components(folder: Path) -> dict[str, None]:
     """Return the components that a pipeline was saved without as None, which diffusers must be given again."""
-    import diffusers
-
     index = read_json(folder / MODEL_INDEX)
-    parameters = inspect.signature(getattr(diffusers, index["_class_name"]).__init__).parameters.values()
+    parameters = inspect.signature(pipeline_class(str(index["_class_name"])).__init__).parameters.values()
     required = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
     return dict.fromkeys(name for name in required[1:] if name not in component_classes(index))
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the progress bars of diffusers and transformers inside this context."""
+    """Hide progress bars of diffusers and transformers, and notes about torchvision, inside this context."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    with without_progress_bars(diffusers_logging, transformers_logging):
+    with without_progress_bars(diffusers_logging, transformers_logging), without_torchvision_notes():
         yield

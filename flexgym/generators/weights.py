@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flexgym.core.errors import CheckpointError, ConfigError, GeneratorError, check_names, unknown_name
+from flexgym.core.pickling import recomputed
 from flexgym.core.sharding import check_gathered, copies, is_sharded, local_part, part_like
 from flexgym.generators.adapters import ADAPTER, check_targets, read_adapter, switch_adapter
 
@@ -120,7 +121,7 @@ class Weights:
                     f"expected a model that supports gradient checkpointing, got a {type(module).__name__}, which"
                     " cannot recompute its blocks: leave out gradient_checkpointing"
                 )
-            module.enable_gradient_checkpointing()
+            module.enable_gradient_checkpointing(recomputed)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return the parameters that train by name, in a fixed order; empty while frozen."""

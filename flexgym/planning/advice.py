@@ -101,6 +101,19 @@ def _groups_per_forward(planned: Planned) -> list[Change]:
     ]
 
 
+def _rows_per_forward(planned: Planned) -> list[Change]:
+    now = planned.verified_rows
+    return [
+        Change(
+            (f"verification.rows_per_forward={size}",),
+            "more and smaller forwards in a verification",
+            {"activations": size / now},
+            "verification",
+        )
+        for size in _halves(now, 1)
+    ]
+
+
 def _sharding(planned: Planned) -> list[Change]:
     if planned.settings.shards:
         return []
@@ -160,6 +173,7 @@ _LADDERS: tuple[Ladder, ...] = (
     _tiling,
     _checkpointing,
     _groups_per_forward,
+    _rows_per_forward,
     _sharding,
     _precision,
     _adapter,
