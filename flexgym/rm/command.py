@@ -12,6 +12,7 @@ from rich.console import Console
 
 from flexgym.commands.judge_options import JudgeOptions
 from flexgym.config import DPOSettings, JudgeTrainingSettings, SFTSettings
+from flexgym.config.judge import JudgeModelSettings
 from flexgym.config.load import load_settings
 from flexgym.config.recipe import Recipe
 from flexgym.core.terminal import teaching_errors, with_options
@@ -75,8 +76,15 @@ def _program(name: str, kind: type[S]) -> Program[S]:
 
         return make_plan(settings, _stage(name)).lines()
 
-    default = f"rm_{name}_qwen3vl_8b.yaml"
-    return Program(f"{PROGRAM} train {name}", default, load=load, make_run=make_run, kind=lambda: kind, dry_run=dry_run)
+    return Program(
+        f"{PROGRAM} train {name}",
+        f"rm_{name}_qwen3vl_8b.yaml",
+        load=load,
+        make_run=make_run,
+        kind=lambda: kind,
+        dry_run=dry_run,
+        small_recipe=f"rm_{name}_shapes.yaml",
+    )
 
 
 add_command(
@@ -94,7 +102,9 @@ add_command(
 def export(
     run: Annotated[Path, typer.Argument(help="a run folder, or one checkpoint in it")],
     out: Annotated[Path, typer.Argument(help="folder to create")],
-    dtype: Annotated[str, typer.Option(help="precision of the weights: bfloat16 or float32")] = "bfloat16",
+    dtype: Annotated[
+        str | None, typer.Option(help="precision of the weights, bfloat16 or float32; by default that of the training")
+    ] = None,
 ) -> None:
     """Export a judge to a checkpoint folder for transformers and vLLM, with an adapter merged into the weights."""
     from flexgym.rm.saving import JUDGE, export_judge
@@ -102,9 +112,10 @@ def export(
     from flexgym.runs.recipe import saved_recipe
 
     with teaching_errors():
-        source = saved_recipe(run)["judge"]["source"]
-        folder = export_judge(resolve_checkpoint(run).resolve() / JUDGE, source, out, dtype=dtype)
-        Console().print(f"Judge: {folder}", markup=False, soft_wrap=True)
+        judge = {"dtype": JudgeModelSettings.model_fields["dtype"].default, **saved_recipe(run)["judge"]}
+        trained = resolve_checkpoint(run).resolve() / JUDGE
+        folder = export_judge(trained, judge["source"], out, dtype=dtype or judge["dtype"])
+        Console().print(f"Judge: {folder} ({dtype or judge['dtype']})", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -13,6 +13,8 @@ from PIL import Image
 from flexgym.core.errors import CheckpointError
 from flexgym.judge.backends.base import Picture
 
+CHECKPOINT_KIND = "vision-language checkpoint"
+"""Name of a judge's checkpoint in messages."""
 _FORMATS = ("JPEG", "PNG")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Qwen3.5 models write long reasoning unless it is disabled; other chat templates ignore this setting.
