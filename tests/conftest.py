@@ -56,7 +56,7 @@ def cluster(own_modules: Path) -> Iterator[None]:
     import ray
 
     if not ray.is_initialized():
-        ray.init(num_cpus=_CPUS, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=_CPUS, include_dashboard=False, log_to_driver=False)
     yield
     if not _all_returned(ray.available_resources):
         ray.shutdown()

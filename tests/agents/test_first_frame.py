@@ -12,14 +12,11 @@ from PIL import Image
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.sharded import METRICS
 from tests.agents.small import largest_difference, small_config, train, weights
-from tests.generators.tiny import CASES, needs_ftfy, picture
+from tests.generators.tiny import CASES, families, picture
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
-FAMILIES = [
-    pytest.param(name, marks=needs_ftfy(name))
-    for name in ("ltx_frame", "wan22_ti2v_frame", "hunyuan_video_frame", "hunyuan_video_concat_frame")
-]
+FAMILIES = families("ltx_frame", "wan22_ti2v_frame", "hunyuan_video_frame", "hunyuan_video_concat_frame")
 
 
 def write_prompts(folder: Path, texts: tuple[str, ...], seed: int) -> Path:

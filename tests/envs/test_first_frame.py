@@ -21,15 +21,13 @@ from flexgym.core.errors import ConfigError, PromptSourceError
 from flexgym.flow import ODE, FlowSDE, Window
 from flexgym.generators.conformance import pipeline_run
 from flexgym.types import FirstFrame, Prompt
-from tests.generators.tiny import fresh, picture, prompts_for, shared
+from tests.generators.tiny import families, fresh, picture, prompts_for, shared
 
-FAMILIES = ["ltx_frame", "wan22_frame", "wan22_ti2v_frame", "hunyuan_video_frame", "hunyuan_video_concat_frame"]
+FAMILIES = families("ltx_frame", "wan22_frame", "wan22_ti2v_frame", "hunyuan_video_frame", "hunyuan_video_concat_frame")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request):
-    if request.param.startswith("wan"):
-        pytest.importorskip("ftfy", reason="the pipeline needs it")
     return request.param
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flexgym.testing import GeneratorConformance
 from flexgym.testing.generators import PROMPTS
-from tests.generators.tiny import CASES, fresh, needs_ftfy, prompts_for
+from tests.generators.tiny import CASES, fresh, marks_of, prompts_for
 
 
 class Family(GeneratorConformance):
@@ -18,5 +18,10 @@ class Family(GeneratorConformance):
 
 for _name, _case in CASES.items():
     _kit = f"Test{_name.title().replace('_', '')}"
-    _own = {"family": _name, "guidance": _case.guidance, "prompts": tuple(prompts_for(_name, PROMPTS))}
-    globals()[_kit] = needs_ftfy(_name)(type(_kit, (Family,), {**_own, "__module__": __name__}))
+    _own = {
+        "pytestmark": marks_of(_name),
+        "family": _name,
+        "guidance": _case.guidance,
+        "prompts": tuple(prompts_for(_name, PROMPTS)),
+    }
+    globals()[_kit] = type(_kit, (Family,), {**_own, "__module__": __name__})

@@ -8,9 +8,10 @@ import torch
 from flexgym.core.errors import ConfigError, GeneratorError
 from flexgym.generators import wrap_pipeline
 from flexgym.types import Prompt
-from tests.generators.tiny import CASES, fresh, hunyuan_video_frame, picture, shared
+from tests.generators.tiny import CASES, families, fresh, hunyuan_video_frame, picture, shared
 
-FAMILIES = ("hunyuan_video_frame", "hunyuan_video_concat_frame")
+NAMES = ("hunyuan_video_frame", "hunyuan_video_concat_frame")
+FAMILIES = families(*NAMES)
 PAIRS = [Prompt(text, first_frame=picture(seed)) for text in ("a red cube", "a blue ball") for seed in (0, 1)]
 
 
@@ -65,7 +66,7 @@ def test_without_a_prompt_a_black_picture_is_read(family):
 
 
 def test_the_kind_of_weights_says_how_much_of_the_picture_is_told():
-    lengths = [states(shared(family), PAIRS[0]).shape[1] for family in FAMILIES]
+    lengths = [states(shared(family), PAIRS[0]).shape[1] for family in NAMES]
     assert lengths == [576 // 4 + 40 - 4, 576 // 2 + 40 - 4]
 
 

@@ -684,13 +684,24 @@ CASES = {
 }
 
 
-def needs_ftfy(name: str) -> pytest.MarkDecorator:
-    """Skips the tests of a family whose pipeline needs ftfy, where it is missing."""
+QUICK = ("sd3", "flux", "sana", "wan22", "ltx_frame")
+"""Families that every run of the tests covers: images, embedded guidance, another autoencoder, two experts, a first
+frame. The others are in the slow half."""
+
+
+def marks_of(name: str) -> list[pytest.MarkDecorator]:
+    """Marks for the tests of a family: slow, unless it is quick, and skipped where its pipeline lacks ftfy."""
     missing = name.startswith("wan") and name.endswith(FRAME) and find_spec("ftfy") is None
-    return pytest.mark.skipif(missing, reason="the pipeline needs ftfy: the extra wan")
+    skipped = pytest.mark.skipif(missing, reason="the pipeline needs ftfy: the extra wan")
+    return [skipped] if name in QUICK else [skipped, pytest.mark.slow]
 
 
-FAMILIES = tuple(pytest.param(name, marks=needs_ftfy(name)) for name in CASES)
+def families(*names: str) -> list[Any]:
+    """Parameters for a test that runs over the named families."""
+    return [pytest.param(name, marks=marks_of(name)) for name in names]
+
+
+FAMILIES = families(*CASES)
 
 
 def picture(seed: int = 0, height: int = 32, width: int = 32) -> FirstFrame:

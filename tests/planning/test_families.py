@@ -16,9 +16,9 @@ from flexgym.planning.phases import Work, do_once, prepare
 from flexgym.planning.plan import make_plan
 from flexgym.planning.planned import Planned
 from flexgym.planning.skeleton import build_skeleton
-from tests.generators.tiny import CASES, shorten
+from tests.generators.tiny import CASES, families, shorten
 
-FAMILIES = (
+FAMILIES = families(
     "lumina2",
     "hunyuan_video15",
     "hunyuan_video15_frame",

@@ -18,6 +18,8 @@ from research import modules, pretrain
 from research.muon import muon_and_adamw
 from research.pretrain import FlowData, Stage
 
+pytestmark = pytest.mark.slow
+
 KINDS = {"t2i": "image", "t2v": "video"}
 
 

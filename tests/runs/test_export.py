@@ -113,6 +113,7 @@ def pictures(tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TRAINED, ids="-".join)
 def test_stock_diffusers_gives_the_same_picture(pictures, case):
     picture = pictures[case]
@@ -120,6 +121,7 @@ def test_stock_diffusers_gives_the_same_picture(pictures, case):
     assert picture.ours.std() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TRAINED, ids="-".join)
 def test_rank_and_alpha_survive(pictures, case):
     family, mode = case

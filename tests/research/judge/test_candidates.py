@@ -32,7 +32,8 @@ def test_rendered_candidates_are_right_right_near_and_wrong(kind):
     assert other <= 0.1  # a scene of another caption may meet this one, too
 
 
-@pytest.mark.parametrize("kind", ["image", pytest.param("video", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["image", "video"])
 def test_generated_candidates_are_of_both_sorts_and_repeat(kind):
     draws = [itertools.islice(draw_candidates(kind, "generated", splits=("training",), seed=3), 8) for _ in range(2)]
     one, other = (list(draw) for draw in draws)

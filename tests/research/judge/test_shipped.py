@@ -79,6 +79,7 @@ def measure(judge, kind, source, count, *, seed):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "count"), [("image", 40), ("video", 15)])
 def test_knows_right_from_wrong(judge, kind, count):
     figures = measure(judge, kind, "rendered", count, seed=77)

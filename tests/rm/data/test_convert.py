@@ -440,6 +440,7 @@ def test_bad_rows_of_a_conversion_are_set_aside(tmp_path):
     assert json.loads(rejects[0]["raw"]) == hpdv3(path2="../../l.jpg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hpdv3", "videofeedback"])
 def test_a_large_source_stays_on_the_disk(tmp_path, name):
     """Also where pairs are made of rows that are far from each other."""
