@@ -43,6 +43,14 @@ class SamplingSettings(Settings):
     true_cfg_scale: float | None = Field(
         default=None, ge=0, description="classifier-free guidance where guidance_scale is an input of the transformer"
     )
+    guidance_scale_2: float | None = Field(
+        default=None,
+        ge=0,
+        description="guidance of the second transformer, for low noise (Wan 2.2); that of the first by default",
+    )
+    negative_prompt: str | None = Field(
+        default=None, description="text of the unconditional branch of guidance; the empty one by default"
+    )
 
 
 class GeneratorSettings(Settings):

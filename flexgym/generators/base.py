@@ -92,6 +92,7 @@ class FlowGenerator:
         self.text = PromptEncoder(made, self.placement)
         self.autoencoder = Autoencoder(made, self.placement)
         self._take(made)
+        made.check_effect(settings or {})
 
     def _take(self, family: Family) -> None:
         self.family = family
@@ -126,6 +127,7 @@ class FlowGenerator:
             return self
         view = copy.copy(self)
         view._take(self.family.sampling(chosen))
+        view.family.check_effect(settings)
         return view
 
     @property

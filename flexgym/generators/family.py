@@ -157,10 +157,34 @@ class Family:
             self.embedded_guidance and "true_cfg_scale" in argument_defaults(self.pipe.__call__)
         ):
             raise ConfigError(f"{self.name} has one weight of guidance: pass guidance_scale, not true_cfg_scale")
+        if settings.guidance_scale_2 is not None and len(self.denoisers()) == 1:
+            raise ConfigError(
+                f"{self.name} has one transformer here: guidance_scale_2={settings.guidance_scale_2} is for pipelines"
+                " with a second one for low noise, such as Wan 2.2 A14B"
+            )
+        if settings.negative_prompt and "negative_prompt" not in argument_defaults(self.pipe.__call__):
+            raise ConfigError(f"{self.name} takes no negative_prompt in its own call: leave it out")
         for side in ("height", "width"):
             check_side(side, getattr(settings, side), self.size_multiple())
         if settings.num_frames is not None:
             check_frames(settings.num_frames, self.frames_multiple(), cut=self.cut_frames())
+
+    def check_effect(self, given: Mapping[str, Any]) -> None:
+        """Reject settings that have no effect because guidance is off.
+
+        Args:
+            given: settings that a user asked for, by name.
+
+        Raises:
+            ConfigError: naming the setting and the one that turns guidance on.
+        """
+        scale = "true_cfg_scale" if self.embedded_guidance else "guidance_scale"
+        for name in ("guidance_scale_2", "negative_prompt"):
+            if given.get(name) and not self.guided:
+                raise ConfigError(
+                    f"{name}={given[name]!r} has no effect without classifier-free guidance: set {scale} above 1 (it is"
+                    f" {getattr(self.settings, scale)} now), or leave {name} out"
+                )
 
     def _latent_shape(self) -> tuple[int, ...]:
         settings, factor = self.settings, self.spatial_factor()
@@ -238,11 +262,12 @@ class Family:
 
     # --- text and images ---------------------------------------------------------------------------------------------
 
-    def encode_text(self, text: str, **options: Any) -> Embedding:
+    def encode_text(self, text: str, *, negative: bool = False, **options: Any) -> Embedding:
         """Encode one text by the pipeline's ``encode_prompt``.
 
         Args:
-            text: the text; the empty one is that of the unconditional branch.
+            text: the text.
+            negative: it is that of the unconditional branch, as the empty one always is.
             options: further arguments of ``encode_prompt``.
 
         Returns:
@@ -262,11 +287,13 @@ class Family:
         for name, parameter in wanted.items():
             if name.startswith("prompt_") and parameter.default is parameter.empty:
                 arguments[name] = None
-        outputs = self.pipe.encode_prompt(**{**arguments, **self.encode_options(text), **options})
+        outputs = self.pipe.encode_prompt(
+            **{**arguments, **self.encode_options(text, negative=negative or not text), **options}
+        )
         return {name: tensor.to(self.device, self.dtype) for name, tensor in self.embedding(outputs).items()}
 
-    def encode_options(self, text: str) -> dict[str, Any]:
-        """Return further arguments of ``encode_prompt`` for a text; none by default."""
+    def encode_options(self, text: str, *, negative: bool) -> dict[str, Any]:
+        """Return further arguments of ``encode_prompt`` for a text, or for that of the unconditional branch."""
         return {}
 
     def embedding(self, outputs: Sequence[Any]) -> Embedding:
@@ -342,6 +369,10 @@ class Family:
     def combine(self, conditional: Tensor, unconditional: Tensor) -> Tensor:
         """Apply classifier-free guidance (arXiv 2207.12598) to two packed velocities, by `cfg_scale`."""
         return unconditional + self.cfg_scale * (conditional - unconditional)
+
+    def guide(self, conditional: Tensor, unconditional: Tensor, timestep: Tensor) -> Tensor:
+        """Apply guidance where its weight depends on the time steps ``[B]``; by default it does not."""
+        return self.combine(conditional, unconditional)
 
     # --- autoencoder -------------------------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ def predict(family: Family, latents: Tensor, sigma: Tensor, *, conditioning: Con
         conditional, unconditional = _branches(family, hidden, timestep, prompts=prompts, empty=empty)
         if family.full_precision:
             conditional, unconditional = conditional.float(), unconditional.float()
-        packed = family.combine(conditional, unconditional)
+        packed = family.guide(conditional, unconditional, timestep)
     velocity = family.unpack(packed).float()
     return without_known(velocity, conditioning) if conditioning.images else velocity
 

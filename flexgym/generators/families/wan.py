@@ -39,10 +39,9 @@ class WanFamily(Family):
 
     def forward(self, hidden: Tensor, timestep: Tensor, text: Mapping[str, Tensor]) -> Tensor:
         """Call for each row the transformer of its noise level."""
-        ratio = self.pipe.config.boundary_ratio
-        if ratio is None:
+        if self.pipe.config.boundary_ratio is None:
             return self._call(self.transformer, hidden, timestep, text=text)
-        high = timestep >= ratio * self.pipe.scheduler.config.num_train_timesteps
+        high = self._is_high(timestep)
         if bool(high.all()):
             return self._call(self.transformer, hidden, timestep, text=text)
         if not bool(high.any()):
@@ -52,6 +51,19 @@ class WanFamily(Family):
             own = {name: tensor[rows] for name, tensor in text.items()}
             velocity[rows] = self._call(model, hidden[rows], timestep[rows], text=own)
         return velocity
+
+    def _is_high(self, timestep: Tensor) -> Tensor:
+        return timestep >= self.pipe.config.boundary_ratio * self.pipe.scheduler.config.num_train_timesteps
+
+    def guide(self, conditional: Tensor, unconditional: Tensor, timestep: Tensor) -> Tensor:
+        """Apply to each row the guidance of its transformer."""
+        if self.settings.guidance_scale_2 is None:
+            return self.combine(conditional, unconditional)
+        guided = torch.empty_like(conditional)
+        high = self._is_high(timestep)
+        for family, rows in ((self, high), (self.guided_by(self.settings.guidance_scale_2), ~high)):
+            guided[rows] = family.combine(conditional[rows], unconditional[rows])
+        return guided
 
     def _call(self, model: Any, hidden: Tensor, timestep: Tensor, *, text: Mapping[str, Tensor]) -> Tensor:
         if self.pipe.config.expand_timesteps:
