@@ -69,7 +69,8 @@ class GeneratorSettings(Settings):
         description="adapter that training starts from: a folder or file of diffusers, peft or kohya, or a hub id",
     )
     adapter_as: Literal["start", "merge"] = Field(
-        default="start", description="train generator.adapter itself, or merge it into the weights below what trains"
+        default="start",
+        description="train generator.adapter itself, or merge it into the weights below the trainable parameters",
     )
     sampling: SamplingSettings = SamplingSettings()
     variant: str | None = Field(

@@ -24,7 +24,7 @@ from flexgym.generators.placement import Placement
 from flexgym.generators.prompt_encoder import PromptEncoder
 from flexgym.generators.sampling import CONFIG_NAME, Sampling, check_settings, resolve_sampling
 from flexgym.generators.saving import save_adapter, save_pipeline, write_folder
-from flexgym.generators.velocity import predict
+from flexgym.generators.velocity import check_effect, predict
 from flexgym.generators.weights import Weights
 from flexgym.types import Prompt
 
@@ -92,7 +92,7 @@ class FlowGenerator:
         self.text = PromptEncoder(made, self.placement)
         self.autoencoder = Autoencoder(made, self.placement)
         self._take(made)
-        made.check_effect(settings or {})
+        check_effect(made, settings or {})
 
     def _take(self, family: Family) -> None:
         self.family = family
@@ -127,7 +127,7 @@ class FlowGenerator:
             return self
         view = copy.copy(self)
         view._take(self.family.sampling(chosen))
-        view.family.check_effect(settings)
+        check_effect(view.family, settings)
         return view
 
     @property

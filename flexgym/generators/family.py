@@ -169,23 +169,6 @@ class Family:
         if settings.num_frames is not None:
             check_frames(settings.num_frames, self.frames_multiple(), cut=self.cut_frames())
 
-    def check_effect(self, given: Mapping[str, Any]) -> None:
-        """Reject settings that have no effect because guidance is off.
-
-        Args:
-            given: settings that a user asked for, by name.
-
-        Raises:
-            ConfigError: naming the setting and the one that turns guidance on.
-        """
-        scale = "true_cfg_scale" if self.embedded_guidance else "guidance_scale"
-        for name in ("guidance_scale_2", "negative_prompt"):
-            if given.get(name) and not self.guided:
-                raise ConfigError(
-                    f"{name}={given[name]!r} has no effect without classifier-free guidance: set {scale} above 1 (it is"
-                    f" {getattr(self.settings, scale)} now), or leave {name} out"
-                )
-
     def _latent_shape(self) -> tuple[int, ...]:
         settings, factor = self.settings, self.spatial_factor()
         frames: tuple[int, ...] = ()
@@ -366,13 +349,15 @@ class Family:
         """Return further arguments of the transformer, such as positions; none by default. Arguments as `forward`."""
         return {}
 
-    def combine(self, conditional: Tensor, unconditional: Tensor) -> Tensor:
-        """Apply classifier-free guidance (arXiv 2207.12598) to two packed velocities, by `cfg_scale`."""
-        return unconditional + self.cfg_scale * (conditional - unconditional)
+    def combine(self, conditional: Tensor, unconditional: Tensor, timestep: Tensor) -> Tensor:
+        """Apply classifier-free guidance (arXiv 2207.12598) to two packed velocities, by `cfg_scale`.
 
-    def guide(self, conditional: Tensor, unconditional: Tensor, timestep: Tensor) -> Tensor:
-        """Apply guidance where its weight depends on the time steps ``[B]``; by default it does not."""
-        return self.combine(conditional, unconditional)
+        Args:
+            conditional: ``[B, ...]``.
+            unconditional: of the same shape.
+            timestep: in the transformer's unit, ``[B]``, for families whose scale depends on it.
+        """
+        return unconditional + self.cfg_scale * (conditional - unconditional)
 
     # --- autoencoder -------------------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ class Lumina2Family(Family):
         """Reverse the velocity, which is sample minus noise here; the transformer counts tokens by an integer mask."""
         return -super().forward(hidden, timestep, {**text, _MASK: text[_MASK].int()})
 
-    def combine(self, conditional: Tensor, unconditional: Tensor) -> Tensor:
+    def combine(self, conditional: Tensor, unconditional: Tensor, timestep: Tensor) -> Tensor:
         """Apply guidance, then scale every row of latents to its norm without guidance."""
-        guided = super().combine(conditional, unconditional)
+        guided = super().combine(conditional, unconditional, timestep)
         return guided * (torch.norm(conditional, dim=-1, keepdim=True) / torch.norm(guided, dim=-1, keepdim=True))

@@ -41,7 +41,7 @@ class WanFamily(Family):
         """Call for each row the transformer of its noise level."""
         if self.pipe.config.boundary_ratio is None:
             return self._call(self.transformer, hidden, timestep, text=text)
-        high = self._is_high(timestep)
+        high = _is_high(self.pipe, timestep)
         if bool(high.all()):
             return self._call(self.transformer, hidden, timestep, text=text)
         if not bool(high.any()):
@@ -52,17 +52,15 @@ class WanFamily(Family):
             velocity[rows] = self._call(model, hidden[rows], timestep[rows], text=own)
         return velocity
 
-    def _is_high(self, timestep: Tensor) -> Tensor:
-        return timestep >= self.pipe.config.boundary_ratio * self.pipe.scheduler.config.num_train_timesteps
-
-    def guide(self, conditional: Tensor, unconditional: Tensor, timestep: Tensor) -> Tensor:
+    def combine(self, conditional: Tensor, unconditional: Tensor, timestep: Tensor) -> Tensor:
         """Apply to each row the guidance of its transformer."""
-        if self.settings.guidance_scale_2 is None:
-            return self.combine(conditional, unconditional)
-        guided = torch.empty_like(conditional)
-        high = self._is_high(timestep)
-        for family, rows in ((self, high), (self.guided_by(self.settings.guidance_scale_2), ~high)):
-            guided[rows] = family.combine(conditional[rows], unconditional[rows])
+        second = self.settings.guidance_scale_2
+        if second is None:
+            return super().combine(conditional, unconditional, timestep)
+        guided, high = torch.empty_like(conditional), _is_high(self.pipe, timestep)
+        for family, rows in ((self, high), (self.guided_by(second), ~high)):
+            own = (conditional[rows], unconditional[rows], timestep[rows])
+            guided[rows] = super(WanFamily, family).combine(*own)
         return guided
 
     def _call(self, model: Any, hidden: Tensor, timestep: Tensor, *, text: Mapping[str, Tensor]) -> Tensor:
@@ -73,3 +71,9 @@ class WanFamily(Family):
     def by_token(self, timestep: Tensor, hidden: Tensor) -> Tensor:
         """Expand time steps ``[B]`` to the tokens, ``[B, tokens]``."""
         return timestep[:, None].expand(-1, hidden.shape[2] * self.image_tokens())
+
+
+def _is_high(pipe: FlowPipeline, timestep: Tensor) -> Tensor:
+    """Return which rows belong to the transformer for high noise."""
+    ratio, steps = pipe.config.boundary_ratio, pipe.scheduler.config.num_train_timesteps
+    return timestep >= ratio * steps
