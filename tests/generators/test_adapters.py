@@ -16,7 +16,7 @@ from torch import Tensor
 
 from flexgym.core.errors import CheckpointError, ConfigError, GeneratorError, UnknownNameError
 from flexgym.generators import FlowGenerator, load_generator, wrap_pipeline
-from tests.generators.tiny import CASES, fresh
+from tests.generators.tiny import CASES, families, fresh
 
 FILE = "pytorch_lora_weights.safetensors"
 LEVELS = torch.tensor([0.95, 0.4])
@@ -57,7 +57,7 @@ def style(tmp_path_factory) -> tuple[Path, Tensor]:
 # --- training that starts from an adapter ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["sd3", "wan22", "hunyuan_video15"])
+@pytest.mark.parametrize("family", families("sd3", "wan22", "hunyuan_video15"))
 def test_training_starts_from_a_saved_adapter(family, tmp_path):
     """Families with a loader, with two adapters, and without a loader."""
     expected = styled(family, tmp_path / "style")
@@ -78,7 +78,7 @@ def test_training_starts_from_a_saved_adapter(family, tmp_path):
     assert torch.equal(velocity(again), moved)
 
 
-@pytest.mark.parametrize("family", ["sd3", "wan22", "hunyuan_video15"])
+@pytest.mark.parametrize("family", families("sd3", "wan22", "hunyuan_video15"))
 def test_training_goes_on_top_of_a_merged_adapter(family, tmp_path):
     expected = styled(family, tmp_path / "style")
     generator = fresh(family)
@@ -198,7 +198,7 @@ CONVERTED = {
 }
 
 
-@pytest.mark.parametrize("family", CONVERTED)
+@pytest.mark.parametrize("family", families(*CONVERTED))
 def test_keys_that_diffusers_converts(family, tmp_path):
     """The names of the model's authors, among them three layers that are one."""
     file = tmp_path / "style.safetensors"
