@@ -20,7 +20,11 @@ class SurrogateSettings(AlgorithmSettings):
 
     eta: float | None = Field(default=None, ge=0, description="amount of noise; null takes the default of the noise")
     clip_range: ClipRange = Field(default=1e-3, description="how far a ratio may leave 1, one number or [low, high]")
-    kl_coeff: float = Field(default=0.0, ge=0, description="weight of the KL to the reference policy")
+    kl_coeff: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the KL to the reference policy, as in AWM and Pref-GRPO; beta of flow_grpo times |dt|",
+    )
     kl_form: Literal["gaussian", "mean"] = Field(default="gaussian", description="KL, or squared distance of the means")
     ratio: Literal["plain", "guarded"] = Field(default="plain", description="plain, or RatioNorm (arXiv 2510.22319)")
 

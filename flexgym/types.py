@@ -46,7 +46,7 @@ class FirstFrame:
     def __post_init__(self) -> None:
         if isinstance(self.source, str | Path):
             path = Path(self.source).expanduser()
-            _FRAMES.check_header(path)
+            _FRAMES.stored_size(path)
             object.__setattr__(self, "source", path)
         else:
             object.__setattr__(self, "source", _own_pixels(self.source))

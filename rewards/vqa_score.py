@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from flexgym.judge.backends.base import ChatRequest, Reply
 from flexgym.judge.failures import check_failure_share, count_failures
 from flexgym.judge.inputs import encode_sample
 from flexgym.judge.protocol import JudgeFailure
+from flexgym.judge.template import quoted
 from flexgym.judge.vision_judge import ask
 from flexgym.types import GroupScores, SampleGroup
 from rewards.vision import JudgeSource, ModelSettings, VisionReward
@@ -74,9 +74,7 @@ class VQAScore(VisionReward):
         pictures = encode_sample(group.samples[index], self.wording.inputs)
         if self.wording.template is not None:
             return ChatRequest(pictures, self.wording.template.fill(caption, modality, (len(pictures),)))
-        # Half a surrogate pair cannot be sent; "<" is escaped, since tokenizers take <|im_end|> for the message's end.
-        quoted = json.dumps(caption.encode("utf-8", "replace").decode(), ensure_ascii=False).replace("<", "\\u003c")
-        return ChatRequest(pictures, f"Does this {_WORDS[modality]} show {quoted}? Please answer Yes or No.")
+        return ChatRequest(pictures, f"Does this {_WORDS[modality]} show {quoted(caption)}? Please answer Yes or No.")
 
 
 def probability_of_yes(reply: Reply) -> float | JudgeFailure:

@@ -20,7 +20,7 @@ class Levels:
     Attributes:
         sigma: before the step, ``[B]``.
         sigma_next: after it, ``[B]``.
-        sigma_max: used instead of a sigma of 1 where a noise scale divides by ``1 - sigma``.
+        sigma_max: largest sigma by whose ``1 - sigma`` a noise scale divides, see `flexgym.flow.FlowSDE`.
     """
 
     sigma: Tensor

@@ -19,6 +19,10 @@ from flexgym.algorithm.process import Move
 from flexgym.core.errors import ConfigError
 from flexgym.flow import ODE, Window, transition
 from flexgym.generators.base import FlowGenerator
+from flexgym.generators.conditioning import Conditioning
+from flexgym.generators.sampling import Sampler
+from flexgym.generators.schedulers import own_solver
+from flexgym.generators.solver import solver_steps
 from flexgym.types import Prompt, SampleGroup
 
 KEPT = ("latents", "target")
@@ -185,36 +189,54 @@ def sample(
     seeds: Sequence[int],
     max_rows: int = 64,
     guidance: float | None = None,
+    sampler: Sampler | None = None,
 ) -> NDArray[np.uint8]:
-    """Make one deterministic sample for each prompt, as evaluation wants them.
+    """Make one sample for each prompt that follows from its seed, as evaluation wants them.
 
     Args:
-        generator: whose velocity is followed, without noise.
+        generator: whose velocity is followed.
         prompts: N texts, or prompts with first frames for generators from image to video.
-        seeds: N seeds of the first latents; a sample depends on its own seed alone.
+        seeds: N seeds of the first latents, and then of the noise of stochastic solvers; a sample depends on its own
+            seed alone.
         max_rows: largest number of latents in one forward.
         guidance: guidance scale; None takes the generator's setting.
+        sampler: ``"rollout"`` takes the Euler steps of rollouts without noise, on float32 latents; ``"pipeline"`` those
+            of the pipeline's own scheduler, equal to its ``__call__`` to the bit, in its precision. None is for
+            pipelines where the two are the same.
 
     Returns:
         uint8 ``[N, H, W, 3]`` or ``[N, F, H, W, 3]``.
+
+    Raises:
+        ConfigError: no sampler is given, and the pipeline's own solver does not take Euler steps.
     """
+    solver = own_solver(generator.pipe.scheduler)
+    if sampler is None and solver:
+        raise ConfigError(
+            f"this pipeline samples with {solver}, rollouts take Euler steps on its noise levels: pass"
+            " sampler='pipeline' or sampler='rollout'"
+        )
     parts = []
     for start in range(0, len(prompts), max_rows):
         rows = slice(start, start + max_rows)
-        latents = torch.cat([generator.initial_latents(1, seed) for seed in seeds[rows]])
+        sources = [torch.Generator().manual_seed(seed) for seed in seeds[rows]]
+        latents = torch.cat([generator.initial_latents(1, source) for source in sources])
         latents = generator.starting_latents(latents, prompts[rows])
-        parts.append(generator.decode(_denoise(generator, latents, prompts[rows], guidance=guidance)))
+        conditioning = generator.condition(prompts[rows], guidance=guidance)
+        if sampler == "pipeline":
+            *_, latents = solver_steps(generator, latents, conditioning, guidance=guidance, sources=sources)
+        else:
+            latents = _denoise(generator, latents, conditioning, guidance=guidance)
+        parts.append(generator.decode(generator.with_first_frame(latents.float(), conditioning)))
     return np.concatenate(parts)
 
 
 @torch.no_grad()
 def _denoise(
-    generator: FlowGenerator, latents: Tensor, prompts: Sequence[str | Prompt], *, guidance: float | None
+    generator: FlowGenerator, latents: Tensor, conditioning: Conditioning, *, guidance: float | None
 ) -> Tensor:
-    sigmas = generator.sigmas().to(latents.device)
-    conditioning = generator.condition(prompts, guidance=guidance)
-    for sigma, sigma_next in pairwise(sigmas):
+    for sigma, sigma_next in pairwise(generator.sigmas().to(latents.device)):
         level, after = sigma.expand(len(latents)), sigma_next.expand(len(latents))
         velocity = generator.velocity(latents, level, conditioning, guidance=guidance)
         latents = transition(latents, velocity, level, sigma_next=after, noise=ODE()).mean
-    return generator.with_first_frame(latents, conditioning)
+    return latents

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 
 from flexgym.commands.judge_options import JudgeOptions
@@ -20,7 +21,7 @@ from flexgym.core.metrics import without_nan
 from flexgym.core.terminal import teaching_errors, with_options
 from flexgym.judge import make_tournament
 from flexgym.judge.assessment import Assessment
-from flexgym.judge.inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_sample
+from flexgym.judge.inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Inputs, read_sample
 from flexgym.judge.noise import NoisyJudge
 from flexgym.judge.protocol import JudgeFailure, Outcome, Pair
 from flexgym.judge.tournament import judge_groups
@@ -45,7 +46,7 @@ def compare(
 ) -> None:
     """Judge two image or video files."""
     with teaching_errors(), asked.opened() as opened:
-        both = [read_sample(path, num_frames=asked.inputs.num_frames) for path in (first, second)]
+        both = [_read_sample(path, asked.inputs) for path in (first, second)]
         if isinstance(opened, VisionJudge):
             outcome = opened.compare(prompt, *both)
         elif both[0].shape != both[1].shape:
@@ -73,7 +74,7 @@ def rank(
 ) -> None:
     """Rank the samples in each subfolder. The prompt is read from prompt.txt, otherwise it is the folder's name."""
     with teaching_errors(), asked.opened() as opened:
-        named = _read_groups(folder, num_frames=asked.inputs.num_frames)
+        named = _read_groups(folder, asked.inputs)
         settings = make_tournament({"schedule": tournament})
         scores = judge_groups(opened, [group for _, group in named], tournament=settings)
     if as_json:
@@ -112,7 +113,7 @@ def calibrate(
 
     with teaching_errors(), asked.opened() as opened:
         if folder:
-            read = _read_groups(folder, num_frames=asked.inputs.num_frames)
+            read = _read_groups(folder, asked.inputs)
             members, truth = [group for _, group in read], None
         else:
             members, truth = _small_world(*small_world)
@@ -167,22 +168,27 @@ def _print_json(value: Any) -> None:
     typer.echo(json.dumps(without_nan(value), indent=2, allow_nan=False))
 
 
-def _read_groups(folder: Path, *, num_frames: int) -> list[tuple[list[str], SampleGroup]]:
+def _read_sample(path: Path, inputs: Inputs) -> NDArray[np.uint8]:
+    """Read a sample; frames of videos no larger than the judge gets them, of which there may be many."""
+    return read_sample(path, num_frames=inputs.num_frames, max_side=inputs.max_side)
+
+
+def _read_groups(folder: Path, inputs: Inputs) -> list[tuple[list[str], SampleGroup]]:
     """Read the file names and samples of every subfolder; each must hold at least two image or video files."""
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder: expected a folder with one subfolder of samples per prompt")
-    found = [_read_group(each, num_frames) for each in sorted(folder.iterdir()) if each.is_dir()]
+    found = [_read_group(each, inputs) for each in sorted(folder.iterdir()) if each.is_dir()]
     if not found:
         raise ConfigError(f"{folder} has no subfolders: expected one subfolder of samples per prompt")
     return found
 
 
-def _read_group(folder: Path, num_frames: int) -> tuple[list[str], SampleGroup]:
+def _read_group(folder: Path, inputs: Inputs) -> tuple[list[str], SampleGroup]:
     suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
     if len(files) < 2:
         raise ConfigError(f"{folder} has {len(files)} samples: expected at least two image or video files to compare")
-    samples = [read_sample(path, num_frames=num_frames) for path in files]
+    samples = [_read_sample(path, inputs) for path in files]
     sizes = {sample.shape for sample in samples}
     if len(sizes) > 1:
         raise ConfigError(f"{folder}: all samples of a prompt must have the same size, got {sorted(sizes)}")

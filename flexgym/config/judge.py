@@ -87,6 +87,19 @@ class DataSettings(Settings):
     root: str | None = Field(
         default=None, min_length=1, description="folder of all images; that of the data file if null"
     )
+    image_format: Literal["jpeg", "png"] | None = Field(
+        default=None,
+        description="encode images once more before they train, which png does without loss; by judge_config.json if"
+        " null, or not at all",
+    )
+    image_quality: int | None = Field(
+        default=None, ge=1, le=95, description="quality of JPEG; by judge_config.json if null, or 95"
+    )
+    max_side: int | None = Field(
+        default=None,
+        ge=1,
+        description="reduce images to this length of their longer side; by judge_config.json if null, or not at all",
+    )
 
     @field_validator("files")
     @classmethod

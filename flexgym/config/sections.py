@@ -27,6 +27,9 @@ class RunSettings(Settings):
     checkpoint_interval: int = Field(default=20, ge=1, description="iterations between two checkpoints")
     keep: int = Field(default=3, ge=1, description="number of newest checkpoints to keep")
     seed: int = Field(default=0, ge=0, description="seed of everything that training draws")
+    max_restarts: int = Field(
+        default=3, ge=0, description="restarts from the newest checkpoint after a lost learner or machine; 0 for none"
+    )
 
     @field_validator("name")
     @classmethod
@@ -129,6 +132,11 @@ class VerificationSettings(Settings):
         default=20, ge=0, description="iterations between two verifications; 0 for only before and after"
     )
     seed: int = Field(default=7, ge=0, description="seed of the prompts drawn and of their first latents")
+    sampler: Literal["rollout", "pipeline"] = Field(
+        default="rollout",
+        description="steps of the samples: the Euler steps of rollouts, or the pipeline's own solver (UniPC, ...);"
+        " exports hold the same one",
+    )
     groups: int | None = Field(
         default=None, ge=0, description="prompts with three more samples each, to measure diversity; null for one in 25"
     )
@@ -153,6 +161,14 @@ class LearnerResources(Settings):
     num_gpus_per_learner: float = Field(default=0, ge=0, description="GPUs of each learner")
     num_cpus_per_learner: float | Literal["auto"] = Field(
         default="auto", description="CPUs of each learner; auto is 1 without a GPU, else 0"
+    )
+    wait_s: float = Field(
+        default=900.0,
+        ge=0,
+        description="seconds to wait for devices of a busy or growing cluster, before the run fails",
+    )
+    autoscaling: bool = Field(
+        default=False, description="the cluster starts machines on demand: wait also for devices that it lacks now"
     )
 
 

@@ -50,6 +50,10 @@ class JudgeUnavailableError(FlexGymError, ConnectionError):
     """No judge server could be reached within the configured waiting time."""
 
 
+class ProcessLostError(FlexGymError, RuntimeError):
+    """A process or machine that takes part in training was lost, and with it everything since the last checkpoint."""
+
+
 def nearest_name(name: str, known: Iterable[str], *, key: Callable[[str], str] = str) -> str:
     """Return the hint that ends an error about an unknown name.
 

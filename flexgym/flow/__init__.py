@@ -2,7 +2,7 @@
 
 from flexgym.flow.advantage import blended_advantages, group_advantages
 from flexgym.flow.loss import Surrogate, clipped_surrogate, guarded_log_ratio, kl_penalty
-from flexgym.flow.sigmas import dynamic_shift_mu, linear_sigmas, sigma_grid
+from flexgym.flow.sigmas import dynamic_shift_mu, linear_sigmas, sigma_grid, timed_scheduler
 from flexgym.flow.transition import (
     CPS,
     ODE,
@@ -16,7 +16,7 @@ from flexgym.flow.transition import (
     predicted_clean,
     transition,
 )
-from flexgym.flow.window import Window, WindowSchedule, deterministic_steps, require_stochastic
+from flexgym.flow.window import Window, WindowSchedule, deterministic_steps, noise_after, require_stochastic
 
 __all__ = [
     "CPS",
@@ -37,10 +37,12 @@ __all__ = [
     "guarded_log_ratio",
     "kl_penalty",
     "linear_sigmas",
+    "noise_after",
     "noise_scale",
     "per_row",
     "predicted_clean",
     "require_stochastic",
     "sigma_grid",
+    "timed_scheduler",
     "transition",
 ]

@@ -100,8 +100,9 @@ def kl_penalty(policy: Gaussian, reference: Gaussian, *, beta: float, form: KLFo
         reference: distribution of the same step under the reference policy; no gradient flows into it.
         beta: weight, at least 0.
         form: ``"gaussian"`` is the KL divergence per dimension, ``mean(d^2) / (2 std^2)`` with ``d`` the difference of
-            the means. ``"mean"`` is ``mean(d^2)`` alone, as in Flow-Factory: it does not spike at steps with little
-            noise, and also works without noise.
+            the means. The std holds the length of the step, as in Pref-GRPO and GenRL. flow_grpo leaves it out
+            (``std / sqrt(|dt|)``), so its beta corresponds to ``beta * |dt|`` here. ``"mean"`` is ``mean(d^2)`` alone,
+            as in Flow-Factory: it does not spike at steps with little noise, and also works without noise.
 
     Returns:
         ``[B]``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any, Literal
 
 import numpy as np
@@ -11,8 +12,12 @@ from torch import Tensor
 
 from flexgym.core.errors import ConfigError, GeneratorError, unknown_name
 
-Spacing = Literal["auto", "linear", "linear32", "scheduler"]
-_SPACINGS = ("auto", "linear", "linear32", "scheduler")
+Spacing = Literal["auto", "linear", "linear32", "linear unless flow sigmas", "scheduler"]
+_GRID_SETTINGS = (
+    *("invert_sigmas", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"),
+    *("final_sigmas_type", "use_dynamic_shifting", "time_shift_type", "shift_terminal", "shift", "flow_shift"),
+)
+_SPACINGS = ("auto", "linear", "linear32", "linear unless flow sigmas", "scheduler")
 
 
 def sigma_grid(
@@ -25,14 +30,15 @@ def sigma_grid(
 ) -> Tensor:
     """Compute the noise levels of ``num_steps`` denoising steps.
 
-    A copy of the scheduler computes them, so its state does not change. Pipelines call it in different ways: FLUX,
-    Qwen-Image, LTX and Lumina pass ``linspace(1, 1/n, n)``, which is ``"linear"`` (``"linear32"`` if it is computed in
-    float32, as in Z-Image; the last bit differs); SD3, Wan and Sana pass the number of steps alone, which is
-    ``"scheduler"``. The last step then differs much: with shift 3 and 10 steps it starts at sigma 0.25 or at 0.009.
-    ``"auto"`` is linear with dynamic shifting and the spacing of the scheduler otherwise.
+    A copy of the scheduler computes them, so its state does not change. Pipelines call it in different ways: Lumina,
+    LTX and Qwen-Image pass ``linspace(1, 1/n, n)``, which is ``"linear"`` (``"linear32"`` if it is computed in float32,
+    as in Z-Image; the last bit differs); SD3, Wan and Sana pass the number of steps alone, which is ``"scheduler"``.
+    FLUX does the latter for schedulers with ``use_flow_sigmas`` and the former for others. The last step then differs
+    much: with shift 3 and 10 steps it starts at sigma 0.25 or at 0.009. ``"auto"`` is linear with dynamic shifting and
+    the spacing of the scheduler otherwise.
 
     Args:
-        scheduler: a diffusers flow-matching scheduler (Euler, or UniPC with flow sigmas).
+        scheduler: a diffusers flow-matching scheduler (Euler, or UniPC or DPM-Solver++ with flow sigmas).
         num_steps: number of denoising steps, T.
         image_seq_len: number of image tokens, which determines ``mu`` under dynamic shifting.
         mu: exponent of the shift, for families with a rule of their own (FLUX.2); overrides ``image_seq_len``.
@@ -46,6 +52,33 @@ def sigma_grid(
         GeneratorError: the scheduler does not follow the convention of flow matching.
         UnknownNameError: the spacing is unknown.
     """
+    return _checked(
+        timed_scheduler(scheduler, num_steps, image_seq_len=image_seq_len, mu=mu, spacing=spacing), num_steps
+    )
+
+
+def timed_scheduler(
+    scheduler: Any,
+    num_steps: int,
+    *,
+    image_seq_len: int | None = None,
+    mu: float | None = None,
+    spacing: Spacing = "auto",
+    device: torch.device | None = None,
+) -> Any:
+    """Copy a scheduler and set the time steps of a run as a pipeline does.
+
+    Args:
+        scheduler: as for `sigma_grid`, which also explains the other arguments and errors.
+        num_steps: number of denoising steps, T.
+        image_seq_len: number of image tokens.
+        mu: exponent of the shift.
+        spacing: spacing of the levels before shifting.
+        device: of the time steps; the CPU by default.
+
+    Returns:
+        The copy, ready for its first step.
+    """
     if num_steps < 1:
         raise ConfigError(f"num_steps must be at least 1, got {num_steps}")
     if spacing not in _SPACINGS:
@@ -53,16 +86,30 @@ def sigma_grid(
     own = copy.deepcopy(scheduler)
     arguments: dict[str, Any] = {}
     dynamic = bool(own.config.get("use_dynamic_shifting", False))
+    flow_sigmas = bool(own.config.get("use_flow_sigmas", False))
     if dynamic:
         arguments["mu"] = _dynamic_mu(own.config, image_seq_len) if mu is None else mu
-    if spacing == "linear" or (spacing == "auto" and dynamic and not own.config.get("use_flow_sigmas", False)):
+    chosen = {"auto": dynamic and not flow_sigmas, "linear unless flow sigmas": not flow_sigmas}
+    if spacing == "linear" or chosen.get(spacing):
         arguments["sigmas"] = linear_sigmas(num_steps)
     elif spacing == "linear32":
         arguments["sigmas"] = torch.linspace(1.0, 1.0 / num_steps, num_steps).tolist()
     else:
         arguments["num_inference_steps"] = num_steps
-    own.set_timesteps(**arguments)
-    return _checked(own, num_steps)
+    missing = arguments.keys() - inspect.signature(own.set_timesteps).parameters.keys()
+    if missing:
+        raise GeneratorError(
+            f"the pipeline passes {sorted(missing)} to set_timesteps, which {type(own).__name__} does not take: give"
+            " the pipeline a FlowMatchEulerDiscreteScheduler"
+        )
+    try:
+        own.set_timesteps(**arguments, device=device)
+    except (AssertionError, TypeError, ValueError) as error:
+        raise GeneratorError(
+            f"{type(own).__name__} sets no time steps from {sorted(arguments)}, which the pipeline passes"
+            f" ({type(error).__name__}: {error}){_grid_settings(own)}"
+        ) from error
+    return own
 
 
 def linear_sigmas(num_steps: int) -> np.ndarray:
@@ -130,6 +177,13 @@ def _checked(scheduler: Any, num_steps: int) -> Tensor:
     if not (decreasing and sigmas[-1] >= 0.0 and sigmas[0] <= 1.0):
         raise GeneratorError(
             f"{kind} goes from sigma {sigmas[0]:.4g} to {sigmas[-1]:.4g}; "
-            "expected strictly decreasing levels within [0, 1], from noise to sample"
+            f"expected strictly decreasing levels within [0, 1], from noise to sample{_grid_settings(scheduler)}"
         )
     return sigmas
+
+
+def _grid_settings(scheduler: Any) -> str:
+    """Name the settings that may be at fault for a grid."""
+    chosen = {name: scheduler.config.get(name) for name in _GRID_SETTINGS}
+    named = ", ".join(f"{name}={value!r}" for name, value in chosen.items() if value)
+    return f"; its config has {named}" if named else ""

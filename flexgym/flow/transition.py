@@ -27,8 +27,6 @@ from flexgym.core.errors import ConfigError, unknown_name
 Reduction = Literal["mean", "sum"]
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
-# Flow-SDE divides by 1 - sigma. Some schedulers start at 1 - 1e-6 instead of 1, which must count as 1 here.
-_ALMOST_ONE = 1.0 - 1e-5
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class NoiseScale(ABC):
         Args:
             sigma: noise level before the step, ``[B]``, in (0, 1].
             sigma_next: noise level after the step, ``[B]``, below ``sigma``.
-            sigma_max: replaces sigma where 1 - sigma would be 0 (used by `FlowSDE` alone).
+            sigma_max: largest sigma in the denominator 1 - sigma (used by `FlowSDE` alone).
 
         Returns:
             ``(drift, std)``, each ``[B]``.
@@ -94,7 +92,10 @@ class DanceSDE(NoiseScale):
 class FlowSDE(DanceSDE):
     """Diffusion ``s_t = eta * sqrt(sigma / (1 - sigma))`` (Flow-GRPO, arXiv 2505.05470).
 
-    At sigma = 1 the denominator uses ``sigma_max`` instead; Flow-GRPO uses the second noise level of the grid.
+    In the denominator, levels above ``sigma_max`` count as ``sigma_max``. Flow-GRPO does so at sigma = 1, with the
+    second noise level of the grid. Grids of other schedulers begin just below 1 (0.999999 with UniPC, 0.9997 with
+    DPM-Solver++), where ``1 - sigma`` would be far smaller than the step: with the second level, the first step has
+    ``|dt| <= 1 - sigma_max`` and therefore ``std <= eta`` on every grid.
     """
 
     name: ClassVar[str] = "flow"
@@ -102,8 +103,7 @@ class FlowSDE(DanceSDE):
 
     def diffusion(self, sigma: Tensor, sigma_max: float) -> Tensor:
         """Compute the diffusion coefficient ``s_t`` of the SDE at each noise level, ``[B]``."""
-        below_one = torch.where(sigma > _ALMOST_ONE, torch.full_like(sigma, sigma_max), sigma)
-        return self.eta * torch.sqrt(sigma / (1.0 - below_one))
+        return self.eta * torch.sqrt(sigma / (1.0 - sigma.clamp(max=sigma_max)))
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ def transition(
         sigma: noise level before the step, ``[B]`` or a scalar, in (0, 1].
         sigma_next: noise level after the step, ``[B]`` or a scalar, below ``sigma``.
         noise: noise scale of the step.
-        sigma_max: replaces sigma where `FlowSDE` would divide by 0; Flow-GRPO uses ``sigmas[1]`` of the grid.
+        sigma_max: largest sigma by whose ``1 - sigma`` `FlowSDE` divides; Flow-GRPO uses ``sigmas[1]`` of the grid.
 
     Returns:
         Mean ``[B, ...]`` and std ``[B]``.

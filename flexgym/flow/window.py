@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from flexgym.core.errors import ConfigError, unknown_name
@@ -18,6 +19,7 @@ from flexgym.flow.transition import NoiseScale
 
 Strategy = Literal["random", "progressive", "all"]
 _STRATEGIES = ("random", "progressive", "all")
+_MOST_NOISE = 2.0  # pure noise has standard deviation 1
 _STREAM = 0x77696E  # separates these draws from others with the same seed and iteration
 
 
@@ -146,6 +148,25 @@ def deterministic_steps(sigmas: Tensor, noise: NoiseScale) -> tuple[int, ...]:
     return tuple((std <= 0).nonzero().flatten().tolist())
 
 
+def noise_after(sigmas: Tensor, noise: NoiseScale) -> Tensor:
+    """Compute how much noise is in the latents after each step of a grid, if they had as much as expected before it.
+
+    Latents at noise level sigma hold noise of standard deviation sigma. A step leaves ``sigma_next - drift`` of it and
+    adds fresh noise: exactly ``sigma_next`` with `ODE` and `CPS`, more with the SDEs, which take large steps only
+    approximately.
+
+    Args:
+        sigmas: noise levels, ``[T + 1]``.
+        noise: noise scale of the steps.
+
+    Returns:
+        Standard deviations, float32 ``[T]``.
+    """
+    before, after = sigmas[:-1].float(), sigmas[1:].float()
+    drift, std = noise.coefficients(before, after, float(sigmas[1]))
+    return torch.hypot(after - drift, std)
+
+
 def require_stochastic(windows: Window | Iterable[Window], sigmas: Tensor, noise: NoiseScale) -> None:
     """Raise an error for windows that cannot be trained on a grid.
 
@@ -155,10 +176,13 @@ def require_stochastic(windows: Window | Iterable[Window], sigmas: Tensor, noise
         noise: noise scale of the steps.
 
     Raises:
-        ConfigError: a window exceeds the steps of the grid, or contains a step without noise.
+        ConfigError: a window exceeds the steps of the grid, or contains a step without noise, or one that leaves more
+            than twice the noise of pure noise in the latents (see `noise_after`).
     """
     num_steps = len(sigmas) - 1
     silent = set(deterministic_steps(sigmas, noise))
+    levels = noise_after(sigmas, noise)[:-1].tolist()  # policies take the last step without noise
+    loud = {step: level for step, level in enumerate(levels) if not level <= _MOST_NOISE}
     for window in (windows,) if isinstance(windows, Window) else windows:
         if window.stop > num_steps:
             raise ConfigError(
@@ -170,4 +194,13 @@ def require_stochastic(windows: Window | Iterable[Window], sigmas: Tensor, noise
                 f"the window of steps {window.start} to {window.stop - 1} contains steps {found}, "
                 f"where noise scale {noise.name!r} (eta={noise.eta}) adds no noise; end the window before them, "
                 "or choose another noise scale"
+            )
+        excessive = sorted(loud.keys() & set(window.steps))
+        if excessive:
+            step = excessive[0]
+            raise ConfigError(
+                f"the window of steps {window.start} to {window.stop - 1} contains step {step} from sigma "
+                f"{sigmas[step]:.6g} to {sigmas[step + 1]:.6g}, after which noise scale {noise.name!r} "
+                f"(eta={noise.eta}) leaves latents with noise of std {loud[step]:.3g}, expected at most "
+                f"{_MOST_NOISE:g}; lower eta, take more denoising steps, choose noise scale 'cps', or move the window"
             )

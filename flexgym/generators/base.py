@@ -20,10 +20,12 @@ from flexgym.generators.autoencoder import Autoencoder
 from flexgym.generators.checks import check_parts
 from flexgym.generators.conditioning import Conditioning, with_known
 from flexgym.generators.family import FIRST_FRAME, Family, FlowPipeline
+from flexgym.generators.levels import noise_levels, time_steps
 from flexgym.generators.placement import Placement
 from flexgym.generators.prompt_encoder import PromptEncoder
-from flexgym.generators.sampling import CONFIG_NAME, Sampling, check_settings, resolve_sampling
+from flexgym.generators.sampling import CONFIG_NAME, Sampler, Sampling, check_settings, resolve_sampling
 from flexgym.generators.saving import save_adapter, save_pipeline, write_folder
+from flexgym.generators.schedulers import ExportedScheduler, own_solver
 from flexgym.generators.velocity import check_effect, predict
 from flexgym.generators.weights import Weights
 from flexgym.types import Prompt
@@ -32,9 +34,9 @@ from flexgym.types import Prompt
 class FlowGenerator:
     """A diffusers flow-matching pipeline as a policy over latents.
 
-    Sampling with the Euler step gives what the pipeline's ``__call__`` gives, to the bit. The modules are frozen and in
-    evaluation mode until `make_trainable`. Adapters that the pipeline has loaded are merged into its weights.
-    `load_generator` and `wrap_pipeline` make one.
+    Sampling with the Euler step gives what the pipeline's ``__call__`` gives, to the bit, where its scheduler takes
+    Euler steps, see `load_generator`. The modules are frozen and in evaluation mode until `make_trainable`. Adapters
+    that the pipeline has loaded are merged into its weights. `load_generator` and `wrap_pipeline` make one.
 
     Args:
         pipe: the loaded pipeline.
@@ -99,7 +101,7 @@ class FlowGenerator:
         self.settings: Sampling = family.settings
         self.latent_shape, self.sample_shape = family.latent_shape, family.sample_shape
         self.text, self.autoencoder = self.text.view(family), self.autoencoder.view(family)
-        self._sigmas = family.sigmas()
+        self._sigmas = noise_levels(family)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FlowGenerator:
         """Return the generator itself: weights are shared and never duplicated by accident.
@@ -246,12 +248,12 @@ class FlowGenerator:
                 f" {len(sigma)} and {len(conditioning)} (Conditioning.repeat makes a row for each sample)"
             )
         family = self.family if guidance is None else self._family_at(guidance)
-        levels = sigma.to(latents.device, torch.float32)
+        times = time_steps(family, sigma.to(latents.device, torch.float32))
         if rows <= size:
-            return predict(family, latents, levels, conditioning=conditioning)
+            return predict(family, latents, times, conditioning=conditioning)
         blocks = [slice(start, start + size) for start in range(0, rows, size)]
         return torch.cat(
-            [predict(family, latents[at], levels[at], conditioning=conditioning.index(at)) for at in blocks]
+            [predict(family, latents[at], times[at], conditioning=conditioning.index(at)) for at in blocks]
         )
 
     def _family_at(self, guidance: float | None) -> Family:
@@ -326,17 +328,21 @@ class FlowGenerator:
 
     # --- saving ------------------------------------------------------------------------------------------------------
 
-    def save(self, folder: str | Path, *, unsharded: Mapping[str, Any] | None = None) -> Path:
+    def save(
+        self, folder: str | Path, *, unsharded: Mapping[str, Any] | None = None, sampler: Sampler = "rollout"
+    ) -> Path:
         """Save the trained weights in the format of diffusers, so that the stock pipeline loads them.
 
         An adapter becomes ``pytorch_lora_weights.safetensors``, that of a second transformer in the subfolder
         ``transformer_2``; otherwise the complete pipeline is written, with ``generation_config.json``. An adapter
-        contains those that were merged below it: the stock pipeline with it is the policy. The folder appears only once
-        it is complete.
+        contains those that were merged below it: the stock pipeline with it is the policy. Either comes with the
+        scheduler that samples as the sampler does, in ``scheduler``; an adapter of a pipeline with Euler steps needs
+        none. The folder appears only once it is complete.
 
         Args:
             folder: a folder that does not exist yet.
             unsharded: modules to write in place of `denoisers` that are sharded, by their name.
+            sampler: how samples were verified, see `flexgym.algorithm.rollout.sample`.
 
         Returns:
             The folder.
@@ -344,17 +350,21 @@ class FlowGenerator:
         Raises:
             CheckpointError: the folder exists.
         """
-        return write_folder(Path(folder), lambda partial: self._write(partial, unsharded or {}))
+        scheduler = ExportedScheduler.of(self.pipe.scheduler, self._sigmas, sampler)
+        return write_folder(Path(folder), lambda partial: self._write(partial, unsharded or {}, scheduler))
 
-    def _write(self, folder: Path, unsharded: Mapping[str, Any]) -> None:
+    def _write(self, folder: Path, unsharded: Mapping[str, Any], scheduler: ExportedScheduler) -> None:
         if self.weights.mode == "lora":
             for name, module in self.denoisers.items():
                 target = folder if module is self.family.transformer else folder / name
                 below = self.weights.merged(self._prefixes[name])
                 save_adapter(self.pipe, unsharded.get(name, module), target, below=below)
+            if own_solver(self.pipe.scheduler):
+                scheduler.write(folder / "scheduler")
             return
-        source = self.checkpoint_folder
-        save_pipeline(self.pipe, folder, replaced=unsharded, released=self.text.released, source=source)
+        source, replaced = self.checkpoint_folder, {**unsharded, "scheduler": scheduler.scheduler}
+        save_pipeline(self.pipe, folder, replaced=replaced, released=self.text.released, source=source)
+        scheduler.write(folder / "scheduler")
         (folder / CONFIG_NAME).write_text(json.dumps(vars(self.settings), indent=2) + "\n", encoding="utf-8")
 
 

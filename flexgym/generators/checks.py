@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flexgym.core.errors import ConfigError, GeneratorError
+from flexgym.generators.schedulers import check_scheduler
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -24,24 +24,6 @@ def check_parts(pipe: DiffusionPipeline) -> None:
         if getattr(pipe, part, None) is None:
             raise GeneratorError(f"{type(pipe).__name__} has no {part}: expected a flow-matching transformer pipeline")
     check_scheduler(type(pipe.scheduler).__name__, pipe.scheduler.config)
-
-
-def check_scheduler(name: str, config: Mapping[str, Any]) -> None:
-    """Reject a scheduler that is not one of flow matching.
-
-    Args:
-        name: its class.
-        config: its settings.
-
-    Raises:
-        GeneratorError: naming what was expected and what came.
-    """
-    flow_sigmas = config.get("use_flow_sigmas") and config.get("prediction_type") == "flow_prediction"
-    if not (name.startswith("FlowMatchEuler") or flow_sigmas):
-        raise GeneratorError(
-            f"expected a flow-matching scheduler (FlowMatchEulerDiscreteScheduler, or one with use_flow_sigmas and"
-            f" prediction_type 'flow_prediction'), got {name}: a diffusion model has no velocity to train here"
-        )
 
 
 def check_side(name: str, value: int, multiple: int) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from flexgym.flow import ODE, transition
+from flexgym.generators.conditioning import Conditioning
 from flexgym.generators.sampling import call_arguments
+from flexgym.generators.schedulers import own_solver
+from flexgym.generators.solver import solver_steps
 from flexgym.types import Prompt
 
 if TYPE_CHECKING:
@@ -40,8 +43,8 @@ class Run:
 def own_run(generator: FlowGenerator, noise: Tensor, prompt: str | Prompt) -> Run:
     """Sample with the generator's velocity.
 
-    In float32 the step is that of `flexgym.flow`. In a lower precision it is that of the pipeline's scheduler, which
-    rounds each step and the latents after it; FlexGym itself keeps latents in float32.
+    In float32 the step of a pipeline with Euler steps is that of `flexgym.flow`. In a lower precision, and with another
+    solver, it is that of the pipeline's scheduler, see `flexgym.generators.solver`.
 
     Args:
         generator: whose velocity is followed.
@@ -52,17 +55,13 @@ def own_run(generator: FlowGenerator, noise: Tensor, prompt: str | Prompt) -> Ru
         The latents of every step and the samples.
     """
     conditioning = generator.condition([prompt]).repeat(len(noise))
-    lower = generator.dtype != torch.float32
-    step = _scheduler_step(generator) if lower else _euler
     latents = generator.starting_latents(noise, [prompt] * len(noise))
-    path, grid = [], generator.sigmas().to(noise.device)
-    with torch.no_grad():
-        for sigma, sigma_next in zip(grid[:-1], grid[1:], strict=True):
-            level = sigma.expand(len(noise))
-            velocity = generator.velocity(latents, level, conditioning)
-            latents = step(latents, velocity, (sigma, sigma_next))
-            latents = generator.with_first_frame(latents, conditioning)
-            path.append(generator.family.pack(latents))
+    exact = generator.dtype == torch.float32 and not own_solver(generator.pipe.scheduler)
+    steps = (_euler_steps if exact else solver_steps)(generator, latents, conditioning)
+    path = []
+    for stepped in steps:
+        latents = generator.with_first_frame(stepped.float(), conditioning)
+        path.append(generator.family.pack(latents))
     return Run(torch.stack(path), generator.decode(latents))
 
 
@@ -122,21 +121,10 @@ def _watched(scheduler: Any, keep: Callable[[Tensor], Any]) -> Iterator[None]:
         del scheduler.step
 
 
-def _euler(latents: Tensor, velocity: Tensor, levels: tuple[Tensor, Tensor]) -> Tensor:
-    sigma, sigma_next = (level.expand(len(latents)) for level in levels)
-    return transition(latents, velocity, sigma, sigma_next=sigma_next, noise=ODE()).mean
-
-
-def _scheduler_step(generator: FlowGenerator) -> Callable[[Tensor, Tensor, tuple[Tensor, Tensor]], Tensor]:
-    """Return the step of a copy of the pipeline's scheduler."""
-    scheduler = copy.deepcopy(generator.pipe.scheduler)
-    scheduler.sigmas = generator.sigmas().to(generator.device)
-    scheduler.timesteps = scheduler.sigmas[:-1] * 1000.0
-    scheduler._step_index = None
-    scheduler.set_begin_index(0)
-    kind = torch.float32 if generator.family.full_precision else generator.dtype
-
-    def step(latents: Tensor, velocity: Tensor, levels: tuple[Tensor, Tensor]) -> Tensor:
-        return scheduler.step(velocity.to(kind), levels[0] * 1000.0, latents, return_dict=False)[0].float()
-
-    return step
+@torch.no_grad()
+def _euler_steps(generator: FlowGenerator, latents: Tensor, conditioning: Conditioning) -> Iterator[Tensor]:
+    for sigma, sigma_next in pairwise(generator.sigmas().to(latents.device)):
+        level, after = sigma.expand(len(latents)), sigma_next.expand(len(latents))
+        velocity = generator.velocity(latents, level, conditioning)
+        latents = transition(latents, velocity, level, sigma_next=after, noise=ODE()).mean
+        yield latents

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from flexgym.core.errors import ConfigError
-from flexgym.flow.sigmas import Spacing, sigma_grid
+from flexgym.flow.sigmas import Spacing
 from flexgym.generators.channels import denormalize, normalize
 from flexgym.generators.checks import check_frames, check_side
 from flexgym.generators.conditioning import Conditioning, Embedding
@@ -69,8 +69,10 @@ class Family:
     """Order of the two branches of guidance in one transformer call; None makes a call for each."""
     embedded_guidance: ClassVar[bool] = False
     """``guidance_scale`` is an input of the transformer; ``true_cfg_scale`` then weighs the two branches."""
-    full_precision: ClassVar[bool] = False
-    """Guidance and the step are computed in float32 when the transformer is not."""
+    full_precision: ClassVar[bool | Literal["latents"]] = False
+    """The first latents, guidance and the step are float32 when the transformer is not; ``"latents"``: those alone."""
+    steps_known: ClassVar[bool] = True
+    """The scheduler also steps the latents of a known first frame; otherwise it steps the later frames, unpacked."""
     packing: ClassVar[int] = 1
     """Latents along each side of a token, where the pipeline packs them and the transformer does not."""
     spacing: ClassVar[Spacing] = "scheduler"
@@ -221,16 +223,6 @@ class Family:
 
     # --- noise levels ------------------------------------------------------------------------------------------------
 
-    def sigmas(self) -> Tensor:
-        """Compute the noise levels of a run, ``[T + 1]`` float32 on the CPU, from 1 to 0."""
-        return sigma_grid(
-            self.pipe.scheduler,
-            self.settings.num_steps,
-            image_seq_len=self.image_seq_len(),
-            mu=self.shift_mu(),
-            spacing=self.spacing,
-        )
-
     def image_seq_len(self) -> int | None:
         """Return the tokens by which the scheduler shifts the noise levels; None where it does not."""
         return self.image_tokens()
@@ -316,9 +308,14 @@ class Family:
         """True where the unconditional branch is computed."""
         return self.cfg_scale > 1
 
-    def timestep(self, sigma: Tensor) -> Tensor:
-        """Convert noise levels ``[B]`` to the unit of the transformer; thousandths by default."""
-        return sigma * 1000.0
+    def timestep(self, time: Tensor, held: torch.dtype) -> Tensor:
+        """Convert time steps ``[B]`` of the scheduler to the unit of the transformer; unchanged by default.
+
+        Args:
+            time: float32, see `flexgym.generators.levels.time_steps`.
+            held: precision of the latents that ``__call__`` holds between the steps.
+        """
+        return time
 
     def pack(self, latents: Tensor) -> Tensor:
         """Convert latents ``[B, ...]`` to the form that the transformer takes; unchanged by default."""

@@ -20,11 +20,12 @@ from flexgym.core.pretrained import LOADING_ERRORS, load_pretrained
 from flexgym.core.terminal import without_progress_bars
 from flexgym.core.weight_files import check_variant
 from flexgym.generators.base import FlowGenerator
-from flexgym.generators.checks import check_parts, check_scheduler
+from flexgym.generators.checks import check_parts
 from flexgym.generators.family import Family
 from flexgym.generators.folder import MODEL_INDEX, check_folder, component_classes, component_variant, read_json
 from flexgym.generators.generic import build, family_of
 from flexgym.generators.sampling import read_generation_config
+from flexgym.generators.schedulers import check_scheduler, restore_grid_scheduler
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -51,6 +52,11 @@ def load_generator(
 
     Weights are read from safetensors files only, and code that a checkpoint carries is never run.
 
+    Rollouts take Euler steps on the noise levels of the pipeline's scheduler, whatever its own solver is: UniPC (as
+    published with Wan), DPM-Solver++ (Sana) and the stochastic sampling of distilled LTX differ from them. The setting
+    ``verification.sampler`` and `flexgym.algorithm.rollout.sample` choose between the two, and
+    `flexgym.generators.schedulers.SCHEDULERS` lists the meaning of each setting of a scheduler.
+
     Args:
         source: a diffusers pipeline folder, a hub id, ``"shapes-t2i"`` or ``"shapes-t2v"``; None takes the embedded
             checkpoint of ``modality``.
@@ -71,7 +77,8 @@ def load_generator(
     Raises:
         CheckpointError: when the folder is missing, half written or not in the standard format, or a component has
             missing, unexpected or misshapen tensors; the message names them.
-        GeneratorError: when the pipeline is not flow matching, of another modality, or of a kind that needs a family.
+        GeneratorError: when the pipeline is not flow matching, of another modality, or of a kind that needs a family,
+            or when its scheduler has a setting that rollouts cannot follow.
         UnknownNameError: for an unknown setting or modality.
         ConfigError: for a value that cannot work.
     """
@@ -89,6 +96,7 @@ def load_generator(
     checkpoint = read_generation_config(folder)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     pipe = _load(folder, dtype_named(dtype or "float32"), variant)
+    restore_grid_scheduler(pipe, folder)
     if not offload:
         pipe.to(place)
     if channels_last:

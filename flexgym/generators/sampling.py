@@ -8,12 +8,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flexgym.core.errors import CheckpointError, ConfigError, unknown_name
 from flexgym.core.options import check_count
 
 CONFIG_NAME = "generation_config.json"
+Sampler = Literal["rollout", "pipeline"]
+"""Which steps make a sample: the Euler steps of rollouts, or those of the pipeline's own solver."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from flexgym.core.errors import ConfigError
@@ -12,14 +13,17 @@ from flexgym.generators.conditioning import KNOWN, Conditioning, stack_rows, wit
 from flexgym.generators.family import Family
 
 
-def predict(family: Family, latents: Tensor, sigma: Tensor, *, conditioning: Conditioning) -> Tensor:
+def predict(
+    family: Family, latents: Tensor, time: Tensor, *, conditioning: Conditioning, held: torch.dtype | None = None
+) -> Tensor:
     """Predict the velocity ``noise - clean`` of rows that share a forward.
 
     Args:
         family: how the pipeline does it.
         latents: ``[B, ...]``.
-        sigma: noise level of each row, float32 ``[B]``.
+        time: time step of the scheduler for each row, float32 ``[B]``, see `flexgym.generators.levels.time_steps`.
         conditioning: B rows.
+        held: precision of the latents of the pipeline's own call; None is that of the transformer.
 
     Returns:
         float32 ``[B, ...]``; 0 for latents that are known.
@@ -32,7 +36,7 @@ def predict(family: Family, latents: Tensor, sigma: Tensor, *, conditioning: Con
         latents = with_known(latents, conditioning)
         images = {name: tensor for name, tensor in images.items() if name != KNOWN}
         prompts = {**prompts, **images}
-    hidden, timestep = family.pack(latents.to(family.dtype)), family.timestep(sigma)
+    hidden, timestep = family.pack(latents.to(family.dtype)), family.timestep(time, held or family.dtype)
     if not family.guided:
         packed = family.forward(hidden, timestep, prompts)
     elif not conditioning.empty:
@@ -43,7 +47,7 @@ def predict(family: Family, latents: Tensor, sigma: Tensor, *, conditioning: Con
     else:
         empty = {**conditioning.unconditional(), **images}
         conditional, unconditional = _branches(family, hidden, timestep, prompts=prompts, empty=empty)
-        if family.full_precision:
+        if family.full_precision is True:
             conditional, unconditional = conditional.float(), unconditional.float()
         packed = family.combine(conditional, unconditional, timestep)
     velocity = family.unpack(packed).float()

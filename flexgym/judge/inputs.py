@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from flexgym.core.errors import ConfigError, unknown_name
-from flexgym.core.images import MAX_PIXELS, ImageReader
+from flexgym.core.images import ImageReader, fitted, fitted_size
+from flexgym.core.videos import VideoReader
 from flexgym.judge.backends.base import Picture
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
 VIDEO_SUFFIXES = frozenset({".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm"})
 
-MAX_FRAMES = 20_000
-"""Maximum number of frames of a video file: eleven minutes at 30 per second."""
-
 _MEDIA_TYPES = {"jpeg": "image/jpeg", "png": "image/png"}
 _IMAGES = ImageReader(error=lambda _, message: ConfigError(f"{message}."))
-_VIDEO_FORMATS = "avi,gif,matroska,mov"
+_VIDEOS = VideoReader(error=lambda _, message: ConfigError(f"{message}."))
 
 
 @dataclass(frozen=True)
@@ -36,14 +33,14 @@ class Inputs:
         format: ``"jpeg"``, which the authors of UnifiedReward-Flex use, or the lossless ``"png"``.
         quality: quality of JPEG, 1 to 95.
         num_frames: number of images per video; a shorter video gives one per frame.
-        max_side: maximum length of a side in pixels; larger images are reduced to it.
+        max_side: maximum length of a side in pixels; larger images are reduced to it. None for no limit.
         max_bytes: maximum size of one encoded image.
     """
 
     format: Literal["jpeg", "png"] = "jpeg"
     quality: int = 95
     num_frames: int = 8
-    max_side: int = 1024
+    max_side: int | None = 1024
     max_bytes: int = 8 * 2**20
 
     def __post_init__(self) -> None:
@@ -52,8 +49,8 @@ class Inputs:
         if not 1 <= self.quality <= 95:
             raise ConfigError(f"quality of JPEG images: expected 1 to 95, got {self.quality}.")
         for name in ("num_frames", "max_side", "max_bytes"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}.")
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"{name}: expected at least 1, got {value}.")
 
 
 def frame_indices(num_available: int, num_wanted: int) -> NDArray[np.intp]:
@@ -92,12 +89,13 @@ def encode_sample(sample: NDArray[np.uint8], inputs: Inputs) -> tuple[Picture, .
     return tuple(_encode(frame, inputs) for frame in frames)
 
 
-def read_sample(path: str | Path, *, num_frames: int = 8) -> NDArray[np.uint8]:
+def read_sample(path: str | Path, *, num_frames: int = 8, max_side: int | None = None) -> NDArray[np.uint8]:
     """Read an image or video file, by the suffix of its name, as a sample.
 
     Args:
         path: path of the file.
         num_frames: number of uniformly spaced frames to keep of a video.
+        max_side: maximum length of a side of a frame in pixels; larger frames are reduced to it. None for no limit.
 
     Returns:
         uint8 ``[H, W, 3]`` for an image, ``[F, H, W, 3]`` for a video.
@@ -109,13 +107,13 @@ def read_sample(path: str | Path, *, num_frames: int = 8) -> NDArray[np.uint8]:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return read_image(path)
     if path.suffix.lower() in VIDEO_SUFFIXES:
-        return read_video(path, num_frames=num_frames)
+        return read_video(path, num_frames=num_frames, max_side=max_side)
     known = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
     raise ConfigError(f"{path}: expected an image or video file ending in {known}.")
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Read an image file upright, without its transparency.
+    """Read an image file upright and in sRGB, as `flexgym.core.images.ImageReader` does.
 
     Args:
         path: PNG, JPEG, WebP or BMP within the bounds of `flexgym.core.images`.
@@ -129,15 +127,13 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     return np.asarray(_IMAGES.load(path))
 
 
-def read_video(path: str | Path, *, num_frames: int = 8) -> NDArray[np.uint8]:
-    """Read uniformly spaced frames of a video file.
-
-    The file is decoded twice, first to count its frames: their number in the header is often missing or wrong, and
-    keeping all of them takes gigabytes.
+def read_video(path: str | Path, *, num_frames: int = 8, max_side: int | None = None) -> NDArray[np.uint8]:
+    """Read uniformly spaced frames of a video file, as `flexgym.core.videos.VideoReader` does.
 
     Args:
-        path: AVI, GIF, Matroska, MP4, QuickTime or WebM, of at most 20,000 frames of at most 2^26 pixels.
+        path: AVI, GIF, Matroska, MP4, QuickTime or WebM.
         num_frames: number of frames to keep, see `frame_indices`.
+        max_side: maximum length of a side in pixels; larger frames are reduced to it. None for no limit.
 
     Returns:
         uint8 ``[F, H, W, 3]`` with F at most ``num_frames``.
@@ -145,48 +141,22 @@ def read_video(path: str | Path, *, num_frames: int = 8) -> NDArray[np.uint8]:
     Raises:
         ConfigError: the file is missing, unreadable, too large or without frames.
     """
-    count = sum(1 for _ in _decode(path))
-    if not count:
-        raise ConfigError(f"{path}: expected a video, got a file without frames.")
-    wanted = set(frame_indices(count, num_frames).tolist())
-    kept = [frame.to_ndarray(format="rgb24") for index, frame in enumerate(_decode(path)) if index in wanted]
-    if len(kept) < len(wanted) or len({frame.shape for frame in kept}) > 1:
-        raise ConfigError(f"{path}: expected a video whose frames have one size and can be read twice.")
-    return np.stack(kept)
+    return _VIDEOS.load(path, choose=lambda count: frame_indices(count, num_frames), max_side=max_side)
 
 
-def _decode(path: str | Path) -> Iterator[Any]:
-    import av  # loads codec libraries, which only videos need
-
-    try:
-        # An open file and a list of formats: ffmpeg would interpret a name as a URL, and follow a playlist.
-        with Path(path).open("rb") as file, av.open(file, options={"format_whitelist": _VIDEO_FORMATS}) as container:
-            if not container.streams.video:
-                raise ConfigError(f"{path}: expected a video, got a file without a video stream.")
-            stream = container.streams.video[0]
-            _check_pixels(path, stream.codec_context.width, stream.codec_context.height)
-            for index, frame in enumerate(container.decode(stream)):
-                if index == MAX_FRAMES:
-                    raise ConfigError(f"{path}: expected at most {MAX_FRAMES} frames; cut the video.")
-                _check_pixels(path, frame.width, frame.height)
-                yield frame
-    except (OSError, av.FFmpegError) as error:
-        if not Path(path).is_file():
-            raise ConfigError(f"{path}: there is no such file.") from None
-        raise ConfigError(f"{path}: cannot be read as video: {error}.") from None
-
-
-def _check_pixels(path: str | Path, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise ConfigError(f"{path}: expected at most {MAX_PIXELS} pixels, got {width} x {height}.")
+def shown(image: Image.Image, inputs: Inputs) -> Image.Image:
+    """Return an RGB image with the size and the pixels that the model gets of it, as RGB."""
+    reduced = fitted(image, fitted_size(image.size, inputs.max_side))
+    if inputs.format == "png":
+        return reduced
+    with Image.open(io.BytesIO(_file(reduced, inputs))) as decoded:
+        return decoded.convert("RGB")
 
 
 def _encode(frame: NDArray[np.uint8], inputs: Inputs) -> Picture:
     image = Image.fromarray(np.ascontiguousarray(frame))
-    image.thumbnail((inputs.max_side, inputs.max_side), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, inputs.format, **({"quality": inputs.quality} if inputs.format == "jpeg" else {}))
-    data = buffer.getvalue()
+    image = fitted(image, fitted_size(image.size, inputs.max_side))
+    data = _file(image, inputs)
     if len(data) > inputs.max_bytes:
         raise ConfigError(
             f"an image of {image.width} x {image.height} takes {len(data)} bytes as {inputs.format}, expected at most "
@@ -194,3 +164,9 @@ def _encode(frame: NDArray[np.uint8], inputs: Inputs) -> Picture:
         )
     # A server caches one image per id, so the id must change with the file: it is the hash of the file.
     return Picture(data, _MEDIA_TYPES[inputs.format], hashlib.blake2b(data, digest_size=20).hexdigest())
+
+
+def _file(image: Image.Image, inputs: Inputs) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, inputs.format, **({"quality": inputs.quality} if inputs.format == "jpeg" else {}))
+    return buffer.getvalue()

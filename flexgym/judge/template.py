@@ -44,19 +44,25 @@ class Template:
     def fill(self, caption: str, modality: Modality, counts: tuple[int, ...]) -> str:
         """Fill in the template for one request.
 
-        The caption is inserted last, as a JSON string, and is not scanned for placeholders, so quotation marks, braces
-        and line breaks in it cannot end it. ``<`` is escaped as well, since a tokenizer would read ``<|im_end|>`` as
-        the end of the message.
+        The caption is inserted last, see `quoted`, and is not scanned for placeholders.
 
         Args:
             caption: caption that the candidates were generated for.
             modality: modality of the candidates.
             counts: number of images per candidate, for a pair or for a single sample.
         """
-        # Lone surrogates cannot be encoded as UTF-8.
-        sendable = caption.encode("utf-8", "replace").decode("utf-8")
-        quoted = json.dumps(sendable, ensure_ascii=False).replace("<", "\\u003c")
-        return self.text.replace(PICTURES, describe_pictures(modality, counts)).replace(PROMPT, quoted)
+        described = self.text.replace(PICTURES, describe_pictures(modality, counts))
+        return described.replace(PROMPT, quoted(caption))
+
+
+def quoted(text: str) -> str:
+    """Encode a text as a JSON string for a request, so that it stays data whatever it says.
+
+    Quotation marks, braces and line breaks in it cannot end it. ``<`` is escaped as well, since a tokenizer would read
+    ``<|im_end|>`` as the end of the message. Halves of surrogate pairs, which no UTF-8 has, are replaced.
+    """
+    sendable = text.encode("utf-8", "replace").decode("utf-8")
+    return json.dumps(sendable, ensure_ascii=False).replace("<", "\\u003c")
 
 
 def describe_pictures(modality: Modality, counts: tuple[int, ...]) -> str:

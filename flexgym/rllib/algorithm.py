@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LI
 
 from flexgym.algorithm.advantages import advantages_of
 from flexgym.algorithm.rollout import Rollout, concatenate
-from flexgym.core.errors import ConfigError, RewardError
+from flexgym.core.errors import ConfigError, ProcessLostError
 from flexgym.core.metrics import Metric, reduce_rows
 from flexgym.flow import WindowSchedule
 from flexgym.judge.agreement import agreement_summary
@@ -124,11 +125,13 @@ class FlowAlgorithm(ShardedAlgorithm):
         while waiting:
             runners = self._runners.healthy_env_runner_ids()[: len(waiting)]
             if not runners:
-                raise RewardError("expected a healthy env runner, got none: see Ray's log for what ended them")
+                raise ProcessLostError("every env runner: see Ray's log for what ended them")
             calls = [partial(_sample_part, start=start, seeds=waiting[start], **work) for start in waiting]
             for start, part in self._runners.foreach_env_runner(
                 calls[: len(runners)], local_env_runner=False, remote_worker_ids=runners
             ):
+                if isinstance(part, Exception):
+                    raise part
                 done[start] = part
                 del waiting[start]
         return [done[start] for start in sorted(done)]
@@ -219,8 +222,13 @@ class FlowAlgorithm(ShardedAlgorithm):
             super().restore_from_path(path, *args, **kwargs)
 
 
-def _sample_part(runner: Any, *, start: int, **work: Any) -> tuple[int, tuple[Rollout, Scored]]:
-    return start, runner.sample(**work)
+def _sample_part(runner: Any, *, start: int, **work: Any) -> tuple[int, tuple[Rollout, Scored] | Exception]:
+    """Sample a part, or return what was raised: RLlib ends a process in which a call raises, as if it were lost."""
+    try:
+        return start, runner.sample(**work)
+    except Exception as error:  # noqa: BLE001
+        error.add_note(traceback.format_exc())
+        return start, error
 
 
 def _groups(scored: Sequence[Scored]) -> list[GroupScores]:

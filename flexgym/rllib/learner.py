@@ -26,6 +26,7 @@ from flexgym.core.metrics import Max, Mean, Metric, reduce_rows, settled
 from flexgym.core.sharding import assembled, over_learners, whole
 from flexgym.flow import Window
 from flexgym.generators import FlowGenerator
+from flexgym.generators.schedulers import solver_note
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.module import FlowModule
 from flexgym.rllib.runner import GroupEnvRunner, Part, Scored
@@ -323,8 +324,18 @@ class FlowLearner(ShardedLearner):
             return None
         guidance = self.config.settings.algorithm.guidance.verification
         with self.verified_weights():
-            samples = sample(self.generator, prompts, seeds=seeds, guidance=guidance)
+            samples = sample(
+                self.generator,
+                prompts,
+                seeds=seeds,
+                guidance=guidance,
+                sampler=self.config.settings.verification.sampler,
+            )
         return None if self.rank else samples
+
+    def solver_note(self) -> str:
+        """Return what the log of the run must say about the pipeline's own solver, see `solver_note`."""
+        return solver_note(self.generator.pipe.scheduler, self.config.settings.verification.sampler)
 
     def save_generator(self, folder: str) -> None:
         """Write the trained weights in the format of diffusers, with the EMA; the first learner alone writes."""
@@ -335,7 +346,7 @@ class FlowLearner(ShardedLearner):
             denoisers = self.generator.denoisers if shards else {}
             together = {name: assembled(module, keep=first) for name, module in denoisers.items()}
             if first:
-                self.generator.save(folder, unsharded=together)
+                self.generator.save(folder, unsharded=together, sampler=self.config.settings.verification.sampler)
 
     # --- state -------------------------------------------------------------------------------------------------------
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import ray
 import torch
 from ray.exceptions import RayTaskError
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -127,15 +128,23 @@ class ShardedAlgorithm(Algorithm):
         Raises:
             RayTaskError: the error of a learner, which is also an instance of the original type. The learner stays in
                 the group.
+            RayActorError: a learner was lost.
         """
-        results = sorted(self.learner_group.foreach_learner(call), key=lambda result: result.actor_id or 0)
-        failed = [result for result in results if not result.ok]
-        for result in failed:
-            if isinstance(result.get(), RayTaskError):  # RLlib treats any error as a lost process
-                self.learner_group._worker_manager.set_actor_state(result.actor_id, healthy=True)
-        if failed:
-            raise failed[0].get()
-        return [result.get() for result in results]
+        if self.learner_group.is_local:
+            return [call(self.learner_group._learner)]
+        # Not through RLlib: it waits for all learners, also where they wait for a lost one in a collective operation,
+        # and leaves out a lost one afterwards.
+        calls = [worker.apply.remote(call) for worker in self.learner_group._workers]
+        results, failures = {}, {}
+        for finished in _as_they_end(calls):
+            try:
+                results[finished] = ray.get(finished)
+            except RayTaskError as error:
+                failures[finished] = error
+        for failed in calls:
+            if failed in failures:
+                raise failures[failed]
+        return [results[each] for each in calls]
 
     def save_to_path(self, *args: Any, **kwargs: Any) -> Any:
         """Write a checkpoint as RLlib does, gathering sharded weights first."""
@@ -168,3 +177,11 @@ def clip_sharded_gradients(gradients: dict[Any, Tensor], **limits: Any) -> Tenso
     """Clip gradients as RLlib does, and return their norm over all shards as an ordinary tensor."""
     norm = clip_gradients(gradients, **limits)
     return None if norm is None else whole(norm)
+
+
+def _as_they_end(calls: Sequence[ray.ObjectRef]) -> Iterator[ray.ObjectRef]:
+    """Yield calls in the order in which they end."""
+    waiting = list(calls)
+    while waiting:
+        ended, waiting = ray.wait(waiting)
+        yield from ended

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import ray
+from ray.exceptions import RayError
 
 from flexgym.config.describe import describe
 from flexgym.core.metrics import Metric
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.config import FlowConfig
+from flexgym.rllib.losses import reports_losses
 from flexgym.rllib.process import quiet_libraries, shared_cores, start_ray
+from flexgym.rllib.resources import requests_of, wait_for_resources
 from flexgym.runs.export import GENERATOR
 from flexgym.runs.folder import RunFolder
 from flexgym.runs.known_metrics import ACCURACY, REWARD
 from flexgym.runs.loop import Measured
 from flexgym.runs.verification import VERIFIER_ACCURACY, verified_change
+
+_log = logging.getLogger(__name__)
 
 ALGORITHM = "algorithm"
 """Folder of a checkpoint that holds RLlib's state."""
@@ -28,6 +37,9 @@ class RLlibTrainable:
     Args:
         config: config of the algorithm, which holds the ``settings`` of the run.
         title: name of the run's algorithm, for the display.
+
+    Attributes:
+        failure: kind of event that broke off a method, after which `close` waits for no process.
     """
 
     def __init__(self, config: Any, title: str) -> None:
@@ -36,6 +48,8 @@ class RLlibTrainable:
         self.known: dict[str, Metric] = {}
         self._algorithm: Any = None
         self._opened = contextlib.ExitStack()
+        self._owns_ray = self._was_built = False
+        self.failure: Literal["", "lost", "interrupted"] = ""
 
     @property
     def algorithm(self) -> Any:
@@ -52,23 +66,53 @@ class RLlibTrainable:
         """Return the effective settings by section, without those of the run."""
         return {name: values for name, values in describe(self.config.settings).items() if name != "run"}
 
+    def workers(self) -> dict[str, Any]:
+        """Return the handles of learners and env runners in processes of their own, by name."""
+        if self._algorithm is None:
+            return {}
+        group, runners = self._algorithm.learner_group, self._algorithm.env_runner_group
+        learners = [] if group.is_local else group._workers
+        found = {f"learner {rank} of {len(learners)}": worker for rank, worker in enumerate(learners)}
+        if runners is not None:
+            actors = runners._worker_manager.actors().items()
+            found |= {f"env runner {number} of {len(actors)}": actor for number, actor in actors}
+        return found
+
+    @reports_losses
     def build(self, folder: RunFolder) -> None:
-        """Start Ray, unless it runs already, and build the algorithm."""
-        start_ray()
+        """Start Ray, unless it runs already, wait for the resources, and build the algorithm."""
+        self._owns_ray = start_ray() or self._owns_ray
+        requests = requests_of(self.config)
+        wait_for_resources(requests, self.config.settings.resources, returning=self._was_built)
+        self._was_built = True
         self._algorithm = self.config.build_algo()
         self._opened.callback(self._algorithm.stop)
 
+    @reports_losses
     def restore(self, checkpoint: Path) -> None:
         """Restore a checkpoint of `save`."""
         self.algorithm.restore_from_path(str(checkpoint / ALGORITHM))
 
+    @reports_losses
     def save(self, folder: Path) -> None:
         """Write RLlib's state into a folder."""
         self.algorithm.save_to_path(str(folder / ALGORITHM))
 
     def close(self) -> None:
         """Stop the algorithm and its workers."""
-        self._opened.close()
+        failure, self.failure = self.failure, ""
+        if not failure:
+            self._opened.close()
+            return
+        for worker in self.workers().values():
+            with contextlib.suppress(RayError):
+                ray.kill(worker)
+        with contextlib.suppress(Exception):  # of processes that do not answer any more
+            self._opened.close()
+        self._algorithm = None
+        gc.collect()  # handles of actors that hold resources
+        if self._owns_ray and failure == "lost":
+            ray.shutdown()  # this machine's part of Ray may be what was lost
 
 
 class AgentTrainable(RLlibTrainable):
@@ -82,22 +126,28 @@ class AgentTrainable(RLlibTrainable):
         verified = config.settings.verification.reward is not None
         self.known = {"reward/mean": REWARD, **({VERIFIER_ACCURACY: ACCURACY} if verified else {})}
 
+    @reports_losses
     def build(self, folder: RunFolder) -> None:
         """Build the algorithm, with half of torch's threads until it is closed."""
         self.config.failed_samples = str(folder.path / "failed_samples")
         self._opened.enter_context(shared_cores())
         quiet_libraries()
         super().build(folder)
+        if note := self.algorithm.on_first_learner(lambda learner: learner.solver_note()):
+            _log.warning(note)
 
+    @reports_losses
     def measure(self, *, final: bool) -> Measured:
         """Verify held-out samples, where the config names a verifier."""
         return Measured(verification=self.algorithm.verify() if self.config.settings.verification.reward else None)
 
+    @reports_losses
     def step(self) -> Measured:
         """Train for one iteration."""
         self.algorithm.train()
         return Measured(self.algorithm.row, self.algorithm.last_verification)
 
+    @reports_losses
     def save(self, folder: Path) -> None:
         """Write RLlib's state, and the generator in the format of diffusers."""
         super().save(folder)

@@ -129,15 +129,14 @@ def distill(
     data: DataOptions,
 ) -> None:
     """Ask a teacher about pairs and keep its correct traces (SFTRow file)."""
-    from flexgym.judge.backends.base import Decoding
     from flexgym.rm.distill import distill as distill_traces
 
     with teaching_errors():
-        items = data.items(files, asked.question, ties=keep_ties)
+        items = data.items(files, asked, teacher, ties=keep_ties)
         with asked.opened(teacher) as opened, data.reply_file() as kept:
             asker = Asker(opened, kept)
             try:
-                decoding = Decoding(max_tokens=asked.max_tokens)
+                decoding = asked.decoding(teacher)
                 report = distill_traces(asker, items, data.out, decoding=decoding, overwrite=data.overwrite)
                 _print(report.lines())
             finally:
@@ -159,8 +158,8 @@ def pairs(
     from flexgym.rm.pairs import PairMaker, TraceSampling
 
     with teaching_errors():
-        items = data.items(files, asked.question)
-        sampling = TraceSampling(temperature, max_tokens=asked.max_tokens)
+        items = data.items(files, asked, judge)
+        sampling = TraceSampling(temperature, max_tokens=asked.decoding(judge).max_tokens)
         with contextlib.ExitStack() as stack:
             kept = stack.enter_context(data.reply_file())
             other = stack.enter_context(referee.opened(asked, kept))

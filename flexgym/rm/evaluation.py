@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flexgym.core.errors import ConfigError, check_names
-from flexgym.judge.inputs import frame_indices
 from flexgym.judge.protocol import Judge, JudgeFailure, Outcome, Pair
 from flexgym.judge.verdict import Verdict
 from flexgym.judge.vision_judge import VisionJudge
-from flexgym.rm.data.files import MediaFile
-from flexgym.rm.data.media import load_frames, load_picture
+from flexgym.rm.data.media import load_sample
 from flexgym.rm.data.problems import RowError
 from flexgym.rm.data.schema import PreferencePair
 from flexgym.rm.data.shuffling import ORDERS, shuffle_sides
@@ -128,7 +125,7 @@ def as_group(row: PreferencePair, num_frames: int, *, one_size: bool = False) ->
         RowError: if a file cannot be read, or the frames of one video differ in size.
         ConfigError: if the sizes differ and ``one_size`` is set.
     """
-    both = [_load(files, row.kind, num_frames) for files in (row.first, row.second)]
+    both = [load_sample(files, row.kind, num_frames=num_frames) for files in (row.first, row.second)]
     if both[0].shape == both[1].shape:
         return SampleGroup(Prompt(row.prompt), np.stack(both))
     if one_size:
@@ -138,17 +135,6 @@ def as_group(row: PreferencePair, num_frames: int, *, one_size: bool = False) ->
     ragged: Any = np.empty(2, dtype=object)
     ragged[0], ragged[1] = both
     return SampleGroup(Prompt(row.prompt), ragged)
-
-
-def _load(files: Sequence[MediaFile], kind: str, num_frames: int) -> NDArray[np.uint8]:
-    if kind == "image":
-        return np.asarray(load_picture(files[0]))
-    if files[0].is_video:
-        return load_frames(files[0], num_frames)
-    frames = [np.asarray(load_picture(files[index])) for index in frame_indices(len(files), num_frames)]
-    if len({frame.shape for frame in frames}) > 1:
-        raise RowError("invalid", f"{files[0]}: expected frames of the same size, got several sizes")
-    return np.stack(frames)
 
 
 def _vote(outcome: Outcome, *, swapped: bool) -> Vote:

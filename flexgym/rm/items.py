@@ -28,6 +28,7 @@ class ItemOptions:
     Attributes:
         files: JSON Lines or Parquet files of preference pairs.
         question: how the judge is queried; must be the same when the judge is used.
+        inputs: how images are resized and encoded for the judge; the number of frames is that of ``question``.
         orders: orders in which each pair is sent, one of `flexgym.rm.data.ORDERS`.
         seed: seed of the coin that decides which candidate is shown first, for ``orders="shuffled"``.
         batch: number of pairs that are in memory and processed at once.
@@ -41,6 +42,7 @@ class ItemOptions:
 
     files: Sequence[Path]
     question: Question = field(default_factory=Question)
+    inputs: Inputs = field(default_factory=Inputs)
     orders: str = "shuffled"
     seed: int = 0
     batch: int = 64
@@ -74,14 +76,13 @@ def batches(options: ItemOptions, left_out: Counter[str]) -> Iterator[list[Query
 
 
 def _queries(pairs: list[PreferencePair], options: ItemOptions, left_out: Counter[str]) -> Iterator[Query]:
-    inputs = Inputs(num_frames=options.question.num_frames)
     for pair in pairs:
         if pair.winner is None and not options.ties:
             left_out[TIE] += 1
             continue
         for shown in in_orders(pair, options.orders, options.seed):
             try:
-                yield make_query(shown, options.question, inputs)
+                yield make_query(shown, options.question, options.inputs)
             except RowError as problem:
                 left_out[problem.kind] += 1
             except ValidationError as error:

@@ -26,7 +26,7 @@ from flexgym.rm.config import JudgeConfig
 from flexgym.rm.held_out import MicroBatch, Share, chosen_rows, evaluate
 from flexgym.rm.module import JudgeModule
 from flexgym.rm.rows import TrainingRows
-from flexgym.rm.saving import save_judge
+from flexgym.rm.saving import save_inputs, save_judge
 from flexgym.rm.stage import Trainer
 from flexgym.rm.stream import BatchStream, Position
 
@@ -145,8 +145,8 @@ class JudgeLearner(ShardedLearner):
 
     def _step(self, rows_so_far: int) -> dict[str, float]:
         # RLlib's learning-rate schedules expect this name for what they count in.
-        timesteps = {"num_env_steps_sampled_lifetime": rows_so_far}
-        self.before_gradient_based_update(timesteps=timesteps)
+        self.before_gradient_based_update(timesteps={"num_env_steps_sampled_lifetime": rows_so_far})
+        rate = next(iter(self._optimizer_parameters)).param_groups[0]["lr"]
         self.module[DEFAULT_MODULE_ID].train()
         for optimizer in self._optimizer_parameters:
             optimizer.zero_grad(set_to_none=True)
@@ -154,8 +154,9 @@ class JudgeLearner(ShardedLearner):
         gradients = {reference: parameter.grad for reference, parameter in self._params.items()}
         norm = whole(get_total_norm([gradient for gradient in gradients.values() if gradient is not None]))
         self.apply_gradients(self.postprocess_gradients(gradients))
-        self.after_gradient_based_update(timesteps=timesteps)
-        rate = next(iter(self._optimizer_parameters)).param_groups[0]["lr"]
+        # Sets the rate of the next step.
+        seen = rows_so_far + self.config.settings.training.batch_size
+        self.after_gradient_based_update(timesteps={"num_env_steps_sampled_lifetime": seen})
         return {"loss": loss, "gradient_norm": float(norm), "learning_rate": rate, **self._pop_logged()}
 
     def _micro_batches(self, rows: NDArray[np.int64]) -> Iterator[MicroBatch]:
@@ -230,7 +231,9 @@ class JudgeLearner(ShardedLearner):
         model, first = self.judge_module.model, not self.rank
         state = self.judge_module.saved_weights(keep=first) if self.config.shards else None
         if first:
-            save_judge(model, self.config.settings.judge.source, Path(folder), state=state)
+            source = self.config.settings.judge.source
+            save_judge(model, source, Path(folder), state=state)
+            save_inputs(self.rows.inputs, source, Path(folder))
 
     # --- state -------------------------------------------------------------------------------------------------------
 

@@ -12,10 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from flexgym.core.errors import ConfigError
+from flexgym.core.options import built_settings
 from flexgym.judge.backends.base import Decoding
 from flexgym.judge.backends.opening import open_backend
 from flexgym.judge.backends.server import ServerBackend
 from flexgym.judge.dialect import DIALECTS, dialect_by_name
+from flexgym.judge.inputs import Inputs
+from flexgym.judge.sources import read_judge_config
 from flexgym.judge.template import read_template
 from flexgym.rm.data import BadRows, Question, ReadOptions
 from flexgym.rm.items import ItemOptions
@@ -37,8 +40,8 @@ class AskOptions:
         backend: name of the backend; None chooses one that fits the model.
         dialect: name of one of `flexgym.judge.dialect.DIALECTS`.
         prompt_template: text file that replaces the dialect's built-in template.
-        num_frames: number of frames shown per video.
-        max_tokens: maximum length of a reply, in tokens.
+        num_frames: number of frames shown per video; None for the model's own, by its ``judge_config.json``.
+        max_tokens: maximum length of a reply, in tokens; None for the model's own.
         model: name of the model on a server.
         api_key_env: name of the environment variable with a server's API key.
         price: price of a million prompt tokens and of a million completion tokens.
@@ -51,24 +54,46 @@ class AskOptions:
     prompt_template: Annotated[
         Path | None, typer.Option(help="text file with {prompt} that replaces the built-in prompt template")
     ] = None
-    num_frames: Annotated[int, typer.Option(help="frames shown per video")] = 8
-    max_tokens: Annotated[int, typer.Option(help="maximum length of a reply, in tokens")] = 2048
+    num_frames: Annotated[
+        int | None, typer.Option(help="frames shown per video; by judge_config.json of the model, or 8")
+    ] = None
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(help="maximum length of a reply, in tokens; by judge_config.json of the model, or 2048"),
+    ] = None
     model: Annotated[str | None, typer.Option(help="model name on the servers; the first listed by default")] = None
     api_key_env: Annotated[str | None, typer.Option(help="environment variable with the API key of the servers")] = None
     price: Annotated[
         tuple[float, float] | None, typer.Option(help="price of a million prompt and a million completion tokens")
     ] = None
 
-    @property
-    def question(self) -> Question:
-        """Return how the judge is queried about a pair.
+    def question(self, source: Sequence[str]) -> Question:
+        """Return how a model is queried about a pair.
 
         Raises:
             ConfigError: if the template cannot be read, or the number of frames is below 1.
             UnknownNameError: if there is no such dialect.
         """
         wording = read_template(self.prompt_template) if self.prompt_template else None
-        return Question(dialect_by_name(self.dialect), wording, self.num_frames)
+        return Question(dialect_by_name(self.dialect), wording, self.inputs(source).num_frames)
+
+    def inputs(self, source: Sequence[str]) -> Inputs:
+        """Return how samples are converted to images for a model: as its ``judge_config.json`` says, or as usual.
+
+        Raises:
+            CheckpointError, ConfigError: if a setting is not valid.
+        """
+        own = {} if self.num_frames is None else {"num_frames": self.num_frames}
+        return built_settings("inputs", Inputs, own, defaults=read_judge_config(source).inputs)
+
+    def decoding(self, source: Sequence[str]) -> Decoding:
+        """Return greedy decoding with the maximum length of a model's replies.
+
+        Raises:
+            CheckpointError, ConfigError: if a setting is not valid.
+        """
+        stated = built_settings("decoding", Decoding, read_judge_config(source).decoding)
+        return Decoding(max_tokens=stated.max_tokens if self.max_tokens is None else self.max_tokens)
 
     @contextlib.contextmanager
     def opened(self, source: Sequence[str]) -> Iterator[Teacher]:
@@ -162,7 +187,7 @@ class RefereeOptions:
         own = AskOptions(model=self.trajectory_model, api_key_env=self.trajectory_key_env)
         with own.opened(source) as teacher:
             asker = Asker(teacher, file)
-            yield OpenedReferee(TeacherTrajectoryJudge(asker, Decoding(max_tokens=asked.max_tokens)), asker.cost)
+            yield OpenedReferee(TeacherTrajectoryJudge(asker, asked.decoding(source)), asker.cost)
 
     def _checked(self, dialect: str) -> list[str]:
         if not self.trajectory:
@@ -203,14 +228,31 @@ class DataOptions:
     max_bad_share: Annotated[float, typer.Option(help="stop if a larger share of the rows is bad")] = 0.05
     overwrite: Annotated[bool, typer.Option(help="replace OUT if it exists")] = False
 
-    def items(self, files: Sequence[Path], question: Question, *, ties: bool = False) -> ItemOptions:
-        """Return the options for reading the pairs of these files.
+    def items(
+        self, files: Sequence[Path], asked: AskOptions, source: Sequence[str], *, ties: bool = False
+    ) -> ItemOptions:
+        """Return the options for reading the pairs of these files and asking a model about them.
+
+        Args:
+            files: JSON Lines or Parquet files of preference pairs.
+            asked: how the model is queried.
+            source: the model.
+            ties: also ask about pairs without a winner.
 
         Raises:
             ConfigError: if an option is out of range.
         """
         read = ReadOptions(root=self.media_root, bad=BadRows(max_share=self.max_bad_share))
-        return ItemOptions(files, question, orders=self.orders, seed=self.seed, batch=self.batch, ties=ties, read=read)
+        return ItemOptions(
+            files,
+            asked.question(source),
+            inputs=asked.inputs(source),
+            orders=self.orders,
+            seed=self.seed,
+            batch=self.batch,
+            ties=ties,
+            read=read,
+        )
 
     def reply_file(self) -> ReplyFile:
         """Return the file that stores replies; it must still be opened."""

@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import IO, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flexgym.core.errors import ConfigError, RewardError
 from flexgym.judge.assessment import Assessment
@@ -24,8 +23,9 @@ from flexgym.judge.dialect import Dialect
 from flexgym.judge.inputs import Inputs, encode_sample
 from flexgym.judge.protocol import JudgeFailure, Outcome
 from flexgym.judge.vision_judge import ask
-from flexgym.rm.data import PreferencePair, Question, load_frames, load_picture, load_pictures
-from flexgym.rm.data.files import MAX_PICTURES, MediaFile
+from flexgym.rm.data import PreferencePair, Question, load_pictures
+from flexgym.rm.data.files import MAX_PICTURES
+from flexgym.rm.data.media import AS_STORED, load_sample
 
 _MILLION = 1_000_000
 _Outcomes = dict[str, Reply | JudgeFailure]
@@ -100,7 +100,9 @@ def oracle_text(pair: PreferencePair) -> str:
     """
     from flexgym.shapes.brief import brief_assessment, view
 
-    first, second = (view(pair.prompt, _sample(pair, side)) for side in (pair.first, pair.second))
+    first, second = (
+        view(pair.prompt, load_sample(side, pair.kind, num_frames=MAX_PICTURES)) for side in (pair.first, pair.second)
+    )
     return brief_assessment(first, second)
 
 
@@ -116,7 +118,9 @@ def make_query(pair: PreferencePair, question: Question, inputs: Inputs) -> Quer
         RowError: if media cannot be read.
     """
     message, sources = question.ask(pair)
-    pictures = [part for image in load_pictures(sources) for part in encode_sample(np.asarray(image), inputs)]
+    # Reduced as they are read, and encoded below: encoding twice would not give what a judge in use receives.
+    reduced = load_pictures(sources, dataclasses.replace(AS_STORED, max_side=inputs.max_side))
+    pictures = [part for image in reduced for part in encode_sample(np.asarray(image), inputs)]
     return Query(pair, ChatRequest(tuple(pictures), message.text))
 
 
@@ -338,12 +342,3 @@ def request_key(name: str, request: ChatRequest, decoding: Decoding) -> str:
     """Hash everything that a reply depends on to 32 hexadecimal digits: model, text, images and decoding settings."""
     about = [name, request.text, [picture.id for picture in request.pictures], dataclasses.asdict(decoding)]
     return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def _sample(pair: PreferencePair, side: tuple[MediaFile, ...]) -> NDArray[np.uint8]:
-    """Load a candidate as a sample of the small world, with all of its frames."""
-    if pair.kind == "image":
-        return np.asarray(load_picture(side[0]))
-    if side[0].is_video:
-        return load_frames(side[0], MAX_PICTURES)
-    return np.stack([np.asarray(load_picture(file)) for file in side])

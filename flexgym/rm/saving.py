@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,11 @@ from peft import PeftModel
 from torch import Tensor
 
 from flexgym.core.errors import CheckpointError, ConfigError
+from flexgym.core.files import write_atomic
+from flexgym.core.options import built_settings
 from flexgym.core.pretrained import ADAPTER_CONFIG, load_adapter
+from flexgym.judge.inputs import Inputs
+from flexgym.judge.sources import CONFIG_NAME, read_judge_config
 from flexgym.rm.processor import load_model
 
 JUDGE = "judge"
@@ -40,6 +47,22 @@ def save_judge(model: Any, source: str | Path, folder: Path, *, state: Mapping[s
     return folder
 
 
+def save_inputs(inputs: Inputs, source: str | Path, folder: Path) -> None:
+    """Note in ``judge_config.json`` how the images were encoded that a judge trained on, unless it is asked so anyway.
+
+    Args:
+        inputs: how images are encoded.
+        source: checkpoint that the model was loaded from, whose other settings are kept.
+        folder: folder of the trained judge.
+    """
+    config = read_judge_config(source)
+    trained = {"format": inputs.format, "quality": inputs.quality, "max_side": inputs.max_side}
+    asked = asdict(built_settings("inputs", Inputs, config.inputs))
+    if any(asked[name] != value for name, value in trained.items()):
+        values = asdict(dataclasses.replace(config, inputs={**config.inputs, **trained}))
+        write_atomic(folder / CONFIG_NAME, (json.dumps(values, indent=2) + "\n").encode())
+
+
 def export_judge(trained: Path, source: str | Path, out: Path, *, dtype: str) -> Path:
     """Export a trained judge to a single folder, with an adapter merged into the weights.
 
@@ -64,6 +87,8 @@ def export_judge(trained: Path, source: str | Path, out: Path, *, dtype: str) ->
         if (trained / ADAPTER_CONFIG).is_file():
             merged = load_adapter(load_model(source, dtype), trained).merge_and_unload()
             save_judge(merged, source, folder)
+            if (trained / CONFIG_NAME).is_file():
+                shutil.copyfile(trained / CONFIG_NAME, folder / CONFIG_NAME)
         else:
             save_judge(load_model(trained, dtype), trained, folder)
         folder.replace(out)

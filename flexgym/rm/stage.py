@@ -15,7 +15,7 @@ from trl import DPOTrainer, SFTTrainer
 from flexgym.config import JudgeTrainingSettings
 from flexgym.rm.data import BadRows, ReadOptions
 from flexgym.rm.processor import context_length, load_model
-from flexgym.rm.rows import RowForm, TrainingRows, open_rows
+from flexgym.rm.rows import RowForm, RowMeter, TrainingRows, open_rows, trained_inputs
 
 S = TypeVar("S", bound=JudgeTrainingSettings)
 Trainer = SFTTrainer | DPOTrainer
@@ -49,7 +49,8 @@ class Stage(ABC, Generic[S]):
             bad=BadRows(max_share=data.max_bad_share, min_rows=settings.training.batch_size),
         )
         longest = data.max_length or context_length(settings.judge.source)
-        return open_rows(files, self.form, processor=processor, longest=longest, options=options)
+        meter = RowMeter(processor, longest, trained_inputs(data, settings.judge.source))
+        return open_rows(files, self.form, meter=meter, options=options)
 
     def load_reference(self, settings: S) -> Any:
         """Load the frozen model to compare with; return None if the stage or its adapter needs none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from flexgym.judge.assessment import Assessment, Dimension
 from flexgym.judge.backends.base import ChatRequest, Decoding, Reply
 from flexgym.judge.parser import parse_assessment
 from flexgym.judge.protocol import JudgeFailure, Outcome
+from flexgym.judge.template import quoted
 from flexgym.rm.replies import Asker, Query, oracle_text
 
 _TEXT = """You are shown the two candidates that a reviewer had to compare, and two reviews of them, \
@@ -190,13 +190,8 @@ def _question(contest: Contest, order: tuple[int, int]) -> Query:
         **dict(zip(("first", "second"), (contest.replies[at] for at in order), strict=True)),
     }
     # Substitute all placeholders in one pass, so that braces in a caption or review have no meaning.
-    text = re.sub(r"\{(caption|first|second)\}", lambda place: _quoted(values[place[1]]), _TEXT)
+    text = re.sub(r"\{(caption|first|second)\}", lambda place: quoted(values[place[1]]), _TEXT)
     return Query(contest.query.pair, ChatRequest(contest.query.request.pictures, text))
-
-
-def _quoted(text: str) -> str:
-    """Encode a text as a JSON string without ``<``, since tokenizers read ``<|im_end|>`` as the end of the message."""
-    return json.dumps(text.encode("utf-8", "replace").decode(), ensure_ascii=False).replace("<", "\\u003c")
 
 
 def _named(reply: Reply | JudgeFailure) -> int | None:

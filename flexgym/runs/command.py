@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
@@ -16,6 +19,7 @@ from flexgym.config.recipe import Recipe, apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError
 from flexgym.core.settings import Settings
 from flexgym.core.terminal import teaching_errors
+from flexgym.runs.interrupt import GracefulInterrupt, end_quietly, exit_status, stopping_signal
 from flexgym.runs.recipe import saved_recipe
 
 if TYPE_CHECKING:
@@ -71,7 +75,10 @@ class Program(Generic[S]):
             for line in self.dry_run(settings):
                 Console().print(line, markup=False, highlight=False, soft_wrap=True)
         else:
-            self.make_run(settings, resume, self.name.split()).train()
+            run = self.make_run(settings, resume, self.name.split())
+            run.train()
+            if run.stopped_by not in (None, signal.SIGINT):
+                raise typer.Exit(exit_status(run.stopped_by))
 
     def check_choice(self, recipe: Recipe) -> None:
         """Reject a large model of the default recipe that nobody asked for.
@@ -91,6 +98,26 @@ class Program(Generic[S]):
             )
 
 
+@contextlib.contextmanager
+def exit_statuses() -> Iterator[None]:
+    """Give a program that trains the exit status 128 and the number of the signal that stopped it, and no traceback.
+
+    Inside this context a signal raises `KeyboardInterrupt`, except where `TrainingRun` finishes an iteration first.
+    """
+    status = 0
+    try:
+        with GracefulInterrupt() as interrupt, interrupt.at_once():
+            yield
+    except KeyboardInterrupt as error:
+        status = exit_status(stopping_signal(error))
+        raise typer.Exit(status) from error
+    except typer.Exit as end:
+        status = end.exit_code
+        raise
+    finally:
+        atexit.register(end_quietly, status)  # before what shuts Ray down, since it was registered later
+
+
 def add_command(app: typer.Typer, program: Program[Any], *, name: str | None = None, summary: str | None) -> None:
     """Add the command of a program that trains.
 
@@ -106,7 +133,7 @@ def add_command(app: typer.Typer, program: Program[Any], *, name: str | None = N
     """
 
     def train(overrides: list[str] | None, config: str | None, resume: Path | None, **only: bool) -> None:
-        with teaching_errors():
+        with exit_statuses(), teaching_errors():
             recipe = chosen_recipe(overrides or (), config=config, resume=resume, default=program.default_recipe)
             if not (config or resume or only["print_config"]):
                 program.check_choice(recipe)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flexgym.core.metrics import Max, Metric
-from flexgym.runs.interrupt import write_notice
+from flexgym.core.outputs import drop_lost_outputs, write_error_line
 from flexgym.runs.metric_board import Entry, MetricBoard
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -92,7 +93,8 @@ class TrainingDisplay:
         self._last_update = now
         self._board.take(row)
         if self._live is not None:
-            self._live.refresh()
+            with _surviving_outputs():
+                self._live.refresh()
         else:
             self._say(self._line())
 
@@ -104,7 +106,7 @@ class TrainingDisplay:
         """Show ``text`` instead of the footer; safe inside a signal handler, for `GracefulInterrupt`."""
         self._notice = text
         if self._live is None:
-            write_notice(text)
+            write_error_line(text)
 
     def seconds_left(self) -> float | None:
         """Estimate from the last iterations; None before the first one has ended."""
@@ -127,7 +129,8 @@ class TrainingDisplay:
         if self._live is not None:
             self._phase = "finished" if kind is None and self._board.iteration >= self._total else "stopped"
             self._notice = ""
-            self._live.stop()
+            with _surviving_outputs():
+                self._live.stop()
             self._live = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -226,7 +229,28 @@ class TrainingDisplay:
         return "  ".join(parts)
 
     def _say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(text, self._console)
+
+
+def say(text: str, console: Console | None = None) -> None:
+    """Write a line as it is; a closed terminal or a full disk under the output is no error.
+
+    Args:
+        text: the line.
+        console: where to; standard output by default.
+    """
+    with _surviving_outputs():
+        (console or Console()).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _surviving_outputs() -> Iterator[None]:
+    """Let a run survive its output, which may end before it does."""
+    drop_lost_outputs()
+    try:
+        yield
+    except (OSError, SystemExit):  # Rich exits where a pipe breaks
+        drop_lost_outputs()
 
 
 class _SideBySide:

@@ -17,6 +17,8 @@ GENERATOR = "generator"
 ADAPTER = "pytorch_lora_weights.safetensors"
 """The file of an adapter, in diffusers' own name for it."""
 _PIPELINE = "model_index.json"
+_GRID = "grid.json"
+"""Noise levels beside a scheduler's config, as `flexgym.generators.schedulers` writes them."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,38 @@ class Exported:
             # diffusers needs each component that a pipeline was saved without named again
             index = json.loads((self.folder / _PIPELINE).read_text(encoding="utf-8"))
             absent = "".join(f", {name}=None" for name, value in index.items() if value == [None, None])
-            return [f'pipe = DiffusionPipeline.from_pretrained("{self.folder}"{absent})']
+            return [f'pipe = DiffusionPipeline.from_pretrained("{self.folder}"{absent})', *self._grid_lines()]
         first, *others = self.adapters
         return [
             f'pipe.load_lora_weights("{first}")',
             *(f'pipe.load_lora_weights("{path}", load_into_{path.name}=True)' for path in others),
+            *self._scheduler_lines(),
+        ]
+
+    def _scheduler_lines(self) -> list[str]:
+        """Return the lines that give a pipeline the scheduler of the export; none for exports without one."""
+        path = self.folder / "scheduler" / "scheduler_config.json"
+        if not path.is_file():
+            return []
+        kind = json.loads(path.read_text(encoding="utf-8")).get("_class_name")
+        if not (isinstance(kind, str) and kind.isidentifier()):  # it becomes part of a line of code
+            raise CheckpointError(f"expected the name of a scheduler class as _class_name in {path}, got {kind!r}")
+        return [
+            f"from diffusers import {kind}",
+            f'pipe.scheduler = {kind}.from_pretrained("{path.parent}")',
+            *self._grid_lines(),
+        ]
+
+    def _grid_lines(self) -> list[str]:
+        """Return the lines that give a scheduler the noise levels of the export, where it cannot compute them."""
+        path = self.folder / "scheduler" / _GRID
+        if not path.is_file():
+            return []
+        return [
+            "import json",
+            f'grid = json.load(open("{path}"))["sigmas"]',
+            "pipe.scheduler.set_timesteps = lambda *args, device=None, sigmas=None, **kwargs:"
+            " type(pipe.scheduler).set_timesteps(pipe.scheduler, sigmas=grid, device=device)",
         ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from flexgym.core.yaml_files import dump_yaml
 from flexgym.runs.checkpoints import CheckpointStore, resolve_checkpoint, verify_checkpoint
 from flexgym.runs.metrics import MetricsLog
 
+_RECORDS = ("metrics.jsonl", "samples", "failed_samples", "checkpoints")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
 
@@ -53,7 +55,7 @@ class RunFolder:
                 self.checkpoints.rewind(self.start_iteration)
             through = None if self.resumed_from is None else self.start_iteration
             self.metrics = MetricsLog(path / "metrics.jsonl", through=through)
-            opened.callback(self.metrics.close)
+            opened.callback(lambda: self.metrics.close())
             self._opened = opened.pop_all()
 
     @classmethod
@@ -122,6 +124,25 @@ class RunFolder:
         write_atomic(self.path / name, dump_yaml(dict(values)).encode())
         return self.path / name
 
+    def rewind(self) -> None:
+        """Go back to the newest complete checkpoint, or to before the first iteration where there is none.
+
+        ``resumed_from`` and ``start_iteration`` say what to train from again; later rows of ``metrics.jsonl`` are
+        removed as by `resume`.
+        """
+        self.metrics.close()
+        self.resumed_from = self.checkpoints.latest()
+        self.start_iteration = 0 if self.resumed_from is None else verify_checkpoint(self.resumed_from)
+        last = -1 if self.resumed_from is None else self.start_iteration
+        self.checkpoints.rewind(last)
+        self.metrics = MetricsLog(self.path / "metrics.jsonl", through=last)
+
+    def remove_unused(self) -> None:
+        """Remove the closed folder of a new run that recorded nothing: neither metrics, samples nor a checkpoint."""
+        recorded = [self.path / name for name in _RECORDS]
+        if self.resumed_from is None and not any(_has_content(path) for path in recorded):
+            shutil.rmtree(self.path, ignore_errors=True)
+
     def close(self) -> None:
         """Close the open files and let others open the run; further calls do nothing."""
         self._opened.close()
@@ -133,3 +154,7 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _has_content(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists() and path.stat().st_size > 0

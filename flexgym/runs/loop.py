@@ -6,6 +6,8 @@ Agents on RLlib, judge training and Stable-Baselines3 each implement `Trainable`
 from __future__ import annotations
 
 import contextlib
+import itertools
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +15,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from flexgym.config import RunSettings
-from flexgym.core.errors import JudgeUnavailableError, RewardError
+from flexgym.core.errors import JudgeUnavailableError, ProcessLostError, RewardError
 from flexgym.core.metrics import Metric
 from flexgym.runs.checkpoints import checkpoint_name
-from flexgym.runs.display import TrainingDisplay
+from flexgym.runs.display import TrainingDisplay, say
 from flexgym.runs.folder import RunFolder
-from flexgym.runs.interrupt import GracefulInterrupt, resume_message
+from flexgym.runs.interrupt import GracefulInterrupt, resume_command, resume_message
 from flexgym.runs.metrics import read_metrics
 from flexgym.runs.tensorboard import TensorboardLog
 from flexgym.runs.verification import Verification, save_verification
@@ -60,7 +62,10 @@ class Trainable(Protocol):
         ...
 
     def build(self, folder: RunFolder) -> None:
-        """Load and allocate everything that training needs, before the first iteration."""
+        """Load and allocate everything that training needs, before the first iteration.
+
+        This and every other method may raise `ProcessLostError`: the run then closes it and builds it again.
+        """
         ...
 
     def restore(self, checkpoint: Path) -> None:
@@ -105,21 +110,30 @@ class TrainingRun:
         settings: where the run writes and when it ends.
         resume: run folder or checkpoint to continue from; None starts a new run.
         command: words that start the program, for the message that says how to resume.
+
+    Attributes:
+        stopped_by: the signal that ended the run before its last iteration; None if none did.
     """
 
     def __init__(
         self, trainable: Trainable, settings: RunSettings, *, resume: Path | None = None, command: Sequence[str] = ()
     ) -> None:
         self.trainable, self.settings, self.command = trainable, settings, command
+        self.stopped_by: signal.Signals | None = None
         if resume:
             self.folder = RunFolder.resume(resume, keep=settings.keep)
         else:
             self.folder = RunFolder.create(settings.root, settings.name, keep=settings.keep)
         self.folder.write_config({"run": settings.model_dump(mode="json"), **trainable.describe()})
-        self._tensorboard = TensorboardLog(self.folder.tensorboard, start_iteration=self.folder.start_iteration)
+        self._tensorboard = TensorboardLog(
+            self.folder.tensorboard, start_iteration=self.folder.start_iteration if resume else None
+        )
 
     def train(self) -> Path:
-        """Train to the end, until the time is up or until Ctrl-C; in each case everything learned is saved.
+        """Train to the end, until the time is up or until a signal; in each case everything learned is saved.
+
+        A second signal, or the first one while nothing is worth finishing, raises `KeyboardInterrupt` with the signal
+        as its argument. The folder of a new run that ends before it recorded anything is removed.
 
         Returns:
             The run folder.
@@ -127,23 +141,72 @@ class TrainingRun:
         Raises:
             RewardError: samples cannot be scored; the last finished iteration is saved.
             JudgeUnavailableError: no judge server answers; the last finished iteration is saved.
+            ProcessLostError: a process was lost once more than ``run.max_restarts`` allows.
         """
         deadline = time.monotonic() + 60.0 * (self.settings.minutes or float("inf"))
-        with self.folder, self._tensorboard, contextlib.closing(self.trainable):
-            self.trainable.build(self.folder)
-            if self.folder.resumed_from:
-                self.trainable.restore(self.folder.resumed_from)
-            self._train(deadline)
+        with GracefulInterrupt() as interrupt:
+            try:
+                with self.folder, contextlib.closing(self):
+                    self._train_with_restarts(interrupt, deadline)
+            except BaseException:
+                self.folder.remove_unused()
+                raise
         return self.folder.path
 
-    def _train(self, deadline: float) -> None:
+    def close(self) -> None:
+        """Close the files of TensorBoard."""
+        self._tensorboard.close()
+
+    def _train_with_restarts(self, interrupt: GracefulInterrupt, deadline: float) -> None:
+        """Train, and start again from the newest checkpoint after the loss of a process."""
+        for restarts in itertools.count(1):
+            loss = self._attempt(interrupt, deadline)
+            if not loss:
+                return
+            latest = self.folder.checkpoints.latest()
+            report = [f"Lost: {loss}", self._progress(latest)]
+            if interrupt.requested or restarts > self.settings.max_restarts:
+                again = resume_command(self.folder.shown, self.command) if latest else "start it again"
+                raise ProcessLostError("\n".join([*report, f"To continue: {again}"]))
+            allowed = f"restart {restarts} of run.max_restarts={self.settings.max_restarts}"
+            say("\n".join([*report, f"Next: training continues by itself from there ({allowed})."]))
+            self.folder.rewind()
+            self._tensorboard.close()
+            last = self.folder.start_iteration if self.folder.resumed_from else -1
+            self._tensorboard = TensorboardLog(self.folder.tensorboard, start_iteration=last)
+
+    def _progress(self, latest: Path | None) -> str:
+        rows = read_metrics(self.folder.metrics.path)
+        done = f"Done: {rows[-1]['iteration'] if rows else 0} of {self.settings.iterations} iterations"
+        return f"{done}; the newest complete checkpoint in {self.folder.shown} is {latest.name if latest else 'none'}."
+
+    def _attempt(self, interrupt: GracefulInterrupt, deadline: float) -> str:
+        """Build, restore and train; return what was lost if a process was, else an empty text."""
+        with contextlib.closing(self.trainable):
+            try:
+                with interrupt.at_once():
+                    self.trainable.build(self.folder)
+                    if self.folder.resumed_from:
+                        self.trainable.restore(self.folder.resumed_from)
+                interrupt.reinstall()
+                self._train(interrupt, deadline)
+                interrupt.announce = _ignore  # from here on there is only closing to do
+            except ProcessLostError as error:
+                return str(error)
+            except KeyboardInterrupt:
+                say(resume_message(self.folder.shown, self.folder.checkpoints.latest(), command=self.command))
+                raise
+        return ""
+
+    def _train(self, interrupt: GracefulInterrupt, deadline: float) -> None:
         display = TrainingDisplay(
             self.settings.iterations,
             title=f"{self.trainable.title}, {self.folder.shown}",
             history=read_metrics(self.folder.metrics.path),
             known={**self.trainable.known, **self.folder.metrics.schema},
         )
-        with display, GracefulInterrupt(display.announce) as interrupt:
+        interrupt.announce = display.announce
+        with display:
             if not self.folder.resumed_from:
                 display.phase("evaluating")
                 self._record(self.trainable.measure(final=False), display)
@@ -152,7 +215,9 @@ class TrainingRun:
             except (JudgeUnavailableError, RewardError):
                 self._finish(display, stopped=True)
                 raise
-            self._finish(display, stopped=interrupt.requested)
+            unfinished = self.trainable.iteration < self.settings.iterations
+            self.stopped_by = interrupt.signal if interrupt.requested and unfinished else None
+            self._finish(display, stopped=interrupt.requested and unfinished)
 
     def _iterate(self, display: TrainingDisplay, interrupt: GracefulInterrupt, *, deadline: float) -> None:
         """Train until the last iteration, a request to stop, or until one more would exceed the deadline."""
@@ -162,10 +227,12 @@ class TrainingRun:
             display.phase("training")
             measured = self.trainable.step()
             late = time.monotonic() + max(longest, time.monotonic() - began) > deadline
-            if late or interrupt.requested or self.trainable.iteration >= self.settings.iterations:
+            ends = late or interrupt.requested or self.trainable.iteration >= self.settings.iterations
+            if ends and not interrupt.is_urgent:
                 measured = self._with_final(measured, display)
             self._record(measured, display)
             if crosses(self.settings.checkpoint_interval, previous, self.trainable.iteration):
+                display.phase("saving")
                 self._checkpoint()
             longest = max(longest, time.monotonic() - began)
 
@@ -217,3 +284,7 @@ def crosses(interval: int, previous: int, now: int) -> bool:
         now: finished iterations now; one step may finish several.
     """
     return bool(interval) and now // interval > previous // interval
+
+
+def _ignore(text: str) -> None:
+    """Drop a line that nobody wants to see."""

@@ -20,14 +20,15 @@ _RGB = 3  # Summary.Image.colorspace
 class TensorboardLog:
     """Writes event files that TensorBoard reads while the run is in progress."""
 
-    def __init__(self, folder: str | Path, *, start_iteration: int = 0) -> None:
+    def __init__(self, folder: str | Path, *, start_iteration: int | None = None) -> None:
         """Open a new event file.
 
         Args:
             folder: usually ``runs/<name>/tensorboard``.
-            start_iteration: the iteration that a run is resumed from; later parts of the curves are hidden.
+            start_iteration: the last iteration to keep, that of the checkpoint when resuming; later parts of the curves
+                are hidden. -1 hides all, None nothing.
         """
-        purge = start_iteration + 1 if start_iteration else None
+        purge = None if start_iteration is None else start_iteration + 1
         self._writer = SummaryWriter(str(folder), purge_step=purge)
 
     def scalars(self, row: Mapping[str, Any], iteration: int) -> None:

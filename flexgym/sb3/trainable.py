@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from stable_baselines3.common.logger import configure
 
 from flexgym.config import SB3Settings
 from flexgym.config.describe import describe
+from flexgym.generators.schedulers import solver_note
 from flexgym.runs.folder import RunFolder
 from flexgym.runs.known_metrics import ACCURACY, REWARD
 from flexgym.runs.loop import Measured, crosses
@@ -22,6 +24,8 @@ from flexgym.sb3.environments import Wrap, make_envs, make_held_out
 from flexgym.sb3.held_out import Scorer
 from flexgym.sb3.iteration import IterationRecorder, progress_over
 from flexgym.sb3.model import make_model
+
+_log = logging.getLogger(__name__)
 
 
 class SB3Trainable:
@@ -56,6 +60,8 @@ class SB3Trainable:
         """Make the environments and the model."""
         envs = make_envs(self.settings, self._wrap)
         self._opened.callback(envs.close)
+        if note := solver_note(envs.get_attr("generator")[0].pipe.scheduler):
+            _log.warning(note)
         self.model = make_model(self.settings, envs)
         self.model.set_logger(configure(None, []))
         self.held_out = make_held_out(self.settings, envs, self._verifier)

@@ -66,7 +66,7 @@ class GeneratorConformance:
     def test_evaluation_equals_the_call_of_the_pipeline(self) -> None:
         """Compare `flexgym.algorithm.rollout.sample` with the pipeline's call from the latents of the same seed."""
         generator = self._frozen.with_settings(**{self.guidance: 4.0})
-        ours = sample(generator, self.prompts[:1], seeds=[7])
+        ours = sample(generator, self.prompts[:1], seeds=[7], sampler="pipeline")
         theirs = pipeline_run(generator, generator.initial_latents(1, 7), self.prompts[0]).samples
         expect_same(ours, theirs, "the sample of the pipeline's call")
 

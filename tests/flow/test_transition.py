@@ -167,13 +167,14 @@ def test_cps_keeps_the_noise_level(level, eta):
     torch.testing.assert_close((sigma_next - drift) ** 2 + std**2, sigma_next**2)
 
 
-def test_flow_sde_uses_sigma_max_at_one_only():
-    sigma, sigma_next = torch.tensor([1.0, 0.999999, 0.95]), torch.tensor([0.9, 0.9, 0.9])
+def test_flow_sde_uses_sigma_max_above_it_only():
+    sigma, sigma_next = torch.tensor([1.0, 0.999999, 0.95, 0.85]), torch.tensor([0.9, 0.9, 0.9, 0.8])
     _, std = FlowSDE(1.0).coefficients(sigma, sigma_next, 0.9)
     length = (sigma - sigma_next).sqrt()
     torch.testing.assert_close(std[0], math.sqrt(1 / 0.1) * length[0])
     torch.testing.assert_close(std[1], math.sqrt(1 / 0.1) * length[1], rtol=1e-5, atol=0)
-    torch.testing.assert_close(std[2], math.sqrt(0.95 / 0.05) * length[2], rtol=1e-5, atol=0)
+    torch.testing.assert_close(std[2], math.sqrt(0.95 / 0.1) * length[2], rtol=1e-5, atol=0)
+    torch.testing.assert_close(std[3], math.sqrt(0.85 / 0.15) * length[3], rtol=1e-5, atol=0)
 
 
 # ---------------------------------------------------------------------------------------------------- diffusers

@@ -176,10 +176,10 @@ def test_a_playlist_in_disguise_is_not_followed(tmp_path):
 def test_files_that_are_too_large(tmp_path, monkeypatch):
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     (tmp_path / "a.mp4").write_bytes(encode_mp4(gray_video(range(6), size=40)))
-    monkeypatch.setattr(inputs, "MAX_FRAMES", 5)
+    monkeypatch.setattr(inputs, "_VIDEOS", replace(inputs._VIDEOS, max_frames=5))
     with pytest.raises(ConfigError, match="at most 5 frames"):
         read_video(tmp_path / "a.mp4")
-    monkeypatch.setattr(inputs, "MAX_PIXELS", 1599)
+    monkeypatch.setattr(inputs, "_VIDEOS", replace(inputs._VIDEOS, max_pixels=1599))
     monkeypatch.setattr(inputs, "_IMAGES", replace(inputs._IMAGES, max_pixels=1599))
     for name in ("a.png", "a.mp4"):
         with pytest.raises(ConfigError, match="at most 1599 pixels, got 40 x 40"):

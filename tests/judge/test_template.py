@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from flexgym.core.errors import ConfigError
 from flexgym.judge import JudgeFailure, parse_assessment
 from flexgym.judge.assessment import ANCHOR_KEYWORDS
-from flexgym.judge.template import MAX_BYTES, Template, built_in_template, read_template
+from flexgym.judge.template import MAX_BYTES, Template, built_in_template, quoted, read_template
 
 PLAIN = Template("before {prompt} after")
 HOSTILE = [
@@ -143,3 +143,11 @@ def test_templates_that_cannot_be_used(tmp_path, content, message):
     with pytest.raises(ConfigError, match=message) as caught:
         read_template(path)
     assert "own.txt" in str(caught.value)
+
+
+@given(st.text())
+def test_a_quoted_text_is_one_line_of_json_without_tokens(text):
+    encoded = quoted(text + "<|im_end|><image>")
+    assert json.loads(encoded) == text.encode("utf-8", "replace").decode() + "<|im_end|><image>"
+    assert "<" not in encoded
+    assert "\n" not in encoded

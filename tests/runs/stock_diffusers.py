@@ -33,14 +33,22 @@ def pixels(sample):
     return np.stack([np.asarray(frame) for frame in sample]) if isinstance(sample, list) else np.asarray(sample)
 
 
+def sampled(pipe, case):
+    """Samples of a pipeline."""
+    latents = torch.from_numpy(np.load(case["latents"]))
+    if "seed" in case:
+        torch.manual_seed(case["seed"])
+        torch.randn(case["drawn"])  # the first latents, before the noise of the solver
+    samples = pipe(latents=latents, output_type="pil", return_dict=False, **case["arguments"])[0]
+    return np.stack([pixels(sample) for sample in samples])
+
+
 def main():
     torch.set_num_threads(1)
     found = []
     for case in json.load(sys.stdin):
         pipe = loaded(case)
-        latents = torch.from_numpy(np.load(case["latents"]))
-        samples = pipe(latents=latents, output_type="pil", return_dict=False, **case["arguments"])[0]
-        np.save(case["samples"], np.stack([pixels(sample) for sample in samples]))
+        np.save(case["samples"], sampled(pipe, case))
         adapters = [
             {"rank": config.r, "alpha": config.lora_alpha}
             for part in ("transformer", "transformer_2")

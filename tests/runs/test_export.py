@@ -66,10 +66,10 @@ def trained(family, mode, folder):
     return generator
 
 
-def published(generator, folder):
+def published(generator, folder, **options):
     """A run folder with one checkpoint, as a training run leaves it."""
     store = CheckpointStore(folder / "run" / "checkpoints")
-    store.publish(7, lambda path: generator.save(path / GENERATOR))
+    store.publish(7, lambda path: generator.save(path / GENERATOR, **options))
     return folder / "run"
 
 

@@ -13,7 +13,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from flexgym.config import RunSettings
-from flexgym.core.errors import CheckpointError, ConfigError, RewardError
+from flexgym.core.errors import CheckpointError, ConfigError, ProcessLostError, RewardError
 from flexgym.core.metrics import Max, Mean, Share
 from flexgym.runs import loop
 from flexgym.runs.folder import RunFolder
@@ -170,6 +170,102 @@ def test_ctrl_c_finishes_the_iteration_and_says_how_to_resume(tmp_path: Path, ca
     assert (iterations(folder), checkpoints(folder)) == ([0, 1, 2], ["iteration_000002"])
     assert counter.calls[-2:] == ["final", "close"]
     assert capsys.readouterr().out.endswith(f"python -m agents.counter --resume {folder}\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_other_signals_save_without_evaluating_and_rows_are_those_of_an_undisturbed_run(
+    number, tmp_path: Path, capsys
+) -> None:
+    counter = Counter(before_step=lambda counter: counter.iteration == 1 and os.kill(os.getpid(), number))
+    started = TrainingRun(counter, RunSettings(root=str(tmp_path), name="run", iterations=4), command=COMMAND)
+    folder = started.train()
+    assert (iterations(folder), checkpoints(folder)) == ([0, 1, 2], ["iteration_000002"])
+    assert (started.stopped_by, counter.calls) == (number, ["build", "start", "close"])
+    assert capsys.readouterr().out.endswith(f"python -m agents.counter --resume {folder}\n")
+    run(tmp_path, Counter(), resume=folder, iterations=4)
+    undisturbed = run(tmp_path / "other", Counter(), iterations=4)
+    assert read_metrics(folder / "metrics.jsonl") == read_metrics(undisturbed / "metrics.jsonl")
+
+
+def test_a_signal_in_the_last_iteration_lets_the_run_end(tmp_path: Path, capsys) -> None:
+    counter = Counter(before_step=lambda counter: counter.iteration == 2 and os.kill(os.getpid(), signal.SIGTERM))
+    started = TrainingRun(counter, RunSettings(root=str(tmp_path), iterations=3), command=COMMAND)
+    started.train()
+    assert started.stopped_by is None
+    assert "--resume" not in capsys.readouterr().out
+
+
+def test_a_signal_while_a_run_is_built_stops_it_at_once_and_leaves_no_folder(tmp_path: Path, capsys) -> None:
+    class Slow(Counter):
+        def build(self, folder: RunFolder):
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("the signal came too late")
+
+    counter = Slow()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, counter)
+    assert counter.calls == ["close"]
+    assert not (tmp_path / "run").exists()
+    assert "Start again with the same command." in capsys.readouterr().out
+    folder = run(tmp_path, Counter())
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Slow(), resume=folder, iterations=9)
+    assert f"--resume {folder}" in capsys.readouterr().out
+
+
+class Losing(Counter):
+    """Loses a process before the iterations named, each once."""
+
+    def __init__(self, *lost_before: int) -> None:
+        super().__init__(before_step=self._lose)
+        self.lost_before = list(lost_before)
+
+    def _lose(self, _: Counter) -> None:
+        if self.lost_before and self.iteration == self.lost_before[0]:
+            self.lost_before.pop(0)
+            raise ProcessLostError("learner 1 of 2: its machine was lost")
+
+    def build(self, folder: RunFolder):
+        super().build(folder)
+        self.iteration = 0
+
+
+def test_a_lost_process_restarts_from_the_newest_checkpoint(tmp_path: Path, capsys) -> None:
+    counter = Losing(1, 3, 4)
+    folder = run(tmp_path, counter, iterations=5, checkpoint_interval=2)
+    undisturbed = run(tmp_path / "other", Counter(), iterations=5, checkpoint_interval=2)
+    assert read_metrics(folder / "metrics.jsonl") == read_metrics(undisturbed / "metrics.jsonl")
+    assert checkpoints(folder) == checkpoints(undisturbed)
+    fresh, restored = ["build", "start", "close"], ["build", "restore"]
+    assert counter.calls == [*fresh, "build", "start", "close", *restored, "close", *restored, "final", "close"]
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("Lost", "Done", "Next"))]
+    assert said[3:6] == [
+        "Lost: learner 1 of 2: its machine was lost",
+        f"Done: 3 of 5 iterations; the newest complete checkpoint in {folder} is iteration_000002.",
+        "Next: training continues by itself from there (restart 2 of run.max_restarts=3).",
+    ]
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("nft/worst")] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("restarts", "done"), [(0, 1), (1, 2)])
+def test_after_the_last_restart_a_run_ends_with_the_command_that_resumes(restarts, done, tmp_path: Path) -> None:
+    counter = Losing(1, 2, 2)
+    with pytest.raises(ProcessLostError) as lost:
+        run(tmp_path, counter, checkpoint_interval=1, max_restarts=restarts)
+    lines = str(lost.value).splitlines()
+    assert lines[1].startswith(f"Done: {done} of 3 iterations")
+    assert lines[2] == f"To continue: python -m agents.counter --resume {tmp_path / 'run'}"
+    assert counter.calls[-1] == "close"
+
+
+def test_a_process_lost_after_a_signal_is_not_waited_for(tmp_path: Path) -> None:
+    def stop_and_lose(counter: Counter) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise ProcessLostError("every learner")
+
+    with pytest.raises(ProcessLostError, match="start it again"):
+        run(tmp_path, Counter(before_step=stop_and_lose))
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:

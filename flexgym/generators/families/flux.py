@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from flexgym.generators.family import Family
+from flexgym.core.errors import GeneratorError
+from flexgym.flow.sigmas import Spacing
+from flexgym.generators.family import Family, FlowPipeline
 
 
 class FluxFamily(Family):
@@ -18,11 +20,21 @@ class FluxFamily(Family):
     encoded: ClassVar[tuple[str | None, ...]] = ("encoder_hidden_states", "pooled_projections", None)
     embedded_guidance: ClassVar[bool] = True
     packing: ClassVar = 2
-    spacing: ClassVar = "linear"
+    spacing: ClassVar[Spacing] = "linear unless flow sigmas"
 
-    def timestep(self, sigma: Tensor) -> Tensor:
+    @classmethod
+    def check_pipeline(cls, pipe: FlowPipeline) -> None:
+        """Reject a DPM-Solver without dynamic shifting, which fails at the shift that ``__call__`` always passes."""
+        kind = type(pipe.scheduler).__name__
+        if kind.startswith("DPMSolver") and not pipe.scheduler.config.use_dynamic_shifting:
+            raise GeneratorError(
+                f"expected use_dynamic_shifting=True in the config of {kind}, got False: {type(pipe).__name__} passes a"
+                " shift, and this scheduler takes one only then"
+            )
+
+    def timestep(self, time: Tensor, held: torch.dtype) -> Tensor:
         """Return the noise level itself, by way of rounded thousandths."""
-        return (sigma * 1000.0).to(self.dtype) / 1000
+        return time.to(held) / 1000
 
     def pack(self, latents: Tensor) -> Tensor:
         """Pack ``[B, C, H, W]`` to ``[B, H/2 * W/2, 4C]``."""

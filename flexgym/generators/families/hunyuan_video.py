@@ -19,6 +19,7 @@ class HunyuanVideoFamily(Family):
     encoded: ClassVar = ("encoder_hidden_states", "pooled_projections", "encoder_attention_mask")
     embedded_guidance: ClassVar = True
     spacing: ClassVar = "linear"
+    full_precision: ClassVar = "latents"
 
     def latent_channels(self) -> int:
         """Return the channels of the autoencoder."""
@@ -27,9 +28,9 @@ class HunyuanVideoFamily(Family):
     def image_seq_len(self) -> None:
         """Return None: the pipeline never shifts its noise levels by size."""
 
-    def timestep(self, sigma: Tensor) -> Tensor:
-        """Return sigma in thousandths, rounded to the transformer's precision."""
-        return (sigma * 1000.0).to(self.dtype)
+    def timestep(self, time: Tensor, held: torch.dtype) -> Tensor:
+        """Return the time step, rounded to the precision of the latents."""
+        return time.to(held)
 
     def extra_arguments(self, hidden: Tensor, text: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return the guidance scale, in thousandths, where the transformer takes one."""

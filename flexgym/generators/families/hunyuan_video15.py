@@ -68,9 +68,9 @@ class HunyuanVideo15Family(Family):
     def image_seq_len(self) -> None:
         """Return None: the pipeline never shifts its noise levels by size."""
 
-    def timestep(self, sigma: Tensor) -> Tensor:
-        """Return sigma in thousandths, rounded to the transformer's precision."""
-        return (sigma * 1000.0).to(self.dtype)
+    def timestep(self, time: Tensor, held: torch.dtype) -> Tensor:
+        """Return the time step, rounded to the transformer's precision."""
+        return time.to(held)
 
     def forward(self, hidden: Tensor, timestep: Tensor, text: Mapping[str, Tensor]) -> Tensor:
         """Append the channels of the image to the latents; zeros where there is none."""

@@ -28,6 +28,7 @@ class HunyuanVideoFrameFamily(HunyuanVideoFamily):
     text_sees_images: ClassVar = True
     noise_share: ClassVar = 0.999
     call_groups: ClassVar = False
+    steps_known: ClassVar = False
 
     @classmethod
     def check_pipeline(cls, pipe: FlowPipeline) -> None:
@@ -44,9 +45,9 @@ class HunyuanVideoFrameFamily(HunyuanVideoFamily):
         """Return 4 where the image fills channels."""
         return 4 if self._kind == "latent_concat" else 0
 
-    def timestep(self, sigma: Tensor) -> Tensor:
-        """Return thousandths; rounded with the latents, which stay in float32 where known ones are joined to them."""
-        return sigma * 1000.0 if self._kind == "token_replace" else super().timestep(sigma)
+    def timestep(self, time: Tensor, held: torch.dtype) -> Tensor:
+        """Return it rounded with the latents, which stay in float32 where known ones are joined to them."""
+        return time if self._kind == "token_replace" else super().timestep(time, held)
 
     def encode_images(self, images: Mapping[str, Image.Image]) -> Embedding:
         """Return the most likely latents of the image, in float32."""

@@ -18,6 +18,7 @@ class LTXFrameFamily(LTXFamily):
 
     pipelines: ClassVar = ("LTXImageToVideoPipeline",)
     image_roles: ClassVar = (FIRST_FRAME,)
+    steps_known: ClassVar = False
 
     def encode_images(self, images: Mapping[str, Image.Image]) -> Embedding:
         """Return the most likely latents of the image; the pipeline draws some near them each time."""

@@ -36,9 +36,9 @@ class Lumina2Family(Family):
         """Return the channels of the latents: the pipeline shifts the noise levels by these in place of the tokens."""
         return self.latent_channels()
 
-    def timestep(self, sigma: Tensor) -> Tensor:
+    def timestep(self, time: Tensor, held: torch.dtype) -> Tensor:
         """Return 0 for noise up to 1 for the sample."""
-        return 1 - sigma * 1000.0 / self.pipe.scheduler.config.num_train_timesteps
+        return 1 - time / self.pipe.scheduler.config.num_train_timesteps
 
     def call_latents(self, latents: Tensor) -> Tensor:
         """Return the precision of the transformer, which the pipeline leaves to the caller."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flexgym.core.errors import GeneratorError
+from flexgym.flow.sigmas import Spacing
 from flexgym.generators.conditioning import Embedding, trim_padding
 from flexgym.generators.families.flux import FluxFamily
 from flexgym.generators.family import FlowPipeline
@@ -23,6 +24,7 @@ class QwenImageFamily(FluxFamily):
     encoded: ClassVar = ("encoder_hidden_states", _MASK)
     call_names: ClassVar = {"guidance_scale": "true_cfg_scale"}
     embedded_guidance: ClassVar = False
+    spacing: ClassVar[Spacing] = "linear"
 
     @classmethod
     def check_pipeline(cls, pipe: FlowPipeline) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from flexgym.core.errors import GeneratorError
@@ -39,6 +40,6 @@ class SanaFamily(Family):
     def image_seq_len(self) -> None:
         """Return None: the pipeline never shifts its noise levels by size."""
 
-    def timestep(self, sigma: Tensor) -> Tensor:
-        """Return thousandths times a scale of the checkpoint."""
-        return sigma * 1000.0 * self.transformer.config.timestep_scale
+    def timestep(self, time: Tensor, held: torch.dtype) -> Tensor:
+        """Return the time step times a scale of the checkpoint."""
+        return time * self.transformer.config.timestep_scale

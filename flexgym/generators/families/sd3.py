@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from flexgym.flow import dynamic_shift_mu
 from flexgym.generators.family import Family
 
 
@@ -13,3 +14,9 @@ class SD3Family(Family):
     pipelines: ClassVar = ("StableDiffusion3Pipeline",)
     encoded: ClassVar = ("encoder_hidden_states", None, "pooled_projections", None)
     joint_guidance: ClassVar = "unconditional first"
+
+    def shift_mu(self) -> float | None:
+        """Return the shift up to 1.16 that ``__call__`` takes where the scheduler names none, as UniPC's does not."""
+        return (
+            None if "max_shift" in self.pipe.scheduler.config else dynamic_shift_mu(self.image_tokens(), max_shift=1.16)
+        )

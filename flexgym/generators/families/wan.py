@@ -18,6 +18,7 @@ class WanFamily(Family):
     pipelines: ClassVar = ("WanPipeline",)
     modality: ClassVar = "video"
     encoded: ClassVar = ("encoder_hidden_states", None)
+    full_precision: ClassVar = "latents"
 
     @classmethod
     def check_pipeline(cls, pipe: FlowPipeline) -> None:

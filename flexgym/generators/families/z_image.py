@@ -30,9 +30,9 @@ class ZImageFamily(Family):
         """Return the patch size that the pipeline uses."""
         return int(self.transformer.config.all_patch_size[0])
 
-    def timestep(self, sigma: Tensor) -> Tensor:
+    def timestep(self, time: Tensor, held: torch.dtype) -> Tensor:
         """Return 0 for noise up to 1 for the sample."""
-        return (1000 - sigma * 1000.0) / 1000
+        return (1000 - time) / 1000
 
     def embedding(self, outputs: Sequence[Any]) -> Embedding:
         """Return the text, and a mask of the part of a row that it fills."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 from PIL import Image
 
 from flexgym.core.errors import CheckpointError
+from flexgym.core.images import ImageReader
 from flexgym.judge.backends.base import Picture
 
 CHECKPOINT_KIND = "vision-language checkpoint"
 """Name of a judge's checkpoint in messages."""
-_FORMATS = ("JPEG", "PNG")
+_IMAGES = ImageReader(error=lambda _, message: OSError(message))
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Qwen3.5 models write long reasoning unless it is disabled; other chat templates ignore this setting.
 TEMPLATE_SETTINGS = {"enable_thinking": False}
@@ -41,10 +41,9 @@ def open_picture(picture: Picture) -> Image.Image:
         RGB image with the size of the encoded image.
 
     Raises:
-        OSError: if the data is neither JPEG nor PNG, or is truncated.
+        OSError: if the data is not an image file, or is truncated or too large.
     """
-    with Image.open(io.BytesIO(picture.data), formats=_FORMATS) as image:
-        return image.convert("RGB")
+    return _IMAGES.load(picture.data)
 
 
 def user_message(text: str, pictures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

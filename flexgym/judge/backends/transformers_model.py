@@ -32,6 +32,7 @@ from flexgym.judge.backends.local import CHECKPOINT_KIND, TEMPLATE_SETTINGS, che
 from flexgym.judge.backends.usage import Usage
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.sources import read_judge_config
+from flexgym.judge.special_tokens import SpecialTokens
 
 _DTYPES = ("auto", "bfloat16", "float16", "float32")
 _PICTURES_KEPT = 64
@@ -77,6 +78,7 @@ class TransformersBackend:
         self._model.generation_config = GenerationConfig(
             eos_token_id=sorted(self._stops), pad_token_id=self._tokenizer.pad_token_id
         )
+        self._special = SpecialTokens(self._tokenizer)
         self._batch_size = batch_size
         # Pairs of one group repeat the same images and the same text.
         self._patches = functools.lru_cache(maxsize=_PICTURES_KEPT)(self._preprocess)
@@ -129,10 +131,13 @@ class TransformersBackend:
         self, request: ChatRequest, patches: Mapping[str, Patches], decoding: Decoding
     ) -> list[int] | JudgeFailure:
         """Return the tokens of a request, or a failure if it cannot be processed."""
+        if token := self._special.found_in([request.text]):
+            return JudgeFailure(
+                "server_error",
+                f"the text of the request contains {token}: expected no image token or other special token",
+            )
         tokens = self._tokens(request.text, len(request.pictures))
         config = self._model.config
-        if tokens.count(config.image_token_id) != len(request.pictures):
-            return JudgeFailure("server_error", "the text of the request contains the model's own image token")
         merged = self._images.merge_size**2
         lengths = [int(patches[picture.id][1].prod()) // merged for picture in request.pictures]
         prompt = _expand(tokens, config.image_token_id, lengths)

@@ -6,9 +6,10 @@ from flexgym.rm.data.conversations import Question, as_chat, dpo_row, sft_row
 from flexgym.rm.data.files import Clip, MediaFile, Source, num_pictures
 from flexgym.rm.data.indexing import IndexedRows
 from flexgym.rm.data.media import check_source, load_frames, load_picture, load_pictures
+from flexgym.rm.data.messages import Message, Part
 from flexgym.rm.data.problems import BadRows, DataError, DataReport, RowError
 from flexgym.rm.data.reading import ReadOptions, RowStream, read_rows
-from flexgym.rm.data.schema import DPORow, Message, Part, PreferencePair, Row, SFTRow
+from flexgym.rm.data.schema import DPORow, PreferencePair, Row, SFTRow
 from flexgym.rm.data.shuffling import ORDERS, in_orders, shuffle_sides
 from flexgym.rm.data.writing import MediaStore, RowWriter, write_rows
 

@@ -11,9 +11,10 @@ from flexgym.judge.inputs import frame_indices
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.template import Template
 from flexgym.rm.data.files import Clip, MediaFile, Source, num_pictures
-from flexgym.rm.data.media import load_frames
+from flexgym.rm.data.media import count_frames
+from flexgym.rm.data.messages import PICTURE, Message, Part
 from flexgym.rm.data.problems import RowError
-from flexgym.rm.data.schema import PICTURE, DPORow, Message, Part, PreferencePair, SFTRow
+from flexgym.rm.data.schema import DPORow, PreferencePair, SFTRow
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,7 @@ class Question:
 
     def _shown(self, pair: PreferencePair, side: tuple[MediaFile, ...]) -> tuple[Source, ...]:
         if pair.kind == "video" and side[0].is_video:
-            count = len(load_frames(side[0], self.num_frames))
-            return (Clip(video=side[0], num_frames=count),)
+            return (Clip(video=side[0], num_frames=min(self.num_frames, count_frames(side[0]))),)
         return tuple(side[index] for index in frame_indices(len(side), self.num_frames))
 
 

@@ -1,35 +1,48 @@
-"""Load the media of rows: resolve paths, check files, and decode them to images."""
+"""Load the media of rows: resolve paths, check files, measure them, and decode them to images."""
 
 from __future__ import annotations
 
-import contextlib
-import io
+import dataclasses
+import math
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from flexgym.core.errors import ConfigError
-from flexgym.core.images import ImageFault, ImageReader, Pixels
-from flexgym.judge.inputs import Inputs, encode_sample, read_video
+from flexgym.core.images import ImageReader, Pixels, Size, fitted_size
+from flexgym.core.media_files import MediaFault
+from flexgym.core.videos import VideoReader
+from flexgym.judge.inputs import Inputs, frame_indices, shown
 from flexgym.rm.data.files import MAX_FILE_BYTES, Clip, MediaFile, Source
 from flexgym.rm.data.problems import RowError
+from flexgym.types import Modality
 
 MAX_ASPECT = 100
 """Maximum aspect ratio of an image; the Qwen-VL processors fail at 200."""
 
-_KINDS: Mapping[ImageFault, str] = {
+MAX_ROW_PIXELS = 2**27
+"""Maximum of the pixels of all images of a row as they are trained on: 64 images in full HD."""
+
+AS_STORED = Inputs(format="png", max_side=None)
+"""Images as they are in their files, as TRL trains on them."""
+
+_KINDS: Mapping[MediaFault, str] = {
     "missing": "missing_file",
     "too_large": "too_large",
     "unreadable": "unreadable_media",
 }
-_IMAGES = ImageReader(
-    error=lambda fault, message: RowError(_KINDS[fault], message), max_bytes=MAX_FILE_BYTES, max_aspect=MAX_ASPECT
-)
+
+
+def _rejected(fault: MediaFault, message: str) -> RowError:
+    return RowError(_KINDS[fault], message)
+
+
+_IMAGES = ImageReader(error=_rejected, max_bytes=MAX_FILE_BYTES, max_aspect=MAX_ASPECT)
+_VIDEOS = VideoReader(error=_rejected, max_bytes=MAX_FILE_BYTES)
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ class Folder:
         if located.data is not None:
             return located
         try:
-            size = _size(Path(located.path or ""))
+            size = _stored_bytes(Path(located.path or ""))
         except OSError as error:
             raise RowError("missing_file", f"{file} cannot be read: {error.strerror}") from None
         if size is None:
@@ -84,7 +97,7 @@ class Folder:
 
 
 def load_picture(file: MediaFile) -> Image.Image:
-    """Load an image in RGB, rotated according to its EXIF data and without transparency.
+    """Load an image upright, in RGB, as `flexgym.core.images.ImageReader` does.
 
     Args:
         file: PNG, JPEG, WebP or BMP with at most 2^26 pixels.
@@ -92,35 +105,52 @@ def load_picture(file: MediaFile) -> Image.Image:
     Raises:
         RowError: if it is missing, damaged, truncated, too large, or has another format.
     """
-    return _IMAGES.load(_source(file), str(file))
+    return _IMAGES.load(_content(file), str(file))
 
 
-def load_pictures(images: Sequence[Source], inputs: Inputs | None = None) -> list[Image.Image]:
-    """Load the images of a row in the order of their placeholders.
+def load_pictures(images: Sequence[Source], inputs: Inputs = AS_STORED) -> list[Image.Image]:
+    """Load the images of a row in the order of their placeholders; a source that is repeated is decoded once.
 
     Args:
         images: files and clips of the row.
-        inputs: how the judge's samples are converted to model inputs. The images are then resized and encoded in the
-            same way, so their pixels equal those that a judge receives. None keeps images as they are in their files.
+        inputs: how a judge's samples are converted to model inputs. The images are resized and encoded in the same way,
+            so their pixels equal those that a judge receives. By default they are kept as they are in their files.
 
     Returns:
-        RGB images; a clip provides as many as its ``num_frames``.
+        RGB images of at most `MAX_ROW_PIXELS` pixels in total; a clip provides as many as its ``num_frames``.
 
     Raises:
-        RowError: see `load_picture`; also if a video has fewer frames than its clip requires.
+        RowError: see `picture_sizes`.
     """
-    pictures = [picture for source in images for picture in _load(source)]
-    if inputs is None:
-        return pictures
-    return [_as_judged(picture, inputs) for picture in pictures]
+    sizes = {source: _size(source, _IMAGES.stored_size) for source in dict.fromkeys(images)}
+    _check_pixels(images, sizes, inputs)
+    loaded = {source: _load(source, inputs) for source in dict.fromkeys(images)}
+    return [picture for source in images for picture in loaded[source]]
 
 
-def load_frames(video: MediaFile, num_frames: int) -> Pixels:
+def picture_sizes(images: Sequence[Source], inputs: Inputs = AS_STORED) -> list[Size]:
+    """Return the widths and heights of the images that `load_pictures` loads, without decoding more than is needed.
+
+    Args:
+        images: files and clips of the row.
+        inputs: see `load_pictures`.
+
+    Raises:
+        RowError: a file is missing, damaged, too large or of another format, a video has fewer frames than its clip
+            requires, or the row has too many pixels.
+    """
+    sizes = {source: _size(source, _IMAGES.size) for source in dict.fromkeys(images)}
+    _check_pixels(images, sizes, inputs)
+    return [fitted_size(sizes[source], inputs.max_side) for source in images for _ in range(_num_pictures(source))]
+
+
+def load_frames(video: MediaFile, num_frames: int, max_side: int | None = None) -> Pixels:
     """Load uniformly spaced frames of a video.
 
     Args:
         video: AVI, GIF, Matroska, MP4, QuickTime or WebM.
         num_frames: number of frames; a shorter video gives all of its frames.
+        max_side: maximum length of a side in pixels; larger frames are reduced to it. None for no limit.
 
     Returns:
         uint8 ``[F, H, W, 3]`` with F at most ``num_frames``.
@@ -128,69 +158,108 @@ def load_frames(video: MediaFile, num_frames: int) -> Pixels:
     Raises:
         RowError: if it is missing, damaged, too large, or has another format.
     """
-    with _as_path(video) as path:
-        try:
-            return read_video(path, num_frames=num_frames)
-        except ConfigError as error:
-            raise _unreadable(video, str(error)) from None
+    return _VIDEOS.load(
+        _content(video), str(video), choose=lambda count: frame_indices(count, num_frames), max_side=max_side
+    )
+
+
+def load_sample(
+    files: Sequence[MediaFile], kind: Modality, *, num_frames: int, max_side: int | None = None
+) -> NDArray[np.uint8]:
+    """Load a candidate of a pair as a sample.
+
+    Args:
+        files: an image, a video file, or the frames of a video.
+        kind: ``"image"`` or ``"video"``.
+        num_frames: number of uniformly spaced frames; a shorter video gives all of its frames.
+        max_side: maximum length of a side of a frame in pixels; larger frames are reduced to it. None for no limit.
+
+    Returns:
+        uint8 ``[H, W, 3]`` for an image, ``[F, H, W, 3]`` for a video.
+
+    Raises:
+        RowError: see `load_pictures`; also if the frames differ in size.
+    """
+    if kind == "image":
+        return np.asarray(load_picture(files[0]))
+    if files[0].is_video:
+        return load_frames(files[0], num_frames, max_side)
+    chosen = [files[index] for index in frame_indices(len(files), num_frames)]
+    frames = load_pictures(chosen, dataclasses.replace(AS_STORED, max_side=max_side))
+    if len({frame.size for frame in frames}) > 1:
+        raise RowError("invalid", f"{files[0]}: expected frames of the same size, got several sizes")
+    return np.stack([np.asarray(frame) for frame in frames])
+
+
+def count_frames(video: MediaFile) -> int:
+    """Return the number of frames of a video, which is decoded to its end.
+
+    Raises:
+        RowError: see `load_frames`.
+    """
+    return _VIDEOS.examine(_content(video), str(video))[0]
 
 
 def check_source(source: Source) -> None:
     """Read a media file to its end to verify that it is complete.
 
     Raises:
-        RowError: see `load_pictures`.
+        RowError: see `picture_sizes`.
     """
     if isinstance(source, Clip):
-        _load_clip(source)
+        _check_count(source, count_frames(source.video))
     elif source.is_video:
-        load_frames(source, 1)
+        count_frames(source)
     else:
-        _IMAGES.check(_source(source), str(source))
+        _IMAGES.check(_content(source), str(source))
 
 
-def _size(path: Path) -> int | None:
+def _stored_bytes(path: Path) -> int | None:
     """Return the size of a file in bytes; None if it does not exist or is not a regular file."""
     return path.stat().st_size if path.is_file() else None
 
 
-def _load(source: Source) -> list[Image.Image]:
-    if isinstance(source, Clip):
-        return [Image.fromarray(frame) for frame in _load_clip(source)]
-    return [load_picture(source)]
-
-
-def _load_clip(clip: Clip) -> Pixels:
-    frames = load_frames(clip.video, clip.num_frames)
-    if len(frames) < clip.num_frames:
+def _check_pixels(images: Sequence[Source], sizes: Mapping[Source, Size], inputs: Inputs) -> None:
+    """Check the pixels of all images of a row, once they are reduced."""
+    fitted = {source: fitted_size(size, inputs.max_side) for source, size in sizes.items()}
+    pixels = sum(_num_pictures(source) * math.prod(fitted[source]) for source in images)
+    if pixels > MAX_ROW_PIXELS:
         raise RowError(
-            "unreadable_media", f"{clip.video}: expected at least {clip.num_frames} frames, got {len(frames)}"
+            "too_large",
+            f"expected at most {MAX_ROW_PIXELS} pixels over all images of a row, got {pixels}: make the files smaller,"
+            " show fewer, or reduce them as they are read (data.max_side in judge training)",
         )
-    return frames
 
 
-def _source(file: MediaFile) -> str | bytes:
+def _size(source: Source, measure: Callable[[str | bytes, str], Size]) -> Size:
+    """Return the width and height of the images of a source; ``measure`` is a method of the reader of images."""
+    if not isinstance(source, Clip):
+        return measure(_content(source), str(source))
+    width, height = _VIDEOS.size(_content(source.video), str(source.video))
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise RowError(
+            "too_large",
+            f"{source.video}: expected sides that differ by at most a factor of {MAX_ASPECT}, got {width} x {height}",
+        )
+    return width, height
+
+
+def _num_pictures(source: Source) -> int:
+    return source.num_frames if isinstance(source, Clip) else 1
+
+
+def _load(source: Source, inputs: Inputs) -> list[Image.Image]:
+    if isinstance(source, Clip):
+        frames = load_frames(source.video, source.num_frames, inputs.max_side)
+        _check_count(source, len(frames))
+        return [shown(Image.fromarray(frame), inputs) for frame in frames]
+    return [shown(load_picture(source), inputs)]
+
+
+def _check_count(clip: Clip, count: int) -> None:
+    if count < clip.num_frames:
+        raise RowError("unreadable_media", f"{clip.video}: expected at least {clip.num_frames} frames, got {count}")
+
+
+def _content(file: MediaFile) -> str | bytes:
     return (file.path or "") if file.data is None else file.data
-
-
-def _as_judged(picture: Image.Image, inputs: Inputs) -> Image.Image:
-    (encoded,) = encode_sample(np.asarray(picture), inputs)
-    with Image.open(io.BytesIO(encoded.data)) as image:
-        return image.convert("RGB")
-
-
-@contextlib.contextmanager
-def _as_path(file: MediaFile) -> Iterator[Path]:
-    """Yield a path to a file; an embedded file is written to a temporary folder."""
-    if file.data is None:
-        yield Path(file.path or "")
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"video{file.suffix}"
-        path.write_bytes(file.data)
-        yield path
-
-
-def _unreadable(file: MediaFile, reason: str) -> RowError:
-    missing = file.data is None and not Path(file.path or "").is_file()
-    return RowError("missing_file" if missing else "unreadable_media", f"{file}: {reason}".rstrip("."))

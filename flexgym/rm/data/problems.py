@@ -26,7 +26,8 @@ KINDS = {
     "outside_root": "a media file is outside of the root folder",
     "missing_file": "an image or video file does not exist",
     "unreadable_media": "an image or video is damaged, truncated, or has an unsupported format",
-    "too_large": "an image or video exceeds its maximum size",
+    "too_large": "an image or video, or all of a row, exceed their maximum size",
+    "special_token": "a text has a special token of the judge's tokenizer, such as <|im_end|>",
 }
 """Kinds of problems and their meaning. Code that reads rows may define additional kinds."""
 
@@ -52,7 +53,9 @@ class RowError(FlexGymError, ValueError):
     """
 
     def __init__(self, kind: str, reason: str) -> None:
-        super().__init__(" ".join(reason.split())[:_REASON_CHARACTERS])
+        # Half a surrogate pair, which JSON can hold, cannot be printed.
+        printable = reason.encode("utf-8", "replace").decode()
+        super().__init__(" ".join(printable.split())[:_REASON_CHARACTERS])
         self.kind = kind
 
 

@@ -185,6 +185,6 @@ def checked_media(row: AnyRow, folder: Folder, check: str) -> AnyRow:
     """
     found = row.with_files(folder.find if check != "none" else folder.locate)
     if check == "decode":
-        for source in found.media:
+        for source in dict.fromkeys(found.media):
             check_source(source)
     return found

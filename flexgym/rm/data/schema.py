@@ -19,18 +19,15 @@ from pydantic.functional_serializers import PlainSerializer
 from pydantic_core import PydanticCustomError
 
 from flexgym.judge.reply import MAX_CHARACTERS as MAX_REPLY
-from flexgym.rm.data.files import Clip, Images, MediaFile, RowPart, Source, num_pictures
+from flexgym.rm.data.files import Clip, Images, MediaFile, RowPart, Source
+from flexgym.rm.data.messages import Message, Messages, check_turns, with_placeholders
 from flexgym.types import Modality
 
 MAX_PROMPT = 20_000
 """Maximum length of a caption, in characters."""
 
-MAX_TEXT = 200_000
-"""Maximum length of one part of a conversation, in characters."""
-
 _MAX_NAME = 500
 _MAX_ASPECTS = 64
-_MAX_MESSAGES = 64
 
 Change = Callable[[MediaFile], MediaFile]
 
@@ -187,61 +184,6 @@ class PreferencePair(Row):
         return self.model_copy(update=sides)
 
 
-class Part(RowPart):
-    """Part of a message: a text, or a placeholder for the next image.
-
-    Attributes:
-        type: ``"text"`` or ``"image"``.
-        text: the text, if the type is ``"text"``.
-    """
-
-    type: Literal["text", "image"]
-    text: Annotated[str, Field(max_length=MAX_TEXT)] | None = None
-
-    @model_validator(mode="after")
-    def _is_whole(self) -> Self:
-        if (self.text is None) == (self.type == "text"):
-            raise PydanticCustomError("part", "expected a text in parts of type 'text', and only in those")
-        return self
-
-
-PICTURE = Part(type="image")
-"""Placeholder for an image in a message."""
-
-
-class Message(RowPart):
-    """One turn of a conversation.
-
-    Attributes:
-        role: role of the author.
-        content: texts and image placeholders in order; in JSON, a plain string is one text.
-    """
-
-    role: Literal["system", "user", "assistant"]
-    content: Annotated[tuple[Part, ...], Field(min_length=1)]
-
-    @field_validator("content", mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        return ({"type": "text", "text": value},) if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _shows_pictures_as_user(self) -> Self:
-        if self.role != "user" and self.num_pictures:
-            raise PydanticCustomError("picture", f"expected images only in user messages, got one in {self.role}")
-        return self
-
-    @property
-    def num_pictures(self) -> int:
-        """Return the number of image placeholders."""
-        return sum(part.type == "image" for part in self.content)
-
-    @property
-    def text(self) -> str:
-        """Return the concatenated texts."""
-        return "".join(part.text or "" for part in self.content)
-
-
 class Reply(RowPart):
     """A reply in the format of TRL's preference rows: a list of one assistant message."""
 
@@ -264,9 +206,6 @@ class Reply(RowPart):
         return self.messages[0].text
 
 
-Messages = Annotated[tuple[Message, ...], Field(min_length=1, max_length=_MAX_MESSAGES)]
-
-
 class _Conversation(Row):
     """Base class of rows whose media are the images of a conversation."""
 
@@ -287,8 +226,9 @@ class SFTRow(_Conversation):
 
     Attributes:
         images: images in the order of their placeholders.
-        messages: an optional system message, then user and assistant in turns; the assistant's is last. If no message
-            has image placeholders, all images go before the user's first text.
+        messages: an optional system message, then user and assistant in turns; the assistant's is last. Placeholders
+            of images are parts or words, see `flexgym.rm.data.messages.with_placeholders`; without any, all images go
+            before the user's first text.
     """
 
     messages: Messages
@@ -296,12 +236,12 @@ class SFTRow(_Conversation):
     @field_validator("messages")
     @classmethod
     def _is_a_conversation(cls, messages: tuple[Message, ...], info: ValidationInfo) -> tuple[Message, ...]:
-        _check_turns(messages, last="assistant")
+        check_turns(messages, last="assistant")
         if not messages[-1].text.strip():
             raise PydanticCustomError("blank", "expected a reply in the last message, got only whitespace")
         if len(messages[-1].text) > MAX_REPLY:
             raise PydanticCustomError("too_long", f"expected a reply of at most {MAX_REPLY} characters")
-        return _with_placeholders(messages, info.data.get("images"))
+        return with_placeholders(messages, info.data.get("images"))
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -333,8 +273,8 @@ class DPORow(_Conversation):
     @field_validator("prompt")
     @classmethod
     def _is_a_conversation(cls, messages: tuple[Message, ...], info: ValidationInfo) -> tuple[Message, ...]:
-        _check_turns(messages, last="user")
-        return _with_placeholders(messages, info.data.get("images"))
+        check_turns(messages, last="user")
+        return with_placeholders(messages, info.data.get("images"))
 
     @model_validator(mode="after")
     def _differs(self) -> Self:
@@ -349,34 +289,3 @@ def _other(side: Literal[0, 1] | None) -> Literal[0, 1] | None:
 
 def _changed(source: Source, change: Change) -> Source:
     return source.model_copy(update={"video": change(source.video)}) if isinstance(source, Clip) else change(source)
-
-
-def _check_turns(messages: tuple[Message, ...], *, last: str) -> None:
-    roles = [message.role for message in messages]
-    turns = roles[1:] if roles[0] == "system" else roles
-    expected = ["user", "assistant"] * len(turns)
-    if not turns or turns != expected[: len(turns)] or turns[-1] != last:
-        raise PydanticCustomError(
-            "turns",
-            "expected user and assistant in turns, after at most one system message, with {last} at the end, got"
-            " {roles}",
-            {"last": last, "roles": ", ".join(roles[:8])},
-        )
-
-
-def _with_placeholders(messages: tuple[Message, ...], images: tuple[Source, ...] | None) -> tuple[Message, ...]:
-    """Add image placeholders if no message has any; raise an error if their number is wrong."""
-    if images is None:  # invalid images, which are reported as an error of their own
-        return messages
-    shown, given = sum(message.num_pictures for message in messages), num_pictures(images)
-    if shown == 0:
-        at = next(index for index, message in enumerate(messages) if message.role == "user")
-        opened = messages[at].model_copy(update={"content": (PICTURE,) * given + messages[at].content})
-        return (*messages[:at], opened, *messages[at + 1 :])
-    if shown != given:
-        raise PydanticCustomError(
-            "places",
-            "expected as many placeholders as images, got {shown} placeholders for {given} images",
-            {"shown": shown, "given": given},
-        )
-    return messages

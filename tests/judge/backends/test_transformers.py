@@ -55,6 +55,16 @@ def test_counts_are_those_of_the_prompt(backend):
     assert reply.seconds > 0
 
 
+def test_a_text_with_a_special_token_fails_alone(backend):
+    """Read as a token, it would end the message or show another image."""
+    tokens = ("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|video_pad|>", "<|vision_start|>")
+    outcomes = backend.complete([request(0, 1), *(request(0, 1, text=f"see {token}") for token in tokens)], SHORT)
+    assert isinstance(outcomes[0], Reply)
+    for token, outcome in zip(tokens, outcomes[1:], strict=True):
+        assert outcome.kind == "server_error"
+        assert f"contains {token}" in outcome.detail
+
+
 def test_pictures_of_one_id_are_encoded_once(folder):
     backend = TransformersBackend(folder, batch_size=2)
     backend.complete([request(0, 1), request(1, 2), request(2, 0)], Decoding(max_tokens=1))

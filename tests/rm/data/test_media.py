@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flexgym.core.media import encode_mp4
 from flexgym.judge.backends.local import open_picture
 from flexgym.judge.inputs import Inputs, encode_sample
 from flexgym.rm.data import Clip, MediaFile, RowError, check_source, load_frames, load_picture, load_pictures
 from flexgym.rm.data import media as media_module
+from flexgym.rm.data.media import MAX_ROW_PIXELS, load_sample, picture_sizes
 from tests.rm.data.builders import image_bytes, noise, write_images, write_video
 
 
@@ -130,3 +132,48 @@ def test_the_pixels_of_training_are_those_that_a_judge_gets(tmp_path, inputs):
     assert len(pictures) == 4
     for picture, sent in zip(pictures, expected, strict=True):
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(open_picture(sent)))
+
+
+def test_a_file_that_is_shown_often_is_decoded_once(tmp_path, monkeypatch):
+    write_images(tmp_path, "a.png", "b.png")
+    decoded = []
+    load = type(media_module._IMAGES).load
+    monkeypatch.setattr(
+        type(media_module._IMAGES), "load", lambda reader, *args: decoded.append(args) or load(reader, *args)
+    )
+    pictures = load_pictures([at(tmp_path / "a.png")] * 40 + [at(tmp_path / "b.png")] * 24)
+    assert (len(pictures), len(decoded)) == (64, 2)
+
+
+@pytest.mark.parametrize("side", [256, pytest.param(8192, marks=pytest.mark.slow)])
+def test_the_pixels_of_a_row_are_bounded_before_they_are_decoded(tmp_path, monkeypatch, side):
+    """64 references to a file of 195 kB with 8192 x 8192 pixels took 14 to 20 GB."""
+    if side == 256:
+        monkeypatch.setattr(media_module, "MAX_ROW_PIXELS", MAX_ROW_PIXELS >> 10)
+    Image.new("1", (side, side)).save(tmp_path / "a.png")
+    large = [at(tmp_path / "a.png")] * 64
+    for read in (load_pictures, picture_sizes):
+        with pytest.raises(
+            RowError, match=f"at most {media_module.MAX_ROW_PIXELS} pixels over all images of a row"
+        ) as caught:
+            read(large)
+        assert caught.value.kind == "too_large"
+    assert picture_sizes(large, Inputs(max_side=side // 8)) == [(side // 8, side // 8)] * 64
+    with pytest.raises(RowError, match="at most"):
+        load_sample(large, "video", num_frames=64)
+
+
+def test_clips_count_with_all_their_frames(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4", num_frames=4)
+    clip = Clip(video=at(tmp_path / "a.mp4"), num_frames=4)
+    monkeypatch.setattr(media_module, "MAX_ROW_PIXELS", 8 * 1024)
+    assert len(load_pictures([clip, clip])) == 8
+    with pytest.raises(RowError, match="at most 8192 pixels"):
+        load_pictures([clip, clip, clip])
+    assert [picture.size for picture in load_pictures([clip] * 3, Inputs(max_side=8))] == [(8, 8)] * 12
+
+
+def test_frames_as_long_as_no_processor_takes(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(encode_mp4(noise(0, 2, 4, 800, 3)))
+    with pytest.raises(RowError, match="at most a factor of 100, got 800 x 4"):
+        picture_sizes([Clip(video=at(tmp_path / "a.mp4"), num_frames=2)])

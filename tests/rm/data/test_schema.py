@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from pydantic import ValidationError
 
-from flexgym.rm.data import Clip, DPORow, MediaFile, PreferencePair, SFTRow
+from flexgym.rm.data import Clip, DataError, DPORow, MediaFile, PreferencePair, SFTRow, read_rows
 from flexgym.rm.data.files import MAX_PICTURES
 from flexgym.rm.data.problems import row_error
-from tests.rm.data.builders import dpo, image_bytes, pair, sft
+from tests.rm.data.builders import QUICK, dpo, image_bytes, pair, sft, write_lines
 
 USER = {"role": "user", "content": "which?"}
 ASSISTANT = {"role": "assistant", "content": "the first"}
@@ -204,3 +205,70 @@ def test_rows_are_frozen():
     row = PreferencePair.model_validate(pair())
     with pytest.raises(ValidationError, match="frozen"):
         row.winner = 1
+
+
+def user(content):
+    return [{"role": "user", "content": content}, ASSISTANT]
+
+
+def parts(row):
+    """The parts of the messages of the user, images as None."""
+    return [part.text for message in row.messages if message.role == "user" for part in message.content]
+
+
+CLIP = {"video": "b.mp4", "num_frames": 3}
+
+
+@pytest.mark.parametrize(
+    ("content", "images", "expected"),
+    [
+        (
+            "First: <image> Second: <image> Which?",
+            ["a.png", "b.png"],
+            ["First: ", None, " Second: ", None, " Which?"],
+        ),
+        ("<image><image>\nWhich?", ["a.png", "b.png"], [None, None, "\nWhich?"]),
+        ([text("One <image>"), text("Two <image>")], ["a.png", "b.png"], ["One ", None, "Two ", None]),
+        ("See <image>, then <video>.", ["a.png", CLIP], ["See ", None, ", then ", *[None] * 3, "."]),
+        ("Frames: <image> <image> <image>", [CLIP], ["Frames: ", None, " ", None, " ", None]),
+        ("no <image > nor <Image>", ["a.png"], [None, "no <image > nor <Image>"]),
+    ],
+)
+def test_words_for_images_are_placed(content, images, expected):
+    assert parts(SFTRow.model_validate(sft(images=images, messages=user(content)))) == expected
+    prompt = DPORow.model_validate(dpo(images=images, prompt=user(content)[:1])).prompt
+    assert [part.text for part in prompt[0].content] == expected
+
+
+def test_words_are_placed_over_all_turns_of_the_user_and_are_words_in_those_of_the_assistant():
+    turns = [*user("<image> one?"), *user("<image> two?")]
+    turns[1] = {"role": "assistant", "content": "in <image> 1"}
+    row = SFTRow.model_validate(sft(messages=turns))
+    assert parts(row) == [None, " one?", None, " two?"]
+    assert row.messages[1].text == "in <image> 1"
+
+
+@pytest.mark.parametrize(
+    ("messages", "images", "reason"),
+    [
+        (user("<image>"), ["a.png", "b.png"], "got 1 placeholders for 2 images"),
+        (user("<image> <image> <image>"), ["a.png", "b.png"], "got 3 placeholders for 2 images"),
+        (user("<video>"), ["a.png"], "1 images and 0 videos, or in another order: <video>"),
+        (user("<video> <image>"), ["a.png", CLIP], "another order: <video> <image>"),
+        (user([PLACE, text("<image>"), PLACE]), ["a.png", "b.png"], "as parts or as words, got 2 parts and <image>"),
+        ([{"role": "system", "content": "<image>"}, *user("x")], ["a.png"], "only in user messages, got one in system"),
+    ],
+)
+def test_words_for_images_that_cannot_be_placed(messages, images, reason, tmp_path):
+    write_lines(tmp_path / "rows.jsonl", [sft(messages=messages, images=images)])
+    with pytest.raises(DataError, match=re.escape(reason)) as caught:
+        list(read_rows(tmp_path / "rows.jsonl", SFTRow, options=QUICK))
+    assert f"{tmp_path / 'rows.jsonl'}, line 1" in str(caught.value)
+
+
+def test_half_a_surrogate_pair_is_bad_and_can_be_printed(tmp_path):
+    line = json.dumps(sft(messages=user("x \ud83d")))
+    write_lines(tmp_path / "rows.jsonl", [line])
+    with pytest.raises(DataError, match="unable to parse raw data as a unicode string") as caught:
+        list(read_rows(tmp_path / "rows.jsonl", SFTRow, options=QUICK))
+    str(caught.value).encode()

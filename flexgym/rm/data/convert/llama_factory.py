@@ -14,9 +14,6 @@ from flexgym.rm.data.convert.base import Format, make, need
 from flexgym.rm.data.problems import RowError
 from flexgym.rm.data.schema import SFTRow
 
-PLACE = "<image>"
-"""Placeholder for an image in a text; without placeholders, all images come first."""
-
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
@@ -51,16 +48,7 @@ def _message(turn: Mapping[str, Any]) -> dict[str, Any]:
         text = json.dumps(text, ensure_ascii=False)
     if not isinstance(text, str):
         raise RowError("wrong_type", f"value: expected a text, got {type(text).__name__}")
-    return {"role": _ROLES[role], "content": _parts(text) if role in ("human", "user") else text}
-
-
-def _parts(text: str) -> list[dict[str, str]]:
-    """Split a message into texts and image placeholders."""
-    parts: list[dict[str, str]] = []
-    for number, piece in enumerate(text.split(PLACE)):
-        parts += [{"type": "image"}] if number else []
-        parts += [{"type": "text", "text": piece}] if piece else []
-    return parts
+    return {"role": _ROLES[role], "content": text}
 
 
 FORMAT = Format("llama_factory", "LLaMA-Factory conversations, as for the UnifiedReward family: images by path", read)
