@@ -15,18 +15,16 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from flexgym.config.recipe import Recipe, apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError
 from flexgym.core.files import write_atomic
 from flexgym.core.options import check_count
-from flexgym.core.terminal import teaching_errors
+from flexgym.core.terminal import say, teaching_errors
 from flexgym.reward import JudgeReward
 from flexgym.runs.comparison import ComparedRun, comparison_table
 from flexgym.runs.comparison_figure import draw_comparison
@@ -189,7 +187,7 @@ def compare(
         ConfigError: as `add_runs`, or matplotlib is missing.
     """
     names = add_runs(series, base, candidates, seeds=seeds)
-    series.run(names, parallel=parallel, report=report)
+    series.run(names, parallel=parallel, report=say)
     report(write_comparison(series))
     report(f"Table and figure: {series.root / 'comparison.md'}, .json and .png")
     return all(series.outcome(name).status == "finished" for name in names)
@@ -208,8 +206,6 @@ def main(
     agent: Annotated[str, typer.Option(help="Module of the agent that trains.")] = DEFAULT_AGENT,
 ) -> None:
     """Train the same recipe under several rewards and seeds, and compare the results."""
-    # Unwrapped and unstyled, so that paths and tables can be copied.
-    report = partial(Console().print, markup=False, highlight=False, soft_wrap=True)
     with teaching_errors():
         check_count("--parallel", parallel)
         if importlib.util.find_spec(agent) is None:
@@ -218,7 +214,7 @@ def main(
         candidates = [Candidate.parse(words) for words in reward or [(base.get("reward") or {}).get("name", "")]]
         series = Series(out, [sys.executable, "-m", agent])
         seeds = list(dict.fromkeys(seed or [0]))
-        finished = compare(series, base, candidates, seeds=seeds, parallel=parallel, report=report)
+        finished = compare(series, base, candidates, seeds=seeds, parallel=parallel, report=say)
     raise typer.Exit(0 if finished else 1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexgym.core.errors import ConfigError, PromptSourceError
+from flexgym.core.json_text import parse_json
 from flexgym.types import FirstFrame, Prompt
 
 MAX_PROMPT_LENGTH = 2048
@@ -148,7 +148,11 @@ def as_prompt(
         raise PromptSourceError(f"{where} is empty; expected a caption")
     if len(text) > MAX_PROMPT_LENGTH:
         raise PromptSourceError(f"{where} has {len(text)} characters, expected at most {MAX_PROMPT_LENGTH}")
-    return Prompt(text, dict(metadata), _first_frame(frame, where, folder))
+    shown = _first_frame(frame, where, folder)
+    try:
+        return Prompt(text, dict(metadata), shown)
+    except PromptSourceError as error:
+        raise PromptSourceError(f"{where}: {error}") from None
 
 
 def _first_frame(source: Any, where: str, folder: Path | None) -> FirstFrame | None:
@@ -225,7 +229,7 @@ def _json_entries(text: str, path: Path) -> Iterator[Prompt]:
     for number, line in _lines(text):
         where = f"line {number} of {path}"
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
         except ValueError as error:
             raise PromptSourceError(f"{where} is not valid JSON: {error}") from error
         if not isinstance(entry, dict):

@@ -11,25 +11,32 @@ for each sample, None for one without a score; or a dict with ``scores`` and opt
 brightness, 0 to 1, to try the connection.
 
 It listens on this machine alone unless ``--host`` says otherwise; put a proxy with TLS before it on a shared network.
+Requests are bounded: bytes and pixels (``--max-pixels``) of each, bytes of all that arrive at a time, and seconds that
+one may take to arrive. What exceeds them is rejected before it is decoded.
 """
 
 import argparse
 import base64
 import binascii
+import contextlib
 import hmac
 import importlib
 import io
 import json
 import os
+import socket
 import sys
 import threading
+import warnings
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 from PIL import Image
 
-MAX_BODY_BYTES = 256 * 2**20
-MAX_PIXELS = 2**24  # of one frame: 4096 x 4096
+MAX_BODY_BYTES = 256 * 2**20  # of one request, and of all that are arriving
+MAX_PIXELS = 2**26  # of all frames of a request, 3 bytes each
+MAX_FRAMES = 4096
+MAX_DEPTH = 32
 MAX_SECONDS = 60  # that a client may take to send its request
 
 
@@ -38,29 +45,74 @@ def brightness(prompt, samples, metadata):
     return (samples.reshape(len(samples), -1).mean(axis=1) / 255).tolist()
 
 
-def read_request(body):
-    """Prompt, samples and metadata of a request; ValueError where it is not of the agreed form."""
-    told = json.loads(body)
+def read_request(body, max_pixels=MAX_PIXELS):
+    """Prompt, samples and metadata of a request; ValueError where it is not of the agreed form or too large."""
+    told = read_json(body)
     if not isinstance(told, dict) or not isinstance(told.get("prompt"), str):
         raise ValueError("expected an object with a text 'prompt'")
     frames = told.get("samples")
     if not isinstance(frames, list) or not frames or not all(isinstance(one, list) and one for one in frames):
         raise ValueError("expected 'samples', a list of lists of base64 PNG files")
-    samples = np.stack([np.stack([read_frame(frame) for frame in one]) for one in frames])
+    samples = read_samples(frames, max_pixels)
     metadata = told.get("metadata") if isinstance(told.get("metadata"), dict) else {}
     if told.get("kind") == "image":
         return told["prompt"], samples[:, 0], metadata
     return told["prompt"], samples, {**metadata, "fps": told.get("fps")}
 
 
-def read_frame(text):
-    """A base64 PNG as uint8 ``[H, W, 3]``."""
+def read_json(body):
+    """A JSON document; ValueError where it is none, or nested too deep."""
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=("PNG",)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"a frame of {image.width} x {image.height} is too large")
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, TypeError, binascii.Error) as error:
+        value = json.loads(body)
+    except RecursionError:
+        raise ValueError(f"expected at most {MAX_DEPTH} levels of nesting") from None
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for each in level if isinstance(each, (dict, list)) for inner in parts(each)]
+    if any(isinstance(each, (dict, list)) for each in level):
+        raise ValueError(f"expected at most {MAX_DEPTH} levels of nesting")
+    return value
+
+
+def parts(value):
+    """What a list or an object holds."""
+    return value.values() if isinstance(value, dict) else value
+
+
+def read_samples(frames, max_pixels):
+    """Frames as uint8 ``[n, F, H, W, 3]``; the headers of all are read before the first is decoded."""
+    count, length = len(frames), len(frames[0])
+    if count * length > MAX_FRAMES:
+        raise ValueError(f"expected at most {MAX_FRAMES} frames, got {count * length}")
+    if any(len(one) != length for one in frames):
+        raise ValueError("expected the same number of frames in all samples")
+    width, height = frame_size(frames[0][0])
+    if count * length * width * height > max_pixels:
+        size = f"{count} samples of {length} frames of {width} x {height} pixels"
+        raise ValueError(f"expected at most {max_pixels} pixels, got {size}; --max-pixels raises the limit")
+    if any(frame_size(frame) != (width, height) for one in frames for frame in one):
+        raise ValueError(f"expected frames of the same size, {width} x {height}")
+    samples = np.empty((count, length, height, width, 3), np.uint8)
+    for index, one in enumerate(frames):
+        for at, frame in enumerate(one):
+            samples[index, at] = opened(frame, lambda image: np.asarray(image.convert("RGB")))
+    return samples
+
+
+def frame_size(frame):
+    """Width and height of a base64 PNG, from its header."""
+    return opened(frame, lambda image: image.size)
+
+
+def opened(frame, use):
+    """What ``use`` makes of a base64 PNG."""
+    try:
+        data = base64.b64decode(frame, validate=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the pixels are counted here
+            with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+                return use(image)
+    except (OSError, SyntaxError, TypeError, binascii.Error, Image.DecompressionBombError) as error:
         raise ValueError(f"a frame is no base64 PNG: {error}") from None
 
 
@@ -79,11 +131,46 @@ def finite(value):
     return float(value) if value is not None and np.isfinite(value) else None
 
 
+class Budget:
+    """A number that requests share."""
+
+    def __init__(self, total):
+        self.left, self.lock = total, threading.Lock()
+
+    def take(self, amount):
+        """Take an amount; False where less is left."""
+        with self.lock:
+            if amount > self.left:
+                return False
+            self.left -= amount
+            return True
+
+    def give_back(self, amount):
+        """Give an amount back."""
+        with self.lock:
+            self.left += amount
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers ``POST`` with scores and ``GET`` with the scorer's name."""
 
     protocol_version = "HTTP/1.1"
     timeout = MAX_SECONDS
+
+    def handle_one_request(self):
+        """Handle a request, which must have arrived in time as a whole, however slowly its bytes come."""
+        self.deadline = threading.Timer(self.server.seconds, self.hang_up)
+        self.deadline.daemon = True
+        self.deadline.start()
+        try:
+            super().handle_one_request()
+        finally:
+            self.deadline.cancel()
+
+    def hang_up(self):
+        """Cut the connection; what waits for its bytes then ends."""
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def do_GET(self):
         """Say that the server is there."""
@@ -99,10 +186,17 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(411, {"error": "expected Content-Length"})
         elif int(length) > MAX_BODY_BYTES:
             self.answer(413, {"error": f"expected at most {MAX_BODY_BYTES} bytes"})
+        elif not self.server.arriving.take(int(length)):
+            self.answer(503, {"error": "too many bytes are arriving"})
         else:
-            body = self.rfile.read(int(length))
-            self.close_connection = False
-            self.answer(*self.scored(body))
+            try:
+                body = self.rfile.read(int(length))
+                self.deadline.cancel()
+                if len(body) == int(length):
+                    self.close_connection = False
+                    self.answer(*self.scored(body))
+            finally:
+                self.server.arriving.give_back(int(length))
 
     def allowed(self):
         """Whether the client knows the key, where there is one."""
@@ -112,11 +206,11 @@ class Handler(BaseHTTPRequestHandler):
     def scored(self, body):
         """Status and answer."""
         try:
-            prompt, samples, metadata = read_request(body)
-        except (ValueError, RecursionError) as error:
-            return 400, {"error": str(error)}
-        try:
-            with self.server.lock:  # most scorers are not made for several threads
+            with self.server.lock:  # most scorers are not made for several threads; one request is decoded at a time
+                try:
+                    prompt, samples, metadata = read_request(body, self.server.max_pixels)
+                except ValueError as error:
+                    return 400, {"error": str(error)[:500]}
                 return 200, as_reply(self.server.score(prompt, samples, metadata))
         except Exception as error:  # noqa: BLE001  (a scorer may raise anything)
             return 422, {"error": f"{type(error).__name__}: {error}"[:500]}
@@ -142,6 +236,8 @@ def main():
     parser.add_argument("scorer", nargs="?", default="", help="mymodule:function; brightness by default")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8100, help="0 takes a free one")
+    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="of all frames of a request")
+    parser.add_argument("--max-seconds", type=float, default=MAX_SECONDS, help="that a request may take to arrive")
     options = parser.parse_args()
     score = brightness
     if options.scorer:
@@ -150,6 +246,8 @@ def main():
         score = getattr(importlib.import_module(module), name)
     server = ThreadingHTTPServer((options.host, options.port), Handler)
     server.score, server.name, server.lock = score, options.scorer or "brightness", threading.Lock()
+    server.arriving = Budget(MAX_BODY_BYTES)
+    server.max_pixels, server.seconds = options.max_pixels, options.max_seconds
     server.key = os.environ.get("REWARD_SERVER_KEY", "")
     print(f"serving {server.name} on http://{options.host}:{server.server_address[1]}/score", flush=True)
     server.serve_forever()

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from flexgym.commands.judge import app as judge_app
 from flexgym.config.command import app as config_app
-from flexgym.core.terminal import teaching_errors
+from flexgym.core.terminal import say, teaching_errors, terminal
 from flexgym.planning.command import plan
 from flexgym.runs.export import export_generator
 
@@ -24,7 +23,7 @@ app.command()(plan)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        Console().print(f"flexgym {version('flexgym')}")
+        say(f"flexgym {version('flexgym')}")
         raise typer.Exit
 
 
@@ -52,7 +51,7 @@ def recipes() -> None:
         subject = recipe.get("environment", {}).get("env", judge.get("source", ""))
         mode = recipe.get("generator", judge).get("mode", "")
         table.add_row(name, subject, reward.get("name", ""), mode)
-    Console().print(table)
+    terminal().print(table)
 
 
 @app.command()
@@ -64,7 +63,7 @@ def export(
     with teaching_errors():
         exported = export_generator(run, out)
         lines = [f"Generator of iteration {exported.iteration}: {exported.folder}", *exported.loading]
-        Console().print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+        say(*lines)
 
 
 def main() -> None:

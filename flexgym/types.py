@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from flexgym.core.errors import ConfigError, PromptSourceError
 from flexgym.core.images import MAX_PIXELS, ImageReader
+from flexgym.core.text import halves_of_pairs
 
 Modality = Literal["image", "video"]
 MODALITIES: tuple[Modality, ...] = ("image", "video")
@@ -101,11 +102,21 @@ class Prompt:
         text: caption that the generator reads.
         metadata: JSON values for rewards, such as the category of a benchmark.
         first_frame: image that the video begins with, for image-to-video generators; None for others.
+
+    Raises:
+        PromptSourceError: half of a surrogate pair in a text, which no tokenizer, file or server takes.
     """
 
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     first_frame: FirstFrame | None = None
+
+    def __post_init__(self) -> None:
+        if half := next(halves_of_pairs([self.text, self.metadata]), None):
+            raise PromptSourceError(
+                f"half of a surrogate pair, which is no character, in {half[:80]!r}: write the whole character, or"
+                " replace it"
+            )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, BlipConfig, CLIPConfig, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from flexgym.core.errors import CheckpointError, ConfigError
-from flexgym.core.terminal import teaching_errors
+from flexgym.core.terminal import say, teaching_errors
 from rewards.checkpoints import load_part
 
 Weights = dict[str, torch.Tensor]
@@ -288,7 +288,7 @@ def main(
         if target.exists():
             raise ConfigError(f"{target} already exists: choose another name")
         KINDS[kind](source, target, **({"tokenizer": tokenizer} if tokenizer else {}))
-        typer.echo(f"wrote {target}")
+        say(f"wrote {target}")
 
 
 if __name__ == "__main__":

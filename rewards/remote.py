@@ -5,31 +5,37 @@ One request holds one group. Request (``POST <url>``) and reply are JSON objects
 - request: ``prompt``, a text, and its ``metadata``, such as the objects that GenEval looks for; ``kind``, ``"image"``
   or ``"video"``; ``samples``, a list of frames for each sample (one frame for an image), each frame a base64-encoded
   PNG file; ``fps``, frames per second of videos;
-- reply: ``scores``, a number or null for each sample; optionally ``terms``, lists of the same length by name, and
-  ``errors``, a text or null for each sample.
+- reply: ``scores``, a number or null for each sample; optionally ``terms``, lists of the same length by name (at
+  most 32 names over a run), and ``errors``, a text or null for each sample.
 
 ``examples/reward_server.py`` implements the server in one file, for any environment.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import time
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import httpx
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from flexgym.core.errors import ConfigError
+from flexgym.core.json_text import parse_json
 from flexgym.core.media import encode_png
+from flexgym.core.secrets import check_variable, secret_from_environment
+from flexgym.core.text import one_line
 from flexgym.core.typed import Count, Positive, Share
-from flexgym.judge.backends.chat_format import one_line
+from flexgym.judge.backends.addresses import checked_address
+from flexgym.judge.backends.chat_format import first_error
+from flexgym.judge.backends.connection import MAX_BODY_BYTES, Answer, Connection, ExchangeError, request_headers
+from flexgym.judge.backends.loop_thread import LoopThread
 from flexgym.judge.backends.retry import TransientError, backoff, is_transient, retry_after
 from flexgym.judge.failures import check_failure_share, count_failures
 from flexgym.judge.inputs import frame_indices
@@ -38,7 +44,6 @@ from flexgym.reward import Reward
 from flexgym.types import GroupScores, SampleGroup
 from rewards.images import as_videos
 
-MAX_REPLY_BYTES = 2**20
 _MAX_TERMS = 32
 
 _Score = Annotated[float, Field(strict=False, allow_inf_nan=False)] | None
@@ -46,7 +51,7 @@ _Score = Annotated[float, Field(strict=False, allow_inf_nan=False)] | None
 
 class _Reply(BaseModel):
     scores: list[_Score]
-    terms: dict[str, list[_Score]] = Field(default_factory=dict, max_length=_MAX_TERMS)
+    terms: dict[str, list[_Score]] = Field(default_factory=dict)
     errors: list[str | None] = Field(default_factory=list)
 
 
@@ -61,16 +66,17 @@ class Remote(Reward):
 
     Args:
         url: address of the scorer, such as ``"http://localhost:8100/score"``, or several of the same scorer.
-        timeout_s: seconds for one group, including all attempts and pauses.
+        timeout_s: seconds for one group, including all attempts and pauses, however slowly the server answers.
         max_attempts: maximum number of times that a group is sent.
         max_concurrency: maximum number of groups in flight.
         num_frames: number of uniformly spaced frames of a video that are sent; None sends all.
         fps: frames per second of videos, sent to the server.
-        api_key: sent as a bearer token.
+        api_key_env: name of the environment variable that holds the API key, which is sent as a bearer token. The key
+            itself is not a setting, since settings are saved and shown.
         max_failure_share: maximum share of failed samples in a call; above it `score` raises. 1.0 never raises.
 
     Raises:
-        ConfigError: if there is no valid address.
+        ConfigError: if there is no valid address, or the environment variable is not set.
     """
 
     def __init__(
@@ -82,25 +88,25 @@ class Remote(Reward):
         max_concurrency: Count = 8,
         num_frames: Count | None = None,
         fps: Positive = 8.0,
-        api_key: str | None = None,
+        api_key_env: str | None = None,
         max_failure_share: Share = 0.5,
     ) -> None:
         self._urls = _checked_urls(url)
         self._timeout_s, self._max_attempts, self._num_frames, self._fps = timeout_s, max_attempts, num_frames, fps
         self._max_failure_share = max_failure_share
-        # Uncompressed, since only the true size of a reply can be bounded.
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        headers |= {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        limits = httpx.Limits(max_connections=max_concurrency)
-        self._client = httpx.Client(headers=headers, limits=limits, trust_env=False)
-        self._max_concurrency = max_concurrency
+        self._headers = request_headers(secret_from_environment(api_key_env))
+        tls = httpx.create_ssl_context() if any(url.scheme == "https" for url in self._urls) else None
+        self._connections = [Connection(tls) for _ in range(max_concurrency)]
+        self._thread = LoopThread("remote-reward")
+        self._term_names: dict[str, None] = {}
         self._counts = {"requests": 0, "retries": 0, "bytes_sent": 0}
         self._rng = random.Random()  # its own, so that retries do not shift other random numbers
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Raise ConfigError for missing or malformed addresses."""
+        """Raise ConfigError for missing or malformed addresses, or a key in place of the name of its variable."""
         _checked_urls(settings.get("url", ""))
+        check_variable(settings.get("api_key_env"))
 
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
         """Score every group, one request for each.
@@ -108,8 +114,7 @@ class Remote(Reward):
         Raises:
             JudgeFailureShareError: if too many samples failed, see `flexgym.judge.failures.check_failure_share`.
         """
-        with ThreadPoolExecutor(self._max_concurrency, thread_name_prefix="remote-reward") as threads:
-            replies = list(threads.map(self._ask, groups))
+        replies = self._thread.run(lambda: self._ask_all(groups))
         outcomes = [_sample_outcomes(reply, len(group)) for reply, group in zip(replies, groups, strict=True)]
         for group, found in zip(groups, outcomes, strict=True):
             failed = [(index, outcome) for index, outcome in enumerate(found) if isinstance(outcome, JudgeFailure)]
@@ -124,73 +129,90 @@ class Remote(Reward):
     def close(self) -> None:
         """Wait for submitted work, then close all connections; nothing can be scored afterwards."""
         super().close()
-        self._client.close()
+        self._thread.close(self._close_connections)
 
     def _scores(self, reply: _Reply | JudgeFailure, outcomes: Sequence[float | JudgeFailure]) -> GroupScores:
         rewards = np.array([np.nan if isinstance(it, JudgeFailure) else it for it in outcomes], np.float32)
-        terms = {} if isinstance(reply, JudgeFailure) else {name: _numbers(it) for name, it in reply.terms.items()}
+        terms = {} if isinstance(reply, JudgeFailure) else self._kept_terms(reply.terms)
         return GroupScores(rewards=rewards, terms={self.name: rewards, **terms}, failures=count_failures(outcomes))
 
-    def _ask(self, group: SampleGroup) -> _Reply | JudgeFailure:
+    def _kept_terms(self, terms: Mapping[str, Sequence[float | None]]) -> dict[str, NDArray[np.float32]]:
+        """Return the terms of the first names that the server gave; others, and this reward's own name, are left out.
+
+        Every name is a metric of its own for as long as a run lasts.
+        """
+        for name in terms:
+            if len(self._term_names) < _MAX_TERMS and name != self.name:
+                self._term_names[name] = None
+        return {name: _numbers(values) for name, values in terms.items() if name in self._term_names}
+
+    async def _close_connections(self) -> None:
+        for connection in self._connections:
+            await connection.aclose()
+
+    async def _ask_all(self, groups: Sequence[SampleGroup]) -> list[_Reply | JudgeFailure]:
+        """Return the reply to every group; each connection takes the next one when it is free."""
+        waiting = list(enumerate(groups))[::-1]
+        replies: dict[int, _Reply | JudgeFailure] = {}
+
+        async def work(connection: Connection) -> None:
+            while waiting:
+                index, group = waiting.pop()
+                body = await asyncio.to_thread(_body, group, num_frames=self._num_frames, fps=self._fps)
+                replies[index] = await self._ask(connection, body, count=len(group))
+
+        async with asyncio.TaskGroup() as workers:
+            for connection in self._connections[: len(groups)]:
+                workers.create_task(work(connection))
+        return [replies[index] for index in range(len(groups))]
+
+    async def _ask(self, connection: Connection, body: bytes, *, count: int) -> _Reply | JudgeFailure:
         """Return the reply to one group after all attempts."""
-        body = _body(group, num_frames=self._num_frames, fps=self._fps)
         ends = time.monotonic() + self._timeout_s
         trouble = ""
         for attempt in range(self._max_attempts):
             self._counts["requests"] += 1
             self._counts["bytes_sent"] += len(body)
             try:
-                return _read_reply(*self._send(self._urls[attempt % len(self._urls)], body, ends), count=len(group))
+                url = self._urls[attempt % len(self._urls)]
+                return _read_reply(await self._send(connection, url, body=body, ends=ends), count=count)
             except TransientError as error:
                 trouble, pause = str(error), error.retry_after + backoff(attempt, self._rng)
             if time.monotonic() + pause >= ends:
                 return JudgeFailure("timed_out", f"no scores within {self._timeout_s:g} s; last error: {trouble}")
             if attempt + 1 < self._max_attempts:
                 self._counts["retries"] += 1
-                time.sleep(pause)
+                await asyncio.sleep(pause)
         return JudgeFailure("server_error", f"gave up after {self._max_attempts} attempts; last error: {trouble}")
 
-    def _send(self, url: str, body: bytes, ends: float) -> tuple[int, bytes]:
-        """Return status and body of the answer.
+    async def _send(self, connection: Connection, url: httpx.URL, *, body: bytes, ends: float) -> Answer:
+        """Return the answer to one attempt.
 
         Raises:
             TransientError: if there is no answer, or one that asks for another attempt.
         """
         left = max(ends - time.monotonic(), 0.01)
         try:
-            with self._client.stream("POST", url, content=body, timeout=left) as response:
-                status, wait = response.status_code, retry_after(response.headers.get("Retry-After"))
-                answer = _bounded(response, ends)
-        except httpx.TransportError as error:
-            raise TransientError(one_line(f"{url}: {type(error).__name__}: {error}")) from None
-        if is_transient(status):
-            raise TransientError(f"HTTP {status} from {url}: {_excerpt(answer)}", wait)
-        return status, answer
+            answer = await connection.send("POST", url, seconds=left, headers=self._headers, body=body)
+        except TimeoutError:
+            raise TransientError(f"{url}: the response was not complete in time") from None
+        except ExchangeError as error:
+            raise TransientError(f"{url}: {error}") from None
+        if is_transient(answer.status):
+            wait = retry_after(answer.headers.get("Retry-After"))
+            raise TransientError(f"HTTP {answer.status} from {url}: {_excerpt(answer.body)}", wait)
+        return answer
 
 
-def _bounded(response: httpx.Response, ends: float) -> bytes:
-    """Return the body, at most one byte more than allowed; a slow server is cut off at the deadline."""
-    body = bytearray()
-    for chunk in response.iter_raw():
-        body += chunk
-        if len(body) > MAX_REPLY_BYTES:
-            break
-        if time.monotonic() > ends:
-            raise httpx.ReadTimeout("the response was not complete in time")
-    return bytes(body[: MAX_REPLY_BYTES + 1])
-
-
-def _read_reply(status: int, body: bytes, *, count: int) -> _Reply | JudgeFailure:
-    if status != 200:
-        return JudgeFailure("server_error", f"HTTP {status}: {_excerpt(body)}")
-    if len(body) > MAX_REPLY_BYTES:
-        return JudgeFailure("unparsable", f"the reply is longer than {MAX_REPLY_BYTES} bytes")
+def _read_reply(answer: Answer, *, count: int) -> _Reply | JudgeFailure:
+    if answer.status != 200:
+        return JudgeFailure("server_error", f"HTTP {answer.status}: {_excerpt(answer.body)}")
+    if answer.is_cut:
+        return JudgeFailure("unparsable", f"the reply is longer than {MAX_BODY_BYTES} bytes")
     try:
-        reply = _Reply.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        return JudgeFailure("unparsable", one_line(f"the reply is not JSON with scores: {place}: {first['msg']}"))
+        reply = _Reply.model_validate(parse_json(answer.body))
+    except ValueError as error:
+        return JudgeFailure("unparsable", one_line(f"the reply is not JSON with scores: {first_error(error)}"))
     lengths = {"scores": len(reply.scores), **{name: len(values) for name, values in reply.terms.items()}}
     lengths |= {"errors": len(reply.errors)} if reply.errors else {}
     wrong = {one_line(name): length for name, length in lengths.items() if length != count}
@@ -225,28 +247,11 @@ def _body(group: SampleGroup, *, num_frames: int | None, fps: float) -> bytes:
     return json.dumps(content).encode()
 
 
-def _checked_urls(urls: str | Sequence[str]) -> list[str]:
+def _checked_urls(urls: str | Sequence[str]) -> list[httpx.URL]:
     if not urls:
         raise ConfigError("remote: expected the address of a scorer, such as 'http://localhost:8100/score', got none")
-    return [_checked_url(url) for url in ([urls] if isinstance(urls, str) else urls)]
-
-
-def _checked_url(url: Any) -> str:
-    """Return an HTTP address.
-
-    Raises:
-        ConfigError: for anything else, or an address that contains a password.
-    """
-    example = "expected an address such as 'http://localhost:8100/score'"
-    try:
-        parsed = httpx.URL(url)
-    except (httpx.InvalidURL, TypeError) as error:
-        raise ConfigError(f"remote: {example}, got {url!r} ({error})") from None
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ConfigError(f"remote: {example}, got {url!r}")
-    if parsed.userinfo:
-        raise ConfigError("remote: expected an address without a password; use api_key instead")
-    return str(parsed)
+    given = [urls] if isinstance(urls, str) else urls
+    return [checked_address(url, what="remote", example="http://localhost:8100/score") for url in given]
 
 
 def _excerpt(body: bytes) -> str:

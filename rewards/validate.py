@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flexgym.core.errors import ConfigError
-from flexgym.core.terminal import teaching_errors
+from flexgym.core.secrets import names_a_secret, refuse_secrets, secret_error
+from flexgym.core.terminal import teaching_errors, terminal
 from flexgym.core.yaml_files import parse_yaml
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.reward import KnownPair, Reward
@@ -85,7 +85,10 @@ def settings_of(words: Sequence[str]) -> dict[str, Any]:
         place = settings
         for key in outer:
             place = place.setdefault(key, {})
+        if names_a_secret(last):
+            raise secret_error(name, source="setting")
         place[last] = parse_yaml(text, source=f"setting {word!r}")
+        refuse_secrets({last: place[last]}, source="setting")
     return settings
 
 
@@ -105,7 +108,7 @@ def main(
         # A failure may quote foreign text, so nothing in it is parsed as markup.
         scores = (f"{found.good:.4g}", f"{found.bad:.4g}")
         table.add_row(found.pair.what, found.pair.prompt, *scores, Text(found.verdict))
-    Console().print(table)
+    terminal().print(table)
     if not all(found.right for found in findings):
         raise typer.Exit(1)
 

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
 
 from flexgym.commands.judge_options import JudgeOptions
 from flexgym.commands.judge_report import calibration_report, outcome_report, ranking_report
@@ -18,7 +17,7 @@ from flexgym.commands.serve import ServeOptions
 from flexgym.commands.serve import serve as serve_judge
 from flexgym.core.errors import ConfigError
 from flexgym.core.metrics import without_nan
-from flexgym.core.terminal import teaching_errors, with_options
+from flexgym.core.terminal import say, teaching_errors, terminal, with_options
 from flexgym.judge import make_tournament
 from flexgym.judge.assessment import Assessment
 from flexgym.judge.inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Inputs, read_sample
@@ -48,7 +47,7 @@ def compare(
     with teaching_errors(), asked.opened() as opened:
         both = [_read_sample(path, asked.inputs) for path in (first, second)]
         if isinstance(opened, VisionJudge):
-            outcome = opened.compare(prompt, *both)
+            outcome = opened.compare(Prompt(prompt).text, *both)
         elif both[0].shape != both[1].shape:
             raise ConfigError(
                 f"this judge needs samples of the same size, got shapes {both[0].shape} and {both[1].shape}: resize one"
@@ -58,7 +57,7 @@ def compare(
     if as_json:
         _print_json(_as_json(outcome))
     else:
-        Console().print(outcome_report(prompt, outcome))
+        terminal().print(outcome_report(prompt, outcome))
     if isinstance(outcome, JudgeFailure):
         raise typer.Exit(1)
 
@@ -85,7 +84,7 @@ def rank(
         _print_json(rows)
         return
     for (names, group), score in zip(named, scores, strict=True):
-        Console().print(ranking_report(group.prompt.text, names, score))
+        terminal().print(ranking_report(group.prompt.text, names, score))
 
 
 @app.command()
@@ -125,16 +124,33 @@ def calibrate(
         _print_json({"judge": report.to_figures(), "tournaments": report.to_rows()})
         return
     cheapest = report.cheapest()
-    Console().print(calibration_report(report))
-    Console().print(f"Cheapest within 0.03 of 'all': {cheapest.tournament}, {cheapest.calls:g} calls per group.")
+    terminal().print(calibration_report(report))
+    say(f"Cheapest within 0.03 of 'all': {cheapest.tournament}, {cheapest.calls:g} calls per group.")
+
+
+@dataclasses.dataclass(frozen=True)
+class ListenOptions:
+    """Command-line options about the clients of a server.
+
+    Attributes:
+        host: address to listen on.
+        port: port to listen on.
+        api_key_env: name of the environment variable with the API key that clients must send.
+    """
+
+    host: Annotated[str, typer.Option(help="address to listen on; this machine only by default")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(help="port to listen on")] = 8080
+    api_key_env: Annotated[
+        str | None, typer.Option(help="environment variable with the API key that clients must send")
+    ] = None
 
 
 @app.command()
+@with_options(listen=ListenOptions)
 def serve(
     source: Annotated[str, typer.Argument(help="checkpoint folder or hub id")],
     *,
-    host: str = "127.0.0.1",
-    port: int = 8080,
+    listen: ListenOptions,
     name: Annotated[str | None, typer.Option(help="model name to use in requests")] = None,
     max_model_len: int | None = None,
     data_parallel_size: int = 1,
@@ -146,14 +162,15 @@ def serve(
         options = ServeOptions(
             source,
             name=name,
-            host=host,
-            port=port,
+            host=listen.host,
+            port=listen.port,
             max_model_len=max_model_len,
             data_parallel_size=data_parallel_size,
             gpu_memory_utilization=gpu_memory_utilization,
+            api_key_env=listen.api_key_env,
         )
         log.parent.mkdir(parents=True, exist_ok=True)
-        Console().print(f"Starting {source} at {options.url}; its output is written to {log}.")
+        say(f"Starting {source} at {options.url}; its output is written to {log}.")
         raise typer.Exit(serve_judge(options, log=log))
 
 

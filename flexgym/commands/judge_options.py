@@ -34,6 +34,7 @@ class JudgeOptions:
         backend: name of the backend; None chooses one that fits the judge.
         dialect: name of the dialect, see `flexgym.judge.dialect.DIALECTS`.
         prompt_template: text file that replaces the dialect's built-in template.
+        api_key_env: name of the environment variable with the API key of the servers.
     """
 
     judge: Annotated[
@@ -48,6 +49,7 @@ class JudgeOptions:
     prompt_template: Annotated[
         Path | None, typer.Option(help="text file with {prompt} that replaces the built-in prompt template")
     ] = None
+    api_key_env: Annotated[str | None, typer.Option(help="environment variable with the API key of the servers")] = None
 
     @property
     def inputs(self) -> Inputs:
@@ -68,7 +70,8 @@ class JudgeOptions:
             return
         wording = read_template(self.prompt_template) if self.prompt_template else None
         decoding = built_settings("decoding", Decoding, read_judge_config(self.judge).decoding)
-        backend = open_backend(self.judge if len(self.judge) > 1 else self.judge[0], self.backend)
+        settings = {"api_key_env": self.api_key_env} if self.api_key_env else None
+        backend = open_backend(self.judge if len(self.judge) > 1 else self.judge[0], self.backend, settings)
         try:
             yield VisionJudge(backend, dialect=dialect, template=wording, decoding=decoding, inputs=self.inputs)
         finally:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.panel import Panel
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from flexgym.core.text import printable
 from flexgym.judge.assessment import Category, Dimension
 from flexgym.judge.protocol import JudgeFailure, Outcome
 from flexgym.judge.verdict import Verdict, VerdictDimension
@@ -73,7 +74,14 @@ def ranking_report(caption: str, names: Sequence[str], scores: GroupScores) -> T
         names: names of the G samples.
         scores: scores of the group, from a tournament.
     """
-    table = Table("", "sample", "reward", *scores.terms, title=plain(caption), title_justify="left")
+    table = Table(
+        "",
+        "sample",
+        "reward",
+        *(Column(plain(name)) for name in scores.terms),
+        title=plain(caption),
+        title_justify="left",
+    )
     order = np.argsort(-np.nan_to_num(scores.rewards, nan=-np.inf), kind="stable")
     for rank, index in enumerate(order, start=1):
         values = (scores.rewards[index], *(term[index] for term in scores.terms.values()))
@@ -103,5 +111,5 @@ def calibration_report(report: CalibrationReport) -> RenderableType:
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Create terminal text from untrusted input: without markup, and with control characters replaced by spaces."""
-    return Text("".join(each if each.isprintable() else " " for each in text), style=style)
+    """Create terminal text from untrusted input: `printable` and without markup."""
+    return Text(printable(text), style=style)

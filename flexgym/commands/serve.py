@@ -15,15 +15,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from flexgym.core.errors import ConfigError, FlexGymError
+from flexgym.core.secrets import check_variable, secret_from_environment
+from flexgym.judge.backends.connection import ExchangeError, fetch
 from flexgym.judge.backends.local import check_source
 from flexgym.judge.sources import locate_judge, picture_limit
 
 _POLL_SECONDS = 0.5
+_HEALTH_SECONDS = 5.0
 _STOP_SECONDS = 30.0
 _LOG_LINES = 30
+_NO_DOMAIN = "none.invalid"  # a judge is sent its images, and fetches nothing for those who ask it
 
 
 class ServerStartError(FlexGymError, RuntimeError):
@@ -48,6 +50,8 @@ class ServeOptions:
         picture_cache_gb: memory for preprocessed images per replica, in GB.
         dtype: data type of the weights; ``"auto"`` uses the checkpoint's.
         enforce_eager: disable compilation and CUDA graphs, which starts faster but runs slower.
+        api_key_env: name of the environment variable with the API key that clients must send. vLLM gets the key in its
+            environment, since other users of the machine see its command line.
         extra: additional arguments of ``vllm serve``.
         executable: the ``vllm`` command; by default the one next to this Python or on the PATH.
     """
@@ -63,6 +67,7 @@ class ServeOptions:
     picture_cache_gb: float = 4.0
     dtype: str = "auto"
     enforce_eager: bool = False
+    api_key_env: str | None = None
     extra: tuple[str, ...] = ()
     executable: str = "vllm"
 
@@ -73,6 +78,9 @@ class ServeOptions:
             raise ConfigError(
                 f"gpu_memory_utilization must be above 0 and at most 1, got {self.gpu_memory_utilization}"
             )
+        check_variable(self.api_key_env)
+        if any(word.partition("=")[0] == "--api-key" for word in self.extra):
+            raise ConfigError("--api-key shows the key to everyone on the machine: use api_key_env instead")
         for name in ("max_pictures", "data_parallel_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -115,6 +123,7 @@ def serve_command(options: ServeOptions) -> list[str]:
         f"--mm-processor-cache-gb={options.picture_cache_gb:g}",
         f"--data-parallel-size={options.data_parallel_size}",
         f"--gpu-memory-utilization={options.gpu_memory_utilization:g}",
+        f"--allowed-media-domains={_NO_DOMAIN}",
         f"--default-chat-template-kwargs={json.dumps({'enable_thinking': False})}",
     ]
     if options.max_model_len is not None:
@@ -143,8 +152,7 @@ def running_server(options: ServeOptions, *, log: Path, limit: float = 900.0) ->
     command = serve_command(options)
     _check_port(options)
     log.parent.mkdir(parents=True, exist_ok=True)
-    # vLLM sends usage statistics unless they are disabled.
-    environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1"}
+    environment = _environment(options)
     with log.open("wb") as output:
         # Start a new session, so the engine processes end together with the server.
         process = subprocess.Popen(
@@ -174,6 +182,13 @@ def serve(options: ServeOptions, *, log: Path, limit: float = 900.0) -> int:
     """
     with running_server(options, log=log, limit=limit) as process:
         return process.wait()
+
+
+def _environment(options: ServeOptions) -> dict[str, str]:
+    """Return the environment of the server: no usage statistics, no redirects, and the key that clients must send."""
+    environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0"}
+    key = secret_from_environment(options.api_key_env)
+    return environment | ({"VLLM_API_KEY": key.reveal()} if key else {})
 
 
 def _executable(name: str) -> str:
@@ -210,8 +225,8 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], options: ServeOptions,
 
 def _is_healthy(options: ServeOptions) -> bool:
     try:
-        return httpx.get(f"http://{options.host}:{options.port}/health", timeout=5.0, trust_env=False).is_success
-    except httpx.TransportError:
+        return fetch(f"http://{options.host}:{options.port}/health", seconds=_HEALTH_SECONDS).status == 200
+    except (TimeoutError, ExchangeError):
         return False
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -23,6 +22,7 @@ from flexgym.config.sections import (
 )
 from flexgym.config.training import RolloutSettings, TrainingSettings
 from flexgym.core.errors import ConfigError, UnknownNameError
+from flexgym.core.json_text import read_json_file
 from flexgym.core.problems import Problem, blamed, got, names_below, raise_problems
 from flexgym.core.settings import Settings
 
@@ -158,7 +158,7 @@ def known_num_steps(generator: GeneratorSettings) -> int | None:
         return generator.sampling.num_steps
     folder = _EMBEDDED if generator.source is None else Path(generator.source).expanduser()
     try:
-        steps = json.loads((folder / "generation_config.json").read_text(encoding="utf-8")).get("num_steps")
+        steps = read_json_file(folder / "generation_config.json").get("num_steps")
     except (OSError, ValueError, AttributeError):
         return None  # a hub id, or a folder that loading the generator will reject
     return steps if isinstance(steps, int) else None

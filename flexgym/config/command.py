@@ -6,14 +6,13 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from flexgym.config.agent import AgentSettings
 from flexgym.config.describe import settings_schema
 from flexgym.config.judge import DPOSettings, SFTSettings
 from flexgym.config.sb3 import SB3Settings
 from flexgym.core.settings import Settings
-from flexgym.core.terminal import teaching_errors
+from flexgym.core.terminal import say, teaching_errors
 
 KINDS: dict[str, type[Settings]] = {"sft": SFTSettings, "dpo": DPOSettings, "sb3": SB3Settings}
 """The settings of recipes that are not those of an agent, by name."""
@@ -38,7 +37,7 @@ def schema(
     """
     with teaching_errors():
         text = json.dumps(settings_schema(settings_kind(agent)), indent=2, ensure_ascii=False)
-        Console().print(text, markup=False, highlight=False, soft_wrap=True)
+        say(text)
 
 
 def settings_kind(agent: str) -> type[Settings]:

@@ -7,7 +7,7 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 from flexgym.core.annotations import spell
 from flexgym.core.problems import submodel
 from flexgym.core.settings import Settings
+from flexgym.core.terminal import terminal
 from flexgym.core.yaml_files import dump_yaml
 
 _SCHEMA = "https://json-schema.org/draft/2020-12/schema"
@@ -71,7 +72,7 @@ def help_command(kind: Callable[[], type[Settings]], *, usage: str) -> type[Type
     class SettingsCommand(TyperCommand):
         def format_help(self, ctx: Any, formatter: Any) -> None:
             super().format_help(ctx, formatter)
-            Console().print(Group(Text(), Text(usage), Text(), settings_help(kind())))
+            terminal().print(Group(Text(), Text(usage), Text(), settings_help(kind())))
 
     return SettingsCommand
 

@@ -9,6 +9,7 @@ from flexgym.config.moved import explained
 from flexgym.config.recipe import Recipe
 from flexgym.core.errors import FlexGymError, UnknownNameError
 from flexgym.core.problems import KeyPath, Problem, blamed, settings_error
+from flexgym.core.secrets import refuse_secrets
 from flexgym.core.settings import Settings
 
 S = TypeVar("S", bound=Settings)
@@ -43,6 +44,7 @@ def load_settings(
         UnknownNameError: all that is wrong are names, each with its nearest valid one.
     """
     known = Recipe.of(recipe)
+    refuse_secrets(known, source=known.source)
     values = {section: {} if given is None else given for section, given in known.items()}
     settings, problems = kind.check(values)
     problems = list(_explained(problems, kind, values))

@@ -9,6 +9,7 @@ from typing import Any
 
 from flexgym.core.errors import ConfigError, UnknownNameError, nearest_name
 from flexgym.core.problems import KeyPath
+from flexgym.core.secrets import names_a_secret, refuse_secrets, secret_error
 from flexgym.core.yaml_files import parse_yaml, read_yaml_mapping
 
 SHIPPED = Path(__file__).resolve().parents[2] / "configs"
@@ -52,11 +53,12 @@ def load_recipe(path: str | Path, *, shipped: Path = SHIPPED) -> Recipe:
         The sections, unchecked; `flexgym.config.load_settings` checks them.
 
     Raises:
-        ConfigError: unreadable, too large, not a mapping of mappings, or with a duplicate key.
+        ConfigError: unreadable, too large, not a mapping of mappings, or with a duplicate key or a password.
         UnknownNameError: neither a file nor a shipped name; the message lists those.
     """
     file = _find(Path(path), shipped)
     sections, lines = read_yaml_mapping(file)
+    refuse_secrets(sections, source=str(file))
     recipe = Recipe({}, source=str(file), origins={keys: f"{file}:{line}" for keys, line in lines.items()})
     for section, values in sections.items():
         if values is None:  # a section whose keys are all commented out
@@ -85,7 +87,7 @@ def apply_overrides(recipe: Mapping[str, Any], overrides: Sequence[str]) -> Reci
             mapping.
 
     Raises:
-        ConfigError: not of that form, or the name leads into something that is no mapping.
+        ConfigError: not of that form, a key or password, or the name leads into something that is no mapping.
     """
     known = Recipe.of(recipe)
     result = Recipe(copy.deepcopy(dict(known)), source=known.source, origins=known.origins)
@@ -133,8 +135,11 @@ def _split_override(override: str) -> tuple[tuple[str, ...], Any]:
     keys = tuple(part.strip() for part in name.split("."))
     if not equals or len(keys) < 2 or not all(keys):
         raise ConfigError(f"override {override!r}: expected section.key=value, such as training.lr=1e-4.")
+    if names_a_secret(keys[-1]):
+        raise secret_error(".".join(keys), source="override")
     text = text.strip()
     value = parse_yaml(text, source=f"override {override!r}")
+    refuse_secrets({keys[-1]: value}, source="override")
     if value is None and text not in _NULLS:
         raise ConfigError(f"override {override!r}: the value is missing. Write null for none or '' for an empty text.")
     return keys, value

@@ -1,4 +1,4 @@
-"""Find out whether a video file ends before its own headers say; ffmpeg reads the beginning of most without an error."""
+"""Find out whether a video file ends before its own headers say; ffmpeg reads the beginning of most such files."""
 
 from __future__ import annotations
 

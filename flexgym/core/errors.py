@@ -6,9 +6,18 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from flexgym.core.text import printable
+
 
 class FlexGymError(Exception):
-    """Base class of all errors that FlexGym raises on purpose."""
+    """Base class of all errors that FlexGym raises on purpose.
+
+    Its message may quote prompts, replies, file names and servers, so it is safe to show, see
+    `flexgym.core.text.printable`.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(FlexGymError, ValueError):
@@ -19,7 +28,7 @@ class UnknownNameError(ConfigError, KeyError):
     """A setting or choice has an unknown name; the message suggests the nearest valid one."""
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        return printable(str(self.args[0]))
 
 
 class PromptSourceError(FlexGymError, ValueError):

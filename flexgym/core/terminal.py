@@ -1,32 +1,96 @@
-"""Helpers for commands at the terminal: their options and their output."""
+"""Helpers for commands at the terminal: their options and their output.
+
+Prompts, replies, file names and messages of servers are shown, so everything goes through `terminal`,
+`teaching_errors` or a log record, where it becomes `flexgym.core.text.printable`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+import logging
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, fields
-from typing import Any, get_type_hints
+from types import TracebackType
+from typing import Any, TextIO, get_type_hints
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from flexgym.core.errors import FlexGymError
+from flexgym.core.text import printable, printable_records
+
+
+class _PlainConsole(Console):
+    """Console that interprets nothing in the texts it shows, neither markup nor control characters."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render to segments whose texts are `printable`; only rich itself makes those that control the terminal."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text), style, control)
+
+
+def terminal(*, stderr: bool = False, soft_wrap: bool = False, file: TextIO | None = None) -> Console:
+    """Return the console that commands write to.
+
+    Args:
+        stderr: write to standard error rather than to standard output.
+        soft_wrap: leave long lines to the terminal.
+        file: write there instead.
+    """
+    return _PlainConsole(stderr=stderr, soft_wrap=soft_wrap, file=file, markup=False, emoji=False, highlight=False)
+
+
+def say(*lines: str) -> None:
+    """Write lines to standard output, as they are, whatever their length."""
+    console = terminal()
+    for line in lines:
+        console.print(line, soft_wrap=True)
 
 
 @contextlib.contextmanager
 def teaching_errors() -> Iterator[None]:
     """Print an error of FlexGym as a message and exit with status 2; other errors propagate.
 
-    The message may quote untrusted text, so markup in it is not interpreted.
+    Until the end, warnings, log messages and tracebacks of any library are `printable`; tracebacks of errors that
+    propagate still are afterwards.
     """
+    with _printable_warnings():
+        hook = sys.excepthook
+        sys.excepthook = _show_traceback
+        try:
+            yield
+        except FlexGymError as error:
+            terminal(stderr=True).print(Text.assemble(("error:", "bold red"), f" {error}"))
+            sys.excepthook = hook
+            raise typer.Exit(2) from error
+        sys.excepthook = hook
+
+
+@contextlib.contextmanager
+def _printable_warnings() -> Iterator[None]:
+    """Make warnings and log messages of all libraries printable."""
+    formatted, factory = warnings.formatwarning, logging.getLogRecordFactory()
+    warnings.formatwarning = lambda *args, **kwargs: printable(formatted(*args, **kwargs))
+    logging.setLogRecordFactory(printable_records(factory))
     try:
         yield
-    except FlexGymError as error:
-        Console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {error}"))
-        raise typer.Exit(2) from error
+    finally:
+        warnings.formatwarning = formatted
+        logging.setLogRecordFactory(factory)
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        sys.stderr.write(printable("".join(traceback.format_exception(kind, error, trace))))
 
 
 @contextlib.contextmanager

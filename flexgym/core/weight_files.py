@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 from collections import defaultdict
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flexgym.core.errors import CheckpointError, ConfigError
+from flexgym.core.json_text import parse_json
 
 CUT_SHORT = "a download or a save was cut short: fetch or write the folder again"
 """Hint for files that are missing or incomplete."""
@@ -133,8 +133,8 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 def _parsed(content: bytes, path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(content)
+    except ValueError as error:
         raise CheckpointError(
             f"{path}: expected a JSON object in it, which cannot be read ({error}); {CUT_SHORT}"
         ) from error

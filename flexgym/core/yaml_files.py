@@ -20,9 +20,12 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.representer import SafeRepresenter
 
 from flexgym.core.errors import ConfigError
+from flexgym.core.text import is_whole
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
+MAX_DIGITS = 300
+"""Maximum number of characters of a number, which then is finite as a float unless it is written as infinite."""
 
 KeyPath = tuple[str | int, ...]
 """Keys of mappings and positions in lists, from the top of a document."""
@@ -35,6 +38,7 @@ _SCALARS: tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...] = (
     (re.compile(_INT), lambda text: int(text, 0) if text[:2] in ("0x", "0o") else int(text)),
     (re.compile(_FLOAT), lambda text: float(text.replace(".inf", "inf").replace(".nan", "nan"))),
 )
+_NUMBER = re.compile(f"{_INT}|{_FLOAT}")
 _BARE = re.compile(r"[A-Za-z/][\w./+-]*(?: [\w./+-]+)*", re.ASCII)
 _NOT_TEXT = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
 
@@ -167,8 +171,12 @@ def _mapping(node: MappingNode, path: KeyPath, lines: dict[KeyPath, int]) -> dic
 
 def _scalar(node: ScalarNode) -> Any:
     text = str(node.value)
+    if not is_whole(text):
+        raise _RefusedError(node, f"half of a surrogate pair, which is no character, in {text[:80]!r}")
     if node.style:  # quoted, or a block of text
         return text
+    if len(text) > MAX_DIGITS and _NUMBER.fullmatch(text):
+        raise _RefusedError(node, f"a number of {len(text)} characters, expected at most {MAX_DIGITS}")
     try:
         return next((build(text) for pattern, build in _SCALARS if pattern.fullmatch(text)), text)
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from flexgym.core.errors import CheckpointError
+from flexgym.core.json_text import parse_json
 from flexgym.core.pretrained import ADAPTER_CONFIG, ADAPTER_FILE
 from flexgym.core.weight_files import check_weight_file
 from flexgym.generators.adapters import Adapter, adaptable_layers
@@ -163,8 +163,8 @@ def _read(path: Path) -> _File:
 
 def _json(text: str, path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(text)
+    except ValueError as error:
         raise CheckpointError(f"{path}: its settings of the adapter are no valid JSON ({error})") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: expected the settings of an adapter, got {type(found).__name__}")

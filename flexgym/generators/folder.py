@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from flexgym.core.errors import CheckpointError
+from flexgym.core.json_text import read_json_file
 from flexgym.core.weight_files import CUT_SHORT, check_weight_files, variants_in
 
 MODEL_INDEX = "model_index.json"
@@ -27,7 +27,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: when there is no such file or it holds no object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_file(path, nan=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"expected the file {path}, and it is missing; {CUT_SHORT}") from error
     except ValueError as error:

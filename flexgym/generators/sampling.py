@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flexgym.core.errors import CheckpointError, ConfigError, unknown_name
+from flexgym.core.json_text import MAX_CONFIG_BYTES, read_json_file
 from flexgym.core.options import check_count
 
 CONFIG_NAME = "generation_config.json"
@@ -146,7 +146,7 @@ def read_generation_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = read_json_file(path, max_bytes=MAX_CONFIG_BYTES)
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); write it again or remove it") from error
     if not isinstance(settings, dict):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from flexgym.core.errors import CheckpointError, GeneratorError
+from flexgym.core.json_text import parse_json
 from flexgym.generators.folder import read_json
 from flexgym.generators.sampling import Sampler
 
@@ -178,7 +179,9 @@ class ExportedScheduler:
         from diffusers import FlowMatchEulerDiscreteScheduler
 
         euler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=scheduler.config.num_train_timesteps)
-        return cls(euler, {"sigmas": sigmas[:-1].tolist(), "scheduler": json.loads(scheduler.to_json_string())})
+        return cls(
+            euler, {"sigmas": sigmas[:-1].tolist(), "scheduler": parse_json(scheduler.to_json_string(), nan=True)}
+        )
 
     def write(self, folder: Path) -> None:
         """Write config and noise levels into the folder of the scheduler."""

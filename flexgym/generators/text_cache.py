@@ -18,6 +18,7 @@ from torch import Tensor
 
 from flexgym.core.errors import ConfigError
 from flexgym.core.files import write_atomic
+from flexgym.core.json_text import parse_json
 from flexgym.generators.conditioning import Embedding
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _files(tokenizer: Any) -> Iterator[bytes]:
         for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
             content = path.read_bytes()
             yield path.name.encode()
-            yield _json(_settled(json.loads(content))) if path.suffix == ".json" else content
+            yield _json(_settled(parse_json(content, lenient=True))) if path.suffix == ".json" else content
 
 
 def _settled(value: Any) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from flexgym.core.errors import CheckpointError, ConfigError
+from flexgym.core.json_text import read_json_file
 from flexgym.core.options import built_settings
 from flexgym.judge.inputs import Inputs
 
@@ -85,12 +85,10 @@ def read_judge_config(source: Any) -> JudgeConfig:
     path = Path(located).expanduser() / CONFIG_NAME if isinstance(located, str | Path) else None
     if path is None or not path.is_file():
         return JudgeConfig()
-    with path.open("rb") as file:
-        data = file.read(_MAX_BYTES + 1)
     try:
-        values = json.loads(data) if len(data) <= _MAX_BYTES else None
-    except ValueError:
-        values = None
+        values = read_json_file(path, max_bytes=_MAX_BYTES)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: expected a JSON object of at most {_MAX_BYTES} bytes: {error}") from error
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: expected a JSON object of at most {_MAX_BYTES} bytes")
+        raise CheckpointError(f"{path}: expected a JSON object, got {type(values).__name__}")
     return built_settings(CONFIG_NAME, JudgeConfig, values)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
+from flexgym.core.terminal import terminal
 from flexgym.planning.devices import GIB
 from flexgym.planning.plan import PARTS, Plan
 
@@ -28,7 +28,7 @@ def show(plan: Plan, *, title: str) -> None:
     table.add_row(f"sum, of {device.usable / GIB:.1f}", *(f"{phase.bytes / GIB:.2f}" for phase in plan.phases))
     table.add_row("10^12 operations", *(f"{phase.flops / 1e12:,.3g}" for phase in plan.phases))
     table.add_row("seconds", *(f"{phase.seconds:,.3g}" for phase in plan.phases))
-    console = Console(soft_wrap=True)
+    console = terminal(soft_wrap=True)
     console.print(table)
     for line in _lines(plan):
         console.print(line)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import threading
 import time
 from collections import deque
@@ -25,10 +24,11 @@ from numpy.typing import ArrayLike, NDArray
 from flexgym.core.errors import ConfigError, FlexGymError
 from flexgym.core.files import write_atomic
 from flexgym.core.media import encode_mp4, encode_png
+from flexgym.core.text import PlainLogger
 from flexgym.judge.protocol import FailureKind, JudgeFailure
 from flexgym.types import GroupScores, Prompt, SampleGroup
 
-logger = logging.getLogger(__name__)
+logger = PlainLogger(__name__)
 
 # Errors that a scorer's own code, its libraries or its data can raise while it works on one group. Errors that stop the
 # process (memory exhausted, interruption) pass through.

@@ -40,14 +40,14 @@ def check_reachable() -> None:
     elif code is not grpc.StatusCode.OK:
         raise ConfigError(
             f"no Ray answers at {address} ({origin}): start one there with `ray start --head`, correct RAY_ADDRESS, or"
-            " unset it to train on this machine alone"
+            " set RAY_ADDRESS=local to train on this machine alone"
         )
 
 
 def _check_token(address: str, origin: str, *, by_itself: bool) -> None:
     mode = os.environ.get("RAY_AUTH_MODE")
     loader: Any = ray._raylet.AuthenticationTokenLoader.instance()  # type: ignore[attr-defined]
-    # Ray uses a token by itself only for a cluster that it has found by itself.
+    # Unless RAY_AUTH_MODE says so, Ray uses a token only for a cluster that it has found by itself.
     uses = mode.lower() == "token" if mode is not None else by_itself
     if not uses or not loader.has_token(ignore_auth_mode=True):
         raise ConfigError(f"Ray at {address} ({origin}) asks for a token: {_TOKEN_HINT}")

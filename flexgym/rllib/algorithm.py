@@ -27,7 +27,14 @@ from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.runner import Scored, mean_score
 from flexgym.rllib.sharded import ShardedAlgorithm
 from flexgym.runs.diversity import mean_diversity
-from flexgym.runs.known_metrics import REWARD, iteration_seconds, phase_seconds
+from flexgym.runs.known_metrics import (
+    REWARD,
+    iteration_seconds,
+    merged,
+    outside_metrics,
+    outside_name,
+    phase_seconds,
+)
 from flexgym.runs.verification import Verification
 from flexgym.types import GroupScores, Prompt, SampleGroup, stacked_term
 
@@ -68,7 +75,7 @@ class FlowAlgorithm(ShardedAlgorithm):
         scores = _groups(scored)
         self.samples_so_far += advantages.size
         updated = time.perf_counter()
-        metrics: dict[str, Metric | float] = {**reward_metrics(scores, advantages), **scorer_metrics(scored), **stats}
+        metrics: dict[str, Metric | float] = merged(reward_metrics(scores, advantages), scorer_metrics(scored), stats)
         metrics["reward/mean"] = REWARD.with_value(metrics["reward/mean"])
         metrics["time/rollout_s"] = phase_seconds("rollout", max(part.rollout_seconds for part in scored))
         metrics["time/reward_s"] = phase_seconds("reward", max(part.reward_seconds for part in scored))
@@ -251,7 +258,7 @@ def reward_metrics(scores: Sequence[GroupScores], advantages: NDArray[np.float32
         "reward/failures": float(sum(sum(group.failures.values()) for group in scores)),
     }
     for name in dict.fromkeys(name for group in scores for name in group.terms):
-        metrics |= _term_metrics(name, stacked_term(scores, name))
+        metrics |= _term_metrics(outside_name("reward", name), stacked_term(scores, name))
     against = [group.win_rate_vs_reference for group in scores if group.win_rate_vs_reference is not None]
     if against:
         metrics["reward/win_rate_vs_reference"] = float(np.nanmean(np.stack(against)))
@@ -272,7 +279,12 @@ def _term_metrics(name: str, term_PG: NDArray[np.float32]) -> dict[str, float]:
 
 
 def scorer_metrics(scored: Sequence[Scored]) -> dict[str, float]:
-    """Return means over all learners of the monitored rewards and of the reward's own metrics."""
-    monitors = {f"monitor/{name}": [part.monitors[name] for part in scored] for name in scored[0].monitors}
-    usage = {f"judge/{name}": [part.usage[name] for part in scored] for name in scored[0].usage}
-    return {name: float(np.mean(values)) for name, values in {**monitors, **usage}.items()}
+    """Return means over all learners of the monitored rewards and of the reward's own metrics.
+
+    A metric that a learner lacks, such as a count of failures that it did not see, is 0 there.
+    """
+    names = dict.fromkeys(name for part in scored for name in part.usage)
+    monitors = {name: [part.monitors[name] for part in scored] for name in scored[0].monitors}
+    usage = {name: [part.usage.get(name, 0.0) for part in scored] for name in names}
+    found = {**outside_metrics("monitor", monitors), **outside_metrics("judge", usage)}
+    return {name: float(np.mean(values)) for name, values in found.items()}

@@ -6,7 +6,6 @@ Nothing is downloaded. Each benchmark is an entry in `BENCHMARKS` with a functio
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flexgym.core.errors import unknown_name
+from flexgym.core.json_text import parse_json
 from flexgym.rm.data.convert.base import LeftOut, both, make, need
 from flexgym.rm.data.problems import DataError, DataReport, Place, RowError, Tally
 from flexgym.rm.data.raw import RawRow, data_files, read_raw
@@ -81,8 +81,8 @@ def read_document(path: Path) -> Iterator[RawRow]:
     if path.stat().st_size > _MAX_DOCUMENT:
         raise DataError(f"{path}: expected a JSON document of at most {_MAX_DOCUMENT} bytes; split it")
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        document = parse_json(path.read_bytes(), nan=True)
+    except ValueError as error:
         raise DataError(f"{path}: expected a JSON document: {error}") from None
     rows = document.get("pairs") if isinstance(document, dict) else document
     if not isinstance(rows, list):

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
 
 from flexgym.commands.judge_options import JudgeOptions
 from flexgym.config import DPOSettings, JudgeTrainingSettings, SFTSettings
 from flexgym.config.judge import JudgeModelSettings
 from flexgym.config.load import load_settings
 from flexgym.config.recipe import Recipe
-from flexgym.core.terminal import teaching_errors, with_options
+from flexgym.core.terminal import say, teaching_errors, with_options
 from flexgym.rm.options import AskOptions, DataOptions, RefereeOptions
 from flexgym.rm.replies import Asker, Cost
 from flexgym.runs.command import Program, add_command
@@ -115,7 +114,7 @@ def export(
         judge = {"dtype": JudgeModelSettings.model_fields["dtype"].default, **saved_recipe(run)["judge"]}
         trained = resolve_checkpoint(run).resolve() / JUDGE
         folder = export_judge(trained, judge["source"], out, dtype=dtype or judge["dtype"])
-        Console().print(f"Judge: {folder} ({dtype or judge['dtype']})", markup=False, soft_wrap=True)
+        say(f"Judge: {folder} ({dtype or judge['dtype']})")
 
 
 @app.command()
@@ -138,7 +137,7 @@ def distill(
             try:
                 decoding = asked.decoding(teacher)
                 report = distill_traces(asker, items, data.out, decoding=decoding, overwrite=data.overwrite)
-                _print(report.lines())
+                say(*report.lines())
             finally:
                 _print_cost("teacher", asker.cost, asked.price)
 
@@ -166,7 +165,7 @@ def pairs(
             asker = Asker(stack.enter_context(asked.opened(judge)), kept)
             try:
                 maker = PairMaker(asker, other.judge, sampling=sampling)
-                _print(maker.write(items, data.out, overwrite=data.overwrite).lines())
+                say(*maker.write(items, data.out, overwrite=data.overwrite).lines())
             finally:
                 _print_cost("judge", asker.cost, asked.price)
                 _print_cost("trajectory judge", other.cost, asked.price)
@@ -195,18 +194,13 @@ def evaluate(
         run = EvaluationRun(files, out, benchmark=benchmark, orders=orders, media=media, batch=batch)
         with asked.opened() as opened:
             summary = run.write(opened, asked)
-        _print(run.lines(summary))
-
-
-def _print(lines: list[str]) -> None:
-    for line in lines:
-        Console().print(line, markup=False, highlight=False, soft_wrap=True)
+        say(*run.lines(summary))
 
 
 def _print_cost(who: str, cost: Cost | None, price: tuple[float, float] | None) -> None:
     """Print the cost of a model, unless it was never asked."""
     if cost and (cost.requests or cost.reused):
-        _print([f"{who}: {cost.describe(price)}"])
+        say(f"{who}: {cost.describe(price)}")
 
 
 def main() -> None:

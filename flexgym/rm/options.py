@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,9 +123,7 @@ class AskOptions:
     def _settings(self, source: Sequence[str]) -> dict[str, Any]:
         settings: dict[str, Any] = {"model": self.model} if self.model else {}
         if self.api_key_env:
-            settings["api_key"] = os.environ.get(self.api_key_env)
-            if not settings["api_key"]:
-                raise ConfigError(f"api_key_env: expected an API key in the environment variable {self.api_key_env}")
+            settings["api_key_env"] = self.api_key_env
         if settings and not source[0].startswith(("http://", "https://")):
             raise ConfigError(f"--model and --api-key-env apply to server addresses only, got {source[0]!r}")
         return settings

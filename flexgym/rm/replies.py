@@ -17,6 +17,7 @@ from typing import IO, Protocol, Self
 import numpy as np
 
 from flexgym.core.errors import ConfigError, RewardError
+from flexgym.core.json_text import parse_json
 from flexgym.judge.assessment import Assessment
 from flexgym.judge.backends.base import Backend, ChatRequest, Decoding, Reply
 from flexgym.judge.dialect import Dialect
@@ -258,7 +259,7 @@ _STORED = {"text": str, "finish_reason": str, "prompt_tokens": int, "completion_
 def _parsed(line: bytes) -> tuple[str, Reply] | None:
     """Parse the key and the reply of a line; None if the line is incomplete or invalid."""
     try:
-        values = json.loads(line)
+        values = parse_json(line, lenient=True)
         bytes.fromhex(values["key"])
         if not all(isinstance(values[name], kind) for name, kind in _STORED.items()):
             return None

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.core.files import fsync_path, fsync_tree, temporary_sibling, write_atomic
+from flexgym.core.json_text import read_json_file
 
 MANIFEST = "manifest.json"
 POINTER = "latest"
@@ -221,7 +222,7 @@ def _fault(path: Path) -> str:
     if not path.is_dir():
         return "no such checkpoint"
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
+        manifest = read_json_file(path / MANIFEST)
         sizes = dict(manifest["files"])
     except FileNotFoundError:
         return f"half written: {MANIFEST} is missing"

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import typer
-from rich.console import Console
 
 from flexgym.config.describe import dump_settings, help_command
 from flexgym.config.recipe import Recipe, apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError
 from flexgym.core.settings import Settings
-from flexgym.core.terminal import teaching_errors
+from flexgym.core.terminal import say, teaching_errors, terminal
 from flexgym.runs.interrupt import GracefulInterrupt, end_quietly, exit_status, stopping_signal
 from flexgym.runs.recipe import saved_recipe
 
@@ -70,10 +69,10 @@ class Program(Generic[S]):
         """Train a recipe, or only print its settings, or only check it."""
         settings = self.load(recipe)
         if print_config:
-            Console().print(dump_settings(settings), end="", markup=False, highlight=False, soft_wrap=True)
+            terminal().print(dump_settings(settings), end="", soft_wrap=True)
         elif dry_run and self.dry_run is not None:
             for line in self.dry_run(settings):
-                Console().print(line, markup=False, highlight=False, soft_wrap=True)
+                say(line)
         else:
             run = self.make_run(settings, resume, self.name.split())
             run.train()

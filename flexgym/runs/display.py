@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -19,6 +18,7 @@ from rich.text import Text
 
 from flexgym.core.metrics import Max, Metric
 from flexgym.core.outputs import drop_lost_outputs, write_error_line
+from flexgym.core.terminal import terminal
 from flexgym.runs.metric_board import Entry, MetricBoard
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -60,7 +60,7 @@ class TrainingDisplay:
         """
         self._total = total
         self._title = title
-        self._console = console or Console()
+        self._console = console or terminal()
         self._clock = clock
         self._live: Live | None = None
         self._phase = "starting"
@@ -138,9 +138,8 @@ class TrainingDisplay:
         width = options.max_width - 4
         values, times = self._values(width), self._times(width)
         body = Group(self._progress(), Text(), values, Text(), *times, Text(), self._footer())
-        yield Panel(
-            body, title=f"[bold]{escape(self._title)}[/]", title_align="left", border_style="blue", padding=(0, 1)
-        )
+        title = Text(self._title, "bold")
+        yield Panel(body, title=title, title_align="left", border_style="blue", padding=(0, 1))
         if self._live is not None:
             # The cursor then stays below the panel: the terminal's ^C would otherwise wrap from the panel's corner and
             # shift the next drawing by a line.
@@ -183,10 +182,10 @@ class TrainingDisplay:
             curve = Text(
                 sparkline([value for _, value in entry.curve], merge=over_time), _cycled(_CURVE_COLORS, number)
             )
-            grid.add_row(entry.label, entry.text, *([curve] if curves else []), _change(entry))
+            grid.add_row(Text(entry.label), Text(entry.text), *([curve] if curves else []), _change(entry))
         for first, *others in self._board.groups():
             detail = _SideBySide([Text(f"{entry.label} {entry.text}") for entry in others], gap=3)
-            grid.add_row(first.label, first.text, *([Text()] if curves else []), detail)
+            grid.add_row(Text(first.label), Text(first.text), *([Text()] if curves else []), detail)
         return grid
 
     def _times(self, width: int) -> list[RenderableType]:
@@ -240,7 +239,7 @@ def say(text: str, console: Console | None = None) -> None:
         console: where to; standard output by default.
     """
     with _surviving_outputs():
-        (console or Console()).print(text, markup=False, highlight=False, soft_wrap=True)
+        (console or terminal()).print(text, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flexgym.core.errors import CheckpointError
 from flexgym.core.files import fsync_tree, temporary_sibling
+from flexgym.core.json_text import read_json_file
 from flexgym.runs.checkpoints import resolve_checkpoint, verify_checkpoint
 
 GENERATOR = "generator"
@@ -38,16 +39,22 @@ class Exported:
 
     @property
     def loading(self) -> list[str]:
-        """The lines of Python that load it with diffusers alone; ``pipe`` is the pipeline that was trained."""
+        """The lines of Python that load it with diffusers alone; ``pipe`` is the pipeline that was trained.
+
+        They are there to be copied, so no name from a checkpoint becomes anything but a string or a keyword.
+        """
         if not self.adapters:
             # diffusers needs each component that a pipeline was saved without named again
-            index = json.loads((self.folder / _PIPELINE).read_text(encoding="utf-8"))
-            absent = "".join(f", {name}=None" for name, value in index.items() if value == [None, None])
-            return [f'pipe = DiffusionPipeline.from_pretrained("{self.folder}"{absent})', *self._grid_lines()]
+            absent = "".join(f", {name}=None" for name in self._absent())
+            return [f"pipe = DiffusionPipeline.from_pretrained({_quoted(self.folder)}{absent})", *self._grid_lines()]
         first, *others = self.adapters
         return [
-            f'pipe.load_lora_weights("{first}")',
-            *(f'pipe.load_lora_weights("{path}", load_into_{path.name}=True)' for path in others),
+            f"pipe.load_lora_weights({_quoted(first)})",
+            *(
+                f"pipe.load_lora_weights({_quoted(path)}, load_into_{path.name}=True)"
+                for path in others
+                if path.name.isidentifier()
+            ),
             *self._scheduler_lines(),
         ]
 
@@ -56,12 +63,12 @@ class Exported:
         path = self.folder / "scheduler" / "scheduler_config.json"
         if not path.is_file():
             return []
-        kind = json.loads(path.read_text(encoding="utf-8")).get("_class_name")
+        kind = read_json_file(path, nan=True).get("_class_name")
         if not (isinstance(kind, str) and kind.isidentifier()):  # it becomes part of a line of code
             raise CheckpointError(f"expected the name of a scheduler class as _class_name in {path}, got {kind!r}")
         return [
             f"from diffusers import {kind}",
-            f'pipe.scheduler = {kind}.from_pretrained("{path.parent}")',
+            f"pipe.scheduler = {kind}.from_pretrained({_quoted(path.parent)})",
             *self._grid_lines(),
         ]
 
@@ -72,10 +79,15 @@ class Exported:
             return []
         return [
             "import json",
-            f'grid = json.load(open("{path}"))["sigmas"]',
+            f'grid = json.load(open({_quoted(path)}))["sigmas"]',
             "pipe.scheduler.set_timesteps = lambda *args, device=None, sigmas=None, **kwargs:"
             " type(pipe.scheduler).set_timesteps(pipe.scheduler, sigmas=grid, device=device)",
         ]
+
+    def _absent(self) -> list[str]:
+        index = read_json_file(self.folder / _PIPELINE)
+        listed = index.items() if isinstance(index, dict) else ()
+        return [name for name, value in listed if value == [None, None] and name.isidentifier()]
 
 
 def export_generator(run: str | Path, out: str | Path) -> Exported:
@@ -110,3 +122,7 @@ def export_generator(run: str | Path, out: str | Path) -> Exported:
         shutil.rmtree(partial, ignore_errors=True)
     adapters = sorted((path.parent for path in target.rglob(ADAPTER)), key=lambda path: len(path.parts))
     return Exported(target, verify_checkpoint(checkpoint), adapters)
+
+
+def _quoted(path: Path) -> str:
+    return json.dumps(str(path))

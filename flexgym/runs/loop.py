@@ -248,7 +248,8 @@ class TrainingRun:
         """Write metrics to the file, TensorBoard and the display, and a grid where samples were verified."""
         if measured is None:
             return
-        row = {"iteration": self.trainable.iteration, **measured.metrics}
+        iteration = {"iteration": self.trainable.iteration}
+        row = {**iteration, **measured.metrics, **iteration}
         if measured.verification is not None:
             row |= measured.verification.metrics
             save_verification(measured.verification, self.folder.samples, self._tensorboard, iteration=row["iteration"])
@@ -287,4 +288,4 @@ def crosses(interval: int, previous: int, now: int) -> bool:
 
 
 def _ignore(text: str) -> None:
-    """Drop a line that nobody wants to see."""
+    """Drop an announcement: the run has ended, and a signal changes nothing any more."""

@@ -6,7 +6,6 @@ Beside it, ``metrics_schema.json`` keeps the kind, label, unit and format of eve
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 from collections.abc import Mapping
@@ -16,10 +15,12 @@ from typing import Any
 
 from flexgym.core.errors import ConfigError
 from flexgym.core.files import write_atomic
+from flexgym.core.json_text import parse_json, read_json_file
 from flexgym.core.metrics import Metric, from_description, plain
+from flexgym.core.text import PlainLogger
 
 SCHEMA = "metrics_schema.json"
-_log = logging.getLogger(__name__)
+_log = PlainLogger(__name__)
 
 
 class MetricsLog:
@@ -47,7 +48,7 @@ class MetricsLog:
         data = b"".join(line + b"\n" for line in kept)
         if not self.path.exists() or data != self.path.read_bytes():
             write_atomic(self.path, data)
-        self._last = json.loads(kept[-1])["iteration"] if kept else -1
+        self._last = parse_json(kept[-1])["iteration"] if kept else -1
         self.schema = read_schema(self.path)
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
 
@@ -116,7 +117,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     Returns:
         One dict per iteration; null is None.
     """
-    return [json.loads(line) for line in _kept_lines(Path(path), None)[0]]
+    return [parse_json(line) for line in _kept_lines(Path(path), None)[0]]
 
 
 def read_schema(path: str | Path) -> dict[str, Metric]:
@@ -129,7 +130,7 @@ def read_schema(path: str | Path) -> dict[str, Metric]:
         Metrics without values by name.
     """
     try:
-        described = json.loads(Path(path).with_name(SCHEMA).read_bytes())
+        described = read_json_file(Path(path).with_name(SCHEMA))
         return {name: from_description(description) for name, description in described.items()}
     except FileNotFoundError:
         return {}
@@ -156,7 +157,7 @@ def _kept_lines(path: Path, through: int | None) -> tuple[list[bytes], int]:
 
 def _row_iteration(line: bytes) -> int | None:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError:
         return None
     iteration = row.get("iteration") if isinstance(row, dict) else None

@@ -23,6 +23,7 @@ from typing import Any, Literal
 from flexgym.config.recipe import load_recipe
 from flexgym.core.errors import ConfigError
 from flexgym.core.files import write_atomic
+from flexgym.core.json_text import read_json_file
 from flexgym.core.yaml_files import dump_yaml
 from flexgym.runs.checkpoints import latest_checkpoint
 from flexgym.runs.interrupt import GracefulInterrupt
@@ -100,7 +101,7 @@ class Series:
         path = self.root / "outcomes" / f"{name}.json"
         if not path.exists():
             return Outcome()
-        kept = json.loads(path.read_text())
+        kept = read_json_file(path)
         if kept.pop("run") != self.recipe(name)["run"]:
             return Outcome()
         return Outcome(**kept)

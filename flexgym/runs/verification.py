@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from flexgym.core.grids import GridRow, draw_grid
 from flexgym.core.media import save_gif, save_png
 from flexgym.core.metrics import Mean, Metric
-from flexgym.runs.known_metrics import ACCURACY
+from flexgym.runs.known_metrics import ACCURACY, outside_metrics
 from flexgym.runs.tensorboard import TensorboardLog
 
 VERIFIER_ACCURACY = "eval/verifier_accuracy"
@@ -46,7 +46,7 @@ class Verification:
     @property
     def metrics(self) -> dict[str, Metric]:
         """Share of samples without fault, mean score, diversity, and the means of the evaluation rewards."""
-        means = {f"eval/{name}": mean for name, mean in self.means.items()}
+        means = outside_metrics("eval", self.means)
         if self.diversity is not None:
             means["eval/diversity"] = self.diversity
         recorded: dict[str, Metric] = {name: _recorded(mean) for name, mean in means.items()}

@@ -12,6 +12,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file, recursive_setattr
 
 from flexgym.core.errors import CheckpointError
+from flexgym.core.json_text import read_json_file
 
 MODEL, COUNTS, REPLAY = "model.zip", "counts.json", "replay_buffer.npz"
 _COUNTS = ("num_timesteps", "_n_updates", "_episode_num")
@@ -49,7 +50,7 @@ def restore_model(model: BaseAlgorithm, folder: Path) -> None:
         model.set_parameters(parameters, exact_match=True, device=model.device)
         for name, value in (variables or {}).items():
             recursive_setattr(model, f"{name}.data", value.data)
-        for name, count in json.loads((folder / COUNTS).read_text(encoding="utf-8")).items():
+        for name, count in read_json_file(folder / COUNTS).items():
             setattr(model, name, int(count))
         if (buffer := getattr(model, "replay_buffer", None)) is not None:
             _restore_buffer(buffer, folder / REPLAY)

@@ -58,7 +58,7 @@ def test_scalars_are_those_of_the_core_schema(text: str, value: Any) -> None:
         ("a: 1\n---\nb: 2\n", "own.yaml"),
         ("a: [1\n", r"own\.yaml:2"),
         ("a: " + "[" * 60 + "]" * 60, "nested more than 20 levels"),
-        ("a: " + "9" * 5000, "integer string conversion"),
+        ("a: " + "9" * 5000, "a number of 5000 characters"),
         ("a: '" + "x" * MAX_BYTES + "'", "larger than 256 KiB"),
         ("? [1, 2]\n: 3\n", "a key must be a plain name"),
         ("a: \x07\n", "own.yaml"),

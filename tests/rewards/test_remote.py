@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
+import io
 import json
+import re
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +17,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 import rewards
 from flexgym.core.errors import ConfigError, JudgeFailureShareError
@@ -206,9 +211,21 @@ def test_too_many_failures_stop_the_run():
         assert len(remote(server.url, max_failure_share=1.0).guarded(groups)) == 6
 
 
-def test_what_is_sent():
+def test_names_of_terms_are_bounded_and_the_scores_are_kept():
+    def script(serial, body):
+        return good(terms={"remote": [9, 9, 9], **{f"term {serial} {n}": [n, n, n] for n in range(20)}})
+
+    with Scripted(script) as server:
+        reward = remote(server.url, max_concurrency=1)
+        scores = [reward.score([group()])[0] for _ in range(3)]
+    assert all(each.rewards.tolist() == each.terms["remote"].tolist() == [0, 1, 2] for each in scores)
+    assert [len(each.terms) for each in scores] == [21, 13, 1]
+
+
+def test_what_is_sent(monkeypatch):
+    monkeypatch.setenv("SCORER_KEY", "secret")
     with Scripted(lambda serial, body: good()) as server:
-        remote(server.url, api_key="secret").score([group("a 'cat' \u2603", category="x")])
+        remote(server.url, api_key_env="SCORER_KEY").score([group("a 'cat' \u2603", category="x")])
         headers, body = server.seen[0]
     assert headers["Authorization"] == "Bearer secret"
     assert body["prompt"] == "a 'cat' \u2603"
@@ -234,12 +251,13 @@ def test_the_example_server_refuses_what_it_cannot_read(url):
     assert httpx.get(url).json() == {"scorer": "my_scorer:detailed"}
 
 
-def test_the_example_server_asks_for_its_key_and_scores_brightness():
+def test_the_example_server_asks_for_its_key_and_scores_brightness(monkeypatch):
+    monkeypatch.setenv("SCORER_KEY", "secret")
     with example_server(REWARD_SERVER_KEY="secret", PATH="/usr/bin") as url:
         refused = remote(url).score([group()])[0]
         assert refused.failures == {"server_error": 3}
         pictures = group()
-        known = remote(url, api_key="secret").score([pictures])[0]
+        known = remote(url, api_key_env="SCORER_KEY").score([pictures])[0]
     np.testing.assert_allclose(known.rewards, pictures.samples.reshape(3, -1).mean(axis=1) / 255, rtol=1e-6)
 
 
@@ -253,3 +271,100 @@ def test_settings_are_checked():
     for settings in ({"timeout_s": 0}, {"max_attempts": 0}, {"num_frames": 0}, {"max_failure_share": 2}):
         with pytest.raises(ConfigError):
             remote("http://localhost:1/score", **settings)
+
+
+def png(width, height):
+    """A PNG of a few kilobytes, however many pixels it has."""
+    image = io.BytesIO()
+    Image.new("1", (width, height)).save(image, "png", compress_level=9)
+    return base64.b64encode(image.getvalue()).decode()
+
+
+@pytest.fixture(scope="module")
+def bounded():
+    """The example server with a limit of 2 s, and a function that returns its largest memory so far, in MiB."""
+    command = [sys.executable, str(SERVER), "--port", "0", "--max-seconds", "1.5"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        url = process.stdout.readline().split()[-1]
+
+        def peak():
+            status = Path(f"/proc/{process.pid}/status")
+            if not status.exists():
+                pytest.skip("the memory of a process is read from /proc")
+            return int(next(line for line in status.read_text().splitlines() if "VmHWM" in line).split()[1]) / 1024
+
+        yield url, peak
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("samples", "reason"),
+    [
+        ([[png(8192, 8192)] * 8], "pixels"),
+        ([[png(4096, 4096)]] * 64, "pixels"),
+        ([[png(20_000, 20_000)]], "base64 PNG|pixels"),
+        ([[png(8, 8)], [png(8192, 8192)]], "same size"),
+        ([[png(8, 8)] * 2, [png(8, 8)]], "same number of frames"),
+        ([[png(8, 8)] * 5000], "at most 4096 frames"),
+        ([[png(0x7FFF, 1)] * 3000], "pixels"),
+    ],
+)
+def test_a_small_request_does_not_decode_to_gigabytes(bounded, samples, reason):
+    url, peak = bounded
+    before = peak()
+    answer = httpx.post(url, json={"prompt": "a", "kind": "video", "samples": samples})
+    assert answer.status_code == 400
+    assert re.search(reason, answer.json()["error"])
+    assert peak() - before < 60
+
+
+def test_what_the_example_server_accepts_takes_little_more_than_its_pixels(bounded):
+    url, peak = bounded
+    before = peak()
+    answer = httpx.post(url, json={"prompt": "a", "kind": "image", "samples": [[png(4096, 4096)]]}, timeout=60)
+    assert answer.json()["scores"] == [0.0]
+    assert peak() - before < 400
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"prompt": "a", "samples": ' + b"[" * 50 + b"]" * 50 + b"}", "levels"),
+        (b'{"prompt": "a", "metadata": ' + b'{"a":' * 40 + b"1" + b"}" * 40 + b"}", "levels"),
+        (b'{"prompt": ' + b"9" * 5000 + b"}", "digits"),
+    ],
+)
+def test_depth_and_numbers_of_a_request_are_bounded(bounded, body, reason):
+    answer = httpx.post(bounded[0], content=body)
+    assert answer.status_code == 400
+    assert reason in answer.json()["error"]
+
+
+@pytest.mark.parametrize("part", ["head", "body"])
+def test_a_client_that_drips_is_cut_off(bounded, part):
+    address = bounded[0].removeprefix("http://").removesuffix("/score").split(":")
+    head = b"POST /score HTTP/1.1\r\nContent-Length: 1000\r\n" + (b"\r\n" if part == "body" else b"X-Drip: ")
+    started = time.monotonic()
+    with socket.create_connection((address[0], int(address[1])), timeout=10) as client, contextlib.suppress(OSError):
+        client.sendall(head)
+        while time.monotonic() - started < 8:
+            client.sendall(b"x")
+            client.settimeout(0.1)
+            with contextlib.suppress(TimeoutError):
+                if client.recv(100) == b"":
+                    break
+    assert time.monotonic() - started < 4
+
+
+def test_clients_that_announce_much_at_a_time_are_told_to_come_back(bounded):
+    address = bounded[0].removeprefix("http://").removesuffix("/score").split(":")
+    with contextlib.ExitStack() as stack:
+        answers = []
+        for _ in range(3):
+            client = stack.enter_context(socket.create_connection((address[0], int(address[1])), timeout=10))
+            client.sendall(b"POST /score HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (120 * 2**20))
+            time.sleep(0.05)
+            answers.append(client)
+        assert b"503" in answers[-1].recv(100)
+    time.sleep(0.2)
+    assert httpx.post(bounded[0], json={"prompt": "a", "samples": [[png(8, 8)]], "kind": "image"}).status_code == 200

@@ -20,7 +20,7 @@ from flexgym.generators import load_generator
 from flexgym.generators.conformance import own_run
 from flexgym.generators.sampling import call_arguments
 from flexgym.runs.checkpoints import CheckpointStore
-from flexgym.runs.export import ADAPTER, GENERATOR, export_generator
+from flexgym.runs.export import ADAPTER, GENERATOR, Exported, export_generator
 from tests.generators.tiny import CASES
 from tests.runs import stock_diffusers
 
@@ -168,3 +168,13 @@ def test_the_command_loads_neither_torch_nor_diffusers(tmp_path: Path):
     code = f"import sys; from flexgym.cli import app; {command}; assert not {heavy}, {heavy}"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     assert (tmp_path / "out" / ADAPTER).is_file()
+
+
+def test_the_lines_to_copy_hold_no_code_of_a_checkpoint(tmp_path):
+    name = 'x=__import__("os").system("id"), y'
+    (tmp_path / "model_index.json").write_text(json.dumps({name: [None, None], "text_encoder_3": [None, None]}))
+    [line] = Exported(tmp_path, 1, ()).loading
+    assert line == f"pipe = DiffusionPipeline.from_pretrained({json.dumps(str(tmp_path))}, text_encoder_3=None)"
+    odd = tmp_path / 'a"); import os; ("'
+    [line] = Exported(odd, 1, (odd, tmp_path / name)).loading
+    assert line == f"pipe.load_lora_weights({json.dumps(str(odd))})"

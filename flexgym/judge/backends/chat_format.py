@@ -6,15 +6,29 @@ import json
 from base64 import b64encode
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
+from flexgym.core.json_text import parse_json
+from flexgym.core.text import one_line
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
 from flexgym.judge.protocol import JudgeFailure
 
-_EXCERPT_LENGTH = 200
+_MOST_TOKENS = 2**53
 
 
-_Count = Annotated[int, Field(ge=0)] | None
+def _count(value: Any) -> int | None:
+    """Return a number of tokens; None for anything else, since a statistic must not cost a reply."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_count = is_number and 0 <= value <= _MOST_TOKENS and int(value) == value
+    return int(value) if is_count else None
+
+
+def _object(value: Any) -> Any:
+    """Return an object of statistics; None for anything else."""
+    return value if isinstance(value, dict) else None
+
+
+_Count = Annotated[int | None, BeforeValidator(_count)]
 
 
 class _Details(BaseModel):
@@ -24,7 +38,7 @@ class _Details(BaseModel):
 class _Usage(BaseModel):
     prompt_tokens: _Count = None
     completion_tokens: _Count = None
-    prompt_tokens_details: _Details | None = None
+    prompt_tokens_details: Annotated[_Details | None, BeforeValidator(_object)] = None
 
 
 class _Message(BaseModel):
@@ -53,7 +67,7 @@ class _Choice(BaseModel):
 
 class _Completion(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
+    usage: Annotated[_Usage | None, BeforeValidator(_object)] = None
 
 
 class _Model(BaseModel):
@@ -103,9 +117,9 @@ def read_completion(body: bytes, seconds: float) -> Reply | JudgeFailure:
         completion.
     """
     try:
-        completion = _Completion.model_validate_json(body)
-    except ValidationError as error:
-        return JudgeFailure("server_error", f"the server's reply is not a chat completion: {_first_error(error)}")
+        completion = _Completion.model_validate(parse_json(body, lenient=True))
+    except ValueError as error:
+        return JudgeFailure("server_error", f"the server's reply is not a chat completion: {first_error(error)}")
     choice = completion.choices[0]
     if choice.message.refusal or choice.finish_reason == "content_filter":
         return JudgeFailure("refused", one_line(choice.message.refusal or "the server's content filter stopped it"))
@@ -140,14 +154,9 @@ def read_models(body: bytes) -> list[str]:
         ValueError: if the body is not a list of models.
     """
     try:
-        return [model.id for model in _Models.model_validate_json(body).data]
-    except ValidationError as error:
-        raise ValueError(f"/models did not return a list of models: {_first_error(error)}") from None
-
-
-def one_line(text: str) -> str:
-    """Return the first 200 characters of ``text`` without line breaks, for a log or an error message."""
-    return " ".join(text[: 2 * _EXCERPT_LENGTH].split())[:_EXCERPT_LENGTH]
+        return [model.id for model in _Models.model_validate(parse_json(body, lenient=True)).data]
+    except ValueError as error:
+        raise ValueError(f"/models did not return a list of models: {first_error(error)}") from None
 
 
 def _picture_part(picture: Picture) -> bytes:
@@ -159,7 +168,10 @@ def _json(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-def _first_error(error: ValidationError) -> str:
+def first_error(error: ValueError) -> str:
+    """Describe why JSON was not accepted, in one line: the first problem that pydantic found, or that of the JSON."""
+    if not isinstance(error, ValidationError):
+        return one_line(str(error))
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(map(str, first["loc"]))
     return one_line(f"{place}: {first['msg']}" if place else first["msg"])

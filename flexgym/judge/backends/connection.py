@@ -1,24 +1,49 @@
-"""A single persistent HTTP connection, and helpers for the URL and headers of chat servers."""
+"""HTTP exchanges with servers that are not trusted: one deadline and one bound on bytes for a whole exchange.
+
+Everything in FlexGym that talks to a server does so through `Connection` or `fetch`.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
+import httpcore
 import httpx
 
-from flexgym.core.errors import ConfigError
+from flexgym.core.secrets import Secret
+from flexgym.core.text import one_line
+from flexgym.judge.backends.addresses import checked_address
+from flexgym.judge.backends.loop_thread import LoopThread
 
 MAX_BODY_BYTES = 2**20
 """Maximum size of a response body. A normal reply is far smaller: 4,096 tokens are about 20,000 characters."""
 
+MAX_EXCHANGE_BYTES = MAX_BODY_BYTES + 2**18
+"""Maximum number of bytes that a server may send for one request: heads, interim responses, body and trailers."""
+
 CONNECT_TIMEOUT_S = 10.0
 # Shorter than the 5 seconds after which uvicorn, and therefore vLLM, closes an idle connection.
 _IDLE_S = 3.0
-# Reads have no timeout of their own; the deadline of the request ends them.
+# Single reads and writes have no timeout of their own; the deadline of the exchange ends them.
 _EXTENSIONS = {"timeout": {"connect": CONNECT_TIMEOUT_S, "read": None, "write": None, "pool": None}}
+
+
+class ExchangeError(Exception):
+    """Raised if a connection fails, or is lost before the response is complete.
+
+    Args:
+        message: description in one line.
+        unreachable: True if there was no connection at all.
+    """
+
+    def __init__(self, message: str, *, unreachable: bool = False) -> None:
+        super().__init__(message)
+        self.unreachable = unreachable
 
 
 @dataclass(frozen=True)
@@ -28,34 +53,46 @@ class Answer:
     Attributes:
         status: HTTP status code.
         headers: headers with case-insensitive names.
-        body: the first 1 MiB of the body; a longer body is cut off and no longer parses as JSON.
+        body: the first 1 MiB of the body and one byte more; a longer body is cut off and no longer parses as JSON.
     """
 
     status: int
     headers: httpx.Headers
     body: bytes
 
+    @property
+    def is_cut(self) -> bool:
+        """Return True if the body was longer than allowed."""
+        return len(self.body) > MAX_BODY_BYTES
+
 
 class Connection:
     """HTTP connection for one request at a time, opened on demand and reopened if it was lost.
 
-    An httpx pool scans all of its connections whenever a request starts or ends. With 64 connections this takes several
-    times the CPU time of the request itself, so each connection is managed on its own here.
+    An httpx client scans all of its connections whenever a request starts or ends. With 64 connections this takes
+    several times the CPU time of the request itself, so each connection is managed on its own here.
 
     Args:
-        tls: TLS context for ``https`` URLs; shared by all connections, since it is slow to create.
+        tls: TLS context for ``https`` URLs; shared by all connections, since it is slow to create. None creates one
+            when it is needed.
     """
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
-        limits = httpx.Limits(max_connections=1, keepalive_expiry=_IDLE_S)
-        self._transport = httpx.AsyncHTTPTransport(verify=tls, limits=limits)
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._meter = _Meter()
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=tls, max_connections=1, keepalive_expiry=_IDLE_S, network_backend=_MeteredBackend(self._meter)
+        )
 
-    async def send(self, method: str, url: httpx.URL, *, headers: httpx.Headers, body: bytes | None = None) -> Answer:
+    async def send(
+        self, method: str, url: httpx.URL, *, seconds: float, headers: httpx.Headers, body: bytes | None = None
+    ) -> Answer:
         """Send one request without following redirects or using proxies, and read up to 1 MiB of the response.
 
         Args:
             method: ``"GET"`` or ``"POST"``.
             url: URL of the request.
+            seconds: time limit of the exchange, from looking up the name of the server to the last byte of its
+                response, however the bytes trickle in.
             headers: headers of the request.
             body: body of the request.
 
@@ -63,47 +100,58 @@ class Connection:
             The response, whatever its status.
 
         Raises:
-            httpx.TransportError: if the connection fails or is lost before the response is complete.
+            TimeoutError: if the exchange is not complete in time; the connection is then closed.
+            ExchangeError: if the connection fails, is lost before the response is complete, or carries more than
+                `MAX_EXCHANGE_BYTES`.
         """
-        request = httpx.Request(method, url, headers=headers, content=body, extensions=_EXTENSIONS)
-        response = await self._transport.handle_async_request(request)
+        # httpx writes the headers that follow from URL and body, such as Host and Content-Length.
+        written = httpx.Request(method, url, headers=headers, content=body)
+        request = httpcore.Request(
+            method, str(url), headers=written.headers.raw, content=body, extensions=dict(_EXTENSIONS)
+        )
+        self._meter.left = MAX_EXCHANGE_BYTES
         try:
-            content = await _read(cast(AsyncIterable[bytes], response.stream))
-        finally:
-            await response.aclose()
-        return Answer(response.status_code, response.headers, content)
+            async with asyncio.timeout(seconds):
+                return await self._exchange(request)
+        except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+            raise ExchangeError(_describe(error), unreachable=True) from None
+        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
+            raise ExchangeError(_describe(error)) from None
 
     async def aclose(self) -> None:
         """Close the underlying HTTP connection."""
-        await self._transport.aclose()
+        await self._pool.aclose()
+
+    async def _exchange(self, request: httpcore.Request) -> Answer:
+        response = await self._pool.handle_async_request(request)
+        async with aclosing(response):
+            body = await _read(cast(AsyncIterable[bytes], response.stream))
+        return Answer(response.status, httpx.Headers(response.headers), body)
 
 
-def request_headers(api_key: str | None) -> httpx.Headers:
-    """Return the headers of every request; they ask for an uncompressed response, so that its size can be bounded."""
-    headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
-    return httpx.Headers(headers | ({"Authorization": f"Bearer {api_key}"} if api_key else {}))
-
-
-def base_url(url: str) -> httpx.URL:
-    """Parse the base URL under which a server provides ``/chat/completions``.
+def fetch(url: str, *, seconds: float) -> Answer:
+    """Send one ``GET`` request on a connection of its own and wait for the response.
 
     Args:
-        url: URL such as ``"http://localhost:8080/v1"``; without a path, ``/v1`` is added.
+        url: address of the server.
+        seconds: time limit of the exchange, see `Connection.send`.
 
     Raises:
-        ConfigError: if it is not an http URL, or contains a password, query or fragment.
+        TimeoutError: if the exchange is not complete in time.
+        ExchangeError: if there is no complete response.
     """
-    example = "expected an address such as 'http://localhost:8080/v1'"
+    thread, connection = LoopThread("fetch"), Connection()
     try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise ConfigError(f"judge server: {example}, got {url!r} ({error}).") from None
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ConfigError(f"judge server: {example}, got {url!r}.")
-    if parsed.userinfo or parsed.query or parsed.fragment:
-        raise ConfigError("judge server: expected an address without password, query or fragment; use api_key instead.")
-    path = parsed.path.rstrip("/") or "/v1"
-    return parsed.copy_with(path=path)
+        address = checked_address(url)
+        return thread.run(lambda: connection.send("GET", address, seconds=seconds, headers=request_headers(None)))
+    finally:
+        thread.close(connection.aclose)
+
+
+def request_headers(api_key: Secret | None) -> httpx.Headers:
+    """Return the headers of every request; they ask for an uncompressed response, so that its size can be bounded."""
+    headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
+    return httpx.Headers(headers | ({"Authorization": f"Bearer {api_key.reveal()}"} if api_key else {}))
 
 
 async def _read(stream: AsyncIterable[bytes]) -> bytes:
@@ -112,4 +160,69 @@ async def _read(stream: AsyncIterable[bytes]) -> bytes:
         body += chunk
         if len(body) > MAX_BODY_BYTES:
             break
-    return bytes(body[:MAX_BODY_BYTES])
+    return bytes(body[: MAX_BODY_BYTES + 1])
+
+
+def _describe(error: Exception) -> str:
+    name = type(error).__name__
+    return one_line(f"{name}: {error}" if str(error) else name)
+
+
+class _Meter:
+    """Number of bytes that the server may still send for the current request."""
+
+    def __init__(self) -> None:
+        self.left = MAX_EXCHANGE_BYTES
+
+    def count(self, data: bytes) -> None:
+        """Take bytes off; raise an error below zero."""
+        self.left -= len(data)
+        if self.left < 0:
+            raise httpcore.RemoteProtocolError(f"the server sent more than {MAX_EXCHANGE_BYTES} bytes")
+
+
+class _MeteredStream(httpcore.AsyncNetworkStream):
+    """Network stream whose received bytes are counted, below the HTTP parser, which skips interim responses."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream, meter: _Meter) -> None:
+        self._stream, self._meter = stream, meter
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        data = await self._stream.read(max_bytes, timeout)
+        self._meter.count(data)
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        return _MeteredStream(await self._stream.start_tls(ssl_context, server_hostname, timeout), self._meter)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _MeteredBackend(httpcore.AsyncNetworkBackend):
+    """Opens metered streams over TCP."""
+
+    def __init__(self, meter: _Meter) -> None:
+        self._backend, self._meter = httpcore.AnyIOBackend(), meter
+
+    async def connect_tcp(  # noqa: PLR0917 (the signature of httpcore)
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        stream = await self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
+        return _MeteredStream(stream, self._meter)
+
+    async def sleep(self, seconds: float) -> None:
+        await self._backend.sleep(seconds)

@@ -8,6 +8,8 @@ from typing import Any
 
 from flexgym.core.arguments import fitted_arguments, setting_parameters
 from flexgym.core.errors import ConfigError, unknown_name
+from flexgym.core.secrets import check_variable
+from flexgym.judge.backends.addresses import base_url
 from flexgym.judge.backends.base import Backend
 from flexgym.judge.sources import EMBEDDED_JUDGE, locate_judge
 
@@ -61,8 +63,12 @@ def check_backend(
     if not isinstance(judge, str | Path | Sequence):
         return {}
     name = _backend_name(locate_judge(judge), backend)
+    if name == "server":
+        for address in [judge] if isinstance(judge, str | Path) else judge:
+            base_url(str(address))
     if not settings:
         return {}
+    check_variable(settings.get("api_key_env"))
     first, *others = setting_parameters(_class(name))  # the first is the judge itself
     return fitted_arguments(f"judge backend {name!r}", others, settings)
 

@@ -10,13 +10,15 @@ from collections.abc import Sequence
 import httpx
 
 from flexgym.core.errors import ConfigError
+from flexgym.core.secrets import secret_from_environment
+from flexgym.core.text import one_line
 from flexgym.judge.backends.base import ChatRequest, Decoding, Reply
-from flexgym.judge.backends.chat_format import chat_body, one_line, read_completion
-from flexgym.judge.backends.connection import Answer
+from flexgym.judge.backends.chat_format import chat_body, read_completion
+from flexgym.judge.backends.connection import Answer, ExchangeError
 from flexgym.judge.backends.group_queue import GroupQueue, Homes
 from flexgym.judge.backends.loop_thread import LoopThread
 from flexgym.judge.backends.retry import TransientError, backoff, is_transient, retry_after
-from flexgym.judge.backends.server_pool import Lease, Server, ServerPool, describe
+from flexgym.judge.backends.server_pool import Lease, Server, ServerPool
 from flexgym.judge.backends.usage import Usage
 from flexgym.judge.protocol import JudgeFailure
 
@@ -34,7 +36,8 @@ class ServerBackend:
     Args:
         urls: one or more URLs, such as ``"http://localhost:8080/v1"``.
         model: name of the model on the servers; None uses the first model that each server lists.
-        api_key: bearer token.
+        api_key_env: name of the environment variable that holds the API key, which is sent as a bearer token. The key
+            itself is not a setting, since settings are saved and shown.
         max_concurrency: maximum number of concurrent requests per server.
         deadline_s: time limit of a request over all attempts and delays, in seconds. Waiting in the queue, or for a
             server to come back, does not count.
@@ -42,7 +45,7 @@ class ServerBackend:
         wait_for_server_s: time for which all servers may be down before an error is raised, in seconds.
 
     Raises:
-        ConfigError: if there is no URL or an invalid one, or a number is out of range.
+        ConfigError: if there is no URL or an invalid one, a number is out of range, or the variable is not set.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class ServerBackend:
         urls: str | Sequence[str],
         model: str | None = None,
         *,
-        api_key: str | None = None,
+        api_key_env: str | None = None,
         max_concurrency: int = 64,
         deadline_s: float = 300.0,
         max_attempts: int = 6,
@@ -64,6 +67,7 @@ class ServerBackend:
                 "judge server: expected max_concurrency and max_attempts of at least 1, deadline_s and "
                 f"wait_for_server_s above 0, got {max_concurrency}, {max_attempts}, {deadline_s}, {wait_for_server_s}."
             )
+        api_key = secret_from_environment(api_key_env)
         tls = httpx.create_ssl_context()
         servers = [
             Server(url, model=model, api_key=api_key, max_concurrency=max_concurrency, tls=tls) for url in addresses
@@ -154,8 +158,7 @@ class ServerBackend:
                 lease = await self._pool.acquire()
             started = time.monotonic()
             try:
-                async with asyncio.timeout(left):
-                    return await self._attempt(lease, request, decoding)
+                return await self._attempt(lease, request, decoding, seconds=left)
             except TimeoutError:
                 trouble = f"no reply within {self._deadline_s:g} s from {lease.server.url}"
                 self._pool.failed(lease.server, trouble)
@@ -173,29 +176,31 @@ class ServerBackend:
                 await asyncio.sleep(pause)
         return JudgeFailure("server_error", f"gave up after {self._max_attempts} attempts; last error: {trouble}")
 
-    async def _attempt(self, lease: Lease, request: ChatRequest, decoding: Decoding) -> Reply | JudgeFailure:
+    async def _attempt(
+        self, lease: Lease, request: ChatRequest, decoding: Decoding, *, seconds: float
+    ) -> Reply | JudgeFailure:
         started = time.monotonic()
-        answer = await self._send(lease, request, decoding)
+        answer = await self._send(lease, request, decoding, seconds=seconds)
         if answer.status == 200:
             return read_completion(answer.body, time.monotonic() - started)
         return JudgeFailure("server_error", f"HTTP {answer.status} from {lease.server.url}: {_excerpt(answer)}")
 
-    async def _send(self, lease: Lease, request: ChatRequest, decoding: Decoding) -> Answer:
+    async def _send(self, lease: Lease, request: ChatRequest, decoding: Decoding, *, seconds: float) -> Answer:
         """Send a request and return the response, unless it is worth a retry.
 
         Raises:
             TransientError: if there is no response, or its status is worth a retry.
+            TimeoutError: if the exchange is not complete within ``seconds``.
         """
         server = lease.server
         body = chat_body(request, decoding, model=server.model)
         self._usage.add("bytes_sent", len(body))
         self._usage.add("pictures_sent", len(request.pictures))
         try:
-            answer = await server.chat(lease.connection, body)
-        except httpx.TransportError as error:
-            trouble = f"{server.url}: {describe(error)}"
-            gone = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-            self._pool.failed(server, trouble, unreachable=gone)
+            answer = await server.chat(lease.connection, body, seconds=seconds)
+        except ExchangeError as error:
+            trouble = f"{server.url}: {error}"
+            self._pool.failed(server, trouble, unreachable=error.unreachable)
             raise TransientError(trouble) from None
         if is_transient(answer.status):
             trouble = f"HTTP {answer.status} from {server.url}: {_excerpt(answer)}"

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import httpx
-
 from flexgym.core.errors import ConfigError, FlexGymError, JudgeUnavailableError, nearest_name
-from flexgym.judge.backends.chat_format import one_line, read_models
-from flexgym.judge.backends.connection import Answer, Connection, base_url, request_headers
+from flexgym.core.secrets import Secret
+from flexgym.core.text import PlainLogger
+from flexgym.judge.backends.addresses import base_url
+from flexgym.judge.backends.chat_format import read_models
+from flexgym.judge.backends.connection import Answer, Connection, ExchangeError, request_headers
 from flexgym.judge.backends.retry import FIRST_PAUSE_S, LONGEST_PAUSE_S, TransientError
 
-logger = logging.getLogger(__name__)
+logger = PlainLogger(__name__)
 
 _MAX_CONSECUTIVE_FAILURES = 5
 _PROBE_TIMEOUT_S = 5.0
@@ -27,7 +27,7 @@ class Server:
     Args:
         url: URL of the server, see `base_url`.
         model: name of the model; None asks the server.
-        api_key: bearer token.
+        api_key: bearer token; None for none.
         max_concurrency: maximum number of concurrent requests.
         tls: TLS context for ``https``.
 
@@ -42,7 +42,7 @@ class Server:
     """
 
     def __init__(
-        self, url: str, *, model: str | None, api_key: str | None, max_concurrency: int, tls: ssl.SSLContext
+        self, url: str, *, model: str | None, api_key: Secret | None, max_concurrency: int, tls: ssl.SSLContext
     ) -> None:
         self.url = base_url(url)
         self.model = model or ""
@@ -65,9 +65,9 @@ class Server:
         """Return the number of requests in flight."""
         return len(self.connections) - len(self.idle)
 
-    async def chat(self, connection: Connection, body: bytes) -> Answer:
-        """Send the body of a chat completion over a connection; raises the errors of `Connection.send`."""
-        return await connection.send("POST", self._completions, headers=self._headers, body=body)
+    async def chat(self, connection: Connection, body: bytes, *, seconds: float) -> Answer:
+        """Send the body of a chat completion; time limit and errors are those of `Connection.send`."""
+        return await connection.send("POST", self._completions, seconds=seconds, headers=self._headers, body=body)
 
     async def probe(self) -> None:
         """Request the list of models, and select the first one if no model was named.
@@ -77,14 +77,16 @@ class Server:
             ConfigError: if the API key is rejected or the model does not exist.
         """
         try:
-            async with asyncio.timeout(_PROBE_TIMEOUT_S):
-                answer = await self._probe.send("GET", self._models, headers=self._headers)
+            answer = await self._probe.send("GET", self._models, seconds=_PROBE_TIMEOUT_S, headers=self._headers)
         except TimeoutError:
             raise TransientError(f"no response from {self._models} within {_PROBE_TIMEOUT_S:g} s") from None
-        except httpx.TransportError as error:
-            raise TransientError(describe(error)) from None
+        except ExchangeError as error:
+            raise TransientError(str(error)) from None
         if answer.status in (401, 403):
-            raise ConfigError(f"judge server {self.url} rejects the API key (HTTP {answer.status}); set api_key.")
+            raise ConfigError(
+                f"judge server {self.url} rejects the API key (HTTP {answer.status}); set api_key_env to the name of"
+                " the environment variable that holds it."
+            )
         if answer.status == 404 and self._wanted:
             return  # the server does not list its models, but may still have this one
         if answer.status != 200:
@@ -243,11 +245,6 @@ class ServerPool:
             f"no judge server responded within {self._wait_s:g} s: {troubles}. Start one (`flexgym judge serve`) and "
             "resume the run; wait_for_server_s sets how long a run waits."
         )
-
-
-def describe(error: Exception) -> str:
-    """Describe a connection error in one line."""
-    return one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 
 def _set(event: asyncio.Event, value: bool) -> None:

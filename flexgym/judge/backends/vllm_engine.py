@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from flexgym.core.errors import ConfigError
+from flexgym.core.text import one_line
 from flexgym.core.weight_files import check_weight_files
 from flexgym.judge.backends.base import ChatRequest, Decoding, Reply
-from flexgym.judge.backends.chat_format import one_line
 from flexgym.judge.backends.local import TEMPLATE_SETTINGS, check_source, open_picture, user_message
 from flexgym.judge.backends.usage import Usage
 from flexgym.judge.protocol import JudgeFailure

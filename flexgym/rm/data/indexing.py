@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexgym.core.files import write_atomic
+from flexgym.core.json_text import parse_json
 from flexgym.rm.data.problems import DataError, DataReport, Place, RowError
 from flexgym.rm.data.raw import MAX_LINE, RawRow, data_files, open_parquet, parse_line, wanted_columns
 from flexgym.rm.data.reading import AnyRow, ReadOptions, RowStream, build_row, media_folder, raw_values
@@ -210,7 +211,7 @@ def _load(path: Path, mark: str) -> tuple[DataReport, _Arrays] | None:
     """Load a saved index; None if there is none, or if it belongs to other files or settings."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            about = json.loads(file["about"].tobytes())
+            about = parse_json(file["about"].tobytes())
             if about["mark"] != mark:
                 return None
             report = about["report"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from flexgym.core.json_text import ROW_DECODER, JsonError, checked_value, parse_json
 from flexgym.rm.data.problems import DataError, Place, RowError
 
 MAX_LINE = 4 * 2**20
@@ -104,8 +105,8 @@ def read_lines(path: Path) -> Iterator[RawRow]:
 def parse_line(line: bytes, place: Place, offset: int) -> RawRow:
     """Parse the row on a line."""
     try:
-        values = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        values = parse_json(line, nan=True)
+    except ValueError as error:
         problem = RowError("not_json", f"expected one JSON object in UTF-8 on the line: {error}")
         return RawRow(place, offset, problem=problem, line=line)
     return _checked_row(values, place, offset)
@@ -189,7 +190,7 @@ class _Window:
     def __init__(self, file: IO[str], path: Path) -> None:
         self._file, self._path = file, path
         self._text, self._at, self._ended = "", 0, False
-        self._decoder = json.JSONDecoder()
+        self._decoder = ROW_DECODER
 
     def peek(self) -> str:
         """Return the next character that is not blank, without consuming it; empty at the end."""
@@ -208,7 +209,10 @@ class _Window:
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._text, self._at)
-            except (ValueError, RecursionError) as error:
+                checked_value(value, self._text[self._at : end])
+            except (JsonError, RecursionError) as error:
+                raise self.broken(str(error)) from None
+            except ValueError as error:
                 if len(self._text) - self._at > MAX_LINE or not self._more():
                     raise self.broken(str(error)) from None
                 continue

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flexgym.core.text import one_line
 from flexgym.judge import JudgeFailure
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
-from flexgym.judge.backends.chat_format import chat_body, one_line, read_completion, read_models
+from flexgym.judge.backends.chat_format import chat_body, read_completion, read_models
+from flexgym.judge.backends.usage import Usage
 
 PAIR = Picture(b"one", "image/png", "first"), Picture(b"two", "image/jpeg", 'sec"ond')
 
@@ -67,8 +69,6 @@ def test_refusals():
         b'{"choices": [{"message": null}]}',
         b'{"choices": [{"message": {"content": null}}]}',
         b'{"choices": [{"message": {"content": 3}}]}',
-        b'{"choices": [{"message": {"content": "a"}}], "usage": {"prompt_tokens": -1}}',
-        b'{"choices": [{"message": {"content": "a"}}], "usage": {"prompt_tokens": 1e400}}',
         b"[" * 100_000,
         b'{"a": ' * 100_000,
         completion()[:-5],
@@ -102,3 +102,37 @@ def test_models():
 def test_one_line_is_short():
     assert one_line("a\n  b\tc") == "a b c"
     assert len(one_line("x" * 10**6)) == 200
+
+
+@pytest.mark.parametrize(
+    "tokens", ["9" * 4000, "1e999", "NaN", "-3", "null", '"many"', "2.5", "true", "[]", "9" * 290, "-Infinity"]
+)
+def test_no_count_of_tokens_costs_a_reply(tokens):
+    counts = f'{{"prompt_tokens": {tokens}, "completion_tokens": 3, "prompt_tokens_details": {tokens}}}'
+    reply = read_completion(b'{"choices": [{"message": {"content": "fine"}}], "usage": %b}' % counts.encode(), 0.1)
+    assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == ("fine", 0, 3)
+    usage = Usage()
+    usage.count([reply])
+    assert usage.metrics()["prompt_tokens"] == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"choices": ' + b"[" * 100_000, "not a chat completion"),
+        (b'{"choices": ' + b'[{"a":' * 300 + b"1" + b"}]" * 300 + b"}", "nested more than 100"),
+        (b'{"choices": [{"message": {"content": "\xff"}}]}', "UTF-8"),
+        (b"null", "not a chat completion"),
+    ],
+)
+def test_bodies_that_are_no_completion_are_failures(body, reason):
+    failure = read_completion(body, 0.1)
+    assert failure.kind == "server_error"
+    assert reason in failure.detail
+    with pytest.raises(ValueError, match="did not return a list of models"):
+        read_models(body)
+
+
+def test_half_a_surrogate_pair_in_a_reply_is_replaced():
+    reply = read_completion(rb'{"choices": [{"message": {"content": "a \ud800 b"}}], "id": "\udfff"}', 0.1)
+    assert reply.text == "a \ufffd b"

@@ -266,13 +266,17 @@ def test_a_server_without_work_helps_a_slow_one(make):
         assert (slow.good + quick.good, slow.good < 33) == (132, True)
 
 
-def test_a_wrong_key_and_a_wrong_model_are_said_at_once(make):
+def test_a_wrong_key_and_a_wrong_model_are_said_at_once(make, monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", "secret")
+    monkeypatch.setenv("OTHER_KEY", "guess")
     with ScriptedServer(api_key="secret", models=("flex-8b",)) as server:
         with pytest.raises(ConfigError, match="rejects the API key"):
-            make(server.url, api_key="guess").complete(requests(1), Decoding())
+            make(server.url, api_key_env="OTHER_KEY").complete(requests(1), Decoding())
         with pytest.raises(ConfigError, match="Did you mean 'flex-8b'"):
-            make(server.url, "flex-8", api_key="secret").complete(requests(1), Decoding())
-        assert isinstance(make(server.url, "flex-8b", api_key="secret").complete(requests(1), Decoding())[0], Reply)
+            make(server.url, "flex-8", api_key_env="JUDGE_KEY").complete(requests(1), Decoding())
+        assert isinstance(
+            make(server.url, "flex-8b", api_key_env="JUDGE_KEY").complete(requests(1), Decoding())[0], Reply
+        )
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_several_files_are_read_in_order(tmp_path):
 BAD_LINES = [
     ('{"prompt": "a cat", ', "not_json", "Expecting"),
     (b'{"prompt": "\xff"}', "not_json", "UTF-8"),
-    ("[" * 100_000, "not_json", "recursion"),
+    ("[" * 100_000, "not_json", "nested"),
     ('["a cat"]', "wrong_type", "expected a JSON object, got list"),
     ("null", "wrong_type", "got NoneType"),
     (json.dumps(pair(winner="DROP")), "missing_key", "'winner' is missing"),

@@ -13,6 +13,7 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
+from flexgym.core.json_text import parse_json
 from flexgym.judge.inputs import frame_indices
 from flexgym.rm.data.convert.base import higher
 from flexgym.rm.data.files import Source
@@ -69,7 +70,7 @@ def pair_rated(samples: Iterable[Row]) -> Iterator[PreferencePair]:
         for (prompt,) in prompts:
             query = "SELECT row FROM samples WHERE prompt = ? ORDER BY number LIMIT ?"
             found = rows.execute(query, (prompt, _SAMPLES_PER_PROMPT))
-            yield from _pairs([RatedSample.model_validate(json.loads(row)) for (row,) in found])
+            yield from _pairs([RatedSample.model_validate(parse_json(row, nan=True)) for (row,) in found])
 
 
 def _record(sample: Row) -> tuple[bytes, str]:
