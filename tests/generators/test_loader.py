@@ -215,8 +215,8 @@ def test_parts_of_every_library_are_checked(family, tmp_path):
     CASES[family].build().save_pretrained(tmp_path / "pipe")
     encoder = tmp_path / "pipe" / "text_encoder" / "model.safetensors"
     assert load_generator(tmp_path / "pipe", device="cpu", **CASES[family].settings)
-    message = altered(encoder, *CHANGES["missing"])
-    with pytest.raises(CheckpointError, match=message.format(kind=".*")):
+    altered(encoder, *CHANGES["missing"])
+    with pytest.raises(CheckpointError, match=r"text_encoder' lacks [12] weights of a \w+, such as [\w.]+"):
         load_generator(tmp_path / "pipe")
 
 
