@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from flexgym.algorithm.base import algorithm_class
 from flexgym.config import AgentSettings, WrapperSettings
 from flexgym.config.recipe import Recipe, load_recipe
 from flexgym.core.errors import ConfigError
+from flexgym.core.modules import import_named
 from flexgym.environment import environment_modality
 from flexgym.reward import Reward
 from flexgym.runs.command import Program, run_program
@@ -69,7 +69,14 @@ class AgentComponents:
         self._find_modules()
         for each in wrappers:
             module, _, name = each.wrapper.partition(":")
-            envs = getattr(importlib.import_module(module), name)(envs, **each.settings)
+            kind = getattr(import_named(module), name, None)
+            if not (isinstance(kind, type) and issubclass(kind, gym.vector.VectorEnv)):
+                raise ConfigError(
+                    f"wrapper {each.wrapper!r}: expected a class derived from gymnasium.vector.VectorWrapper, got"
+                    f" {kind!r}"
+                )
+            wrapped: Any = kind  # of which nobody knows the settings
+            envs = wrapped(envs, **each.settings)
         return envs
 
     def _find_modules(self) -> None:

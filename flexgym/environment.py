@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import load_env_creator
 
 from flexgym.core.errors import ConfigError, unknown_name
+from flexgym.core.modules import import_named
 
 ENVIRONMENTS = {
     "FlexT2I-v0": ("envs.t2i:FlexT2I", "envs.t2i:FlexT2IVector"),
@@ -90,6 +90,6 @@ def _creator(name: str, entry_point: Any) -> Any:
 
 def _import(env: str, module: str) -> None:
     try:
-        importlib.import_module(module)
+        import_named(module)
     except ImportError as error:
         raise ConfigError(f"environment {env!r}: the module {module!r} cannot be imported ({error})") from error

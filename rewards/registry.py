@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flexgym.core.errors import ConfigError, unknown_name
+from flexgym.core.modules import import_named
 from flexgym.reward import Reward
 from flexgym.reward import check as check_settings
 from flexgym.reward.building import build
@@ -109,7 +110,7 @@ def _class_at(path: str) -> type[Reward]:
     """Return the class at a path such as ``"package.module:Class"``."""
     module_name, _, class_name = path.partition(":") if ":" in path else path.rpartition(".")
     try:
-        module = importlib.import_module(module_name)
+        module = import_named(module_name)
     except (ImportError, ValueError) as error:
         raise ConfigError(
             f"reward {path!r}: the module {module_name!r} cannot be imported ({error}). Expected the path of a class,"

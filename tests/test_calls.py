@@ -33,7 +33,7 @@ def own_calls(call):
 
 
 @pytest.mark.parametrize(
-    ("process", "most"), [(ForwardProcess(), 41), (SamplerSteps(noise_scale("cps")), 51)], ids=["ode", "cps"]
+    ("process", "most"), [(ForwardProcess(), 42), (SamplerSteps(noise_scale("cps")), 52)], ids=["ode", "cps"]
 )
 def test_a_denoising_step_of_training_enters_few_own_functions(process, most):
     """Acting alone at most 40; with the environment's step, which a noisy step shares with its density, a few more."""

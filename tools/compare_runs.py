@@ -121,7 +121,7 @@ def _tensors(value: Any, name: str) -> Iterator[tuple[str, NDArray[Any]]]:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         yield name, value
     for key, item in _parts(value):
-        if key != "metrics_logger":  # the wall times that RLlib keeps
+        if "metrics_logger" not in str(key):  # the wall times that RLlib keeps
             yield from _tensors(item, f"{name}/{key}")
 
 

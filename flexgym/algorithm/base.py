@@ -23,6 +23,7 @@ from flexgym.algorithm.replay import Guidance, Replayed
 from flexgym.algorithm.settings import AlgorithmSettings
 from flexgym.core.errors import ConfigError, UnknownNameError, nearest_name
 from flexgym.core.metrics import Metric
+from flexgym.core.modules import import_named
 from flexgym.flow import WindowSchedule, linear_sigmas
 
 S = TypeVar("S", bound=AlgorithmSettings)
@@ -186,7 +187,7 @@ def algorithm_class(name: str) -> type[Algorithm[Any]]:
     """
     module_name, _, class_name = name.partition(":")
     try:
-        module = importlib.import_module(module_name if class_name or "." in module_name else f"agents.{module_name}")
+        module = import_named(module_name if class_name or "." in module_name else f"agents.{module_name}")
     except ModuleNotFoundError as error:
         raise UnknownNameError(
             f"unknown algorithm {name!r}: expected a module of the package agents, such as 'grpo', or"

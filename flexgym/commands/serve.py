@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flexgym.core.errors import ConfigError, FlexGymError
+from flexgym.core.files import open_writing
 from flexgym.core.secrets import check_variable, secret_from_environment
 from flexgym.judge.backends.connection import ExchangeError, fetch
 from flexgym.judge.backends.local import check_source
@@ -153,7 +154,7 @@ def running_server(options: ServeOptions, *, log: Path, limit: float = 900.0) ->
     _check_port(options)
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = _environment(options)
-    with log.open("wb") as output:
+    with open_writing(log) as output:
         # Start a new session, so the engine processes end together with the server.
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True

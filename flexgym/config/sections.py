@@ -19,7 +19,7 @@ class RunSettings(Settings):
     """Where a run writes, how long it takes, and its seed."""
 
     name: str = Field(default="run", description="name of the run folder")
-    root: str = Field(default="runs", min_length=1, description="folder of the run folders")
+    root: str = Field(default="runs", min_length=1, description="folder of the run folders, or a URL such as s3://")
     iterations: int = Field(default=100, ge=1, description="iterations in all")
     minutes: float | None = Field(
         default=None, gt=0, description="wall time after which the run ends; null for no limit"

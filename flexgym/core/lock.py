@@ -11,6 +11,7 @@ from types import TracebackType
 from filelock import lock_descriptor, unlock_descriptor
 
 from flexgym.core.errors import CheckpointError
+from flexgym.core.files import open_own
 
 NAME = "lock"
 _MAX_NOTE = 200
@@ -31,9 +32,11 @@ class FolderLock:
             folder: an existing folder, named in the error.
 
         Raises:
-            CheckpointError: the lock is taken; the message names the folder and the holder.
+            CheckpointError: the lock is taken; the message names the folder and the holder. Or the file ``lock`` is a
+                link.
         """
-        self._file = open(folder / NAME, "a+b")  # noqa: SIM115 (open for as long as the lock is held)
+        # Open for as long as the lock is held; a link called so must not have its target emptied.
+        self._file = os.fdopen(open_own(folder / NAME, os.O_RDWR | os.O_APPEND), "a+b")
         if not _take(self._file.fileno()):
             holder = self._holder()
             self._file.close()

@@ -24,6 +24,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from flexgym.core.errors import FlexGymError
+from flexgym.core.files import cause_of, is_disk_error
 from flexgym.core.text import printable, printable_records
 
 
@@ -56,7 +57,7 @@ def say(*lines: str) -> None:
 
 @contextlib.contextmanager
 def teaching_errors() -> Iterator[None]:
-    """Print an error of FlexGym as a message and exit with status 2; other errors propagate.
+    """Print an error of FlexGym, or of a disk, as a message and exit with status 2; other errors propagate.
 
     Until the end, warnings, log messages and tracebacks of any library are `printable`; tracebacks of errors that
     propagate still are afterwards.
@@ -68,6 +69,12 @@ def teaching_errors() -> Iterator[None]:
             yield
         except FlexGymError as error:
             terminal(stderr=True).print(Text.assemble(("error:", "bold red"), f" {error}"))
+            sys.excepthook = hook
+            raise typer.Exit(2) from error
+        except OSError as error:
+            if not is_disk_error(error):
+                raise
+            terminal(stderr=True).print(Text.assemble(("error:", "bold red"), f" {cause_of(error)}"))
             sys.excepthook = hook
             raise typer.Exit(2) from error
         sys.excepthook = hook

@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flexgym.core.errors import CheckpointError
+from flexgym.core.files import copy_loaded, held_folder, teaching_disk_errors
 from flexgym.generators.adapters import ADAPTER, Adapter, adapter_in, combined, config_of
 from flexgym.generators.folder import MODEL_INDEX, read_json
 
@@ -34,10 +33,11 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> Path:
     """
     if target.exists():
         raise CheckpointError(f"{target} exists already, and nothing saved is overwritten: choose another folder")
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
-    partial.mkdir(parents=True)
-    write(partial)
-    os.replace(partial, target)
+    with teaching_disk_errors(f"{target} cannot be written"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with held_folder(target) as partial:
+            write(partial)
+            os.replace(partial, target)
     return target
 
 
@@ -99,6 +99,6 @@ def save_pipeline(
         )
     index, original = read_json(folder / MODEL_INDEX), read_json(source / MODEL_INDEX)
     for name in released:
-        shutil.copytree(source / name, folder / name)
+        copy_loaded(source, folder, within=name)
         index[name] = original[name]
     (folder / MODEL_INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -179,9 +179,8 @@ class ExportedScheduler:
         from diffusers import FlowMatchEulerDiscreteScheduler
 
         euler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=scheduler.config.num_train_timesteps)
-        return cls(
-            euler, {"sigmas": sigmas[:-1].tolist(), "scheduler": parse_json(scheduler.to_json_string(), nan=True)}
-        )
+        settings = parse_json(scheduler.to_json_string(), nan=True)
+        return cls(euler, {"sigmas": sigmas[:-1].tolist(), "scheduler": settings})
 
     def write(self, folder: Path) -> None:
         """Write config and noise levels into the folder of the scheduler."""

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class SpecialTokens:
-    """The tokens that a tokenizer takes for more than text, anywhere in it.
+    """The tokens that a tokenizer takes for more than text, wherever they are.
 
     Args:
         tokenizer: a tokenizer of transformers. Added tokens that are not special, such as ``<think>``, are text.

@@ -130,7 +130,8 @@ class FailedSamples:
         try:
             data = encode_png(failed.sample) if is_image else encode_mp4(failed.sample)
             name = f"{failed.reward}-{failed.failure.kind}-{hashlib.blake2b(data, digest_size=6).hexdigest()}"
-            self.folder.mkdir(parents=True, exist_ok=True)
+            # Not its parents: a process on a machine that does not see the run folder makes none there.
+            self.folder.mkdir(exist_ok=True)
             write_atomic(self.folder / f"{name}{'.png' if is_image else '.mp4'}", data)
             write_atomic(self.folder / f"{name}.json", json.dumps(description, indent=1, default=str).encode())
         except (OSError, ValueError) as error:

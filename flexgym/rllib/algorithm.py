@@ -13,12 +13,11 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
-from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from flexgym.algorithm.advantages import advantages_of
 from flexgym.algorithm.rollout import Rollout, concatenate
-from flexgym.core.errors import ConfigError, ProcessLostError
+from flexgym.core.errors import CheckpointError, ConfigError, ProcessLostError
 from flexgym.core.metrics import Metric, reduce_rows
 from flexgym.flow import WindowSchedule
 from flexgym.judge.agreement import agreement_summary
@@ -26,6 +25,7 @@ from flexgym.reward import Reward
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.runner import Scored, mean_score
 from flexgym.rllib.sharded import ShardedAlgorithm
+from flexgym.rllib.transfer import collect
 from flexgym.runs.diversity import mean_diversity
 from flexgym.runs.known_metrics import (
     REWARD,
@@ -206,9 +206,19 @@ class FlowAlgorithm(ShardedAlgorithm):
         return self.config.make_evaluations()
 
     def save_generator(self, folder: str | Path) -> None:
-        """Write the trained weights in the format of diffusers."""
-        target = str(folder)
-        self.on_learners(lambda learner: learner.save_generator(target))
+        """Write the trained weights in the format of diffusers, wherever the learners run.
+
+        Args:
+            folder: folder that does not exist yet.
+
+        Raises:
+            CheckpointError: the folder exists.
+        """
+        target = Path(folder)
+        name = target.name
+        if target.exists():
+            raise CheckpointError(f"{target} exists already, and nothing saved is overwritten: choose another folder")
+        collect(self.on_learners, lambda learner, place: learner.save_generator(place / name), target.parent)
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -221,12 +231,11 @@ class FlowAlgorithm(ShardedAlgorithm):
         super().set_state(state)
         self.samples_so_far = state.get("samples_so_far", 0)
 
-    def restore_from_path(self, path: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Restore a checkpoint; RLlib's own method wants an env runner group, which colocated learners do not have."""
-        if self.env_runner_group is None:
-            Checkpointable.restore_from_path(self, path, *args, **kwargs)
-        else:
-            super().restore_from_path(path, *args, **kwargs)
+    def restore_from_path(self, path: str | Path, *ignored: Any, **unused: Any) -> None:
+        """Restore a checkpoint, and send the weights to separate env runners."""
+        super().restore_from_path(path)
+        if self.env_runner_group is not None:
+            self._runners.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
 
 
 def _sample_part(runner: Any, *, start: int, **work: Any) -> tuple[int, tuple[Rollout, Scored] | Exception]:

@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -337,7 +338,7 @@ class FlowLearner(ShardedLearner):
         """Return what the log of the run must say about the pipeline's own solver, see `solver_note`."""
         return solver_note(self.generator.pipe.scheduler, self.config.settings.verification.sampler)
 
-    def save_generator(self, folder: str) -> None:
+    def save_generator(self, folder: Path) -> None:
         """Write the trained weights in the format of diffusers, with the EMA; the first learner alone writes."""
         first, shards = not self.rank, self.config.settings.shards
         if not first and not shards:

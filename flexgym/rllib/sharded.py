@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import ray
 import torch
@@ -15,11 +17,20 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.torch_utils import clip_gradients
 from torch import Tensor
 
+from flexgym.core.errors import CheckpointError
 from flexgym.core.metrics import Metric, plain
 from flexgym.core.sharding import copies, part_like, whole
+from flexgym.core.state_files import STATE, TENSORS, read_state, write_state
+from flexgym.rllib.transfer import collect, deliver
 
 METRICS = "flexgym"
 """Key of the metrics of an iteration in RLlib's result."""
+LEARNER = "learner"
+"""Folder of a checkpoint of an algorithm that holds the state of its learners."""
+RANDOM = "random"
+"""Key of the random states of all learners, by rank."""
+STATE_FILES = (STATE, TENSORS, f"{LEARNER}/{STATE}", f"{LEARNER}/{TENSORS}")
+"""Files of a checkpoint of an algorithm."""
 
 
 class ShardedLearner(TorchLearner):
@@ -64,6 +75,33 @@ class ShardedLearner(TorchLearner):
         return clip_sharded_gradients if self.config.shards else super()._get_clip_function()
 
     # --- state -------------------------------------------------------------------------------------------------------
+
+    def save_state(self, folder: Path) -> None:
+        """Write the state of `get_state` into a folder; the first learner alone writes."""
+        if not self.rank:
+            write_state(folder, self.get_state())
+
+    def load_state(self, folder: Path, random: Mapping[str, Any] | None) -> None:
+        """Restore a state of `save_state`.
+
+        Args:
+            folder: where it was written.
+            random: result of `random_state` on this rank; None leaves the generators as they are.
+
+        Raises:
+            CheckpointError: it cannot be read or belongs to another model.
+        """
+        self._weights_seq_no = 0  # RLlib ignores weights that are not newer than its own
+        self.set_state(read_state(folder))
+        if random is not None:
+            torch.set_rng_state(random["cpu"])
+            if self._device.type == "cuda" and random["device"] is not None:
+                torch.cuda.set_rng_state(random["device"], self._device)
+
+    def random_state(self) -> dict[str, Tensor | None]:
+        """Return the states of torch's random generators, which dropout draws from."""
+        on_device = torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None
+        return {"cpu": torch.get_rng_state(), "device": on_device}
 
     def gather_state(self) -> None:
         """Gather a sharded model's checkpoint on the first learner; every learner must call it.
@@ -146,10 +184,68 @@ class ShardedAlgorithm(Algorithm):
                 raise failures[failed]
         return [results[each] for each in calls]
 
-    def save_to_path(self, *args: Any, **kwargs: Any) -> Any:
-        """Write a checkpoint as RLlib does, gathering sharded weights first."""
+    # --- checkpoints -------------------------------------------------------------------------------------------------
+
+    def save_to_path(self, path: str | Path | None = None, **ignored: Any) -> str:
+        """Write a checkpoint as JSON and safetensors, see `STATE_FILES`; the learners may run anywhere.
+
+        Args:
+            path: folder to write to; None makes a temporary one.
+            **ignored: arguments of RLlib for its own format, which is pickled.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(tempfile.mkdtemp() if path is None else path)
+        others = [name for name, _ in self.get_checkpointable_components()]
+        state = self.get_state(not_components=others)
         with self._gathered():
-            return super().save_to_path(*args, **kwargs)
+            collect(self.on_learners, lambda learner, place: learner.save_state(place), folder / LEARNER)
+            write_state(folder, {**state, RANDOM: self.on_learners(lambda learner: learner.random_state())})
+        return str(folder)
+
+    def restore_from_path(self, path: str | Path, *ignored: Any, **unused: Any) -> None:
+        """Restore a checkpoint of `save_to_path` into an algorithm of the same config.
+
+        Args:
+            path: its folder.
+            *ignored: arguments of RLlib for its own format.
+            **unused: arguments of RLlib for its own format.
+
+        Raises:
+            CheckpointError: it cannot be read, belongs to another model, or is pickled.
+        """
+        folder = Path(path)
+        check_not_pickled(folder)
+        state = read_state(folder)
+        random = state.pop(RANDOM, [])
+        known = random if len(random) == max(1, self.config.num_learners) else [None] * max(1, self.config.num_learners)
+        with deliver(self.on_learners, folder / LEARNER) as places:
+            self.on_learners(lambda learner: learner.load_state(Path(places[learner.rank]), known[learner.rank]))
+        self.set_state(state)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, *ignored: Any, config: Any = None, **unused: Any) -> Self:
+        """Build an algorithm and restore a checkpoint.
+
+        Args:
+            path: folder of the checkpoint.
+            *ignored: arguments of RLlib for its own format.
+            config: the config that the checkpoint was made with. A checkpoint does not hold it: RLlib would pickle it,
+                and a pickle can run code when it is read.
+            **unused: arguments of RLlib for its own format.
+
+        Raises:
+            CheckpointError: no config, or see `restore_from_path`.
+        """
+        if config is None:
+            raise CheckpointError(
+                f"{path}: a checkpoint holds no config: build the algorithm from its recipe and call"
+                " restore_from_path, or name the config: from_checkpoint(path, config=config)"
+            )
+        algorithm: Self = config.copy(copy_frozen=False).build_algo()
+        algorithm.restore_from_path(path)
+        return algorithm
 
     def get_state(
         self,
@@ -177,6 +273,20 @@ def clip_sharded_gradients(gradients: dict[Any, Tensor], **limits: Any) -> Tenso
     """Clip gradients as RLlib does, and return their norm over all shards as an ordinary tensor."""
     norm = clip_gradients(gradients, **limits)
     return None if norm is None else whole(norm)
+
+
+def check_not_pickled(folder: Path) -> None:
+    """Raise an error for a checkpoint of RLlib's own format, without opening it.
+
+    Raises:
+        CheckpointError: the folder holds pickled state.
+    """
+    if not (folder / STATE).exists() and any(folder.rglob("*.pkl")):
+        raise CheckpointError(
+            f"{folder}: this checkpoint holds pickled state, as earlier versions of FlexGym wrote it. A pickle can run"
+            " code when it is read, so it is not opened: start a new run; the trained weights beside it can still be"
+            " loaded"
+        )
 
 
 def _as_they_end(calls: Sequence[ray.ObjectRef]) -> Iterator[ray.ObjectRef]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,21 +13,23 @@ from ray.exceptions import RayError
 
 from flexgym.config.describe import describe
 from flexgym.core.metrics import Metric
+from flexgym.core.text import PlainLogger
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.losses import reports_losses
 from flexgym.rllib.process import quiet_libraries, shared_cores, start_ray
 from flexgym.rllib.resources import requests_of, wait_for_resources
+from flexgym.rllib.sharded import STATE_FILES
 from flexgym.runs.export import GENERATOR
 from flexgym.runs.folder import RunFolder
 from flexgym.runs.known_metrics import ACCURACY, REWARD
 from flexgym.runs.loop import Measured
 from flexgym.runs.verification import VERIFIER_ACCURACY, verified_change
 
-_log = logging.getLogger(__name__)
+_log = PlainLogger(__name__)
 
 ALGORITHM = "algorithm"
-"""Folder of a checkpoint that holds RLlib's state."""
+"""Folder of a checkpoint that holds the state of the algorithm and its learners."""
 
 
 class RLlibTrainable:
@@ -39,8 +40,11 @@ class RLlibTrainable:
         title: name of the run's algorithm, for the display.
 
     Attributes:
+        required: parts of a checkpoint; subclasses add what they write themselves.
         failure: kind of event that broke off a method, after which `close` waits for no process.
     """
+
+    required: Sequence[str] = tuple(f"{ALGORITHM}/{name}" for name in STATE_FILES)
 
     def __init__(self, config: Any, title: str) -> None:
         self.config = config
@@ -95,7 +99,7 @@ class RLlibTrainable:
 
     @reports_losses
     def save(self, folder: Path) -> None:
-        """Write RLlib's state into a folder."""
+        """Write the state of the algorithm into a folder."""
         self.algorithm.save_to_path(str(folder / ALGORITHM))
 
     def close(self) -> None:
@@ -110,9 +114,10 @@ class RLlibTrainable:
         with contextlib.suppress(Exception):  # of processes that do not answer any more
             self._opened.close()
         self._algorithm = None
-        gc.collect()  # handles of actors that hold resources
-        if self._owns_ray and failure == "lost":
-            ray.shutdown()  # this machine's part of Ray may be what was lost
+        if failure == "lost":
+            gc.collect()  # handles of actors that hold resources
+            if self._owns_ray:
+                ray.shutdown()  # this machine's part of Ray may be what was lost
 
 
 class AgentTrainable(RLlibTrainable):
@@ -120,6 +125,7 @@ class AgentTrainable(RLlibTrainable):
 
     config: FlowConfig
     algorithm: FlowAlgorithm
+    required = (*RLlibTrainable.required, GENERATOR)
 
     def __init__(self, config: FlowConfig) -> None:
         super().__init__(config, title=type(config.algorithm).__name__)
@@ -149,7 +155,7 @@ class AgentTrainable(RLlibTrainable):
 
     @reports_losses
     def save(self, folder: Path) -> None:
-        """Write RLlib's state, and the generator in the format of diffusers."""
+        """Write the state of the algorithm, and the generator in the format of diffusers."""
         super().save(folder)
         self.algorithm.save_generator(folder / GENERATOR)
 

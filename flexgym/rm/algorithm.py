@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from flexgym.core.metrics import Mean, Metric, reduce_rows
 from flexgym.rllib.sharded import ShardedAlgorithm
+from flexgym.rllib.transfer import collect
 from flexgym.rm.config import JudgeConfig
 from flexgym.rm.held_out import PREFIX
 from flexgym.runs.known_metrics import iteration_seconds
@@ -63,9 +63,9 @@ class JudgeAlgorithm(ShardedAlgorithm):
         return {**measured, "time/eval_s": time.perf_counter() - started}
 
     def save_judge(self, folder: Path) -> None:
-        """Write the trained judge in the format of transformers or peft, from the first learner."""
-        target = str(folder)
-        self.on_learners(lambda learner: learner.save_judge(target))
+        """Write the trained judge in the format of transformers or peft, wherever the learners run."""
+        name = folder.name
+        collect(self.on_learners, lambda learner, place: learner.save_judge(place / name), folder.parent)
 
     def get_state(
         self,
@@ -82,10 +82,6 @@ class JudgeAlgorithm(ShardedAlgorithm):
         """Restore a state of `get_state`."""
         super().set_state(state)
         self.rows_so_far = state.get("rows_so_far", 0)
-
-    def restore_from_path(self, path: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Restore a checkpoint, without RLlib's synchronization of env runners, of which there are none."""
-        Checkpointable.restore_from_path(self, path, *args, **kwargs)
 
 
 def _metric(name: str, value: float) -> Metric:

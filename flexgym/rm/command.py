@@ -108,13 +108,18 @@ def export(
     """Export a judge to a checkpoint folder for transformers and vLLM, with an adapter merged into the weights."""
     from flexgym.rm.saving import JUDGE, export_judge
     from flexgym.runs.checkpoints import resolve_checkpoint
+    from flexgym.runs.export import files_of
     from flexgym.runs.recipe import saved_recipe
+    from flexgym.runs.storage import local_run
 
     with teaching_errors():
         judge = {"dtype": JudgeModelSettings.model_fields["dtype"].default, **saved_recipe(run)["judge"]}
-        trained = resolve_checkpoint(run).resolve() / JUDGE
-        folder = export_judge(trained, judge["source"], out, dtype=dtype or judge["dtype"])
-        say(f"Judge: {folder} ({dtype or judge['dtype']})")
+        chosen = dtype or judge["dtype"]
+        with local_run(run) as copy:
+            checkpoint = resolve_checkpoint(copy)
+            files_of(checkpoint, JUDGE)
+            folder = export_judge(checkpoint / JUDGE, judge["source"], out, dtype=chosen)
+        say(f"Judge: {folder} ({chosen})")
 
 
 @app.command()

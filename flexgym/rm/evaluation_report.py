@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flexgym.core.errors import ConfigError
-from flexgym.core.files import write_atomic
+from flexgym.core.files import open_writing, write_atomic
 from flexgym.core.metrics import without_nan
 from flexgym.rm.evaluation_figures import CONFIDENCE, Figures, PairResult, Share, Summary
 
@@ -46,9 +46,9 @@ def prepare_folder(folder: Path) -> Path:
 
 def recorded(results: Iterable[PairResult], folder: Path) -> Iterator[PairResult]:
     """Pass results through, and write each one to the file `PAIRS_SAID` as it arrives."""
-    with (folder / PAIRS_SAID).open("w", encoding="utf-8") as file:
+    with open_writing(folder / PAIRS_SAID) as file:
         for result in results:
-            file.write(json.dumps(result.to_row()) + "\n")
+            file.write(json.dumps(result.to_row()).encode() + b"\n")
             file.flush()
             yield result
 

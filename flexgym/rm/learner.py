@@ -226,14 +226,14 @@ class JudgeLearner(ShardedLearner):
         batches = ((self._collated(self.held_out, part.rows), part.counts) for part in share.forwards(rows))
         return evaluate(self.trainer, batches, weigh=self.config.stage.figure_weight)
 
-    def save_judge(self, folder: str) -> None:
+    def save_judge(self, folder: Path) -> None:
         """Write the trained judge from the first learner; if the model is sharded, every learner must call this."""
         model, first = self.judge_module.model, not self.rank
         state = self.judge_module.saved_weights(keep=first) if self.config.shards else None
         if first:
             source = self.config.settings.judge.source
-            save_judge(model, source, Path(folder), state=state)
-            save_inputs(self.rows.inputs, source, Path(folder))
+            save_judge(model, source, folder, state=state)
+            save_inputs(self.rows.inputs, source, folder)
 
     # --- state -------------------------------------------------------------------------------------------------------
 

@@ -15,8 +15,10 @@ from types import TracebackType
 from typing import IO, Protocol, Self
 
 import numpy as np
+from filelock import lock_descriptor
 
 from flexgym.core.errors import ConfigError, RewardError
+from flexgym.core.files import open_own, teaching_disk_errors
 from flexgym.core.json_text import parse_json
 from flexgym.judge.assessment import Assessment
 from flexgym.judge.backends.base import Backend, ChatRequest, Decoding, Reply
@@ -192,7 +194,7 @@ class ReplyFile:
         path: path of the file; created if it does not exist.
 
     Raises:
-        ConfigError: if the file contains something else.
+        ConfigError: if the file contains something else, cannot be written, or is open in another process.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -204,9 +206,11 @@ class ReplyFile:
         return len(self._offsets)
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a+b")
+        with teaching_disk_errors(f"{self.path} cannot be written", ConfigError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.fdopen(open_own(self.path, os.O_RDWR | os.O_APPEND), "a+b")
         try:
+            self._lock(self._file)
             self._index(self._file)
         except BaseException:
             self._file.close()
@@ -217,9 +221,21 @@ class ReplyFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._file is not None
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with teaching_disk_errors(f"replies cannot be stored in {self.path}", ConfigError), self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def _lock(self, file: IO[bytes]) -> None:
+        """Take the file for this process, which releases it by closing it or by ending, however it ends."""
+        try:
+            taken = lock_descriptor(file.fileno(), blocking=False)
+        except OSError:  # a file system without locks
+            taken = True
+        if not taken:
+            raise ConfigError(
+                f"{self.path}: another process asks and stores replies here, and both would pay for the same ones. Wait"
+                " until it has ended, or name another file with --replies"
+            )
 
     def find(self, key: str) -> Reply | None:
         """Return the reply stored under a key, or None."""
@@ -236,8 +252,9 @@ class ReplyFile:
         assert self._file is not None, "ReplyFile.add must be called inside of a with block"
         offset = self._file.seek(0, os.SEEK_END)
         values = {name: getattr(reply, name) for name in _STORED}
-        self._file.write(json.dumps({"key": key, **values}).encode() + b"\n")
-        self._file.flush()
+        with teaching_disk_errors(f"a reply cannot be stored in {self.path}", ConfigError):
+            self._file.write(json.dumps({"key": key, **values}).encode() + b"\n")
+            self._file.flush()
         self._offsets[bytes.fromhex(key)] = offset
 
     def _index(self, file: IO[bytes]) -> None:

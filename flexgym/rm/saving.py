@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from flexgym.core.errors import CheckpointError, ConfigError
-from flexgym.core.files import write_atomic
+from flexgym.core.files import copy_loaded, held_folder, teaching_disk_errors, write_atomic
 from flexgym.core.options import built_settings
 from flexgym.core.pretrained import ADAPTER_CONFIG, load_adapter
 from flexgym.judge.inputs import Inputs
@@ -81,17 +80,17 @@ def export_judge(trained: Path, source: str | Path, out: Path, *, dtype: str) ->
         raise ConfigError(f"{out} already exists and is not overwritten: choose another folder")
     if not (trained / "config.json").is_file() and not (trained / ADAPTER_CONFIG).is_file():
         raise CheckpointError(f"expected a trained judge in {trained}, got neither config.json nor {ADAPTER_CONFIG}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as workspace:
-        folder = Path(workspace) / out.name
-        if (trained / ADAPTER_CONFIG).is_file():
-            merged = load_adapter(load_model(source, dtype), trained).merge_and_unload()
-            save_judge(merged, source, folder)
-            if (trained / CONFIG_NAME).is_file():
-                shutil.copyfile(trained / CONFIG_NAME, folder / CONFIG_NAME)
-        else:
-            save_judge(load_model(trained, dtype), trained, folder)
-        folder.replace(out)
+    with teaching_disk_errors(f"{out} cannot be written"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with held_folder(out) as folder:
+            if (trained / ADAPTER_CONFIG).is_file():
+                merged = load_adapter(load_model(source, dtype), trained).merge_and_unload()
+                save_judge(merged, source, folder)
+                if (trained / CONFIG_NAME).is_file():
+                    shutil.copyfile(trained / CONFIG_NAME, folder / CONFIG_NAME)
+            else:
+                save_judge(load_model(trained, dtype), trained, folder)
+            folder.replace(out)
     return out
 
 
@@ -102,7 +101,4 @@ def copy_companions(source: str | Path, folder: Path) -> None:
         from huggingface_hub import snapshot_download
 
         origin = Path(snapshot_download(str(source), allow_patterns=list(_COMPANIONS)))
-    for pattern in _COMPANIONS:
-        for file in origin.glob(pattern):
-            if file.name not in _OF_WEIGHTS and not (folder / file.name).exists():
-                shutil.copyfile(file, folder / file.name)
+    copy_loaded(origin, folder, patterns=_COMPANIONS, without=_OF_WEIGHTS)

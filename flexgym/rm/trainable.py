@@ -19,6 +19,7 @@ class JudgeTrainable(RLlibTrainable):
 
     config: JudgeConfig
     algorithm: JudgeAlgorithm
+    required = (*RLlibTrainable.required, JUDGE)
 
     def __init__(self, config: JudgeConfig) -> None:
         super().__init__(config, title=type(config.stage).__name__)
@@ -37,7 +38,7 @@ class JudgeTrainable(RLlibTrainable):
 
     @reports_losses
     def save(self, folder: Path) -> None:
-        """Write RLlib's state, and the judge in the format of transformers or peft."""
+        """Write the state of the algorithm, and the judge in the format of transformers or peft."""
         super().save(folder)
         self.algorithm.save_judge(folder / JUDGE)
 

@@ -34,7 +34,8 @@ ConfigOption = Annotated[
     typer.Option(help="A recipe: a file, or the name of a shipped one. By default that of the run to resume."),
 ]
 ResumeOption = Annotated[
-    Path | None, typer.Option(help="A run folder, or one checkpoint in it, to continue from.", show_default=False)
+    Path | None,
+    typer.Option(help="Folder or URL of a run, or a checkpoint in it, to continue.", show_default=False),
 ]
 PrintOption = Annotated[bool, typer.Option("--print-config", help="Print the resolved settings as a recipe, and stop.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check data, model and memory, and stop.")]
@@ -120,9 +121,9 @@ def exit_statuses() -> Iterator[None]:
 def add_command(app: typer.Typer, program: Program[Any], *, name: str | None = None, summary: str | None) -> None:
     """Add the command of a program that trains.
 
-    It takes overrides, ``--config``, ``--resume`` and ``--print-config``. Without ``--config`` the recipe is the one
-    that the resumed run was started with, or the default one in a new run; with ``--config`` it is that one in both
-    cases. ``--help`` lists all settings.
+    It takes overrides, ``--config``, ``--resume`` and ``--print-config``. Without ``--config`` the recipe is that of
+    the last start of the resumed run, or the default one in a new run; with ``--config`` it is that one in both cases.
+    ``--help`` lists all settings.
 
     Args:
         app: gets the command.

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flexgym.core.errors import CheckpointError
-from flexgym.core.files import fsync_tree, temporary_sibling
+from flexgym.core.files import copy_inside, fsync_tree, held_folder, teaching_disk_errors
 from flexgym.core.json_text import read_json_file
-from flexgym.runs.checkpoints import resolve_checkpoint, verify_checkpoint
+from flexgym.runs.checkpoints import iteration_of, resolve_checkpoint
+from flexgym.runs.manifest import read_manifest
+from flexgym.runs.storage import local_run
 
 GENERATOR = "generator"
 """The folder within a checkpoint that holds what trained, as `FlowGenerator.save` wrote it."""
 ADAPTER = "pytorch_lora_weights.safetensors"
 """The file of an adapter, in diffusers' own name for it."""
 _PIPELINE = "model_index.json"
+_DATA = frozenset((".json", ".jsonl", ".safetensors", ".txt", ".model", ".jinja", ".md", ".merges"))
+"""Endings of the files that trained weights consist of; none of them can run code when it is loaded."""
 _GRID = "grid.json"
 """Noise levels beside a scheduler's config, as `flexgym.generators.schedulers` writes them."""
 
@@ -97,31 +100,55 @@ def export_generator(run: str | Path, out: str | Path) -> Exported:
     training may continue meanwhile.
 
     Args:
-        run: a run folder, whose newest complete checkpoint is taken, or one checkpoint.
+        run: a run folder, whose newest complete checkpoint is taken, or one checkpoint; a path or a URL.
         out: a folder that does not exist yet; it appears once it is complete.
 
     Raises:
         CheckpointError: no complete checkpoint, one without a generator, or ``out`` exists.
     """
-    checkpoint, target = resolve_checkpoint(run), Path(out).expanduser()
-    source = checkpoint / GENERATOR
-    if not (source / ADAPTER).is_file() and not (source / _PIPELINE).is_file():
+    target = Path(out).expanduser()
+    with local_run(run) as folder:
+        return _export(resolve_checkpoint(folder), target)
+
+
+def _export(checkpoint: Path, target: Path) -> Exported:
+    files = files_of(checkpoint, GENERATOR)
+    if ADAPTER not in files and _PIPELINE not in files:
         raise CheckpointError(
-            f"expected {ADAPTER} or {_PIPELINE} in {source}, found neither: is it the run of a judge"
+            f"expected {ADAPTER} or {_PIPELINE} in {checkpoint / GENERATOR}, found neither: is it the run of a judge"
             " (flexgym.rm export)?"
         )
-    if target.exists():
+    if target.exists() or target.is_symlink():
         raise CheckpointError(f"{target} exists already, and nothing is overwritten: name another folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = temporary_sibling(target)
-    try:
-        shutil.copytree(source, partial)
-        fsync_tree(partial)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with teaching_disk_errors(f"{target} cannot be written"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with held_folder(target) as partial:
+            copy_inside(checkpoint / GENERATOR, partial, files)
+            fsync_tree(partial)
+            partial.rename(target)
     adapters = sorted((path.parent for path in target.rglob(ADAPTER)), key=lambda path: len(path.parts))
-    return Exported(target, verify_checkpoint(checkpoint), adapters)
+    return Exported(target, iteration_of(checkpoint), adapters)
+
+
+def files_of(checkpoint: Path, part: str) -> list[str]:
+    """Return the names of the files in a folder of a verified checkpoint, as its manifest lists them.
+
+    Args:
+        checkpoint: result of `flexgym.runs.checkpoints.resolve_checkpoint`.
+        part: the folder, such as `GENERATOR`.
+
+    Raises:
+        CheckpointError: a file that could run code when the folder is loaded, such as a pickle; nothing here writes
+            one.
+    """
+    names = [name.removeprefix(f"{part}/") for name in read_manifest(checkpoint).files if name.startswith(f"{part}/")]
+    for name in names:
+        if Path(name).suffix.lower() not in _DATA:
+            raise CheckpointError(
+                f"{checkpoint / part / name}: expected only {', '.join(sorted(_DATA))} in trained weights; other files"
+                " may run code when they are loaded, so nothing is exported"
+            )
+    return names
 
 
 def _quoted(path: Path) -> str:

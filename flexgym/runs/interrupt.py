@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shlex
 import signal
@@ -124,6 +125,7 @@ def end_quietly(status: int) -> None:
         os._exit(status)
 
     drop_lost_outputs()
+    gc.freeze()  # the last collection would look at every object of torch and Ray, which takes seconds
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, end)

@@ -53,6 +53,11 @@ class Trainable(Protocol):
         ...
 
     @property
+    def required(self) -> Sequence[str]:
+        """Files and folders of a checkpoint without which `restore` or an export fails, by relative name."""
+        ...
+
+    @property
     def iteration(self) -> int:
         """Number of finished iterations; one that broke off does not count."""
         ...
@@ -121,7 +126,7 @@ class TrainingRun:
         self.trainable, self.settings, self.command = trainable, settings, command
         self.stopped_by: signal.Signals | None = None
         if resume:
-            self.folder = RunFolder.resume(resume, keep=settings.keep)
+            self.folder = RunFolder.resume(resume, keep=settings.keep, required=trainable.required)
         else:
             self.folder = RunFolder.create(settings.root, settings.name, keep=settings.keep)
         self.folder.write_config({"run": settings.model_dump(mode="json"), **trainable.describe()})
@@ -262,7 +267,7 @@ class TrainingRun:
         iteration = self.trainable.iteration
         latest = self.folder.checkpoints.latest()
         if latest is None or latest.name != checkpoint_name(iteration):
-            latest = self.folder.checkpoints.publish(iteration, self.trainable.save)
+            latest = self.folder.checkpoints.publish(iteration, self.trainable.save, required=self.trainable.required)
         return latest
 
     def _finish(self, display: TrainingDisplay, *, stopped: bool) -> None:

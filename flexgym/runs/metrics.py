@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from flexgym.core.errors import ConfigError
-from flexgym.core.files import write_atomic
+from flexgym.core.errors import CheckpointError, ConfigError
+from flexgym.core.files import open_own, teaching_disk_errors, write_atomic
 from flexgym.core.json_text import parse_json, read_json_file
 from flexgym.core.metrics import Metric, from_description, plain
 from flexgym.core.text import PlainLogger
@@ -50,7 +50,7 @@ class MetricsLog:
             write_atomic(self.path, data)
         self._last = parse_json(kept[-1])["iteration"] if kept else -1
         self.schema = read_schema(self.path)
-        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        self._descriptor = open_own(self.path, os.O_WRONLY | os.O_APPEND)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row and force it to the disk.
@@ -61,7 +61,8 @@ class MetricsLog:
 
         Raises:
             ConfigError: no such iteration, or a value that JSON cannot hold.
-            OSError: writing failed; the file is then as it was before.
+            CheckpointError: the run folder was deleted or moved in the meantime, or writing failed; the file is then as
+                it was before.
         """
         values = {str(key): _plain(value, key) for key, value in row.items()}
         iteration = values.get("iteration")
@@ -70,8 +71,25 @@ class MetricsLog:
                 f"{self.path}: expected a row with an integer 'iteration' above {self._last} "
                 f"(one row per iteration), got {iteration!r}."
             )
-        self._extend_schema(row)
-        data = json.dumps(values, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+        with teaching_disk_errors(f"the row of iteration {iteration} cannot be written to {self.path}"):
+            self._check_still_there()
+            self._extend_schema(row)
+            self._write(json.dumps(values, allow_nan=False, ensure_ascii=False).encode() + b"\n")
+        self._last = iteration
+
+    def _check_still_there(self) -> None:
+        """Raise if the path no longer leads to the open file; without this, rows would go to a deleted file."""
+        mine = os.fstat(self._descriptor)
+        try:
+            found = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != (mine.st_dev, mine.st_ino):
+            raise CheckpointError(
+                f"{self.path.parent}: the run folder was deleted, moved or replaced while the run was writing to it"
+            )
+
+    def _write(self, data: bytes) -> None:
         size = os.fstat(self._descriptor).st_size
         try:
             view = memoryview(data)
@@ -81,7 +99,6 @@ class MetricsLog:
         except OSError:
             os.ftruncate(self._descriptor, size)
             raise
-        self._last = iteration
 
     def close(self) -> None:
         """Close the file; further calls do nothing."""

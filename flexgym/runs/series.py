@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from flexgym.config.recipe import load_recipe
 from flexgym.core.errors import ConfigError
-from flexgym.core.files import write_atomic
+from flexgym.core.files import open_writing, write_atomic
 from flexgym.core.json_text import read_json_file
 from flexgym.core.yaml_files import dump_yaml
 from flexgym.runs.checkpoints import latest_checkpoint
@@ -131,7 +131,7 @@ class Series:
             return
         command, log = self._command(name), self.root / "logs" / f"{name}.log"
         report(f"{name}: {'resumes' if '--resume' in command else 'begins'}, log in {log}")
-        with open(log, "ab") as file:
+        with open_writing(log, append=True) as file:
             start = file.tell()
             status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False).returncode
         interrupted = stop.is_set() or interrupt.requested

@@ -1,20 +1,36 @@
-"""TensorBoard: curves, sample grids and videos of a run."""
+"""TensorBoard: curves, sample grids and videos of a run.
+
+Event files are written here, row by row: torch's SummaryWriter leaves that to a thread, which ends in a traceback when
+a disk is full, and opens the file by its name again for every write.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
+import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import histogram
 
+from flexgym.core.files import open_writing, teaching_disk_errors
 from flexgym.core.images import Pixels
 from flexgym.core.media import encode_gif, encode_png
 from flexgym.core.metrics import Histogram, Metric, finite
 
 _RGB = 3  # Summary.Image.colorspace
+_VERSION = "brain.Event:2"
+_NUMBERS = itertools.count()  # of the event files of this process
+_POSITIVE = [*itertools.accumulate(range(773), lambda edge, _: edge * 1.1, initial=1e-12)]  # as torch's SummaryWriter
+_BINS = [*(-edge for edge in reversed(_POSITIVE)), 0.0, *_POSITIVE]
 
 
 class TensorboardLog:
@@ -28,8 +44,17 @@ class TensorboardLog:
             start_iteration: the last iteration to keep, that of the checkpoint when resuming; later parts of the curves
                 are hidden. -1 hides all, None nothing.
         """
-        purge = None if start_iteration is None else start_iteration + 1
-        self._writer = SummaryWriter(str(folder), purge_step=purge)
+        self.folder = Path(folder)
+        with self._teaching_errors():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS)}"
+            self._file = open_writing(self.folder / name)
+            self._records = RecordWriter(self._file)
+            self._event(Event(file_version=_VERSION))
+            if start_iteration is not None:
+                self._event(Event(file_version=_VERSION, step=start_iteration + 1))
+                self._event(Event(session_log=SessionLog(status=SessionLog.START), step=start_iteration + 1))
+            self.flush()
 
     def scalars(self, row: Mapping[str, Any], iteration: int) -> None:
         """Add every finite number of a row to its curve, and histograms to their distributions.
@@ -45,7 +70,8 @@ class TensorboardLog:
             described = _metadata(value) if isinstance(value, Metric) else None
             self._write(Summary.Value(tag=name, simple_value=number, metadata=described), iteration)
             if isinstance(value, Histogram):
-                self._writer.add_histogram(f"{name}/distribution", value.elements, iteration)
+                self._summary(histogram(f"{name}/distribution", value.elements, _BINS), iteration)
+        self.flush()
 
     def image(self, name: str, image: Pixels, iteration: int) -> None:
         """Add an image, uint8 ``[H, W, 3]``, such as a grid of `flexgym.core.grids.draw_grid`."""
@@ -53,16 +79,17 @@ class TensorboardLog:
 
     def video(self, name: str, frames: Pixels, iteration: int, *, fps: float = 8.0) -> None:
         """Add a video, uint8 ``[F, H, W, 3]``; it shows as an animation in the Images tab."""
-        # The record is written here because SummaryWriter.add_video needs moviepy for the same GIF.
         self._add(name, encode_gif(frames, fps=fps), shape=frames.shape[1:], iteration=iteration)
 
     def flush(self) -> None:
         """Write everything that was added to the disk."""
-        self._writer.flush()
+        with self._teaching_errors():
+            self._file.flush()
 
     def close(self) -> None:
-        """Flush pending events and close the file."""
-        self._writer.close()
+        """Close the file; what could not be written has been reported before."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def __enter__(self) -> TensorboardLog:
         return self
@@ -77,7 +104,18 @@ class TensorboardLog:
         self._write(Summary.Value(tag=name, image=image), iteration)
 
     def _write(self, value: Summary.Value, iteration: int) -> None:
-        self._writer.file_writer.add_summary(Summary(value=[value]), iteration)
+        self._summary(Summary(value=[value]), iteration)
+
+    def _summary(self, summary: Summary, iteration: int) -> None:
+        self._event(Event(summary=summary, step=iteration))
+
+    def _event(self, event: Event) -> None:
+        event.wall_time = time.time()
+        with self._teaching_errors():
+            self._records.write(event.SerializeToString())
+
+    def _teaching_errors(self) -> contextlib.AbstractContextManager[None]:
+        return teaching_disk_errors(f"curves for TensorBoard cannot be written to {self.folder}")
 
 
 def _metadata(metric: Metric) -> SummaryMetadata:

@@ -1,42 +1,50 @@
-"""Models of Stable-Baselines3 on the disk: the library's own zip, and beside it what it leaves out."""
+"""Models of Stable-Baselines3 on the disk, as JSON and safetensors; the library's own zip file holds a pickle."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.save_util import load_from_zip_file, recursive_setattr
+from stable_baselines3.common.save_util import recursive_getattr, recursive_setattr
 
 from flexgym.core.errors import CheckpointError
-from flexgym.core.json_text import read_json_file
+from flexgym.core.state_files import STATE, TENSORS, read_state, write_state
 
-MODEL, COUNTS, REPLAY = "model.zip", "counts.json", "replay_buffer.npz"
+MODEL = "model"
+"""Folder of a checkpoint that holds the model."""
+STATE_FILES = (f"{MODEL}/{STATE}", f"{MODEL}/{TENSORS}")
+"""Files of a checkpoint."""
 _COUNTS = ("num_timesteps", "_n_updates", "_episode_num")
 
 
 def save_model(model: BaseAlgorithm, folder: Path) -> None:
-    """Write a model: ``PPO.load(folder / "model.zip")`` reads it as any other of Stable-Baselines3.
+    """Write weights, optimizers, counts and the experience of off-policy algorithms.
 
     Args:
         model: of any algorithm.
-        folder: that exists. Experience of off-policy algorithms is written as well.
+        folder: where to; `restore_model` reads it.
     """
-    model.save(folder / MODEL)
-    (folder / COUNTS).write_text(json.dumps({name: getattr(model, name) for name in _COUNTS}), encoding="utf-8")
+    _, variables = model._get_torch_save_params()
     buffer = getattr(model, "replay_buffer", None)
-    if buffer is not None:
-        rows: dict[str, Any] = {name: array[: buffer.size()] for name, array in _arrays(buffer).items()}
-        np.savez(folder / REPLAY, pos=buffer.pos, full=buffer.full, **rows)
+    state = {
+        "parameters": model.get_parameters(),
+        "variables": {name: recursive_getattr(model, name).detach() for name in variables or ()},
+        "counts": {name: getattr(model, name) for name in _COUNTS},
+        "buffer": None if buffer is None else _buffer_state(buffer),
+    }
+    write_state(folder / MODEL, state)
 
 
 def restore_model(model: BaseAlgorithm, folder: Path) -> None:
     """Restore weights, optimizers, counts and experience of a model that was built in the same way.
 
-    ``PPO.load`` unpickles what it finds in the file and so can run code of whoever wrote it; here nothing is unpickled.
+    ``PPO.load`` unpickles what it finds in a file and so can run code of whoever wrote it; here nothing is unpickled.
+    ``model.save`` afterwards writes a file for ``PPO.load``.
 
     Args:
         model: freshly built.
@@ -45,27 +53,36 @@ def restore_model(model: BaseAlgorithm, folder: Path) -> None:
     Raises:
         CheckpointError: when a part is missing, or belongs to a model that was built otherwise.
     """
+    if (folder / "model.zip").exists() and not (folder / MODEL).exists():
+        raise CheckpointError(
+            f"{folder}: this checkpoint holds model.zip, as earlier versions of FlexGym wrote it, and with it a pickle,"
+            " which can run code when it is read. It is not opened: start a new run"
+        )
     try:
-        _, parameters, variables = load_from_zip_file(folder / MODEL, device=model.device, load_data=False)
-        model.set_parameters(parameters, exact_match=True, device=model.device)
-        for name, value in (variables or {}).items():
-            recursive_setattr(model, f"{name}.data", value.data)
-        for name, count in read_json_file(folder / COUNTS).items():
-            setattr(model, name, int(count))
+        state = read_state(folder / MODEL)
+        model.set_parameters(state["parameters"], exact_match=True, device=model.device)
+        for name, value in state["variables"].items():
+            recursive_setattr(model, f"{name}.data", value.to(model.device))
+        for name in _COUNTS:
+            setattr(model, name, int(state["counts"][name]))
         if (buffer := getattr(model, "replay_buffer", None)) is not None:
-            _restore_buffer(buffer, folder / REPLAY)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+            _restore_buffer(buffer, state["buffer"])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             f"{folder}: this checkpoint does not fit a {type(model).__name__} as the recipe builds it ({error}): resume"
             " with the recipe that it was made with"
         ) from error
 
 
-def _restore_buffer(buffer: Any, path: Path) -> None:
-    with np.load(path, allow_pickle=False) as saved:
-        buffer.pos, buffer.full = int(saved["pos"]), bool(saved["full"])
-        for name, array in _arrays(buffer).items():
-            array[: buffer.size()] = saved[name]
+def _buffer_state(buffer: Any) -> dict[str, Any]:
+    rows = {name: torch.from_numpy(array[: buffer.size()]) for name, array in _arrays(buffer).items()}
+    return {"pos": buffer.pos, "full": bool(buffer.full), "rows": rows}
+
+
+def _restore_buffer(buffer: Any, state: Mapping[str, Any]) -> None:
+    buffer.pos, buffer.full = int(state["pos"]), bool(state["full"])
+    for name, array in _arrays(buffer).items():
+        array[: buffer.size()] = state["rows"][name].numpy()
 
 
 def _arrays(buffer: Any) -> dict[str, NDArray[Any]]:

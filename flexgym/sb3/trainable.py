@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,18 +13,19 @@ from stable_baselines3.common.logger import configure
 
 from flexgym.config import SB3Settings
 from flexgym.config.describe import describe
+from flexgym.core.text import PlainLogger
 from flexgym.generators.schedulers import solver_note
 from flexgym.runs.folder import RunFolder
 from flexgym.runs.known_metrics import ACCURACY, REWARD
 from flexgym.runs.loop import Measured, crosses
 from flexgym.runs.verification import VERIFIER_ACCURACY, verified_change
-from flexgym.sb3.checkpoint import restore_model, save_model
+from flexgym.sb3.checkpoint import STATE_FILES, restore_model, save_model
 from flexgym.sb3.environments import Wrap, make_envs, make_held_out
 from flexgym.sb3.held_out import Scorer
 from flexgym.sb3.iteration import IterationRecorder, progress_over
 from flexgym.sb3.model import make_model
 
-_log = logging.getLogger(__name__)
+_log = PlainLogger(__name__)
 
 
 class SB3Trainable:
@@ -38,7 +38,12 @@ class SB3Trainable:
         wrap: puts the reward on the environments.
         verifier: scores the held-out samples.
         callbacks: of Stable-Baselines3; an iteration is a training of its own for them.
+
+    Attributes:
+        required: parts of a checkpoint.
     """
+
+    required: Sequence[str] = STATE_FILES
 
     def __init__(
         self, settings: SB3Settings, *, wrap: Wrap, verifier: Scorer, callbacks: Sequence[BaseCallback] = ()

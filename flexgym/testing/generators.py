@@ -13,6 +13,8 @@ from flexgym.algorithm.rollout import sample
 from flexgym.flow import FlowSDE, transition
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conformance import own_run, pipeline_run
+from flexgym.generators.sampling import Sampler
+from flexgym.generators.schedulers import own_solver
 from flexgym.testing.rules import expect, expect_same, rule
 from flexgym.types import Prompt
 
@@ -66,9 +68,13 @@ class GeneratorConformance:
     def test_evaluation_equals_the_call_of_the_pipeline(self) -> None:
         """Compare `flexgym.algorithm.rollout.sample` with the pipeline's call from the latents of the same seed."""
         generator = self._frozen.with_settings(**{self.guidance: 4.0})
-        ours = sample(generator, self.prompts[:1], seeds=[7], sampler="pipeline")
         theirs = pipeline_run(generator, generator.initial_latents(1, 7), self.prompts[0]).samples
-        expect_same(ours, theirs, "the sample of the pipeline's call")
+        samplers: tuple[Sampler, ...] = (
+            ("pipeline",) if own_solver(generator.pipe.scheduler) else ("rollout", "pipeline")
+        )
+        for sampler in samplers:
+            ours = sample(generator, self.prompts[:1], seeds=[7], sampler=sampler)
+            expect_same(ours, theirs, f"the sample of the pipeline's call, by the sampler {sampler}")
 
     @rule("replay equals rollout exactly")
     def test_replay_equals_rollout(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -102,7 +103,7 @@ def test_runs_inside_tune(cluster, tmp_path: Path):
     ).fit()
     assert not results.errors
     assert len(results) == 2
-    again = FlowAlgorithm.from_checkpoint(results[0].checkpoint.path)
+    again = FlowAlgorithm.from_checkpoint(results[0].checkpoint.path, config=small_config())
     assert again.iteration == 2
     again.stop()
 
@@ -145,12 +146,13 @@ def test_killed_in_mid_iteration_it_resumes_as_if_nothing_had_happened(tmp_path:
 
 
 def test_ctrl_c_saves_and_says_how_to_resume(tmp_path: Path):
-    process = subprocess.Popen(command(tmp_path, "run.iterations=500"), stdout=subprocess.PIPE, text=True)
+    start = command(tmp_path, "run.iterations=500")
+    process = subprocess.Popen(start, stdout=subprocess.PIPE, text=True, start_new_session=True)
     run = tmp_path / "killed"
     deadline = time.monotonic() + 240
     while len(rows(run)) < 2 and time.monotonic() < deadline:
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # Ray's processes get it as well, as from a terminal
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "--resume" in output

@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.sb3_ppo import DEFAULT_RECIPE, load_sb3_settings, make_run
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import RewardError, UnknownNameError
+from flexgym.core.state_files import read_state
 from flexgym.runs.metrics import read_metrics
 from flexgym.runs.recipe import saved_recipe
 
@@ -40,6 +40,10 @@ def small(tmp_path, *overrides):
 
 def resumed(folder, *overrides):
     return load_sb3_settings(apply_overrides(saved_recipe(folder), overrides))
+
+
+def saved_policy(folder):
+    return read_state(folder / "checkpoints" / "iteration_000002" / "model")["parameters"]["policy"]
 
 
 def rows(folder):
@@ -70,7 +74,7 @@ def test_a_run_leaves_metrics_pictures_and_checkpoints_and_goes_on(tmp_path, alg
 
 def test_going_on_starts_from_the_saved_policy(tmp_path):
     folder = make_run(small(tmp_path)).train()
-    saved = PPO.load(folder / "checkpoints" / "iteration_000002" / "model.zip")
+    saved = saved_policy(folder)
     seen = {}
 
     class Look(BaseCallback):
@@ -83,17 +87,14 @@ def test_going_on_starts_from_the_saved_policy(tmp_path):
 
     make_run(resumed(folder, "run.iterations=3"), folder, callbacks=[Look()]).train()
     assert seen.pop("steps") == 16
-    for name, value in saved.policy.state_dict().items():
+    for name, value in saved.items():
         assert torch.equal(value, seen[name]), name
 
 
 @pytest.mark.slow
 def test_the_same_seed_trains_the_same_and_another_does_not(tmp_path):
-    ends = [
-        PPO.load(make_run(small(tmp_path, f"run.seed={seed}")).train() / "checkpoints/iteration_000002/model.zip")
-        for seed in (0, 0, 1)
-    ]
-    flat = [torch.cat([value.flatten() for value in model.policy.state_dict().values()]) for model in ends]
+    ends = [saved_policy(make_run(small(tmp_path, f"run.seed={seed}")).train()) for seed in (0, 0, 1)]
+    flat = [torch.cat([value.flatten() for value in policy.values()]) for policy in ends]
     assert torch.equal(flat[0], flat[1])
     assert not torch.equal(flat[0], flat[2])
 
@@ -122,7 +123,7 @@ def test_a_reward_that_fails_ends_the_run_and_keeps_its_weights(tmp_path):
     recipe = small(tmp_path, "environment.settings.prompts=[a horse on the moon]")
     with pytest.raises(RewardError, match="could be scored"):
         make_run(recipe).train()
-    assert (tmp_path / "run" / "checkpoints" / "iteration_000000" / "model.zip").is_file()
+    assert (tmp_path / "run" / "checkpoints" / "iteration_000000" / "model" / "state.json").is_file()
 
 
 def test_several_decisions_make_one_episode(tmp_path):

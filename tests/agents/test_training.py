@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from flexgym.core.errors import ConfigError, UnknownNameError
+from flexgym.core.errors import CheckpointError, ConfigError, UnknownNameError
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.sharded import METRICS
 from tests.agents.small import largest_difference, small_config, train, weights
@@ -109,13 +111,39 @@ def test_resume_continues_bit_for_bit(mode, dtype, tmp_path: Path):
 
 
 def test_from_checkpoint_restores_the_weights(tmp_path: Path):
-    algorithm, _ = train(small_config())
+    config = small_config()
+    algorithm, _ = train(config)
     algorithm.save_to_path(str(tmp_path / "checkpoint"))
-    again = FlowAlgorithm.from_checkpoint(str(tmp_path / "checkpoint"))
+    with pytest.raises(CheckpointError, match="holds no config: build the algorithm from its recipe"):
+        FlowAlgorithm.from_checkpoint(str(tmp_path / "checkpoint"))
+    again = FlowAlgorithm.from_checkpoint(str(tmp_path / "checkpoint"), config=config)
     assert largest_difference(weights(algorithm), weights(again)) == 0.0
     assert again.iteration == 1
     for each in (algorithm, again):
         each.stop()
+
+
+class Payload:
+    def __reduce__(self):
+        return os.mkdir, ("/tmp/flexgym-was-here",)
+
+
+def test_a_pickle_anywhere_in_a_checkpoint_is_never_opened(tmp_path: Path):
+    config, payload = small_config(), pickle.dumps(Payload())
+    algorithm, _ = train(config)
+    algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    for name in ("algorithm_state.pkl", "class_and_ctor_args.pkl", "learner/state.pkl", "learner/rl_module.pkl"):
+        (tmp_path / "checkpoint" / name).write_bytes(payload)  # beside the state: left alone
+    algorithm.restore_from_path(str(tmp_path / "checkpoint"))
+    for name in ("learner/tensors.safetensors", "learner/state.json", "tensors.safetensors", "state.json"):
+        (tmp_path / "checkpoint" / name).write_bytes(payload)  # in its place: rejected
+        with pytest.raises(CheckpointError, match="the state cannot be read"):
+            algorithm.restore_from_path(str(tmp_path / "checkpoint"))
+    (tmp_path / "checkpoint" / "state.json").unlink()  # as of an earlier version
+    with pytest.raises(CheckpointError, match="pickled state.*not opened"):
+        algorithm.restore_from_path(str(tmp_path / "checkpoint"))
+    algorithm.stop()
+    assert not Path("/tmp/flexgym-was-here").exists()
 
 
 def test_checkpoint_holds_what_trains_and_nothing_else(tmp_path: Path):
@@ -123,6 +151,12 @@ def test_checkpoint_holds_what_trains_and_nothing_else(tmp_path: Path):
     algorithm.save_to_path(str(tmp_path / "checkpoint"))
     trained = sum(tensor.numel() * 4 for tensor in weights(algorithm).values())
     algorithm.stop()
+    assert sorted(path.relative_to(tmp_path / "checkpoint").as_posix() for path in tmp_path.rglob("*.*")) == [
+        "learner/state.json",
+        "learner/tensors.safetensors",
+        "state.json",
+        "tensors.safetensors",
+    ]
     size = sum(path.stat().st_size for path in (tmp_path / "checkpoint").rglob("*") if path.is_file())
     assert size < 3 * trained + 200_000  # weights and two moments of AdamW, beside RLlib's own bookkeeping
 

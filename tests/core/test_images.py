@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -139,6 +139,7 @@ def test_a_photo_with_a_second_view_is_its_first() -> None:
     assert image.getpixel((8, 8)) == pytest.approx((40, 40, 40), abs=2)
 
 
+@settings(max_examples=40)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 200))
 def test_sizes_are_those_of_pillow(width: int, height: int, max_side: int) -> None:
     image = Image.new("L", (width, height))

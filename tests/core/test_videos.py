@@ -148,7 +148,7 @@ def test_transparent_frames_are_white() -> None:
 
 @pytest.mark.parametrize("kind", [*VIDEO_CODECS, "gif"])
 def test_a_video_that_is_cut_short(containers: dict[str, bytes], kind: str) -> None:
-    """Of most, ffmpeg reads the first frames without an error."""
+    """Of most, ffmpeg reads the first frames as if they were all."""
     data = containers[kind]
     assert len(load(data, 99)) == 6
     for share in (0.9, 0.7, 0.4, 0.1, 0.01, 0):

@@ -34,7 +34,7 @@ SCHEDULERS = {
     "unipc": lambda own: UniPCMultistepScheduler(**FLOW),
     "unipc, dynamic": lambda own: UniPCMultistepScheduler(**FLOW, use_dynamic_shifting=True),
     "unipc, karras": lambda own: UniPCMultistepScheduler(**FLOW, use_karras_sigmas=True),
-    "unipc, order 3": lambda own: UniPCMultistepScheduler(**FLOW, solver_order=3, solver_type="bh1"),
+    "unipc, order 1": lambda own: UniPCMultistepScheduler(**FLOW, solver_order=1),
     "dpm++": lambda own: DPMSolverMultistepScheduler(**FLOW),
     "dpm++, dynamic": lambda own: DPMSolverMultistepScheduler(**FLOW, use_dynamic_shifting=True),
     "sde-dpm++": lambda own: DPMSolverMultistepScheduler(**FLOW, algorithm_type="sde-dpmsolver++"),

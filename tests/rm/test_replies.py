@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from flexgym.core.errors import ConfigError, RewardError
+from flexgym.core.errors import CheckpointError, ConfigError, RewardError
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
 from flexgym.judge.backends.server import ServerBackend
 from flexgym.judge.dialect import FLEX
@@ -213,3 +216,40 @@ def test_money_by_hand():
         "1,200 requests (3 failed; 7 replies reused), 2,500,000 prompt and 400,000 completion tokens;"
         " cost 1.55 at the given price"
     )
+
+
+HOLD = """
+import sys
+from flexgym.rm.replies import ReplyFile
+with ReplyFile(sys.argv[1]):
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_processes_do_not_pay_for_the_same_replies(tmp_path: Path):
+    """The second one is rejected, however often it tries, until the first one has ended, and be it by a kill."""
+    path = tmp_path / "replies.jsonl"
+    words = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "open\n"
+        for _ in range(2):
+            with (
+                pytest.raises(ConfigError, match="another process asks and stores replies here.*--replies"),
+                ReplyFile(path),
+            ):
+                pass
+        first.kill()
+        first.wait()
+    with ReplyFile(path), pytest.raises(ConfigError, match="another process"), ReplyFile(path):
+        pass
+
+
+def test_replies_are_not_written_through_a_link(tmp_path: Path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "replies.jsonl").symlink_to(victim)
+    with pytest.raises(CheckpointError, match="is a link"), ReplyFile(tmp_path / "replies.jsonl"):
+        pass
+    assert victim.read_text() == "precious"

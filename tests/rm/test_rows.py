@@ -61,7 +61,9 @@ def collator(checkpoint, processor, images):
     return SFT().make_trainer(settings, model, processor=processor, sample=sample).data_collator
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", ["as_judged", *(pytest.param(form, marks=pytest.mark.slow) for form in ("as_stored", "small"))]
+)
 def test_rows_are_as_long_as_they_are_measured(form, images, processor, collator):
     """Two images of 1,536 pixels counted as stored, and were trained on with 1,024."""
     for width, _ in SIZES:

@@ -98,7 +98,11 @@ def test_one_and_two_learners_take_the_same_steps(kind, mode, checkpoint, files)
 @pytest.mark.parametrize("learners", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_resume_continues_bit_for_bit(kind, learners, checkpoint, files, tmp_path: Path):
-    sections = {"resources": {"num_learners": learners}, "training": {"lr": [[0, 1e-2], [40, 1e-3]]}}
+    sections = {
+        "resources": {"num_learners": learners},
+        "training": {"lr": [[0, 1e-2], [40, 1e-3]]},
+        "judge": {"lora": {**LORA, "lora_dropout": 0.1}},  # which draws from torch's generator of each learner
+    }
     config = small_config(kind, checkpoint, files[kind], **sections)
     whole, _ = steps(config, 2)
     whole.save_to_path(str(tmp_path / "saved"))

@@ -41,7 +41,7 @@ def test_a_trial_goes_on_from_its_checkpoint_as_if_it_had_never_stopped(rate, re
     whole, metrics = steps(config, 3)
     for name in ("loss", "gradient_norm", "learning_rate", "rows"):
         assert trial.metrics["flexgym"][name] == metrics[1][name]
-    again = JudgeAlgorithm.from_checkpoint(trial.checkpoint.path)
+    again = JudgeAlgorithm.from_checkpoint(trial.checkpoint.path, config=config)
     assert again.iteration == 2
     row = measured(again)
     assert all(row[name] == metrics[2][name] for name in metrics[2] if not name.startswith("time/"))

@@ -12,6 +12,8 @@ import yaml
 
 from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.runs import RunFolder, read_metrics
+from flexgym.runs.folder import newest_config
+from flexgym.runs.recipe import saved_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,6 +61,24 @@ def test_resume_goes_on_from_the_newest_checkpoint(tmp_path: Path) -> None:
         train(again, range(5, 7))
     assert yaml.safe_load((tmp_path / "a" / "config.yaml").read_text()) == {"training": {"lr": 1e-5}}
     assert len(read_metrics(tmp_path / "a" / "metrics.jsonl")) == 7
+
+
+def test_the_newest_config_is_the_one_of_the_last_start(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path, "a") as run:
+        run.write_config({"training": {"lr": 1.0}})
+        train(run, range(3))
+    assert newest_config(run.path).name == "config.yaml"
+    for lr, name in ((2.0, "config_from_000002.yaml"), (3.0, "config_from_000002-2.yaml")):
+        with RunFolder.resume(tmp_path / "a") as again:
+            again.write_config({"training": {"lr": lr}})
+        assert newest_config(run.path).name == name
+        assert saved_recipe(run.path)["training"]["lr"] == lr
+    for wrong in ("../../etc/passwd", "metrics.jsonl", "config_from_000099.yaml", ""):
+        (run.path / "config_newest").write_text(wrong)
+        with pytest.raises(CheckpointError, match="expected the name of a config in this folder"):
+            newest_config(run.path)
+    (run.path / "config_newest").unlink()  # as in runs of earlier versions
+    assert newest_config(run.path).name == "config.yaml"
 
 
 def test_resume_from_an_earlier_checkpoint_keeps_the_later_ones_aside(tmp_path: Path) -> None:

@@ -105,14 +105,15 @@ def test_a_hangup_that_is_ignored_stays_ignored() -> None:
 
 
 CLOSED = """
-import os, signal, sys
+import sys, time
 from flexgym.runs.display import TrainingDisplay
 from flexgym.runs.interrupt import GracefulInterrupt
 display = TrainingDisplay(3, title="run")
 with display, GracefulInterrupt(display.announce) as interrupt:
     display.note("ready")
     sys.stdout.flush()
-    signal.pause()
+    while not interrupt.requested:
+        time.sleep(0.01)
     display.update({"iteration": 1})
     display.note("saved")
 open(sys.argv[1], "w").write(str(interrupt.requested))

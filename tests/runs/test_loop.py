@@ -28,7 +28,7 @@ COMMAND = ("python", "-m", "agents.counter")
 class Counter:
     """Counts its iterations; what it reports is of no algorithm that FlexGym has."""
 
-    title, known = "Counter", {"counter/value": VALUE}
+    title, known, required = "Counter", {"counter/value": VALUE}, ("state",)
 
     def __init__(self, *, stride: int = 1, before_step: Callable[[Counter], Any] = lambda counter: None) -> None:
         self.iteration, self.stride, self.before_step = 0, stride, before_step

@@ -15,6 +15,7 @@ MAX_TEXT = 200_000
 """Maximum length of one part of a conversation, in characters."""
 
 _MAX_MESSAGES = 64
+_FILE_KEYS = ("image", "image_url", "video", "video_url", "url", "path")  # of other formats, in which parts name files
 _IMAGE, _VIDEO = "<image>", "<video>"
 _WORD = re.compile(f"({_IMAGE}|{_VIDEO})")
 
@@ -29,6 +30,18 @@ class Part(RowPart):
 
     type: Literal["text", "image"]
     text: Annotated[str, Field(max_length=MAX_TEXT)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_no_file(cls, value: Any) -> Any:
+        named = [key for key in _FILE_KEYS if isinstance(value, dict) and value.get(key) is not None]
+        if named:
+            raise PydanticCustomError(
+                "part",
+                "expected the files of a row under 'images', got one in a message under {key!r}",
+                {"key": named[0]},
+            )
+        return value
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:

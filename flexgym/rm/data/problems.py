@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import Counter
@@ -14,7 +15,7 @@ from typing import IO, Any, Self
 from pydantic import ValidationError
 
 from flexgym.core.errors import ConfigError, FlexGymError
-from flexgym.core.files import temporary_sibling
+from flexgym.core.files import held_file
 
 KINDS = {
     "not_json": "the line is not a JSON object in UTF-8",
@@ -156,6 +157,7 @@ class Tally:
         self._skipped: Counter[str] = Counter()
         self._examples: list[str] = []
         self._file: IO[str] | None = None
+        self._held = contextlib.ExitStack()
         self._temporary = Path()
 
     def __enter__(self) -> Self:
@@ -163,17 +165,18 @@ class Tally:
             rejects = Path(self._rule.rejects)
             rejects.parent.mkdir(parents=True, exist_ok=True)
             # Write to a temporary file, since several processes may read the same data at once.
-            self._temporary = temporary_sibling(rejects)
-            self._file = self._temporary.open("x", encoding="utf-8", errors="replace")
+            self._temporary = self._held.enter_context(held_file(rejects))
+            self._file = self._temporary.open("w", encoding="utf-8", errors="replace")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._file is not None and self._rule.rejects is not None:
-            self._file.close()
-            self._file = None
-            os.replace(self._temporary, self._rule.rejects)
+            with self._held:
+                self._file.close()
+                self._file = None
+                os.replace(self._temporary, self._rule.rejects)
 
     @property
     def report(self) -> DataReport:

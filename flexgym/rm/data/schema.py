@@ -211,6 +211,16 @@ class _Conversation(Row):
 
     images: Images
 
+    @model_validator(mode="before")
+    @classmethod
+    def _shows_all(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("videos"):
+            raise PydanticCustomError(
+                "media",
+                'expected videos among the images, as {"video": path, "num_frames": 8}, got them under \'videos\'',
+            )
+        return value
+
     @property
     def media(self) -> tuple[Source, ...]:
         """Return the images of the conversation."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from flexgym.core.errors import ConfigError
-from flexgym.core.files import fsync_path, temporary_sibling
+from flexgym.core.files import fsync_path, held_file, teaching_disk_errors
 from flexgym.rm.data.files import MediaFile
 from flexgym.rm.data.schema import Row
 
@@ -37,13 +38,11 @@ class MediaStore:
         digest = hashlib.sha256(file.data).hexdigest()
         path = self.folder / digest[:2] / f"{digest[:40]}{file.suffix}"
         if not path.is_file() or path.stat().st_size != len(file.data):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = temporary_sibling(path)
-            try:
-                temporary.write_bytes(file.data)
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with teaching_disk_errors(f"{path} cannot be written", ConfigError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with held_file(path) as temporary:
+                    temporary.write_bytes(file.data)
+                    os.replace(temporary, path)
         return MediaFile(path=str(path))
 
 
@@ -66,19 +65,21 @@ class RowWriter:
             raise ConfigError(f"{path}: expected a file ending in .jsonl to write rows to")
         if self.path.exists() and not overwrite:
             raise ConfigError(f"{path}: already exists; remove it, choose another name, or set overwrite")
-        self._temporary = temporary_sibling(self.path)
+        self._held = contextlib.ExitStack()
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._temporary.open("x", encoding="utf-8", newline="\n")
+        with teaching_disk_errors(f"{self.path} cannot be written", ConfigError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._temporary = self._held.enter_context(held_file(self.path))
+            self._file = self._temporary.open("w", encoding="utf-8", newline="\n")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._file is not None
-        try:
+        with self._held, teaching_disk_errors(f"{self.path} cannot be written", ConfigError):
             if error is None:
                 self._file.flush()
                 os.fsync(self._file.fileno())
@@ -86,8 +87,6 @@ class RowWriter:
             if error is None:
                 os.replace(self._temporary, self.path)
                 fsync_path(self.path.parent)
-        finally:
-            self._temporary.unlink(missing_ok=True)
 
     def write(self, row: Row) -> None:
         """Append a row.
@@ -97,7 +96,8 @@ class RowWriter:
         """
         assert self._file is not None, "RowWriter.write must be called inside of a with block"
         values = row.with_files(self._relative).as_values()
-        self._file.write(json.dumps(values, ensure_ascii=False, default=_reject_bytes) + "\n")
+        with teaching_disk_errors(f"{self.path} cannot be written", ConfigError):
+            self._file.write(json.dumps(values, ensure_ascii=False, default=_reject_bytes) + "\n")
 
     def _relative(self, file: MediaFile) -> MediaFile:
         path = Path(file.path or "")

@@ -266,6 +266,19 @@ def test_words_for_images_that_cannot_be_placed(messages, images, reason, tmp_pa
     assert f"{tmp_path / 'rows.jsonl'}, line 1" in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["image", "image_url", "video", "url", "path"])
+def test_files_named_in_a_message_are_not_dropped(key):
+    content = [{"type": "image", key: "c.png"}, {"type": "image", key: None}, text("x")]
+    assert "got one in a message under" in problem(SFTRow, sft(messages=user(content)))[1]
+    content[0][key] = None
+    assert SFTRow.model_validate(sft(messages=user(content))).messages[0].num_pictures == 2
+
+
+def test_videos_beside_the_images_are_not_dropped():
+    assert "videos among the images" in problem(SFTRow, sft(videos=["a.mp4"]))[1]
+    assert SFTRow.model_validate(sft(videos=[]))
+
+
 def test_half_a_surrogate_pair_is_bad_and_can_be_printed(tmp_path):
     line = json.dumps(sft(messages=user("x \ud83d")))
     write_lines(tmp_path / "rows.jsonl", [line])
