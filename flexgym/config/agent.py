@@ -136,6 +136,7 @@ def _named_algorithm(values: Mapping[str, Any]) -> Any:
 def agent_problems(settings: AgentSettings) -> Iterator[Problem]:
     """Yield what cannot work together in the settings of an agent."""
     yield from _precision_problems(settings)
+    yield from _adapter_problems(settings.generator)
     yield from _sharding_problems(settings)
     yield from _division_problems(settings)
     num_steps = known_num_steps(settings)
@@ -169,6 +170,26 @@ def _precision_problems(settings: AgentSettings) -> Iterator[Problem]:
             "expected bfloat16 or float32 with generator.mode=full, got float16, where optimizer steps are lost"
             " and gradients cannot be scaled back; or train an adapter, which is float32, with generator.mode=lora",
         )
+
+
+def _adapter_problems(generator: GeneratorSettings) -> Iterator[Problem]:
+    """Yield settings of an adapter to start from that would have no effect."""
+    if generator.adapter is None:
+        if generator.adapter_as == "merge":
+            yield Problem(("generator", "adapter_as"), "expected generator.adapter with it, got no adapter to merge")
+    elif generator.adapter_as == "start":
+        if generator.mode == "full":
+            yield Problem(
+                ("generator", "adapter_as"),
+                "expected merge with generator.mode=full, which trains all weights, got start, which trains the adapter"
+                " itself",
+            )
+        if generator.lora.seed:
+            yield Problem(
+                ("generator", "lora", "seed"),
+                f"expected no seed, since generator.adapter has its values, got {generator.lora.seed}; leave it out, or"
+                " train a new adapter on top with generator.adapter_as=merge",
+            )
 
 
 def _sharding_problems(settings: AgentSettings) -> Iterator[Problem]:

@@ -99,7 +99,8 @@ def _difference(generator: FlowGenerator) -> str:
     side = _PATCHES * generator.family.size_multiple()
     frames = None if generator.settings.num_frames is None else 1 + generator.family.frames_multiple()
     for scale in (1.0, 3.0):
-        trial = generator.with_settings(num_steps=2, height=side, width=side, num_frames=frames, guidance_scale=scale)
+        size = {"height": side, "width": side, "num_frames": frames}
+        trial = generator.with_settings(num_steps=2, guidance_scale=scale, **size)
         noise = trial.initial_latents(2, 0).to(trial.dtype).float()
         ours, theirs = own_run(trial, noise, "a red cube"), pipeline_run(trial, noise, "a red cube")
         what = "latents" if not torch.equal(ours.latents, theirs.latents) else "decoded samples"

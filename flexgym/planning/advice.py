@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flexgym.core.errors import ConfigError, GeneratorError
+from flexgym.generators.weights import DEFAULT_RANK
 from flexgym.planning.devices import DEVICES, GIB
 from flexgym.planning.plan import PARTS, Phase, Plan, Planner
 from flexgym.planning.planned import Planned
@@ -144,9 +145,9 @@ def _adapter(planned: Planned) -> list[Change]:
 
 def _rank(planned: Planned) -> list[Change]:
     settings = planned.settings.generator
-    if settings.mode != "lora":
+    if settings.mode != "lora" or settings.adapter and settings.adapter_as == "start":
         return []
-    now, parts = settings.lora.rank, ("adapter", "activations", *_OF_TRAINING)
+    now, parts = settings.lora.rank or DEFAULT_RANK, ("adapter", "activations", *_OF_TRAINING)
     return [
         Change((f"generator.lora.rank={rank}",), "a smaller adapter", dict.fromkeys(parts, rank / now))
         for rank in _halves(now, _SMALLEST_RANK)

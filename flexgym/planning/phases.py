@@ -63,11 +63,7 @@ def prepare(generator: FlowGenerator, planned: Planned) -> None:
 
 def train(generator: FlowGenerator, planned: Planned) -> None:
     """Choose the trainable parameters, and keep the reference where the training keeps one."""
-    settings = planned.settings.generator
-    if settings.mode == "lora":
-        generator.weights.add_lora(**dict(settings.lora))
-    else:
-        generator.weights.train_full()
+    generator.make_trainable(**planned.settings.generator.training)
     if planned.keeps_reference:
         generator.weights.keep("reference")
 

@@ -200,7 +200,15 @@ class Planner:
         settings = planned.settings.generator
         model = (settings.source, planned.modality, settings.dtype, settings.sampling)
         lora = settings.lora if settings.mode == "lora" else None
-        trains = (model, settings.mode, lora, planned.keeps_reference, planned.settings.algorithm.guidance)
+        trains = (
+            model,
+            settings.mode,
+            lora,
+            settings.adapter,
+            settings.adapter_as,
+            planned.keeps_reference,
+            planned.settings.algorithm.guidance,
+        )
         if trains not in self._rehearsals:
             with config_folder(settings.source, planned.modality) as folder:
                 generator = build_skeleton(folder, planned.dtype, planned.sampling)

@@ -43,7 +43,7 @@ _SEEN_TOKENS, _CUT_TOKENS = 576, 4
 class _Textless(Family):
     """Encodes text without an encoder, to the right width and the largest length of a prompt."""
 
-    def encode_text(self, text: str, **options: Any) -> Embedding:
+    def encode_text(self, text: str, *, negative: bool = False, **options: Any) -> Embedding:
         """Return embeddings without values, except for masks that are read; arguments as for `Family.encode_text`."""
         config = self.transformer.config
         width = next((config[name] for name in _WIDTHS if config.get(name)), None)

@@ -224,6 +224,24 @@ def test_decoding_is_traced_once_for_all_ways_of_training():
     assert [len(decoded) for decoded in planner._decoded.values()] == [2]
 
 
+def test_an_adapter_to_start_from_is_planned_with_its_rank_and_its_reference(tmp_path):
+    trained = load_generator()
+    trained.weights.add_lora(rank=4, targets=["to_q"])
+    trained.save(tmp_path / "style")
+    adapter = f"generator.adapter={tmp_path / 'style'}"
+    start, merged, plain = (
+        planner_for(choose_device()).plan(planned_of(RECIPES["image"], *SMALL, "generator.mode=lora", *changes))
+        for changes in (
+            [adapter],
+            [adapter, "generator.adapter_as=merge", "generator.lora.rank=2"],
+            ["generator.lora.rank=2"],
+        )
+    )
+    assert start.trained == sum(value.numel() for value in trained.weights.trained().values())
+    assert {phase.parts.get("reference", 0) for phase in start.phases} >= {4 * start.trained}
+    assert (merged.trained, merged.phases) == (plain.trained, plain.phases)
+
+
 def test_time_is_that_of_the_operations():
     planned = planned_of(RECIPES["image"], *SMALL, "rollout.prompts_per_iteration=2")
     slow = planner_for(choose_device(gib=1.0, tflops=1.0))
