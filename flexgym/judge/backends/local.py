@@ -14,6 +14,8 @@ from flexgym.core.images import ImageReader
 from flexgym.core.json_text import parse_json
 from flexgym.judge.backends.base import Picture
 
+CHECKPOINT_KIND = "vision-language checkpoint"
+"""Name of a judge's checkpoint in messages."""
 _IMAGES = ImageReader(error=lambda _, message: OSError(message))
 _JSON_FILES = ("*config.json", "*.index.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
