@@ -38,6 +38,7 @@ __all__ = [
     "TemporalConsistency",
     "UnifiedReward",
     "UnifiedRewardFlex",
+    "UnifiedRewardPair",
     "UnifiedRewardThink",
     "VQAScore",
     "VectorRewardWrapper",
@@ -238,7 +239,7 @@ class ShapesVerifier(NamedWrapper):
     ) -> None: ...
 
 class TemporalConsistency(NamedWrapper):
-    """Mean similarity of each frame to the first and to the previous one, by CLIP's image features; -1 to 1."""
+    """Mean similarity of each frame to the first and to the previous one, by CLIP's image features; 0 to 1."""
 
     def __init__(
         self,
@@ -281,6 +282,25 @@ class UnifiedRewardFlex(NamedWrapper):
         env: gymnasium.Env[Any, Any],
         *,
         judge: str | Path | Sequence[str] | Backend | None = None,
+        tournament: Tournament | Mapping[str, Any] | None = None,
+        backend: str | None = None,
+        backend_settings: Mapping[str, Any] | None = None,
+        prompt_template: str | Path | None = None,
+        decoding: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        deadline_s: float | None = None,
+        failed_samples: str | Path | None = None,
+    ) -> None: ...
+
+class UnifiedRewardPair(NamedWrapper):
+    """Win rates in a tournament judged by UnifiedReward, or by any model that answers in its form."""
+
+    def __init__(
+        self,
+        env: gymnasium.Env[Any, Any],
+        *,
+        judge: str | Path | Sequence[str] | Backend | None = None,
+        form: Literal["rank", "score"] = "rank",
         tournament: Tournament | Mapping[str, Any] | None = None,
         backend: str | None = None,
         backend_settings: Mapping[str, Any] | None = None,

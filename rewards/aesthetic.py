@@ -17,9 +17,10 @@ from flexgym.core.typed import Count
 from flexgym.reward import KnownPair, PointwiseReward
 from flexgym.types import Prompt
 from rewards.checkpoints import Dtype, load_model, load_weights
-from rewards.clip import ImageProcessor, batched
+from rewards.clip import batched
 from rewards.images import mean_over_frames
 from rewards.known import landscape_and_noise
+from rewards.preprocessing import PillowCrop
 
 _HINT = (
     "Convert the published sac+logos+ava1-l14-linearMSE.pth with"
@@ -77,7 +78,7 @@ class Aesthetic(PointwiseReward):
     ) -> None:
         self.num_frames = num_frames
         self._batch_size = batch_size
-        self._images = ImageProcessor(model)
+        self._images = PillowCrop(model)
         self._clip = load_model(CLIPModel, model, device=device, dtype=dtype)
         self._head = nn.ModuleDict({"layers": score_head(self._clip.config.projection_dim)})
         load_weights(self._head, head, hint=_HINT)

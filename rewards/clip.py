@@ -15,18 +15,16 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from transformers import AutoTokenizer, CLIPModel
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from flexgym.core.errors import ConfigError
 from flexgym.core.typed import Count
 from flexgym.reward import PointwiseReward
 from flexgym.types import Prompt
 from rewards.checkpoints import Dtype, load_model, load_part
+from rewards.clip_text import OPENAI_MARKS, ClipTokens
 from rewards.images import mean_over_frames
-
-Images = NDArray[np.uint8]
+from rewards.preprocessing import Images, PillowCrop, Preprocessor
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,53 +40,15 @@ class Matches:
     scale: float
 
 
-class ImageProcessor:
-    """Prepares images for a CLIP model with the image processor of its checkpoint.
-
-    Uses the processor for Pillow, not the one for torchvision: it gives the pixels that the published scorers were
-    trained on.
-
-    Args:
-        source: a folder or hub id with ``preprocessor_config.json``.
-        pad: resize the longest side to the model's size and pad with black, instead of resizing the shortest side and
-            cropping the center.
-    """
-
-    def __init__(self, source: str | Path, *, pad: bool = False) -> None:
-        self._processor = load_part(CLIPImageProcessorPil, source)
-        self._pad = pad
-        self._side = int(self._processor.crop_size["height"])
-
-    def __call__(self, images: Images) -> torch.Tensor:
-        """Return normalized pixels, float32 ``[N, 3, S, S]``, of images uint8 ``[N, H, W, 3]``."""
-        loaded = [Image.fromarray(image) for image in images]
-        if not self._pad:
-            return self._processor(loaded, return_tensors="pt")["pixel_values"]
-        padded = [pad_to_square(image, self._side) for image in loaded]
-        return self._processor(padded, do_resize=False, do_center_crop=False, return_tensors="pt")["pixel_values"]
-
-
-def pad_to_square(image: Image.Image, side: int) -> Image.Image:
-    """Resize the longest side and pad the other with black on both ends, as HPSv2 does (arXiv 2306.09341).
-
-    Args:
-        image: an image of any size.
-        side: side length of the result in pixels.
-    """
-    scale = side / max(image.size)
-    width, height = (max(1, round(length * scale)) for length in image.size)
-    square = Image.new("RGB", (side, side))
-    square.paste(image.resize((width, height), Image.Resampling.BICUBIC), ((side - width) // 2, (side - height) // 2))
-    return square
-
-
 class ClipScorer:
     """A CLIP model with its processor.
 
     Args:
         model: a folder or hub id, in the format of transformers.
         processor: a folder or hub id with tokenizer and image processor; the model's own if None.
-        pad: see `ImageProcessor`.
+        preprocessor: class that prepares images, see `rewards.preprocessing`.
+        marks: words that the published tokenizer reads as start and end, see `rewards.clip_text.ClipTokens`; None for
+            the tokenizer of transformers.
         device: name of a torch device; by default the first GPU if there is one.
         dtype: precision of the weights.
         batch_size: maximum number of images in one forward pass.
@@ -99,35 +59,44 @@ class ClipScorer:
         model: str | Path,
         *,
         processor: str | Path | None = None,
-        pad: bool = False,
+        preprocessor: type[Preprocessor] = PillowCrop,
+        marks: tuple[str, str] | None = OPENAI_MARKS,
         device: str | None = None,
         dtype: Dtype = "float32",
         batch_size: Count = 32,
     ) -> None:
         self._batch_size = batch_size
-        self._tokenizer = load_part(AutoTokenizer, model if processor is None else processor)
-        self._images = ImageProcessor(model if processor is None else processor, pad=pad)
+        source = model if processor is None else processor
+        self._tokenizer = load_part(AutoTokenizer, source)
+        self._published = None if marks is None else ClipTokens(self._tokenizer, marks)
+        self._images = preprocessor(source)
         self._model = load_model(CLIPModel, model, device=device, dtype=dtype)
 
     @torch.inference_mode()
     def matches(self, text: str, images: Images) -> Matches:
         """Compare a text with images uint8 ``[N, H, W, 3]``; the text is truncated to the model's 77 tokens."""
         # Not padded: attention is causal, so tokens after the last one would change nothing.
-        length = self._model.config.text_config.max_position_embeddings
-        tokens = self._tokenizer([text], truncation=True, max_length=length, return_tensors="pt")
-        text_input = {name: tokens[name].to(self._model.device) for name in ("input_ids", "attention_mask")}
+        tokens = torch.tensor([self.tokens(text)], device=self._model.device)
 
         def cosines(pixels: torch.Tensor) -> torch.Tensor:
-            output = self._model(pixel_values=pixels, **text_input)
+            output = self._model(pixel_values=pixels, input_ids=tokens, attention_mask=torch.ones_like(tokens))
             return (output.image_embeds @ output.text_embeds.T)[:, 0].float()
 
         found = batched(cosines, self._images, images, batch_size=self._batch_size, like=self._model)
         return Matches(found, float(self._model.logit_scale.exp()))
 
+    def tokens(self, text: str) -> list[int]:
+        """Return the tokens of a text, at most as many as the model can read."""
+        length = self._model.config.text_config.max_position_embeddings
+        if self._published is not None:
+            return self._published(text, length)
+        sendable = text.encode("utf-8", "replace").decode()  # half a surrogate pair has no tokens
+        return list(self._tokenizer([sendable], truncation=True, max_length=length)["input_ids"][0])
+
 
 def batched(
     function: Callable[[torch.Tensor], torch.Tensor],
-    processor: Callable[[Images], torch.Tensor],
+    processor: Preprocessor,
     images: Images,
     *,
     batch_size: int,
@@ -166,7 +135,8 @@ class ClipReward(PointwiseReward):
 
     default_model: ClassVar[str] = ""
     default_processor: ClassVar[str | None] = None
-    pad: ClassVar[bool] = False
+    preprocessor: ClassVar[type[Preprocessor]] = PillowCrop
+    marks: ClassVar[tuple[str, str] | None] = OPENAI_MARKS
     no_model: ClassVar[str] = "give a folder or hub id as model"
 
     def __init__(
@@ -183,7 +153,8 @@ class ClipReward(PointwiseReward):
         self.scorer = ClipScorer(
             model or self.default_model,
             processor=processor or (None if model else self.default_processor),
-            pad=self.pad,
+            preprocessor=self.preprocessor,
+            marks=self.marks,
             device=device,
             dtype=dtype,
             batch_size=batch_size,

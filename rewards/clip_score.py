@@ -11,7 +11,8 @@ class CLIPScore(ClipReward):
     """Cosine of prompt and image by CLIP, typically 0.15 to 0.4.
 
     CLIP-S of the paper (arXiv 2104.08718, equation 1) is 2.5 times this, clipped at 0; the plain cosine also orders
-    samples that CLIP-S clips. Videos score the mean over frames.
+    samples that CLIP-S clips. Image and prompt are prepared as in the published code, but its words ``A photo depicts``
+    are not put before the prompt. Videos score the mean over frames.
 
     Args:
         model: a folder or hub id; ``openai/clip-vit-large-patch14`` by default.

@@ -5,13 +5,16 @@ from __future__ import annotations
 import torch
 
 from rewards.clip import ClipReward, Matches
+from rewards.clip_text import OPEN_CLIP_MARKS
+from rewards.preprocessing import TensorPadding
 
 
 class HPSv2(ClipReward):
     """Cosine of prompt and image by HPSv2, typically 0.2 to 0.35; the authors' tables show it times 100.
 
     The two versions differ only in their weights. Unlike the other CLIP scorers this one sees the uncropped image: the
-    longest side is resized to the model's size and the rest is padded with black. The published files are those of
+    longest side is resized to the model's size, as a float tensor with antialiasing, and the rest is padded with black.
+    Prompts are cleaned as published, with ftfy and ``html.unescape``. The published files are those of
     open_clip; ``python -m rewards.convert hpsv2 HPS_v2.1_compressed.pt folder`` converts them. Videos score the mean
     over frames.
 
@@ -25,7 +28,8 @@ class HPSv2(ClipReward):
     """
 
     name = "hpsv2"
-    pad = True
+    preprocessor = TensorPadding
+    marks = OPEN_CLIP_MARKS
     no_model = (
         "download HPS_v2.1_compressed.pt from xswu/HPSv2 and convert it with"
         " `python -m rewards.convert hpsv2 HPS_v2.1_compressed.pt folder`"

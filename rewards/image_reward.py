@@ -20,8 +20,9 @@ from flexgym.reward import PointwiseReward
 from flexgym.types import Prompt
 from rewards.aesthetic import score_head
 from rewards.checkpoints import Dtype, load_model, load_part
-from rewards.clip import ImageProcessor, batched
+from rewards.clip import batched
 from rewards.images import mean_over_frames
+from rewards.preprocessing import PillowCrop
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 """Mean and standard deviation of the head over the authors' validation set, which normalize scores."""
@@ -101,7 +102,7 @@ class ImageReward(PointwiseReward):
         self.num_frames = num_frames
         self._batch_size = batch_size
         self._tokenizer = load_part(AutoTokenizer, model)
-        self._images = ImageProcessor(model)
+        self._images = PillowCrop(model)
         self._model: nn.Module = load_model(ImageRewardModel, model, device=device, dtype=dtype)
 
     @classmethod
@@ -113,8 +114,9 @@ class ImageReward(PointwiseReward):
     @torch.inference_mode()
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Score the samples of one prompt, float32 ``[n]``; see `PointwiseReward.score_samples`."""
+        text = prompt.text.encode("utf-8", "replace").decode()  # half a surrogate pair has no tokens
         tokens = self._tokenizer(
-            [prompt.text], padding="max_length", truncation=True, max_length=LONGEST_PROMPT, return_tensors="pt"
+            [text], padding="max_length", truncation=True, max_length=LONGEST_PROMPT, return_tensors="pt"
         ).to(self._model.device)
 
         def scores(images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 
 from rewards.clip import ClipReward, Matches
+from rewards.preprocessing import CheckpointCrop
 
 
 class PickScore(ClipReward):
     """Cosine of prompt and image times the model's scale (arXiv 2305.01569, equation 1), typically 15 to 25.
 
-    Videos score the mean over frames.
+    Images and prompts are prepared by the processors of transformers, as published. Videos score the mean over frames.
 
     Args:
         model: a folder or hub id; ``yuvalkirstain/PickScore_v1`` by default.
@@ -23,6 +24,8 @@ class PickScore(ClipReward):
     """
 
     default_model = "yuvalkirstain/PickScore_v1"
+    preprocessor = CheckpointCrop
+    marks = None
     default_processor = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
     def formula(self, matches: Matches) -> torch.Tensor:

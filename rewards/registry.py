@@ -31,6 +31,7 @@ SHIPPED = {
     "TemporalConsistency": "temporal_consistency",
     "UnifiedReward": "unified_reward",
     "UnifiedRewardFlex": "unified_reward_flex",
+    "UnifiedRewardPair": "unified_reward_pair",
     "UnifiedRewardThink": "unified_reward_think",
     "VQAScore": "vqa_score",
 }

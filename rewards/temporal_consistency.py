@@ -17,16 +17,19 @@ from flexgym.judge.inputs import frame_indices
 from flexgym.reward import KnownPair, PointwiseReward
 from flexgym.types import Prompt
 from rewards.checkpoints import Dtype, load_model
-from rewards.clip import ImageProcessor, batched
+from rewards.clip import batched
 from rewards.images import check_videos
 from rewards.known import smooth_and_jumping
+from rewards.preprocessing import TensorCrop
 
 
 class TemporalConsistency(PointwiseReward):
-    """Mean similarity of each frame to the first and to the previous one, by CLIP's image features; -1 to 1.
+    """Mean similarity of each frame to the first and to the previous one, by CLIP's image features; 0 to 1.
 
-    ``1/(F-1) sum_t (cos(d_1, d_t) + cos(d_{t-1}, d_t)) / 2`` (VBench, arXiv 2311.17982, background consistency). A
-    still video scores 1, so combine it with `DynamicDegree` in a rubric. The prompt is ignored.
+    ``1/(F-1) sum_t (cos(d_1, d_t) + cos(d_{t-1}, d_t)) / 2`` with cosines below 0 counted as 0 (VBench, arXiv
+    2311.17982, background consistency). Frames are resized without antialiasing, as in VBench, which uses
+    ``openai/clip-vit-base-patch32`` and all frames. A still video scores 1, so combine it with `DynamicDegree` in a
+    rubric. The prompt is ignored.
 
     Args:
         model: folder or hub id of a CLIP model.
@@ -50,7 +53,7 @@ class TemporalConsistency(PointwiseReward):
     ) -> None:
         self.num_frames = num_frames
         self._batch_size = batch_size
-        self._images = ImageProcessor(model)
+        self._images = TensorCrop(model)
         self._clip = load_model(CLIPModel, model, device=device, dtype=dtype)
 
     @torch.inference_mode()
@@ -76,8 +79,8 @@ class TemporalConsistency(PointwiseReward):
             batch_size=self._batch_size,
             like=self._clip,
         ).unflatten(0, chosen.shape[:2])
-        to_first = (features[:, :1] * features[:, 1:]).sum(-1)
-        to_last = (features[:, :-1] * features[:, 1:]).sum(-1)
+        to_first = (features[:, :1] * features[:, 1:]).sum(-1).clamp(min=0)
+        to_last = (features[:, :-1] * features[:, 1:]).sum(-1).clamp(min=0)
         return ((to_first + to_last) / 2).mean(1).numpy()
 
     def _features(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -33,6 +33,7 @@ __all__ = [
     "TemporalConsistency",
     "UnifiedReward",
     "UnifiedRewardFlex",
+    "UnifiedRewardPair",
     "UnifiedRewardThink",
     "VQAScore",
     "VectorRewardWrapper",
@@ -236,7 +237,7 @@ class ShapesVerifier(NamedVectorWrapper):
     ) -> None: ...
 
 class TemporalConsistency(NamedVectorWrapper):
-    """Mean similarity of each frame to the first and to the previous one, by CLIP's image features; -1 to 1."""
+    """Mean similarity of each frame to the first and to the previous one, by CLIP's image features; 0 to 1."""
 
     def __init__(
         self,
@@ -279,6 +280,25 @@ class UnifiedRewardFlex(NamedVectorWrapper):
         env: gymnasium.vector.VectorEnv[Any, Any, Any],
         *,
         judge: str | Path | Sequence[str] | Backend | None = None,
+        tournament: Tournament | Mapping[str, Any] | None = None,
+        backend: str | None = None,
+        backend_settings: Mapping[str, Any] | None = None,
+        prompt_template: str | Path | None = None,
+        decoding: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        deadline_s: float | None = None,
+        failed_samples: str | Path | None = None,
+    ) -> None: ...
+
+class UnifiedRewardPair(NamedVectorWrapper):
+    """Win rates in a tournament judged by UnifiedReward, or by any model that answers in its form."""
+
+    def __init__(
+        self,
+        env: gymnasium.vector.VectorEnv[Any, Any, Any],
+        *,
+        judge: str | Path | Sequence[str] | Backend | None = None,
+        form: Literal["rank", "score"] = "rank",
         tournament: Tournament | Mapping[str, Any] | None = None,
         backend: str | None = None,
         backend_settings: Mapping[str, Any] | None = None,

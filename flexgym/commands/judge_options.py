@@ -44,7 +44,11 @@ class JudgeOptions:
         str | None, typer.Option(help="server, vllm or transformers; chosen to fit the judge by default")
     ] = None
     dialect: Annotated[
-        str, typer.Option(help="reply format of the judge: flex (UnifiedReward-Flex) or think (UnifiedReward-Think)")
+        str,
+        typer.Option(
+            help="reply format of the judge: flex (UnifiedReward-Flex), think (UnifiedReward-Think), rank or pair_score"
+            " (UnifiedReward)"
+        ),
     ] = "flex"
     prompt_template: Annotated[
         Path | None, typer.Option(help="text file with {prompt} that replaces the built-in prompt template")

@@ -49,7 +49,8 @@ def _category_table(category: Category) -> Table:
         title.append(_CONTRADICTED, "yellow")
     table = _score_table(category.dims)
     table.title, table.title_justify = title, "left"
-    table.caption, table.caption_justify = plain(category.cat_reason), "left"
+    odd = [f"set aside: {dim.name or 'a criterion without a name'}: {dim.problem}" for dim in category.odd_dims]
+    table.caption, table.caption_justify = plain("\n".join([*odd, category.cat_reason])), "left"
     return table
 
 

@@ -106,11 +106,13 @@ def pair_wins(outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
     Returns:
         float64 ``[M, 4]``: 1.0 if the first sample of the pair wins, 0.0 if the second does. Column 0 is the overall
         winner; columns 1-3 are the anchor categories A, B and C, which are NaN for a `Verdict`, since it has no
-        categories. Rows of failed judgments are NaN.
+        categories. A tie is 0.5 in column 0. Rows of other failed judgments are NaN.
     """
     wins = np.full((len(outcomes), _NUM_VERDICTS), np.nan)
     for row, outcome in enumerate(outcomes):
-        if not isinstance(outcome, JudgeFailure):
+        if isinstance(outcome, JudgeFailure):
+            wins[row, 0] = 0.5 if outcome.kind == "tie" else np.nan
+        else:
             sides = [outcome.side, *(anchor.side for anchor in outcome.anchors)]
             wins[row, : len(sides)] = 1.0 - np.array(sides)
     return wins
@@ -124,20 +126,27 @@ def pair_shares(outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
 
     Returns:
         float64 ``[M, 4]`` in ``[0, 1]``. For an `Assessment`, column 0 is the mean over all categories, including
-        personalized ones, and columns 1-3 are the anchor categories. For a `Verdict`, column 0 is the mean over its
-        dimensions (NaN if it has none) and columns 1-3 are NaN. Rows of failed judgments are NaN.
+        personalized ones, and columns 1-3 are the anchor categories; a category whose scores were all set aside is NaN
+        and left out of the mean. For a `Verdict`, column 0 is the mean over its
+        dimensions (NaN if it has none) and columns 1-3 are NaN. A tie is 0.5 in column 0. Rows of other failed
+        judgments are NaN.
     """
     shares = np.full((len(outcomes), _NUM_VERDICTS), np.nan)
     for row, outcome in enumerate(outcomes):
-        if isinstance(outcome, Verdict) and outcome.dims:
+        if isinstance(outcome, JudgeFailure):
+            shares[row, 0] = 0.5 if outcome.kind == "tie" else np.nan
+        elif isinstance(outcome, Verdict) and outcome.dims:
             shares[row, 0] = sum(dim.share for dim in outcome.dims) / len(outcome.dims)
         elif isinstance(outcome, Assessment):
-            overall = sum(map(_share, outcome.categories)) / len(outcome.categories)
+            scored = [category for category in outcome.categories if category.dims]
+            overall = sum(map(_share, scored)) / len(scored) if scored else np.nan
             shares[row] = [overall, *map(_share, outcome.anchors)]
     return shares
 
 
 def _share(category: Category) -> float:
+    if not category.dims:
+        return float("nan")
     return 0.5 + category.score_margin / (2.0 * SCORE_SUM * len(category.dims))
 
 

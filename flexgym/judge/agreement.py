@@ -24,6 +24,7 @@ _MEANS = (
     "personalised_categories",
     "left_out_categories",
     "left_out_dimensions",
+    "odd_scores",
 )
 
 
@@ -36,7 +37,8 @@ def agreement_summary(outcomes: Sequence[Outcome]) -> dict[str, float]:
     Returns:
         A mapping that always has the same keys; a value is NaN if there is nothing to average.
 
-        ``consistent_categories``: share of categories whose summed scores do not contradict their stated winner.
+        ``consistent_categories``: share of categories whose summed scores do not contradict their stated winner;
+        categories without a valid score are excluded here and in ``even_categories``.
         ``even_categories``: share of categories with tied scores, which cannot contradict any winner.
         ``majority_agrees``: share of assessments whose overall winner also wins the most categories; assessments with
         evenly split categories are excluded.
@@ -47,6 +49,8 @@ def agreement_summary(outcomes: Sequence[Outcome]) -> dict[str, float]:
         ``personalised_categories`` and ``left_out_categories``: mean number per assessment of personalized categories
         that are valid and that were dropped as invalid.
         ``left_out_dimensions``: mean number of unreadable dimensions per verdict.
+        ``odd_scores``: mean number per assessment of sub-dimensions that were set aside, since their scores are not
+        numbers, out of range or do not sum to 10.
         ``failure_share``: share of outcomes that failed; ``failure_share/<kind>`` splits it by kind of failure.
     """
     tally: dict[str, list[float]] = {name: [] for name in _MEANS}
@@ -73,7 +77,10 @@ def _consistency_values(judgment: Assessment | Verdict) -> Iterator[tuple[str, f
             yield "consistent_totals", judgment.consistent
         yield "left_out_dimensions", judgment.left_out
         return
+    yield "odd_scores", judgment.odd_scores
     for category in judgment.categories:
+        if not category.dims:
+            continue
         scored = category.score_side
         yield "consistent_categories", scored in (None, category.side)
         yield "even_categories", scored is None

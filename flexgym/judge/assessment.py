@@ -90,6 +90,8 @@ def anchor_places(names: Sequence[str]) -> tuple[int, ...]:
 def _score(value: Any) -> Any:
     if isinstance(value, bool):
         raise PydanticCustomError("score", "expected a number from 0 to 10, got a truth value")
+    if isinstance(value, str) and "_" in value:  # which Pydantic skips between digits
+        raise PydanticCustomError("score", "expected a number from 0 to 10, got text")
     return value
 
 
@@ -142,20 +144,41 @@ class Dimension(_Part):
         return self
 
 
+class OddDimension(_Part):
+    """One sub-dimension whose scores break a rule; it is set aside, and the winners count.
+
+    Attributes:
+        name: the criterion in the judge's words; empty if it is missing.
+        problem: description of the broken rule, such as ``"score_1: expected a number"``.
+    """
+
+    name: Explanation = ""
+    problem: str
+
+
 class Category(_Part):
     """A category of criteria with its own winner.
 
     Attributes:
         name: category name, such as ``"A. Semantic Alignment & Accuracy"``.
-        dims: the sub-dimensions, at least one.
+        dims: the sub-dimensions with valid scores; empty only if all of them were set aside.
         cat_reason: the judge's explanation of the category winner.
         cat_winner: label of the category winner.
+        odd_dims: the sub-dimensions that were set aside for their scores. It is not part of a reply, so dumps and the
+            JSON schema omit it.
     """
 
     name: Name
-    dims: tuple[Dimension, ...] = Field(min_length=1)
+    dims: tuple[Dimension, ...] = Field(json_schema_extra={"minItems": 1})
     cat_reason: Explanation = ""
     cat_winner: Winner
+    odd_dims: SkipJsonSchema[tuple[OddDimension, ...]] = Field(default=(), exclude=True)
+
+    @model_validator(mode="after")
+    def _has_dimensions(self) -> Self:
+        if not self.dims and not self.odd_dims:
+            raise PydanticCustomError("too_short", "expected at least one sub-dimension, got none")
+        return self
 
     @property
     def side(self) -> int:
@@ -218,6 +241,11 @@ class Assessment(_Part):
     @property
     def _anchor_places(self) -> tuple[int, ...]:
         return anchor_places([category.name for category in self.categories])
+
+    @property
+    def odd_scores(self) -> int:
+        """Return the number of sub-dimensions that were set aside because their scores break a rule."""
+        return sum(len(category.odd_dims) for category in self.categories)
 
     @property
     def agreement(self) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from flexgym.core.errors import unknown_name
+from flexgym.judge.pair_parser import parse_pair_scores, parse_rank
 from flexgym.judge.parser import parse_assessment
 from flexgym.judge.protocol import Outcome
 from flexgym.judge.template import Template, built_in_template
@@ -40,7 +41,13 @@ FLEX = Dialect("image", "video", parse_assessment)
 THINK = Dialect("think_image", "think_video", parse_verdict)
 """UnifiedReward-Think (arXiv 2505.03318): reasoning per dimension, then a one-line answer, parsed as verdicts."""
 
-DIALECTS: Final[Mapping[str, Dialect]] = {"flex": FLEX, "think": THINK}
+RANK = Dialect("rank_image", "rank_video", parse_rank)
+"""UnifiedReward 1.x and 2.0 (arXiv 2503.05236): a sentence such as ``Image 1 is better.``, parsed as verdicts."""
+
+PAIR_SCORE = Dialect("pair_score_image", "pair_score_video", parse_pair_scores)
+"""UnifiedReward 2.0: scores of both candidates on three axes, parsed as verdicts for the higher total."""
+
+DIALECTS: Final[Mapping[str, Dialect]] = {"flex": FLEX, "think": THINK, "rank": RANK, "pair_score": PAIR_SCORE}
 """Dialects by the name used on the command line."""
 
 

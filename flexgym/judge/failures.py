@@ -29,7 +29,7 @@ def count_failures(outcomes: Sequence[Any]) -> dict[str, int]:
 
 
 def check_failure_share(outcomes: Sequence[Any], limit: float) -> None:
-    """Raise an error if too many judgments of a call failed.
+    """Raise an error if too many judgments of a call failed; ties are no failures here.
 
     Args:
         outcomes: all judgments of the call; calls with fewer than `FEWEST_FOR_SHARE` always pass.
@@ -38,7 +38,7 @@ def check_failure_share(outcomes: Sequence[Any], limit: float) -> None:
     Raises:
         JudgeFailureShareError: if the limit is exceeded; the message counts failures by kind and quotes an example.
     """
-    failures = [outcome for outcome in outcomes if isinstance(outcome, JudgeFailure)]
+    failures = [outcome for outcome in outcomes if isinstance(outcome, JudgeFailure) and outcome.kind != "tie"]
     if len(outcomes) < FEWEST_FOR_SHARE or len(failures) <= limit * len(outcomes):
         return
     kinds = Counter(failure.kind for failure in failures).most_common()

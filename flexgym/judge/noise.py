@@ -123,7 +123,7 @@ def _bounded(score: float) -> float:
 
 def _misread_category(category: Category, points: float) -> Category:
     """Move the first sample ahead by the given number of points, within the range of scores."""
-    each = points / (2 * len(category.dims))
+    each = points / (2 * max(len(category.dims), 1))
     scores = [min(max(dim.score_1 + each, 0.0), SCORE_SUM) for dim in category.dims]
     dims = tuple(
         dim.model_copy(update={"score_1": score, "score_2": SCORE_SUM - score})

@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from itertools import islice
 from typing import Final
 
+from flexgym.judge.axes import Axis, axis_label
 from flexgym.judge.backends.base import Backend, ChatRequest, Decoding, Reply
 from flexgym.judge.inputs import Inputs, encode_sample
+from flexgym.judge.numbers import read_number
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.reply import UntrustedError, nothing_found, quoted, read_reply, split_thoughts
 from flexgym.judge.template import Template, built_in_template
@@ -25,23 +27,6 @@ from flexgym.types import Modality, SampleGroup
 
 Points = dict[str, float]
 """Scores by the name of the axis."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One number in a pointwise reply.
-
-    Attributes:
-        name: name of the axis in scores and weights.
-        label: words before the number in the reply.
-        lowest: lower end of the scale.
-        highest: upper end of the scale.
-    """
-
-    name: str
-    label: str
-    lowest: float = 1.0
-    highest: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -91,26 +76,8 @@ FORMS: Final[Mapping[str, Form]] = {
 but the final score are explanations and are ignored. The second axis is coherence for images (no glitches, no
 distortion) and physics for videos (plausible motion)."""
 
-# Every repetition is bounded, so parsing a reply that fell into a loop stays fast.
 _MAX_VALUE = 200
-_DECORATION = r"[\s*_`\"']{0,9}"
 _PLACEHOLDER = re.compile(r"[\[<({]{0,3}\s{0,3}x(?!\w)", re.IGNORECASE)
-# Reject a number that begins something else: a longer word, a decimal comma, a range or another denominator.
-_NUMBER = re.compile(
-    r"([-+]?\d{1,30}(?:\.\d{1,30})?)"
-    r"(?:[ \t*_]{0,4}(?:/|out[ \t]{1,3}of)[ \t*_]{0,4}(\d{1,3}(?:\.0)?))?"
-    r"(?!\w|%|[.,]\d|[ \t*_]{0,4}(?:[-\u2013\u2014~/]|to|or|out[ \t]{1,3}of)[ \t*_]{0,4}\d)",
-    re.IGNORECASE,
-)
-
-
-@cache
-def _label(axis: Axis) -> re.Pattern[str]:
-    """Return a pattern for the label of an axis up to its number; the group captures the scale in brackets."""
-    words = r"[\s_*-]{1,5}".join(map(re.escape, axis.label.split()))
-    return re.compile(
-        rf"(?<![^\W_]){words}{_DECORATION}(?:\(([^()\n]{{0,40}})\))?{_DECORATION}[:=\uff1a]{_DECORATION}", re.IGNORECASE
-    )
 
 
 def parse_points(text: str | None, finish_reason: str = "stop", *, sheet: Sheet) -> Points | JudgeFailure:
@@ -146,28 +113,30 @@ def _read(text: str, cut_off: bool, *, sheet: Sheet) -> Points:
 
 def _stated_values(answer: str, axis: Axis, *, cut_off: bool) -> set[float]:
     """Return the distinct numbers given for an axis."""
-    return {_value(answer, axis, label, cut_off=cut_off) for label in _label(axis).finditer(answer)}
+    return {_value(answer, axis, label, cut_off=cut_off) for label in axis_label(axis).finditer(answer)}
 
 
 def _value(answer: str, axis: Axis, label: re.Match[str], *, cut_off: bool) -> float:
     rest = answer[label.end() : label.end() + _MAX_VALUE]
     if _PLACEHOLDER.match(rest):
         raise UntrustedError("echoed_template", f"{axis.label}: the reply repeats the template instead of a number")
-    number = _NUMBER.match(rest)
-    # A number at the very end of a truncated reply may lack digits.
-    if not rest.strip() or (cut_off and number and not rest[number.end() :].strip(" ./")):
+    number = read_number(rest)
+    if not rest.strip() or (cut_off and _may_lack_digits(rest)):
         raise UntrustedError("truncated", f"{axis.label}: the reply ends before its number does")
     if number is None:
-        raise UntrustedError("invalid", f"{axis.label}: expected a number, got {quoted(rest[:40])}")
-    scales = [*re.findall(r"\d+", label[1] or "")[-1:], *([number[2]] if number[2] else [])]
-    if any(float(scale) != axis.highest for scale in scales):
-        raise UntrustedError("invalid", f"{axis.label}: expected a scale up to {axis.highest:g}, got {scales[-1]}")
-    value = float(number[1])
-    if not axis.lowest <= value <= axis.highest:
-        raise UntrustedError(
-            "invalid", f"{axis.label}: expected a number from {axis.lowest:g} to {axis.highest:g}, got {number[1]}"
-        )
-    return value
+        raise UntrustedError("invalid", f"{axis.label}: expected one number, got {quoted(rest[:40])}")
+    scales = [*map(float, re.findall(r"\d+", label[1] or "")[-1:]), *([] if number.scale is None else [number.scale])]
+    if any(scale != axis.highest for scale in scales):
+        raise UntrustedError("invalid", f"{axis.label}: expected a scale up to {axis.highest:g}, got {scales[-1]:g}")
+    if not axis.lowest <= number.value <= axis.highest:
+        expected = f"expected a number from {axis.lowest:g} to {axis.highest:g}"
+        raise UntrustedError("invalid", f"{axis.label}: {expected}, got {quoted(rest[: number.end])}")
+    return number.value
+
+
+def _may_lack_digits(rest: str) -> bool:
+    """Return True if a truncated text consists of a number only, whose last digits may be missing."""
+    return re.fullmatch(r"[-+]?\d[\d ./]*", rest) is not None
 
 
 class PointwiseJudge:

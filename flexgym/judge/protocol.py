@@ -19,6 +19,7 @@ FailureKind = Literal[
     "echoed_template",
     "contradictory",
     "invalid",
+    "tie",
     "refused",
     "timed_out",
     "server_error",
@@ -28,16 +29,17 @@ FailureKind = Literal[
 
 @dataclass(frozen=True)
 class JudgeFailure:
-    """A judgment that cannot be trusted. It is counted by kind and excluded from win rates.
+    """A judgment without a winner that can be trusted. It is counted by kind and, unless a tie, kept out of win rates.
 
     Attributes:
         kind: what went wrong. ``unparsable``: empty, longer than any normal reply, or without the requested JSON
             object, answer tag or score; ``truncated``: cut off before it was complete; ``echoed_template``: repeats the
             template's ``Image 1/2`` instead of a choice, or its ``X`` instead of a score; ``contradictory``: names both
             candidates as the winner, gives more than one overall verdict, or two scores for one axis; ``invalid``:
-            breaks the format in another way, such as no winner, a score out of range, or scores that do not sum to 10;
-            ``refused``: the judge declined, or does not support the prompt; ``timed_out``: no reply in time;
-            ``server_error``: no reply at all; ``raised``: the scorer's own code raised an error.
+            breaks the format in another way, such as no winner, or a score out of range; ``tie``: the judge finds both
+            equally good, which counts half a win for each and not towards the allowed share of failures; ``refused``:
+            the judge declined, or does not support the prompt; ``timed_out``: no reply in time; ``server_error``: no
+            reply at all; ``raised``: the scorer's own code raised an error.
         detail: one line for the log, including the location in the reply.
     """
 

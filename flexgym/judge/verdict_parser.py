@@ -12,23 +12,24 @@ from collections.abc import Iterator
 
 from pydantic_core import PydanticCustomError
 
-from flexgym.judge.assessment import Label, normalize_label
+from flexgym.judge.assessment import Label
+from flexgym.judge.numbers import read_number
 from flexgym.judge.protocol import FailureKind, JudgeFailure
 from flexgym.judge.reply import UntrustedError, is_refusal, nothing_found, quoted, read_reply, split_thoughts
+from flexgym.judge.statement import read_winner
 from flexgym.judge.verdict import TOP_SCORE, Verdict, VerdictDimension
 
 # Repetitions that can overlap with their neighbors are bounded, so parsing a reply that fell into a loop stays fast.
 _TAG = re.compile(r"<\s{0,9}(/?)\s{0,9}answer\s{0,9}>", re.IGNORECASE)
-_BETTER = re.compile(
-    r"(.{1,60}?)\s{1,9}is\s{1,9}(?:the\s{1,9})?better(?:\s{1,9}(?:image|video|one))?[\s.!*_`\"']{0,9}",
-    re.IGNORECASE | re.DOTALL,
-)
 _TOTALS = re.compile(r"^[ \t*#_]{0,20}total\s{1,9}scores?\b", re.IGNORECASE | re.MULTILINE)
 _HEADING = re.compile(r"^[ \t*#_]{0,20}\d{1,2}[.)][ \t*_]{0,9}([^\n:]{1,100}?)[ \t*_]{0,9}(?::|$)", re.MULTILINE)
-_SCORE = re.compile(
-    r"\b(?:image|video)[\s_#*]{0,4}([12])[\s*_:]{0,4}\(?\s{0,3}(\d{1,3}(?:\.\d{1,6})?)\s{0,3}/\s{0,3}10(?!\d)\s{0,3}\)?",
-    re.IGNORECASE,
+# A dimension that the judge added has no number: its name stands alone on the line above its first score.
+_NAME = re.compile(
+    r"^[ \t*#_]{0,20}(?!(?:image|video)[\s_#*]{0,4}[12])\[?([^\W\d_][^\n:\[\]]{0,99}?)\]?[ \t*_]{0,9}:[ \t*_]{0,9}$"
+    r"(?=\s{0,40}[ \t*_-]{0,20}(?:image|video)[\s_#*]{0,4}[12])",
+    re.IGNORECASE | re.MULTILINE,
 )
+_LABEL = re.compile(r"\b(?:image|video)[\s_#*]{0,4}([12])(?![^\W_])[\s*_:]{0,4}\(?\s{0,3}(?=\d)", re.IGNORECASE)
 _MAX_ANSWER = 200
 _KINDS: dict[str, FailureKind] = {"echoed_template": "echoed_template", "contradictory": "contradictory"}
 
@@ -77,9 +78,8 @@ def _winner(answer: str) -> Label:
         raise UntrustedError("refused", f"the judge declined: {quoted(stated)}")
     if len(stated) > _MAX_ANSWER:
         raise UntrustedError("invalid", f"answer: expected one line, got {len(stated)} characters")
-    better = _BETTER.fullmatch(stated)
     try:
-        return normalize_label(better[1] if better else stated)  # type: ignore[return-value]
+        return read_winner(stated)
     except PydanticCustomError as error:
         raise UntrustedError(_KINDS.get(error.type, "invalid"), f"answer: {error}: {quoted(stated)}") from error
 
@@ -88,27 +88,50 @@ def _dimensions(text: str) -> tuple[tuple[VerdictDimension, ...], int]:
     """Parse the dimensions that have a score for each candidate, and count those that do not."""
     totals = _TOTALS.search(text)
     body = text[: totals.start()] if totals else text
-    read = [_dimension(heading[1], block) for heading, block in _parts(body, _HEADING)]
+    read = [_dimension(heading[1], block) for heading, block in _parts(body, _headings(body))]
     dims = tuple(dim for dim in read if dim is not None)
     return dims, len(read) - len(dims)
+
+
+def _headings(text: str) -> list[re.Match[str]]:
+    """Return the headings of dimensions; one without a number counts only once the dimension before it is complete."""
+    numbered = {match.start(): match for match in _HEADING.finditer(text)}
+    found: list[re.Match[str]] = []
+    for match in sorted([*numbered.values(), *_NAME.finditer(text)], key=lambda match: match.start()):
+        if match.start() in numbered or (found and _is_complete(text[found[-1].end() : match.start()])):
+            found.append(match)
+    return found
+
+
+def _is_complete(block: str) -> bool:
+    return {side for side, _, _ in _scores(block)} == {"1", "2"}
+
+
+def _scores(block: str) -> list[tuple[str, float, str]]:
+    """Return side, score and the text up to the next score for each score out of 10 in a block."""
+    numbers = [(label, read_number(block[label.end() :], in_prose=True)) for label in _LABEL.finditer(block)]
+    found = [(label, number) for label, number in numbers if number and number.scale == TOP_SCORE]
+    starts = [*(label.start() for label, _ in found), len(block)][1:]
+    return [
+        (label[1], number.value, block[label.end() + number.end : start])
+        for (label, number), start in zip(found, starts, strict=True)
+    ]
 
 
 def _dimension(name: str, block: str) -> VerdictDimension | None:
     """Parse a dimension from the text under its heading; None if a score is missing, too high or ambiguous."""
     scores: dict[str, float] = {}
     reasons: dict[str, str] = {}
-    for match, rest in _parts(block, _SCORE):
-        score = scores.setdefault(match[1], float(match[2]))
-        if score != float(match[2]) or score > TOP_SCORE:
+    for side, score, rest in _scores(block):
+        if scores.setdefault(side, score) != score or not 0 <= score <= TOP_SCORE:
             return None
-        reasons.setdefault(match[1], rest.strip(" \t\n\r*_-\u2013\u2014:;"))
+        reasons.setdefault(side, rest.strip(" \t\n\r)*_-\u2013\u2014:;"))
     if len(scores) < 2:
         return None
     return VerdictDimension(name.strip(), scores["1"], scores["2"], reasons["1"], reasons["2"])
 
 
-def _parts(text: str, pattern: re.Pattern[str]) -> list[tuple[re.Match[str], str]]:
-    """Return all matches of a pattern, each with the text up to the next match."""
-    found = list(pattern.finditer(text))
+def _parts(text: str, found: list[re.Match[str]]) -> list[tuple[re.Match[str], str]]:
+    """Return all matches, each with the text up to the next match."""
     ends = [*(match.start() for match in found), len(text)][1:]
     return [(match, text[match.end() : end]) for match, end in zip(found, ends, strict=True)]

@@ -196,8 +196,10 @@ BENCHMARKS: dict[str, Benchmark] = {
         ),
         Benchmark(
             "mj_bench_video",
-            "MJ-Bench-Video (arXiv 2502.01719): test.json next to its videos; ties are left out",
+            "MJ-Bench-Video (arXiv 2502.01719): test.json next to its videos; tied labels are left out; an undecided"
+            " judge is wrong (strict) or half right (tie-aware)",
             _mj_bench_video,
+            headline="strict",
         ),
         Benchmark(
             "videogen_rewardbench",

@@ -38,7 +38,7 @@ class Vote:
     Attributes:
         swapped: True if the pair's second candidate was shown first.
         position: position of the winner: 0 if shown first, 1 if shown second; None if the judgment failed.
-        failure: kind of the failure.
+        failure: kind of the failure; ``"tie"`` if the judge found both equally good.
         margin: points of the candidate shown first minus those of the other, summed over all criteria.
     """
 
@@ -119,6 +119,10 @@ class Figures:
         judgements: number of judgments, over all orders.
         accuracy: share of judgments that name the labeled winner, among pairs that have one; failures count as wrong.
         accuracy_dropped: accuracy without the failed judgments.
+        strict: share of pairs for which all orders name the labeled winner, among pairs that have one; undecided pairs
+            count as wrong, as in MJ-Bench-Video (arXiv 2502.01719).
+        tie_aware: the same, but a pair counts half if the judge finds both equal or its orders name different winners.
+            Failures count as wrong.
         accuracy_with_ties: share of pairs, including ties, for which the judge agrees with the label, where two orders
             with different winners count as a tie and a failure as wrong. None if ties are not scored, or only one
             order was judged.
@@ -136,6 +140,8 @@ class Figures:
     judgements: int
     accuracy: Share
     accuracy_dropped: Share
+    strict: Share
+    tie_aware: Share
     accuracy_with_ties: Share | None
     accuracy_with_leads: float | None
     order_consistency: Share
@@ -191,6 +197,8 @@ def figures(results: Sequence[PairResult], *, ties: TieRule = "left_out") -> Fig
         judgements=len(votes),
         accuracy=share(right, [len(result.votes) for result in decided]),
         accuracy_dropped=share(right, [result.num_valid for result in decided]),
+        strict=share([_halves(result) // 2 for result in decided], [1] * len(decided)),
+        tie_aware=share([_halves(result) for result in decided], [2] * len(decided)),
         accuracy_with_ties=share([_agrees(result) for result in scored], [1] * len(scored)) if in_both else None,
         accuracy_with_leads=calibrated_accuracy(scored) if any(result.lead for result in scored) else None,
         order_consistency=share([result.verdict is not None for result in met], [1] * len(met)),
@@ -207,7 +215,20 @@ def figures(results: Sequence[PairResult], *, ties: TieRule = "left_out") -> Fig
 
 def _agrees(result: PairResult) -> bool:
     """Return True if the judge agrees with the label, including ties."""
-    return result.num_valid == len(result.votes) and result.verdict == result.label
+    return _is_answered(result) and result.verdict == result.label
+
+
+def _halves(result: PairResult) -> int:
+    """Return 2 if the judge names the labeled winner, 1 if it is undecided, and 0 if it is wrong or failed."""
+    if not _is_answered(result):
+        return 0
+    if result.verdict is None:
+        return 1
+    return 2 if result.verdict == result.label else 0
+
+
+def _is_answered(result: PairResult) -> bool:
+    return all(vote.position is not None or vote.failure == "tie" for vote in result.votes)
 
 
 def calibrated_accuracy(results: Sequence[PairResult]) -> float:

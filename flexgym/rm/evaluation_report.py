@@ -20,6 +20,8 @@ PAIRS_SAID = "pairs.jsonl"
 TITLES = {
     "accuracy": "accuracy, failures wrong",
     "accuracy_dropped": "accuracy, failures dropped",
+    "strict": "strict",
+    "tie_aware": "tie-aware",
     "accuracy_with_ties": "accuracy with ties",
     "accuracy_with_leads": "accuracy with ties by points",
     "order_consistency": "same in both orders",
@@ -92,7 +94,8 @@ _FOOTNOTE = (
     f"Brackets are {CONFIDENCE:.0%} confidence intervals over pairs: Wilson's if pairs count fully or not at all or are"
     " all equal, otherwise a percentile bootstrap. Accuracy is over pairs whose label is not a tie, in all orders. With"
     " ties, labels may be ties, and two orders with different winners count as a tie; by points, a lead within a"
-    " threshold counts as a tie, where the threshold is the best one for these pairs."
+    " threshold counts as a tie, where the threshold is the best one for these pairs. Strict counts a pair as right"
+    " only if all orders name the labeled winner; tie-aware counts half a pair where the judge is undecided."
 )
 
 

@@ -49,7 +49,7 @@ class AskOptions:
     backend: Annotated[
         str | None, typer.Option(help="server, vllm or transformers; chosen to fit the model by default")
     ] = None
-    dialect: Annotated[str, typer.Option(help=f"format of the replies: {' or '.join(DIALECTS)}")] = "flex"
+    dialect: Annotated[str, typer.Option(help=f"format of the replies: {', '.join(DIALECTS)}")] = "flex"
     prompt_template: Annotated[
         Path | None, typer.Option(help="text file with {prompt} that replaces the built-in prompt template")
     ] = None

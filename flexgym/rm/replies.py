@@ -130,8 +130,9 @@ def make_query(pair: PreferencePair, question: Question, inputs: Inputs) -> Quer
 def read_trace(reply: Reply | JudgeFailure, dialect: Dialect) -> Outcome:
     """Parse a reply with the strictness required for training data.
 
-    Two things that are accepted from a judge in use are rejected here: a reply that was cut off after its last bracket,
-    and a personalized category that is dropped because it breaks a rule, such as scores that do not sum to 10.
+    Three things that are accepted from a judge in use are rejected here: a reply that was cut off after its last
+    bracket, a personalized category that is dropped because it breaks a rule, and sub-dimensions whose scores are set
+    aside, since they are not numbers, out of range or do not sum to 10.
 
     Args:
         reply: reply of a model, or the reason why there is none.
@@ -145,6 +146,8 @@ def read_trace(reply: Reply | JudgeFailure, dialect: Dialect) -> Outcome:
     if not isinstance(outcome, JudgeFailure) and outcome.left_out:
         what = "categories" if isinstance(outcome, Assessment) else "dimensions"
         return JudgeFailure("invalid", f"{outcome.left_out} {what} break the rules")
+    if isinstance(outcome, Assessment) and outcome.odd_scores:
+        return JudgeFailure("invalid", f"{outcome.odd_scores} criteria have odd scores")
     return outcome
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -85,9 +84,8 @@ def export_judge(trained: Path, source: str | Path, out: Path, *, dtype: str) ->
         with held_folder(out) as folder:
             if (trained / ADAPTER_CONFIG).is_file():
                 merged = load_adapter(load_model(source, dtype), trained).merge_and_unload()
+                copy_loaded(trained, folder, patterns=(CONFIG_NAME,))
                 save_judge(merged, source, folder)
-                if (trained / CONFIG_NAME).is_file():
-                    shutil.copyfile(trained / CONFIG_NAME, folder / CONFIG_NAME)
             else:
                 save_judge(load_model(trained, dtype), trained, folder)
             folder.replace(out)

@@ -66,7 +66,8 @@ class Exported:
         path = self.folder / "scheduler" / "scheduler_config.json"
         if not path.is_file():
             return []
-        kind = read_json_file(path, nan=True).get("_class_name")
+        config = read_json_file(path, nan=True)
+        kind = config.get("_class_name") if isinstance(config, dict) else None
         if not (isinstance(kind, str) and kind.isidentifier()):  # it becomes part of a line of code
             raise CheckpointError(f"expected the name of a scheduler class as _class_name in {path}, got {kind!r}")
         return [

@@ -1,10 +1,22 @@
 from __future__ import annotations
 
+import io
+
+import numpy as np
 import pytest
 from pydantic import ValidationError
+from rich.console import Console
 
-from flexgym.judge import Assessment, Category, Dimension
+from flexgym.commands.judge_report import outcome_report
+from flexgym.judge import Assessment, Category, Dimension, Pair, agreement_summary, parse_assessment
+from flexgym.judge.aggregation import pair_shares, pair_wins
 from flexgym.judge.assessment import anchor_places, normalize_label
+from flexgym.judge.backends.base import Reply
+from flexgym.judge.dialect import FLEX
+from flexgym.judge.noise import NoisyJudge
+from flexgym.rm.replies import read_trace
+from tests.judge.simulated import group
+from tests.judge.test_parser import written
 
 
 def category(name="A. Semantic Alignment & Accuracy", winner="Image 1", scores=(7, 6, 8)):
@@ -171,3 +183,53 @@ def test_even_categories_have_no_majority():
     names = ("A. Semantic", "B. Quality", "C. Aesthetics", "D. Motion")
     winners = ("Image 1", "Image 2", "Image 1", "Image 2")
     assert assessment(*map(category, names, winners)).majority_side is None
+
+
+def odd_text(*places):
+    """A reply in which the scores of the categories at some places are odd."""
+    old = {0: '"score_1": 8', 1: '"score_1": 4', 2: '"score_1": 7'}
+    return written({"replace": {old[place]: old[place][:-1] + '"?"' for place in places}})
+
+
+def odd_reply(*places):
+    return parse_assessment(odd_text(*places))
+
+
+def test_odd_scores_are_set_aside_and_counted_everywhere():
+    clean, odd, all_odd = odd_reply(), odd_reply(1), odd_reply(1, 2)
+    assert (clean.odd_scores, odd.odd_scores, all_odd.odd_scores) == (0, 1, 2)
+    assert [category.name[0] for category in all_odd.categories if not category.dims] == ["B", "C"]
+    assert [category.consistent for category in all_odd.categories] == [True] * 3
+    np.testing.assert_array_equal(pair_wins([clean, odd, all_odd]), [[1, 1, 0, 1]] * 3)
+    shares = pair_shares([clean, odd, all_odd])
+    # Category A: 17 of 20 points; B: 4 of 10; C: 7 of 10.
+    np.testing.assert_allclose(shares[0], [(0.85 + 0.4 + 0.7) / 3, 0.85, 0.4, 0.7])
+    np.testing.assert_allclose(shares[1], [(0.85 + 0.7) / 2, 0.85, np.nan, 0.7])
+    np.testing.assert_allclose(shares[2], [0.85, 0.85, np.nan, np.nan])
+    summary = agreement_summary([clean, odd, all_odd])
+    assert summary["odd_scores"] == 1.0
+    assert summary["consistent_categories"] == 1.0
+    assert summary["even_categories"] == 0.0
+
+
+def test_odd_scores_are_shown_and_are_no_training_data():
+    odd = odd_reply(1)
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(outcome_report("a cube", odd))
+    assert "set aside: Edges: score_1" in console.export_text()
+    assert "odd_dims" not in odd.model_dump_json()
+    assert read_trace(Reply(odd_text(1)), FLEX).kind == "invalid"
+    schema = Assessment.model_json_schema()["$defs"]
+    assert "OddDimension" not in schema
+    assert "odd_dims" not in schema["Category"]["properties"]
+    assert schema["Category"]["properties"]["dims"]["minItems"] == 1
+
+
+def test_noise_leaves_odd_scores_alone():
+    class Odd:
+        def assess(self, pairs):
+            return [odd_reply(1)] * len(pairs)
+
+    samples = group([1, 2])
+    outcomes = NoisyJudge(Odd(), accuracy=0.8).assess([Pair(samples, 0, 1)] * 8)
+    assert [outcome.odd_scores for outcome in outcomes] == [1] * 8

@@ -16,7 +16,7 @@ from flexgym.judge import Assessment, JudgeFailure, parse_assessment
 TABLE = yaml.safe_load(Path(__file__).with_name("malformed_replies.yaml").read_text(encoding="utf-8"))
 ROWS = {row["name"]: row for row in TABLE["rows"]}
 EDITS = {"first", "more", "winner", "replace", "everywhere", "until", "text", "loop", "finish_reason"}
-ANSWERS = {"expect", "left_out", "detail"}
+ANSWERS = {"expect", "left_out", "odd", "detail"}
 # Generous, as it guards against minutes, not against milliseconds.
 IN_TIME = settings(deadline=timedelta(seconds=20))
 
@@ -67,7 +67,12 @@ def test_table(row):
     else:
         assert sides(outcome) == row["expect"], outcome
         assert outcome.left_out == row.get("left_out", 0)
-        assert parse_assessment(outcome.model_dump_json()) == outcome.model_copy(update={"left_out": 0})
+        odd = [dim.problem for category in outcome.categories for dim in category.odd_dims]
+        assert len(odd) == outcome.odd_scores == row.get("odd", 0), odd
+        if odd:
+            assert row.get("detail", "") in odd[0]
+        else:
+            assert parse_assessment(outcome.model_dump_json()) == outcome.model_copy(update={"left_out": 0})
 
 
 @pytest.mark.parametrize("media", ["image", "video"])

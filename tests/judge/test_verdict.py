@@ -185,6 +185,52 @@ def test_dimensions(block, scores):
     assert (outcome.dims[-1].reason_1, outcome.dims[-1].reason_2) == ("c", "d")
 
 
+@pytest.mark.parametrize("name", ["Colour accuracy", "[Colour accuracy]", "**Colour accuracy**", "Image composition"])
+def test_an_additional_dimension_without_a_number_is_its_own(name):
+    """The published template gives none to dimensions that the judge adds."""
+    block = "{}:\n    Image 1 (7/10) - a;\n    Image 2 (8/10) - b\n"
+    thoughts = THOUGHTS[: THOUGHTS.index("4. ")] + block.format(name) + block.format("[Mood]")
+    outcome = parse_verdict(f"<think>\n{thoughts}Total score:\nImage 1: 9+8+8+7+7=39\n</think>\n{ANSWER}")
+    assert [dim.name for dim in outcome.dims[:3]] == ["Semantic consistency", "Aesthetics", "Authenticity"]
+    assert [dim.name for dim in outcome.dims[3:]] == [name.strip("[]*"), "Mood"]
+    assert [(dim.score_1, dim.score_2, dim.reason_1) for dim in outcome.dims[3:]] == [(7, 8, "a")] * 2
+    assert outcome.left_out == 0
+
+
+def test_a_heading_within_a_dimension_is_part_of_it():
+    outcome = parse_verdict(f"<think>1. Light:\nComparison:\nImage 1 (9/10) - a\nImage 2 (4/10) - b</think>{ANSWER}")
+    assert [(dim.name, dim.score_1, dim.score_2) for dim in outcome.dims] == [("Light", 9, 4)]
+
+
+@pytest.mark.parametrize(
+    ("score", "value"),
+    [
+        ("4.5/10", 4.5),
+        ("\uff14.\uff15/10", 4.5),
+        ("4\uff0e5/10", None),
+        ("4\u066b5/10", None),
+        ("4,5/10", None),
+        ("4\u00bd/10", None),
+        ("4e0/10", None),
+        ("4.5/10.5", None),
+        ("4.5/100", None),
+        ("4.5/10,5", None),
+        ("-4.5/10", None),
+        ("4/5/10", None),
+        ("4-5/10", None),
+    ],
+)
+def test_a_score_is_read_right_or_not_at_all(score, value):
+    outcome = parse_verdict(f"<think>1. Light:\nImage 1 ({score}) - a\nImage 2 (4/10) - b</think>{ANSWER}")
+    assert [dim.score_1 for dim in outcome.dims] == ([] if value is None else [value])
+    assert outcome.left_out == (value is None)
+
+
+def test_a_label_and_its_score_need_something_between_them():
+    outcome = parse_verdict(f"<think>1. Light:\nImage 19/10 - a\nImage 2 (4/10) - b</think>{ANSWER}")
+    assert (outcome.dims, outcome.left_out) == ((), 1)
+
+
 def test_dimensions_without_thoughts_stand_before_the_answer():
     assert parse_verdict(THOUGHTS + ANSWER).dims == parse_verdict(CLEAN).dims
     assert parse_verdict(ANSWER + THOUGHTS).dims == ()

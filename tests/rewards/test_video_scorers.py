@@ -27,7 +27,7 @@ def test_temporal_consistency_by_hand(folder):
     model = tiny.random_weights(CLIPModel(tiny.clip_config()))
     video = tiny.pictures(4)
     with torch.no_grad():
-        pixels = torch.cat([tiny.normalized(tiny.cropped(frame)) for frame in video])
+        pixels = torch.cat([tiny.normalized(tiny.cropped_tensor(frame)) for frame in video])
         a, b, c, d = model.visual_projection(model.vision_model(pixels).pooler_output)
     cos = [[float(torch.cosine_similarity(x, y, dim=0)) for y in (a, b, c, d)] for x in (a, b, c, d)]
     expected = ((cos[0][1] + cos[0][1]) + (cos[0][2] + cos[1][2]) + (cos[0][3] + cos[2][3])) / 6

@@ -94,14 +94,26 @@ def cropped(picture):
     return image.crop((left, top, left + SIDE, top + SIDE))
 
 
+def cropped_tensor(picture):
+    """Shortest side to `SIDE` without antialiasing, rounded to integers, then the middle."""
+    height, width = picture.shape[:2]
+    size = (SIDE * height // min(height, width), SIDE * width // min(height, width))
+    pixels = torch.tensor(picture.transpose(2, 0, 1)[None], dtype=torch.float32)
+    small = torch.nn.functional.interpolate(pixels, size, mode="bicubic")[0].round().clamp(0, 255)
+    top, left = (size[0] - SIDE) // 2, (size[1] - SIDE) // 2
+    return small[:, top : top + SIDE, left : left + SIDE].permute(1, 2, 0).numpy()
+
+
 def padded(picture):
-    """Longest side to `SIDE`, then black bars, worked out with Pillow."""
+    """Longest side to `SIDE` in float, then black bars, worked out with Pillow; 0 to 255 and a little beyond."""
     height, width = picture.shape[:2]
     scale = SIDE / max(height, width)
-    small = Image.fromarray(picture).resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)
-    square = np.zeros((SIDE, SIDE, 3), np.uint8)
-    top, left = (SIDE - small.height) // 2, (SIDE - small.width) // 2
-    square[top : top + small.height, left : left + small.width] = np.asarray(small)
+    size = (round(width * scale), round(height * scale))
+    colors = [Image.fromarray(picture[..., color].astype(np.float32)) for color in range(3)]
+    small = np.stack([np.asarray(color.resize(size, Image.Resampling.BICUBIC)) for color in colors], axis=-1)
+    square = np.zeros((SIDE, SIDE, 3), np.float32)
+    top, left = (SIDE - size[1]) // 2, (SIDE - size[0]) // 2
+    square[top : top + size[1], left : left + size[0]] = small
     return square
 
 

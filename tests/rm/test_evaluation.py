@@ -125,6 +125,38 @@ def test_a_small_lead_may_be_a_tie():
     assert summarize([led(0, None)], ties="scored").overall.accuracy_with_leads is None  # no points, no threshold
 
 
+def said(label, *sides):
+    """A pair with one vote per order: the side it names, ``"tie"`` or a kind of failure."""
+    votes = [
+        Vote(place == 1, side ^ place) if isinstance(side, int) else Vote(place == 1, None, side)
+        for place, side in enumerate(sides)
+    ]
+    return PairResult(None, None, label, tuple(votes))
+
+
+def test_strict_and_tie_aware_figures_by_hand():
+    """In order: right, wrong, orders that differ, a tie twice, a tie and right, a failure and right, a tied label."""
+    results = [
+        said(0, 0, 0),
+        said(1, 0, 0),
+        said(1, 0, 1),
+        said(0, "tie", "tie"),
+        said(0, "tie", 0),
+        said(1, "refused", 1),
+        said(None, 0, 0),
+    ]
+    found = summarize(results).overall
+    assert (found.strict.value, found.strict.pairs) == (1 / 6, 6)
+    assert (found.tie_aware.value, found.tie_aware.pairs) == ((1 + 0.5 + 0.5 + 0.5) / 6, 6)
+    once = summarize([said(0, 0), said(0, 1), said(0, "tie"), said(1, "truncated")]).overall
+    assert (once.strict.value, once.tie_aware.value) == (1 / 4, 1.5 / 4)
+
+
+def test_ties_of_the_judge_agree_with_tied_labels():
+    results = [said(None, "tie", "tie"), said(None, 0, "tie"), said(0, "tie", "tie"), said(None, "refused", "tie")]
+    assert summarize(results, ties="scored").overall.accuracy_with_ties.value == 2 / 4
+
+
 def test_one_order_halves_the_calls(media):
     found = judged(media, ("11", 0), ("22", 0), ("12", 1), orders="given", ties="scored").overall
     assert found.judgements == 3

@@ -4,70 +4,36 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from flexgym.core.json_text import parse_json
 from flexgym.core.text import one_line
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
 from flexgym.judge.protocol import JudgeFailure
 
-_MOST_TOKENS = 2**53
+_MAX_COUNT = 2**53
 
 
-def _count(value: Any) -> int | None:
-    """Return a number of tokens; None for anything else, since a statistic must not cost a reply."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    is_count = is_number and 0 <= value <= _MOST_TOKENS and int(value) == value
-    return int(value) if is_count else None
-
-
-def _object(value: Any) -> Any:
-    """Return an object of statistics; None for anything else."""
-    return value if isinstance(value, dict) else None
-
-
-_Count = Annotated[int | None, BeforeValidator(_count)]
-
-
-class _Details(BaseModel):
-    cached_tokens: _Count = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: _Count = None
-    completion_tokens: _Count = None
-    prompt_tokens_details: Annotated[_Details | None, BeforeValidator(_object)] = None
-
-
+# Only what a reply needs has a type. Statistics may be missing or wrong, and never cost the reply.
 class _Message(BaseModel):
     content: str | None = None
-    refusal: str | None = None
-
-
-class _Alternative(BaseModel):
-    token: str
-    logprob: Annotated[float, Field(le=0.0)]
-
-
-class _Position(BaseModel):
-    top_logprobs: list[_Alternative] = Field(default_factory=list)
-
-
-class _Logprobs(BaseModel):
-    content: list[_Position] | None = None
+    refusal: Any = None
 
 
 class _Choice(BaseModel):
     message: _Message
-    finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
+    finish_reason: Any = None
+    logprobs: Any = None
+    error: Any = None
 
 
 class _Completion(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
-    usage: Annotated[_Usage | None, BeforeValidator(_object)] = None
+    usage: Any = None
+    error: Any = None
 
 
 class _Model(BaseModel):
@@ -116,32 +82,65 @@ def read_completion(body: bytes, seconds: float) -> Reply | JudgeFailure:
         The reply, or a failure: ``refused`` if the model declined, ``server_error`` if the body is not a chat
         completion.
     """
+    document = None
     try:
-        completion = _Completion.model_validate(parse_json(body, lenient=True))
+        document = parse_json(body, lenient=True)
+        completion = _Completion.model_validate(document)
     except ValueError as error:
-        return JudgeFailure("server_error", f"the server's reply is not a chat completion: {first_error(error)}")
+        words = _error_words(document) or first_error(error)
+        return JudgeFailure("server_error", f"the server's reply is not a chat completion: {words}")
     choice = completion.choices[0]
-    if choice.message.refusal or choice.finish_reason == "content_filter":
-        return JudgeFailure("refused", one_line(choice.message.refusal or "the server's content filter stopped it"))
+    refusal = choice.message.refusal if isinstance(choice.message.refusal, str) else ""
+    if refusal or choice.finish_reason == "content_filter":
+        return JudgeFailure("refused", one_line(refusal or "the server's content filter stopped it"))
     if choice.message.content is None:
-        return JudgeFailure("server_error", "the server's reply contains no text (message.content is null)")
-    usage = completion.usage or _Usage()
+        words = _error_words({"error": choice.error or completion.error}) or "message.content is null"
+        return JudgeFailure("server_error", f"the server's reply contains no text ({words})")
     return Reply(
         text=choice.message.content,
-        finish_reason=choice.finish_reason or "stop",
-        prompt_tokens=usage.prompt_tokens or 0,
-        completion_tokens=usage.completion_tokens or 0,
-        cached_tokens=(usage.prompt_tokens_details or _Details()).cached_tokens or 0,
+        finish_reason=choice.finish_reason
+        if isinstance(choice.finish_reason, str) and choice.finish_reason
+        else "stop",
+        prompt_tokens=_count(completion.usage, "prompt_tokens"),
+        completion_tokens=_count(completion.usage, "completion_tokens"),
+        cached_tokens=_count(completion.usage, "prompt_tokens_details", "cached_tokens"),
         seconds=seconds,
         first_tokens=_first_tokens(choice.logprobs),
     )
 
 
-def _first_tokens(logprobs: _Logprobs | None) -> tuple[tuple[str, float], ...]:
-    if logprobs is None or not logprobs.content:
+def _error_words(document: Any) -> str:
+    """Return what a server says about an error in a response with status 200; empty if it says nothing."""
+    error = _item(document, "error") or _item(document, "detail") or _item(document, "message")
+    words = _item(error, "message") or error
+    return one_line(words if isinstance(words, str) else json.dumps(words)) if words else ""
+
+
+def _item(document: Any, key: str) -> Any:
+    return document.get(key) if isinstance(document, Mapping) else None
+
+
+def _count(usage: Any, *path: str) -> int:
+    """Return a token count; 0 if it is missing or no count."""
+    for key in path:
+        usage = _item(usage, key)
+    valid = isinstance(usage, int | float) and not isinstance(usage, bool) and 0 <= usage <= _MAX_COUNT
+    return int(usage) if valid and usage == int(usage) else 0
+
+
+def _first_tokens(logprobs: Any) -> tuple[tuple[str, float], ...]:
+    """Return the alternatives of the first token, most likely first; those that have no log-probability are dropped."""
+    content = _item(logprobs, "content")
+    alternatives = _item(content[0], "top_logprobs") if isinstance(content, list) and content else None
+    if not isinstance(alternatives, list):
         return ()
-    candidates = [(one.token, one.logprob) for one in logprobs.content[0].top_logprobs]
-    return tuple(sorted(candidates, key=lambda one: -one[1]))
+    stated = [(_item(one, "token"), _item(one, "logprob")) for one in alternatives]
+    valid = [
+        (token, min(float(value), 0.0))  # rounding can lift it slightly above 0
+        for token, value in stated
+        if isinstance(token, str) and isinstance(value, int | float) and not isinstance(value, bool) and value < 1.0
+    ]
+    return tuple(sorted(valid, key=lambda one: -one[1]))
 
 
 def read_models(body: bytes) -> list[str]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import httpcore
 import httpx
@@ -19,12 +19,10 @@ from flexgym.core.secrets import Secret
 from flexgym.core.text import one_line
 from flexgym.judge.backends.addresses import checked_address
 from flexgym.judge.backends.loop_thread import LoopThread
+from flexgym.judge.backends.streams import Meter, MeteredBackend, is_one_response
 
 MAX_BODY_BYTES = 2**20
 """Maximum size of a response body. A normal reply is far smaller: 4,096 tokens are about 20,000 characters."""
-
-MAX_EXCHANGE_BYTES = MAX_BODY_BYTES + 2**18
-"""Maximum number of bytes that a server may send for one request: heads, interim responses, body and trailers."""
 
 CONNECT_TIMEOUT_S = 10.0
 # Shorter than the 5 seconds after which uvicorn, and therefore vLLM, closes an idle connection.
@@ -78,9 +76,9 @@ class Connection:
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self._meter = _Meter()
+        self._meter = Meter()
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=tls, max_connections=1, keepalive_expiry=_IDLE_S, network_backend=_MeteredBackend(self._meter)
+            ssl_context=tls, max_connections=1, keepalive_expiry=_IDLE_S, network_backend=MeteredBackend(self._meter)
         )
 
     async def send(
@@ -101,15 +99,16 @@ class Connection:
 
         Raises:
             TimeoutError: if the exchange is not complete in time; the connection is then closed.
-            ExchangeError: if the connection fails, is lost before the response is complete, or carries more than
-                `MAX_EXCHANGE_BYTES`.
+            ExchangeError: if the connection fails, is lost before the response is complete, carries more than
+                `MAX_EXCHANGE_BYTES`, or carries a further response, since the first may then belong to an earlier
+                request.
         """
         # httpx writes the headers that follow from URL and body, such as Host and Content-Length.
         written = httpx.Request(method, url, headers=headers, content=body)
         request = httpcore.Request(
             method, str(url), headers=written.headers.raw, content=body, extensions=dict(_EXTENSIONS)
         )
-        self._meter.left = MAX_EXCHANGE_BYTES
+        self._meter.begin()
         try:
             async with asyncio.timeout(seconds):
                 return await self._exchange(request)
@@ -126,6 +125,10 @@ class Connection:
         response = await self._pool.handle_async_request(request)
         async with aclosing(response):
             body = await _read(cast(AsyncIterable[bytes], response.stream))
+        if not is_one_response(self._meter.received):
+            await self._pool.aclose()
+            if not self._meter.is_first:
+                raise httpcore.RemoteProtocolError("the server sent more than one response")
         return Answer(response.status, httpx.Headers(response.headers), body)
 
 
@@ -166,63 +169,3 @@ async def _read(stream: AsyncIterable[bytes]) -> bytes:
 def _describe(error: Exception) -> str:
     name = type(error).__name__
     return one_line(f"{name}: {error}" if str(error) else name)
-
-
-class _Meter:
-    """Number of bytes that the server may still send for the current request."""
-
-    def __init__(self) -> None:
-        self.left = MAX_EXCHANGE_BYTES
-
-    def count(self, data: bytes) -> None:
-        """Take bytes off; raise an error below zero."""
-        self.left -= len(data)
-        if self.left < 0:
-            raise httpcore.RemoteProtocolError(f"the server sent more than {MAX_EXCHANGE_BYTES} bytes")
-
-
-class _MeteredStream(httpcore.AsyncNetworkStream):
-    """Network stream whose received bytes are counted, below the HTTP parser, which skips interim responses."""
-
-    def __init__(self, stream: httpcore.AsyncNetworkStream, meter: _Meter) -> None:
-        self._stream, self._meter = stream, meter
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        data = await self._stream.read(max_bytes, timeout)
-        self._meter.count(data)
-        return data
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await self._stream.write(buffer, timeout)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.AsyncNetworkStream:
-        return _MeteredStream(await self._stream.start_tls(ssl_context, server_hostname, timeout), self._meter)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-class _MeteredBackend(httpcore.AsyncNetworkBackend):
-    """Opens metered streams over TCP."""
-
-    def __init__(self, meter: _Meter) -> None:
-        self._backend, self._meter = httpcore.AnyIOBackend(), meter
-
-    async def connect_tcp(  # noqa: PLR0917 (the signature of httpcore)
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        stream = await self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
-        return _MeteredStream(stream, self._meter)
-
-    async def sleep(self, seconds: float) -> None:
-        await self._backend.sleep(seconds)

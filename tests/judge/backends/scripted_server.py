@@ -35,14 +35,23 @@ class Script:
     garbage: float = 0.0  # 200 with something that is no chat completion
     cut_off: float = 0.0  # finish_reason "length"
     rejected: float = 0.0  # 400
+    reset: float = 0.0  # the connection is reset before an answer
+    unavailable: float = 0.0  # 503 with Retry-After
+    slow: float = 0.0  # a good answer that drips, so that later ones overtake it
+    duplicate: float = 0.0  # a good answer that is sent twice
+    foreign: float = 0.0  # a good answer with an unasked answer to somebody else before its end of connection
+    garbled: float = 0.0  # bytes that are no HTTP
     seed: int = 0
     retry_after: str = "0"
     delay_s: float = 0.0
+    drip_s: float = 0.02
     die_every: int = 0  # after so many requests all connections are cut and the port is closed for a while
     down_s: float = 0.5
 
 
-FAULTS = ("drop", "busy", "broken", "stall", "truncated", "garbage", "cut_off", "rejected")
+FAULTS = ("drop", "busy", "broken", "stall", "truncated", "garbage", "cut_off", "rejected",
+          "reset", "unavailable", "slow", "duplicate", "foreign", "garbled")  # fmt: skip
+GOOD = ("good", "slow", "duplicate", "foreign")
 
 
 def assessment(identity, serial, winner="Image 1"):
@@ -184,25 +193,51 @@ class ScriptedServer:
         elif fault == "truncated":
             writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{"choices": [')
             return False
+        elif fault == "reset":
+            writer.transport.abort()
+            return False
+        elif fault == "unavailable":
+            _respond(writer, 503, b'{"error": "loading"}', f"Retry-After: {self.script.retry_after}\r\n")
+        elif fault == "garbled":
+            writer.write(b"\x00\xffHTTP 200 fine\r\n\r\n")
+            return False
+        elif fault == "slow":
+            await self._drip(_response(200, self._completion(body, fault)), writer)
         else:
-            _respond(writer, 200, self._completion(body, fault))
+            answer = _response(200, self._completion(body, fault))
+            foreign = _response(200, _chat_completion(assessment("pair-of-nobody", "0")))
+            writer.write(answer + {"duplicate": answer, "foreign": foreign}.get(fault, b""))
         return True
+
+    async def _drip(self, answer, writer):
+        step = -(-len(answer) // 5)
+        for start in range(0, len(answer), step):
+            writer.write(answer[start : start + step])
+            await writer.drain()
+            await asyncio.sleep(self.script.drip_s)
 
     def _completion(self, body, fault):
         identity = identity_of(body)
-        if fault == "good":
+        if fault in GOOD:
             self.good += 1
         text = self.answer(json.loads(body), identity, self.good) if self.answer else assessment(identity, self.good)
         cut = fault == "cut_off"
-        message = {"role": "assistant", "content": text[: len(text) // 2] if cut else text}
-        usage = {"prompt_tokens": 100, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 40}}
-        choice = {"index": 0, "message": message, "finish_reason": "length" if cut else "stop"}
-        return json.dumps({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
+        return _chat_completion(text[: len(text) // 2] if cut else text, "length" if cut else "stop")
+
+
+def _chat_completion(text, finish_reason="stop"):
+    usage = {"prompt_tokens": 100, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 40}}
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
+    return json.dumps({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
+
+
+def _response(status, body, more=""):
+    head = f"HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}\r\n"
+    return head.encode() + body
 
 
 def _respond(writer, status, body, more=""):
-    head = f"HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}\r\n"
-    writer.write(head.encode() + body)
+    writer.write(_response(status, body, more))
 
 
 def main():

@@ -69,6 +69,7 @@ def test_refusals():
         b'{"choices": [{"message": null}]}',
         b'{"choices": [{"message": {"content": null}}]}',
         b'{"choices": [{"message": {"content": 3}}]}',
+        b'{"choices": [{"message": {"content": "a"}}], "usage": {"prompt_tokens": -1}',
         b"[" * 100_000,
         b'{"a": ' * 100_000,
         completion()[:-5],
@@ -79,6 +80,62 @@ def test_what_is_no_completion(body):
     assert failure.kind == "server_error"
     assert len(failure.detail) < 300
     assert "\n" not in failure.detail
+
+
+@pytest.mark.parametrize(
+    "usage",
+    ["-1", "1.5e400", "NaN", "true", "null", '"12"', "[]", "{}", "0.5", "9" * 400, "9" * 5000, "-0"],
+)
+def test_statistics_never_cost_a_reply(usage):
+    whole = '{"choices": [{"message": {"content": "a"}%s}], "usage": %s}'
+    details = (
+        f'{{"prompt_tokens": {usage}, "completion_tokens": 3, "prompt_tokens_details": {{"cached_tokens": {usage}}}}}'
+    )
+    for document in (
+        whole % ("", details),
+        whole % ("", f'{{"completion_tokens": 3, "prompt_tokens_details": {usage}}}'),
+    ):
+        assert read_completion(document.encode(), 0.0) == Reply("a", completion_tokens=3)
+    assert read_completion((whole % ("", usage)).encode(), 0.0) == Reply("a")
+    assert read_completion((whole % (f', "logprobs": {usage}', "{}")).encode(), 0.0) == Reply("a")
+    assert read_completion((whole % (f', "logprobs": {{"content": {usage}}}', "{}")).encode(), 0.0) == Reply("a")
+    assert read_completion((whole % (f', "finish_reason": {usage}, "index": {usage}', "{}")).encode(), 0.0).text == "a"
+
+
+def test_log_probabilities_are_read_as_far_as_they_are_any():
+    top = [
+        {"token": "no", "logprob": -3.5},
+        {"token": "yes", "logprob": 1e-7},
+        {"token": "Yes", "logprob": None},
+        {"token": None, "logprob": -1.0},
+        {"token": "maybe", "logprob": "-1"},
+        {"token": "far", "logprob": float("-inf")},
+        None,
+        {},
+    ]
+    found = read_completion(completion(logprobs={"content": [{"top_logprobs": top}]}), 0.0)
+    assert found.first_tokens == (("yes", 0.0), ("no", -3.5), ("far", float("-inf")))
+    for nothing in (None, [], "x", [None], [{"top_logprobs": None}], [{}], {"a": 1}):
+        assert read_completion(completion(logprobs={"content": nothing}), 0.0) == Reply("text")
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"error": {"message": "model is\nloading", "code": 503}}, "model is loading"),
+        ({"error": "out of memory"}, "out of memory"),
+        ({"object": "error", "message": "context is too long"}, "context is too long"),
+        ({"detail": [{"msg": "field required"}]}, "field required"),
+        ({"error": {"code": 7}}, '{"code": 7}'),
+        ({"choices": [], "error": {"message": "overloaded"}}, "overloaded"),
+        ({"choices": [{"message": {"content": None}, "error": {"message": "upstream died"}}]}, "upstream died"),
+        ({"choices": [{"message": {"content": None}}], "error": {"message": "cut off"}}, "cut off"),
+    ],
+)
+def test_an_error_in_a_reply_keeps_its_words(document, words):
+    failure = read_completion(json.dumps(document).encode(), 0.0)
+    assert failure.kind == "server_error"
+    assert words in failure.detail
 
 
 @given(st.binary() | st.recursive(st.none() | st.integers() | st.text(), lambda it: st.lists(it) | st.dictionaries(

@@ -13,8 +13,9 @@ import rewards
 from flexgym.core.errors import ConfigError
 from flexgym.judge.backends.addresses import base_url, checked_address
 from flexgym.judge.backends.base import ChatRequest, Decoding
-from flexgym.judge.backends.connection import MAX_EXCHANGE_BYTES, ExchangeError, fetch
+from flexgym.judge.backends.connection import ExchangeError, fetch
 from flexgym.judge.backends.server import ServerBackend
+from flexgym.judge.backends.streams import MAX_EXCHANGE_BYTES
 from flexgym.types import Prompt, SampleGroup
 from tests.judge.backends.slow_server import FLOODS, PARTS, raw_server
 

@@ -19,6 +19,8 @@ from flexgym.core.errors import ConfigError, JudgeUnavailableError
 from flexgym.judge import JudgeFailure
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
 from flexgym.judge.backends.server import ServerBackend
+from flexgym.judge.backends.streams import is_one_response
+from tests.demonstrations import judge_calls
 from tests.judge.backends.scripted_server import Script, ScriptedServer, script_json
 
 CHAOS = Script(drop=0.05, busy=0.05, broken=0.05, stall=0.01, truncated=0.05, garbage=0.02, cut_off=0.02)
@@ -136,6 +138,17 @@ def test_chaos_of_10000_requests_in_flat_memory_at_under_a_millisecond_each(make
     assert resident[3] - resident[1] < 16
     # The aim is 1 ms, which an undisturbed machine keeps; cycles of a shared one are worth less by up to a half.
     assert costs.min() < 1.6
+
+
+@pytest.mark.slow
+def test_calls_with_every_fault():
+    """Reduced version of `tests.demonstrations.judge_calls`, which sends 100,000."""
+    report = judge_calls.run(2000, parts=2, deadline_s=6.0)
+    assert [report[name] for name in ("lost", "swapped", "doubled", "wrong_ending")] == [0, 0, 0, 0]
+    assert report["timed_out_after_faults"] < 20
+    assert report["retries"] > 500
+    assert report["deaths_of_the_server"] >= 4
+    assert report["rss_mib_at_the_end"] - report["rss_mib_after_the_first_part"] < 16
 
 
 def test_load_is_spread_and_bounded(make):
@@ -347,3 +360,37 @@ class server_process:  # noqa: N801
     def __exit__(self, *_):
         if self.process.poll() is None:
             self.process.communicate("", timeout=60)
+
+
+@pytest.mark.parametrize("fault", ["duplicate", "foreign"])
+def test_a_second_response_to_one_request_is_never_that_to_the_next(make, fault):
+    with ScriptedServer(Script(**{fault: 0.4})) as server:
+        backend = make(server.url, max_concurrency=3, max_attempts=20)
+        outcomes = backend.complete(requests(60), Decoding())
+    assert [json.loads(outcome.text)["prompt"] for outcome in outcomes] == [f"pair-{index}" for index in range(60)]
+    assert backend.metrics()["failures"] == 0
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (HEAD + b"ok", True),
+        (HEAD + b"okHT", False),
+        ((HEAD + b"ok") * 2, False),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + b"ok", True),
+        (HEAD.replace(b"\r", b"") + b"ok", True),
+        (HEAD.lower().replace(b"http", b"HTTP") + b"ok", True),
+        (CHUNKS, True),
+        (CHUNKS * 2, False),
+        (CHUNKS + b"\r", False),
+        (b"HTTP/1.1 200 OK\r\n\r\nuntil the connection ends", True),
+        (b"nothing of the kind", False),
+        (b"", False),
+    ],
+)
+def test_one_response_and_nothing_else(data, expected):
+    assert is_one_response(data) == expected
