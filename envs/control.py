@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.features import PROMPT_FEATURES, prompt_features
-from envs.groups import GroupBatch, box
+from envs.groups import GroupBatch
 from envs.single import GroupEnv
+from envs.spaces import FloatBox
 from envs.vector import GroupVectorEnv
 from flexgym.algorithm.policy import FlowPolicy
 from flexgym.core.errors import ActionError, ConfigError
@@ -73,16 +74,16 @@ class ControlBatch(GroupBatch):
         bound = math.sqrt(PROMPT_FEATURES)
         return gymnasium.spaces.Dict(
             {
-                "prompt": box(-bound, bound, (PROMPT_FEATURES,)),
-                "progress": box(0.0, 1.0, (1,)),
-                "sigma": box(0.0, 1.0, (1,)),
+                "prompt": FloatBox(-bound, bound, (PROMPT_FEATURES,)),
+                "progress": FloatBox(0.0, 1.0, (1,)),
+                "sigma": FloatBox(0.0, 1.0, (1,)),
                 "last_action": self.action_space(),
             }
         )
 
-    def action_space(self) -> gymnasium.spaces.Box:
+    def action_space(self) -> FloatBox:
         """Return the action space of one group: guidance scale and strength of the noise, each from -1 to 1."""
-        return box(-1.0, 1.0, (2,))
+        return FloatBox(-1.0, 1.0, (2,))
 
     @property
     def episode_length(self) -> int:

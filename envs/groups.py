@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from envs.prompts import PromptSource, PromptSpace, as_prompt, load_prompts
+from envs.prompts import PromptSource, as_prompt, load_prompts
+from envs.spaces import FloatBox, PromptSpace
 from flexgym.core.errors import ActionError, ConfigError, GeneratorError, check_names, unknown_name
 from flexgym.core.grids import draw_group
 from flexgym.flow import predicted_clean
@@ -117,15 +118,15 @@ class GroupBatch:
         spaces: dict[str, gymnasium.Space] = {
             "prompt": PromptSpace(),
             "latents": self.action_space(),
-            "sigma": box(0.0, 1.0, (1,)),
+            "sigma": FloatBox(0.0, 1.0, (1,)),
         }
         if self.generator.takes_first_frame:
             spaces["first_frame"] = gymnasium.spaces.Box(0, 255, self.generator.sample_shape[1:], np.uint8)
         return gymnasium.spaces.Dict(spaces)
 
-    def action_space(self) -> gymnasium.spaces.Box:
+    def action_space(self) -> FloatBox:
         """Return the action space of one group: its next latents."""
-        return box(-np.inf, np.inf, tuple(self.latents.shape[1:]))
+        return FloatBox(-np.inf, np.inf, tuple(self.latents.shape[1:]))
 
     @property
     def episode_length(self) -> int:
@@ -358,8 +359,3 @@ def check_options(options: Mapping[str, Any] | None, known: Sequence[str]) -> di
     """
     check_names("option of reset", options or (), known)
     return dict(options or {})
-
-
-def box(low: float, high: float, shape: tuple[int, ...]) -> gymnasium.spaces.Box:
-    """Float32 numbers of a shape, all within the same bounds."""
-    return gymnasium.spaces.Box(low, high, shape, np.float32)

@@ -1,72 +1,23 @@
-"""Prompt space for Gymnasium, and sources of prompts."""
+"""Sources of prompts: files, sequences and the built-in set."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-import gymnasium
 import numpy as np
-from numpy.typing import NDArray
 
+from envs.spaces import MAX_PROMPT_LENGTH
 from flexgym.core.errors import ConfigError, PromptSourceError
 from flexgym.core.json_text import parse_json
 from flexgym.types import FirstFrame, Prompt
-
-MAX_PROMPT_LENGTH = 2048
-"""Maximum number of characters of a prompt; the text encoders in use read at most 512 tokens."""
-
-NO_CHARACTER = sys.maxunicode + 1
-"""Padding of a flattened prompt."""
 
 _FRAME = "first_frame"
 
 Prompts = str | Path | Sequence[str | Prompt | Mapping[str, Any]] | None
 """None for the built-in prompts, the path of a .txt or .jsonl file, or a sequence."""
-
-
-class PromptSpace(gymnasium.spaces.Text):
-    """Any text up to a length, in any script; Gymnasium's own `Text` has a fixed set of characters.
-
-    `gymnasium.spaces.flatten` gives the code points, int32 ``[max_length]``, padded with `NO_CHARACTER`.
-
-    Args:
-        max_length: maximum number of characters.
-        seed: seed of `sample`.
-    """
-
-    def __init__(self, max_length: int = MAX_PROMPT_LENGTH, *, seed: int | np.random.Generator | None = None) -> None:
-        super().__init__(max_length, min_length=1, seed=seed)
-
-    def contains(self, x: Any) -> bool:
-        """Return True for a text of a fitting length."""
-        return isinstance(x, str) and self.min_length <= len(x) <= self.max_length
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, PromptSpace) and self.max_length == other.max_length
-
-    def __repr__(self) -> str:
-        return f"PromptSpace({self.max_length})"
-
-
-@gymnasium.spaces.utils.flatten_space.register(PromptSpace)
-def _flatten_prompt_space(space: PromptSpace) -> gymnasium.spaces.Box:
-    return gymnasium.spaces.Box(0, NO_CHARACTER, (space.max_length,), np.int32)
-
-
-@gymnasium.spaces.utils.flatten.register(PromptSpace)
-def _flatten_prompt(space: PromptSpace, x: str) -> NDArray[np.int32]:  # type: ignore[misc]
-    codes = np.full(space.max_length, NO_CHARACTER, np.int32)
-    codes[: len(x)] = [ord(character) for character in x]
-    return codes
-
-
-@gymnasium.spaces.utils.unflatten.register(PromptSpace)
-def _unflatten_prompt(space: PromptSpace, x: NDArray[Any]) -> str:  # type: ignore[misc]
-    return "".join(chr(int(code)) for code in x if code < NO_CHARACTER)
 
 
 class PromptSource(Sequence[Prompt]):

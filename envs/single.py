@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from envs.groups import RENDER_MODES, GroupAccess, check_options, check_render_mode
 from envs.prompts import Prompts
+from flexgym.core.seeds import checked_seed
 from flexgym.generators.base import FlowGenerator
 
 _ONLY = np.ones(1, dtype=np.bool_)
@@ -84,7 +85,7 @@ class GroupEnv(GroupAccess, gymnasium.Env):
         """Begin a group of noise for a prompt.
 
         Args:
-            seed: of the latents and the drawn prompt.
+            seed: of the latents and the drawn prompt: a whole number of Python or NumPy, of at least 0.
             options: ``{"prompt": ...}`` picks the prompt: a text or a `flexgym.types.Prompt`.
 
         Returns:
@@ -93,10 +94,11 @@ class GroupEnv(GroupAccess, gymnasium.Env):
         Raises:
             UnknownNameError: for an unknown option.
             PromptSourceError: when the prompt cannot be used.
-            ConfigError: when it has a first frame and the generator takes none, or the other way round.
+            ConfigError: when it has a first frame and the generator takes none, or the other way round, or the seed is
+                no whole number of at least 0.
         """
         chosen = check_options(options, ["prompt"])
-        super().reset(seed=seed)
+        super().reset(seed=checked_seed(seed))
         self._groups.begin([0], [self.np_random], [chosen.get("prompt")])
         return self._groups.observation_of(0), self._groups.info(0)
 

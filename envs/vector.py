@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from envs.groups import RENDER_MODES, GroupAccess, check_options, check_render_mode
 from envs.prompts import Prompts
 from flexgym.core.errors import ConfigError, unknown_name
+from flexgym.core.seeds import checked_seed
 from flexgym.generators.base import FlowGenerator
 
 Infos = dict[str, Any]
@@ -103,12 +105,12 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
             self._rngs[slot], self._seeds[slot] = seeding.np_random(seed)
 
     def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, Infos]:
         """Begin groups of noise.
 
         Args:
-            seed: of each group, or of the first; group i then gets ``seed + i``.
+            seed: of each group, or of the first; group i then gets ``seed + i``. Whole numbers of Python or NumPy.
             options: ``{"prompt": ...}`` picks the prompt of all groups, or of each when it is a list of P;
                 ``{"reset_mask": ...}`` (bool ``[P]``) leaves the other groups as they are.
 
@@ -117,14 +119,14 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
 
         Raises:
             UnknownNameError: for an unknown option.
-            ConfigError: for a wrong number of seeds or prompts, or a mask that selects nothing.
+            ConfigError: for a wrong number of seeds or prompts, a seed that is no whole number of at least 0, or a mask
+                that selects nothing.
             PromptSourceError: when a prompt cannot be used.
         """
         chosen = check_options(options, ["prompt", "reset_mask"])
-        seeds = [seed + slot for slot in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed
         prompts = self._each(chosen.get("prompt"), "prompts")
         mask = self._mask(chosen.get("reset_mask"))
-        every = self._each(seeds, "seeds")
+        every = self._seeds_of(seed)
         slots = np.flatnonzero(mask).tolist()
         self._seed([every[slot] if mask[slot] else None for slot in range(self.num_envs)])
         self._groups.begin(slots, self._rngs, prompts)
@@ -133,6 +135,13 @@ class GroupVectorEnv(GroupAccess, gymnasium.vector.VectorEnv):
         for slot in slots:
             infos = self._add_info(infos, self._groups.info(slot), slot)
         return self._groups.observation(), infos
+
+    def _seeds_of(self, seed: Any) -> list[int | None]:
+        """Return the seed of each group: those of a sequence, or consecutive ones from a single number."""
+        if isinstance(seed, list | tuple | np.ndarray):
+            return [checked_seed(each, "each seed") for each in self._each(list(seed), "seeds")]
+        first = checked_seed(seed)
+        return [None if first is None else first + slot for slot in range(self.num_envs)]
 
     def _each(self, value: Any, kind: str) -> list[Any]:
         """Return one value for each group: those of a list, or the same for all."""

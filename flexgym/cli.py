@@ -42,9 +42,9 @@ def recipes() -> None:
     from flexgym.config.recipe import load_recipe, shipped_recipes
 
     shipped = shipped_recipes()
-    # names are there to be typed: the other columns give way
+    # recipes are there to be typed: the other columns give way, over several lines where they must
     whole = Column("recipe", no_wrap=True, min_width=max(map(len, shipped), default=0))
-    table = Table(whole, "environment or judge", "reward", "what trains")
+    table = Table(whole, *(Column(name, overflow="fold") for name in ("environment or judge", "reward", "what trains")))
     for name, path in shipped.items():
         recipe = load_recipe(path)
         judge, reward = recipe.get("judge", {}), recipe.get("reward", {})

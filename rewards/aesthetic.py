@@ -66,6 +66,8 @@ class Aesthetic(PointwiseReward):
         CheckpointError: if model or head cannot be loaded.
     """
 
+    pickled_as_settings = True
+
     def __init__(
         self,
         head: str | Path = "",

@@ -12,12 +12,16 @@ from safetensors.torch import load_file
 from transformers.utils import logging
 
 from flexgym.core.errors import CheckpointError, ConfigError
+from flexgym.core.pretrained import load_pretrained
 from flexgym.core.terminal import without_progress_bars
 from flexgym.judge.backends.local import check_source
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_SHOWN = 3
+_HINT = (
+    "Without network access, give the path of a checkpoint folder instead of a hub id; `python -m rewards.convert`"
+    " converts published weights in other formats into such a folder"
+)
 
 
 def load_model(kind: Any, source: str | Path, *, device: str | None, dtype: Dtype = "float32") -> Any:
@@ -30,26 +34,11 @@ def load_model(kind: Any, source: str | Path, *, device: str | None, dtype: Dtyp
         dtype: data type of the weights, a name in `DTYPES`.
 
     Raises:
-        CheckpointError: if the checkpoint is missing, incomplete, or of another kind.
+        CheckpointError: if the checkpoint is missing, incomplete, or of another kind; the message names the tensors.
     """
     check_source(source)
-    try:
-        with without_progress_bars(logging):
-            model, loading = kind.from_pretrained(
-                source,
-                dtype=DTYPES[dtype],
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise _not_loaded(source, kind.__name__, error) from error
-    # transformers initializes missing or mismatched weights at random, and random scores look like scores.
-    if missing := sorted([*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])]):
-        raise CheckpointError(
-            f"{str(source)!r} lacks {len(missing)} weights of a {kind.__name__}, such as"
-            f" {', '.join(missing[:_SHOWN])}: expected a checkpoint of that kind"
-        )
+    with without_progress_bars(logging):
+        model = load_pretrained(kind, source, hint=_HINT, dtype=DTYPES[dtype], trust_remote_code=False)
     return model.to(chosen_device(device)).eval().requires_grad_(False)
 
 
@@ -102,8 +91,4 @@ def chosen_device(device: str | None) -> torch.device:
 
 
 def _not_loaded(source: str | Path, kind: str, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{str(source)!r} could not be loaded as a {kind} with weights in safetensors format: {error}. Without network"
-        " access, give the path of a checkpoint folder instead of a hub id; `python -m rewards.convert` converts"
-        " published weights in other formats into such a folder"
-    )
+    return CheckpointError(f"{str(source)!r} could not be loaded as a {kind}: {error}. {_HINT}")

@@ -133,6 +133,8 @@ class ClipReward(PointwiseReward):
         CheckpointError: if the model cannot be loaded.
     """
 
+    pickled_as_settings = True
+
     default_model: ClassVar[str] = ""
     default_processor: ClassVar[str | None] = None
     preprocessor: ClassVar[type[Preprocessor]] = PillowCrop

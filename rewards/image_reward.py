@@ -90,6 +90,8 @@ class ImageReward(PointwiseReward):
         CheckpointError: if the model cannot be loaded.
     """
 
+    pickled_as_settings = True
+
     def __init__(
         self,
         model: str | Path = "",

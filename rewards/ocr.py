@@ -35,6 +35,8 @@ class OCR(PointwiseReward):
         ConfigError: if RapidOCR is not installed.
     """
 
+    pickled_as_settings = True
+
     def __init__(self, *, num_frames: Count = 4, engine: dict[str, Any] | None = None) -> None:
         self.num_frames = num_frames
         self._engine = _open_engine(engine)

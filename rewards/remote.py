@@ -79,6 +79,8 @@ class Remote(Reward):
         ConfigError: if there is no valid address, or the environment variable is not set.
     """
 
+    pickled_as_settings = True
+
     def __init__(
         self,
         url: str | Sequence[str] = "",

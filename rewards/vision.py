@@ -86,6 +86,7 @@ class VisionReward(Reward):
         UnknownNameError: if there is no such setting; the message suggests the nearest name.
     """
 
+    pickled_as_settings = True
     default_judge: ClassVar[str] = ""
 
     def __init__(self, judge: JudgeSource | None, settings: ModelSettings) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flexgym.algorithm.process import Levels, Move, Process, SamplerSteps
 from flexgym.core.errors import ConfigError, GeneratorError
+from flexgym.core.seeds import checked_seed, whole_seed
 from flexgym.flow import ODE, Gaussian, NoiseScale, Window, noise_scale
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conditioning import Conditioning
@@ -61,7 +62,8 @@ class FlowPolicy:
         self.num_steps = len(self._grid) - 1
         self._levels: dict[tuple[int, int, torch.device], Levels] = {}
         self._window: Window | None = None
-        self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        chosen = checked_seed(seed)
+        self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if chosen is None else chosen
         self._sources: list[torch.Generator] = []
         self._encoded: tuple[Any, Conditioning] | None = None
 
@@ -99,7 +101,7 @@ class FlowPolicy:
         """
         policy = copy.copy(self)
         policy._window = window
-        policy._sources = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        policy._sources = [torch.Generator().manual_seed(whole_seed(seed)) for seed in seeds]
         return policy
 
     # --- acting ------------------------------------------------------------------------------------------------------
@@ -303,6 +305,9 @@ def _generator_of(env: gymnasium.Env | gymnasium.vector.VectorEnv) -> FlowGenera
     found = getattr(base, "generator", None)
     if found is None and isinstance(base, gymnasium.vector.SyncVectorEnv):
         found = getattr(base.envs[0].unwrapped, "generator", None)
+    if found is None and isinstance(base, gymnasium.vector.AsyncVectorEnv):
+        # its environments live in other processes: one more is made here, which has the generator that they share
+        found = getattr(base.env_fns[0]().unwrapped, "generator", None)
     if not isinstance(found, FlowGenerator):
         raise GeneratorError(f"expected a FlexGym environment, whose generator a policy needs; got {env}")
     return found

@@ -27,7 +27,9 @@ class WindowSettings(Settings):
     )
     first: IntPair | None = Field(default=None, description="lowest and highest first step; all that fit by default")
     every: int = Field(default=25, ge=1, description="iterations at each place, with strategy 'progressive'")
-    stride: int = Field(default=1, ge=1, description="steps between two places, with strategy 'progressive'")
+    stride: int = Field(
+        default=1, ge=1, description="steps between two places, at most size, with strategy 'progressive'"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -36,6 +38,11 @@ class WindowSettings(Settings):
                 raise ValueError("strategy 'all' takes neither size nor first; leave them out, or choose 'random'")
         elif self.size is None:
             raise ValueError(f"strategy {self.strategy!r} needs a size, the number of trained steps; got none")
+        if self.strategy == "progressive" and self.size is not None and self.stride > self.size:
+            raise ValueError(
+                f"expected a stride of at most size={self.size}, got {self.stride}: the steps between two windows would"
+                " never be trained"
+            )
         if self.first is not None and not 0 <= self.first[0] <= self.first[1]:
             raise ValueError(f"expected first=[low, high] with 0 <= low <= high, got {list(self.first)}")
         return self

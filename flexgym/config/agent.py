@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -22,14 +21,12 @@ from flexgym.config.sections import (
 )
 from flexgym.config.training import RolloutSettings, TrainingSettings
 from flexgym.core.errors import ConfigError, UnknownNameError
-from flexgym.core.json_text import read_json_file
 from flexgym.core.problems import Problem, blamed, got, names_below, raise_problems
 from flexgym.core.settings import Settings
+from flexgym.environment import environment_modality
 
 if TYPE_CHECKING:
     from flexgym.flow import WindowSchedule
-
-_EMBEDDED = Path(__file__).parents[1] / "shapes" / "checkpoints" / "t2i"
 
 
 class AgentSettings(Settings):
@@ -72,7 +69,7 @@ class AgentSettings(Settings):
         if found is None:
             return None, problems
         try:
-            algorithm(found.algorithm).check(known_num_steps(found.generator))
+            algorithm(found.algorithm).check(known_num_steps(found))
         except ConfigError as error:
             return None, [Problem(("algorithm", *blamed(dict(found.algorithm), str(error))), str(error))]
         return cls.model_construct(found.model_fields_set, **dict(found)), []
@@ -139,9 +136,10 @@ def _named_algorithm(values: Mapping[str, Any]) -> Any:
 def agent_problems(settings: AgentSettings) -> Iterator[Problem]:
     """Yield what cannot work together in the settings of an agent."""
     yield from _precision_problems(settings)
+    yield from _adapter_problems(settings.generator)
     yield from _sharding_problems(settings)
     yield from _division_problems(settings)
-    num_steps = known_num_steps(settings.generator)
+    num_steps = known_num_steps(settings)
     if num_steps is not None and (message := settings.algorithm.window.misfit(num_steps)):
         yield Problem(("algorithm", "window"), message)
     for section, entries in (("reward", settings.reward.monitors), ("verification", settings.verification.rewards)):
@@ -151,16 +149,18 @@ def agent_problems(settings: AgentSettings) -> Iterator[Problem]:
             yield Problem((section, key), f"expected a name of its own for each reward, got {titles}")
 
 
-def known_num_steps(generator: GeneratorSettings) -> int | None:
-    """Return the denoising steps of a generator from its settings or local files; None where neither has them."""
-    if generator.sampling.num_steps is not None:
-        return generator.sampling.num_steps
-    folder = _EMBEDDED if generator.source is None else Path(generator.source).expanduser()
+def known_num_steps(settings: AgentSettings) -> int | None:
+    """Return the denoising steps of a sample from settings or local files; None where neither has them."""
+    chosen = settings.generator
+    if chosen.sampling.num_steps is not None:
+        return chosen.sampling.num_steps
+    from flexgym.generators.defaults import default_num_steps  # loads torch, for which a help text does not wait
+
     try:
-        steps = read_json_file(folder / "generation_config.json").get("num_steps")
-    except (OSError, ValueError, AttributeError):
-        return None  # a hub id, or a folder that loading the generator will reject
-    return steps if isinstance(steps, int) else None
+        modality = environment_modality(settings.environment.env)
+    except ConfigError:  # said where environments are checked
+        modality = "image"
+    return default_num_steps(chosen.source, modality)
 
 
 def _precision_problems(settings: AgentSettings) -> Iterator[Problem]:
@@ -170,6 +170,26 @@ def _precision_problems(settings: AgentSettings) -> Iterator[Problem]:
             "expected bfloat16 or float32 with generator.mode=full, got float16, where optimizer steps are lost"
             " and gradients cannot be scaled back; or train an adapter, which is float32, with generator.mode=lora",
         )
+
+
+def _adapter_problems(generator: GeneratorSettings) -> Iterator[Problem]:
+    """Yield settings of an adapter to start from that would have no effect."""
+    if generator.adapter is None:
+        if generator.adapter_as == "merge":
+            yield Problem(("generator", "adapter_as"), "expected generator.adapter with it, got no adapter to merge")
+    elif generator.adapter_as == "start":
+        if generator.mode == "full":
+            yield Problem(
+                ("generator", "adapter_as"),
+                "expected merge with generator.mode=full, which trains all weights, got start, which trains the adapter"
+                " itself",
+            )
+        if generator.lora.seed:
+            yield Problem(
+                ("generator", "lora", "seed"),
+                f"expected no seed, since generator.adapter has its values, got {generator.lora.seed}; leave it out, or"
+                " train a new adapter on top with generator.adapter_as=merge",
+            )
 
 
 def _sharding_problems(settings: AgentSettings) -> Iterator[Problem]:

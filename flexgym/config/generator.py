@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
+from flexgym.core.seeds import Seed
 from flexgym.core.settings import Names, Settings
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -14,14 +15,17 @@ Precision = Literal["float32", "bfloat16", "float16"]
 class LoraSettings(Settings):
     """A low-rank adapter (arXiv 2106.09685) on the frozen transformer."""
 
-    rank: int = Field(default=32, ge=1, description="rank of the adapter")
+    rank: int | None = Field(
+        default=None, ge=1, description="rank of the adapter; 32 by default, or that of generator.adapter"
+    )
     alpha: float | None = Field(default=None, gt=0, description="its scale is alpha / rank; twice the rank by default")
     targets: Names | None = Field(
         default=None,
         min_length=1,
-        description="ends of layer names, such as to_q; those of the generator's family by default",
+        description="ends of layer names, such as to_q; by default those of the generator's family or of the adapter"
+        " that it starts from",
     )
-    seed: int = Field(default=0, ge=0, description="seed of its first weights")
+    seed: Seed = Field(default=0, description="seed of its first weights")
 
 
 class SamplingSettings(Settings):
@@ -40,6 +44,14 @@ class SamplingSettings(Settings):
     true_cfg_scale: float | None = Field(
         default=None, ge=0, description="classifier-free guidance where guidance_scale is an input of the transformer"
     )
+    guidance_scale_2: float | None = Field(
+        default=None,
+        ge=0,
+        description="guidance of the second transformer, for low noise (Wan 2.2); that of the first by default",
+    )
+    negative_prompt: str | None = Field(
+        default=None, description="text of the unconditional branch of guidance; the empty one by default"
+    )
 
 
 class GeneratorSettings(Settings):
@@ -52,7 +64,19 @@ class GeneratorSettings(Settings):
         default="lora", description="train an adapter or all weights of the transformer"
     )
     lora: LoraSettings = LoraSettings()
+    adapter: str | None = Field(
+        default=None,
+        min_length=1,
+        description="adapter that training starts from: a folder or file of diffusers, peft or kohya, or a hub id",
+    )
+    adapter_as: Literal["start", "merge"] = Field(
+        default="start",
+        description="train generator.adapter itself, or merge it into the weights below the trainable parameters",
+    )
     sampling: SamplingSettings = SamplingSettings()
+    variant: str | None = Field(
+        default=None, pattern=r"^\w+$", description="variant of the weight files, such as fp16; null for plain files"
+    )
     dtype: Precision = Field(default="float32", description="precision of the weights; an adapter is always float32")
     channels_last: bool = Field(
         default=False, description="memory format of the VAE's convolutions; often faster on CPUs"
@@ -71,6 +95,16 @@ class GeneratorSettings(Settings):
     sharding: Literal["none", "fsdp"] = Field(
         default="none", description="unsharded on each learner, or sharded over the learners by FSDP"
     )
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Return the arguments of `FlowGenerator.make_trainable`."""
+        return {
+            "mode": self.mode,
+            "lora": dict(self.lora),
+            "adapter": self.adapter,
+            "adapter_as": self.adapter_as,
+        }
 
     @property
     def is_half(self) -> bool:

@@ -11,6 +11,7 @@ from flexgym.config.sections import EnvironmentSettings, Prompts, RunSettings
 from flexgym.core.arguments import fitted_arguments, setting_parameters
 from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.core.problems import Problem, blamed, raise_problems
+from flexgym.core.seeds import Seed
 from flexgym.core.settings import Settings
 
 AlgorithmName = Literal["A2C", "DDPG", "DQN", "PPO", "SAC", "TD3"]
@@ -47,7 +48,7 @@ class ControlVerificationSettings(Settings):
     interval: int = Field(
         default=0, ge=0, description="iterations between two verifications; 0 for only before and after"
     )
-    seed: int = Field(default=7, ge=0, description="seed of the prompts drawn, the first latents and the noise")
+    seed: Seed = Field(default=7, description="seed of the prompts drawn, the first latents and the noise")
 
 
 class ControlTrainingSettings(Settings):

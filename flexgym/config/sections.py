@@ -9,7 +9,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from flexgym.core.annotations import Spelled
+from flexgym.core.seeds import Seed
 from flexgym.core.settings import AsTuple, Settings
+
+EXTRA_SAMPLES = 3
+"""Further samples of the held-out prompts that diversity is measured on."""
 
 _CLASS_PATH = re.compile(r"[\w.]+:\w+")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -26,7 +30,7 @@ class RunSettings(Settings):
     )
     checkpoint_interval: int = Field(default=20, ge=1, description="iterations between two checkpoints")
     keep: int = Field(default=3, ge=1, description="number of newest checkpoints to keep")
-    seed: int = Field(default=0, ge=0, description="seed of everything that training draws")
+    seed: Seed = Field(default=0, description="seed of everything that training draws")
     max_restarts: int = Field(
         default=3, ge=0, description="restarts from the newest checkpoint after a lost learner or machine; 0 for none"
     )
@@ -131,7 +135,12 @@ class VerificationSettings(Settings):
     interval: int = Field(
         default=20, ge=0, description="iterations between two verifications; 0 for only before and after"
     )
-    seed: int = Field(default=7, ge=0, description="seed of the prompts drawn and of their first latents")
+    seed: Seed = Field(default=7, description="seed of the prompts drawn and of their first latents")
+    rows_per_forward: int = Field(
+        default=64,
+        ge=1,
+        description="held-out samples in one forward of a learner; kernels round differently for others",
+    )
     sampler: Literal["rollout", "pipeline"] = Field(
         default="rollout",
         description="steps of the samples: the Euler steps of rollouts, or the pipeline's own solver (UniPC, ...);"

@@ -63,7 +63,8 @@ class WindowSchedule:
     - ``"random"`` draws the first step in each iteration (Flow-GRPO-Fast, whose range (a, b) is
       ``first=(a, b - size)`` here).
     - ``"progressive"`` advances by ``stride`` after ``every`` iterations, and returns to the beginning after the end
-      (MixGRPO, arXiv 2507.21802).
+      (MixGRPO, arXiv 2507.21802). The last window always begins at the highest first step, after a shorter stride where
+      ``stride`` does not divide the way there, so that no step is left out.
     - ``"all"`` trains every step but the last, whose density is too sharp to be useful (Flow-GRPO). To train the last
       step as well, use ``size=num_steps``.
 
@@ -73,7 +74,7 @@ class WindowSchedule:
         strategy: ``"random"``, ``"progressive"`` or ``"all"``.
         first: lowest and highest first step, both included; None for all that fit.
         every: number of iterations at each position (``"progressive"``).
-        stride: number of steps between positions (``"progressive"``).
+        stride: number of steps between positions, at most ``size`` (``"progressive"``).
     """
 
     num_steps: int
@@ -95,6 +96,11 @@ class WindowSchedule:
             return
         if self.size is None or not 1 <= self.size <= self.num_steps:
             raise ConfigError(f"size must be between 1 and num_steps={self.num_steps}, got {self.size}")
+        if self.strategy == "progressive" and self.stride > self.size:
+            raise ConfigError(
+                f"stride must be at most size={self.size} with strategy 'progressive', got {self.stride}: the steps"
+                " between two windows would never be trained"
+            )
         low, high = self._first
         if not 0 <= low <= high <= self.num_steps - self.size:
             raise ConfigError(
@@ -109,7 +115,7 @@ class WindowSchedule:
             return (Window(0, max(self.num_steps - 1, 1)),)
         low, high = self._first
         stride = self.stride if self.strategy == "progressive" else 1
-        return tuple(Window(start, self.size) for start in range(low, high + 1, stride))
+        return tuple(Window(start, self.size) for start in dict.fromkeys((*range(low, high + 1, stride), high)))
 
     def at(self, iteration: int, seed: int) -> Window:
         """Return the window of one iteration, which depends on the arguments alone.

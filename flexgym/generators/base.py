@@ -13,7 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from flexgym.core.errors import ConfigError
+from flexgym.core.errors import ConfigError, check_names
+from flexgym.core.forking import survive_forks
+from flexgym.core.pickling import drop_capturing_hooks
+from flexgym.core.seeds import whole_seed
+from flexgym.generators.adapter_files import read_adapters
+from flexgym.generators.adapters import take_loaded
 from flexgym.generators.autoencoder import Autoencoder
 from flexgym.generators.checks import check_parts
 from flexgym.generators.conditioning import Conditioning, with_known
@@ -24,17 +29,19 @@ from flexgym.generators.prompt_encoder import PromptEncoder
 from flexgym.generators.sampling import CONFIG_NAME, Sampler, Sampling, check_settings, resolve_sampling
 from flexgym.generators.saving import save_adapter, save_pipeline, write_folder
 from flexgym.generators.schedulers import ExportedScheduler, own_solver
-from flexgym.generators.velocity import predict
+from flexgym.generators.velocity import check_effect, predict
 from flexgym.generators.weights import Weights
 from flexgym.types import Prompt
+
+survive_forks()
 
 
 class FlowGenerator:
     """A diffusers flow-matching pipeline as a policy over latents.
 
     Sampling with the Euler step gives what the pipeline's ``__call__`` gives, to the bit, where its scheduler takes
-    Euler steps, see `load_generator`. The modules are frozen and in evaluation mode until ``weights.add_lora`` or
-    ``weights.train_full``. `load_generator` and `wrap_pipeline` make one.
+    Euler steps, see `load_generator`. The modules are frozen and in evaluation mode until `make_trainable`. Adapters
+    that the pipeline has loaded are merged into its weights. `load_generator` and `wrap_pipeline` make one.
 
     Args:
         pipe: the loaded pipeline.
@@ -57,7 +64,7 @@ class FlowGenerator:
         checkpoint_folder: the folder it was loaded from; None for a pipeline that was handed over.
 
     Raises:
-        GeneratorError: the pipeline cannot serve.
+        GeneratorError: the pipeline cannot serve, or has adapters loaded that cannot be merged into its weights.
         ConfigError: for a size or a number of frames that the autoencoder cannot make.
         UnknownNameError: for an unknown setting.
     """
@@ -72,9 +79,9 @@ class FlowGenerator:
     ) -> None:
         check_parts(pipe)
         family.check_pipeline(pipe)
-        for module in pipe.components.values():
-            if isinstance(module, nn.Module):
-                module.eval().requires_grad_(False)
+        merged = take_loaded(_modules(pipe))
+        for module in _modules(pipe).values():
+            module.eval().requires_grad_(False)
         pipe.set_progress_bar_config(disable=True)
         family.set_up(pipe)
         chosen = resolve_sampling(family.call_defaults(pipe), checkpoint or {}, settings or {})
@@ -85,11 +92,14 @@ class FlowGenerator:
         self.placement = Placement(pipe)
         self.denoisers: Mapping[str, nn.Module] = made.denoisers()
         # names of parameters begin with their module's only where there are several
-        modules = {"" if each is made.transformer else name: each for name, each in self.denoisers.items()}
+        self._prefixes = {name: "" if each is made.transformer else name for name, each in self.denoisers.items()}
+        modules = {prefix: self.denoisers[name] for name, prefix in self._prefixes.items()}
         self.weights = Weights(modules, lora_targets=made.lora_targets)
+        self.weights.note_merged({prefix: merged.get(name, ()) for name, prefix in self._prefixes.items()})
         self.text = PromptEncoder(made, self.placement)
         self.autoencoder = Autoencoder(made, self.placement)
         self._take(made)
+        check_effect(made, settings or {})
 
     def _take(self, family: Family) -> None:
         self.family = family
@@ -104,6 +114,12 @@ class FlowGenerator:
         Gymnasium copies the arguments of an environment deeply whenever its spec is read.
         """
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        for module in self.pipe.components.values():
+            if isinstance(module, nn.Module):
+                drop_capturing_hooks(module)
+        return dict(vars(self))
 
     def with_settings(self, **settings: Any) -> FlowGenerator:
         """Return a view that samples in another way and shares every module, all weights and the caches.
@@ -124,6 +140,7 @@ class FlowGenerator:
             return self
         view = copy.copy(self)
         view._take(self.family.sampling(chosen))
+        check_effect(view.family, settings)
         return view
 
     @property
@@ -173,7 +190,7 @@ class FlowGenerator:
         Returns:
             float32 ``[B, ...]``.
         """
-        source = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+        source = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(whole_seed(seed))
         return torch.randn(count, *self.latent_shape, generator=source, dtype=torch.float32).to(self.device)
 
     def starting_latents(self, noise: Tensor, prompts: Sequence[str | Prompt]) -> Tensor:
@@ -279,6 +296,47 @@ class FlowGenerator:
         """
         return self.autoencoder.encode(samples)
 
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def make_trainable(
+        self,
+        mode: str = "lora",
+        *,
+        lora: Mapping[str, Any] | None = None,
+        adapter: str | Path | None = None,
+        adapter_as: str = "start",
+    ) -> None:
+        """Choose the parameters that train, and the adapter that training starts from.
+
+        Args:
+            mode: ``"lora"`` or ``"full"``.
+            lora: arguments of `Weights.add_lora` by name.
+            adapter: an adapter of diffusers, peft or kohya's scripts, see `read_adapters`; None for none.
+            adapter_as: ``"start"`` to train that adapter itself, with its rank, scale and layers; ``"merge"`` to add it
+                to the weights and train on top of it. With either, the reference is the policy with the adapter.
+
+        Raises:
+            CheckpointError: there is no such adapter, or it does not fit.
+            ConfigError: settings that cannot work together.
+            GeneratorError: something trains already.
+        """
+        check_names("mode", [mode], ("lora", "full"))
+        check_names("adapter_as", [adapter_as], ("start", "merge"))
+        settings = dict(lora or {})
+        found = {} if adapter is None else read_adapters(adapter, self.pipe, self.denoisers)
+        if found and adapter_as == "merge":
+            self.weights.merge({self._prefixes[name]: [each] for name, each in found.items()})
+        if found and adapter_as == "start":
+            if mode == "full":
+                raise ConfigError("full training has no adapter: set adapter_as=merge to start from the merged weights")
+            if settings.pop("seed", 0):
+                raise ConfigError("an adapter to start from has its values: leave out lora.seed")
+            self.weights.continue_lora({self._prefixes[name]: each for name, each in found.items()}, **settings)
+        elif mode == "lora":
+            self.weights.add_lora(**settings)
+        else:
+            self.weights.train_full()
+
     # --- saving ------------------------------------------------------------------------------------------------------
 
     def save(
@@ -287,9 +345,10 @@ class FlowGenerator:
         """Save the trained weights in the format of diffusers, so that the stock pipeline loads them.
 
         An adapter becomes ``pytorch_lora_weights.safetensors``, that of a second transformer in the subfolder
-        ``transformer_2``; otherwise the complete pipeline is written, with ``generation_config.json``. Either comes
-        with the scheduler that samples as the sampler does, in ``scheduler``; an adapter of a pipeline with Euler steps
-        needs none. The folder appears only once it is complete.
+        ``transformer_2``; otherwise the complete pipeline is written, with ``generation_config.json``. An adapter
+        contains those that were merged below it: the stock pipeline with it is the policy. Either comes with the
+        scheduler that samples as the sampler does, in ``scheduler``; an adapter of a pipeline with Euler steps needs
+        none. The folder appears only once it is complete.
 
         Args:
             folder: a folder that does not exist yet.
@@ -309,7 +368,8 @@ class FlowGenerator:
         if self.weights.mode == "lora":
             for name, module in self.denoisers.items():
                 target = folder if module is self.family.transformer else folder / name
-                save_adapter(self.pipe, unsharded.get(name, module), target)
+                below = self.weights.merged(self._prefixes[name])
+                save_adapter(self.pipe, unsharded.get(name, module), target, below=below)
             if own_solver(self.pipe.scheduler):
                 scheduler.write(folder / "scheduler")
             return
@@ -317,3 +377,8 @@ class FlowGenerator:
         save_pipeline(self.pipe, folder, replaced=replaced, released=self.text.released, source=source)
         scheduler.write(folder / "scheduler")
         (folder / CONFIG_NAME).write_text(json.dumps(vars(self.settings), indent=2) + "\n", encoding="utf-8")
+
+
+def _modules(pipe: FlowPipeline) -> dict[str, nn.Module]:
+    """Return the modules among the components of a pipeline, by name."""
+    return {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}

@@ -82,7 +82,7 @@ def pipeline_run(generator: FlowGenerator, noise: Tensor, prompt: str | Prompt) 
         **call_arguments(generator.settings, generator.family.call_names),
         "num_images_per_prompt": copies[1],
         "num_videos_per_prompt": copies[1],
-        "negative_prompt": [""] * copies[0] if generator.family.guided else None,
+        "negative_prompt": [generator.settings.negative_prompt or ""] * copies[0] if generator.family.guided else None,
         "callback_on_step_end": lambda *state: keep(state[-1]["latents"]),
         "prompt": [prompt if isinstance(prompt, str) else prompt.text] * copies[0],
         **generator.family.call_inputs(

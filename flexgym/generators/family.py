@@ -159,6 +159,13 @@ class Family:
             self.embedded_guidance and "true_cfg_scale" in argument_defaults(self.pipe.__call__)
         ):
             raise ConfigError(f"{self.name} has one weight of guidance: pass guidance_scale, not true_cfg_scale")
+        if settings.guidance_scale_2 is not None and len(self.denoisers()) == 1:
+            raise ConfigError(
+                f"{self.name} has one transformer here: guidance_scale_2={settings.guidance_scale_2} is for pipelines"
+                " with a second one for low noise, such as Wan 2.2 A14B"
+            )
+        if settings.negative_prompt and "negative_prompt" not in argument_defaults(self.pipe.__call__):
+            raise ConfigError(f"{self.name} takes no negative_prompt in its own call: leave it out")
         for side in ("height", "width"):
             check_side(side, getattr(settings, side), self.size_multiple())
         if settings.num_frames is not None:
@@ -230,11 +237,12 @@ class Family:
 
     # --- text and images ---------------------------------------------------------------------------------------------
 
-    def encode_text(self, text: str, **options: Any) -> Embedding:
+    def encode_text(self, text: str, *, negative: bool = False, **options: Any) -> Embedding:
         """Encode one text by the pipeline's ``encode_prompt``.
 
         Args:
-            text: the text; the empty one is that of the unconditional branch.
+            text: the text.
+            negative: it is that of the unconditional branch, as the empty one always is.
             options: further arguments of ``encode_prompt``.
 
         Returns:
@@ -254,11 +262,13 @@ class Family:
         for name, parameter in wanted.items():
             if name.startswith("prompt_") and parameter.default is parameter.empty:
                 arguments[name] = None
-        outputs = self.pipe.encode_prompt(**{**arguments, **self.encode_options(text), **options})
+        outputs = self.pipe.encode_prompt(
+            **{**arguments, **self.encode_options(text, negative=negative or not text), **options}
+        )
         return {name: tensor.to(self.device, self.dtype) for name, tensor in self.embedding(outputs).items()}
 
-    def encode_options(self, text: str) -> dict[str, Any]:
-        """Return further arguments of ``encode_prompt`` for a text; none by default."""
+    def encode_options(self, text: str, *, negative: bool) -> dict[str, Any]:
+        """Return further arguments of ``encode_prompt`` for a text, or for that of the unconditional branch."""
         return {}
 
     def embedding(self, outputs: Sequence[Any]) -> Embedding:
@@ -336,8 +346,14 @@ class Family:
         """Return further arguments of the transformer, such as positions; none by default. Arguments as `forward`."""
         return {}
 
-    def combine(self, conditional: Tensor, unconditional: Tensor) -> Tensor:
-        """Apply classifier-free guidance (arXiv 2207.12598) to two packed velocities, by `cfg_scale`."""
+    def combine(self, conditional: Tensor, unconditional: Tensor, timestep: Tensor) -> Tensor:
+        """Apply classifier-free guidance (arXiv 2207.12598) to two packed velocities, by `cfg_scale`.
+
+        Args:
+            conditional: ``[B, ...]``.
+            unconditional: of the same shape.
+            timestep: in the transformer's unit, ``[B]``, for families whose scale depends on it.
+        """
         return unconditional + self.cfg_scale * (conditional - unconditional)
 
     # --- autoencoder -------------------------------------------------------------------------------------------------

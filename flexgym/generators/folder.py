@@ -1,15 +1,15 @@
-"""Checks that a checkpoint folder is complete, by names, sizes and headers, before any weight is read."""
+"""Check that a pipeline folder is complete, by names, sizes and headers, before any weight is read."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from flexgym.core.errors import CheckpointError
-from flexgym.core.json_text import parse_json, read_json_file
+from flexgym.core.json_text import read_json_file
+from flexgym.core.weight_files import CUT_SHORT, check_weight_files, variants_in
 
 MODEL_INDEX = "model_index.json"
 _CONFIGS = {
@@ -18,7 +18,6 @@ _CONFIGS = {
     "Guidance": "guider_config.json",
 }
 _PROCESSORS = ("Processor", "FeatureExtractor")
-_HINT = "a download or a save was cut short: fetch or write the folder again"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -30,9 +29,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = read_json_file(path, nan=True)
     except FileNotFoundError as error:
-        raise CheckpointError(f"expected the file {path}, and it is missing; {_HINT}") from error
+        raise CheckpointError(f"expected the file {path}, and it is missing; {CUT_SHORT}") from error
     except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); {_HINT}") from error
+        raise CheckpointError(f"{path} is not valid JSON ({error}); {CUT_SHORT}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} must hold a JSON object, got {type(content).__name__}")
     return content
@@ -47,11 +46,12 @@ def component_classes(index: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, variant: str | None = None) -> None:
     """Reject a folder that is not a diffusers pipeline, or is incomplete.
 
     Args:
         folder: of the checkpoint.
+        variant: variant of the weights, which at least one component must have, see `component_variant`.
 
     Raises:
         CheckpointError: naming the first file that is missing or cut short.
@@ -62,14 +62,30 @@ def check_folder(folder: Path) -> None:
         raise CheckpointError(
             f"{folder} holds no {MODEL_INDEX}: expected a diffusers pipeline folder (save_pretrained)"
         )
-    for name, kind in component_classes(read_json(folder / MODEL_INDEX)).items():
-        _check_component(folder / name, kind)
+    classes = component_classes(read_json(folder / MODEL_INDEX))
+    for name, kind in classes.items():
+        _check_component(folder / name, kind, variant=variant)
+    found = set().union(*(variants_in(folder / name) for name in classes)) - {None}
+    if variant is not None and variant not in found:
+        known = ", ".join(sorted(str(name) for name in found)) or "none"
+        raise CheckpointError(f"no component of {folder} has weights of the variant {variant!r}; there: {known}")
 
 
-def _check_component(folder: Path, kind: str) -> None:
+def component_variant(folder: Path, variant: str | None) -> str | None:
+    """Return the variant of one component: that of the pipeline, or None where only plain weights are there.
+
+    Args:
+        folder: folder of the component.
+        variant: variant that was asked for.
+    """
+    there = variants_in(folder)
+    return None if variant not in there and None in there else variant
+
+
+def _check_component(folder: Path, kind: str, *, variant: str | None) -> None:
     if not folder.is_dir():
         raise CheckpointError(
-            f"{folder.parent} lists a component {folder.name!r} ({kind}), and its folder is missing; {_HINT}"
+            f"{folder.parent} lists a component {folder.name!r} ({kind}), and its folder is missing; {CUT_SHORT}"
         )
     for word, config in _CONFIGS.items():
         if word in kind:
@@ -79,7 +95,7 @@ def _check_component(folder: Path, kind: str) -> None:
     if any(word in kind for word in _PROCESSORS):
         return
     read_json(folder / "config.json")
-    _check_weights(folder)
+    check_weight_files(folder, component_variant(folder, variant))
 
 
 def _check_sentencepiece(folder: Path) -> None:
@@ -90,41 +106,3 @@ def _check_sentencepiece(folder: Path) -> None:
             f"expected tokenizer.json in {folder}, found only {models[0]}, which needs SentencePiece, and that is not"
             " installed: pip install 'flexgym[sentencepiece]'"
         )
-
-
-def _check_weights(folder: Path) -> None:
-    indices = sorted(folder.glob("*.safetensors.index.json"))
-    if indices:
-        shards = sorted(set(read_json(indices[0]).get("weight_map", {}).values()))
-        files = [folder / shard for shard in shards]
-    else:
-        files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        others = sorted(path.name for pattern in ("*.bin", "*.ckpt", "*.pt") for path in folder.glob(pattern))
-        found = f"found only {', '.join(others)}, which may run code when it is read: convert it" if others else _HINT
-        raise CheckpointError(f"expected weights in safetensors format in {folder}; {found}")
-    for path in files:
-        _check_safetensors(path)
-
-
-def _check_safetensors(path: Path) -> None:
-    """Compare the size of a file with what its header promises: 8 bytes of length, the header, then the tensors."""
-    if not path.is_file():
-        raise CheckpointError(
-            f"expected the weights {path}, listed in the index beside it, and they are missing; {_HINT}"
-        )
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-        if 8 + length > size:
-            raise CheckpointError(f"{path} ends within its header ({size} bytes); {_HINT}")
-        try:
-            header = parse_json(file.read(length))
-        except ValueError as error:
-            raise CheckpointError(
-                f"{path} is no safetensors file: its header cannot be read ({error}); {_HINT}"
-            ) from error
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    if 8 + length + max(ends, default=0) != size:
-        raise CheckpointError(f"{path} should have {8 + length + max(ends, default=0)} bytes, got {size}; {_HINT}")

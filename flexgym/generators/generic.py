@@ -14,6 +14,7 @@ from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conformance import own_run, pipeline_run
 from flexgym.generators.families import families
 from flexgym.generators.family import Family
+from flexgym.generators.pipelines import pipeline_class
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -46,12 +47,10 @@ def family_of(name: str, pipeline: type | None = None) -> type[Family]:
     Raises:
         GeneratorError: when there is no such class.
     """
-    import diffusers
-
     known = families()
     if name in known:
         return known[name]
-    pipeline = pipeline or getattr(diffusers, name, None)
+    pipeline = pipeline or pipeline_class(name)
     if pipeline is None:
         raise GeneratorError(f"diffusers has no pipeline class {name!r}. {nearest_name(name, known)}")
     return GenericVideos if "num_frames" in inspect.signature(pipeline.__call__).parameters else GenericImages
@@ -100,7 +99,8 @@ def _difference(generator: FlowGenerator) -> str:
     side = _PATCHES * generator.family.size_multiple()
     frames = None if generator.settings.num_frames is None else 1 + generator.family.frames_multiple()
     for scale in (1.0, 3.0):
-        trial = generator.with_settings(num_steps=2, height=side, width=side, num_frames=frames, guidance_scale=scale)
+        size = {"height": side, "width": side, "num_frames": frames}
+        trial = generator.with_settings(num_steps=2, guidance_scale=scale, **size)
         noise = trial.initial_latents(2, 0).to(trial.dtype).float()
         ours, theirs = own_run(trial, noise, "a red cube"), pipeline_run(trial, noise, "a red cube")
         what = "latents" if not torch.equal(ours.latents, theirs.latents) else "decoded samples"

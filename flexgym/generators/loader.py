@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from collections.abc import Iterator
@@ -10,16 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format, convert_conv3d_weight_memory_format
 
 from flexgym.core.errors import CheckpointError, GeneratorError, nearest_name, unknown_name
 from flexgym.core.precision import dtype_named
+from flexgym.core.pretrained import LOADING_ERRORS, load_pretrained
 from flexgym.core.terminal import without_progress_bars
+from flexgym.core.weight_files import check_variant
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.checks import check_parts
 from flexgym.generators.family import Family
-from flexgym.generators.folder import MODEL_INDEX, check_folder, component_classes, read_json
+from flexgym.generators.folder import MODEL_INDEX, check_folder, component_classes, component_variant, read_json
 from flexgym.generators.generic import build, family_of
+from flexgym.generators.pipelines import pipeline_class, without_torchvision_notes
 from flexgym.generators.sampling import read_generation_config
 from flexgym.generators.schedulers import check_scheduler, restore_grid_scheduler
 
@@ -28,7 +33,8 @@ if TYPE_CHECKING:
 
 EMBEDDED = {"shapes-t2i": "t2i", "shapes-t2v": "t2v"}
 DEFAULTS = {"image": "shapes-t2i", "video": "shapes-t2v"}
-_CHECKPOINTS = Path(__file__).parents[1] / "shapes" / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[1] / "shapes" / "checkpoints"
+_LIBRARIES = ("diffusers", "transformers")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -38,6 +44,7 @@ def load_generator(
     modality: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    variant: str | None = None,
     channels_last: bool = False,
     offload: bool = False,
     **settings: Any,
@@ -57,6 +64,8 @@ def load_generator(
         modality: ``"image"`` or ``"video"``, to reject a pipeline of the other kind.
         device: for all modules; by default the first GPU where there is one.
         dtype: of the weights: ``"float32"`` (the default), ``"bfloat16"`` or ``"float16"``.
+        variant: variant of the weight files, such as ``"fp16"`` for ``model.fp16.safetensors``; components without it
+            are read from their plain files.
         channels_last: memory format of the autoencoder's convolutions. It makes some of them faster, and they round
             differently from those of a stock pipeline.
         offload: keep encoders and autoencoder in host memory except while they are used, see `Placement.offload`; they
@@ -67,7 +76,8 @@ def load_generator(
         The generator, frozen.
 
     Raises:
-        CheckpointError: when the folder is missing, half written or not in the standard format.
+        CheckpointError: when the folder is missing, half written or not in the standard format, or a component has
+            missing, unexpected or misshapen tensors; the message names them.
         GeneratorError: when the pipeline is not flow matching, of another modality, or of a kind that needs a family,
             or when its scheduler has a setting that rollouts cannot follow.
         UnknownNameError: for an unknown setting or modality.
@@ -75,8 +85,9 @@ def load_generator(
     """
     if modality is not None and modality not in DEFAULTS:
         raise unknown_name("modality", modality, DEFAULTS)
-    folder = _locate(DEFAULTS[modality or "image"] if source is None else source)
-    check_folder(folder)
+    check_variant(variant)
+    folder = _locate(DEFAULTS[modality or "image"] if source is None else source, variant)
+    check_folder(folder, variant)
     family = _family(folder)
     if modality not in (None, family.modality):
         kind = {"image": "FlexT2I-v0", "video": "FlexT2V-v0"}[family.modality]
@@ -85,7 +96,7 @@ def load_generator(
         )
     checkpoint = read_generation_config(folder)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    pipe = _load(folder, dtype_named(dtype or "float32"))
+    pipe = _load(folder, dtype_named(dtype or "float32"), variant)
     restore_grid_scheduler(pipe, folder)
     if not offload:
         pipe.to(place)
@@ -118,11 +129,11 @@ def wrap_pipeline(pipe: DiffusionPipeline, **settings: Any) -> FlowGenerator:
     return build(family_of(type(pipe).__name__, type(pipe)), pipe, settings=settings)
 
 
-def _locate(source: str | Path) -> Path:
+def _locate(source: str | Path, variant: str | None) -> Path:
     """Find the folder of a source; one that is a hub id is downloaded."""
     text = str(source)
     if text in EMBEDDED:
-        return _CHECKPOINTS / EMBEDDED[text]
+        return CHECKPOINTS / EMBEDDED[text]
     folder = Path(source).expanduser()
     if folder.exists() or isinstance(source, Path) or not _HUB_ID.fullmatch(text):
         return folder
@@ -130,7 +141,9 @@ def _locate(source: str | Path) -> Path:
 
     try:
         with _quiet():
-            return Path(DiffusionPipeline.download(text, use_safetensors=True, trust_remote_code=False))
+            return Path(
+                DiffusionPipeline.download(text, variant=variant, use_safetensors=True, trust_remote_code=False)
+            )
     except (OSError, ValueError) as error:
         hint = nearest_name(text, EMBEDDED)
         raise CheckpointError(
@@ -151,7 +164,7 @@ def _family(folder: Path) -> type[Family]:
     return family
 
 
-def _load(folder: Path, dtype: torch.dtype) -> DiffusionPipeline:
+def _load(folder: Path, dtype: torch.dtype, variant: str | None) -> DiffusionPipeline:
     from diffusers import DiffusionPipeline
 
     try:
@@ -163,26 +176,53 @@ def _load(folder: Path, dtype: torch.dtype) -> DiffusionPipeline:
                 trust_remote_code=False,
                 local_files_only=True,
                 **_absent_components(folder),
+                **_modules(folder, dtype, variant),
             )
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, ImportError) as error:
+    except CheckpointError:
+        raise
+    except LOADING_ERRORS as error:
         raise CheckpointError(f"{folder} could not be loaded as a diffusers pipeline: {error}") from error
+
+
+def _modules(folder: Path, dtype: torch.dtype, variant: str | None) -> dict[str, nn.Module]:
+    """Load the modules of a pipeline, each of them complete; diffusers itself would not report what they lack."""
+    listed = read_json(folder / MODEL_INDEX)
+    kinds = {name: _component_class(*listed[name]) for name in component_classes(listed)}
+    return {
+        name: load_pretrained(
+            kind,
+            folder / name,
+            dtype=dtype,
+            variant=component_variant(folder / name, variant),
+            local_files_only=True,
+        )
+        for name, kind in kinds.items()
+        if isinstance(kind, type) and issubclass(kind, nn.Module)
+    }
+
+
+def _component_class(library: str, name: str) -> Any:
+    """Return the class of a component; None where it is in no library that is trusted to run."""
+    import diffusers
+
+    if library in _LIBRARIES:
+        return getattr(importlib.import_module(library), name, None)
+    return getattr(getattr(diffusers.pipelines, library, None), name, None)
 
 
 def _absent_components(folder: Path) -> dict[str, None]:
     """Return the components that a pipeline was saved without as None, which diffusers must be given again."""
-    import diffusers
-
     index = read_json(folder / MODEL_INDEX)
-    parameters = inspect.signature(getattr(diffusers, index["_class_name"]).__init__).parameters.values()
+    parameters = inspect.signature(pipeline_class(str(index["_class_name"])).__init__).parameters.values()
     required = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
     return dict.fromkeys(name for name in required[1:] if name not in component_classes(index))
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the progress bars of diffusers and transformers inside this context."""
+    """Hide progress bars of diffusers and transformers, and notes about torchvision, inside this context."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    with without_progress_bars(diffusers_logging, transformers_logging):
+    with without_progress_bars(diffusers_logging, transformers_logging), without_torchvision_notes():
         yield

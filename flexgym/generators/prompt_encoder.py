@@ -79,7 +79,7 @@ class PromptEncoder:
 
         Args:
             prompts: P texts, or prompts with conditioning images where the generator takes them.
-            guided: encode the empty text of the unconditional branch as well.
+            guided: encode the text of the unconditional branch as well: ``negative_prompt``, or the empty one.
 
         Returns:
             P rows on the generator's device.
@@ -90,7 +90,8 @@ class PromptEncoder:
         if isinstance(prompts, str) or not prompts:
             raise ConfigError(f"expected a sequence of at least one prompt, got {prompts!r}")
         images = self.encode_images(prompts)
-        entries = self._look_up([self._text_of(text) for text in [*prompts, *([""] if guided else [])]])
+        texts = [self._text_of(text) for text in prompts]
+        entries = self._look_up([*texts, self._negative()] if guided else texts)
         empty = entries.pop() if guided else {}
         return Conditioning(_rows(entries), empty, _rows(images))
 
@@ -134,18 +135,24 @@ class PromptEncoder:
             raise ConfigError(_mismatch(self._family.name, prompt))
         return found
 
-    def _text_of(self, prompt: str | Prompt) -> _Encoding:
+    def _negative(self) -> _Encoding:
+        """Return the text of the unconditional branch of guidance."""
+        return self._text_of(self._family.settings.negative_prompt or "", negative=True)
+
+    def _text_of(self, prompt: str | Prompt, *, negative: bool = False) -> _Encoding:
         text = prompt if isinstance(prompt, str) else prompt.text
         request = {"text": text, "max_sequence_length": self._family.settings.max_sequence_length, **self._place()}
+        if negative and text:
+            request["negative"] = True
         if not self._family.text_sees_images:
-            return _Encoding(request, lambda: self._encode_text(text))
+            return _Encoding(request, lambda: self._encode_text(text, negative=negative))
         # the text is read together with the images, so that the embedding is that of both
         prompted = not isinstance(prompt, str)
         images = self.images([prompt])[0] if prompted else self._black_images()
         options = self._family.image_options(prompted)
         request |= {role: image.digest for role, image in images.items()} | options
         options["image"] = Image.fromarray(next(iter(images.values())).pixels)
-        return _Encoding(request, lambda: self._encode_text(text, **options))
+        return _Encoding(request, lambda: self._encode_text(text, negative=negative, **options))
 
     def _black_images(self) -> dict[str, FirstFrame]:
         settings = self._family.settings
@@ -163,14 +170,14 @@ class PromptEncoder:
         return {"dtype": str(self._family.dtype), "device": self._placement.device.type}
 
     @torch.no_grad()
-    def _encode_text(self, text: str, **options: Any) -> Embedding:
+    def _encode_text(self, text: str, *, negative: bool, **options: Any) -> Embedding:
         if self._store.released:
             raise ConfigError(
                 f"expected one of the prompts that were encoded before the text encoders were released, got {text!r}:"
                 " name it among the prompts of the run, or set generator.release_text_encoders=false"
             )
         with self._placement.using(*self._placement.encoders()):
-            return self._family.encode_text(text, **options)
+            return self._family.encode_text(text, negative=negative, **options)
 
     @torch.no_grad()
     def _encode_images(self, images: Images) -> Embedding:
@@ -205,7 +212,7 @@ class PromptEncoder:
         self._store.disk = TextCache(folder, identity)
 
     def release(self, prompts: Iterable[str | Prompt]) -> None:
-        """Encode prompts and the empty one, then drop the encoders from memory, for all views of the generator.
+        """Encode prompts and the unconditional text, then drop the encoders from memory, for all views.
 
         Afterwards, a prompt that neither cache holds is a ConfigError: nothing is loaded again in the middle of a run,
         where the memory may be taken.
@@ -216,7 +223,7 @@ class PromptEncoder:
         Raises:
             ConfigError: the embeddings do not fit the cache in memory and there is none on disk; the encoders stay.
         """
-        wanted = list({each.key: each for each in self._released_with(["", *prompts])}.values())
+        wanted = list({each.key: each for each in self._released_with(list(prompts))}.values())
         names = tuple(self._placement.encoders())
         with self._placement.using(*names):  # once for all
             for each in wanted:
@@ -240,10 +247,10 @@ class PromptEncoder:
 
     def _released_with(self, prompts: Sequence[str | Prompt]) -> list[_Encoding]:
         """Return what must be encoded first: texts, and images where their encoder is dropped with the others."""
-        texts = [self._text_of(prompt) for prompt in prompts]
+        texts = [self._negative(), *(self._text_of(prompt) for prompt in prompts)]
         if not (self._family.image_roles and _IMAGE_ENCODER in self._placement.encoders()):
             return texts
-        return texts + [self._images_of(images) for images in self.images([each for each in prompts if each])]
+        return texts + [self._images_of(images) for images in self.images(prompts)]
 
     def _look_up(self, wanted: Sequence[_Encoding], *encoders: str) -> list[Embedding]:
         """Return embeddings; offloaded encoders come to the device once for all that are new."""

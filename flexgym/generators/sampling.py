@@ -32,6 +32,9 @@ class Sampling:
         max_sequence_length: text tokens, for pipelines that take this number; None for the others.
         true_cfg_scale: weight of classifier-free guidance where ``guidance_scale`` is an input of the transformer; None
             for the others.
+        guidance_scale_2: weight of guidance of the second transformer, the one for low noise (Wan 2.2); None for that
+            of the first.
+        negative_prompt: text of the unconditional branch; None for the empty one.
 
     Raises:
         ConfigError: when a value cannot work.
@@ -44,6 +47,8 @@ class Sampling:
     num_frames: int | None = None
     max_sequence_length: int | None = None
     true_cfg_scale: float | None = None
+    guidance_scale_2: float | None = None
+    negative_prompt: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "height", "width"):
@@ -52,8 +57,11 @@ class Sampling:
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
         _check_scale("guidance_scale", self.guidance_scale)
-        if self.true_cfg_scale is not None:
-            _check_scale("true_cfg_scale", self.true_cfg_scale)
+        for name in ("true_cfg_scale", "guidance_scale_2"):
+            if getattr(self, name) is not None:
+                _check_scale(name, getattr(self, name))
+        if self.negative_prompt is not None:
+            _check_text("negative_prompt", self.negative_prompt)
 
 
 SETTINGS = tuple(setting.name for setting in fields(Sampling))
@@ -63,6 +71,15 @@ _CALL_NAMES = {"num_steps": "num_inference_steps"}
 def _check_scale(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise ConfigError(f"{name} must be a finite number of at least 0, got {value!r}")
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} must be a text, got {value!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{name} must be a text that UTF-8 can encode, got {value!r}") from error
 
 
 def check_settings(settings: Mapping[str, Any], source: str) -> None:
@@ -94,9 +111,9 @@ def call_defaults(parameters: Mapping[str, Any], names: Mapping[str, str]) -> di
         names: what the family's ``__call__`` calls a setting, where it has another name for it.
 
     Returns:
-        Values by the names of `Sampling`, without those that have no default.
+        Values by the names of `Sampling`, without those that have no default and without texts.
     """
-    called = _called(names)
+    called = {name: at for name, at in _called(names).items() if name != "negative_prompt"}
     return {name: parameters[at] for name, at in called.items() if parameters.get(at) is not None}
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flexgym.core.errors import CheckpointError
 from flexgym.core.files import copy_loaded, held_folder, teaching_disk_errors
-from flexgym.generators.adapters import ADAPTER
+from flexgym.generators.adapters import ADAPTER, Adapter, adapter_in, combined, config_of
 from flexgym.generators.folder import MODEL_INDEX, read_json
 
 if TYPE_CHECKING:
@@ -41,24 +41,29 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> Path:
     return target
 
 
-def save_adapter(pipe: DiffusionPipeline, module: Any, folder: Path) -> None:
+def save_adapter(pipe: DiffusionPipeline, module: Any, folder: Path, *, below: Sequence[Adapter] = ()) -> None:
     """Write the adapter of one module.
 
     Args:
         pipe: the pipeline of the module.
         module: the module with an adapter.
         folder: where to.
+        below: adapters that were merged into the module; the one that is written contains them, so that the stock
+            pipeline with it is the policy.
     """
     from diffusers.loaders.lora_pipeline import HunyuanVideoLoraLoaderMixin
     from peft import get_peft_model_state_dict
 
+    tensors, config = get_peft_model_state_dict(module), module.peft_config[ADAPTER]
+    if below:
+        together = combined([*below, adapter_in(module)])
+        config = config_of(together, module)
+        tensors = {name.replace(f".{ADAPTER}.", "."): value for name, value in together.parameters().items()}
     # the same format where a pipeline cannot write it; `transformer.load_lora_adapter` reads it there
     writer = pipe if hasattr(pipe, "save_lora_weights") else HunyuanVideoLoraLoaderMixin
     # without the metadata a reader would take the scale to be 1
     writer.save_lora_weights(
-        folder,
-        transformer_lora_layers=get_peft_model_state_dict(module),
-        transformer_lora_adapter_metadata=module.peft_config[ADAPTER].to_dict(),
+        folder, transformer_lora_layers=tensors, transformer_lora_adapter_metadata=config.to_dict()
     )
 
 

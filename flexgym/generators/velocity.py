@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ def predict(
         conditional, unconditional = _branches(family, hidden, timestep, prompts=prompts, empty=empty)
         if family.full_precision is True:
             conditional, unconditional = conditional.float(), unconditional.float()
-        packed = family.combine(conditional, unconditional)
+        packed = family.combine(conditional, unconditional, timestep)
     velocity = family.unpack(packed).float()
     return without_known(velocity, conditioning) if conditioning.images else velocity
 
@@ -64,3 +65,22 @@ def _branches(
     twice = hidden.repeat(2, *(1,) * (hidden.ndim - 1))
     first, second = family.forward(twice, timestep.repeat(2), both).chunk(2)
     return (first, second) if family.joint_guidance == "conditional first" else (second, first)
+
+
+def check_effect(family: Family, given: Mapping[str, Any]) -> None:
+    """Reject settings that have no effect because guidance is off.
+
+    Args:
+        family: under the resolved settings.
+        given: settings that a user asked for, by name.
+
+    Raises:
+        ConfigError: naming the setting and the one that turns guidance on.
+    """
+    scale = "true_cfg_scale" if family.embedded_guidance else "guidance_scale"
+    for name in ("guidance_scale_2", "negative_prompt"):
+        if given.get(name) and not family.guided:
+            raise ConfigError(
+                f"{name}={given[name]!r} has no effect without classifier-free guidance: set {scale} above 1 (it is"
+                f" {getattr(family.settings, scale)} now), or leave {name} out"
+            )

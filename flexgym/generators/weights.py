@@ -1,24 +1,34 @@
-"""The trainable weights of a model and named copies of them: reference, EMA, lagging policies and loaded adapters."""
+"""The trainable weights of a model and named copies of them: reference, EMA and lagging policies."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from flexgym.core.errors import CheckpointError, ConfigError, GeneratorError, check_names, unknown_name
+from flexgym.core.pickling import recomputed
 from flexgym.core.sharding import check_gathered, copies, is_sharded, local_part, part_like
-from flexgym.generators.adapters import ADAPTER, check_targets, read_adapter, switch_adapter
+from flexgym.generators.adapters import (
+    Adapter,
+    check_same,
+    check_targets,
+    config_of,
+    merge_adapter,
+    new_config,
+    switch_adapter,
+)
 
 CURRENT = "current"
 """The weights that train."""
 REFERENCE = "reference"
-"""The weights before training: with LoRA the adapter switched off, with full training a copy."""
+"""The weights before training: with a new adapter the adapter switched off, otherwise a copy."""
+DEFAULT_RANK = 32
+"""Rank of a new adapter by default."""
 
 
 @dataclass
@@ -56,16 +66,22 @@ class Weights:
         self._copies: dict[str, _Copy] = {}
         self._active = CURRENT
         self._gathered: tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]] | None = None
+        self._below: dict[str, list[Adapter]] = {}
 
     def add_lora(
-        self, rank: int = 32, alpha: float | None = None, targets: Sequence[str] | None = None, *, seed: int = 0
+        self,
+        rank: int | None = None,
+        alpha: float | None = None,
+        targets: Sequence[str] | None = None,
+        *,
+        seed: int = 0,
     ) -> None:
-        """Train a low-rank adapter (arXiv 2106.09685) on the frozen modules of a diffusers pipeline.
+        """Train a new low-rank adapter (arXiv 2106.09685) on the frozen modules of a diffusers pipeline.
 
         The adapter starts at zero, so the output is unchanged to the bit. It is kept in float32.
 
         Args:
-            rank: rank of the adapter, at least 1.
+            rank: rank of the adapter, at least 1; 32 by default.
             alpha: the adapter is scaled by ``alpha / rank``; None is twice the rank, as in Flow-GRPO.
             targets: ends of the names of layers, such as ``"to_q"``; None takes the defaults of the model.
             seed: seed of the adapter's initial weights.
@@ -75,21 +91,77 @@ class Weights:
             ConfigError: the rank is below 1.
             GeneratorError: something trains already.
         """
-        from peft import LoraConfig
-
+        rank = DEFAULT_RANK if rank is None else rank
         if rank < 1:
             raise ConfigError(f"the rank of an adapter must be at least 1, got {rank}")
         chosen = list(self._lora_targets if targets is None else targets)
         for module in self._modules.values():
             check_targets(module, chosen)
         self._start("lora")
-        config = LoraConfig(r=rank, lora_alpha=alpha or 2 * rank, target_modules=chosen, init_lora_weights="gaussian")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for module in self._modules.values():
-                module.add_adapter(config)
+                module.add_adapter(new_config(rank, alpha, chosen))
         for parameter in self.trained().values():
             parameter.data = parameter.data.float()
+
+    def continue_lora(
+        self,
+        adapters: Mapping[str, Adapter],
+        *,
+        rank: int | None = None,
+        alpha: float | None = None,
+        targets: Sequence[str] | None = None,
+    ) -> None:
+        """Train adapters that exist already. The reference is the policy with them, a copy of their values.
+
+        Args:
+            adapters: for each module by its prefix.
+            rank: None, or the rank that they have.
+            alpha: None, or the alpha that they have.
+            targets: None, or ends of the names of the layers that they have.
+
+        Raises:
+            ConfigError: they differ from what is asked for.
+            GeneratorError: something trains already.
+        """
+        for prefix, module in self._modules.items():
+            check_same(adapters[prefix], module, rank=rank, alpha=alpha, targets=targets)
+        self._start("lora")
+        values: dict[str, Tensor] = {}
+        for prefix, module in self._modules.items():
+            module.add_adapter(config_of(adapters[prefix], module))
+            values |= {_qualified(prefix, name): each for name, each in adapters[prefix].parameters().items()}
+        for parameter in self.trained().values():
+            parameter.data = parameter.data.float()
+        self.load_state(values)
+        self._copies[REFERENCE] = _Copy(
+            {name: _duplicate(value, host=False) for name, value in self.trained().items()}, fixed=True
+        )
+
+    def merge(self, adapters: Mapping[str, Sequence[Adapter]]) -> None:
+        """Add adapters to the weights of the frozen modules, so that everything trains on top of them.
+
+        Args:
+            adapters: for modules by their prefixes.
+
+        Raises:
+            GeneratorError: something trains already.
+        """
+        self._check_frozen()
+        for prefix, found in adapters.items():
+            for adapter in found:
+                merge_adapter(self._modules[prefix], adapter)
+        self.note_merged(adapters)
+
+    def note_merged(self, adapters: Mapping[str, Sequence[Adapter]]) -> None:
+        """Note adapters that are part of the weights already, so that `merged` returns them."""
+        for prefix, found in adapters.items():
+            self._below.setdefault(prefix, []).extend(found)
+
+    def merged(self, prefix: str) -> Sequence[Adapter]:
+        """Return the adapters that were merged into a module; one that is saved must contain them."""
+        return tuple(self._below.get(prefix, ()))
 
     def train_full(self) -> None:
         """Train every parameter of the modules. Call ``keep("reference")`` next where a reference is needed.
@@ -102,9 +174,12 @@ class Weights:
             module.requires_grad_(True)
 
     def _start(self, mode: str) -> None:
+        self._check_frozen()
+        self.mode = mode
+
+    def _check_frozen(self) -> None:
         if self.mode != "frozen":
             raise GeneratorError(f"expected a frozen generator, got mode {self.mode!r}: load a fresh one")
-        self.mode = mode
 
     def checkpoint_gradients(self) -> None:
         """Keep only the inputs of each block for the backward pass and recompute the block (arXiv 1604.06174).
@@ -120,7 +195,7 @@ class Weights:
                     f"expected a model that supports gradient checkpointing, got a {type(module).__name__}, which"
                     " cannot recompute its blocks: leave out gradient_checkpointing"
                 )
-            module.enable_gradient_checkpointing()
+            module.enable_gradient_checkpointing(recomputed)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return the parameters that train by name, in a fixed order; empty while frozen."""
@@ -136,7 +211,7 @@ class Weights:
     def keep(self, name: str, *, host: bool = False) -> None:
         """Start a named copy at the current weights, replacing one of that name.
 
-        With LoRA the reference needs no copy, and ``keep("reference")`` does nothing.
+        With LoRA the reference needs no other copy, and ``keep("reference")`` does nothing.
 
         Args:
             name: name of the copy, such as ``"reference"``, ``"ema"`` or ``"old"``.
@@ -151,32 +226,6 @@ class Weights:
             return
         values = {key: _duplicate(value, host=host) for key, value in self.trained().items()}
         self._copies[name] = _Copy(values, on_host=host, fixed=name == REFERENCE)
-
-    def load_adapter(self, name: str, folder: str | Path) -> None:
-        """Read an adapter from a folder as a named copy, which training does not change.
-
-        Args:
-            name: name of the copy.
-            folder: as a diffusers pipeline or peft saves an adapter; that of a second transformer lies in a subfolder.
-
-        Raises:
-            ConfigError: no adapter trains here, or the name is ``"current"``.
-            CheckpointError: the folder holds no adapter, or one of another rank, scale or set of layers.
-            GeneratorError: called inside `using`.
-        """
-        self._check_name(name)
-        if self.mode != "lora":
-            raise ConfigError(
-                f"an adapter can be a copy of an adapter that trains: expected mode 'lora', got {self.mode!r}"
-            )
-        found: dict[str, Tensor] = {}
-        for prefix, module in self._modules.items():
-            within = Path(folder) / prefix
-            read = read_adapter(within if within.is_dir() else Path(folder), module.peft_config[ADAPTER])
-            found.update({_qualified(prefix, key): value for key, value in read.items()})
-        trained = self._fitting(found, f"the adapter in {folder}")
-        values = {key: part_like(found[key].to(value.device, value.dtype), value) for key, value in trained.items()}
-        self._copies[name] = _Copy(values, fixed=True)
 
     @torch.no_grad()
     def update(self, name: str, decay: float) -> None:
@@ -209,8 +258,9 @@ class Weights:
     def using(self, name: str) -> Iterator[None]:
         """Compute with a named copy inside this context. Contexts nest; the innermost counts.
 
-        ``"current"`` are the weights that train. ``"reference"`` are those before training, to the bit: with LoRA the
-        adapter is switched off (its parameters then count as frozen), with full training a copy is swapped in.
+        ``"current"`` are the weights that train. ``"reference"`` are those before training, to the bit: a new adapter
+        is switched off (its parameters then count as frozen), for one that was there before and for full training a
+        copy is swapped in.
 
         Args:
             name: ``"current"``, ``"reference"`` or the name of a copy.
@@ -237,7 +287,7 @@ class Weights:
 
     def _swap(self, name: str) -> None:
         """Swap a copy with the current weights, or back: it is the same exchange."""
-        if name == REFERENCE and self.mode == "lora":
+        if name == REFERENCE and self.mode == "lora" and REFERENCE not in self._copies:
             for module in self._modules.values():
                 switch_adapter(module, on=self._active == REFERENCE)
         elif (kept := self._find(name)) is not None:

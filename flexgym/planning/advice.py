@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flexgym.core.errors import ConfigError, GeneratorError
+from flexgym.generators.weights import DEFAULT_RANK
 from flexgym.planning.devices import DEVICES, GIB
 from flexgym.planning.plan import PARTS, Phase, Plan, Planner
 from flexgym.planning.planned import Planned
@@ -101,6 +102,19 @@ def _groups_per_forward(planned: Planned) -> list[Change]:
     ]
 
 
+def _rows_per_forward(planned: Planned) -> list[Change]:
+    now = planned.verified_rows
+    return [
+        Change(
+            (f"verification.rows_per_forward={size}",),
+            "more and smaller forwards in a verification",
+            {"activations": size / now},
+            "verification",
+        )
+        for size in _halves(now, 1)
+    ]
+
+
 def _sharding(planned: Planned) -> list[Change]:
     if planned.settings.shards:
         return []
@@ -131,9 +145,9 @@ def _adapter(planned: Planned) -> list[Change]:
 
 def _rank(planned: Planned) -> list[Change]:
     settings = planned.settings.generator
-    if settings.mode != "lora":
+    if settings.mode != "lora" or settings.adapter and settings.adapter_as == "start":
         return []
-    now, parts = settings.lora.rank, ("adapter", "activations", *_OF_TRAINING)
+    now, parts = settings.lora.rank or DEFAULT_RANK, ("adapter", "activations", *_OF_TRAINING)
     return [
         Change((f"generator.lora.rank={rank}",), "a smaller adapter", dict.fromkeys(parts, rank / now))
         for rank in _halves(now, _SMALLEST_RANK)
@@ -160,6 +174,7 @@ _LADDERS: tuple[Ladder, ...] = (
     _tiling,
     _checkpointing,
     _groups_per_forward,
+    _rows_per_forward,
     _sharding,
     _precision,
     _adapter,

@@ -20,7 +20,7 @@ from flexgym.algorithm.policy import FlowPolicy
 from flexgym.algorithm.replay import replay
 from flexgym.algorithm.rollout import KEPT, Rollout
 from flexgym.core.errors import GeneratorError
-from flexgym.flow import Window
+from flexgym.flow import ODE, Window, transition
 from flexgym.generators.autoencoder import decode_rows
 from flexgym.generators.base import FlowGenerator
 from flexgym.planning.planned import Planned
@@ -37,6 +37,8 @@ class Work:
         step: one denoising step of the groups in one forward, without gradients.
         decoding: one call of the autoencoder.
         decoded: samples in that call.
+        verified: one denoising step of the held-out samples in one forward; None without verification.
+        shown: one call of the autoencoder for held-out samples; None without verification.
         replay: forward, loss and backward of one trained step of the groups in one forward.
         optimizer: one optimizer step, with the optimizer state already allocated.
         optimizer_state: bytes of the optimizer state.
@@ -46,6 +48,8 @@ class Work:
     step: Trace
     decoding: Trace
     decoded: int
+    verified: Trace | None
+    shown: Trace | None
     replay: Trace
     optimizer: Trace
     optimizer_state: int
@@ -59,11 +63,7 @@ def prepare(generator: FlowGenerator, planned: Planned) -> None:
 
 def train(generator: FlowGenerator, planned: Planned) -> None:
     """Choose the trainable parameters, and keep the reference where the training keeps one."""
-    settings = planned.settings.generator
-    if settings.mode == "lora":
-        generator.weights.add_lora(**dict(settings.lora))
-    else:
-        generator.weights.train_full()
+    generator.make_trainable(**planned.settings.generator.training)
     if planned.keeps_reference:
         generator.weights.keep("reference")
 
@@ -111,7 +111,7 @@ class Rehearsal:
     ) -> None:
         self.generator = generator
         guidance = planned.settings.algorithm.guidance
-        for scale in {guidance.rollout, guidance.training, guidance.reference}:
+        for scale in {guidance.rollout, guidance.training, guidance.reference, guidance.verification}:
             generator.condition([_prompt(generator)], guidance=scale)
         parameters = list(generator.weights.trained().values())
         for parameter in parameters:
@@ -129,19 +129,35 @@ class Rehearsal:
         rollout, computes = settings.rollout, (type(algorithm), repr(algorithm.settings))
         rows = min(rollout.group_size, decode_rows(self.generator.sample_shape))
         sampled = (rollout.group_size, rollout.groups_per_forward, *computes)
-        decode = torch.no_grad()(partial(_decode, self.generator, rows))
         step = torch.no_grad()(partial(_one_step, self._policy(planned, settings.algorithm.guidance.rollout), planned))
         replayed = partial(_replay, self._policy(planned), planned)
         optimizer, state = self._step_of_optimizer()
         return Work(
             text=bytes_of(self.generator.text.cached()),
             step=self._once(self._traces, ("step", *sampled), step),
-            decoding=self._once(self._decoded, (rows, settings.generator.vae_tiling), decode),
+            decoding=self._decoding(planned, rows),
             decoded=rows,
+            verified=self._verified(planned),
+            shown=self._shown(planned),
             replay=self._once(self._traces, ("replay", *sampled, settings.generator.gradient_checkpointing), replayed),
             optimizer=optimizer,
             optimizer_state=state,
         )
+
+    def _decoding(self, planned: Planned, rows: int) -> Trace:
+        decode = torch.no_grad()(partial(_decode, self.generator, rows))
+        return self._once(self._decoded, (rows, planned.settings.generator.vae_tiling), decode)
+
+    def _verified(self, planned: Planned) -> Trace | None:
+        rows, guidance = planned.verified_rows, planned.settings.algorithm.guidance.verification
+        if not rows:
+            return None
+        step = torch.no_grad()(partial(_verification_step, self.generator, rows, guidance))
+        return self._once(self._traces, ("verified", rows, guidance), step)
+
+    def _shown(self, planned: Planned) -> Trace | None:
+        rows = min(planned.verified_rows, decode_rows(self.generator.sample_shape))
+        return self._decoding(planned, rows) if rows else None
 
     def _policy(self, planned: Planned, guidance: float | None = None) -> FlowPolicy:
         """Make a policy for one trace, so that what it holds counts in that trace alone."""
@@ -214,6 +230,15 @@ def _one_step(policy: FlowPolicy, planned: Planned) -> Tensor:
     after = gaussian.sample(torch.zeros_like(gaussian.mean))
     gaussian.log_prob(after)
     return after
+
+
+def _verification_step(generator: FlowGenerator, rows: int, guidance: float | None) -> Tensor:
+    """Take one denoising step of held-out samples, see `flexgym.algorithm.rollout.sample`."""
+    latents = torch.zeros(rows, *generator.latent_shape, device=generator.device)
+    before, after = generator.sigmas().to(latents.device)[:2, None].expand(2, rows)
+    conditioning = generator.condition([_prompt(generator)] * rows, guidance=guidance)
+    velocity = generator.velocity(latents, before, conditioning, guidance=guidance)
+    return transition(latents, velocity, before, sigma_next=after, noise=ODE()).mean
 
 
 def _decode(generator: FlowGenerator, rows: int) -> Tensor:

@@ -41,8 +41,8 @@ class Phase:
     """One phase of an iteration on one device.
 
     Attributes:
-        name: ``"encoding"`` (only where text encoders are released or offloaded), ``"sampling"``, ``"decoding"`` or
-            ``"update"``.
+        name: ``"encoding"`` (only where text encoders are released or offloaded), ``"sampling"``, ``"decoding"``,
+            ``"update"`` or ``"verification"`` (only where the training verifies).
         parts: bytes by name, see `PARTS`.
         flops: floating-point operations of the phase in an iteration.
         seconds: time of these operations.
@@ -200,7 +200,15 @@ class Planner:
         settings = planned.settings.generator
         model = (settings.source, planned.modality, settings.dtype, settings.sampling)
         lora = settings.lora if settings.mode == "lora" else None
-        trains = (model, settings.mode, lora, planned.keeps_reference, planned.settings.algorithm.guidance)
+        trains = (
+            model,
+            settings.mode,
+            lora,
+            settings.adapter,
+            settings.adapter_as,
+            planned.keeps_reference,
+            planned.settings.algorithm.guidance,
+        )
         if trains not in self._rehearsals:
             with config_folder(settings.source, planned.modality) as folder:
                 generator = build_skeleton(folder, planned.dtype, planned.sampling)
@@ -250,6 +258,7 @@ class _Accounts:
             self._phase("sampling", work.step.peak, sampled, trains=not planned.runners),
             self._phase("decoding", work.decoding.peak, decoded, trains=not planned.runners),
             self._update(len(window) * planned.forwards * work.replay.flops),
+            *self._verification(),
         )
         trained = _numbers(generator.weights.trained().values())
         everything = sum(_numbers(module.parameters()) for module in generator.denoisers.values())
@@ -275,13 +284,22 @@ class _Accounts:
             "optimizer": _share(self.work.optimizer_state, shares) if trains else 0,
             "EMA": _share(copies.get("EMA", 0), shares),
             "weight copies": _share(copies.get("weight copies", 0), shares),
-            "gathered blocks": sizes.gathered if sharded and name == "sampling" else 0,
+            "gathered blocks": sizes.gathered if sharded and name in ("sampling", "verification") else 0,
             "activations": activations,
             "encoded prompts": min(CACHE_BYTES, self.work.text * prompts),
             "text encoders": 0 if generator.release_text_encoders or generator.offload else sizes.encoders,
             "VAE": 0 if generator.offload and name != "decoding" else sizes.autoencoder,
         }
         return Phase(name, parts, flops=int(flops), seconds=self.device.seconds(flops, planned.dtype))
+
+    def _verification(self) -> list[Phase]:
+        """Return the larger of denoising and decoding held-out samples, on a learner; its time is in no iteration."""
+        work = self.work
+        if work.verified is None or work.shown is None:
+            return []
+        denoised = self._phase("verification", work.verified.peak, 0.0)
+        decoded = replace(self._phase("decoding", work.shown.peak, 0.0), name="verification")
+        return [max(denoised, decoded, key=lambda phase: phase.bytes)]
 
     def _copies(self, *, host: bool) -> dict[str, int]:
         """Return the bytes of the EMA and of all other weight copies, unsharded, on the host or on the device.

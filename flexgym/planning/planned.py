@@ -15,6 +15,7 @@ from flexgym.algorithm.base import Algorithm, CopySchedule, algorithm_class, wei
 from flexgym.config import AgentSettings
 from flexgym.config.load import load_settings
 from flexgym.config.recipe import apply_overrides
+from flexgym.config.sections import EXTRA_SAMPLES
 from flexgym.core.errors import ConfigError, unknown_name
 from flexgym.core.precision import dtype_named
 from flexgym.flow import Window
@@ -111,6 +112,17 @@ class Planned:
         """Forwards of one learner that take all its groups through the transformer once."""
         rollout = self.settings.rollout
         return rollout.prompts_per_iteration // self.learners // rollout.groups_per_forward
+
+    @property
+    def verified_rows(self) -> int:
+        """Held-out samples in the largest forward of a learner; 0 where nothing is verified."""
+        chosen = self.settings.verification
+        prompts = chosen.num_prompts
+        if isinstance(chosen.prompts, tuple):
+            prompts = min(prompts, len(chosen.prompts))
+        # further samples measure diversity, in forwards of their own
+        further = len(chosen.diverse_prompts(prompts)) * EXTRA_SAMPLES
+        return min(chosen.rows_per_forward, max(prompts, further)) if chosen.reward else 0
 
     def window(self, num_steps: int) -> Window:
         """Return the trained steps of one iteration; those of all iterations are equally many.

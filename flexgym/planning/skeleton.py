@@ -21,6 +21,7 @@ from flexgym.generators.family import Family
 from flexgym.generators.folder import MODEL_INDEX, read_json
 from flexgym.generators.generic import family_of
 from flexgym.generators.loader import DEFAULTS, EMBEDDED
+from flexgym.generators.pipelines import pipeline_class
 from flexgym.generators.sampling import read_generation_config
 from flexgym.planning.architectures import PUBLISHED, write_configs
 
@@ -42,7 +43,7 @@ _SEEN_TOKENS, _CUT_TOKENS = 576, 4
 class _Textless(Family):
     """Encodes text without an encoder, to the right width and the largest length of a prompt."""
 
-    def encode_text(self, text: str, **options: Any) -> Embedding:
+    def encode_text(self, text: str, *, negative: bool = False, **options: Any) -> Embedding:
         """Return embeddings without values, except for masks that are read; arguments as for `Family.encode_text`."""
         config = self.transformer.config
         width = next((config[name] for name in _WIDTHS if config.get(name)), None)
@@ -148,11 +149,9 @@ def build_skeleton(folder: Path, dtype: torch.dtype, settings: Mapping[str, Any]
         GeneratorError: the pipeline cannot be used as a policy.
         ConfigError: a setting is not valid.
     """
-    import diffusers
-
     index = read_json(folder / MODEL_INDEX)
     family = family_of(str(index.get("_class_name")))
-    kind = getattr(diffusers, index["_class_name"])
+    kind = pipeline_class(str(index["_class_name"]))
     parts = {name: _component(folder / name, *value, dtype=dtype) for name, value in index.items() if _is_part(value)}
     options = {name: value for name, value in index.items() if not name.startswith("_") and not isinstance(value, list)}
     required = dict.fromkeys(name for name, default in _parameters(kind) if default is inspect.Parameter.empty)

@@ -12,13 +12,18 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flexgym.core.arguments import recorded
+from flexgym.core.arguments import recorded, recorded_arguments
 from flexgym.judge import Judge, Tournament, judge_groups, make_tournament
 from flexgym.reward.guard import FailedSamples, OneAtATime, guarded_scores, sample_scores
 from flexgym.reward.known import KnownPair
 from flexgym.types import GroupScores, Prompt, SampleGroup
 
 _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+_KEPT = ("deadline_s", "failed")
+"""Attributes that are not among the arguments of a constructor."""
+_THREADS = ("_worker", "_in_time")
+"""Attributes that are made anew when they are needed."""
 
 
 class Reward(ABC):
@@ -28,10 +33,13 @@ class Reward(ABC):
         name: name of the reward in its scores, metrics and failure counts; by default the class name in lower case
             with underscores.
         deadline_s: seconds that one call of `score` may take; None for no limit.
+        pickled_as_settings: True for rewards that hold a model or connections: pickle and copy save their settings and
+            build them again. The attributes of other rewards are saved, without their threads.
     """
 
     name: ClassVar[str] = "reward"
     deadline_s: float | None = None
+    pickled_as_settings: ClassVar[bool] = False
     _worker: ThreadPoolExecutor | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -40,6 +48,16 @@ class Reward(ABC):
             cls.name = _WORD_STARTS.sub("_", cls.__name__).lower()
         if "__init__" in vars(cls):
             cls.__init__ = recorded(cls.__init__)  # type: ignore[method-assign]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        settings = recorded_arguments(self) if self.pickled_as_settings else None
+        if settings is None:
+            return super().__reduce_ex__(protocol)
+        kept = {name: value for name, value in vars(self).items() if name in _KEPT}
+        return _rebuilt, (type(self), settings), kept
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in _THREADS}
 
     @abstractmethod
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
@@ -135,6 +153,10 @@ class Reward(ABC):
         if self._worker is not None:
             self._worker.shutdown(wait=True)
             self._worker = None
+
+
+def _rebuilt(cls: type[Reward], settings: Mapping[str, Any]) -> Reward:
+    return cls(**settings)
 
 
 class PointwiseReward(Reward):

@@ -92,6 +92,13 @@ class FailedSamples:
         self._left_to_write = limit
         self._lock = threading.Lock()  # the terms of a rubric work side by side
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.Lock()
+
     def keep(self, reward: str, group: SampleGroup, failures: Iterable[tuple[int, JudgeFailure]]) -> None:
         """Keep samples of a group.
 

@@ -11,7 +11,9 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
+from flexgym.core.conversion import keep_unconverted
 from flexgym.core.errors import ConfigError
+from flexgym.judge import Assessment, JudgeFailure, Verdict
 from flexgym.reward.base import Reward
 from flexgym.types import GroupScores, Prompt, SampleGroup
 
@@ -131,3 +133,6 @@ def _checked_prompt(prompt: Any) -> Prompt:
             f"got {type(prompt).__name__}"
         )
     return prompt
+
+
+keep_unconverted(Prompt, Assessment, Verdict, JudgeFailure)

@@ -17,6 +17,7 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LI
 
 from flexgym.algorithm.advantages import advantages_of
 from flexgym.algorithm.rollout import Rollout, concatenate
+from flexgym.config.sections import EXTRA_SAMPLES
 from flexgym.core.errors import CheckpointError, ConfigError, ProcessLostError
 from flexgym.core.metrics import Metric, reduce_rows
 from flexgym.flow import WindowSchedule
@@ -37,9 +38,6 @@ from flexgym.runs.known_metrics import (
 )
 from flexgym.runs.verification import Verification
 from flexgym.types import GroupScores, Prompt, SampleGroup, stacked_term
-
-EXTRA_SAMPLES = 3
-"""Additional samples per held-out prompt, for measuring diversity."""
 
 
 class FlowAlgorithm(ShardedAlgorithm):
@@ -188,7 +186,21 @@ class FlowAlgorithm(ShardedAlgorithm):
     def _sampled(self, prompts: Sequence[Prompt], *entropy: int) -> NDArray[np.uint8]:
         """Make one sample of each prompt, from seeds that follow from the given numbers."""
         seeds = [int(seed) for seed in np.random.SeedSequence(entropy).generate_state(len(prompts))]
-        return self.on_first_learner(lambda learner: learner.evaluate(prompts=prompts, seeds=seeds))
+        return self.samples_of(prompts, seeds)
+
+    def samples_of(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> NDArray[np.uint8]:
+        """Make one deterministic sample of each prompt with the verified weights, each learner its share of them.
+
+        Args:
+            prompts: N of them.
+            seeds: N seeds of the first latents.
+
+        Returns:
+            uint8 ``[N, ...]``, the same to the bit for any number of learners.
+        """
+        parts = self.on_learners(lambda learner: learner.evaluate(prompts=prompts, seeds=seeds))
+        blocks = {index: samples for part in parts for index, samples in part.items()}
+        return np.concatenate([blocks[index] for index in sorted(blocks)])
 
     def _diversity(self, samples: NDArray[np.uint8]) -> float | None:
         """Return how much samples of one held-out prompt differ; None where no prompt is sampled more than once."""

@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -316,23 +317,33 @@ class FlowLearner(ShardedLearner):
         """Compute with the weights that are verified and saved: the EMA where one is kept."""
         return self.generator.weights.using(EMA if self.config.settings.training.ema_decay else CURRENT)
 
-    def evaluate(self, *, prompts: Sequence[str | Prompt], seeds: Sequence[int]) -> NDArray[np.uint8] | None:
-        """Make one deterministic sample for each prompt with the verified weights, on the first learner.
+    def evaluate(self, *, prompts: Sequence[str | Prompt], seeds: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
+        """Make deterministic samples for this learner's share of the prompts with the verified weights.
 
-        The others have nothing to do, unless the transformer is sharded: then all go through it together.
+        Prompts are split into blocks of ``verification.rows_per_forward``, and learner i of N takes blocks i, i + N and
+        so on: each sample is computed beside the same others for any number of learners, so it is equal to the bit.
+
+        Args:
+            prompts: those of all learners.
+            seeds: of the first latents, one for each prompt.
+
+        Returns:
+            Samples of each block by its index, uint8 ``[rows, ...]``.
         """
-        if self.rank and not self.config.settings.shards:
-            return None
-        guidance = self.config.settings.algorithm.guidance.verification
+        settings = self.config.settings
+        size, learners = settings.verification.rows_per_forward, settings.num_shards
+        blocks = [slice(start, start + size) for start in range(0, len(prompts), size)]
+        mine = range(self.rank, len(blocks), learners)
+        # every learner must go through a sharded transformer equally often: some take a block for nothing
+        idle = -(-len(blocks) // learners) - len(mine) if settings.shards else 0
+        guidance = settings.algorithm.guidance.verification
+        sampler = settings.verification.sampler
+        made = partial(sample, self.generator, max_rows=size, guidance=guidance, sampler=sampler)
         with self.verified_weights():
-            samples = sample(
-                self.generator,
-                prompts,
-                seeds=seeds,
-                guidance=guidance,
-                sampler=self.config.settings.verification.sampler,
-            )
-        return None if self.rank else samples
+            found = {index: made(prompts[blocks[index]], seeds=seeds[blocks[index]]) for index in mine}
+            for block in blocks[:idle]:
+                made(prompts[block], seeds=seeds[block])
+        return found
 
     def solver_note(self) -> str:
         """Return what the log of the run must say about the pipeline's own solver, see `solver_note`."""

@@ -154,14 +154,12 @@ def load(settings: GeneratorSettings, modality: str) -> FlowGenerator:
         # What is to be sharded may be larger than a device.
         device="cpu" if settings.shards else None,
         dtype=settings.dtype,
+        variant=settings.variant,
         channels_last=settings.channels_last,
         offload=settings.offload,
         **dict(settings.sampling),
     )
-    if settings.mode == "lora":
-        generator.weights.add_lora(**dict(settings.lora))
-    else:
-        generator.weights.train_full()
+    generator.make_trainable(**settings.training)
     if settings.gradient_checkpointing:
         generator.weights.checkpoint_gradients()
     if settings.text_cache:

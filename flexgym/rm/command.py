@@ -11,6 +11,7 @@ import typer
 
 from flexgym.commands.judge_options import JudgeOptions
 from flexgym.config import DPOSettings, JudgeTrainingSettings, SFTSettings
+from flexgym.config.judge import JudgeModelSettings
 from flexgym.config.load import load_settings
 from flexgym.config.recipe import Recipe
 from flexgym.core.terminal import say, teaching_errors, with_options
@@ -74,8 +75,15 @@ def _program(name: str, kind: type[S]) -> Program[S]:
 
         return make_plan(settings, _stage(name)).lines()
 
-    default = f"rm_{name}_qwen3vl_8b.yaml"
-    return Program(f"{PROGRAM} train {name}", default, load=load, make_run=make_run, kind=lambda: kind, dry_run=dry_run)
+    return Program(
+        f"{PROGRAM} train {name}",
+        f"rm_{name}_qwen3vl_8b.yaml",
+        load=load,
+        make_run=make_run,
+        kind=lambda: kind,
+        dry_run=dry_run,
+        small_recipe=f"rm_{name}_shapes.yaml",
+    )
 
 
 add_command(
@@ -93,7 +101,9 @@ add_command(
 def export(
     run: Annotated[Path, typer.Argument(help="a run folder, or one checkpoint in it")],
     out: Annotated[Path, typer.Argument(help="folder to create")],
-    dtype: Annotated[str, typer.Option(help="precision of the weights: bfloat16 or float32")] = "bfloat16",
+    dtype: Annotated[
+        str | None, typer.Option(help="precision of the weights, bfloat16 or float32; by default that of the training")
+    ] = None,
 ) -> None:
     """Export a judge to a checkpoint folder for transformers and vLLM, with an adapter merged into the weights."""
     from flexgym.rm.saving import JUDGE, export_judge
@@ -103,12 +113,13 @@ def export(
     from flexgym.runs.storage import local_run
 
     with teaching_errors():
-        source = saved_recipe(run)["judge"]["source"]
+        judge = {"dtype": JudgeModelSettings.model_fields["dtype"].default, **saved_recipe(run)["judge"]}
+        chosen = dtype or judge["dtype"]
         with local_run(run) as copy:
             checkpoint = resolve_checkpoint(copy)
             files_of(checkpoint, JUDGE)
-            folder = export_judge(checkpoint / JUDGE, source, out, dtype=dtype)
-        say(f"Judge: {folder}")
+            folder = export_judge(checkpoint / JUDGE, judge["source"], out, dtype=chosen)
+        say(f"Judge: {folder} ({chosen})")
 
 
 @app.command()

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -20,10 +19,12 @@ from transformers import (
 
 from flexgym.config.judge import JudgeModelSettings
 from flexgym.core.errors import CheckpointError, unknown_name
-from flexgym.judge.backends.local import check_source
+from flexgym.core.pretrained import load_pretrained
+from flexgym.judge.backends.local import CHECKPOINT_KIND, check_source
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Precisions that judges are trained and exported in, by name."""
+_HINT = "Without network access, give the path of a checkpoint folder instead of a hub id."
 _MEDIA = ("image", "video")
 
 
@@ -95,18 +96,21 @@ def load_model(source: str | Path, dtype: str = "bfloat16") -> Any:
         dtype: ``"bfloat16"`` or ``"float32"``.
 
     Raises:
-        CheckpointError: if the checkpoint is missing, incomplete, or of another architecture.
+        CheckpointError: if the checkpoint is missing, incomplete, or of another architecture; the message names the
+            tensors.
         UnknownNameError: if there is no such dtype.
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
     check_source(source)
-    try:
-        return AutoModelForImageTextToText.from_pretrained(
-            source, dtype=DTYPES[dtype], use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise _not_loaded(source, error) from error
+    return load_pretrained(
+        AutoModelForImageTextToText,
+        source,
+        what=CHECKPOINT_KIND,
+        hint=_HINT,
+        dtype=DTYPES[dtype],
+        trust_remote_code=False,
+    )
 
 
 def make_trainable(model: Any, judge: JudgeModelSettings) -> Any:
@@ -144,7 +148,4 @@ def context_length(source: str | Path) -> int:
 
 
 def _not_loaded(source: str | Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{str(source)!r} could not be loaded as a vision-language checkpoint in safetensors format: {error}. Without"
-        " network access, give the path of a checkpoint folder instead of a hub id."
-    )
+    return CheckpointError(f"{str(source)!r} could not be loaded as a {CHECKPOINT_KIND}: {error}. {_HINT}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,13 +15,13 @@ from torch import Tensor
 from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.core.files import copy_loaded, held_folder, teaching_disk_errors, write_atomic
 from flexgym.core.options import built_settings
+from flexgym.core.pretrained import ADAPTER_CONFIG, load_adapter
 from flexgym.judge.inputs import Inputs
 from flexgym.judge.sources import CONFIG_NAME, read_judge_config
 from flexgym.rm.processor import load_model
 
 JUDGE = "judge"
 """Folder of a checkpoint that holds the trained judge, which `flexgym.rm export` reads."""
-_ADAPTER = "adapter_config.json"
 # Files next to the weights: tokenizer, chat template, image and video processors, stop tokens.
 _COMPANIONS = ("*.json", "*.jinja", "*.txt", "*.model")
 _OF_WEIGHTS = ("config.json", "model.safetensors.index.json")
@@ -62,7 +61,7 @@ def save_inputs(inputs: Inputs, source: str | Path, folder: Path) -> None:
         write_atomic(folder / CONFIG_NAME, (json.dumps(values, indent=2) + "\n").encode())
 
 
-def export_judge(trained: Path, source: str | Path, out: Path, *, dtype: str = "bfloat16") -> Path:
+def export_judge(trained: Path, source: str | Path, out: Path, *, dtype: str) -> Path:
     """Export a trained judge to a single folder, with an adapter merged into the weights.
 
     Args:
@@ -73,20 +72,20 @@ def export_judge(trained: Path, source: str | Path, out: Path, *, dtype: str = "
 
     Raises:
         ConfigError: if ``out`` exists.
-        CheckpointError: if ``trained`` contains no trained judge, or the adapter's checkpoint is missing.
+        CheckpointError: if ``trained`` contains no trained judge or an incomplete one, or the adapter's checkpoint is
+            missing.
     """
     if out.exists():
         raise ConfigError(f"{out} already exists and is not overwritten: choose another folder")
-    if not (trained / "config.json").is_file() and not (trained / _ADAPTER).is_file():
-        raise CheckpointError(f"expected a trained judge in {trained}, got neither config.json nor {_ADAPTER}")
+    if not (trained / "config.json").is_file() and not (trained / ADAPTER_CONFIG).is_file():
+        raise CheckpointError(f"expected a trained judge in {trained}, got neither config.json nor {ADAPTER_CONFIG}")
     with teaching_disk_errors(f"{out} cannot be written"):
         out.parent.mkdir(parents=True, exist_ok=True)
         with held_folder(out) as folder:
-            if (trained / _ADAPTER).is_file():
-                merged = PeftModel.from_pretrained(load_model(source, dtype), trained).merge_and_unload()
+            if (trained / ADAPTER_CONFIG).is_file():
+                merged = load_adapter(load_model(source, dtype), trained).merge_and_unload()
+                copy_loaded(trained, folder, patterns=(CONFIG_NAME,))
                 save_judge(merged, source, folder)
-                if (trained / CONFIG_NAME).is_file():
-                    shutil.copyfile(trained / CONFIG_NAME, folder / CONFIG_NAME)
             else:
                 save_judge(load_model(trained, dtype), trained, folder)
             folder.replace(out)

@@ -15,6 +15,7 @@ import typer
 
 from flexgym.config.describe import dump_settings, help_command
 from flexgym.config.recipe import Recipe, apply_overrides, load_recipe
+from flexgym.core.errors import ConfigError
 from flexgym.core.settings import Settings
 from flexgym.core.terminal import say, teaching_errors, terminal
 from flexgym.runs.interrupt import GracefulInterrupt, end_quietly, exit_status, stopping_signal
@@ -61,6 +62,9 @@ class Program(Generic[S]):
     make_run: Callable[[S, Path | None, Sequence[str]], TrainingRun]
     kind: Callable[[], type[Settings]]
     dry_run: Callable[[S], Iterable[str]] | None = None
+    small_recipe: str | None = None
+    """A recipe for any machine. Where there is one, the default recipe loads a large model from the hub, and a new run
+    without ``--config`` must name its ``judge.source``."""
 
     def run(self, recipe: Recipe, resume: Path | None, *, print_config: bool, dry_run: bool) -> None:
         """Train a recipe, or only print its settings, or only check it."""
@@ -75,6 +79,23 @@ class Program(Generic[S]):
             run.train()
             if run.stopped_by not in (None, signal.SIGINT):
                 raise typer.Exit(exit_status(run.stopped_by))
+
+    def check_choice(self, recipe: Recipe) -> None:
+        """Reject a large model of the default recipe that nobody asked for.
+
+        Args:
+            recipe: the default recipe with the overrides of the command line.
+
+        Raises:
+            ConfigError: naming both recipes.
+        """
+        source = ("judge", "source")
+        if self.small_recipe and not recipe.origins.get(source, "").startswith("override"):
+            raise ConfigError(
+                f"expected the model to train: --config {self.small_recipe} trains the embedded judge on any machine,"
+                f" --config {self.default_recipe} loads {recipe['judge']['source']} from the hub, and"
+                " judge.source=FOLDER trains any other"
+            )
 
 
 @contextlib.contextmanager
@@ -114,6 +135,8 @@ def add_command(app: typer.Typer, program: Program[Any], *, name: str | None = N
     def train(overrides: list[str] | None, config: str | None, resume: Path | None, **only: bool) -> None:
         with exit_statuses(), teaching_errors():
             recipe = chosen_recipe(overrides or (), config=config, resume=resume, default=program.default_recipe)
+            if not (config or resume or only["print_config"]):
+                program.check_choice(recipe)
             program.run(recipe, resume, print_config=only["print_config"], dry_run=only["dry_run"])
 
     def command(
@@ -136,7 +159,8 @@ def add_command(app: typer.Typer, program: Program[Any], *, name: str | None = N
         train(overrides, config, resume, print_config=print_config, dry_run=only_check)
 
     chosen = command if program.dry_run is None else command_with_dry_run
-    about = f"A new run takes the recipe {program.default_recipe} unless --config names another one."
+    unless = " and must name the model" if program.small_recipe else ""
+    about = f"A new run takes the recipe {program.default_recipe} unless --config names another one{unless}."
     app.command(
         name, help=f"{inspect.cleandoc(summary or '')}\n\n{about}", cls=help_command(program.kind, usage=USAGE)
     )(chosen)

@@ -22,6 +22,8 @@ from flexgym.runs.display import TrainingDisplay, say
 from flexgym.runs.folder import RunFolder
 from flexgym.runs.interrupt import GracefulInterrupt, resume_command, resume_message
 from flexgym.runs.metrics import read_metrics
+from flexgym.runs.paths import with_absolute_paths
+from flexgym.runs.storage import url_of
 from flexgym.runs.tensorboard import TensorboardLog
 from flexgym.runs.verification import Verification, save_verification
 
@@ -129,7 +131,9 @@ class TrainingRun:
             self.folder = RunFolder.resume(resume, keep=settings.keep, required=trainable.required)
         else:
             self.folder = RunFolder.create(settings.root, settings.name, keep=settings.keep)
-        self.folder.write_config({"run": settings.model_dump(mode="json"), **trainable.describe()})
+        root = settings.root if url_of(settings.root) else str(self.folder.path.parent)
+        run = {**settings.model_dump(mode="json"), "root": root}
+        self.folder.write_config({"run": run, **with_absolute_paths(trainable.describe())})
         self._tensorboard = TensorboardLog(
             self.folder.tensorboard, start_iteration=self.folder.start_iteration if resume else None
         )

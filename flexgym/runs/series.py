@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -26,11 +27,12 @@ from flexgym.core.files import open_writing, write_atomic
 from flexgym.core.json_text import read_json_file
 from flexgym.core.yaml_files import dump_yaml
 from flexgym.runs.checkpoints import latest_checkpoint
-from flexgym.runs.interrupt import GracefulInterrupt
+from flexgym.runs.interrupt import SIGNALS, GracefulInterrupt, exit_status
 from flexgym.runs.metrics import read_metrics
 
 Status = Literal["finished", "stopped", "failed", "waiting"]
 _LONGEST_PROBLEM = 500
+_POLL_S = 0.2
 _EXCEPTION = re.compile(r"[\w.]*(?:Error|Exception|Exit)\b")
 
 
@@ -107,7 +109,7 @@ class Series:
         return Outcome(**kept)
 
     def run(self, names: Sequence[str], *, parallel: int = 1, report: Callable[[str], None]) -> None:
-        """Start or resume every run that is not finished. On Ctrl-C, running ones save and no more are started.
+        """Start or resume every run that is not finished. After a signal, running ones save and no more are started.
 
         Args:
             names: of runs that were added.
@@ -133,7 +135,11 @@ class Series:
         report(f"{name}: {'resumes' if '--resume' in command else 'begins'}, log in {log}")
         with open_writing(log, append=True) as file:
             start = file.tell()
-            status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False).returncode
+            # In a group of its own, since a signal to the group of this process is passed on here.
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            )
+            status = _wait(process, interrupt, stop)
         interrupted = stop.is_set() or interrupt.requested
         outcome = self._judge(name, status=status, words=_last_words(log, start), interrupted=interrupted)
         kept = {**asdict(outcome), "run": self.recipe(name)["run"]}
@@ -146,12 +152,26 @@ class Series:
         return [*command, "--resume", str(folder)] if folder and latest_checkpoint(folder) else command
 
     def _judge(self, name: str, *, status: int, words: str, interrupted: bool) -> Outcome:
-        """Return the outcome for an exit status; an agent that was interrupted also exits with 0."""
+        """Return the outcome for an exit status; an agent that Ctrl-C has stopped also exits with 0."""
+        interrupted = interrupted or status in map(exit_status, SIGNALS)
         rows = self.rows(name)
         at_end = bool(rows) and rows[-1]["iteration"] >= self.recipe(name)["run"].get("iterations", 0)
         if status == 0:
             return Outcome("finished" if at_end or not interrupted else "stopped")
         return Outcome("stopped") if interrupted else Outcome("failed", words or f"exit status {status}")
+
+
+def _wait(process: subprocess.Popen[bytes], interrupt: GracefulInterrupt, stop: threading.Event) -> int:
+    """Wait for a process and return its exit status; pass on the signals that this process gets."""
+    passed_on = 0
+    while True:
+        try:
+            return process.wait(timeout=_POLL_S)
+        except subprocess.TimeoutExpired:
+            due = 2 if stop.is_set() else int(interrupt.requested)
+            if passed_on < due:
+                passed_on += 1
+                process.send_signal(interrupt.signal or signal.SIGINT)
 
 
 def check_unchanged(

@@ -76,7 +76,7 @@ def restore_model(model: BaseAlgorithm, folder: Path) -> None:
 
 def _buffer_state(buffer: Any) -> dict[str, Any]:
     rows = {name: torch.from_numpy(array[: buffer.size()]) for name, array in _arrays(buffer).items()}
-    return {"pos": buffer.pos, "full": bool(buffer.full), "rows": rows}
+    return {"pos": np.array(buffer.pos), "full": np.array(buffer.full), "rows": rows}
 
 
 def _restore_buffer(buffer: Any, state: Mapping[str, Any]) -> None:

@@ -9,9 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ray
 
+from flexgym.algorithm.rollout import sample
 from flexgym.core.errors import RewardError
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.sharded import METRICS
@@ -30,14 +32,31 @@ def test_one_and_two_learners_give_the_same_weights(cluster, mode):
             generator={"mode": mode, "lora": {"rank": 4}},
             rollout={"prompts_per_iteration": 4},
             resources={"num_learners": num_learners},
+            verification={"reward": "ShapesVerifier", "num_prompts": 7, "rows_per_forward": 3, "interval": 0},
         )
         algorithm, metrics = train(config, 3)
         assert metrics["policy/max_abs_log_ratio"] == 0.0
         every = algorithm.on_learners(lambda learner: learner.flow_module.get_state())
         assert all(largest_difference(every[0], other) == 0.0 for other in every[1:])
+        check_shares_of_a_verification(algorithm, learners=max(1, num_learners))
         found.append(every[0])
         algorithm.stop()
     assert largest_difference(*found) < 1e-6
+
+
+def check_shares_of_a_verification(algorithm, learners):
+    """Each learner samples its share of the blocks, and they are to the bit what one learner makes of all of them."""
+    prompts, seeds = algorithm.held_out, list(range(len(algorithm.held_out)))
+    parts = algorithm.on_learners(lambda learner: list(learner.evaluate(prompts=prompts, seeds=seeds)))
+    assert parts == [list(range(rank, 3, learners)) for rank in range(learners)]
+    rows = algorithm.config.settings.verification.rows_per_forward
+
+    def alone(learner):
+        with learner.verified_weights():
+            return sample(learner.generator, prompts, seeds=seeds, max_rows=rows)
+
+    expected = algorithm.on_first_learner(alone)
+    np.testing.assert_array_equal(algorithm.samples_of(prompts, seeds), expected)
 
 
 def test_separate_env_runners_give_what_colocated_learners_give(cluster):

@@ -74,9 +74,9 @@ def check_verification(algorithm, verified):
     assert verified.shape == (2, *generator.sample_shape)
     seeds = [int(seed) for seed in np.random.SeedSequence([7]).generate_state(2)]
     for prompts, is_same in ((algorithm.held_out, True), (algorithm.held_out[::-1], False)):
-        samples = algorithm.on_first_learner(
+        [samples] = algorithm.on_first_learner(
             lambda learner, asked=prompts: learner.evaluate(prompts=asked, seeds=seeds)
-        )
+        ).values()
         assert np.array_equal(samples, verified) is is_same
 
 

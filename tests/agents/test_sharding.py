@@ -33,7 +33,7 @@ def config_of(mode: str, *, sharded: bool, lr: float = 3e-4, **sections) -> Flow
         "rollout": {"prompts_per_iteration": 4},
         "algorithm": {"kl_coeff": 0.01},
         "training": {"lr": lr, "ema_decay": 0.9},
-        "verification": {"reward": "ShapesVerifier", "num_prompts": 4, "interval": 2},
+        "verification": {"reward": "ShapesVerifier", "num_prompts": 4, "interval": 2, "rows_per_forward": 3},
     }
     return small_config(**merged(merged(recipe, SHARDED if sharded else {}), sections))
 

@@ -80,6 +80,15 @@ VALUES = [
     _wrong("generator:\n  dtype: half  # here\n", "generator.dtype", "float32, bfloat16 or float16", "got 'half'"),
     _wrong("generator:\n  lora:\n    rank: 0  # here\n", "generator.lora.rank", "whole number >= 1", "got 0"),
     _wrong("generator:\n  lora:\n    targets: to_q  # here\n", "generator.lora.targets", "list of text", "got 'to_q'"),
+    _wrong("generator:\n  adapter_as: merged  # here\n", "generator.adapter_as", "Did you mean 'merge'"),
+    _wrong("generator:\n  adapter_as: merge  # here\n", "generator.adapter_as", "no adapter to merge"),
+    _wrong(
+        "generator:\n  adapter: x\n  mode: full\n  adapter_as: start  # here\n",
+        "generator.adapter_as",
+        "expected merge",
+    ),
+    _wrong("generator:\n  adapter: x\n  lora:\n    seed: 3  # here\n", "generator.lora.seed", "got 3", "leave it out"),
+    _wrong("generator:\n  variant: ../x  # here\n", "generator.variant", "got '../x'"),
     _wrong("generator:\n  text_cache: ' '  # here\n", "generator.text_cache", "text or null", "got ' '"),
     _wrong("generator:\n  sharding: ddp  # here\n", "generator.sharding", "none or fsdp", "Did you mean 'fsdp'"),
     _wrong(

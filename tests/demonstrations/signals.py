@@ -1,4 +1,4 @@
-"""Every signal in every phase of an iteration: ``python -m tests.demonstrations.signals [FOLDER] [--reduced]``.
+"""Every signal in every phase of an iteration: ``python -m tests.demonstrations.signals --help``.
 
 The signal goes to the whole process group, Ray's processes included, as from a terminal or a scheduler. Each case must
 end with a complete checkpoint, with exit status 0 or 128 and the number of the signal, without a traceback, and its
@@ -7,12 +7,13 @@ resume must give the rows and weights of an undisturbed run.
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from flexgym.runs.checkpoints import latest_checkpoint, verify_checkpoint
@@ -76,12 +77,13 @@ def cases(known: dict[str, Trainer], *, reduced: bool) -> Iterator[tuple[str, st
                 yield name, phase, number
 
 
-def main(folder: Path, *, reduced: bool) -> int:
+def main(folder: Path, *, reduced: bool, only: Sequence[str] | None = None, num_learners: int = 1) -> int:
     """Run the cases, print a line for each, and return the number of those with a fault."""
     own_group()
     for number in SIGNALS:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    known = trainers(folder)
+    every = trainers(folder, num_learners=num_learners)
+    known = {name: trainer for name, trainer in every.items() if only is None or name in only}
     undisturbed: dict[str, Path] = {}
     failed = total = 0
     for name, phase, number in cases(known, reduced=reduced):
@@ -99,7 +101,17 @@ def main(folder: Path, *, reduced: bool) -> int:
     return failed
 
 
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--reduced", action="store_true", help="the cases of the slow suite")
+    parser.add_argument("--only", nargs="*", help="names of trainers")
+    parser.add_argument("--learners", type=int, default=1, help="learners of agents and judges; 0 trains in the driver")
+    return parser.parse_args(words)
+
+
 if __name__ == "__main__":
-    arguments = [word for word in sys.argv[1:] if word != "--reduced"]
-    place = Path(arguments[0]) if arguments else Path(tempfile.mkdtemp())
-    sys.exit(min(1, main(place, reduced="--reduced" in sys.argv)))
+    chosen = parse(sys.argv[1:])
+    place = chosen.folder or Path(tempfile.mkdtemp())
+    sys.exit(min(1, main(place, reduced=chosen.reduced, only=chosen.only, num_learners=chosen.learners)))

@@ -48,6 +48,13 @@ AGENT = [
     "run.checkpoint_interval=1",
 ]
 NAMESPACE = "mount -t tmpfs tmpfs {runs} && mount -t tmpfs tmpfs {temporary} && exec {command}"
+WAIT = f"""
+import ray, time
+ray.init(log_to_driver=False)
+while {AWAY!r} not in ray.cluster_resources():
+    time.sleep(0.2)
+"""
+"""Program that ends when the second machine has joined."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +110,10 @@ def two_machines(folder: Path, *, ip: str | None = None) -> Iterator[Cluster]:
     with contextlib.ExitStack() as stack:
         for command in (["sh", "-c", f"exec {first}"], ["unshare", "-m", "sh", "-c", apart]):
             stack.enter_context(_running(command, environment, folder / f"log{len(list(folder.glob('log*')))}"))
-            time.sleep(4)
-        yield Cluster(root, {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"})
+            _wait_for_port(port)
+        environment["RAY_ADDRESS"] = f"127.0.0.1:{port}"
+        subprocess.run([sys.executable, "-c", WAIT], env=environment, check=True, timeout=240, capture_output=True)
+        yield Cluster(root, environment)
 
 
 @contextlib.contextmanager
@@ -122,6 +131,16 @@ def _running(command: Sequence[str], environment: Mapping[str, str], log: Path) 
             process.wait(15)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, 9)
+
+
+def _wait_for_port(port: int) -> None:
+    """Wait until something listens at a port of this machine."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.2)
+    raise TimeoutError(f"nothing listens at port {port}")
 
 
 def _free_port() -> int:

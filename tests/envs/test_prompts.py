@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from gymnasium.vector.utils import batch_space
 
-from envs.prompts import MAX_PROMPT_LENGTH, PromptSource, PromptSpace, load_prompts
+from envs.prompts import PromptSource, load_prompts
+from envs.spaces import MAX_PROMPT_LENGTH, PromptSpace
 from flexgym.core.errors import PromptSourceError
 from flexgym.types import Prompt
 

@@ -161,6 +161,18 @@ def test_a_folder_serves_as_generator(tmp_path):
     assert episode(env, seed=0)[3]["samples"].shape == (2, 5, 32, 32, 3)
 
 
+def test_a_negative_prompt_counts():
+    def made(**settings):
+        settings = {"group_size": 2, "prompts": PROMPTS, "num_steps": 2, "guidance_scale": 3.0, **settings}
+        return episode(gym.make("FlexT2I-v0", **settings), seed=0)[3]["samples"]
+
+    plain = made()
+    assert (made(negative_prompt="") == plain).all()
+    assert (made(negative_prompt="a red circle") != plain).any()
+    with pytest.raises(ConfigError, match="negative_prompt='a red circle' has no effect"):
+        made(negative_prompt="a red circle", guidance_scale=1.0)
+
+
 @BOTH
 def test_render_without_a_mode_only_warns(make, name):
     env = make(name).unwrapped

@@ -60,8 +60,27 @@ def test_progressive_window_moves_and_rolls_back():
 
 def test_progressive_window_strides_within_its_range():
     schedule = WindowSchedule(num_steps=10, size=2, strategy="progressive", first=(1, 6), every=1, stride=2)
-    assert starts(schedule, 5, seed=3) == [1, 3, 5, 1, 3]
-    assert schedule.windows == (Window(1, 2), Window(3, 2), Window(5, 2))
+    assert starts(schedule, 5, seed=3) == [1, 3, 5, 6, 1]
+    assert schedule.windows == (Window(1, 2), Window(3, 2), Window(5, 2), Window(6, 2))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_progressive_window_trains_every_step_of_its_range(data):
+    num_steps = data.draw(st.integers(1, 30))
+    size = data.draw(st.integers(1, num_steps))
+    stride = data.draw(st.integers(1, size))
+    low = data.draw(st.integers(0, num_steps - size))
+    high = data.draw(st.integers(low, num_steps - size))
+    schedule = WindowSchedule(num_steps, size, "progressive", first=(low, high), stride=stride)
+    assert {step for window in schedule.windows for step in window.steps} == set(range(low, high + size))
+    if (high - low) % stride == 0:
+        assert [window.start for window in schedule.windows] == list(range(low, high + 1, stride))
+
+
+def test_strides_equal_to_the_size_reach_the_tail():
+    schedule = WindowSchedule(num_steps=10, size=3, strategy="progressive", stride=3, every=1)
+    assert starts(schedule, 5) == [0, 3, 6, 7, 0]
 
 
 def test_all_leaves_out_the_last_step():
@@ -94,6 +113,7 @@ def test_windows_stay_within_the_steps_and_are_announced(data, strategy):
         ({"size": 3, "first": (4, 2)}, "outside"),
         ({"size": 3, "every": 0}, "every"),
         ({"size": 3, "stride": 0}, "stride"),
+        ({"size": 3, "stride": 4, "strategy": "progressive"}, "stride must be at most size=3"),
         ({"size": 3, "strategy": "all"}, "neither size nor first"),
     ],
 )

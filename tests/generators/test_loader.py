@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import struct
 import sys
@@ -9,12 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline, WanPipeline
+from safetensors.torch import load_file, save_file
 
 from flexgym.core.errors import CheckpointError, ConfigError, GeneratorError, UnknownNameError
 from flexgym.generators import families as families_package
 from flexgym.generators import load_generator, wrap_pipeline
 from flexgym.generators.families import families
 from tests.generators.tiny import CASES, FAMILIES, flux2_klein, not_flow, sd3, shared, wan
+from tests.generators.tiny import families as families_of
 
 
 @pytest.fixture(scope="session")
@@ -162,6 +165,98 @@ def test_half_written_folders_are_refused(breakage, folder):
     destroy(folder)
     with pytest.raises(CheckpointError, match=message):
         load_generator(folder)
+
+
+# --- complete weights ------------------------------------------------------------------------------------------------
+
+PARTS = {
+    "text_encoder": ("model.safetensors", "CLIPTextModelWithProjection"),
+    "transformer": ("diffusion_pytorch_model.safetensors", "SD3Transformer2DModel"),
+    "vae": ("diffusion_pytorch_model.safetensors", "AutoencoderKL"),
+}
+CHANGES = {
+    "missing": (lambda tensors: tensors.pop("LAST"), "lacks 1 weights of a {kind}, such as LAST"),
+    "unexpected": (
+        lambda tensors: tensors.update(extra=torch.ones(2)),
+        "has 1 weights that a {kind} has no place for, such as extra",
+    ),
+    "misshapen": (
+        lambda tensors: tensors.update(LAST=torch.ones(3, 5)),
+        r"has 1 weights of another shape than those of a {kind}, such as LAST \(3, 5\) in place of",
+    ),
+}
+
+
+def altered(path, change, message):
+    """Change the weights of a file, where LAST is its last tensor, and return the message with its name."""
+    tensors = load_file(path)
+    last = list(tensors)[-1]
+    tensors["LAST"] = tensors.pop(last)
+    change(tensors)
+    if "LAST" in tensors:
+        tensors[last] = tensors.pop("LAST")
+    save_file(tensors, path, {"format": "pt"})
+    return message.replace("LAST", re.escape(last))
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+@pytest.mark.parametrize("part", PARTS)
+def test_weights_that_are_not_those_of_their_part_are_refused_by_name(part, kind, folder):
+    change, message = CHANGES[kind]
+    file, name = PARTS[part]
+    message = altered(folder / part / file, change, message.format(kind=name))
+    with pytest.raises(CheckpointError, match=rf"{part}' {message}"):
+        load_generator(folder)
+
+
+@pytest.mark.parametrize("family", families_of("wan", "hunyuan_video_frame"))
+def test_parts_of_every_library_are_checked(family, tmp_path):
+    """Tied weights may be absent, here the second name of an embedding; an image encoder and Llava are checked too."""
+    CASES[family].build().save_pretrained(tmp_path / "pipe")
+    encoder = tmp_path / "pipe" / "text_encoder" / "model.safetensors"
+    assert load_generator(tmp_path / "pipe", device="cpu", **CASES[family].settings)
+    altered(encoder, *CHANGES["missing"])
+    with pytest.raises(CheckpointError, match=r"text_encoder' lacks [12] weights of a \w+, such as [\w.]+"):
+        load_generator(tmp_path / "pipe")
+
+
+def test_buffers_that_a_model_computes_itself_may_be_in_the_file(folder):
+    file = folder / "text_encoder" / "model.safetensors"
+    save_file({**load_file(file), "text_model.embeddings.position_ids": torch.arange(16)[None]}, file, {"format": "pt"})
+    load_generator(folder)
+
+
+def test_sharded_weights_are_those_of_their_index(folder):
+    shutil.rmtree(folder / "transformer")
+    sd3().transformer.save_pretrained(folder / "transformer", max_shard_size="40KB")
+    whole, parts = load_generator(folder), sorted((folder / "transformer").glob("*-of-*.safetensors"))
+    assert len(parts) > 1
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(whole.pipe.transformer.parameters(), sd3().transformer.parameters(), strict=True)
+    )
+    tensors = load_file(parts[0])
+    lost = sorted(tensors)[0]
+    save_file({name: value for name, value in tensors.items() if name != lost}, parts[0], {"format": "pt"})
+    with pytest.raises(CheckpointError, match=rf"{parts[0].name} lacks the tensor {re.escape(lost)}, which the index"):
+        load_generator(folder)
+
+
+def test_files_of_a_variant(folder):
+    plain = load_generator(folder).pipe.transformer.state_dict()
+    half = sd3().to(torch.float16)
+    for part in PARTS:
+        getattr(half, part).save_pretrained(folder / part, variant="fp16")
+    found = load_generator(folder, variant="fp16").pipe
+    assert all(torch.equal(value, plain[name].half().float()) for name, value in found.transformer.state_dict().items())
+    assert found.text_encoder_2.dtype == torch.float32, "a component without the variant is read from its plain file"
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="found only the variant fp16: set variant=fp16"):
+        load_generator(folder)
+    with pytest.raises(CheckpointError, match=r"variant 'bf16'.*fp16"):
+        load_generator(folder, variant="bf16")
+    with pytest.raises(ConfigError, match=r"variant: expected the word before \.safetensors"):
+        load_generator(folder, variant="../fp16")
 
 
 def test_a_tokenizer_that_needs_sentencepiece_names_the_extra(folder, monkeypatch):

@@ -190,3 +190,15 @@ def test_a_pipeline_without_a_folder_cannot_be_written_after_a_release(tmp_path)
     with pytest.raises(CheckpointError, match="came from no folder"):
         generator.save(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
+
+
+def test_the_negative_prompt_is_cached_and_stays_after_release(tmp_path, monkeypatch):
+    generator = fresh("sana", guidance=3.0).with_settings(negative_prompt=PROMPTS[0])
+    generator.text.cache_on_disk(tmp_path)
+    before = generator.condition(PROMPTS)
+    assert len(files(tmp_path)) == len(PROMPTS) + 1, "as a negative prompt, Sana encodes a text in another way"
+    generator.text.release(PROMPTS)
+    again = generator.condition(PROMPTS)
+    assert all(torch.equal(again.empty[name], before.empty[name]) for name in before.empty)
+    with pytest.raises(ConfigError, match="before the text encoders were released, got 'another'"):
+        generator.with_settings(negative_prompt="another").condition(PROMPTS)

@@ -9,7 +9,9 @@ import torch
 
 import flexgym
 from flexgym.core.errors import ConfigError
-from tests.generators.tiny import FAMILIES, PROMPTS, fresh, prompts_for, shared
+from flexgym.generators import wrap_pipeline
+from flexgym.generators.conformance import own_run, pipeline_run
+from tests.generators.tiny import CASES, FAMILIES, PROMPTS, fresh, marks_of, prompts_for, shared
 
 
 def count_calls(module):
@@ -166,3 +168,60 @@ def test_a_velocity_takes_few_calls_of_its_own(mode, most):
     conditioning = generator.condition(PROMPTS[:2])
     calls = own_calls(lambda: generator.velocity(latents, sigma, conditioning))
     assert len(calls) <= most, calls
+
+
+# --- negative prompts and guidance per expert -------------------------------------------------------------------------
+
+NEGATIVE = "two green cones beside a red ball"
+
+
+@pytest.mark.parametrize("family", ["sana", "lumina2", "wan22"])
+def test_a_negative_prompt_is_that_of_the_pipelines_call(family):
+    """Families that encode it in another way than prompts, and one with two calls."""
+    plain = shared(family, guidance=4.0)
+    generator = plain.with_settings(negative_prompt=NEGATIVE)
+    noise, prompt = generator.initial_latents(2, 7), prompts_for(family)[0]
+    ours, theirs = own_run(generator, noise, prompt), pipeline_run(generator, noise, prompt)
+    assert torch.equal(ours.latents, theirs.latents)
+    assert not torch.equal(ours.latents, own_run(plain, noise, prompt).latents)
+    empty = own_run(plain.with_settings(negative_prompt=""), noise, prompt)
+    assert torch.equal(empty.latents, own_run(plain, noise, prompt).latents)
+
+
+@pytest.mark.parametrize("family", ["wan22", pytest.param("wan22_frame", marks=marks_of("wan22_frame"))])
+def test_each_expert_has_its_guidance(family):
+    plain = shared(family, guidance=4.0)
+    noise, prompt = plain.initial_latents(2, 7), prompts_for(family)[0]
+    for scale in (2.5, 1.0):
+        generator = plain.with_settings(guidance_scale_2=scale)
+        ours, theirs = own_run(generator, noise, prompt), pipeline_run(generator, noise, prompt)
+        assert torch.equal(ours.latents, theirs.latents)
+        assert not torch.equal(ours.latents[-1], own_run(plain, noise, prompt).latents[-1])
+    conditioning, levels = generator.condition([prompt]).repeat(2), torch.tensor([0.95, 0.4])
+    with torch.no_grad():
+        mixed = generator.velocity(noise, levels, conditioning)
+        alone = generator.velocity(noise, levels, conditioning, micro_batch=1)
+    torch.testing.assert_close(mixed, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_settings_of_guidance_that_have_no_effect_are_refused():
+    for family, settings, message in (
+        (
+            "flux2",
+            {"negative_prompt": "x"},
+            "Flux2Pipeline takes no negative_prompt in its own call",
+        ),
+        ("flux2_klein", {"negative_prompt": "x"}, "takes no negative_prompt"),
+        ("flux", {"negative_prompt": "x"}, "no effect without classifier-free guidance: set true_cfg_scale above 1"),
+        ("sd3", {"negative_prompt": "x"}, "set guidance_scale above 1"),
+        ("wan22", {"guidance_scale_2": 3.0}, "guidance_scale_2=3.0 has no effect"),
+        ("wan", {"guidance_scale_2": 3.0, "guidance_scale": 4.0}, "one transformer here"),
+        ("sd3", {"negative_prompt": 3}, "must be a text, got 3"),
+        ("sd3", {"negative_prompt": "\ud800"}, "UTF-8"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            shared(family).with_settings(**settings)
+        with pytest.raises(ConfigError, match=message):
+            wrap_pipeline(CASES[family].build(), **{**CASES[family].settings, "guidance_scale": 1.0, **settings})
+    guided = shared("sd3", guidance=4.0).with_settings(negative_prompt="x")
+    assert guided.with_settings(guidance_scale=1.0).settings.negative_prompt == "x", "a view may turn guidance off"

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from flexgym.algorithm.policy import FlowPolicy
 from flexgym.algorithm.replay import replay
-from flexgym.algorithm.rollout import Rollout
+from flexgym.algorithm.rollout import Rollout, sample
 from flexgym.cli import app
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError, UnknownNameError
@@ -46,6 +46,8 @@ SMALL = [
     "rollout.prompts_per_iteration=1",
     "training.num_updates=1",
     "run.iterations=1",
+    "verification.num_prompts=16",
+    "verification.rows_per_forward=12",
 ]
 runner = CliRunner()
 
@@ -82,7 +84,15 @@ def measured(planned: Planned) -> dict[str, int]:
         "sampling": there + allocated(partial(_step, generator, planned, latents)),
         "decoding": there + allocated(lambda: generator.decode(latents[0])),
         "update": there + max(allocated(replay), allocated(optimizer.step)),
+        "verification": there + allocated(partial(_verify, generator, planned)),
     }
+
+
+def _verify(generator: FlowGenerator, planned: Planned) -> None:
+    """Make the held-out samples of one forward; further steps take the same memory again."""
+    prompts = ["a red cube"] * planned.settings.verification.num_prompts
+    rows = planned.settings.verification.rows_per_forward
+    sample(generator.with_settings(num_steps=2), prompts, seeds=range(len(prompts)), max_rows=rows)
 
 
 @torch.no_grad()
@@ -143,15 +153,15 @@ def test_modules_that_are_offloaded_or_released_are_on_the_device_only_while_the
 
     offloaded = planner.plan(planned.changed("generator.offload=true"))
     parts = {phase.name: phase.parts for phase in offloaded.phases}
-    assert [parts[name]["text encoders"] for name in parts] == [encoders, 0, 0, 0]
-    assert [parts[name]["VAE"] for name in parts] == [0, 0, sizes["vae"], 0]
+    assert [parts[name]["text encoders"] for name in parts] == [encoders, 0, 0, 0, 0]
+    assert [parts[name]["VAE"] for name in parts] == [0, 0, sizes["vae"], 0, sizes["vae"]]
     assert (offloaded.host["text encoders"], offloaded.host["VAE"]) == (encoders, sizes["vae"])
 
     generator.text.release(["a red cube"])
     assert generator.placement.encoders() == {}
     released = planner.plan(planned.changed("generator.release_text_encoders=true"))
     parts = {phase.name: phase.parts for phase in released.phases}
-    assert [parts[name]["text encoders"] for name in parts] == [encoders, 0, 0, 0]
+    assert [parts[name]["text encoders"] for name in parts] == [encoders, 0, 0, 0, 0]
     assert parts["encoding"]["optimizer"] == parts["encoding"]["gradients"] == 0, "training has not begun"
     assert parts["update"] == {**plain["update"], "text encoders": 0}
 
@@ -210,7 +220,26 @@ def test_decoding_is_traced_once_for_all_ways_of_training():
     planner = Planner(choose_device())
     plans = [planner.plan(planned_of(RECIPES["image"], *SMALL, f"generator.mode={mode}")) for mode in ("lora", "full")]
     assert [plan.planned.settings.generator.mode for plan in plans] == ["lora", "full"]
-    assert [len(decoded) for decoded in planner._decoded.values()] == [1]
+    # one for a group, one for the held-out samples of a verification
+    assert [len(decoded) for decoded in planner._decoded.values()] == [2]
+
+
+def test_an_adapter_to_start_from_is_planned_with_its_rank_and_its_reference(tmp_path):
+    trained = load_generator()
+    trained.weights.add_lora(rank=4, targets=["to_q"])
+    trained.save(tmp_path / "style")
+    adapter = f"generator.adapter={tmp_path / 'style'}"
+    start, merged, plain = (
+        planner_for(choose_device()).plan(planned_of(RECIPES["image"], *SMALL, "generator.mode=lora", *changes))
+        for changes in (
+            [adapter],
+            [adapter, "generator.adapter_as=merge", "generator.lora.rank=2"],
+            ["generator.lora.rank=2"],
+        )
+    )
+    assert start.trained == sum(value.numel() for value in trained.weights.trained().values())
+    assert {phase.parts.get("reference", 0) for phase in start.phases} >= {4 * start.trained}
+    assert (merged.trained, merged.phases) == (plain.trained, plain.phases)
 
 
 def test_time_is_that_of_the_operations():
@@ -251,6 +280,34 @@ def words(result: Result) -> str:
 def tight(plan: Plan, share: float) -> Device:
     """Make a device that holds a share of the memory of a plan."""
     return Device("small", plan.peak.bytes * share / GIB, choose_device().tflops, reserve=0.0)
+
+
+def test_a_training_that_would_end_at_its_first_verification_does_not_fit():
+    """More held-out samples than trained ones in a forward; fewer of them are the mildest remedy."""
+    planned = planned_of(RECIPES["image"], *SMALL).changed("verification.num_prompts=400", "rollout.group_size=2")
+    planned = planned.changed("verification.rows_per_forward=64")
+    plan = planner_for().plan(planned)
+    assert plan.peak.name == "verification"
+    assert plan.seconds == sum(phase.seconds for phase in plan.phases[:-1]), "not a part of an iteration"
+    planner = planner_for(tight(planner_for().plan(planned.changed("verification.rows_per_forward=16")), 1.001))
+    remedies = [remedy.changes[0].overrides for remedy in advise(planner, planner.plan(planned))]
+    assert ("verification.rows_per_forward=16",) in remedies
+    unverified = planner_for().plan(planned.changed("verification.reward=null"))
+    assert [phase.name for phase in unverified.phases] == ["sampling", "decoding", "update"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rows"),
+    [
+        (("verification.num_prompts=5",), 5),
+        (("verification.num_prompts=400",), 64),
+        (("verification.prompts=[a, b]",), 3),  # those that measure diversity
+        (("verification.num_prompts=400", "verification.rows_per_forward=7"), 7),
+        (("verification.reward=null",), 0),
+    ],
+)
+def test_rows_of_a_verification(overrides, rows):
+    assert planned_of(RECIPES["image"], *overrides).verified_rows == rows
 
 
 GROUPS_OF_FOUR = ("generator.mode=full", "rollout.groups_per_forward=4")

@@ -96,5 +96,5 @@ def test_a_folder_of_the_same_name_is_not_taken_for_the_same_folder(tmp_path: Pa
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs mount namespaces")
 def test_a_learner_on_a_machine_that_does_not_see_the_run_folder():
     command = [sys.executable, "-m", "tests.demonstrations.two_machines", "--quick"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
     assert done.stdout == "one learner, quickly: equal\n", done.stderr[-3000:]

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from flexgym.config import DPOSettings, SFTSettings
 from flexgym.config.describe import describe
 from flexgym.config.load import load_settings
 from flexgym.config.recipe import apply_overrides, load_recipe
-from flexgym.core.errors import ConfigError
+from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.judge.backends.base import ChatRequest, Decoding
 from flexgym.judge.backends.transformers_model import TransformersBackend
 from flexgym.rm.command import app
 from flexgym.rm.processor import load_model
-from flexgym.rm.saving import export_judge, save_judge
+from flexgym.rm.saving import JUDGE, export_judge, save_judge
+from flexgym.runs.folder import RunFolder
 from flexgym.runs.metrics import read_metrics
 from tests.judge.backends.tiny_qwen_vl import picture
 
@@ -111,6 +117,57 @@ def test_an_export_answers_like_what_was_trained(checkpoint, tmp_path: Path):
         for folder in (checkpoint, trained, out)
     ]
     assert replies[1].text == replies[2].text != replies[0].text
+
+
+def saved_run(folder: Path, recipe: dict[str, object], model: Any, checkpoint: Path) -> Path:
+    """A run folder whose newest checkpoint holds a judge."""
+    with RunFolder.create(folder, "run") as run:
+        run.write_config(recipe)
+        run.checkpoints.publish(1, lambda path: save_judge(model, checkpoint, path / JUDGE) and None)
+    return run.path
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_export_has_the_precision_of_the_training(dtype, checkpoint, tmp_path: Path):
+    model = load_model(checkpoint, dtype)
+    run = saved_run(tmp_path, {"judge": {"source": str(checkpoint), "dtype": dtype}}, model, checkpoint)
+    for words, expected in (((), dtype), (("--dtype", "bfloat16"), "bfloat16")):
+        out = tmp_path / f"out{len(words)}"
+        result = CliRunner().invoke(app, ["export", str(run), str(out), *words])
+        assert result.exit_code == 0, result.output
+        assert f"({expected})" in result.output
+        assert load_file(out / "model.safetensors")["lm_head.weight"].dtype == getattr(torch, expected)
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_a_large_model_is_loaded_only_when_it_is_named(stage, files):
+    result = CliRunner().invoke(app, ["train", stage, f"data.files=[{files[stage]}]", "--dry-run"])
+    assert result.exit_code == 2
+    message = " ".join(result.output.split())
+    assert f"--config rm_{stage}_shapes.yaml trains the embedded judge" in message
+    assert f"--config rm_{stage}_qwen3vl_8b.yaml loads" in message
+
+
+def test_an_incomplete_judge_is_refused_by_name(checkpoint, tmp_path: Path):
+    """By training, by the backend that judges, and by the export of an adapter."""
+    half = shutil.copytree(checkpoint, tmp_path / "half")
+    tensors = load_file(half / "model.safetensors")
+    lost = next(name for name in tensors if name.endswith("q_proj.weight"))
+    save_file({name: tensors[name] for name in tensors if name != lost}, half / "model.safetensors", {"format": "pt"})
+    for load in (load_model, TransformersBackend):
+        with pytest.raises(CheckpointError, match="lacks 1 weights of a vision-language checkpoint, such as .*q_proj"):
+            load(half)
+    adapter = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"])
+    trained = save_judge(get_peft_model(load_model(checkpoint, "float32"), adapter), checkpoint, tmp_path / "adapter")
+    with pytest.raises(CheckpointError, match="holds an adapter"):
+        load_model(trained)
+    file = trained / "adapter_model.safetensors"
+    tensors = load_file(file)
+    lost = sorted(tensors)[0]
+    save_file({name: tensors[name] for name in tensors if name != lost}, file, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"lacks 1 weights of .*, such as {re.escape(lost)}"):
+        export_judge(trained, checkpoint, tmp_path / "out", dtype="float32")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

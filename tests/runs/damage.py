@@ -19,13 +19,16 @@ REQUIRED = ("algorithm/state.json", "algorithm/tensors.safetensors", "algorithm/
 
 
 def write_checkpoint(folder: Path, scale: float = 1.0) -> None:
-    """Write state and a complete pipeline, as full training of an agent does."""
+    """Write the files of all trainers: state, a complete pipeline, a judge and a model of Stable-Baselines3."""
     weights = {name: scale * torch.arange(60.0).reshape(6, 10) for name in "abc"}
     moments = {number: {"step": torch.tensor(3.0), "exp_avg": weight} for number, weight in enumerate(weights.values())}
     write_state(folder / "algorithm", {"training_iteration": 3, "samples_so_far": 18, "random": [torch.arange(9)]})
     write_state(folder / "algorithm" / "learner", {"rl_module": weights, "optimizer": moments, "ema": weights})
     shutil.copytree(SOURCE / "t2i", folder / "generator")
     (folder / "generator" / "generation_config.json").write_text(json.dumps({"num_steps": 4}))
+    shutil.copytree(SOURCE / "judge", folder / "judge", ignore=shutil.ignore_patterns("*.safetensors"))
+    (folder / "judge" / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 8}))
+    write_state(folder / "model", {"parameters": weights, "counts": {"num_timesteps": 8}})
 
 
 def write_run(folder: Path, iterations: tuple[int, ...] = (1, 2)) -> Path:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
+import time
 
 import pytest
 
@@ -86,3 +90,34 @@ def test_a_program_that_dies_is_a_failure_with_its_last_line(tmp_path):
     series.add("good-seed0", recipe())
     series.run(["good-seed0"], report=str)
     assert series.outcome("good-seed0") == Outcome("failed", "KeyError: 'weights'")
+
+
+STOPPABLE = """
+import sys, time
+from pathlib import Path
+from flexgym.runs.interrupt import GracefulInterrupt, exit_status
+with GracefulInterrupt() as interrupt:
+    Path(sys.argv[1]).touch()
+    while not interrupt.requested:
+        time.sleep(0.01)
+sys.exit(exit_status(interrupt.signal))
+"""
+
+
+def test_a_signal_is_passed_on_to_the_runs_at_work(tmp_path):
+    ready = tmp_path / "ready"
+    series = Series(tmp_path / "all", [sys.executable, "-c", STOPPABLE, str(ready)])
+    series.add("first-seed0", recipe())
+    series.add("second-seed0", recipe())
+
+    def stop():
+        while not ready.exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop).start()
+    lines = []
+    series.run(series.names(), report=lines.append)
+    assert series.outcome("first-seed0") == Outcome("stopped")
+    assert series.outcome("second-seed0") == Outcome("waiting")
+    assert lines[-1] == "first-seed0: stopped"

@@ -15,18 +15,18 @@ _MASK = "encoder_attention_mask"
 
 
 class Lumina2Family(Family):
-    """Lumina-Image 2.0: a sentence precedes every text but the empty one; time and velocity are reversed."""
+    """Lumina-Image 2.0: a sentence precedes every text but the negative one; time and velocity are reversed."""
 
     pipelines: ClassVar = ("Lumina2Pipeline",)
     encoded: ClassVar = ("encoder_hidden_states", _MASK)
     spacing: ClassVar = "linear"
 
-    def encode_options(self, text: str) -> dict[str, Any]:
-        """Pass the empty text as the negative prompt, which alone goes without the sentence."""
-        if text:
+    def encode_options(self, text: str, *, negative: bool) -> dict[str, Any]:
+        """Pass the text of the unconditional branch as the negative prompt, which goes without the sentence."""
+        if not negative:
             return {}
         given = {"prompt_embeds": torch.zeros(1, 1, 1), "prompt_attention_mask": torch.zeros(1, 1)}
-        return {"prompt": None, "do_classifier_free_guidance": True, **given}
+        return {"prompt": None, "negative_prompt": text, "do_classifier_free_guidance": True, **given}
 
     def embedding(self, outputs: Sequence[Any]) -> Embedding:
         """Take the negative prompt where there is one."""
@@ -48,7 +48,7 @@ class Lumina2Family(Family):
         """Reverse the velocity, which is sample minus noise here; the transformer counts tokens by an integer mask."""
         return -super().forward(hidden, timestep, {**text, _MASK: text[_MASK].int()})
 
-    def combine(self, conditional: Tensor, unconditional: Tensor) -> Tensor:
+    def combine(self, conditional: Tensor, unconditional: Tensor, timestep: Tensor) -> Tensor:
         """Apply guidance, then scale every row of latents to its norm without guidance."""
-        guided = super().combine(conditional, unconditional)
+        guided = super().combine(conditional, unconditional, timestep)
         return guided * (torch.norm(conditional, dim=-1, keepdim=True) / torch.norm(guided, dim=-1, keepdim=True))

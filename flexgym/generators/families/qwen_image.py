@@ -48,9 +48,9 @@ class QwenImageFamily(FluxFamily):
         height, width = (side // self.packing for side in self.latent_shape[-2:])
         return {"img_shapes": [[(1, height, width)]] * len(hidden)}
 
-    def combine(self, conditional: Tensor, unconditional: Tensor) -> Tensor:
+    def combine(self, conditional: Tensor, unconditional: Tensor, timestep: Tensor) -> Tensor:
         """Apply guidance, then scale every token to its norm without guidance."""
-        guided = super().combine(conditional, unconditional)
+        guided = super().combine(conditional, unconditional, timestep)
         return guided * (torch.norm(conditional, dim=-1, keepdim=True) / torch.norm(guided, dim=-1, keepdim=True))
 
     def to_autoencoder(self, latents: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from flexgym.generators.family import Family, FlowPipeline
 
 
 class SanaFamily(Family):
-    """Sana: a long instruction precedes every text but the empty one; guidance in one call."""
+    """Sana: a long instruction precedes every text but the negative one; guidance in one call."""
 
     pipelines: ClassVar = ("SanaPipeline",)
     encoded: ClassVar = ("encoder_hidden_states", "encoder_attention_mask", None, None)
@@ -32,10 +32,10 @@ class SanaFamily(Family):
                 f" got {config.out_channels}: a learned variance has no place in flow matching"
             )
 
-    def encode_options(self, text: str) -> dict[str, Any]:
-        """Return the instruction that ``__call__`` has by default."""
+    def encode_options(self, text: str, *, negative: bool) -> dict[str, Any]:
+        """Return the instruction that ``__call__`` has by default, which no negative prompt has."""
         own = inspect.signature(self.pipe.__call__).parameters["complex_human_instruction"].default
-        return {"complex_human_instruction": own if text else None}
+        return {"complex_human_instruction": None if negative else own}
 
     def image_seq_len(self) -> None:
         """Return None: the pipeline never shifts its noise levels by size."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from flexgym.core.errors import GeneratorError
+from flexgym.generators.experts import join_rows, rows_of_experts
 from flexgym.generators.family import Family, FlowPipeline
 
 
@@ -40,19 +40,25 @@ class WanFamily(Family):
 
     def forward(self, hidden: Tensor, timestep: Tensor, text: Mapping[str, Tensor]) -> Tensor:
         """Call for each row the transformer of its noise level."""
-        ratio = self.pipe.config.boundary_ratio
-        if ratio is None:
+        if self.pipe.config.boundary_ratio is None:
             return self._call(self.transformer, hidden, timestep, text=text)
-        high = timestep >= ratio * self.pipe.scheduler.config.num_train_timesteps
-        if bool(high.all()):
-            return self._call(self.transformer, hidden, timestep, text=text)
-        if not bool(high.any()):
-            return self._call(self.pipe.transformer_2, hidden, timestep, text=text)
-        velocity = torch.empty_like(hidden)
-        for model, rows in ((self.transformer, high), (self.pipe.transformer_2, ~high)):
+        models = (self.transformer, self.pipe.transformer_2)
+        parts = []
+        for expert, rows in rows_of_experts(timestep >= _boundary(self.pipe)):
             own = {name: tensor[rows] for name, tensor in text.items()}
-            velocity[rows] = self._call(model, hidden[rows], timestep[rows], text=own)
-        return velocity
+            parts.append((rows, self._call(models[expert], hidden[rows], timestep[rows], text=own)))
+        return join_rows(parts, hidden)
+
+    def combine(self, conditional: Tensor, unconditional: Tensor, timestep: Tensor) -> Tensor:
+        """Apply to each row the guidance of its transformer."""
+        second = self.settings.guidance_scale_2
+        if second is None:
+            return super().combine(conditional, unconditional, timestep)
+        families, parts = (self, self.guided_by(second)), []
+        for expert, rows in rows_of_experts(timestep >= _boundary(self.pipe)):
+            own = (conditional[rows], unconditional[rows], timestep[rows])
+            parts.append((rows, super(WanFamily, families[expert]).combine(*own)))
+        return join_rows(parts, conditional)
 
     def _call(self, model: Any, hidden: Tensor, timestep: Tensor, *, text: Mapping[str, Tensor]) -> Tensor:
         if self.pipe.config.expand_timesteps:
@@ -62,3 +68,8 @@ class WanFamily(Family):
     def by_token(self, timestep: Tensor, hidden: Tensor) -> Tensor:
         """Expand time steps ``[B]`` to the tokens, ``[B, tokens]``."""
         return timestep[:, None].expand(-1, hidden.shape[2] * self.image_tokens())
+
+
+def _boundary(pipe: FlowPipeline) -> float:
+    """Return the time step from which on the transformer for high noise is used."""
+    return pipe.config.boundary_ratio * pipe.scheduler.config.num_train_timesteps

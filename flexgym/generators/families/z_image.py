@@ -47,6 +47,6 @@ class ZImageFamily(Family):
         velocities = self.transformer(images, timestep, texts, return_dict=False)[0]
         return -torch.stack(list(velocities)).squeeze(2)
 
-    def combine(self, conditional: Tensor, unconditional: Tensor) -> Tensor:
+    def combine(self, conditional: Tensor, unconditional: Tensor, timestep: Tensor) -> Tensor:
         """Apply guidance, counted from the conditional velocity."""
         return conditional + self.cfg_scale * (conditional - unconditional)

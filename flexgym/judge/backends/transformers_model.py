@@ -14,7 +14,6 @@ from threading import Lock
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageTextToText,
@@ -26,9 +25,10 @@ from transformers import (
 from transformers.utils import logging
 
 from flexgym.core.errors import CheckpointError, ConfigError, unknown_name
+from flexgym.core.pretrained import load_pretrained
 from flexgym.core.terminal import without_progress_bars
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
-from flexgym.judge.backends.local import TEMPLATE_SETTINGS, check_source, open_picture, user_message
+from flexgym.judge.backends.local import CHECKPOINT_KIND, TEMPLATE_SETTINGS, check_source, open_picture, user_message
 from flexgym.judge.backends.usage import Usage
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.sources import read_judge_config
@@ -268,15 +268,12 @@ def _load(source: str | Path, dtype: str | torch.dtype) -> tuple[Any, Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         images = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
-        with without_progress_bars(logging):
-            model = AutoModelForImageTextToText.from_pretrained(
-                source, dtype=dtype, use_safetensors=True, trust_remote_code=False
-            )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{str(source)!r} could not be loaded as a vision-language checkpoint in safetensors format"
-            f" (a folder or a hub id): {error}"
-        ) from error
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{str(source)!r} could not be loaded as a {CHECKPOINT_KIND}: {error}") from error
+    with without_progress_bars(logging):
+        model = load_pretrained(
+            AutoModelForImageTextToText, source, what=CHECKPOINT_KIND, dtype=dtype, trust_remote_code=False
+        )
     if not hasattr(model.config, "image_token_id") or "image_grid_thw" not in images.model_input_names:
         raise CheckpointError(
             f"expected a Qwen-VL checkpoint, such as qwen3_vl, got {model.config.model_type!r} in {source}:"

@@ -15,6 +15,7 @@ import torch
 
 from flexgym.core.errors import ConfigError
 from flexgym.core.text import one_line
+from flexgym.core.weight_files import check_weight_files
 from flexgym.judge.backends.base import ChatRequest, Decoding, Reply
 from flexgym.judge.backends.local import TEMPLATE_SETTINGS, check_source, open_picture, user_message
 from flexgym.judge.backends.usage import Usage
@@ -64,6 +65,8 @@ class VLLMBackend:
     ) -> None:
         self._vllm = _import_vllm()
         check_source(source)
+        if Path(source).expanduser().is_dir():
+            check_weight_files(Path(source).expanduser())
         self._llm = self._vllm.LLM(
             str(source),
             gpu_memory_utilization=gpu_memory_utilization,

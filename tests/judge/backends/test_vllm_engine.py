@@ -4,6 +4,7 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from safetensors.torch import save_file
 
 from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.judge.backends.base import ChatRequest, Decoding, Reply
@@ -49,7 +50,8 @@ class StandIn:
 
 
 @pytest.fixture
-def vllm(monkeypatch):
+def vllm(monkeypatch, tmp_path):
+    save_file({}, tmp_path / "model.safetensors")
     modules = {name: ModuleType(name) for name in ("vllm", "vllm.exceptions", "vllm.sampling_params")}
     modules["vllm"].LLM, modules["vllm"].SamplingParams = StandIn, SimpleNamespace
     for name in ("exceptions", "sampling_params"):
@@ -104,3 +106,6 @@ def test_a_missing_library_is_explained(monkeypatch, tmp_path):
 def test_a_missing_checkpoint_is_named(vllm, tmp_path):
     with pytest.raises(CheckpointError, match="nowhere"):
         VLLMBackend(tmp_path / "nowhere")
+    (tmp_path / "model.safetensors").write_bytes(b"\x00" * 9)
+    with pytest.raises(CheckpointError, match="safetensors"):
+        VLLMBackend(tmp_path)
