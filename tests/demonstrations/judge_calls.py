@@ -66,6 +66,7 @@ def run(calls: int, *, parts: int = 10, deadline_s: float = 15.0) -> dict:
         outcomes = backend.complete(asked, Decoding())
         for number, outcome in zip(numbers, outcomes, strict=True):
             record[:, number] = _summary(outcome)
+        del asked, outcomes, outcome
         memory.append(round(process.memory_info().rss / 2**20, 1))
     seconds, cpu = time.monotonic() - started, time.process_time() - spent
     metrics = backend.metrics()
@@ -81,6 +82,7 @@ def run(calls: int, *, parts: int = 10, deadline_s: float = 15.0) -> dict:
         "cpu_ms_per_call_of_the_process": round(1000 * cpu / calls, 3),
         "rss_mib_after_the_first_part": memory[0],
         "rss_mib_at_the_end": memory[-1],
+        "rss_mib_after_each_part": memory,
         "seconds": round(seconds, 1),
     }
 
