@@ -14,7 +14,10 @@ from gymnasium.spaces import flatten, flatten_space
 import flexgym  # noqa: F401
 
 NAME = os.environ["FLEXGYM_ID"]
-SMALL = {"group_size": 2, "num_steps": 2, "height": 16, "width": 16, **({"num_frames": 5} if "T2V" in NAME else {})}
+# the tests of vectors take three steps of an episode
+SMALL = {"group_size": 2, "num_steps": 4, "height": 16, "width": 16}
+SMALL |= {"num_frames": 5} if "T2V" in NAME else {}
+SMALL |= {"decisions": 4} if "Control" in NAME else {}
 
 
 class Flat(gym.Env):

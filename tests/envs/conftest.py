@@ -6,6 +6,7 @@ import pytest
 import flexgym  # noqa: F401
 from tests.generators.tiny import PROMPTS, shared
 
+collect_ignore = ["gymnasium_suite"]
 FAMILY = {"FlexT2I-v0": "sd3", "FlexT2V-v0": "wan", "FlexT2IControl-v0": "sd3", "FlexT2VControl-v0": "wan"}
 
 
