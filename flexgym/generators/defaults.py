@@ -1,4 +1,4 @@
-"""What a generator does by default, known before it is loaded."""
+"""Read the defaults of a generator from its files, before it is loaded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def default_num_steps(source: str | Path | None, modality: str = "image") -> int
         modality: ``"image"`` or ``"video"``, which chooses the embedded generator where there is no source.
 
     Returns:
-        The number; None where only a download or the loading of the pipeline can tell.
+        The number; None where only a download or the loading of the pipeline shows it.
     """
     try:
         folder = _local_folder(str(DEFAULTS[modality] if source is None else source))

@@ -123,7 +123,7 @@ OF_ARRAYS = {
     "ReshapeObservation": {"shape": (1, 1)},
     "ResizeObservation": {"shape": (8, 8)},
 }
-"""Wrappers of environments whose observation is one array: Gymnasium refuses any other environment at once."""
+"""Wrappers of environments whose observation is one array: Gymnasium rejects any other environment at once."""
 AFTER_FLATTENING = ("DtypeObservation", "NormalizeObservation")
 BOUNDED = {"RescaleAction": {"min_action": -2.0, "max_action": 2.0}, "DiscretizeAction": {"bins": 4}}
 """Wrappers of actions with finite bounds, which the control environments have."""
