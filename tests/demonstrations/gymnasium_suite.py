@@ -1,7 +1,7 @@
-"""Run Gymnasium's own test files on FlexGym's environments: ``python -m tests.demonstrations.gymnasium_suite CHECKOUT``.
+"""Run Gymnasium's own test files: ``python -m tests.demonstrations.gymnasium_suite CHECKOUT``.
 
-CHECKOUT is a checkout of Gymnasium's repository at the installed version. Its source distribution does not contain these
-files, and FlexGym contains no copy of them.
+CHECKOUT is a checkout of Gymnasium's repository at the installed version. Its source distribution lacks these files, and
+FlexGym contains no copy of them.
 """
 
 from __future__ import annotations
