@@ -22,6 +22,7 @@ from tests.rewards import tiny_scorers as tiny
 from tests.rewards.seeing_server import gray_group, seeing_server
 from tests.rewards.test_remote import example_server
 from tests.rewards.test_unified_reward import axes
+from tests.rewards.test_unified_reward_pair import answer as one_of_both
 from tests.rewards.test_unified_reward_think import brighter
 from tests.rewards.test_video_scorers import shifted
 from tests.rewards.test_vqa_score import TOKENS, Scripted, completion
@@ -195,6 +196,16 @@ class TestUnifiedRewardThink(Served):
 
     def make(self):
         return rewards.make("unified_reward_think", judge=self.server.url)
+
+
+class TestUnifiedRewardPair(Served):
+    pointwise = False
+
+    def serve(self):
+        return seeing_server(unless_bright(one_of_both))
+
+    def make(self):
+        return rewards.make("unified_reward_pair", judge=self.server.url)
 
 
 @pytest.mark.slow  # more than a second for each rule
