@@ -1,7 +1,7 @@
 """Run Gymnasium's own test files: ``python -m tests.demonstrations.gymnasium_suite CHECKOUT``.
 
-CHECKOUT is a checkout of Gymnasium's repository at the installed version. Its source distribution lacks these files, and
-there is no copy of them here.
+CHECKOUT is a checkout of the repository of Gymnasium at the installed version. The source distribution lacks these
+files, and there is no copy of them here.
 """
 
 from __future__ import annotations
