@@ -1,4 +1,4 @@
-"""Read the defaults of a generator from its files, before it is loaded."""
+"""Defaults of a generator that are known before it is loaded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def default_num_steps(source: str | Path | None, modality: str = "image") -> int
         modality: ``"image"`` or ``"video"``, which chooses the embedded generator where there is no source.
 
     Returns:
-        The number; None where only a download or the loading of the pipeline shows it.
+        The number; None where it is known only after a download or after loading.
     """
     try:
         folder = _local_folder(str(DEFAULTS[modality] if source is None else source))

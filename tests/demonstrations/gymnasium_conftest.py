@@ -49,6 +49,22 @@ class Flat(gym.Env):
 
 gym.register("CartPole-v1", entry_point=Flat)
 
+
+def make_env(name, seed, **arguments):
+    """Return a function that makes a seeded environment."""
+
+    def make():
+        env = gym.make(name, disable_env_checker=True, **arguments)
+        env.action_space.seed(seed)
+        env.reset(seed=seed)
+        return env
+
+    return make
+
+
+making = types.ModuleType("tests.vector.testing_utils")
+making.make_env = make_env
+sys.modules[making.__name__] = making
 module = types.ModuleType("tests.envs.utils")
 module.all_testing_env_specs = [gym.make(NAME, **SMALL).spec]
 module.all_testing_initialised_envs = [gym.make(NAME, **SMALL, disable_env_checker=True).unwrapped]
