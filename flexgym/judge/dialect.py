@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from flexgym.core.errors import unknown_name
+from flexgym.judge.assessment import Assessment
 from flexgym.judge.pair_parser import parse_pair_scores, parse_rank
 from flexgym.judge.parser import parse_assessment
-from flexgym.judge.protocol import Outcome
+from flexgym.judge.protocol import JudgeFailure, Outcome
 from flexgym.judge.template import Template, built_in_template
 from flexgym.judge.verdict_parser import parse_verdict
 from flexgym.types import Modality
@@ -60,3 +61,10 @@ def dialect_by_name(name: str) -> Dialect:
     if name not in DIALECTS:
         raise unknown_name("dialect", name, DIALECTS)
     return DIALECTS[name]
+
+
+def without_odd_scores(outcome: Outcome) -> Outcome:
+    """Return an outcome as training data may hold it: an assessment whose scores were set aside is a failure."""
+    if isinstance(outcome, Assessment) and outcome.odd_scores:
+        return JudgeFailure("invalid", f"{outcome.odd_scores} criteria have odd scores")
+    return outcome

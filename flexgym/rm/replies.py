@@ -22,7 +22,7 @@ from flexgym.core.files import open_own, teaching_disk_errors
 from flexgym.core.json_text import parse_json
 from flexgym.judge.assessment import Assessment
 from flexgym.judge.backends.base import Backend, ChatRequest, Decoding, Reply
-from flexgym.judge.dialect import Dialect
+from flexgym.judge.dialect import Dialect, without_odd_scores
 from flexgym.judge.inputs import Inputs, encode_sample
 from flexgym.judge.protocol import JudgeFailure, Outcome
 from flexgym.judge.vision_judge import ask
@@ -146,9 +146,7 @@ def read_trace(reply: Reply | JudgeFailure, dialect: Dialect) -> Outcome:
     if not isinstance(outcome, JudgeFailure) and outcome.left_out:
         what = "categories" if isinstance(outcome, Assessment) else "dimensions"
         return JudgeFailure("invalid", f"{outcome.left_out} {what} break the rules")
-    if isinstance(outcome, Assessment) and outcome.odd_scores:
-        return JudgeFailure("invalid", f"{outcome.odd_scores} criteria have odd scores")
-    return outcome
+    return without_odd_scores(outcome)
 
 
 @dataclass

@@ -48,6 +48,7 @@ def test_a_run_without_text_encoders_learns_the_same(tmp_path: Path):
     assert len(list(tmp_path.rglob("*.safetensors"))) == len(PROMPTS) + 1 + 1, "one held out, and the empty one"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_before_the_first_update_every_ratio_is_one_in_any_precision(dtype):
     config = small_config(

@@ -70,6 +70,7 @@ def test_an_iteration_takes_as_long_as_its_longer_half(monkeypatch, capsys):
     assert median(ratios) <= 1.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_updates", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_overlap_changes_nothing_but_the_time(num_updates, monkeypatch):
     config = slow_config(num_updates, group_size=3, prompts_per_iteration=4)

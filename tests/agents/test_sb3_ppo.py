@@ -72,6 +72,7 @@ def test_a_run_leaves_metrics_pictures_and_checkpoints_and_goes_on(tmp_path, alg
     assert [(row["iteration"], row["steps"]) for row in rows(folder)] == [(0, 0), (1, 8), (2, 16), (3, 24)]
 
 
+@pytest.mark.slow
 def test_going_on_starts_from_the_saved_policy(tmp_path):
     folder = make_run(small(tmp_path)).train()
     saved = saved_policy(folder)

@@ -60,6 +60,7 @@ def test_it_measures_every_phase_of_every_generator_without_ray(tmp_path: Path):
         assert "aten::" in profile
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_operations_counted_without_data_are_those_that_run(name, tmp_path: Path):
     planned = planned_of(CASES[name], small=True)

@@ -63,6 +63,7 @@ def two_threads():
     torch.set_num_threads(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared_memory", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 def test_environments_in_other_processes_give_the_same(make_vec, name, shared_memory):

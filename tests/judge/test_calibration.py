@@ -97,6 +97,7 @@ def test_replaying_the_record_is_the_same_as_asking():
     assert report.rows[0].calls == expected
 
 
+@pytest.mark.slow
 def test_balanced_sides_and_more_calls_pay_under_noise():
     groups, worths = simulated_groups(30, 16, seed=3)
     judge = NoisyJudge(WorthJudge(), accuracy=0.7, first_position_rate=0.69)

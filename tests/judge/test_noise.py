@@ -23,6 +23,7 @@ class Says:
         return [self.outcome] * len(pairs)
 
 
+@pytest.mark.slow
 def test_accuracy_holds_on_average_for_the_winner_and_the_categories():
     pairs = pairs_of(simulated_groups(40, 12, seed=0)[0])
     true, noisy = (pair_wins(judge.assess(pairs)) for judge in (WorthJudge(), noisy_judge(rate=0.5)))

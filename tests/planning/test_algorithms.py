@@ -81,6 +81,7 @@ def flops_of(plan: Plan, name: str) -> int:
     return next(phase.flops for phase in plan.phases if phase.name == name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", [GRPO, MATCHING, LAGGING], ids=["grpo", "matching", "lagging"])
 def test_stored_bytes_are_those_of_a_real_rollout(algorithm: dict[str, object]):
     planned = planned_of(algorithm)

@@ -128,6 +128,7 @@ def test_advice_offers_sharding_only_where_a_training_accepts_it(overrides: list
     assert not rungs(_sharding, planned.changed(*overrides))
 
 
+@pytest.mark.slow
 def test_the_error_names_how_many_learners_are_enough():
     single = planned_of("generator.mode=full")
     needed = planner_for().plan(single.changed(FSDP, "resources.num_learners=4")).peak.bytes

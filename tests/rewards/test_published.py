@@ -39,6 +39,7 @@ def pictures():
     return {size: image(*size) for size in SIZES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PROCESSORS)
 def test_images_are_prepared_as_published(kind, folder, pictures):
     names, processor = PROCESSORS[kind], kind(folder)

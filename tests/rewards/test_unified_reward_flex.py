@@ -47,6 +47,7 @@ def test_settings_of_the_tournament_and_a_template_of_ones_own(tmp_path):
     assert scores.weights == {"dim": 0.5, "overall": 0.5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["FlexT2I-v0", "FlexT2V-v0"])
 def test_the_embedded_judge_is_the_default(name):
     env = rewards.UnifiedRewardFlex(gym.make(name, group_size=3), tournament={"schedule": "regular(2)"})

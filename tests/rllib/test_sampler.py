@@ -34,11 +34,13 @@ def generator():
 )
 def test_a_learner_samples_logs_and_saves_with_the_sampler(generator, sampler, kind, tmp_path):
     guidance = SimpleNamespace(guidance=SimpleNamespace(verification=None))
-    settings = SimpleNamespace(shards=False, algorithm=guidance, verification=VerificationSettings(sampler=sampler))
+    settings = SimpleNamespace(
+        shards=False, num_shards=1, algorithm=guidance, verification=VerificationSettings(sampler=sampler)
+    )
     learner = SimpleNamespace(
         rank=0, config=SimpleNamespace(settings=settings), generator=generator, verified_weights=nullcontext
     )
-    samples = FlowLearner.evaluate(learner, prompts=PROMPTS, seeds=SEEDS)
+    samples = FlowLearner.evaluate(learner, prompts=PROMPTS, seeds=SEEDS)[0]
     np.testing.assert_array_equal(samples, sample(generator, PROMPTS, seeds=SEEDS, sampler=sampler))
     other = sample(generator, PROMPTS, seeds=SEEDS, sampler="pipeline" if sampler == "rollout" else "rollout")
     assert not np.array_equal(samples, other)

@@ -30,6 +30,7 @@ def unseen(tmp_path_factory):
     return write_rows(tmp_path_factory.mktemp("unseen"), count=7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "learners", "size"), [(7, 1, 2), (7, 2, 2), (16, 2, 4), (3, 4, 1), (13, 3, 2), (1, 1, 4)]
 )

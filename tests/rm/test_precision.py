@@ -65,6 +65,7 @@ def test_an_adapter_is_of_single_precision_on_a_model_of_half(cluster, checkpoin
     assert dtypes == {True: torch.float32, False: torch.bfloat16}
 
 
+@pytest.mark.slow
 def test_held_out_rows_are_measured_with_the_arithmetic_of_training(cluster, checkpoint, files, tmp_path: Path):
     """The same rows in one forward, before the first step and in it."""
     found = {}

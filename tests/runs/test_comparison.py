@@ -66,6 +66,7 @@ def test_ends_are_means_over_a_tenth():
     assert Change.of([]) is None
 
 
+@pytest.mark.slow
 def test_the_figure_is_drawn_from_whatever_is_there(tmp_path):
     draw_comparison(RUNS, tmp_path / "comparison.png")
     picture = np.asarray(Image.open(tmp_path / "comparison.png"))

@@ -32,6 +32,7 @@ def own_run(run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "run"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_each_file_counts(run: Path, damage: str, caplog: pytest.LogCaptureFixture):
     newest = run / "checkpoints" / NEWEST

@@ -79,6 +79,7 @@ def made(tmp_path_factory):
     return {case: verified(*case, tmp_path_factory.mktemp("_".join(case))) for case in VERIFIED}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", VERIFIED, ids="-".join)
 def test_the_export_samples_as_verified(made, case):
     ours, request, _ = made[case]

@@ -53,6 +53,7 @@ def check(config: Config, learner: Learner, algorithm: Algorithm, trainer: DPOTr
 WRONG = ["klcoeff", "klcoeff", "begin_updaet", "num_env_runer", "foreach_lerner", "compute_los"]
 
 
+@pytest.mark.slow
 def test_a_misspelled_name_is_an_error_of_mypy(tmp_path):
     (tmp_path / "snippet.py").write_text(SNIPPET)
     command = [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", str(tmp_path / "snippet.py")]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flexgym.core.errors import ConfigError
-from flexgym.judge.dialect import FLEX, THINK, Dialect
+from flexgym.judge.dialect import FLEX, THINK, Dialect, without_odd_scores
 from flexgym.judge.inputs import frame_indices
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.template import Template
@@ -60,7 +60,7 @@ class Question:
         Raises:
             RowError: of kind ``invalid``, if it does not.
         """
-        outcome = self.dialect.parse(reply, "stop")
+        outcome = without_odd_scores(self.dialect.parse(reply, "stop"))
         if isinstance(outcome, JudgeFailure):
             raise RowError("invalid", f"expected a reply that can be parsed, got {outcome.kind}: {outcome.detail}")
 
