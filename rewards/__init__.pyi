@@ -192,7 +192,7 @@ class Remote(NamedWrapper):
         max_concurrency: int = 8,
         num_frames: int | None = None,
         fps: float = 8.0,
-        api_key: str | None = None,
+        api_key_env: str | None = None,
         max_failure_share: float = 0.5,
         deadline_s: float | None = None,
         failed_samples: str | Path | None = None,
