@@ -157,9 +157,7 @@ def saved_weights(folder: Path, iteration: int) -> dict[str, torch.Tensor]:
     """Return the trained weights of a checkpoint, which must be complete."""
     checkpoint = folder / "checkpoints" / checkpoint_name(iteration)
     assert verify_checkpoint(checkpoint) == iteration
-    if (checkpoint / "model.zip").exists():
-        return PPO.load(checkpoint / "model.zip").policy.state_dict()
-    parts = [path for part in ("generator", "judge") for path in (checkpoint / part).rglob("*.safetensors")]
+    parts = [path for part in ("generator", "judge", "model") for path in (checkpoint / part).rglob("*.safetensors")]
     assert parts, checkpoint
     return {f"{path.name}:{name}": value for path in parts for name, value in load_file(path).items()}
 
