@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from flexgym.core.errors import CheckpointError
+from flexgym.core.logs import filtered_logs
 from flexgym.core.weight_files import check_weight_file, check_weight_files
 
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, AttributeError, ImportError, SafetensorError)
@@ -19,6 +19,7 @@ LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, AttributeError, I
 ADAPTER_CONFIG, ADAPTER_FILE = "adapter_config.json", "adapter_model.safetensors"
 """Files of an adapter that peft saved."""
 _LOGGERS = ("transformers.modeling_utils", "transformers.utils.loading_report", "diffusers.models.modeling_utils")
+"""Loggers that warn about what `load_pretrained` rejects."""
 _SHOWN = 3
 
 
@@ -51,7 +52,7 @@ def load_pretrained(kind: Any, source: str | Path, *, what: str | None = None, h
         except CheckpointError as error:
             raise CheckpointError(f"{error}. {hint}".rstrip(" .")) from error
     try:
-        with _without_warnings():
+        with filtered_logs(_LOGGERS, _is_error):
             model, found = kind.from_pretrained(
                 source, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
@@ -127,19 +128,6 @@ def _only_adapter(source: str | Path) -> str:
         f"{str(source)!r} holds an adapter ({ADAPTER_CONFIG}), which belongs to another checkpoint: expected complete"
         " weights, such as those that `flexgym.rm export` or peft's merge_and_unload writes"
     )
-
-
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Hide the libraries' warnings about what `load_pretrained` rejects, inside this context."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    try:
-        for logger in loggers:
-            logger.addFilter(_is_error)
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(_is_error)
 
 
 def _is_error(record: logging.LogRecord) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from flexgym.core.errors import CheckpointError
 from flexgym.core.json_text import parse_json
+from flexgym.core.logs import filtered_logs
 from flexgym.core.pretrained import ADAPTER_CONFIG, ADAPTER_FILE
 from flexgym.core.weight_files import check_weight_file
 from flexgym.generators.adapters import Adapter, adaptable_layers
@@ -33,6 +33,8 @@ _PARTS = {
 _PREFIXES = ("diffusion_model.", "base_model.model.", "lora_unet_", "lora_transformer_", "")
 _PLAIN = {"use_dora": False, "bias": "none", "lora_bias": False, "modules_to_save": None, "fan_in_fan_out": False}
 """Settings of peft under which an adapter is a plain LoRA."""
+_CONVERTERS = ("diffusers.loaders.lora_pipeline", "diffusers.loaders.lora_conversion_utils")
+"""Loggers that warn about keys which diffusers' converters drop."""
 _FAILURES = (ValueError, LookupError, RuntimeError, AttributeError, TypeError, AssertionError)
 _SHOWN = 3
 
@@ -227,7 +229,7 @@ def _layer(name: str, known: Mapping[str, str]) -> str | None:
 def _converted(file: _File, pipeline: Any) -> dict[str, Tensor]:
     """Convert keys of other libraries by diffusers; what it would only warn about is an error."""
     try:
-        with _warnings_raised():
+        with filtered_logs(_CONVERTERS, _raise_warning):
             converted: Any = pipeline.lora_state_dict(dict(file.tensors))
     except _FAILURES as error:
         raise CheckpointError(
@@ -245,23 +247,10 @@ def _ending_of(key: str) -> str:
     return next((each for each in _PARTS if key.endswith(each)), "")
 
 
-@contextmanager
-def _warnings_raised() -> Iterator[None]:
-    """Raise the warnings of diffusers' converters as errors inside this context."""
-
-    def check(record: logging.LogRecord) -> bool:
-        if record.levelno >= logging.WARNING:
-            raise ValueError(record.getMessage())
-        return True
-
-    loggers = [logging.getLogger(f"diffusers.loaders.{name}") for name in ("lora_pipeline", "lora_conversion_utils")]
-    try:
-        for logger in loggers:
-            logger.addFilter(check)
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(check)
+def _raise_warning(record: logging.LogRecord) -> bool:
+    if record.levelno >= logging.WARNING:
+        raise ValueError(record.getMessage())
+    return True
 
 
 # --- values ----------------------------------------------------------------------------------------------------------

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
+
+from flexgym.core.logs import filtered_logs
 
 _NOTE = "requires torchvision (not installed); falling back"
 
@@ -18,19 +19,13 @@ def pipeline_class(name: str) -> Any:
         return getattr(diffusers, name, None)
 
 
-@contextmanager
-def without_torchvision_notes() -> Iterator[None]:
+def without_torchvision_notes() -> AbstractContextManager[None]:
     """Hide, inside this context, notes of transformers about image processors that use Pillow instead of torchvision.
 
     Modules of diffusers import them for pipelines and adapters that take images, so the notes come with every pipeline.
     Nothing else that transformers logs is hidden.
     """
-    logger = logging.getLogger("transformers.utils.import_utils")
-    logger.addFilter(_is_no_note)
-    try:
-        yield
-    finally:
-        logger.removeFilter(_is_no_note)
+    return filtered_logs(["transformers.utils.import_utils"], _is_no_note)
 
 
 def _is_no_note(record: logging.LogRecord) -> bool:

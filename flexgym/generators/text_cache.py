@@ -7,7 +7,6 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,8 +121,7 @@ def text_identity(pipe: DiffusionPipeline, *, autoencoder: bool = False) -> str:
     """
     settings = {name: value for name, value in pipe.config.items() if not name.startswith("_")}
     plain = {name: value for name, value in settings.items() if isinstance(value, bool | int | float | str)}
-    used = ("diffusers", "transformers", *(["ftfy"] if find_spec("ftfy") else []))  # the last cleans prompts if it can
-    libraries = {name: version(name) for name in used}
+    libraries = {name: version(name) for name in ("diffusers", "transformers", "ftfy")}  # the last cleans prompts
     described = {"format": _FORMAT, "pipeline": type(pipe).__name__, "settings": plain, "libraries": libraries}
     digest = hashlib.sha256(_json(described))
     for name, part in sorted(pipe.components.items()):

@@ -1,8 +1,8 @@
 """Runs that live at a URL, such as ``s3://bucket/runs/first``: any store that fsspec knows.
 
 Training writes into a working copy on this machine. Every checkpoint is uploaded as it is complete, its manifest last,
-which stands in for the atomic renaming that such stores lack; with it, and at the end, go the other files of the run
-that have changed. A resume downloads the newest complete checkpoint.
+which replaces the atomic renaming that such stores lack. The other files of the run that have changed are uploaded with
+it, and at the end. A resume downloads the newest complete checkpoint.
 
 There are no locks at a URL. Whoever opens a run writes a name of its own into the object `OWNER` and looks for it
 before each upload: when a second process opens the run, the first one ends at its next checkpoint and uploads nothing

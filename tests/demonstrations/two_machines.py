@@ -1,6 +1,6 @@
 """Learners on a machine that does not see the run folder: ``python -m tests.demonstrations.two_machines``.
 
-Two raylets on this machine stand for two machines: the second one lives in a mount namespace of its own, where the
+Two raylets on this machine act as two machines: the second one runs in a mount namespace of its own, where the
 folder of the runs and the temporary folder are other disks. It has the IP address of the first one, or with ``--ip``
 another one. Linux only; needs the right to mount.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -690,10 +689,8 @@ frame. The others are in the slow half."""
 
 
 def marks_of(name: str) -> list[pytest.MarkDecorator]:
-    """Marks for the tests of a family: slow, unless it is quick, and skipped where its pipeline lacks ftfy."""
-    missing = name.startswith("wan") and name.endswith(FRAME) and find_spec("ftfy") is None
-    skipped = pytest.mark.skipif(missing, reason="the pipeline needs ftfy: the extra wan")
-    return [skipped] if name in QUICK else [skipped, pytest.mark.slow]
+    """Marks for the tests of a family: slow, unless it is quick."""
+    return [] if name in QUICK else [pytest.mark.slow]
 
 
 def families(*names: str) -> list[Any]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from flexgym.core.errors import GeneratorError
 from flexgym.generators.conditioning import KNOWN, Embedding
 from flexgym.generators.families.wan import WanFamily
-from flexgym.generators.family import FIRST_FRAME, FlowPipeline
+from flexgym.generators.family import FIRST_FRAME
 
 _CHANNELS = "image"
 
@@ -24,13 +22,6 @@ class WanFrameFamily(WanFamily):
     pipelines: ClassVar = ("WanImageToVideoPipeline",)
     image_roles: ClassVar = (FIRST_FRAME,)
     call_groups: ClassVar = False
-
-    @classmethod
-    def check_pipeline(cls, pipe: FlowPipeline) -> None:
-        """Check the pipeline as `WanFamily` does, and require ftfy, which this pipeline imports."""
-        super().check_pipeline(pipe)
-        if find_spec("ftfy") is None:
-            raise GeneratorError("WanImageToVideoPipeline cleans prompts with ftfy: pip install 'flexgym[wan]'")
 
     def latent_channels(self) -> int:
         """Return the channels of the autoencoder."""
