@@ -58,7 +58,9 @@ class ControlTrainingSettings(Settings):
     policy: str = Field(
         default="MultiInputPolicy", description="kind of policy; MultiInputPolicy reads a dict of arrays"
     )
-    steps_per_iteration: int = Field(default=256, ge=1, description="environment steps of an iteration")
+    steps_per_iteration: int = Field(
+        default=256, ge=1, description="environment steps of an iteration, which begins new episodes"
+    )
 
 
 Arguments = dict[str, Any]

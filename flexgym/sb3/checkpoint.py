@@ -19,7 +19,8 @@ MODEL = "model"
 """Folder of a checkpoint that holds the model."""
 STATE_FILES = (f"{MODEL}/{STATE}", f"{MODEL}/{TENSORS}")
 """Files of a checkpoint."""
-_COUNTS = ("num_timesteps", "_n_updates", "_episode_num")
+_COUNTS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls")
+"""Counts of the algorithms; `DQN` alone has the last, which times the updates of its target network."""
 
 
 def save_model(model: BaseAlgorithm, folder: Path) -> None:
@@ -34,7 +35,7 @@ def save_model(model: BaseAlgorithm, folder: Path) -> None:
     state = {
         "parameters": model.get_parameters(),
         "variables": {name: recursive_getattr(model, name).detach() for name in variables or ()},
-        "counts": {name: getattr(model, name) for name in _COUNTS},
+        "counts": {name: getattr(model, name) for name in _counts(model)},
         "buffer": None if buffer is None else _buffer_state(buffer),
     }
     write_state(folder / MODEL, state)
@@ -63,7 +64,7 @@ def restore_model(model: BaseAlgorithm, folder: Path) -> None:
         model.set_parameters(state["parameters"], exact_match=True, device=model.device)
         for name, value in state["variables"].items():
             recursive_setattr(model, f"{name}.data", value.to(model.device))
-        for name in _COUNTS:
+        for name in _counts(model):
             setattr(model, name, int(state["counts"][name]))
         if (buffer := getattr(model, "replay_buffer", None)) is not None:
             _restore_buffer(buffer, state["buffer"])
@@ -72,6 +73,10 @@ def restore_model(model: BaseAlgorithm, folder: Path) -> None:
             f"{folder}: this checkpoint does not fit a {type(model).__name__} as the recipe builds it ({error}): resume"
             " with the recipe that it was made with"
         ) from error
+
+
+def _counts(model: BaseAlgorithm) -> list[str]:
+    return [name for name in _COUNTS if hasattr(model, name)]
 
 
 def _buffer_state(buffer: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One iteration of a model of Stable-Baselines3: one call of ``learn`` and the metrics of it."""
+"""One iteration of a model of Stable-Baselines3: one call of ``learn`` over new episodes, and the metrics of it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,34 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
+from flexgym.core.errors import ConfigError
 from flexgym.core.metrics import Mean, Metric
 from flexgym.runs.known_metrics import REWARD, iteration_seconds, phase_seconds
 
 _CHOSEN = ("guidance_scale", "eta")
 """Keys of the control environments' infos that hold the action taken."""
+
+
+def begin_episodes(model: BaseAlgorithm, seed: int) -> None:
+    """Let the next call of ``learn`` begin new episodes, with random draws that follow from its first step.
+
+    What an iteration draws then depends on nothing but weights, counts and experience, which a checkpoint holds. An
+    episode that is not over is cut, as by a time limit; ``optimize_memory_usage`` knows no time limits, so that there
+    it ends, which is what ``learn`` does to it when counting starts again.
+
+    Args:
+        model: of any algorithm.
+        seed: seed of the run.
+    """
+    drawn = np.random.SeedSequence([seed, model.num_timesteps]).generate_state(1)
+    model.set_random_seed(int(drawn[0]) >> 1)  # Gymnasium's spaces take no more
+    model._last_obs = None
+    buffer = getattr(model, "replay_buffer", None)
+    if buffer is not None and buffer.size():
+        last = (buffer.pos - 1) % buffer.buffer_size
+        if buffer.handle_timeout_termination:
+            buffer.timeouts[last] = np.maximum(buffer.timeouts[last], 1.0 - buffer.dones[last])
+        buffer.dones[last] = 1.0
 
 
 class IterationRecorder(BaseCallback):
@@ -43,7 +66,12 @@ class IterationRecorder(BaseCallback):
 
     def _means(self) -> dict[str, Metric | float]:
         """Return mean reward and mean actions over the episodes."""
-        names = self._episodes[0] if self._episodes else {}
+        if not self._episodes:
+            raise ConfigError(
+                "training.steps_per_iteration: expected at least environment.num_envs times the steps of an episode,"
+                " since each iteration begins new episodes, got so few that none of them ended"
+            )
+        names = self._episodes[0]
         means = {name: float(np.mean([episode[name] for episode in self._episodes])) for name in names}
         return {
             name: REWARD.with_value(mean) if name == "reward/mean" else Mean(mean, panel="hidden")

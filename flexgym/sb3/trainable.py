@@ -22,7 +22,7 @@ from flexgym.runs.verification import VERIFIER_ACCURACY, verified_change
 from flexgym.sb3.checkpoint import STATE_FILES, restore_model, save_model
 from flexgym.sb3.environments import Wrap, make_envs, make_held_out
 from flexgym.sb3.held_out import Scorer
-from flexgym.sb3.iteration import IterationRecorder, progress_over
+from flexgym.sb3.iteration import IterationRecorder, begin_episodes, progress_over
 from flexgym.sb3.model import make_model
 
 _log = PlainLogger(__name__)
@@ -31,7 +31,8 @@ _log = PlainLogger(__name__)
 class SB3Trainable:
     """Trains one model, see `flexgym.runs.loop.Trainable`.
 
-    An iteration ends between two updates, with the first of them after ``training.steps_per_iteration`` further steps.
+    An iteration begins new episodes, and ends between two updates, with the first of them after
+    ``training.steps_per_iteration`` further steps.
 
     Args:
         settings: the recipe.
@@ -72,9 +73,8 @@ class SB3Trainable:
         self.held_out = make_held_out(self.settings, envs, self._verifier)
 
     def restore(self, checkpoint: Path) -> None:
-        """Restore a checkpoint of `save`. Draws from here on are others than those of the part before."""
+        """Restore a checkpoint of `save`."""
         restore_model(self.model, checkpoint)
-        self.model.set_random_seed(self.settings.run.seed + self.model.num_timesteps)
         self.iteration = self.model.num_timesteps // self._size
 
     def measure(self, *, final: bool) -> Measured:
@@ -109,6 +109,7 @@ class SB3Trainable:
     def _learn(self, *, until: int) -> None:
         """Train up to a number of steps; an iteration that breaks off does not count."""
         steps = self.model.num_timesteps
+        begin_episodes(self.model, self.settings.run.seed)
         try:
             with progress_over(self.model, self.settings.run.iterations * self._size):
                 self.model.learn(until - steps, callback=CallbackList(self._callbacks), reset_num_timesteps=False)

@@ -12,7 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.sb3_ppo import DEFAULT_RECIPE, load_sb3_settings, make_run
 from flexgym.config.recipe import apply_overrides, load_recipe
-from flexgym.core.errors import RewardError, UnknownNameError
+from flexgym.core.errors import ConfigError, RewardError, UnknownNameError
 from flexgym.core.state_files import read_state
 from flexgym.runs.metrics import read_metrics
 from flexgym.runs.recipe import saved_recipe
@@ -90,6 +90,32 @@ def test_going_on_starts_from_the_saved_policy(tmp_path):
     assert seen.pop("steps") == 16
     for name, value in saved.items():
         assert torch.equal(value, seen[name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["A2C", "DDPG", "PPO", "SAC", "TD3"])
+def test_a_resumed_run_equals_an_undisturbed_one(tmp_path, algorithm):
+    """Five steps for each environment in an iteration cut the third episode of two decisions."""
+    chosen = [f"training.algorithm={algorithm}", "training.steps_per_iteration=10", "PPO.n_steps=5", "run.iterations=3"]
+    chosen += ["environment.settings={group_size: 1, num_steps: 2, decisions: 2}", "PPO.policy_kwargs={net_arch: [8]}"]
+    if algorithm in ("DDPG", "TD3"):
+        chosen += [f"{algorithm}={{learning_starts: 4, batch_size: 4, buffer_size: 64}}"]
+    whole = make_run(small(tmp_path, *chosen, "run.name=whole")).train()
+    assert make_run(small(tmp_path, *chosen, "run.iterations=2")).train() == tmp_path / "run"
+    parts = make_run(resumed(tmp_path / "run", "run.iterations=3"), tmp_path / "run").train()
+    untimed = [[{key: row[key] for key in row if "time/" not in key} for row in rows(run)] for run in (whole, parts)]
+    untimed[1][2] = {key: untimed[1][2][key] for key in untimed[0][2]}  # the first part ended with a verification
+    assert untimed[0] == untimed[1]
+    saved = [read_state(run / "checkpoints" / "iteration_000003" / "model") for run in (whole, parts)]
+    assert repr(saved[0]["counts"]) == repr(saved[1]["counts"])
+    for name, value in saved[0]["parameters"]["policy"].items():
+        assert torch.equal(value, saved[1]["parameters"]["policy"][name]), name
+
+
+def test_an_iteration_without_the_end_of_an_episode_is_explained(tmp_path):
+    settings = small(tmp_path, "environment.settings={group_size: 1, num_steps: 8, decisions: 8}")
+    with pytest.raises(ConfigError, match="at least environment.num_envs times the steps of an episode"):
+        make_run(settings).train()
 
 
 @pytest.mark.slow

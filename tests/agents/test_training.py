@@ -18,11 +18,26 @@ from tests.generators.tiny import CASES
 pytestmark = pytest.mark.usefixtures("cluster")
 
 
-@pytest.mark.parametrize("env", ["FlexT2I-v0", "FlexT2V-v0"])
-@pytest.mark.parametrize("mode", ["lora", "full"])
+QUICK = [
+    ("FlexT2I-v0", "lora", "grpo", 3.0),
+    ("FlexT2V-v0", "full", "grpo", 3.0),
+    ("FlexT2I-v0", "full", "matching", 1.0),
+]
+"""Each value of each parameter once; the other combinations are slow tests."""
+
+
+def marked(*case):
+    return pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
-    ("name", "guidance_scale"),
-    [pytest.param("grpo", 1.0, marks=pytest.mark.slow), ("grpo", 3.0), ("matching", 1.0)],
+    ("env", "mode", "name", "guidance_scale"),
+    [
+        marked(env, mode, *algorithm)
+        for env in ("FlexT2I-v0", "FlexT2V-v0")
+        for mode in ("lora", "full")
+        for algorithm in (("grpo", 1.0), ("grpo", 3.0), ("matching", 1.0))
+    ],
 )
 def test_with_unchanged_weights_every_ratio_is_exactly_one(env, mode, name, guidance_scale):
     config = small_config(
@@ -38,7 +53,8 @@ def test_with_unchanged_weights_every_ratio_is_exactly_one(env, mode, name, guid
 
 
 @pytest.mark.parametrize(
-    ("family", "env", "mode"), [("wan22", "FlexT2V-v0", "lora"), ("qwen_image", "FlexT2I-v0", "full")]
+    ("family", "env", "mode"),
+    [("wan22", "FlexT2V-v0", "lora"), pytest.param("qwen_image", "FlexT2I-v0", "full", marks=pytest.mark.slow)],
 )
 def test_other_families_train(family, env, mode, tmp_path: Path):
     """Two transformers of which a step uses one, and texts of their own length."""
@@ -66,7 +82,7 @@ def test_metrics_of_an_iteration():
     assert metrics["samples"] == 6
 
 
-@pytest.mark.parametrize("mode", ["lora", "full"])
+@pytest.mark.parametrize("mode", [pytest.param("lora", marks=pytest.mark.slow), "full"])
 def test_an_unchanged_policy_wins_half_of_the_time_against_the_one_before(mode):
     config = small_config(
         generator={"mode": mode, "lora": {"rank": 4}},

@@ -166,6 +166,7 @@ def test_a_prompt_that_cannot_be_read_is_refused(files, written, message):
     assert "prompt.txt" in told.replace(" ", "")
 
 
+@pytest.mark.slow
 def test_calibrate_tells_what_each_tournament_makes_of_a_noisy_judge(tmp_path):
     words = ("--judge", "oracle", "--small-world", 6, 6, "--noise", 0.8, 0.69)
     result = run("calibrate", *words, "--json", "--plot", tmp_path / "figure.png")

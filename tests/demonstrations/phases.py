@@ -44,14 +44,12 @@ class Trainer:
         words: the words that start it.
         settings: recipe and overrides.
         phases: where each phase of the second iteration begins, by name.
-        is_exact: weights after a resume are those of an undisturbed run.
     """
 
     main: Callable[[], None]
     words: list[str]
     settings: list[str]
     phases: dict[str, Place] = field(default_factory=dict)
-    is_exact: bool = True
 
     def run(self, folder: Path, *more: str) -> tuple[int, str]:
         """Run the program in this process; return its exit status and output."""
@@ -120,7 +118,6 @@ def trainers(folder: Path, *, num_learners: int = 1) -> dict[str, Trainer]:
                 "verification": (HeldOut, "verify", 3),
                 "saving": (SB3Trainable, "save", 1),
             },
-            is_exact=False,
         ),
     }
 

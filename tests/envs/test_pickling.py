@@ -103,7 +103,7 @@ def test_a_trained_generator_pickles(trained):
     ("reward", "settings"),
     [
         ("ShapesVerifier", {"deadline_s": 60.0}),
-        ("UnifiedRewardFlex", {"judge": "shapes-judge"}),
+        pytest.param("UnifiedRewardFlex", {"judge": "shapes-judge"}, marks=pytest.mark.slow),
         ("Rubric", {"terms": [{"reward": "ShapesVerifier"}, {"reward": "JPEGCompressibility"}]}),
         ("Remote", {"url": "http://127.0.0.1:9"}),
     ],

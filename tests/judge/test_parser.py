@@ -219,6 +219,7 @@ def test_noise_never_raises(text, finish_reason):
     assert isinstance(parse_assessment(text, finish_reason), JudgeFailure)
 
 
+@pytest.mark.slow
 @IN_TIME
 @given(NOISE, st.integers(0, len(CLEAN)), st.integers(1, 2000))
 def test_noise_within_a_reply_never_raises(noise, place, times):

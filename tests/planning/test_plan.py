@@ -173,6 +173,7 @@ def test_kept_latents_take_half_in_bfloat16():
     assert planner.plan(planned.changed("rollout.latents_dtype=bfloat16")).host["stored latents"] * 2 == single
 
 
+@pytest.mark.slow
 def test_tiles_need_less_memory_than_complete_samples():
     """Compare the decoder alone, on the smallest tiles that it allows, with the profiler of the allocator."""
     found = {}
@@ -253,6 +254,7 @@ def test_time_is_that_of_the_operations():
     assert faster.seconds == pytest.approx(once.seconds / 4)
 
 
+@pytest.mark.slow
 def test_a_folder_of_config_files_is_enough(tmp_path: Path):
     with config_folder("shapes-t2v", "video") as complete:
         shutil.copytree(complete, tmp_path / "configs", ignore=shutil.ignore_patterns("*.safetensors"))
@@ -358,6 +360,7 @@ def test_the_command_shows_a_plan():
     )
 
 
+@pytest.mark.slow
 def test_the_command_rejects_what_cannot_fit_and_names_settings_that_would():
     result = runner.invoke(app, ["plan", "--gib", "0.05", "--tflops", "1", "rollout.groups_per_forward=4"])
     assert result.exit_code == 2

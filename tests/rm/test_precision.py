@@ -104,7 +104,7 @@ def test_a_judge_that_is_its_own_reference_has_no_margin(learners, sharding, clu
 
 @pytest.mark.parametrize(
     ("learners", "sharding"),
-    [(0, "none"), pytest.param(2, "fsdp", marks=slow)],
+    [pytest.param(0, "none", marks=slow), pytest.param(2, "fsdp", marks=slow)],
 )
 def test_checkpoints_hold_single_precision_and_go_on_bit_for_bit(
     learners, sharding, cluster, checkpoint, files, tmp_path: Path

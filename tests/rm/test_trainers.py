@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -23,9 +24,17 @@ KINDS = ["sft", "dpo"]
 MODES = ["lora", "full"]
 
 
-@pytest.mark.parametrize("compute_dtype", [None, pytest.param("bfloat16", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mode", MODES)
+QUICK = [("sft", "lora", None), ("dpo", "full", None)]
+"""The other combinations are slow tests."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "compute_dtype"),
+    [
+        pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
+        for case in itertools.product(KINDS, MODES, (None, "bfloat16"))
+    ],
+)
 def test_the_first_step_equals_that_of_trl(kind, mode, compute_dtype, checkpoint, tmp_path: Path):
     """In mixed precision as closely as in single: the same operations are cast, and rounding is deterministic."""
     file = write_rows(tmp_path, count=4)[kind]
@@ -95,8 +104,10 @@ def test_one_and_two_learners_take_the_same_steps(kind, mode, checkpoint, files)
         algorithm.stop()
 
 
-@pytest.mark.parametrize("learners", [0, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "learners"),
+    [("sft", 0), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("sft", 2), ("dpo", 0), ("dpo", 2)))],
+)
 def test_resume_continues_bit_for_bit(kind, learners, checkpoint, files, tmp_path: Path):
     sections = {
         "resources": {"num_learners": learners},
@@ -118,6 +129,7 @@ def test_resume_continues_bit_for_bit(kind, learners, checkpoint, files, tmp_pat
         algorithm.stop()
 
 
+@pytest.mark.slow
 def test_full_training_in_bfloat16_is_saved_and_resumed(checkpoint, files, tmp_path: Path):
     """What the shipped recipe of stage one does; its optimizer keeps bfloat16, too."""
     config = small_config("sft", checkpoint, files["sft"], mode="full", judge={"dtype": "bfloat16"})
@@ -141,6 +153,7 @@ def test_training_lowers_the_loss_and_dpo_widens_the_margin(checkpoint, files):
         assert sign * (metrics[-1][name] - metrics[0][name]) > 0
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_nothing(checkpoint, files):
     norms = []
     for saves_memory in (False, True):

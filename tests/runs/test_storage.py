@@ -114,7 +114,9 @@ def stored(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("name", ["manifest.json", "algorithm/learner/tensors.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["manifest.json", pytest.param("algorithm/learner/tensors.safetensors", marks=pytest.mark.slow)]
+)
 def test_a_damaged_checkpoint_at_a_url_is_set_aside(stored: Path, damage: str, name: str, tmp_path: Path, caplog):
     DAMAGES[damage](stored / "checkpoints" / "iteration_000002" / name)
     assert export_generator(f"file://{stored}", tmp_path / "out").iteration == 1

@@ -61,6 +61,7 @@ def test_the_other_order_says_the_same_of_the_other_side():
                 assert one.side == 1 - other.side
 
 
+@pytest.mark.slow
 def test_the_criterion_follows_the_caption():
     seen = set()
     for kind in ("image", "video"):

@@ -163,6 +163,7 @@ def test_broken_source_is_named(tmp_path):
         load_sources(tmp_path)
 
 
+@pytest.mark.slow
 def test_command_line_measures_this_project():
     result = subprocess.run([sys.executable, "-m", "tools.budget"], cwd=ROOT, capture_output=True, text=True)
     assert "lines of a file, p90" in result.stdout

@@ -76,6 +76,8 @@ class LoopThread:
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     loop.run_forever()
+    # One pass more, in which the sockets of the connections that were just aborted are closed.
+    loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()
 
 
