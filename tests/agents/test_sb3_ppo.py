@@ -99,7 +99,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(tmp_path, algorithm):
     chosen = [f"training.algorithm={algorithm}", "training.steps_per_iteration=10", "PPO.n_steps=5", "run.iterations=3"]
     chosen += ["environment.settings={group_size: 1, num_steps: 2, decisions: 2}", "PPO.policy_kwargs={net_arch: [8]}"]
     if algorithm in ("DDPG", "TD3"):
-        chosen += [f"{algorithm}={{learning_starts: 4, batch_size: 4, buffer_size: 64}}"]
+        chosen += [f"{algorithm}.{name}" for name in ("learning_starts=4", "batch_size=4", "buffer_size=64")]
     whole = make_run(small(tmp_path, *chosen, "run.name=whole")).train()
     assert make_run(small(tmp_path, *chosen, "run.iterations=2")).train() == tmp_path / "run"
     parts = make_run(resumed(tmp_path / "run", "run.iterations=3"), tmp_path / "run").train()
