@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers.utils import logging
 
+from flexgym.core import pretrained
 from flexgym.core.errors import CheckpointError, ConfigError
-from flexgym.core.pretrained import load_pretrained
 from flexgym.core.terminal import without_progress_bars
 from flexgym.judge.backends.local import check_source
 
@@ -38,7 +38,7 @@ def load_model(kind: Any, source: str | Path, *, device: str | None, dtype: Dtyp
     """
     check_source(source)
     with without_progress_bars(logging):
-        model = load_pretrained(kind, source, hint=_HINT, dtype=DTYPES[dtype], trust_remote_code=False)
+        model = pretrained.load_pretrained(kind, source, hint=_HINT, dtype=DTYPES[dtype], trust_remote_code=False)
     return model.to(chosen_device(device)).eval().requires_grad_(False)
 
 
@@ -54,10 +54,7 @@ def load_part(kind: Any, source: str | Path, **settings: Any) -> Any:
         CheckpointError: if it is missing or of another kind.
     """
     check_source(source)
-    try:
-        return kind.from_pretrained(source, trust_remote_code=False, **settings)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _not_loaded(source, kind.__name__, error) from error
+    return pretrained.load_part(kind, source, hint=_HINT, **settings)
 
 
 def load_weights(module: torch.nn.Module, file: str | Path, *, hint: str) -> None:
@@ -88,7 +85,3 @@ def chosen_device(device: str | None) -> torch.device:
         return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:
         raise ConfigError(f"device: expected a name such as 'cuda:1' or 'cpu', got {device!r}") from error
-
-
-def _not_loaded(source: str | Path, kind: str, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{str(source)!r} could not be loaded as a {kind}: {error}. {_HINT}")

@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import nn
 
 from flexgym.core.errors import CheckpointError
 from flexgym.core.logs import filtered_logs
 from flexgym.core.weight_files import check_weight_file, check_weight_files
 
-LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, AttributeError, ImportError, SafetensorError)
-"""Errors of transformers and diffusers for a checkpoint that they cannot load."""
+LOADING_ERRORS = (Exception,)
+"""Errors of libraries for a checkpoint that they cannot load: whatever they stumble over, and of tokenizers the base."""
 ADAPTER_CONFIG, ADAPTER_FILE = "adapter_config.json", "adapter_model.safetensors"
 """Files of an adapter that peft saved."""
 _LOGGERS = ("transformers.modeling_utils", "transformers.utils.loading_report", "diffusers.models.modeling_utils")
@@ -64,6 +63,28 @@ def load_pretrained(kind: Any, source: str | Path, *, what: str | None = None, h
         raise CheckpointError(_only_adapter(source))
     _check_complete(model, found, repr(str(source)), what=what, hint=hint)
     return model
+
+
+def load_part(kind: Any, source: str | Path, *, what: str | None = None, hint: str = "", **options: Any) -> Any:
+    """Load what has no weights: a tokenizer, an image processor or a config.
+
+    Args:
+        kind: class of transformers.
+        source: a folder or a hub id.
+        what: name of the whole in messages; by default that of the class.
+        hint: sentence at the end of messages.
+        options: further arguments of ``from_pretrained``.
+
+    Raises:
+        CheckpointError: the part is missing, damaged or of another kind.
+    """
+    try:
+        return kind.from_pretrained(source, trust_remote_code=False, **options)
+    except LOADING_ERRORS as error:
+        raise CheckpointError(
+            f"{str(source)!r} could not be loaded as a {what or kind.__name__}: {error or type(error).__name__}."
+            f" {hint}".rstrip()
+        ) from error
 
 
 def load_adapter(model: Any, folder: Path) -> Any:

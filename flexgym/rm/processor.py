@@ -19,7 +19,7 @@ from transformers import (
 
 from flexgym.config.judge import JudgeModelSettings
 from flexgym.core.errors import CheckpointError, unknown_name
-from flexgym.core.pretrained import load_pretrained
+from flexgym.core.pretrained import load_part, load_pretrained
 from flexgym.judge.backends.local import CHECKPOINT_KIND, check_source
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -73,11 +73,8 @@ def load_processor(source: str | Path) -> PictureProcessor:
         CheckpointError: if the checkpoint is missing, incomplete, or of another architecture.
     """
     check_source(source)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        pictures = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise _not_loaded(source, error) from error
+    tokenizer = _load_part(AutoTokenizer, source)
+    pictures = _load_part(AutoImageProcessor, source)
     if "image_grid_thw" not in pictures.model_input_names or tokenizer.chat_template is None:
         raise CheckpointError(
             f"{source}: expected a Qwen-VL checkpoint with a chat template; its image processor is"
@@ -140,12 +137,9 @@ def context_length(source: str | Path) -> int:
         CheckpointError: if the config cannot be read.
     """
     check_source(source)
-    try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise _not_loaded(source, error) from error
+    config = _load_part(AutoConfig, source)
     return int(config.get_text_config().max_position_embeddings)
 
 
-def _not_loaded(source: str | Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{str(source)!r} could not be loaded as a {CHECKPOINT_KIND}: {error}. {_HINT}")
+def _load_part(kind: Any, source: str | Path) -> Any:
+    return load_part(kind, source, what=CHECKPOINT_KIND, hint=_HINT)

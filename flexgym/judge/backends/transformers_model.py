@@ -25,7 +25,7 @@ from transformers import (
 from transformers.utils import logging
 
 from flexgym.core.errors import CheckpointError, ConfigError, unknown_name
-from flexgym.core.pretrained import load_pretrained
+from flexgym.core.pretrained import load_part, load_pretrained
 from flexgym.core.terminal import without_progress_bars
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
 from flexgym.judge.backends.local import CHECKPOINT_KIND, TEMPLATE_SETTINGS, check_source, open_picture, user_message
@@ -265,11 +265,7 @@ def _load(source: str | Path, dtype: str | torch.dtype) -> tuple[Any, Any, Any]:
     if isinstance(dtype, str) and dtype not in _DTYPES:
         raise unknown_name("dtype", dtype, _DTYPES)
     check_source(source)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        images = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{str(source)!r} could not be loaded as a {CHECKPOINT_KIND}: {error}") from error
+    tokenizer, images = (load_part(kind, source, what=CHECKPOINT_KIND) for kind in (AutoTokenizer, AutoImageProcessor))
     with without_progress_bars(logging):
         model = load_pretrained(
             AutoModelForImageTextToText, source, what=CHECKPOINT_KIND, dtype=dtype, trust_remote_code=False
