@@ -14,7 +14,7 @@ from flexgym.core.logs import filtered_logs
 from flexgym.core.weight_files import check_weight_file, check_weight_files
 
 LOADING_ERRORS = (Exception,)
-"""Errors of libraries for a checkpoint that they cannot load: whatever they stumble over, and of tokenizers the base."""
+"""Errors of libraries for files that they cannot load: whatever they stumble over; tokenizers raises the base class."""
 ADAPTER_CONFIG, ADAPTER_FILE = "adapter_config.json", "adapter_model.safetensors"
 """Files of an adapter that peft saved."""
 _LOGGERS = ("transformers.modeling_utils", "transformers.utils.loading_report", "diffusers.models.modeling_utils")
