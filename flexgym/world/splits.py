@@ -1,0 +1,158 @@
+"""Training, validation and test: no composition occurs in two of them, neither in captions nor in samples.
+
+A composition is what a model would have to combine anew: two things of different kinds, such as a red circle and a blue
+square; a number of things of one kind; the size of a thing that is alone; the motion of a kind. Checksums of their names decide
+which of them belong to validation and which to test; those are the same everywhere. A caption or scene with compositions of training alone belongs to training, one that
+also has some of one other split belongs to that split, and one with compositions of both validation and test to none.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+import numpy as np
+
+from flexgym.core.errors import unknown_name
+from flexgym.types import MODALITIES
+from flexgym.world.captions import (
+    IMAGE_CATEGORIES,
+    SIMPLE_CATEGORIES,
+    VIDEO_CATEGORIES,
+    Noun,
+    Spec,
+    image_specs,
+    phrasings,
+    video_specs,
+)
+
+SPLITS = ("training", "validation", "test")
+CATEGORIES = {"image": IMAGE_CATEGORIES, "video": VIDEO_CATEGORIES}
+"""Categories by which accuracy is balanced, by modality."""
+_SHARE_OF_PAIRS, _SHARE = 0.15, 0.25
+"""Share of compositions of two kinds, and of all others of a category, that validation and test have each."""
+
+
+def pair(first: str, second: str) -> str:
+    """Return the name of the composition of two kinds, such as ``"blue square + red circle"``."""
+    return " + ".join(sorted((first, second)))
+
+
+def counted(count: int, kind: str) -> str:
+    """Return the name of the composition of several things of one kind, such as ``"3 x red circle"``."""
+    return f"{count} x {kind}"
+
+
+def sized(size: str, kind: str) -> str:
+    """Return the name of the composition of a size and the kind of the only thing, such as ``"small red circle"``."""
+    return f"{size} {kind}"
+
+
+def moved(motion: str, kind: str, speed: str | None = None) -> str:
+    """Return the name of the composition of a motion and a kind, such as ``"left quickly: red circle"``."""
+    return f"{motion} {speed}: {kind}" if speed else f"{motion}: {kind}"
+
+
+def compositions(spec: Spec) -> frozenset[str]:
+    """Return the compositions that a caption names; things without a color have none."""
+    things: list[Noun] = [*spec.nouns, *([spec.absent] if spec.absent else [])]
+    if any(noun.color is None for noun in things):
+        return frozenset()
+    kinds = [noun.kind for noun in things]
+    if len(kinds) > 1:
+        return frozenset(pair(*two) for two in itertools.combinations(kinds, 2))
+    noun = things[0]
+    if spec.motion:
+        return frozenset({moved(spec.motion, noun.kind, spec.speed)})
+    if noun.count > 1:
+        return frozenset({counted(noun.count, noun.kind)})
+    return frozenset({sized(noun.size, noun.kind)} if noun.size else ())
+
+
+@cache
+def _assigned(modality: str) -> dict[str, str]:
+    """Return the compositions of validation and test with their split."""
+    assigned: dict[str, str] = {}
+    for category, names in _families(modality).items():
+        drawn = sorted(names, key=lambda name: zlib.crc32(f"{modality}: {name}".encode()))
+        size = round(len(drawn) * (_SHARE_OF_PAIRS if category == "pair" else _SHARE))
+        assigned |= dict.fromkeys(drawn[:size], "validation") | dict.fromkeys(drawn[size : 2 * size], "test")
+    return assigned
+
+
+def _families(modality: str) -> dict[str, set[str]]:
+    """Return the names of all compositions, those of two kinds apart from those of each category."""
+    families: dict[str, set[str]] = {}
+    for spec in image_specs() if modality == "image" else video_specs():
+        if len(spec.nouns) < 3:  # three things are three pairs
+            names = compositions(spec)
+            families.setdefault("pair" if any(" + " in name for name in names) else spec.category, set()).update(names)
+    return families
+
+
+def split_of_composition(name: str, modality: str) -> str:
+    """Return the split that a composition belongs to."""
+    return _assigned(modality).get(name, "training")
+
+
+def split_of(names: Iterable[str], modality: str) -> str | None:
+    """Return the split of a caption or scene with these compositions; None if it belongs to no split."""
+    others = {split_of_composition(name, modality) for name in names} - {"training"}
+    return None if len(others) > 1 else next(iter(others), "training")
+
+
+@cache
+def specs(modality: str, split: str) -> dict[str, tuple[Spec, ...]]:
+    """Return the meanings of all captions of a split, by category.
+
+    Args:
+        modality: ``"image"`` or ``"video"``.
+        split: ``"training"``, ``"validation"`` or ``"test"``.
+
+    Raises:
+        UnknownNameError: there is no such modality or split.
+    """
+    for what, name, known in (("modality", modality, MODALITIES), ("split", split, SPLITS)):
+        if name not in known:
+            raise unknown_name(what, name, known)
+    order = (*SIMPLE_CATEGORIES, *IMAGE_CATEGORIES) if modality == "image" else VIDEO_CATEGORIES
+    found: dict[str, list[Spec]] = {category: [] for category in order}
+    for spec in image_specs() if modality == "image" else video_specs():
+        if split_of(compositions(spec), modality) == split:
+            found[spec.category].append(spec)
+    return {category: tuple(members) for category, members in found.items() if members}
+
+
+def draw_prompts(modality: str, split: str, count: int, *, seed: int) -> list[str]:
+    """Draw distinct captions, balanced over the categories, and within each over the compositions.
+
+    A category that has no more captions leaves its share to the others.
+
+    Args:
+        modality: ``"image"`` or ``"video"``.
+        split: ``"training"``, ``"validation"`` or ``"test"``.
+        count: number of captions.
+        seed: of the draw.
+
+    Returns:
+        The captions, those of the categories by turns, so that any beginning is balanced as well.
+
+    Raises:
+        ValueError: the split has fewer captions.
+    """
+    rng = np.random.default_rng(seed)
+    decks = [_deck(rng, members, count) for members in specs(modality, split).values()]
+    dealt = [caption for turn in itertools.zip_longest(*decks) for caption in turn if caption is not None][:count]
+    if len(dealt) < count:
+        raise ValueError(f"expected at most the {len(dealt)} captions of {split} ({modality}), got {count}")
+    return dealt
+
+
+def _deck(rng: np.random.Generator, members: Sequence[Spec], count: int) -> list[str]:
+    """Return up to ``count`` captions: one of each meaning in random order, then a second one of each, and so on."""
+    chosen = [members[index] for index in rng.permutation(len(members))[:count]]
+    shuffled = [[texts[index] for index in rng.permutation(len(texts))] for texts in map(phrasings, chosen)]
+    rounds = itertools.zip_longest(*shuffled)
+    return [text for turn in rounds for text in turn if text is not None][:count]
