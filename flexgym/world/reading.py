@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,22 @@ MIN_AREA = 14.0
 """Minimum area of an object in pixels; smaller specks are ignored."""
 
 _NAMES = tuple(COLORS)
+_OPPONENT = np.array([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], np.float32)
+"""Matrix from RGB to luma and two chroma channels."""
+_TO_HUE = np.diag([0.2, 1.0, 1.0]).astype(np.float32) @ _OPPONENT
+"""Matrix to the space of colors, where chroma outweighs luma: compression blurs chroma, and an edge is not black."""
+_TO_INK = np.diag([3.0, 1.0, 1.0]).astype(np.float32) @ _OPPONENT
+"""Matrix to the space of coverage, where luma outweighs chroma: compression keeps it sharp."""
 _RAYS = np.array([np.subtract(COLORS[name], BACKGROUND) for name in _NAMES], np.float32)
-_SQUARES = np.square(_RAYS).sum(1)
-_UNIT_RAYS = _RAYS / _SQUARES[:, None]
+
+
+def _rays(space: NDArray[np.float32], power: float) -> NDArray[np.float32]:
+    """Return a matrix that projects RGB differences on the ray of each color, divided by its length to a power."""
+    rays = _RAYS @ space.T
+    return (rays / np.linalg.norm(rays, axis=1, keepdims=True) ** power) @ space
+
+
+_LIKENESS, _AMOUNT = _rays(_TO_HUE, 1.0), _rays(_TO_INK, 2.0)
 _LEAST_AMOUNT = 0.25
 _PAPER = BACKGROUND - 30
 """Brightness of the darkest channel from which a pixel holds less than `_LEAST_AMOUNT` of any color."""
@@ -118,6 +132,11 @@ class _Windows:
     dy: NDArray[np.float32]
     radius: NDArray[np.float32]
 
+    @cached_property
+    def mass(self) -> NDArray[np.float32]:
+        """Return the overlap of each object with itself, ``[M]``."""
+        return _overlap(self.weights, self.weights)
+
 
 def _unmix(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Return the index of the nearest color and the coverage by it, both ``[N, H, W]``.
@@ -127,15 +146,15 @@ def _unmix(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.flo
     """
     darkest = np.minimum(np.minimum(frames[..., 0], frames[..., 1]), frames[..., 2])
     inked = np.flatnonzero(darkest < _PAPER)
-    amount = _UNIT_RAYS @ (frames.reshape(-1, 3)[inked].astype(np.float32) - np.float32(BACKGROUND)).T
-    explained = np.square(amount) * _SQUARES[:, None]
-    explained *= amount > _LEAST_AMOUNT
-    best, share, color = explained[0], amount[0], np.zeros(len(inked), np.uint8)
+    pixels = (frames.reshape(-1, 3)[inked].astype(np.float32) - np.float32(BACKGROUND)).T
+    likeness, amount = _LIKENESS @ pixels, _AMOUNT @ pixels
+    best, share, color = likeness[0], amount[0], np.zeros(len(inked), np.uint8)
     for index in range(1, len(_NAMES)):
-        better = explained[index] > best
-        np.copyto(best, explained[index], where=better)
+        better = likeness[index] > best
+        np.copyto(best, likeness[index], where=better)
         np.copyto(share, amount[index], where=better)
         color[better] = index
+    share *= share > _LEAST_AMOUNT
     nearest, covered = np.zeros(frames.shape[:3], np.uint8), np.zeros(frames.shape[:3], np.float32)
     nearest.reshape(-1)[inked] = color
     covered.reshape(-1)[inked] = share.clip(0.0, 1.0)
@@ -225,6 +244,11 @@ def _moment(windows: _Windows, fold: int) -> NDArray[np.float32]:
     return np.angle(power.reshape(len(power), -1).sum(1)).astype(np.float32)
 
 
+def _overlap(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the sums of products of two stacks of masks, ``[M]``; less sensitive to blur than sums of minima."""
+    return np.einsum("mij,mij->m", first, second)
+
+
 def _fits(windows: _Windows, shape: str, angle: NDArray[np.float32] | None) -> NDArray[np.float32]:
     """Compute the intersection over union of each object with the ideal outline of ``shape``.
 
@@ -239,10 +263,9 @@ def _fits(windows: _Windows, shape: str, angle: NDArray[np.float32] | None) -> N
         c: NDArray[np.float32] = np.cos(turn)
         s: NDArray[np.float32] = np.sin(turn)
         dx, dy = c * dx + s * dy, c * dy - s * dx
-    ideal, rows = coverage(shape, dx, dy, radius=windows.radius), len(windows.weights)
-    either = windows.weights.reshape(rows, -1).sum(1) + ideal.reshape(rows, -1).sum(1)
-    both = np.minimum(windows.weights, ideal, out=ideal).reshape(rows, -1).sum(1)
-    return both / (either - both)
+    ideal = coverage(shape, dx, dy, radius=windows.radius)
+    both = _overlap(windows.weights, ideal)
+    return both / (windows.mass + _overlap(ideal, ideal) - both)
 
 
 def _recognize(windows: _Windows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
