@@ -17,7 +17,7 @@ from flexgym.world.captions import BETWEEN, DIRECTIONS, RESIZES, SPEEDS, Noun, S
 from flexgym.world.reading import Reading, Seen, read_sample
 from flexgym.world.scenes import OUTLINES
 
-MIN_FIT = 0.66
+MIN_FIT = 0.8
 """Minimum intersection over union with the ideal outline for an object to count as that shape."""
 SIZE_BORDERS = (4.5, 6.8)
 """Radii in pixels that separate small, medium and large."""
