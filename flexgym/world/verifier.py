@@ -110,21 +110,31 @@ def assign(nouns: Sequence[Noun], frame: Sequence[Seen], relation: str | None = 
 
 
 def _related(things: Sequence[Seen | None], relation: str) -> bool:
-    places = [(thing.x, thing.y) for thing in things if thing]
-    if len(places) < len(things):
+    present = [thing for thing in things if thing]
+    if len(present) < len(things):
         return False
     if relation == BETWEEN:
-        return _between(*np.array(places))
-    (x, y), (other_x, other_y) = places
-    dx, dy = other_x - x, other_y - y
-    return {"left of": dx, "right of": -dx, "above": dy, "below": -dy}[relation] > _APART
+        share, off = way_between(*present)
+        return _MIDDLE[0] < share < _MIDDLE[1] and off < _OFF_LINE
+    return distance_along(relation, *present) > _APART
 
 
-def _between(middle: NDArray[np.float64], first: NDArray[np.float64], second: NDArray[np.float64]) -> bool:
-    way, step = second - first, middle - first
-    length = max(float(way @ way), 1e-6)
-    share, off = float(step @ way) / length, float(abs(step[0] * way[1] - step[1] * way[0])) / length
-    return _MIDDLE[0] < share < _MIDDLE[1] and off < _OFF_LINE
+def distance_along(relation: str, first: Seen, second: Seen) -> float:
+    """Return how far the first object is on the given side of the second, in pixels."""
+    dx, dy = second.x - first.x, second.y - first.y
+    return {"left of": dx, "right of": -dx, "above": dy, "below": -dy}[relation]
+
+
+def way_between(middle: Seen, first: Seen, second: Seen) -> tuple[float, float]:
+    """Locate an object on the way from one object to another.
+
+    Returns:
+        The share of the way at which it is, 0 at the first and 1 at the second, and how far it is off the line, as a
+        share of the way's length.
+    """
+    way_x, way_y, step_x, step_y = second.x - first.x, second.y - first.y, middle.x - first.x, middle.y - first.y
+    square = max(way_x**2 + way_y**2, 1e-6)
+    return (step_x * way_x + step_y * way_y) / square, abs(step_x * way_y - step_y * way_x) / square
 
 
 def check_frame(spec: Spec, frame: Sequence[Seen]) -> dict[str, bool]:
@@ -144,24 +154,34 @@ def check_frame(spec: Spec, frame: Sequence[Seen]) -> dict[str, bool]:
     return constraints
 
 
-def _path(track: Track) -> NDArray[np.float64]:
-    """Return how far a track leads, ``(dx, dy)`` in pixels, scaled to the whole video; zero if it is seldom seen."""
-    seen = [(frame, thing.x, thing.y) for frame, thing in enumerate(track) if thing]
+def advance(track: Track, direction: str) -> tuple[float, float]:
+    """Return how far an object moves along a direction and across it, in pixels.
+
+    The distance is scaled to the whole video if the object is not there at its beginning or end, and zero if it is
+    there in fewer than four frames.
+    """
+    seen = [(frame, thing) for frame, thing in enumerate(track) if thing]
     if len(seen) < 4:
-        return np.zeros(2)
-    (start, *begin), (stop, *end) = seen[0], seen[-1]
-    return np.subtract(end, begin) * (len(track) - 1) / (stop - start)
+        return 0.0, 0.0
+    (start, first), (stop, last) = seen[0], seen[-1]
+    scale = (len(track) - 1) / (stop - start)
+    dx, dy = scale * (last.x - first.x), scale * (last.y - first.y)
+    return {"right": (dx, dy), "left": (-dx, dy), "down": (dy, dx), "up": (-dy, dx)}[direction]
+
+
+def distance_moved(track: Track) -> float:
+    """Return the distance in pixels between the places of an object at the beginning and at the end of a video."""
+    return float(np.hypot(*advance(track, "right")))
 
 
 def _moves(track: Track, direction: str) -> bool:
-    dx, dy = _path(track)
-    along, across = {"right": (dx, dy), "left": (-dx, dy), "down": (dy, dx), "up": (-dy, dx)}[direction]
-    return bool(along > _MOVES and abs(across) < along / 2)
+    along, across = advance(track, direction)
+    return along > _MOVES and abs(across) < along / 2
 
 
 def _speed(track: Track) -> str | None:
     """Return one of `SPEEDS`; None if an object moves at medium speed or not at all."""
-    distance = float(np.hypot(*_path(track)))
+    distance = distance_moved(track)
     if distance <= _MOVES or _SPEED_BORDERS[0] <= distance <= _SPEED_BORDERS[1]:
         return None
     return "slowly" if distance < _SPEED_BORDERS[0] else "quickly"
@@ -169,7 +189,7 @@ def _speed(track: Track) -> str | None:
 
 def _stays(track: Track) -> bool:
     """Return True if an object stands still; one that is seldom seen does not."""
-    return sum(thing is not None for thing in track) >= 4 and bool(np.hypot(*_path(track)) < _STILL)
+    return sum(thing is not None for thing in track) >= 4 and distance_moved(track) < _STILL
 
 
 def _bounces(track: Track) -> bool:
