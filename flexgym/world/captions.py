@@ -317,9 +317,7 @@ def _templates() -> dict[str, list[_Template]]:
         things = _things(spec)
         for caption in phrasings(spec):
             form, nouns = _left_out(caption)
-            roles = tuple(
-                max(range(len(things)), key=lambda index: _likeness(things[index], noun)) for noun in nouns
-            )
+            roles = tuple(max(range(len(things)), key=lambda index: _likeness(things[index], noun)) for noun in nouns)
             key = (roles, spec.category, spec.relation, spec.motion, spec.speed, *map(_pattern, things))
             templates.setdefault(form, {}).setdefault(key, _Template(spec, roles))
     return {form: list(known.values()) for form, known in templates.items()}

@@ -155,7 +155,8 @@ def _turning(noun: Noun, place: tuple[Curve, Curve], *, radius: float, angle: Cu
     """Return a thing that turns around its own center, which stays where it is."""
     assert noun.color
     return [
-        Thing(noun.shape, noun.color, float(x), float(y), radius, float(a)) for x, y, a in zip(*place, angle, strict=True)
+        Thing(noun.shape, noun.color, float(x), float(y), radius, float(a))
+        for x, y, a in zip(*place, angle, strict=True)
     ]
 
 
