@@ -109,11 +109,11 @@ def _say_things(spec: Spec) -> list[str]:
     if len(spec.nouns) < 3 and all((noun.size is None) != (noun.color is None) for noun in spec.nouns):
         said.append(_listed([_that_is(noun) for noun in spec.nouns]))
     if len(spec.nouns) == 1:
-        return [*said, f"there is one thing in the picture. it is {phrases[0]}"]
+        return [*said, f"one thing is in the picture. it is {phrases[0]}"]
     if len(spec.nouns) == 2:
-        return [*said, f"there are two things in the picture. one is {phrases[0]}, the other one is {phrases[1]}"]
-    told = f"the first is {phrases[0]}, the second is {phrases[1]}, the third is {phrases[2]}"
-    return [*said, f"{phrases[0]} with {phrases[1]} and {phrases[2]}", f"there are three things in the picture. {told}"]
+        return [*said, f"two things are in the picture. one is {phrases[0]}, the other is {phrases[1]}"]
+    said.append(f"{phrases[0]} with {phrases[1]} and {phrases[2]}")
+    return [*said, f"three things are in the picture. they are {said[0]}"]
 
 
 def _say_count(spec: Spec) -> list[str]:
@@ -149,7 +149,7 @@ def _say_between(spec: Spec) -> list[str]:
         f"{middle} between {first} and {second}",
         f"{middle} that is between {first} and {second}",
         f"{first} and {second} with {middle} between them",
-        f"there are three things in the picture. {middle} is in the middle, between {first} and {second}",
+        f"three things are in the picture. {middle} is between {first} and {second}",
     ]
 
 
@@ -186,7 +186,7 @@ def _say_passing(spec: Spec) -> list[str]:
         f"{first} passing {second}",
         f"{first} moving past {second}",
         f"{first} that passes {second}",
-        f"there are two things in the video. {first} moves past {second}",
+        f"two things are in the video. {first} moves past {second}",
     ]
 
 
@@ -196,7 +196,7 @@ def _say_standing(spec: Spec) -> list[str]:
         f"{first} moving {spec.motion} while {second} stands still",
         f"{second} standing still while {first} moves {spec.motion}",
         f"{first} moves {spec.motion} and {second} does not move",
-        f"there are two things in the video. {first} moves {spec.motion}, and {second} stands still",
+        f"two things are in the video. {first} moves {spec.motion}, and {second} stands still",
     ]
 
 
