@@ -58,7 +58,7 @@ class Spec:
             others.
         absent: a thing that must not be there.
         motion: for videos: a direction, ``bouncing``, ``growing``, ``shrinking``, ``rotating``, ``passing`` or
-            ``before``. In category ``standing`` the first thing moves in a direction and the second stands still.
+            ``before``. In category ``standing`` the first thing moves in a direction and the second does not move.
         speed: one of `SPEEDS`, of a motion in a direction.
     """
 

@@ -171,7 +171,7 @@ def _passing(rng: np.random.Generator, spec: Spec) -> list[list[Thing]]:
 
 
 def _standing(rng: np.random.Generator, spec: Spec) -> list[list[Thing]]:
-    """Return one thing that moves in its lane, and one that stands at an end of the other lane, so it is not passed."""
+    """Return one thing that moves in its lane, and one that stays at an end of the other lane, so it is not passed."""
     first, second = spec.nouns
     direction = spec.motion or ""
     lanes = (8.0, 24.0) if rng.random() < 0.5 else (24.0, 8.0)

@@ -28,7 +28,7 @@ _APART = 3.0
 _MIDDLE, _OFF_LINE = (0.2, 0.8), 0.25
 """Share of the way between two objects at which a third is between them, and distance from their line as a share."""
 _MOVES, _STILL = 6.0, 3.0
-"""Distance in pixels above which an object moves, and below which it stands still."""
+"""Distance in pixels above which an object moves, and below which it stays."""
 _SPEED_BORDERS = (11.0, 17.0)
 """Distances in pixels, over a whole video, that separate slow, plain and quick motion."""
 _STEADY = ("stays", "drifts")
@@ -188,7 +188,7 @@ def _speed(track: Track) -> str | None:
 
 
 def _stays(track: Track) -> bool:
-    """Return True if an object stands still; one that is seldom seen does not."""
+    """Return True if an object is seen in four frames or more and hardly moves."""
     return sum(thing is not None for thing in track) >= 4 and distance_moved(track) < _STILL
 
 
