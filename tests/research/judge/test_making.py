@@ -20,14 +20,15 @@ from research.judge.make import ORDERS_DISTILLED, SETS, STAGES, Round, make_data
 from research.judge.pretrain import Batches, PicturePool, Recipe, train
 
 LITTLE = Round(
-    (0, 8, 4, 4, 0),
-    whole=(4, 4, 2, 2, 4),
-    dpo=(48, 48, 4, 4, 0),
-    counting=4,
-    policy=4,
-    held_out=2,
+    (0, 24, 12, 12, 0),
+    whole=(8, 8, 4, 4, 8),
+    dpo=(96, 96, 8, 8, 0),
+    counting=8,
+    policy=8,
+    held_out=4,
     sft_passes=1,
     dpo_passes=1,
+    steps=(4, 4),
 )
 
 
