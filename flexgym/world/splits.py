@@ -12,7 +12,8 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Iterable, Sequence
-from functools import cache
+from dataclasses import replace
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from flexgym.world.captions import (
     phrasings,
     video_specs,
 )
+from flexgym.world.scenes import COLORS
 
 SPLITS = ("training", "validation", "test")
 CATEGORIES = {"image": IMAGE_CATEGORIES, "video": VIDEO_CATEGORIES}
@@ -104,9 +106,25 @@ def split_of(names: Iterable[str], modality: str) -> str | None:
     return None if len(others) > 1 else next(iter(others), "training")
 
 
+@lru_cache(maxsize=2**10)
+def colorings(spec: Spec) -> tuple[Spec, ...]:
+    """Return a spec with the colors that it leaves open, in every way such that its scenes belong to its split.
+
+    Things of one noun get one color; things of two nouns may get the same.
+    """
+    if all(noun.color for noun in spec.nouns):
+        return (spec,)
+    split = split_of(compositions(spec), spec.modality)
+    choices = [[noun] if noun.color else [replace(noun, color=color) for color in COLORS] for noun in spec.nouns]
+    colored = [replace(spec, nouns=nouns) for nouns in itertools.product(*choices)]
+    return tuple(each for each in colored if split_of(compositions(each), spec.modality) == split)
+
+
 @cache
 def specs(modality: str, split: str) -> dict[str, tuple[Spec, ...]]:
     """Return the meanings of all captions of a split, by category.
+
+    A caption without colors belongs to training, unless each color would make its scenes belong to another split.
 
     Args:
         modality: ``"image"`` or ``"video"``.
@@ -121,7 +139,7 @@ def specs(modality: str, split: str) -> dict[str, tuple[Spec, ...]]:
     order = (*SIMPLE_CATEGORIES, *IMAGE_CATEGORIES) if modality == "image" else VIDEO_CATEGORIES
     found: dict[str, list[Spec]] = {category: [] for category in order}
     for spec in image_specs() if modality == "image" else video_specs():
-        if split_of(compositions(spec), modality) == split:
+        if split_of(compositions(spec), modality) == split and colorings(spec):
             found[spec.category].append(spec)
     return {category: tuple(members) for category, members in found.items() if members}
 
