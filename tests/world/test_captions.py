@@ -44,9 +44,7 @@ def test_every_caption_of_a_small_category_parses_back(modality):
         assert_parses_back(spec)
 
 
-@pytest.mark.parametrize(
-    ("modality", "count"), [("image", 2500), ("video", 500), pytest.param("image", 20000, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("modality", "count"), [("image", 1500), ("video", 500)])
 def test_captions_of_a_sample_parse_back(modality, count):
     chosen = np.random.default_rng(count).permutation(len(EVERY[modality]))[:count]
     for index in chosen:
@@ -128,7 +126,14 @@ def test_case_space_and_full_stop_do_not_matter(caption):
 
 @pytest.mark.parametrize(
     "caption",
-    ["", "a dog on a beach", "red circle circle", "a red circle and a red circle", "a circle rotating", "six circles"],
+    [
+        "",
+        "a dog on a beach",
+        "red circle circle",
+        "a red circle and a red circle",
+        "six circles",
+        "a red circle rotating slowly",
+    ],
 )
 def test_foreign_captions_are_refused_with_an_example(caption):
     with pytest.raises(ValueError, match=r"expected a caption of the small world, such as 'a red circle.*got "):

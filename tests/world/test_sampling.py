@@ -27,11 +27,11 @@ def drawn(modality, category):
             yield rng, members[rng.integers(len(members))]
 
 
-def assert_clear(scene):
+def assert_clear(scene, least=0.96):
     """Assert that next to nothing of a thing lies off the canvas, and that no pixel belongs to two."""
     masks = [thing_mask(thing) for thing in scene]
     for thing, mask in zip(scene, masks, strict=True):
-        assert mask.sum() > 0.96 * thing_mask(replace(thing, x=SIZE / 2, y=SIZE / 2)).sum()
+        assert mask.sum() > least * thing_mask(replace(thing, x=SIZE / 2, y=SIZE / 2)).sum()
     assert sum(mask > 0.5 for mask in masks).max() == 1
 
 
@@ -65,7 +65,8 @@ def test_clips_satisfy_their_specs(category):
         clip = draw_clip(rng, spec)
         assert len(clip) == FRAMES
         for scene in clip:
-            assert_clear(scene)
+            # A bar that moves quickly begins and ends with its tip off the canvas.
+            assert_clear(scene, 0.83 if spec.speed == "quickly" else 0.96)
             for noun, thing in zip(spec.nouns, scene, strict=False):
                 assert thing.shape == noun.shape
                 assert noun.color in (None, thing.color)

@@ -13,14 +13,21 @@ import pytest
 from flexgym.world.captions import SIMPLE_CATEGORIES, Noun, Spec, parse_caption, phrasings
 from flexgym.world.sampling import draw_clip, draw_scene
 from flexgym.world.scenes import FRAMES
-from flexgym.world.splits import CATEGORIES, SPLITS, compositions, draw_prompts, specs, split_of, split_of_composition
+from flexgym.world.splits import (
+    CATEGORIES,
+    SPLITS,
+    colorings,
+    compositions,
+    draw_prompts,
+    specs,
+    split_of,
+    split_of_composition,
+)
 
 MODALITIES = ("image", "video")
 DRAWS = [(modality, split) for modality in MODALITIES for split in SPLITS]
-NOUN = re.compile(
-    r"(?:(two|three|four|five) )?(?:(small|large) )?(red|green|blue|yellow|purple|black) (circle|square|triangle|cross|ring|bar)"
-    r"|(circle|square|triangle|cross|ring|bar) that is (red|green|blue|yellow|purple|black)\b"
-)
+_COLOR, _SHAPE = "(red|green|blue|yellow|purple|black)", "(circle|square|triangle|cross|ring|bar)"
+NOUN = re.compile(rf"(?:(two|three|four|five) )?(?:(small|large) )?{_COLOR} {_SHAPE}|{_SHAPE} that is {_COLOR}\b")
 MOTION = re.compile(r"left|right|up|down|bounc|grow|shrink|rotat")
 
 
@@ -128,10 +135,9 @@ def assert_scenes_belong_to(modality, split, count):
             spec = members[index]
             clip = [draw_scene(rng, spec)] if modality == "image" else draw_clip(rng, spec)
             seen = {split_of_composition(name, modality) for name in shown(clip, modality)} - {"training"}
-            assert seen == ({split} - {"training"} if spec.category != "absence" else set()) or (
-                # A caption of absence belongs to a split for a pair that its scenes do not show.
-                spec.category == "absence"
-            ), (spec, clip)
+            # A caption of absence belongs to a split for a pair that its scenes do not show.
+            expected = {split} - {"training"} if spec.category != "absence" else set()
+            assert seen == expected, (spec, clip)
 
 
 @pytest.mark.parametrize(("modality", "split"), DRAWS)
@@ -156,6 +162,16 @@ def test_training_captions_without_colors_never_show_a_held_out_pair():
                     pairs |= found
     # The colors differ from draw to draw.
     assert len(pairs) > 300
+
+
+def test_a_caption_that_only_held_out_scenes_satisfy_is_in_no_split():
+    spec = parse_caption("a ring moving right")
+    assert colorings(spec) == ()
+    assert spec not in specs("video", "training")["direction"]
+    with pytest.raises(ValueError, match="got 'a ring moving right': name a color"):
+        draw_clip(np.random.default_rng(0), spec)
+    every = [spec for members in specs("video", "training").values() for spec in members]
+    assert all(map(colorings, every))
 
 
 def test_compositions_by_hand():
