@@ -106,21 +106,22 @@ def split_of(names: Iterable[str], modality: str) -> str | None:
     return None if len(others) > 1 else next(iter(others), "training")
 
 
-@lru_cache(maxsize=2**10)
 def colorings(spec: Spec) -> tuple[Spec, ...]:
     """Return a spec with the colors that it leaves open, in every way such that its scenes belong to its split.
 
     Things of one noun get one color; things of two nouns may get the same.
     """
-    if all(noun.color for noun in spec.nouns):
-        return (spec,)
+    return (spec,) if all(noun.color for noun in spec.nouns) else _colored(spec)
+
+
+@lru_cache(maxsize=2**10)
+def _colored(spec: Spec) -> tuple[Spec, ...]:
     split = split_of(compositions(spec), spec.modality)
     choices = [[noun] if noun.color else [replace(noun, color=color) for color in COLORS] for noun in spec.nouns]
     colored = [replace(spec, nouns=nouns) for nouns in itertools.product(*choices)]
     return tuple(each for each in colored if split_of(compositions(each), spec.modality) == split)
 
 
-@cache
 def specs(modality: str, split: str) -> dict[str, tuple[Spec, ...]]:
     """Return the meanings of all captions of a split, by category.
 
@@ -136,12 +137,18 @@ def specs(modality: str, split: str) -> dict[str, tuple[Spec, ...]]:
     for what, name, known in (("modality", modality, MODALITIES), ("split", split, SPLITS)):
         if name not in known:
             raise unknown_name(what, name, known)
+    return _divided(modality)[split]
+
+
+@cache
+def _divided(modality: str) -> dict[str, dict[str, tuple[Spec, ...]]]:
     order = (*SIMPLE_CATEGORIES, *IMAGE_CATEGORIES) if modality == "image" else VIDEO_CATEGORIES
-    found: dict[str, list[Spec]] = {category: [] for category in order}
+    found: dict[str, dict[str, list[Spec]]] = {split: {category: [] for category in order} for split in SPLITS}
     for spec in image_specs() if modality == "image" else video_specs():
-        if split_of(compositions(spec), modality) == split and colorings(spec):
-            found[spec.category].append(spec)
-    return {category: tuple(members) for category, members in found.items() if members}
+        split = split_of(compositions(spec), modality)
+        if split and colorings(spec):
+            found[split][spec.category].append(spec)
+    return {split: {name: tuple(some) for name, some in known.items() if some} for split, known in found.items()}
 
 
 def draw_prompts(modality: str, split: str, count: int, *, seed: int) -> list[str]:

@@ -67,7 +67,7 @@ def test_every_held_out_caption_names_a_composition_that_no_other_split_has(moda
     own = {split: named_in(modality, split) - training for split in ("validation", "test")}
     assert not own["validation"] & own["test"]
     for split, members in own.items():
-        prompts = draw_prompts(modality, split, 2000, seed=1)
+        prompts = draw_prompts(modality, split, 800, seed=1)
         assert all(named(caption) & members for caption in prompts)
         assert all(named(caption) <= members | training for caption in prompts)
 
@@ -202,11 +202,11 @@ def test_a_caption_of_two_held_out_splits_belongs_to_none():
 
 @pytest.mark.parametrize(("modality", "split"), DRAWS)
 def test_prompts_are_distinct_balanced_and_determined_by_the_seed(modality, split):
-    prompts = draw_prompts(modality, split, 700, seed=5)
-    assert prompts == draw_prompts(modality, split, 700, seed=5)
-    assert prompts != draw_prompts(modality, split, 700, seed=6)
-    assert len(set(prompts)) == 700
-    for count in (70, 350, 700):
+    prompts = draw_prompts(modality, split, 420, seed=5)
+    assert prompts == draw_prompts(modality, split, 420, seed=5)
+    assert prompts != draw_prompts(modality, split, 420, seed=6)
+    assert len(set(prompts)) == 420
+    for count in (70, 210, 420):
         numbers = Counter(parse_caption(prompt).category for prompt in prompts[:count])
         full = [number for category, number in numbers.items() if number < available(modality, split, category)]
         assert max(full) - min(full) <= 1, numbers
