@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flexgym.world.captions import BETWEEN, DIRECTIONS, Noun, Spec, phrasings
-from flexgym.world.scenes import COLORS, FRAMES, OUTLINES, SIZE, Scene, Thing
-from flexgym.world.splits import compositions, specs, split_of
+from flexgym.world.scenes import FRAMES, OUTLINES, SIZE, Scene, Thing
+from flexgym.world.splits import colorings, specs
 
 CENTER = SIZE / 2
 RADII = {"small": (3.4, 4.0), "medium": (5.0, 6.2), "large": (7.6, 8.4), "pair": (4.2, 5.0), "several": (3.0, 3.3)}
@@ -49,17 +48,9 @@ def draw_caption(rng: np.random.Generator, spec: Spec) -> str:
 
 
 def with_colors(rng: np.random.Generator, spec: Spec) -> Spec:
-    """Draw the colors that a caption leaves open, such that the scene belongs to the split of the caption.
-
-    Things of one noun get one color; things of two nouns may get the same.
-    """
-    split = split_of(compositions(spec), spec.modality)
-    names = list(COLORS)
-    while True:
-        nouns = tuple(replace(noun, color=noun.color or names[rng.integers(len(names))]) for noun in spec.nouns)
-        drawn = replace(spec, nouns=nouns)
-        if split_of(compositions(drawn), spec.modality) == split:
-            return drawn
+    """Draw the colors that a caption leaves open, such that the scene belongs to the split of the caption."""
+    choices = colorings(spec)
+    return choices[rng.integers(len(choices))]
 
 
 def draw_scene(rng: np.random.Generator, spec: Spec) -> Scene:

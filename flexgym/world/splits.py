@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -28,6 +29,7 @@ from flexgym.world.captions import (
     phrasings,
     video_specs,
 )
+from flexgym.world.scenes import COLORS
 
 SPLITS = ("training", "validation", "test")
 CATEGORIES = {"image": IMAGE_CATEGORIES, "video": VIDEO_CATEGORIES}
@@ -104,6 +106,22 @@ def split_of(names: Iterable[str], modality: str) -> str | None:
     return None if len(others) > 1 else next(iter(others), "training")
 
 
+def colorings(spec: Spec) -> tuple[Spec, ...]:
+    """Return a spec with all colors that it can have in its split.
+
+    Things of one noun get one color; things of two nouns may get the same. Where a caption names all colors, there is
+    one coloring; where all colors are held out from training, there is none.
+    """
+    if all(noun.color for noun in spec.nouns):
+        return (spec,)
+    choices = [[noun.color] if noun.color else list(COLORS) for noun in spec.nouns]
+    colored = (
+        replace(spec, nouns=tuple(replace(noun, color=color) for noun, color in zip(spec.nouns, colors, strict=True)))
+        for colors in itertools.product(*choices)
+    )
+    return tuple(each for each in colored if split_of(compositions(each), spec.modality) == "training")
+
+
 @cache
 def specs(modality: str, split: str) -> dict[str, tuple[Spec, ...]]:
     """Return the meanings of all captions of a split, by category.
@@ -121,7 +139,7 @@ def specs(modality: str, split: str) -> dict[str, tuple[Spec, ...]]:
     order = (*SIMPLE_CATEGORIES, *IMAGE_CATEGORIES) if modality == "image" else VIDEO_CATEGORIES
     found: dict[str, list[Spec]] = {category: [] for category in order}
     for spec in image_specs() if modality == "image" else video_specs():
-        if split_of(compositions(spec), modality) == split:
+        if split_of(compositions(spec), modality) == split and colorings(spec):
             found[spec.category].append(spec)
     return {category: tuple(members) for category, members in found.items() if members}
 
