@@ -109,7 +109,8 @@ def split_of(names: Iterable[str], modality: str) -> str | None:
 def colorings(spec: Spec) -> tuple[Spec, ...]:
     """Return a spec with the colors that it leaves open, in every way such that its scenes belong to its split.
 
-    Things of one noun get one color; things of two nouns may get the same.
+    Things of one noun get one color; things of two nouns may get the same. A caption that names all colors has one
+    coloring, and one without colors none if all of them are held out from training.
     """
     return (spec,) if all(noun.color for noun in spec.nouns) else _colored(spec)
 
