@@ -56,9 +56,11 @@ def captions(modality, split):
 
 @cache
 def named_in(modality, split):
-    """Return the compositions that occur in one caption of each meaning."""
+    """Return the compositions that occur in one caption of each meaning of one or two things."""
     members = itertools.chain.from_iterable(specs(modality, split).values())
-    return frozenset(itertools.chain.from_iterable(named(phrasings(spec)[0]) for spec in members))
+    return frozenset(
+        itertools.chain.from_iterable(named(phrasings(spec)[0]) for spec in members if len(spec.nouns) < 3)
+    )
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
@@ -202,11 +204,11 @@ def test_a_caption_of_two_held_out_splits_belongs_to_none():
 
 @pytest.mark.parametrize(("modality", "split"), DRAWS)
 def test_prompts_are_distinct_balanced_and_determined_by_the_seed(modality, split):
-    prompts = draw_prompts(modality, split, 420, seed=5)
-    assert prompts == draw_prompts(modality, split, 420, seed=5)
-    assert prompts != draw_prompts(modality, split, 420, seed=6)
-    assert len(set(prompts)) == 420
-    for count in (70, 210, 420):
+    prompts = draw_prompts(modality, split, 280, seed=5)
+    assert prompts == draw_prompts(modality, split, 280, seed=5)
+    assert prompts != draw_prompts(modality, split, 280, seed=6)
+    assert len(set(prompts)) == 280
+    for count in (70, 280):
         numbers = Counter(parse_caption(prompt).category for prompt in prompts[:count])
         full = [number for category, number in numbers.items() if number < available(modality, split, category)]
         assert max(full) - min(full) <= 1, numbers
