@@ -21,7 +21,7 @@ from flexgym.judge import Assessment
 from flexgym.types import MODALITIES
 from flexgym.world.captions import BETWEEN, SIZES, Spec, parse_caption
 from flexgym.world.oracle import ANCHORS, PERSONALIZED, kind_of, personal_keys
-from flexgym.world.reading import Reading, Seen, read_sample
+from flexgym.world.reading import OTHER, Reading, Seen, read_sample
 from flexgym.world.scenes import COLORS, SHAPES, SIZE
 from flexgym.world.verifier import (
     MIN_FIT,
@@ -200,7 +200,8 @@ def pieces() -> list[str]:
 def words() -> list[str]:
     """Return all words that occur between the pieces."""
     places = sorted({*_ROWS, *_COLUMNS})
-    things = [f"{size} {color} {shape}" for size in (*SIZES, "medium") for color in COLORS for shape in SHAPES]
+    colors = (*COLORS, OTHER)
+    things = [f"{size} {color} {shape}" for size in (*SIZES, "medium") for color in colors for shape in SHAPES]
     demands = [f"{word} {number}" for word in _DEMANDS for number in (1, 2, 3)]
     forms = [form for _, form in _FORMS]
     motions = [*MOTIONS_OF_ONE, *MOTIONS_OF_TWO]

@@ -18,10 +18,13 @@ from scipy import ndimage
 
 from flexgym.world.scenes import BACKGROUND, COLORS, OUTLINES, SHAPES, coverage
 
+OTHER = "other"
+"""Color of an object that has the hue of one of the colors, but is much darker."""
 MIN_AREA = 14.0
 """Minimum area of an object in pixels; smaller specks are ignored."""
 
 _NAMES = tuple(COLORS)
+_SEEN_COLORS = (*_NAMES, OTHER)
 _OPPONENT = np.array([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], np.float32)
 """Matrix from RGB to luma and two chroma channels."""
 _TO_HUE = np.diag([0.2, 1.0, 1.0]).astype(np.float32) @ _OPPONENT
@@ -40,6 +43,8 @@ def _rays(space: NDArray[np.float32], power: float) -> NDArray[np.float32]:
 _LIKENESS, _AMOUNT = _rays(_TO_HUE, 1.0), _rays(_TO_INK, 2.0)
 _LEAST_AMOUNT, _BRIGHTEST = 0.25, BACKGROUND - 30
 """Pixels are background if they have less than this share of a color, or no channel darker than this."""
+_MOST_AMOUNT = 1.8
+"""Share of a color above which a pixel is much darker than it, such as brown for yellow."""
 _AREA = 3.15
 """Area of every shape of radius 1, accurate to 1%."""
 _REACHES = np.array([8, 12, 16])
@@ -58,7 +63,7 @@ class Seen:
 
     Attributes:
         shape: the best fitting of `SHAPES`.
-        color: the nearest of `COLORS`.
+        color: the nearest of `COLORS`, or `OTHER`.
         x: x coordinate of the center, from the left.
         y: y coordinate of the center, from the top.
         radius: radius of the circle of equal area.
@@ -102,7 +107,7 @@ class _Things:
 
     Attributes:
         frame: index of the frame, int ``[M]``.
-        color: index of the color, int ``[M]``.
+        color: index of the color, int ``[M]``; one past the last for `OTHER`.
         x: x coordinate of the center, from the left, float32 ``[M]``.
         y: y coordinate of the center, from the top, float32 ``[M]``.
         radius: radius of the circle of equal area, float32 ``[M]``.
@@ -141,7 +146,7 @@ def _unmix(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.flo
     """Return the index of the nearest color and the coverage by it, both ``[N, H, W]``.
 
     Pixels are projected onto the rays from the background to each color, so an edge pixel counts by its share of the
-    color.
+    color. Pixels that are darker than their color have a coverage above 1.
     """
     darkest = np.minimum(np.minimum(frames[..., 0], frames[..., 1]), frames[..., 2])
     inked = np.flatnonzero(darkest < _BRIGHTEST)
@@ -156,7 +161,7 @@ def _unmix(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.flo
     share *= share > _LEAST_AMOUNT
     nearest, covered = np.zeros(frames.shape[:3], np.uint8), np.zeros(frames.shape[:3], np.float32)
     nearest.reshape(-1)[inked] = color
-    covered.reshape(-1)[inked] = share.clip(0.0, 1.0)
+    covered.reshape(-1)[inked] = share
     return nearest, covered
 
 
@@ -195,7 +200,8 @@ def _find(frames: NDArray[np.uint8]) -> tuple[_Things, _Pixels]:
     flat = np.flatnonzero(labels)
     ids = labels.reshape(-1)[flat]
     plane, row, column = np.unravel_index(flat, labels.shape)
-    weight = covered[planes[plane] // len(_NAMES), row, column]
+    share = covered[planes[plane] // len(_NAMES), row, column]
+    weight = np.minimum(share, 1.0)
     area = np.bincount(ids, weight)
     kept = np.flatnonzero(area >= MIN_AREA)
     x = (np.bincount(ids, weight * (column + 0.5))[kept] / area[kept]).astype(np.float32)
@@ -203,6 +209,7 @@ def _find(frames: NDArray[np.uint8]) -> tuple[_Things, _Pixels]:
     owner = np.zeros(len(area), np.intp)
     owner[ids] = planes[plane]
     frame, color = np.divmod(owner[kept], len(_NAMES))
+    color[2 * np.bincount(ids, share > _MOST_AMOUNT)[kept] > np.bincount(ids)[kept]] = len(_NAMES)
     number = np.full(len(area), -1)
     number[kept] = np.arange(len(kept))
     mine = np.flatnonzero(area[ids] >= MIN_AREA)
@@ -302,7 +309,7 @@ def _read_chunk(frames: NDArray[np.uint8]) -> list[list[Seen]]:
     columns = (things.frame, best, things.color, things.x, things.y, things.radius, fit, angle)
     found: list[list[Seen]] = [[] for _ in frames]
     for frame, shape, color, *measures in zip(*(column[order].tolist() for column in columns), strict=True):
-        found[frame].append(Seen(SHAPES[shape], _NAMES[color], *measures))
+        found[frame].append(Seen(SHAPES[shape], _SEEN_COLORS[color], *measures))
     return found
 
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import numpy as np
 import pytest
 
-from flexgym.world.reading import read_frames, read_groups, read_sample, read_samples
+from flexgym.world.reading import OTHER, read_frames, read_groups, read_sample, read_samples
 from flexgym.world.sampling import RADII, draw_clip, draw_scene, draw_spec
 from flexgym.world.scenes import BACKGROUND, COLORS, OUTLINES, SHAPES, Thing, render, render_video
 from tests.world.draws import SPOILS, clean, compressed
@@ -96,6 +97,26 @@ def test_specks_are_not_things():
     assert (seen.x, seen.y, seen.radius) == pytest.approx((6, 6, (16 / 3.15) ** 0.5))
 
 
+@pytest.mark.parametrize(
+    ("value", "color"),
+    [
+        ((133, 108, 60), OTHER),  # brown, between red and green
+        ((110, 110, 20), OTHER),
+        ((190, 150, 20), "yellow"),
+        ((120, 20, 20), "red"),
+        ((10, 80, 30), "green"),
+        ((20, 30, 110), "blue"),
+        ((70, 20, 90), "purple"),
+        ((0, 0, 0), "black"),
+    ],
+)
+def test_dark_colors_keep_their_hue_unless_they_are_brown(value, color):
+    image = render(())
+    image[10:20, 10:20] = value
+    (seen,) = read_sample(image)[0]
+    assert (seen.shape, seen.color) == ("square", color)
+
+
 def test_a_full_canvas_is_read_without_failing():
     full = np.full((32, 32, 3), COLORS["blue"], np.uint8)
     (seen,) = read_sample(full)[0]
@@ -160,3 +181,15 @@ def test_what_is_no_sample_is_refused(sample):
         read_sample(sample)
     with pytest.raises(ValueError, match=r"expected uint8 \[G, H, W, 3\] or \[G, F, H, W, 3\], got "):
         read_samples(sample[None])
+
+
+@pytest.mark.benchmark
+def test_time_per_image():
+    rng = np.random.default_rng(0)
+    images = np.stack([render(draw_scene(rng, draw_spec(rng, "image", "training"))) for _ in range(512)])
+    times = []
+    for _ in range(15):
+        start = time.process_time()
+        read_frames(images)
+        times.append(time.process_time() - start)
+    print(f"{min(times) / len(images) * 1e6:.0f} us per image")
