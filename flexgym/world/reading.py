@@ -38,9 +38,8 @@ def _rays(space: NDArray[np.float32], power: float) -> NDArray[np.float32]:
 
 
 _LIKENESS, _AMOUNT = _rays(_TO_HUE, 1.0), _rays(_TO_INK, 2.0)
-_LEAST_AMOUNT = 0.25
-_PAPER = BACKGROUND - 30
-"""Brightness of the darkest channel from which a pixel holds less than `_LEAST_AMOUNT` of any color."""
+_LEAST_AMOUNT, _BRIGHTEST = 0.25, BACKGROUND - 30
+"""Pixels are background if they have less than this share of a color, or no channel darker than this."""
 _AREA = 3.15
 """Area of every shape of radius 1, accurate to 1%."""
 _REACHES = np.array([8, 12, 16])
@@ -145,7 +144,7 @@ def _unmix(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.flo
     color.
     """
     darkest = np.minimum(np.minimum(frames[..., 0], frames[..., 1]), frames[..., 2])
-    inked = np.flatnonzero(darkest < _PAPER)
+    inked = np.flatnonzero(darkest < _BRIGHTEST)
     pixels = (frames.reshape(-1, 3)[inked].astype(np.float32) - np.float32(BACKGROUND)).T
     likeness, amount = _LIKENESS @ pixels, _AMOUNT @ pixels
     best, share, color = likeness[0], amount[0], np.zeros(len(inked), np.uint8)

@@ -48,8 +48,14 @@ def draw_caption(rng: np.random.Generator, spec: Spec) -> str:
 
 
 def with_colors(rng: np.random.Generator, spec: Spec) -> Spec:
-    """Draw the colors that a caption leaves open, such that the scene belongs to the split of the caption."""
+    """Draw the colors that a caption leaves open, such that the scene belongs to the split of the caption.
+
+    Raises:
+        ValueError: with any colors, it would belong to another split.
+    """
     choices = colorings(spec)
+    if not choices:
+        raise ValueError(f"expected a caption of one of the splits, got {phrasings(spec)[0]!r}: name a color")
     return choices[rng.integers(len(choices))]
 
 

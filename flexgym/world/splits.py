@@ -13,7 +13,7 @@ import itertools
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -107,24 +107,26 @@ def split_of(names: Iterable[str], modality: str) -> str | None:
 
 
 def colorings(spec: Spec) -> tuple[Spec, ...]:
-    """Return a spec with all colors that it can have in its split.
+    """Return a spec with the colors that it leaves open, in every way such that its scenes belong to its split.
 
-    Things of one noun get one color; things of two nouns may get the same. Where a caption names all colors, there is
-    one coloring; where all colors are held out from training, there is none.
+    Things of one noun get one color; things of two nouns may get the same. A caption that names all colors has one
+    coloring, and one without colors none if all of them are held out from training.
     """
-    if all(noun.color for noun in spec.nouns):
-        return (spec,)
-    choices = [[noun.color] if noun.color else list(COLORS) for noun in spec.nouns]
-    colored = (
-        replace(spec, nouns=tuple(replace(noun, color=color) for noun, color in zip(spec.nouns, colors, strict=True)))
-        for colors in itertools.product(*choices)
-    )
-    return tuple(each for each in colored if split_of(compositions(each), spec.modality) == "training")
+    return (spec,) if all(noun.color for noun in spec.nouns) else _colored(spec)
 
 
-@cache
+@lru_cache(maxsize=2**10)
+def _colored(spec: Spec) -> tuple[Spec, ...]:
+    split = split_of(compositions(spec), spec.modality)
+    choices = [[noun] if noun.color else [replace(noun, color=color) for color in COLORS] for noun in spec.nouns]
+    colored = [replace(spec, nouns=nouns) for nouns in itertools.product(*choices)]
+    return tuple(each for each in colored if split_of(compositions(each), spec.modality) == split)
+
+
 def specs(modality: str, split: str) -> dict[str, tuple[Spec, ...]]:
     """Return the meanings of all captions of a split, by category.
+
+    A caption without colors belongs to training, unless each color would make its scenes belong to another split.
 
     Args:
         modality: ``"image"`` or ``"video"``.
@@ -136,12 +138,18 @@ def specs(modality: str, split: str) -> dict[str, tuple[Spec, ...]]:
     for what, name, known in (("modality", modality, MODALITIES), ("split", split, SPLITS)):
         if name not in known:
             raise unknown_name(what, name, known)
+    return _divided(modality)[split]
+
+
+@cache
+def _divided(modality: str) -> dict[str, dict[str, tuple[Spec, ...]]]:
     order = (*SIMPLE_CATEGORIES, *IMAGE_CATEGORIES) if modality == "image" else VIDEO_CATEGORIES
-    found: dict[str, list[Spec]] = {category: [] for category in order}
+    found: dict[str, dict[str, list[Spec]]] = {split: {category: [] for category in order} for split in SPLITS}
     for spec in image_specs() if modality == "image" else video_specs():
-        if split_of(compositions(spec), modality) == split and colorings(spec):
-            found[spec.category].append(spec)
-    return {category: tuple(members) for category, members in found.items() if members}
+        split = split_of(compositions(spec), modality)
+        if split and colorings(spec):
+            found[split][spec.category].append(spec)
+    return {split: {name: tuple(some) for name, some in known.items() if some} for split, known in found.items()}
 
 
 def draw_prompts(modality: str, split: str, count: int, *, seed: int) -> list[str]:
