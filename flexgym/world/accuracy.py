@@ -44,8 +44,8 @@ def balanced_accuracy(captions: Sequence[str], satisfied: ArrayLike, *, seed: in
     """Average over the categories, and draw compositions with replacement for the interval.
 
     The interval is that of the percentile bootstrap over clusters: a resample draws compositions, each with all its
-    samples in all categories. It draws one less than there are, which makes the spread of few compositions unbiased (Rao and Wu
-    1988, Resampling inference with complex survey data).
+    samples in all categories. It draws one less than there are, which makes the spread of few compositions unbiased
+    (Rao and Wu 1988, Resampling inference with complex survey data).
 
     Args:
         captions: N captions of the small world.
@@ -63,12 +63,12 @@ def balanced_accuracy(captions: Sequence[str], satisfied: ArrayLike, *, seed: in
     categories = list(dict.fromkeys(spec.category for spec in specs))
     cells = which * len(categories) + np.array([categories.index(spec.category) for spec in specs])
     form = (len(names), len(categories))
-    tables = [
-        np.bincount(cells, weights, minlength=form[0] * form[1]).reshape(form)
+    sums, counts = (
+        np.bincount(cells, weights, minlength=form[0] * form[1]).reshape(form).astype(np.float64)
         for weights in (right, np.ones_like(right))
-    ]
-    shares = tables[0].sum(0) / tables[1].sum(0)
-    low, high = np.quantile(_resampled(*tables, seed=seed), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    )
+    shares = sums.sum(0) / counts.sum(0)
+    low, high = np.quantile(_resampled(sums, counts, seed=seed), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     by_category = dict(zip(categories, shares.tolist(), strict=True))
     return Accuracy(float(shares.mean()), float(low), float(high), by_category, len(names))
 
