@@ -60,6 +60,7 @@ class TestJPEGCompressibility(RewardConformance):
         return rewards.make("jpeg_compressibility")
 
 
+@pytest.mark.slow
 class TestMP4Compressibility(RewardConformance):
     modality = "video"
 
@@ -131,6 +132,7 @@ class TestTemporalConsistency(ModelScorer):
     name, modality = "temporal_consistency", "video"
 
 
+@pytest.mark.slow
 class TestDynamicDegree(RewardConformance):
     modality = "video"
 
