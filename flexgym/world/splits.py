@@ -1,7 +1,7 @@
 """Training, validation and test: no composition occurs in two of them, neither in captions nor in samples.
 
 A composition is something that a model has to combine anew: two things of different kinds, such as a red circle and a
-blue square; a number of things of one kind; the size of a thing that is alone; the motion of a kind. Checksums of their
+blue square; a number of things of one kind; the size or the motion of a thing that is alone. Checksums of their
 names decide which of them belong to validation and which to test, so the splits are the same everywhere. A caption or
 scene with compositions of training alone belongs to training, one that also has some of one other split belongs to that
 split, and one with compositions of both validation and test to none.
