@@ -18,6 +18,7 @@ def test_categories_count_alike_however_many_captions_they_have():
     assert (found.low, found.high, found.compositions) == (0.5, 0.5, 2)  # one composition each can only be drawn again
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(0)
     names = [held_out_part(parse_caption(prompt)) for prompt in PROMPTS]

@@ -15,6 +15,8 @@ from flexgym.world.captions import phrasings
 from flexgym.world.scenes import FRAMES, Thing, render, render_video
 from tests.world.draws import CATEGORIES, drawn, moving
 
+pytestmark = pytest.mark.slow  # until the small world of the checkpoints is this one
+
 CRITERIA = {
     "shape": "shape",
     "color": "color",

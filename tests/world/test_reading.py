@@ -11,6 +11,8 @@ from flexgym.world.sampling import RADII, draw_clip, draw_scene, draw_spec
 from flexgym.world.scenes import BACKGROUND, COLORS, OUTLINES, SHAPES, Thing, render, render_video
 from tests.world.draws import SPOILS, clean, compressed
 
+pytestmark = pytest.mark.slow  # until the small world of the checkpoints is this one
+
 
 @pytest.fixture(scope="module")
 def images():

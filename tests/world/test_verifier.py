@@ -11,6 +11,8 @@ from flexgym.world.scenes import COLORS, FRAMES, SHAPES, Thing, render, render_v
 from flexgym.world.verifier import check, seen_motion, size_word, verify
 from tests.world.draws import CATEGORIES, SPOILS, blurred, clean, compressed, drawn, is_true, moving, noisy, rivals
 
+pytestmark = pytest.mark.slow  # until the small world of the checkpoints is this one
+
 FEW = {"image": 45, "video": 9}
 MANY = {"image": 450, "video": 60}
 
