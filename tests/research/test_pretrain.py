@@ -12,8 +12,9 @@ import typer
 from typer.testing import CliRunner
 
 from flexgym.generators import load_generator
-from flexgym.shapes.captions import SPLITS, parse_caption, phrasings, specs, training_prompts
-from flexgym.shapes.scenes import FRAMES, SIZE
+from flexgym.world.captions import image_specs, parse_caption, phrasings, video_specs
+from flexgym.world.scenes import FRAMES, SIZE
+from flexgym.world.splits import compositions, draw_prompts, specs, split_of
 from research import modules, pretrain
 from research.muon import muon_and_adamw
 from research.pretrain import FlowData, Stage
@@ -45,7 +46,7 @@ def data(name, pipe, *, count=8):
 
 
 def in_training(spec):
-    return any(spec in specs(spec.modality, split).get(spec.category, ()) for split in ("training", "rich"))
+    return split_of(compositions(spec), spec.modality) == "training"
 
 
 def changed(before, after):
@@ -56,8 +57,7 @@ def changed(before, after):
 
 def test_every_word_has_a_token_and_every_caption_fits():
     tokenizer = modules.word_tokenizer()
-    for kind in ("image", "video"):
-        every = [spec for split in SPLITS for members in specs(kind, split).values() for spec in members]
+    for every in ([*image_specs()][::17], [*video_specs()][::7]):
         captions = [caption for spec in every for caption in phrasings(spec)]
         encoded = tokenizer(captions).input_ids
         assert max(map(len, encoded)) <= modules.TOKENS
@@ -111,7 +111,7 @@ def test_gradient_reaches_every_trained_part(name, pipe):
 
 def test_velocity_depends_on_the_caption_of_each_row(name, pipe):
     first, second = [specs(KINDS[name], "training")[c][0] for c in list(specs(KINDS[name], "training"))[:2]]
-    texts = [pretrain.sample_caption(np.random.default_rng(0), spec) for spec in (first, second)]
+    texts = [pretrain.draw_caption(np.random.default_rng(0), spec) for spec in (first, second)]
     latents = torch.randn(1, *latent_shape(pipe)).repeat(3, *[1] * len(latent_shape(pipe)))
     with torch.no_grad():
         rows = pretrain.velocity(pipe, latents, torch.full((3,), 0.5), captions=[texts[0], texts[1], texts[0]])
@@ -131,7 +131,7 @@ def test_optimizers_share_all_parameters_out(pipe):
 
 def test_flow_training_lowers_the_loss_and_leaves_the_autoencoder(name, pipe):
     examples = data(name, pipe, count=1)
-    clean, captions = examples.latents, [training_prompts(KINDS[name])[0]]
+    clean, captions = examples.latents, draw_prompts(KINDS[name], "training", 1, seed=0)
     noise = torch.randn(8, *clean.shape[1:])
     sigma = torch.linspace(0.1, 0.9, 8)
     level = sigma.view(-1, *[1] * (clean.ndim - 1))
@@ -176,7 +176,7 @@ def test_a_saved_folder_is_the_same_generator(name, pipe, tmp_path):
     for key, value in modules.GENERATION[name].items():
         assert getattr(generator.settings, key) == value, key
     assert generator.latent_shape == latent_shape(pipe)
-    latents, caption = generator.initial_latents(2, 0), training_prompts(KINDS[name])[0]
+    latents, caption = generator.initial_latents(2, 0), draw_prompts(KINDS[name], "training", 1, seed=0)[0]
     sigma = torch.full((2,), 0.5)
     with torch.no_grad():
         again = generator.velocity(latents, sigma, generator.condition([caption]).repeat(2))
