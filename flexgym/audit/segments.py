@@ -1,0 +1,211 @@
+"""Things in images, found by their distance to the background in CIELAB and named by hue and by the classifier.
+
+Lengths are in pixels of an image of `SIDE` by `SIDE`; images of other sizes are resized to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from flexgym.audit.classifier import OTHER, SHAPES, log_probabilities
+
+SIDE = 32
+PATCH = 16
+"""Side of the patches that the classifier of shapes receives."""
+_REACH = 1.75
+"""Half of a patch, in radii of a disk of the same area as the thing."""
+_VISIBLE = 27.0
+"""Distance to the background in CIELAB from which a pixel belongs to a thing."""
+_SPECK = 9
+"""Pixels below which a region is ignored."""
+_CORE = 0.75
+"""Share of the largest distance to the background from which a pixel shows the color of a thing."""
+_GRAY, _DARK = 26.0, 58.0
+"""A region of less chroma is black if it has less than this lightness; otherwise its color has no name."""
+_HUES = ((-58.0, "blue"), (-20.0, "purple"), (61.0, "red"), (117.0, "yellow"), (195.0, "green"), (270.0, "blue"))
+"""Upper end of the hues with each name, in degrees from -90 to 270."""
+_FINE = 4
+"""Factor by which a thing is enlarged to measure its area and extent."""
+_LEVELS = (0.6, 0.7, 0.8, 0.9)
+"""Levels of coverage that may separate things that touch."""
+
+Image = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Pixels of one thing, before its shape is known.
+
+    Attributes:
+        color: name of its color; None if it has none of the known ones.
+        cover: how much of each pixel it covers, float32 ``[SIDE, SIDE]`` in ``[0, 1]``.
+    """
+
+    color: str | None
+    cover: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """A thing in an image.
+
+    Attributes:
+        color: name of its color; None if it has none of the known ones.
+        x: center of its extent, from the left.
+        y: center of its extent, from the top.
+        box: left, top, right and bottom of its extent.
+        area: number of pixels that it covers.
+        cover: how much of each pixel it covers, float32 ``[SIDE, SIDE]`` in ``[0, 1]``.
+        scores: log-probability of each shape, and of none of them, float32 ``[len(SHAPES) + 1]``.
+    """
+
+    color: str | None
+    x: float
+    y: float
+    box: tuple[float, float, float, float]
+    area: float
+    cover: Floats
+    scores: Floats
+
+    @property
+    def shape(self) -> str | None:
+        """Return the most probable shape; None if it is none of the known ones."""
+        return shape_of(self.scores)
+
+
+def shape_of(scores: Floats) -> str | None:
+    """Return the shape of the largest score; None if it is none of the known ones."""
+    best = int(np.argmax(scores))
+    return None if best == OTHER else SHAPES[best]
+
+
+def find(frames: Sequence[Image]) -> list[list[Segment]]:
+    """Return the things in each image.
+
+    Args:
+        frames: uint8 ``[H, W, 3]`` each.
+    """
+    found = [(index, region) for index, frame in enumerate(frames) for region in regions(frame)]
+    things: list[list[Segment]] = [[] for _ in frames]
+    for (index, region), scores in zip(found, _scores([region for _, region in found]), strict=True):
+        things[index] += _separated(region) or [_measured(region, scores)] if scores.argmax() == OTHER else [
+            _measured(region, scores)
+        ]
+    return things
+
+
+def regions(frame: Image) -> list[Region]:
+    """Return the regions of an image, uint8 ``[H, W, 3]``, that stand out from the background, without specks."""
+    if frame.shape[:2] != (SIDE, SIDE):
+        frame = np.asarray(cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
+    pixels = frame.astype(np.float32) / 255.0
+    lab = cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB)
+    contrast = np.linalg.norm(lab - np.median(lab.reshape(-1, 3), axis=0), axis=2)
+    pixels = pixels - np.median(pixels.reshape(-1, 3), axis=0)
+    seen = (contrast > _VISIBLE).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(seen, connectivity=8)
+    found = []
+    for label in range(1, count):
+        if stats[label, cv2.CC_STAT_AREA] >= _SPECK:
+            for color, part in _by_color(labels == label, lab, contrast):
+                found.append(Region(color, _cover(part, seen, contrast, pixels)))
+    return found
+
+
+def _by_color(mask: Mask, lab: Floats, contrast: Floats) -> Iterator[tuple[str | None, Mask]]:
+    """Yield the parts of a connected region that differ in color, with their names."""
+    core = mask & (contrast >= _CORE * contrast[mask].max())
+    names = [color_name(pixel) for pixel in lab[core]]
+    most = max(set(names), key=names.count)
+    common = [name for name in dict.fromkeys(names) if names.count(name) >= max(_SPECK, len(names) / 4)]
+    if len(common) < 2:
+        yield color_name(lab[core].mean(axis=0)), mask
+        return
+    means = np.stack([lab[core][[name == own for name in names]].mean(axis=0) for own in common])
+    nearest = np.linalg.norm(lab[:, :, None] - means, axis=3).argmin(axis=2)
+    for index, name in enumerate(common):
+        part = mask & (nearest == index)
+        if part.sum() >= _SPECK:
+            yield name, part
+
+
+def color_name(lab: Floats) -> str | None:
+    """Return the name of a color in CIELAB, float32 ``[3]``; None if it is none of the known ones."""
+    lightness, a, b = (float(value) for value in lab)
+    if math.hypot(a, b) < _GRAY:
+        return "black" if lightness < _DARK else None
+    hue = (math.degrees(math.atan2(b, a)) + 90.0) % 360.0 - 90.0
+    return next(name for end, name in _HUES if hue <= end)
+
+
+def _cover(mask: Mask, seen: NDArray[np.uint8], contrast: Floats, pixels: Floats) -> Floats:
+    """Return how much of each pixel a thing covers: the share of its color in a mixture with the background.
+
+    Args:
+        mask: the visible pixels of the thing.
+        seen: the visible pixels of all things.
+        contrast: distance of each pixel to the background.
+        pixels: colors without that of the background, ``[SIDE, SIDE, 3]``.
+    """
+    core = mask & (contrast >= _CORE * contrast[mask].max())
+    color = pixels[core].mean(axis=0)
+    share = pixels @ (color / (color @ color))
+    near = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+    return np.where(near & (mask | (seen == 0)), np.clip(share, 0.0, 1.0), 0.0).astype(np.float32)
+
+
+def features(cover: Floats) -> Floats:
+    """Return what the classifier receives of a thing: its coverage at a fixed scale, and its radius.
+
+    Args:
+        cover: float32 ``[SIDE, SIDE]``.
+
+    Returns:
+        float32 ``[PATCH * PATCH + 1]``.
+    """
+    moments = cv2.moments(cover)
+    mass = max(moments["m00"], 1.0)
+    radius = math.sqrt(mass / math.pi)
+    step = 2.0 * _REACH * radius / PATCH
+    x, y = (moments[name] / mass - step * (PATCH - 1) / 2.0 for name in ("m10", "m01"))
+    place = np.array([[step, 0.0, x], [0.0, step, y]])
+    patch = cv2.warpAffine(cover, place, (PATCH, PATCH), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    return np.append(patch.ravel(), np.float32(math.log(radius / 5.0)))
+
+
+def _scores(found: Sequence[Region]) -> Floats:
+    if not found:
+        return np.zeros((0, len(SHAPES) + 1), np.float32)
+    return log_probabilities(np.stack([features(region.cover) for region in found]))
+
+
+def _measured(region: Region, scores: Floats) -> Segment:
+    """Return a thing with its area and extent, measured where it covers half of a finer pixel."""
+    fine = cv2.resize(region.cover, None, fx=_FINE, fy=_FINE, interpolation=cv2.INTER_CUBIC) >= 0.5
+    left, top, width, height = (side / _FINE for side in cv2.boundingRect(fine.astype(np.uint8)))
+    box = (left, top, left + width, top + height)
+    area = float(np.count_nonzero(fine)) / _FINE**2
+    return Segment(region.color, left + width / 2, top + height / 2, box, area, region.cover, scores)
+
+
+def _separated(region: Region) -> list[Segment]:
+    """Return the things of a region that is none of the shapes: several that touch; nothing if they cannot be told."""
+    for level in _LEVELS:
+        count, labels = cv2.connectedComponents((region.cover >= level).astype(np.uint8), connectivity=4)
+        masks = [labels == label for label in range(1, count) if np.count_nonzero(labels == label) >= _SPECK / 2]
+        if len(masks) > 1:
+            far = np.stack([cv2.distanceTransform(1 - mask.astype(np.uint8), cv2.DIST_L2, 5) for mask in masks])
+            nearest = far.argmin(axis=0)
+            parts = [Region(region.color, region.cover * (nearest == index)) for index in range(len(masks))]
+            scores = _scores(parts)
+            if (scores.argmax(axis=1) != OTHER).all():
+                return [_measured(part, own) for part, own in zip(parts, scores, strict=True)]
+    return []
