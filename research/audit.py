@@ -188,6 +188,7 @@ def _train(inputs: Tensor, labels: Tensor, *, steps: int, batch_size: int = 256)
 
 
 def main(
+    *,
     output: Annotated[Path, typer.Option(help="File of the weights.")] = WEIGHTS,
     images: Annotated[int, typer.Option(help="Number of drawings; a tenth of them is for the test.")] = 40_000,
     steps: Annotated[int, typer.Option(help="Number of optimizer steps.")] = 12_000,

@@ -6,7 +6,7 @@ Lengths are in pixels of an image of `SIDE` by `SIDE`; images of other sizes are
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -28,8 +28,10 @@ _CORE = 0.75
 """Share of the largest distance to the background from which a pixel shows the color of a thing."""
 _GRAY, _DARK = 26.0, 58.0
 """A region of less chroma is black if it has less than this lightness; otherwise its color has no name."""
-_HUES = ((-58.0, "blue"), (-20.0, "purple"), (61.0, "red"), (117.0, "yellow"), (195.0, "green"), (270.0, "blue"))
-"""Upper end of the hues with each name, in degrees from -90 to 270."""
+_HUE_ENDS = (-58.0, -20.0, 61.0, 117.0, 195.0)
+"""Ends in degrees of the hues of the first five names, from -90 on; those after the last end have the sixth name."""
+_NAMES = ("blue", "purple", "red", "yellow", "green", "blue", "black", None)
+_BLACK, _UNNAMED = 6, 7
 _FINE = 4
 """Factor by which a thing is enlarged to measure its area and extent."""
 _LEVELS = (0.6, 0.7, 0.8, 0.9)
@@ -96,9 +98,11 @@ def find(frames: Sequence[Image]) -> list[list[Segment]]:
     found = [(index, region) for index, frame in enumerate(frames) for region in regions(frame)]
     things: list[list[Segment]] = [[] for _ in frames]
     for (index, region), scores in zip(found, _scores([region for _, region in found]), strict=True):
-        things[index] += _separated(region) or [_measured(region, scores)] if scores.argmax() == OTHER else [
-            _measured(region, scores)
-        ]
+        things[index] += (
+            _separated(region) or [_measured(region, scores)]
+            if scores.argmax() == OTHER
+            else [_measured(region, scores)]
+        )
     return things
 
 
@@ -106,60 +110,73 @@ def regions(frame: Image) -> list[Region]:
     """Return the regions of an image, uint8 ``[H, W, 3]``, that stand out from the background, without specks."""
     if frame.shape[:2] != (SIDE, SIDE):
         frame = np.asarray(cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
-    pixels = frame.astype(np.float32) / 255.0
-    lab = cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB)
-    contrast = np.linalg.norm(lab - np.median(lab.reshape(-1, 3), axis=0), axis=2)
-    pixels = pixels - np.median(pixels.reshape(-1, 3), axis=0)
-    seen = (contrast > _VISIBLE).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(seen, connectivity=8)
-    found = []
-    for label in range(1, count):
-        if stats[label, cv2.CC_STAT_AREA] >= _SPECK:
-            for color, part in _by_color(labels == label, lab, contrast):
-                found.append(Region(color, _cover(part, seen, contrast, pixels)))
-    return found
+    canvas = _Canvas.of(frame)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(canvas.seen.astype(np.uint8), connectivity=8)
+    large = [label for label in range(1, count) if stats[label, cv2.CC_STAT_AREA] >= _SPECK]
+    parts = [part for label in large for part in canvas.parts(labels == label)]
+    return [Region(name, canvas.cover(mask)) for name, mask in parts]
 
 
-def _by_color(mask: Mask, lab: Floats, contrast: Floats) -> Iterator[tuple[str | None, Mask]]:
-    """Yield the parts of a connected region that differ in color, with their names."""
-    core = mask & (contrast >= _CORE * contrast[mask].max())
-    names = [color_name(pixel) for pixel in lab[core]]
-    most = max(set(names), key=names.count)
-    common = [name for name in dict.fromkeys(names) if names.count(name) >= max(_SPECK, len(names) / 4)]
-    if len(common) < 2:
-        yield color_name(lab[core].mean(axis=0)), mask
-        return
-    means = np.stack([lab[core][[name == own for name in names]].mean(axis=0) for own in common])
-    nearest = np.linalg.norm(lab[:, :, None] - means, axis=3).argmin(axis=2)
-    for index, name in enumerate(common):
-        part = mask & (nearest == index)
-        if part.sum() >= _SPECK:
-            yield name, part
+@dataclass(frozen=True, eq=False)
+class _Canvas:
+    """An image relative to its background.
 
-
-def color_name(lab: Floats) -> str | None:
-    """Return the name of a color in CIELAB, float32 ``[3]``; None if it is none of the known ones."""
-    lightness, a, b = (float(value) for value in lab)
-    if math.hypot(a, b) < _GRAY:
-        return "black" if lightness < _DARK else None
-    hue = (math.degrees(math.atan2(b, a)) + 90.0) % 360.0 - 90.0
-    return next(name for end, name in _HUES if hue <= end)
-
-
-def _cover(mask: Mask, seen: NDArray[np.uint8], contrast: Floats, pixels: Floats) -> Floats:
-    """Return how much of each pixel a thing covers: the share of its color in a mixture with the background.
-
-    Args:
-        mask: the visible pixels of the thing.
-        seen: the visible pixels of all things.
-        contrast: distance of each pixel to the background.
-        pixels: colors without that of the background, ``[SIDE, SIDE, 3]``.
+    Attributes:
+        pixels: colors without that of the background, float32 ``[SIDE, SIDE, 3]``.
+        lab: colors in CIELAB, float32 ``[SIDE, SIDE, 3]``.
+        contrast: distance to the background in CIELAB, float32 ``[SIDE, SIDE]``.
     """
-    core = mask & (contrast >= _CORE * contrast[mask].max())
-    color = pixels[core].mean(axis=0)
-    share = pixels @ (color / (color @ color))
-    near = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
-    return np.where(near & (mask | (seen == 0)), np.clip(share, 0.0, 1.0), 0.0).astype(np.float32)
+
+    pixels: Floats
+    lab: Floats
+    contrast: Floats
+
+    @classmethod
+    def of(cls, frame: Image) -> _Canvas:
+        """Return the canvas of an image, uint8 ``[SIDE, SIDE, 3]``; the background has its median color."""
+        pixels = frame.astype(np.float32) / 255.0
+        lab = cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB)
+        both = np.concatenate([pixels, lab], axis=2)
+        ground = np.median(both.reshape(-1, 6), axis=0)
+        return cls(pixels - ground[:3], lab, np.linalg.norm(lab - ground[3:], axis=2))
+
+    @property
+    def seen(self) -> Mask:
+        """Return the pixels that belong to things."""
+        return self.contrast > _VISIBLE
+
+    def core(self, mask: Mask) -> Mask:
+        """Return the pixels of a region that show its color, not a mixture with the background."""
+        return mask & (self.contrast >= _CORE * self.contrast[mask].max())
+
+    def parts(self, mask: Mask) -> list[tuple[str | None, Mask]]:
+        """Return the parts of a connected region that differ in color, with their names."""
+        colors = self.lab[self.core(mask)]
+        names = color_names(colors)
+        enough = max(_SPECK, len(names) / 4)
+        common = [name for name in dict.fromkeys(names) if names.count(name) >= enough]
+        if len(common) < 2:
+            return [(color_names(colors.mean(axis=0, keepdims=True))[0], mask)]
+        means = np.stack([colors[[name == own for name in names]].mean(axis=0) for own in common])
+        nearest = np.linalg.norm(self.lab[:, :, None] - means, axis=3).argmin(axis=2)
+        found = [(name, mask & (nearest == index)) for index, name in enumerate(common)]
+        return [(name, part) for name, part in found if np.count_nonzero(part) >= _SPECK]
+
+    def cover(self, mask: Mask) -> Floats:
+        """Return how much of each pixel a thing covers: the share of its color in a mixture with the background."""
+        color = self.pixels[self.core(mask)].mean(axis=0)
+        share = self.pixels @ (color / (color @ color))
+        near = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        return np.where(near & (mask | ~self.seen), np.clip(share, 0.0, 1.0), 0.0).astype(np.float32)
+
+
+def color_names(lab: Floats) -> list[str | None]:
+    """Return the names of colors in CIELAB, float32 ``[n, 3]``; None for those that are none of the known ones."""
+    hues = (np.degrees(np.arctan2(lab[:, 2], lab[:, 1])) + 90.0) % 360.0 - 90.0
+    named = np.searchsorted(_HUE_ENDS, hues)
+    dull = np.hypot(lab[:, 1], lab[:, 2]) < _GRAY
+    named = np.where(dull, np.where(lab[:, 0] < _DARK, _BLACK, _UNNAMED), named)
+    return [_NAMES[index] for index in named.tolist()]
 
 
 def features(cover: Floats) -> Floats:
