@@ -98,7 +98,17 @@ def _silhouette(rng: np.random.Generator, label: int, *, radius: float, place: P
         corners = (points @ turn * radius * _EXTENTS[label] + place) * _SCALE
         hole = SHAPES[label : label + 1] == ("ring",) and index == 1
         pen.polygon([(float(x), float(y)) for x, y in corners], fill=0 if hole else 255)
+    if rng.random() < 0.5:
+        mask = _uneven(rng, mask, width=radius * _SCALE)
     return np.asarray(mask.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32) / 255.0
+
+
+def _uneven(rng: np.random.Generator, mask: Image.Image, *, width: float) -> Image.Image:
+    """Round the corners of a silhouette and shift its outline a little, differently at every place."""
+    smooth = mask.filter(ImageFilter.BoxBlur(width * rng.uniform(0.05, 0.25)))
+    coarse = Image.fromarray(rng.integers(0, 256, (12, 12), np.uint8)).resize(mask.size, Image.Resampling.BILINEAR)
+    mixed = Image.blend(smooth, coarse, rng.uniform(0.0, 0.3))
+    return mixed.point([0] * 128 + [255] * 128)
 
 
 def _color(rng: np.random.Generator) -> Points:
@@ -152,7 +162,8 @@ def draw(rng: np.random.Generator) -> tuple[NDArray[np.uint8], list[tuple[int, F
         cover = (cover + edge).clip(0.0, 1.0).astype(np.float32)
         color = _color(rng) if shared is None else shared
         pixels += cover[..., None] * (color - pixels)
-        things.append((label, cover))
+        if cover.sum() > 1.0:
+            things.append((label, cover))
     return _worn(rng, pixels), things
 
 
@@ -190,8 +201,8 @@ def _train(inputs: Tensor, labels: Tensor, *, steps: int, batch_size: int = 256)
 def main(
     *,
     output: Annotated[Path, typer.Option(help="File of the weights.")] = WEIGHTS,
-    images: Annotated[int, typer.Option(help="Number of drawings; a tenth of them is for the test.")] = 40_000,
-    steps: Annotated[int, typer.Option(help="Number of optimizer steps.")] = 12_000,
+    images: Annotated[int, typer.Option(help="Number of drawings; a tenth of them is for the test.")] = 30_000,
+    steps: Annotated[int, typer.Option(help="Number of optimizer steps.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Seed of drawings and training.")] = 0,
 ) -> None:
     """Train the classifier of shapes and write its weights."""

@@ -5,7 +5,9 @@ Lengths are in pixels of an image of `SIDE` by `SIDE`; images of other sizes are
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +28,8 @@ _SPECK = 9
 """Pixels below which a region is ignored."""
 _CORE = 0.75
 """Share of the largest distance to the background from which a pixel shows the color of a thing."""
+_PURE = 0.7
+"""Share of the pixels of a thing of one color that have this color."""
 _GRAY, _DARK = 26.0, 58.0
 """A region of less chroma is black if it has less than this lightness; otherwise its color has no name."""
 _HUE_ENDS = (-58.0, -20.0, 61.0, 117.0, 195.0)
@@ -47,11 +51,13 @@ class Region:
     """Pixels of one thing, before its shape is known.
 
     Attributes:
-        color: name of its color; None if it has none of the known ones.
+        color: name of the color of most of its pixels; None if they have none of the known ones.
+        mask: its visible pixels, bool ``[SIDE, SIDE]``.
         cover: how much of each pixel it covers, float32 ``[SIDE, SIDE]`` in ``[0, 1]``.
     """
 
     color: str | None
+    mask: Mask
     cover: Floats
 
 
@@ -95,26 +101,18 @@ def find(frames: Sequence[Image]) -> list[list[Segment]]:
     Args:
         frames: uint8 ``[H, W, 3]`` each.
     """
-    found = [(index, region) for index, frame in enumerate(frames) for region in regions(frame)]
+    canvases = [_Canvas.of(frame) for frame in frames]
+    found = [(index, region) for index, canvas in enumerate(canvases) for region in canvas.regions()]
     things: list[list[Segment]] = [[] for _ in frames]
     for (index, region), scores in zip(found, _scores([region for _, region in found]), strict=True):
-        things[index] += (
-            _separated(region) or [_measured(region, scores)]
-            if scores.argmax() == OTHER
-            else [_measured(region, scores)]
-        )
+        several = _separated(canvases[index], region) if scores.argmax() == OTHER else []
+        things[index] += several or [_measured(region, scores)]
     return things
 
 
 def regions(frame: Image) -> list[Region]:
     """Return the regions of an image, uint8 ``[H, W, 3]``, that stand out from the background, without specks."""
-    if frame.shape[:2] != (SIDE, SIDE):
-        frame = np.asarray(cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
-    canvas = _Canvas.of(frame)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(canvas.seen.astype(np.uint8), connectivity=8)
-    large = [label for label in range(1, count) if stats[label, cv2.CC_STAT_AREA] >= _SPECK]
-    parts = [part for label in large for part in canvas.parts(labels == label)]
-    return [Region(name, canvas.cover(mask)) for name, mask in parts]
+    return _Canvas.of(frame).regions()
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,41 +131,65 @@ class _Canvas:
 
     @classmethod
     def of(cls, frame: Image) -> _Canvas:
-        """Return the canvas of an image, uint8 ``[SIDE, SIDE, 3]``; the background has its median color."""
+        """Return the canvas of an image, uint8 ``[H, W, 3]``; the background has its median color."""
+        if frame.shape[:2] != (SIDE, SIDE):
+            frame = np.asarray(cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
         pixels = frame.astype(np.float32) / 255.0
         lab = cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB)
         both = np.concatenate([pixels, lab], axis=2)
         ground = np.median(both.reshape(-1, 6), axis=0)
         return cls(pixels - ground[:3], lab, np.linalg.norm(lab - ground[3:], axis=2))
 
-    @property
-    def seen(self) -> Mask:
-        """Return the pixels that belong to things."""
-        return self.contrast > _VISIBLE
+    def regions(self) -> list[Region]:
+        """Return the connected regions that stand out from the background, without specks."""
+        seen = (self.contrast > _VISIBLE).astype(np.uint8)
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(seen, connectivity=8)
+        large = [label for label in range(1, count) if stats[label, cv2.CC_STAT_AREA] >= _SPECK]
+        return [self.region(labels == label) for label in large]
 
-    def core(self, mask: Mask) -> Mask:
-        """Return the pixels of a region that show its color, not a mixture with the background."""
-        return mask & (self.contrast >= _CORE * self.contrast[mask].max())
+    def region(self, mask: Mask) -> Region:
+        """Return the region of some pixels, with its color and with how much of each pixel it covers.
 
-    def parts(self, mask: Mask) -> list[tuple[str | None, Mask]]:
-        """Return the parts of a connected region that differ in color, with their names."""
-        colors = self.lab[self.core(mask)]
+        The coverage is the share of the color in a mixture with the background; in a region of several colors, the
+        share of the largest distance to the background.
+        """
+        core = self._core(mask)
+        names = color_names(self.lab[core])
+        color, frequency = Counter(names).most_common(1)[0]
+        if frequency >= _PURE * len(names):
+            full = self.pixels[core].mean(axis=0)
+            share = self.pixels @ (full / (full @ full))
+        else:
+            share = self.contrast / self.contrast[core].mean()
+        near = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        own = near & (mask | (self.contrast <= _VISIBLE))
+        return Region(color, mask, np.where(own, np.clip(share, 0.0, 1.0), 0.0).astype(np.float32))
+
+    def by_color(self, region: Region) -> list[Region]:
+        """Return the parts of a region that differ in color."""
+        colors = self.lab[self._core(region.mask)]
         names = color_names(colors)
-        enough = max(_SPECK, len(names) / 4)
-        common = [name for name in dict.fromkeys(names) if names.count(name) >= enough]
+        common = [name for name, number in Counter(names).items() if number >= _SPECK]
         if len(common) < 2:
-            return [(color_names(colors.mean(axis=0, keepdims=True))[0], mask)]
+            return []
         means = np.stack([colors[[name == own for name in names]].mean(axis=0) for own in common])
         nearest = np.linalg.norm(self.lab[:, :, None] - means, axis=3).argmin(axis=2)
-        found = [(name, mask & (nearest == index)) for index, name in enumerate(common)]
-        return [(name, part) for name, part in found if np.count_nonzero(part) >= _SPECK]
+        parts = [region.mask & (nearest == index) for index in range(len(common))]
+        return [self.region(part) for part in parts if np.count_nonzero(part) >= _SPECK]
 
-    def cover(self, mask: Mask) -> Floats:
-        """Return how much of each pixel a thing covers: the share of its color in a mixture with the background."""
-        color = self.pixels[self.core(mask)].mean(axis=0)
-        share = self.pixels @ (color / (color @ color))
-        near = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-        return np.where(near & (mask | ~self.seen), np.clip(share, 0.0, 1.0), 0.0).astype(np.float32)
+    def by_level(self, region: Region, level: float) -> list[Region]:
+        """Return the parts of a region that are connected where it covers more of each pixel than ``level``."""
+        count, labels = cv2.connectedComponents((region.cover >= level).astype(np.uint8), connectivity=4)
+        seeds = [labels == label for label in range(1, count) if np.count_nonzero(labels == label) >= _SPECK / 2]
+        if len(seeds) < 2:
+            return []
+        far = np.stack([cv2.distanceTransform(1 - seed.astype(np.uint8), cv2.DIST_L2, 5) for seed in seeds])
+        nearest = far.argmin(axis=0)
+        return [self.region(region.mask & (nearest == index)) for index in range(len(seeds))]
+
+    def _core(self, mask: Mask) -> Mask:
+        """Return the pixels of a region that show its color, not a mixture with the background."""
+        return mask & (self.contrast >= _CORE * self.contrast[mask].max())
 
 
 def color_names(lab: Floats) -> list[str | None]:
@@ -213,16 +235,11 @@ def _measured(region: Region, scores: Floats) -> Segment:
     return Segment(region.color, left + width / 2, top + height / 2, box, area, region.cover, scores)
 
 
-def _separated(region: Region) -> list[Segment]:
-    """Return the things of a region that is none of the shapes: several that touch; nothing if they cannot be told."""
-    for level in _LEVELS:
-        count, labels = cv2.connectedComponents((region.cover >= level).astype(np.uint8), connectivity=4)
-        masks = [labels == label for label in range(1, count) if np.count_nonzero(labels == label) >= _SPECK / 2]
-        if len(masks) > 1:
-            far = np.stack([cv2.distanceTransform(1 - mask.astype(np.uint8), cv2.DIST_L2, 5) for mask in masks])
-            nearest = far.argmin(axis=0)
-            parts = [Region(region.color, region.cover * (nearest == index)) for index in range(len(masks))]
-            scores = _scores(parts)
-            if (scores.argmax(axis=1) != OTHER).all():
-                return [_measured(part, own) for part, own in zip(parts, scores, strict=True)]
+def _separated(canvas: _Canvas, region: Region) -> list[Segment]:
+    """Return the things of a region that is none of the shapes: several that touch; nothing if it is not several."""
+    ways = itertools.chain([canvas.by_color(region)], (canvas.by_level(region, level) for level in _LEVELS))
+    for parts in ways:
+        scores = _scores(parts)
+        if len(parts) > 1 and (scores.argmax(axis=1) != OTHER).all():
+            return [_measured(part, own) for part, own in zip(parts, scores, strict=True)]
     return []
