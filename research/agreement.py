@@ -182,7 +182,7 @@ def examples(rng: np.random.Generator, spec: Spec, others: Sequence[Spec]) -> It
     frames = [draw_scene(rng, scene)] if spec.modality == "image" else draw_clip(rng, scene)
     sample = _rendered(spec, frames)
     yield "true", True, draw_caption(rng, spec), sample
-    for how, other in (("other", others[rng.integers(len(others))]), ("near", _near_miss(rng, spec))):
+    for how, other in (("other", others[int(rng.integers(len(others)))]), ("near", _near_miss(rng, spec))):
         yield how, _is_true(other, scene, frames[-1]), draw_caption(rng, other), sample
     colored = all(noun.color for noun in spec.nouns)
     how, altered = _changed(rng, frames, recolor=colored)

@@ -1,6 +1,6 @@
-"""Training of the classifier of shapes of the audit: ``python -m research.audit``.
+"""Training of the classifier of shapes of `flexgym.audit`: ``python -m research.audit``.
 
-It never sees the small world: its drawings are made by Pillow at high resolution, with proportions, angles, colors,
+The classifier never sees the small world: its drawings are made by Pillow at high resolution, with proportions, angles, colors,
 blur, noise and compression of their own.
 """
 
@@ -132,7 +132,7 @@ def _places(rng: np.random.Generator) -> list[tuple[float, Points]]:
 
 
 def _worn(rng: np.random.Generator, pixels: Points) -> NDArray[np.uint8]:
-    """Blur, disturb or compress an image."""
+    """Return an image after blur, noise or compression, or as it is."""
     image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     if rng.random() < 0.5:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.9)))

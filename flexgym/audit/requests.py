@@ -1,4 +1,4 @@
-"""What captions ask for, read word by word by recursive descent."""
+"""Captions and what they ask for, read word by word by recursive descent."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Request:
-    """What a caption asks for.
+    """Things and events that a caption asks for.
 
     Attributes:
         items: everything that is to be seen, and nothing else.
@@ -51,7 +51,7 @@ class Request:
         event: for videos: a direction, ``bouncing``, ``growing``, ``shrinking``, ``rotating``, ``passing``, or
             ``before``: the first item appears before the second.
         speed: ``slowly`` or ``quickly``, of a direction.
-        waits: whether the second item stands still while the first one moves.
+        waits: whether the second item keeps its place while the first one moves.
     """
 
     items: tuple[Item, ...]

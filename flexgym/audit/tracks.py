@@ -24,7 +24,7 @@ _FLICKER = 2
 _STEADY = 0.7
 """Share of the frames in which a thing must look like itself."""
 _TRAVEL, _STILL = SIDE / 6, SIDE / 10
-"""Distance from which a thing moves, and below which it stands still."""
+"""Distance from which a thing moves, and below which it is still."""
 _SLOW, _QUICK = 10.8, 16.9
 """Distance below which a thing moves slowly, and above which it moves quickly."""
 _RESIZE = 1.6
@@ -107,7 +107,7 @@ class Track:
         return "slowly" if distance < _SLOW else "quickly" if distance > _QUICK else None
 
     @property
-    def stands(self) -> bool:
+    def still(self) -> bool:
         """Return whether it stays within a small distance."""
         return float(np.ptp(self.places, axis=0).max()) < _STILL
 
@@ -158,7 +158,7 @@ def _moment(segment: Segment, order: int) -> complex:
 
 
 def follow(frames: Sequence[Image]) -> list[Track]:
-    """Return the things of a video; those of single frames count only if there are no others.
+    """Return the things of a video, without those that are seen in a single frame of several.
 
     Args:
         frames: uint8 ``[H, W, 3]`` each.

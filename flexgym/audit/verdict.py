@@ -104,10 +104,10 @@ def _motion(track: Track) -> str | None:
     return track.change
 
 
-def _frames(sample: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _frames(sample: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     if sample.dtype != np.uint8 or sample.ndim not in (3, 4) or sample.shape[-1] != 3:
         raise ValueError(f"expected uint8 [H, W, 3] or [F, H, W, 3], got {sample.dtype} {list(sample.shape)}")
-    return sample if sample.ndim == 4 else sample[None]
+    return list(sample if sample.ndim == 4 else sample[None])
 
 
 def _matches(item: Item, track: Track) -> bool:
@@ -152,11 +152,11 @@ def _moved(request: Request, found: Sequence[Track | None], frames: int) -> dict
     checks = {"constant": seen and all(track.steady for track in tracks)}
     first = tracks[0]
     if event == PASSING:
-        return checks | {event: _passes(first, tracks[1]), "standing still": tracks[1].stands}
+        return checks | {event: _passes(first, tracks[1]), "standing still": tracks[1].still}
     if event in DIRECTIONS:
         checks[event] = first.direction == event
         checks |= {request.speed: first.speed == request.speed} if request.speed else {}
-        return checks | ({"standing still": tracks[1].stands} if request.waits else {})
+        return checks | ({"standing still": tracks[1].still} if request.waits else {})
     return checks | {event: first.direction is None and first.change == event}
 
 

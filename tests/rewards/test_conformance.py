@@ -135,7 +135,6 @@ class TestDynamicDegree(RewardConformance):
     modality = "video"
 
     def make(self):
-        pytest.importorskip("cv2")
         return rewards.make("dynamic_degree")
 
     def groups(self):
