@@ -1,7 +1,7 @@
 """Training of the classifier of shapes of `flexgym.audit`: ``python -m research.audit``.
 
-The classifier never sees the small world: its drawings are made by Pillow at high resolution, with proportions, angles, colors,
-blur, noise and compression of their own.
+The classifier never sees the small world: its drawings are made by Pillow at high resolution, with proportions, angles,
+colors, blur, noise and compression of their own.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _FLICKER = 2
 """Frames for which a thing must be seen in a video to count."""
 _STEADY = 0.7
 """Share of the frames in which a thing must look like itself."""
-_TRAVEL, _STILL = SIDE / 6, SIDE / 10
+_TRAVEL, _STILL = 5.8, 3.2
 """Distance from which a thing moves, and below which it is still."""
 _SLOW, _QUICK = 10.8, 16.9
 """Distance below which a thing moves slowly, and above which it moves quickly."""

@@ -39,7 +39,7 @@ def test_a_verdict_names_what_is_missing():
         ("a red circle and no blue square", [RED], []),
         ("a red circle without a blue square", [RED, BLUE], ["nothing else", "no blue square"]),
         ("a red circle left of a blue square", [RED, BLUE], []),
-        ("a blue square to the right of a red circle", [RED, BLUE], None),
+        ("a blue square to the right of a red circle", [RED, BLUE], []),
         ("a red circle above a blue square", [RED, BLUE], ["above"]),
         ("a blue square with a red circle to the left of it", [RED, BLUE], []),
         ("a small red circle", [("red", "circle", 16, 16, 3.7)], []),
@@ -49,11 +49,7 @@ def test_a_verdict_names_what_is_missing():
     ],
 )
 def test_images(caption, things, off):
-    if off is None:
-        with pytest.raises(ValueError, match="expected"):
-            audit(caption, drawing(*things))
-    else:
-        assert failed(caption, drawing(*things)) == off
+    assert failed(caption, drawing(*things)) == off
 
 
 def test_between_depends_on_the_order_of_the_things():
@@ -85,7 +81,7 @@ BOUNCING = video(*([("red", "bar", 16, 24 - 16 * (frame / 4 - 1) ** 2, 6)] for f
         ("a blue square moving left while a red circle stands still", STANDING, ["left", "standing still"]),
         ("a red circle moving left", STANDING, ["nothing else"]),
         ("a red circle passing a blue square", PASSING, []),
-        ("a blue square passing a red circle", PASSING, ["standing still"]),
+        ("a blue square passing a red circle", PASSING, ["passing", "standing still"]),
         ("a red circle passing a blue square", STANDING, ["passing"]),
         ("a red circle appears before a blue square", ORDER, []),
         ("a blue square appears before a red circle", ORDER, ["before"]),
@@ -95,8 +91,8 @@ BOUNCING = video(*([("red", "bar", 16, 24 - 16 * (frame / 4 - 1) ** 2, 6)] for f
         ("a red ring shrinking", GROWING[::-1], []),
         ("a red bar bouncing", BOUNCING, []),
         ("a red bar bouncing", BOUNCING[[0] * 9], ["bouncing"]),
-        ("a red circle moving left", np.concatenate([LEFT[:5], LEFT[:4]]), ["left"]),
-        ("a red circle moving left", np.concatenate([LEFT[:4], video(*[[]] * 5)]), ["constant"]),
+        ("a red circle moving left", LEFT[[0, 2, 4, 6, 8, 6, 4, 2, 0]], ["left"]),
+        ("a red circle moving left", np.concatenate([LEFT[[0, 3, 6, 8]], video(*[[]] * 5)]), ["constant"]),
     ],
 )
 def test_videos(caption, sample, off):
