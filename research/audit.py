@@ -139,7 +139,7 @@ def _worn(rng: np.random.Generator, pixels: Points) -> NDArray[np.uint8]:
     if rng.random() < 0.4:
         noisy = np.asarray(image) + rng.normal(0.0, rng.uniform(2.0, 11.0), (SIDE, SIDE, 3))
         image = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
-    if rng.random() < 0.25:
+    if rng.random() < 0.35:
         file = io.BytesIO()
         image.save(file, "JPEG", quality=int(rng.integers(45, 96)))
         image = Image.open(file)
@@ -201,7 +201,7 @@ def _train(inputs: Tensor, labels: Tensor, *, steps: int, batch_size: int = 256)
 def main(
     *,
     output: Annotated[Path, typer.Option(help="File of the weights.")] = WEIGHTS,
-    images: Annotated[int, typer.Option(help="Number of drawings; a tenth of them is for the test.")] = 30_000,
+    images: Annotated[int, typer.Option(help="Number of drawings; a tenth of them is for the test.")] = 24_000,
     steps: Annotated[int, typer.Option(help="Number of optimizer steps.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Seed of drawings and training.")] = 0,
 ) -> None:

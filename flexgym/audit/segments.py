@@ -22,8 +22,8 @@ PATCH = 16
 """Side of the patches that the classifier of shapes receives."""
 _REACH = 1.75
 """Half of a patch, in radii of a disk of the same area as the thing."""
-_VISIBLE = 27.0
-"""Distance to the background in CIELAB from which a pixel belongs to a thing."""
+_VISIBLE, _CLEAR = 27.0, 36.0
+"""Distances to the background in CIELAB: of each pixel of a thing, and of its clearest pixel, at least."""
 _SPECK = 9
 """Pixels below which a region is ignored."""
 _CORE = 0.75
@@ -144,8 +144,8 @@ class _Canvas:
         """Return the connected regions that stand out from the background, without specks."""
         seen = (self.contrast > _VISIBLE).astype(np.uint8)
         count, labels, stats, _ = cv2.connectedComponentsWithStats(seen, connectivity=8)
-        large = [label for label in range(1, count) if stats[label, cv2.CC_STAT_AREA] >= _SPECK]
-        return [self.region(labels == label) for label in large]
+        masks = [labels == label for label in range(1, count) if stats[label, cv2.CC_STAT_AREA] >= _SPECK]
+        return [self.region(mask) for mask in masks if self.contrast[mask].max() >= _CLEAR]
 
     def region(self, mask: Mask) -> Region:
         """Return the region of some pixels, with its color and with how much of each pixel it covers.
