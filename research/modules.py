@@ -22,11 +22,11 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from flexgym.shapes.captions import heldout_prompts, training_prompts
-from flexgym.shapes.scenes import FRAMES, SIZE
+from flexgym.world.captions import vocabulary as caption_words
+from flexgym.world.scenes import FRAMES, SIZE
 
-TOKENS = 14
-"""Text tokens: the longest caption has 11 words, with a beginning and an end."""
+TOKENS = 24
+"""Text tokens: the longest caption has 22 words and marks, with a beginning and an end."""
 SHIFT = 2.0
 SHIFT_TERMINAL = 0.1
 """Noise level of the last step: without it the grid of stock SD3 ends in a step that does next to nothing."""
@@ -52,11 +52,9 @@ the sequence that stock SD3 fills with zeros for it is kept at one token."""
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
-    """Build a tokenizer with one token for each word of the small world's captions."""
-    captions = [caption for kind in ("image", "video") for caption in training_prompts(kind) + heldout_prompts(kind)]
-    words = sorted({word for caption in captions for word in caption.split()})
+    """Build a tokenizer with one token for each word and mark of the small world's captions."""
     # transformers takes the end of text to be the largest id when that of "</s>" is 2, as in old CLIP checkpoints
-    vocabulary = {word: index for index, word in enumerate(["<pad>", "<unk>", *words, "<s>", "</s>"])}
+    vocabulary = {word: index for index, word in enumerate(["<pad>", "<unk>", *caption_words(), "<s>", "</s>"])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

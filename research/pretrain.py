@@ -6,7 +6,6 @@ web are wrong, so the base is mediocre on purpose: it draws sharp shapes, and of
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import time
@@ -21,9 +20,10 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from flexgym.shapes.captions import Spec
-from flexgym.shapes.sampling import sample_caption, sample_clip, sample_scene, sample_spec, wrong_spec
-from flexgym.shapes.scenes import BACKGROUND, render, render_video
+from flexgym.world.captions import Spec
+from flexgym.world.sampling import draw_caption, draw_clip, draw_scene, draw_spec
+from flexgym.world.scenes import BACKGROUND, render, render_video
+from flexgym.world.splits import specs
 from research import modules
 from research.muon import muon_and_adamw
 
@@ -76,14 +76,21 @@ BUILDERS: dict[str, Callable[[], Any]] = {"t2i": modules.build_t2i, "t2v": modul
 
 
 def draw(rng: np.random.Generator, kind: str, count: int) -> tuple[list[Spec], Tensor]:
-    """Draw training specs, every other one rich, with samples, uint8 ``[B, 3, H, W]`` or ``[B, 3, F, H, W]``."""
-    splits = itertools.islice(itertools.cycle(("training", "rich")), count)
-    specs = [sample_spec(rng, kind, split, only_taught=True) for split in splits]
+    """Draw training specs with samples, uint8 ``[B, 3, H, W]`` or ``[B, 3, F, H, W]``."""
+    drawn = [draw_spec(rng, kind, "training") for _ in range(count)]
     if kind == "image":
-        pixels = np.stack([render(sample_scene(rng, spec)) for spec in specs]).transpose(0, 3, 1, 2)
+        pixels = np.stack([render(draw_scene(rng, spec)) for spec in drawn]).transpose(0, 3, 1, 2)
     else:
-        pixels = np.stack([render_video(sample_clip(rng, spec)) for spec in specs]).transpose(0, 4, 1, 2, 3)
-    return specs, torch.from_numpy(np.ascontiguousarray(pixels))
+        pixels = np.stack([render_video(draw_clip(rng, spec)) for spec in drawn]).transpose(0, 4, 1, 2, 3)
+    return drawn, torch.from_numpy(np.ascontiguousarray(pixels))
+
+
+def wrong_spec(rng: np.random.Generator, spec: Spec) -> Spec:
+    """Draw another training spec of the same category, for a caption that is wrong in a plausible way."""
+    members = specs(spec.modality, "training")[spec.category]
+    while (other := members[rng.integers(len(members))]) == spec:
+        pass
+    return other
 
 
 def to_unit(pixels: Tensor) -> Tensor:
@@ -171,10 +178,10 @@ class FlowData:
         rows = rng.integers(len(self.specs), size=size)
         wrong = rng.random(size) < self.wrong_share
         said = [
-            wrong_spec(rng, self.specs[row], only_taught=True) if bad else self.specs[row]
+            wrong_spec(rng, self.specs[row]) if bad else self.specs[row]
             for row, bad in zip(rows, wrong, strict=True)
         ]
-        return self.latents[torch.from_numpy(rows)], [sample_caption(rng, spec) for spec in said]
+        return self.latents[torch.from_numpy(rows)], [draw_caption(rng, spec) for spec in said]
 
 
 def train_flow(

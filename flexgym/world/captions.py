@@ -58,7 +58,7 @@ class Spec:
             others.
         absent: a thing that must not be there.
         motion: for videos: a direction, ``bouncing``, ``growing``, ``shrinking``, ``rotating``, ``passing`` or
-            ``before``. In category ``standing`` the first thing moves in a direction and the second stands still.
+            ``before``. In category ``standing`` the first thing moves in a direction and the second does not move.
         speed: one of `SPEEDS`, of a motion in a direction.
     """
 
@@ -317,9 +317,7 @@ def _templates() -> dict[str, list[_Template]]:
         things = _things(spec)
         for caption in phrasings(spec):
             form, nouns = _left_out(caption)
-            roles = tuple(
-                max(range(len(things)), key=lambda index: _likeness(things[index], noun)) for noun in nouns
-            )
+            roles = tuple(max(range(len(things)), key=lambda index: _likeness(things[index], noun)) for noun in nouns)
             key = (roles, spec.category, spec.relation, spec.motion, spec.speed, *map(_pattern, things))
             templates.setdefault(form, {}).setdefault(key, _Template(spec, roles))
     return {form: list(known.values()) for form, known in templates.items()}

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flexgym.world.captions import BETWEEN, DIRECTIONS, Noun, Spec, phrasings
-from flexgym.world.scenes import COLORS, FRAMES, OUTLINES, SIZE, Scene, Thing
-from flexgym.world.splits import compositions, specs, split_of
+from flexgym.world.scenes import FRAMES, OUTLINES, SIZE, Scene, Thing
+from flexgym.world.splits import colorings, specs
 
 CENTER = SIZE / 2
 RADII = {"small": (3.4, 4.0), "medium": (5.0, 6.2), "large": (7.6, 8.4), "pair": (4.2, 5.0), "several": (3.0, 3.3)}
@@ -51,15 +50,13 @@ def draw_caption(rng: np.random.Generator, spec: Spec) -> str:
 def with_colors(rng: np.random.Generator, spec: Spec) -> Spec:
     """Draw the colors that a caption leaves open, such that the scene belongs to the split of the caption.
 
-    Things of one noun get one color; things of two nouns may get the same.
+    Raises:
+        ValueError: with any colors, it would belong to another split.
     """
-    split = split_of(compositions(spec), spec.modality)
-    names = list(COLORS)
-    while True:
-        nouns = tuple(replace(noun, color=noun.color or names[rng.integers(len(names))]) for noun in spec.nouns)
-        drawn = replace(spec, nouns=nouns)
-        if split_of(compositions(drawn), spec.modality) == split:
-            return drawn
+    choices = colorings(spec)
+    if not choices:
+        raise ValueError(f"expected a caption of one of the splits, got {phrasings(spec)[0]!r}: name a color")
+    return choices[rng.integers(len(choices))]
 
 
 def draw_scene(rng: np.random.Generator, spec: Spec) -> Scene:
@@ -155,7 +152,8 @@ def _turning(noun: Noun, place: tuple[Curve, Curve], *, radius: float, angle: Cu
     """Return a thing that turns around its own center, which stays where it is."""
     assert noun.color
     return [
-        Thing(noun.shape, noun.color, float(x), float(y), radius, float(a)) for x, y, a in zip(*place, angle, strict=True)
+        Thing(noun.shape, noun.color, float(x), float(y), radius, float(a))
+        for x, y, a in zip(*place, angle, strict=True)
     ]
 
 
@@ -170,7 +168,7 @@ def _passing(rng: np.random.Generator, spec: Spec) -> list[list[Thing]]:
 
 
 def _standing(rng: np.random.Generator, spec: Spec) -> list[list[Thing]]:
-    """Return one thing that moves in its lane, and one that stands at an end of the other lane, so it is not passed."""
+    """Return one thing that moves in its lane, and one that stays at an end of the other lane, so it is not passed."""
     first, second = spec.nouns
     direction = spec.motion or ""
     lanes = (8.0, 24.0) if rng.random() < 0.5 else (24.0, 8.0)

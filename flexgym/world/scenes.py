@@ -57,22 +57,32 @@ class Outline:
     symmetry: int
 
 
+def _length(dx: Array, dy: Array) -> Array:
+    length: Array = np.hypot(dx, dy)
+    return length
+
+
 def _box(dx: Array, dy: Array, half: tuple[float, float]) -> Array:
     return np.maximum(np.abs(dx) - half[0], np.abs(dy) - half[1])
 
 
+def _triangle(dx: Array, dy: Array) -> Array:
+    side: Array = np.maximum(dy, np.abs(dx) * 0.866 - dy * 0.5)
+    return side - 0.78
+
+
 OUTLINES = {
-    "circle": Outline(lambda dx, dy: np.hypot(dx, dy) - 1.0, 0),
+    "circle": Outline(lambda dx, dy: _length(dx, dy) - 1.0, 0),
     "square": Outline(lambda dx, dy: _box(dx, dy, (0.89, 0.89)), 4),
-    "triangle": Outline(lambda dx, dy: np.maximum(dy, np.abs(dx) * 0.866 - dy * 0.5) - 0.78, 3),
+    "triangle": Outline(_triangle, 3),
     "cross": Outline(lambda dx, dy: np.minimum(_box(dx, dy, (0.41, 1.16)), _box(dx, dy, (1.16, 0.41))), 4),
-    "ring": Outline(lambda dx, dy: np.abs(np.hypot(dx, dy) - 0.87) - 0.29, 0),
+    "ring": Outline(lambda dx, dy: np.abs(_length(dx, dy) - 0.87) - 0.29, 0),
     "bar": Outline(lambda dx, dy: _box(dx, dy, (1.4, 0.56)), 2),
 }
 SHAPES = tuple(OUTLINES)
 
 
-def coverage(shape: str, dx: Array, dy: Array, *, radius: float | Array) -> Array:
+def coverage(shape: str, dx: Array, dy: Array, *, radius: float | np.float32 | Array) -> Array:
     """Compute how much of each pixel a shape covers.
 
     Args:

@@ -1,9 +1,10 @@
 """Training, validation and test: no composition occurs in two of them, neither in captions nor in samples.
 
-A composition is what a model would have to combine anew: two things of different kinds, such as a red circle and a blue
-square; a number of things of one kind; the size of a thing that is alone; the motion of a kind. Checksums of their names decide
-which of them belong to validation and which to test; those are the same everywhere. A caption or scene with compositions of training alone belongs to training, one that
-also has some of one other split belongs to that split, and one with compositions of both validation and test to none.
+A composition is something that a model has to combine anew: two things of different kinds, such as a red circle and a
+blue square; a number of things of one kind; the size of a thing that is alone; the motion of a kind. Checksums of their
+names decide which of them belong to validation and which to test, so the splits are the same everywhere. A caption or
+scene with compositions of training alone belongs to training, one that also has some of one other split belongs to that
+split, and one with compositions of both validation and test to none.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Iterable, Sequence
-from functools import cache
+from dataclasses import replace
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -27,6 +29,7 @@ from flexgym.world.captions import (
     phrasings,
     video_specs,
 )
+from flexgym.world.scenes import COLORS
 
 SPLITS = ("training", "validation", "test")
 CATEGORIES = {"image": IMAGE_CATEGORIES, "video": VIDEO_CATEGORIES}
@@ -103,9 +106,27 @@ def split_of(names: Iterable[str], modality: str) -> str | None:
     return None if len(others) > 1 else next(iter(others), "training")
 
 
-@cache
+def colorings(spec: Spec) -> tuple[Spec, ...]:
+    """Return a spec with the colors that it leaves open, in every way such that its scenes belong to its split.
+
+    Things of one noun get one color; things of two nouns may get the same. A caption that names all colors has one
+    coloring, and one without colors none if all of them are held out from training.
+    """
+    return (spec,) if all(noun.color for noun in spec.nouns) else _colored(spec)
+
+
+@lru_cache(maxsize=2**10)
+def _colored(spec: Spec) -> tuple[Spec, ...]:
+    split = split_of(compositions(spec), spec.modality)
+    choices = [[noun] if noun.color else [replace(noun, color=color) for color in COLORS] for noun in spec.nouns]
+    colored = [replace(spec, nouns=nouns) for nouns in itertools.product(*choices)]
+    return tuple(each for each in colored if split_of(compositions(each), spec.modality) == split)
+
+
 def specs(modality: str, split: str) -> dict[str, tuple[Spec, ...]]:
     """Return the meanings of all captions of a split, by category.
+
+    A caption without colors belongs to training, unless each color would make its scenes belong to another split.
 
     Args:
         modality: ``"image"`` or ``"video"``.
@@ -117,12 +138,18 @@ def specs(modality: str, split: str) -> dict[str, tuple[Spec, ...]]:
     for what, name, known in (("modality", modality, MODALITIES), ("split", split, SPLITS)):
         if name not in known:
             raise unknown_name(what, name, known)
+    return _divided(modality)[split]
+
+
+@cache
+def _divided(modality: str) -> dict[str, dict[str, tuple[Spec, ...]]]:
     order = (*SIMPLE_CATEGORIES, *IMAGE_CATEGORIES) if modality == "image" else VIDEO_CATEGORIES
-    found: dict[str, list[Spec]] = {category: [] for category in order}
+    found: dict[str, dict[str, list[Spec]]] = {split: {category: [] for category in order} for split in SPLITS}
     for spec in image_specs() if modality == "image" else video_specs():
-        if split_of(compositions(spec), modality) == split:
-            found[spec.category].append(spec)
-    return {category: tuple(members) for category, members in found.items() if members}
+        split = split_of(compositions(spec), modality)
+        if split and colorings(spec):
+            found[split][spec.category].append(spec)
+    return {split: {name: tuple(some) for name, some in known.items() if some} for split, known in found.items()}
 
 
 def draw_prompts(modality: str, split: str, count: int, *, seed: int) -> list[str]:

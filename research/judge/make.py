@@ -40,8 +40,6 @@ ORDERS_DISTILLED = {"any": "shuffled", "whole": "both"}
 """In which orders pairs are distilled."""
 STAGES = ("sft", "dpo_one_right", "dpo")
 """The judges of the table: after fine-tuning, after DPO without items of two right traces, and after full DPO."""
-SFT_ITERATION, DPO_ITERATION = 50 * 32, 10 * 32
-"""Rows of an iteration in the recipes."""
 DPO_LR = 5e-5
 _BATCH = 32
 _WEIGHTS = "model.safetensors"
@@ -64,6 +62,7 @@ class Round:
         sft_passes: of fine-tuning over its traces.
         sft_lr: the highest.
         dpo_passes: over the pairs of traces.
+        steps: optimizer steps of an iteration of fine-tuning and of DPO; the last iteration is always complete.
         bfloat16: train and generate in bfloat16, which is faster on processors with AVX512-BF16.
     """
 
@@ -76,6 +75,7 @@ class Round:
     sft_passes: float = 1.0
     sft_lr: float = 6e-4
     dpo_passes: float = 2.0
+    steps: tuple[int, int] = (50, 10)
     bfloat16: bool = False
 
 
@@ -131,14 +131,14 @@ def make_judge(folder: Path, base: Path, *, seed: int, plan: Round) -> None:
     judges = {stage: own / stage for stage in STAGES}
     how = (f"run.seed={seed}", *(["judge.compute_dtype=bfloat16"] if plan.bfloat16 else []))
     traces = [folder / f"traces_{name}.jsonl" for name in ORDERS_DISTILLED]
-    length = _length(traces, plan.sft_passes, SFT_ITERATION, warm_up=1000, lr=plan.sft_lr)
+    length = _length(traces, plan.sft_passes, plan.steps[0], warm_up=1000, lr=plan.sft_lr)
     _train("sft", judges["sft"], *how, *length, source=base, rows=traces)
     for stage, chosen in (("dpo_one_right", ("--without-both-right",)), ("dpo", ("--trajectory=rules",))):
         rows = own / f"{stage}.jsonl"
         if not rows.exists():
             asked = (f"--judge={judges['sft']}", f"--replies={own / 'replies.jsonl'}", f"--seed={seed}", "--batch=256")
             _run("pairs", *_files(folder, "dpo"), *asked, *chosen, *_ASK, f"--out={rows}")
-        length = _length([rows], plan.dpo_passes, DPO_ITERATION, warm_up=400, lr=DPO_LR)
+        length = _length([rows], plan.dpo_passes, plan.steps[1], warm_up=400, lr=DPO_LR)
         _train("dpo", judges[stage], *how, *length, source=judges["sft"], rows=[rows])
     for judge in judges.values():
         _measure(folder, judge)
@@ -178,13 +178,14 @@ def _report(judge: Path, kind: str, source: str) -> Path:
     return judge.with_name(f"{judge.name}_report") / f"{kind}_{source}" / "report.json"
 
 
-def _length(rows: list[Path], passes: float, iteration: int, *, warm_up: int, lr: float) -> list[str]:
+def _length(rows: list[Path], passes: float, steps: int, *, warm_up: int, lr: float) -> list[str]:
     """Overrides for as many iterations as make so many passes; the rate falls to nothing with the last one."""
     count = sum(sum(1 for _ in file.open()) for file in rows)
-    batch, iterations = min(_BATCH, count), max(1, round(passes * count / iteration))
-    schedule = [[0, 0.0], [warm_up, lr], [max(iterations * iteration, 2 * warm_up), 0.0]]
+    batch, iterations = min(_BATCH, count), max(1, round(passes * count / (steps * _BATCH)))
+    schedule = [[0, 0.0], [warm_up, lr], [max(iterations * steps * _BATCH, 2 * warm_up), 0.0]]
     sizes = [f"training.{name}={batch}" for name in ("batch_size", "micro_batch_size")]
-    return [f"run.iterations={iterations}", f"training.lr={schedule}", *sizes]
+    iteration = f"training.steps_per_iteration={steps}"
+    return [f"run.iterations={iterations}", iteration, f"training.lr={schedule}", *sizes]
 
 
 def _train(stage: str, judge: Path, *overrides: str, source: Path, rows: list[Path]) -> None:

@@ -126,6 +126,7 @@ def test_resume_continues_bit_for_bit(mode, dtype, tmp_path: Path):
     resumed.stop()
 
 
+@pytest.mark.slow
 def test_from_checkpoint_restores_the_weights(tmp_path: Path):
     config = small_config()
     algorithm, _ = train(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gymnasium as gym
+import pytest
 
 import flexgym  # noqa: F401
 import rewards
@@ -34,6 +35,7 @@ class TestFlexT2I(Registered):
     pass
 
 
+@pytest.mark.slow
 class TestFlexT2IWithPreview(Registered):
     more = {"preview": True}
 
@@ -46,6 +48,7 @@ class TestFlexT2IControl(Registered):
     name = "FlexT2IControl-v0"
 
 
+@pytest.mark.slow
 class TestFlexT2IControlOfTwoDecisions(Registered):
     name, more = "FlexT2IControl-v0", {"decisions": 2}
 

@@ -36,7 +36,7 @@ def episode(env, seed, action=None):
 
 
 @BOTH
-@pytest.mark.parametrize("decisions", [1, 2])
+@pytest.mark.parametrize("decisions", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_checker_of_stable_baselines_passes_without_a_warning(make, name, decisions):
     env = make(name, decisions=decisions, render_mode="rgb_array")
     with warnings.catch_warnings():
@@ -194,6 +194,7 @@ def test_bounds_without_the_default_take_the_nearest(make):
     assert (info["guidance_scale"], info["eta"]) == (8.0, 0.25)
 
 
+@pytest.mark.slow
 def test_a_linear_probe_reads_the_category_from_the_features():
     generator = load_generator(modality="image")
     captions = [training_prompts("image")[index] for index in np.random.default_rng(0).permutation(3000)[:450]]

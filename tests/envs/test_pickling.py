@@ -23,7 +23,11 @@ WAYS = {
     "cloudpickle": lambda value: cloudpickle.loads(cloudpickle.dumps(value)),
     "deepcopy": copy.deepcopy,
 }
-BY = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+BY = pytest.mark.parametrize(
+    "way",
+    [pytest.param(way, id=name, marks=() if name == "cloudpickle" else pytest.mark.slow) for name, way in WAYS.items()],
+)
+"""Ray and vector environments take the way of every run; the others are slow tests."""
 
 
 def acting(env):

@@ -683,9 +683,9 @@ CASES = {
 }
 
 
-QUICK = ("sd3", "flux", "sana", "wan22", "ltx_frame")
-"""Families that every run of the tests covers: images, embedded guidance, another autoencoder, two experts, a first
-frame. The others are in the slow half."""
+QUICK = ("sd3", "flux", "wan22", "ltx_frame")
+"""Families that every run of the tests covers: images, embedded guidance, two experts, a first frame. The others are in
+the slow half."""
 
 
 def marks_of(name: str) -> list[pytest.MarkDecorator]:

@@ -125,7 +125,7 @@ def _all_tensors(generator: FlowGenerator, optimizer: torch.optim.Optimizer) -> 
     ]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["adapter", *(pytest.param(way, marks=pytest.mark.slow) for way in list(WAYS)[1:])])
 @pytest.mark.parametrize("modality", ["image", pytest.param("video", marks=pytest.mark.slow)])
 def test_a_plan_is_within_a_tenth_of_what_is_measured(modality: str, way: str):
     planned = planned_of(RECIPES[modality], *WAYS[way], *SMALL)
@@ -225,6 +225,7 @@ def test_decoding_is_traced_once_for_all_ways_of_training():
     assert [len(decoded) for decoded in planner._decoded.values()] == [2]
 
 
+@pytest.mark.slow
 def test_an_adapter_to_start_from_is_planned_with_its_rank_and_its_reference(tmp_path):
     trained = load_generator()
     trained.weights.add_lora(rank=4, targets=["to_q"])
@@ -284,6 +285,7 @@ def tight(plan: Plan, share: float) -> Device:
     return Device("small", plan.peak.bytes * share / GIB, choose_device().tflops, reserve=0.0)
 
 
+@pytest.mark.slow
 def test_a_training_that_would_end_at_its_first_verification_does_not_fit():
     """More held-out samples than trained ones in a forward; fewer of them are the mildest remedy."""
     planned = planned_of(RECIPES["image"], *SMALL).changed("verification.num_prompts=400", "rollout.group_size=2")

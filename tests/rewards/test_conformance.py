@@ -60,6 +60,7 @@ class TestJPEGCompressibility(RewardConformance):
         return rewards.make("jpeg_compressibility")
 
 
+@pytest.mark.slow
 class TestMP4Compressibility(RewardConformance):
     modality = "video"
 
@@ -131,6 +132,7 @@ class TestTemporalConsistency(ModelScorer):
     name, modality = "temporal_consistency", "video"
 
 
+@pytest.mark.slow
 class TestDynamicDegree(RewardConformance):
     modality = "video"
 
@@ -145,11 +147,11 @@ class TestDynamicDegree(RewardConformance):
 class TestOCR(RewardConformance):
     def make(self):
         pytest.importorskip("rapidocr")
-        return rewards.make("ocr")
+        return rewards.make("ocr", engine={"Det.limit_type": "max"})  # does not enlarge images to a side of 736
 
     def groups(self):
-        signs = [sign("Open"), sign("Shut"), sign("Fish 42")]
-        return [SampleGroup(Prompt(f'a sign "{text}"'), np.stack(signs)) for text in ("Open", "Shut", "Fish 42")]
+        signs = [sign("Open"), sign("Fish 42")]
+        return [SampleGroup(Prompt(f'a sign "{text}"'), np.stack(signs)) for text in ("Open", "Fish 42", "Shut")]
 
     def broken_group(self):
         return SampleGroup(Prompt("a cat"), sign("Open")[None])

@@ -28,6 +28,7 @@ LITTLE = Round(
     held_out=4,
     sft_passes=1,
     dpo_passes=1,
+    steps=(4, 4),
 )
 
 
