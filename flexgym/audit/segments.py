@@ -32,10 +32,12 @@ _PURE = 0.7
 """Share of the pixels of a thing of one color that have this color."""
 _GRAY, _DARK = 26.0, 58.0
 """A region of less chroma is black if it has less than this lightness; otherwise its color has no name."""
-_HUE_ENDS = (-58.0, -20.0, 61.0, 117.0, 195.0)
-"""Ends in degrees of the hues of the first five names, from -90 on; those after the last end have the sixth name."""
-_NAMES = ("blue", "purple", "red", "yellow", "green", "blue", "black", None)
-_BLACK, _UNNAMED = 6, 7
+_HUE_ENDS = (-53.0, -10.0, -2.0, 50.0, 66.0, 112.0, 122.0, 178.0, 262.0)
+"""Ends in degrees of ranges of hue, from -90 to 270; each has one of `_NAMES`, the last range that after the last."""
+_NAMES = ("blue", "purple", None, "red", None, "yellow", None, "green", None, "blue", "black", None)
+_BLACK, _UNNAMED = 10, 11
+_LIGHT = np.array([33.0, 33.0, 0.0, 39.0, 0.0, 68.0, 0.0, 47.0, 0.0, 33.0])
+"""Least lightness for the name of each range of hue; a darker yellow is brown."""
 _FINE = 4
 """Factor by which a thing is enlarged to measure its area and extent."""
 _LEVELS = (0.6, 0.7, 0.8, 0.9)
@@ -196,6 +198,7 @@ def color_names(lab: Floats) -> list[str | None]:
     """Return the names of colors in CIELAB, float32 ``[n, 3]``; None for those that are none of the known ones."""
     hues = (np.degrees(np.arctan2(lab[:, 2], lab[:, 1])) + 90.0) % 360.0 - 90.0
     named = np.searchsorted(_HUE_ENDS, hues)
+    named = np.where(lab[:, 0] < _LIGHT[named], _UNNAMED, named)
     dull = np.hypot(lab[:, 1], lab[:, 2]) < _GRAY
     named = np.where(dull, np.where(lab[:, 0] < _DARK, _BLACK, _UNNAMED), named)
     return [_NAMES[index] for index in named.tolist()]

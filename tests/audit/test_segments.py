@@ -51,7 +51,8 @@ def test_things_that_touch_are_separated(other, color):
 
 
 def test_a_color_without_a_name_and_a_shape_without_a_name_are_none():
-    assert kinds(drawing(((150, 150, 150), "square", 16, 16, 6))) == ["None square"]
+    for color in ((150, 90, 40), (128, 128, 0), (235, 140, 30), (0, 190, 200), (255, 60, 150)):
+        assert kinds(drawing((color, "square", 16, 16, 6))) == ["None square"]
     image = drawing(("red", "bar", 16, 10, 10), ("red", "bar", 16, 20, 10), ("red", "square", 25, 16, 5))
     assert kinds(image) == ["red None"]
 
