@@ -47,11 +47,14 @@ def _compressed(_: np.random.Generator, image: Pixels) -> Pixels:
 
 
 def _specked(rng: np.random.Generator, image: Pixels) -> Pixels:
-    """Add two spots of up to six pixels."""
-    image = image.copy()
-    for x, y in rng.integers(0, image.shape[0] - 3, (2, 2)):
-        image[y : y + 2, x : x + int(rng.integers(1, 4))] = rng.integers(0, 256, 3)
-    return image
+    """Add two spots of two to six pixels to the background."""
+    spotted = image.copy()
+    empty = np.abs(image - np.median(image, axis=(0, 1))).max(axis=2).astype(np.uint8) < 20
+    free = np.argwhere(cv2.erode(empty.astype(np.uint8), np.ones((9, 9), np.uint8)))
+    for index in rng.integers(len(free), size=2 * (len(free) > 0)):
+        y, x = free[index]
+        spotted[y : y + 2, x : x + int(rng.integers(1, 4))] = rng.integers(0, 256, 3)
+    return spotted
 
 
 WEARS: Mapping[str, Wear] = {

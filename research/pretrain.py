@@ -178,8 +178,7 @@ class FlowData:
         rows = rng.integers(len(self.specs), size=size)
         wrong = rng.random(size) < self.wrong_share
         said = [
-            wrong_spec(rng, self.specs[row]) if bad else self.specs[row]
-            for row, bad in zip(rows, wrong, strict=True)
+            wrong_spec(rng, self.specs[row]) if bad else self.specs[row] for row, bad in zip(rows, wrong, strict=True)
         ]
         return self.latents[torch.from_numpy(rows)], [draw_caption(rng, spec) for spec in said]
 

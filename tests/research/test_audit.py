@@ -18,7 +18,7 @@ def test_drawings_are_reproducible():
 @pytest.mark.slow
 def test_a_short_training_writes_weights_like_those_that_ship(tmp_path):
     for name in ("first", "second"):
-        main(output=tmp_path / f"{name}.safetensors", images=400, steps=300, seed=1)
+        main(output=tmp_path / f"{name}.safetensors", images=150, steps=200, seed=1)
     first, second, shipped = (load_file(path) for path in (*sorted(tmp_path.iterdir()), WEIGHTS))
     assert {name: values.shape for name, values in first.items()} == {n: v.shape for n, v in shipped.items()}
     assert first["first.weight"].shape[1] == PATCH * PATCH + 1
