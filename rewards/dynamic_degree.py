@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.core.errors import ConfigError
 from flexgym.reward import KnownPair, PointwiseReward
 from flexgym.types import Prompt
 from rewards.images import check_videos
@@ -24,13 +22,7 @@ class DynamicDegree(PointwiseReward):
     shorter side and clipped at 1. VBench (arXiv 2311.17982, dynamic degree) uses the same measure and threshold, and
     asks whether enough pairs of a video exceed it; here the score is the mean over the pairs, which gives a learning
     signal. The flow is Farneback's (OpenCV), which needs no weights, instead of RAFT. The prompt is ignored.
-
-    Raises:
-        ConfigError: if OpenCV is not installed.
     """
-
-    def __init__(self) -> None:
-        self._cv2 = _import_cv2()
 
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Score videos.
@@ -49,26 +41,17 @@ class DynamicDegree(PointwiseReward):
         return np.array([self._degree(video) for video in videos], np.float32)
 
     def _degree(self, video: NDArray[np.uint8]) -> float:
-        gray = [self._cv2.cvtColor(np.ascontiguousarray(frame), self._cv2.COLOR_RGB2GRAY) for frame in video]
+        gray = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in video]
         threshold = _PIXELS * min(video.shape[1:3]) / _OF_SIDE
         speeds = [self._fastest(before, after) for before, after in zip(gray[:-1], gray[1:], strict=True)]
         return float(np.mean(np.minimum(np.array(speeds) / threshold, 1.0)))
 
     def _fastest(self, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
         """Return the mean length of the longest 5 % of the flow vectors, in pixels."""
-        flow = self._cv2.calcOpticalFlowFarneback(before, after, None, 0.5, 3, 15, 3, 5, 1.2, 0)
+        flow = cv2.calcOpticalFlowFarneback(before, after, None, 0.5, 3, 15, 3, 5, 1.2, 0)
         lengths = np.sort(np.hypot(flow[..., 0], flow[..., 1]), axis=None)
         return float(lengths[-max(1, int(len(lengths) * _FASTEST)) :].mean())
 
     def known_pairs(self) -> list[KnownPair]:
         """Return a moving and a still circle."""
         return moving_and_still()
-
-
-def _import_cv2() -> ModuleType:
-    """Import OpenCV, which is an extra."""
-    try:
-        import cv2
-    except ImportError as error:
-        raise ConfigError(f"dynamic_degree needs OpenCV ({error}): pip install 'flexgym[motion]'") from error
-    return cv2

@@ -137,7 +137,6 @@ class TestDynamicDegree(RewardConformance):
     modality = "video"
 
     def make(self):
-        pytest.importorskip("cv2")
         return rewards.make("dynamic_degree")
 
     def groups(self):

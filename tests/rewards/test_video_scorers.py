@@ -59,7 +59,6 @@ def shifted(step):
 
 
 def test_dynamic_degree_grows_with_speed():
-    pytest.importorskip("cv2")
     reward = rewards.make("dynamic_degree")
     # The threshold for a side of 128 is 3 pixels; the fastest flow is near the truth.
     found = score(reward, np.stack([shifted(0), shifted(1), shifted(2), shifted(8)])).rewards
@@ -70,7 +69,6 @@ def test_dynamic_degree_grows_with_speed():
 
 
 def test_known_pairs_of_motion():
-    pytest.importorskip("cv2")
     pair = moving_and_still()[0]
     good, bad = score(rewards.make("dynamic_degree"), pair.group.samples).rewards
     assert good > 0.5
@@ -78,9 +76,6 @@ def test_known_pairs_of_motion():
 
 
 def test_a_missing_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cv2", None)
     monkeypatch.setitem(sys.modules, "rapidocr", None)
-    with pytest.raises(ConfigError, match=r"pip install 'flexgym\[motion\]'"):
-        rewards.make("dynamic_degree")
     with pytest.raises(ConfigError, match=r"pip install 'flexgym\[ocr\]'"):
         rewards.make("ocr")
