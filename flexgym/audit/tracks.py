@@ -33,7 +33,7 @@ _SYMMETRIES = {"square": 4, "triangle": 3, "cross": 4, "bar": 2}
 """Number of positions in which a turned shape looks the same."""
 _TURN = 0.3
 """Turn from which a thing rotates, as a share of the turn after which it looks the same."""
-_SMALL, _LARGE = 65.0, 151.0
+_SMALL, _LARGE = 63.0, 148.0
 """Area below which the only thing is small, and above which it is large."""
 
 Curve = NDArray[np.float64]
