@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -20,6 +21,7 @@ import torch
 import typer
 from torch import Tensor, nn
 
+from flexgym.core.state_files import read_state, write_state
 from flexgym.world.captions import Spec
 from flexgym.world.sampling import draw_caption, draw_clip, draw_scene, draw_spec
 from flexgym.world.scenes import BACKGROUND, render, render_video
@@ -64,6 +66,8 @@ class Recipe:
     wrong_share: float
 
 
+WATCH_INTERVAL = 1000
+"""Steps of flow matching after which it is saved."""
 TRAINING_SHIFT = 5.0
 """What a caption decides, it decides at high noise levels: the latents are so plain that at 0.9 all is settled."""
 RECIPES = {
@@ -125,6 +129,14 @@ def train_autoencoder(autoencoder: Any, kind: str, stage: Stage, *, rng: np.rand
             logger.info("autoencoder %d loss %.4f, %.0f s", step, loss.item(), time.monotonic() - started)
 
 
+def train_stages(autoencoder: Any, recipe: Recipe, *, seed: int, speed: float) -> None:
+    """Train an autoencoder through all its stages; each draws its own, so it can be made again alone."""
+    for number, stage in enumerate(recipe.autoencoder):
+        torch.manual_seed(seed + 1000 * number)
+        rng = np.random.default_rng(seed + 1000 * number)
+        train_autoencoder(autoencoder, recipe.kind, stage.shorter(speed), rng=rng)
+
+
 @torch.no_grad()
 def encode_all(autoencoder: Any, pixels: Tensor) -> Tensor:
     """Encode samples to latents, before any scaling."""
@@ -183,48 +195,96 @@ class FlowData:
         return self.latents[torch.from_numpy(rows)], [draw_caption(rng, spec) for spec in said]
 
 
-def train_flow(
-    pipe: Any, data: FlowData, stage: Stage, *, rng: np.random.Generator, watch: Callable[[int, nn.ModuleDict], None]
-) -> None:
-    """Train by flow matching (arXiv 2210.02747) with logit-normal noise levels, shifted as the scheduler does.
+class FlowTraining:
+    """Flow matching (arXiv 2210.02747) with logit-normal noise levels, shifted as the scheduler does.
+
+    What a step draws follows from seed and step alone, so a training that was saved and restored continues as if it had
+    never stopped. The learning rate warms up, then decays linearly.
 
     Args:
-        pipe: an untrained pipeline; afterwards it holds the EMA of the trained weights.
-        data: what to train on.
-        stage: length and step size; the learning rate warms up, then decays linearly.
-        rng: draws scenes, captions and which of them are wrong.
-        watch: called every 1,000 steps with the step and the EMA.
+        pipe: an untrained pipeline; after `run` it holds the EMA of the trained weights.
+        data: latents and captions to train on.
+        stage: length and step size.
+        seed: of all draws.
+
+    Attributes:
+        step: number of steps taken.
+        average: EMA of the trained modules.
     """
-    parts = flow_parts(pipe)
-    average = deepcopy(parts).requires_grad_(False)
-    optimizers = muon_and_adamw(parts, stage.learning_rate, inside=("transformer_blocks", "blocks"))
-    base_rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
-    schedule = stage.schedule or stage.steps
-    started, smooth = time.monotonic(), 1.0
-    for step in range(stage.steps):
-        rate = min(1.0, (step + 1) / 300, 1.05 * (schedule - step) / schedule)
-        for optimizer, base in zip(optimizers, base_rates, strict=True):
-            optimizer.param_groups[0]["lr"] = base * rate
-        clean, captions = data.batch(rng, stage.batch_size)
+
+    def __init__(self, pipe: Any, data: FlowData, stage: Stage, *, seed: int) -> None:
+        self._pipe, self._data, self._stage, self._seed = pipe, data, stage, seed
+        self._parts = flow_parts(pipe)
+        self.average = deepcopy(self._parts).requires_grad_(False)
+        self._optimizers = muon_and_adamw(self._parts, stage.learning_rate, inside=("transformer_blocks", "blocks"))
+        self._base_rates = [optimizer.param_groups[0]["lr"] for optimizer in self._optimizers]
+        self.step, self._smooth = 0, 1.0
+
+    def run(self, watch: Callable[[FlowTraining], None]) -> None:
+        """Take all remaining steps.
+
+        Args:
+            watch: called every `WATCH_INTERVAL` steps.
+        """
+        started = time.monotonic()
+        while self.step < self._stage.steps:
+            loss = self._take_step()
+            self._smooth += 0.01 * (loss - self._smooth)
+            if self.step % 250 == 0:
+                logger.info("flow %d loss %.4f, %.0f s", self.step, self._smooth, time.monotonic() - started)
+            self.step += 1
+            if self.step % WATCH_INTERVAL == 0:
+                watch(self)
+        self._parts.load_state_dict(self.average.state_dict())
+
+    def save(self, folder: Path) -> None:
+        """Write weights, EMA and optimizers into a folder, which takes the place of an earlier one when it is whole."""
+        state = {
+            "step": self.step,
+            "smooth": self._smooth,
+            "parts": dict(self._parts.state_dict()),
+            "average": dict(self.average.state_dict()),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+        }
+        fresh = folder.with_name(f"{folder.name}_new")
+        write_state(fresh, state)
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+
+    def restore(self, folder: Path) -> None:
+        """Restore what `save` wrote."""
+        state = read_state(folder)
+        self.step, self._smooth = state["step"], state["smooth"]
+        self._parts.load_state_dict(state["parts"])
+        self.average.load_state_dict(state["average"])
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+    def _take_step(self) -> float:
+        """Take one step and return its loss."""
+        self._set_rates()
+        torch.manual_seed(1_000_003 * self._seed + self.step)
+        clean, captions = self._data.batch(np.random.default_rng([self._seed, self.step]), self._stage.batch_size)
         sigma = torch.sigmoid(torch.randn(len(clean)))
         sigma = TRAINING_SHIFT * sigma / (1.0 + (TRAINING_SHIFT - 1.0) * sigma)
         noise, level = torch.randn_like(clean), sigma.view(-1, *[1] * (clean.ndim - 1))
-        predicted = velocity(pipe, (1.0 - level) * clean + level * noise, sigma, captions=captions)
+        predicted = velocity(self._pipe, (1.0 - level) * clean + level * noise, sigma, captions=captions)
         loss = (predicted - (noise - clean)).square().mean()
-        parts.zero_grad()
+        self._parts.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
-        for optimizer in optimizers:
+        nn.utils.clip_grad_norm_(self._parts.parameters(), 1.0)
+        for optimizer in self._optimizers:
             optimizer.step()
         with torch.no_grad():
-            decay = min(0.999, (step + 1) / (step + 10))
-            torch._foreach_lerp_(list(average.parameters()), list(parts.parameters()), 1.0 - decay)
-        smooth += 0.01 * (loss.item() - smooth)
-        if step % 250 == 0:
-            logger.info("flow %d loss %.4f, %.0f s", step, smooth, time.monotonic() - started)
-        if step % 1000 == 999:
-            watch(step + 1, average)
-    parts.load_state_dict(average.state_dict())
+            decay = min(0.999, (self.step + 1) / (self.step + 10))
+            torch._foreach_lerp_(list(self.average.parameters()), list(self._parts.parameters()), 1.0 - decay)
+        return loss.item()
+
+    def _set_rates(self) -> None:
+        schedule = self._stage.schedule or self._stage.steps
+        rate = min(1.0, (self.step + 1) / 300, 1.05 * (schedule - self.step) / schedule)
+        for optimizer, base in zip(self._optimizers, self._base_rates, strict=True):
+            optimizer.param_groups[0]["lr"] = base * rate
 
 
 def save(pipe: Any, name: str, folder: Path) -> None:
@@ -247,32 +307,34 @@ def main(
     threads: int = 1,
     speed: Annotated[float, typer.Option(help="divide all lengths by this, to try the script out")] = 1.0,
 ) -> None:
-    """Make one of the shipped checkpoints from nothing."""
+    """Make a checkpoint from nothing; the same command continues one that was stopped during flow matching."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    recipe, pipe = RECIPES[name], BUILDERS[name]()
+    recipe, pipe, state = RECIPES[name], BUILDERS[name](), out / f"{name}_state"
+    if state.exists():
+        start = out / name
     if start:
         kept = {name: part for name, part in pipe.components.items() if part is None}
         pipe = type(pipe).from_pretrained(start, **kept)
     else:
-        for number, stage in enumerate(recipe.autoencoder):
-            rng = np.random.default_rng(seed + 1000 * number)
-            train_autoencoder(pipe.vae, recipe.kind, stage.shorter(speed), rng=rng)
-            torch.manual_seed(seed + 1000 * (number + 1))  # each stage draws its own, so it can be made again alone
+        train_stages(pipe.vae, recipe, seed=seed, speed=speed)
     pipe.vae.eval().requires_grad_(False)
     torch.manual_seed(seed + 1)
-    rng = np.random.default_rng(seed + 1)
-    specs, pixels = draw(rng, recipe.kind, int(recipe.scenes / speed))
+    specs, pixels = draw(np.random.default_rng(seed + 1), recipe.kind, int(recipe.scenes / speed))
     data = FlowData(set_latent_scale(pipe.vae, encode_all(pipe.vae, pixels)), specs, recipe.wrong_share)
-    save(pipe, name, out / name)
+    training = FlowTraining(pipe, data, recipe.flow.shorter(speed), seed=seed)
+    if state.exists():
+        training.restore(state)
+    else:
+        save(pipe, name, out / name)
 
-    def watch(step: int, average: nn.ModuleDict) -> None:
-        snapshot = type(pipe)(**{**pipe.components, **dict(average.items())})
-        save(snapshot, name, out / name)
-        logger.info("saved after %d steps", step)
+    def watch(training: FlowTraining) -> None:
+        save(type(pipe)(**{**pipe.components, **dict(training.average.items())}), name, out / name)
+        training.save(state)
+        logger.info("saved after %d steps", training.step)
 
-    train_flow(pipe, data, recipe.flow.shorter(speed), rng=rng, watch=watch)
+    training.run(watch)
     save(pipe, name, out / name)
 
 

@@ -17,7 +17,7 @@ from flexgym.world.scenes import FRAMES, SIZE
 from flexgym.world.splits import compositions, draw_prompts, specs, split_of
 from research import modules, pretrain
 from research.muon import muon_and_adamw
-from research.pretrain import FlowData, Stage
+from research.pretrain import FlowData, FlowTraining, Stage
 
 pytestmark = pytest.mark.slow
 
@@ -144,13 +144,26 @@ def test_flow_training_lowers_the_loss_and_leaves_the_autoencoder(name, pipe):
     before, vae, parts = loss(), deepcopy(pipe.vae), deepcopy(pretrain.flow_parts(pipe))
     watched = []
     stage = Stage(12, 6, 0.3)  # the rate warms up over 300 steps, so that these 12 are small
-    pretrain.train_flow(pipe, examples, stage, rng=np.random.default_rng(0), watch=lambda *seen: watched.append(seen))
+    FlowTraining(pipe, examples, stage, seed=0).run(watched.append)
     assert loss() < 0.9 * before
     assert not changed(vae, pipe.vae)
     moved = changed(parts, pretrain.flow_parts(pipe))
     for part in parts:
         assert any(key.startswith(f"{part}.") for key in moved), part
     assert not watched
+
+
+def test_a_stopped_training_continues_bit_for_bit(name, pipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "WATCH_INTERVAL", 2)
+    examples, other = data(name, pipe), deepcopy(pipe)
+    whole = FlowTraining(pipe, examples, Stage(4, 3, 1e-2), seed=3)
+    whole.run(lambda training: training.save(tmp_path / "state") if training.step == 2 else None)
+    continued = FlowTraining(other, examples, Stage(4, 3, 1e-2), seed=3)
+    continued.restore(tmp_path / "state")
+    assert continued.step == 2
+    continued.run(lambda training: None)
+    assert not changed(pretrain.flow_parts(pipe), pretrain.flow_parts(other))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state"]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
