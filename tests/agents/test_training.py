@@ -82,7 +82,8 @@ def test_metrics_of_an_iteration():
     assert metrics["samples"] == 6
 
 
-@pytest.mark.parametrize("mode", [pytest.param("lora", marks=pytest.mark.slow), "full"])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["lora", "full"])
 def test_an_unchanged_policy_wins_half_of_the_time_against_the_one_before(mode):
     config = small_config(
         generator={"mode": mode, "lora": {"rank": 4}},

@@ -98,6 +98,7 @@ def test_a_server_that_dies_shows_its_last_words(options, tmp_path):
         serve(made, log=tmp_path / "server.log", limit=30.0)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_never_ready_is_ended(options, tmp_path):
     made = options("import time; print('loading', flush=True); time.sleep(600)")
     with pytest.raises(ServerStartError, match=r"not ready after 2 s(.|\n)*loading"):

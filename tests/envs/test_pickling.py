@@ -87,6 +87,7 @@ def test_every_kind_of_generator_pickles_after_use(family):
     same(episode(pickle.loads(pickle.dumps(env)), 0), first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trained", ["add_lora", "train_full", "checkpoint_gradients"])
 def test_a_trained_generator_pickles(trained):
     generator = load_generator("shapes-t2i", num_steps=2)

@@ -144,6 +144,7 @@ def test_env_runners_hold_no_weight_copies():
     assert parts_of(plan, "update")["weight copies"] > 0
 
 
+@pytest.mark.slow
 def test_each_role_is_counted_with_its_own_guidance():
     guided = plan_of({**GRPO, "kl_coeff": 0.1}, GUIDED)
     replayed = {"training": 1.0, "reference": 1.0}

@@ -340,7 +340,7 @@ def test_depth_and_numbers_of_a_request_are_bounded(bounded, body, reason):
     assert reason in answer.json()["error"]
 
 
-@pytest.mark.parametrize("part", ["head", "body"])
+@pytest.mark.parametrize("part", ["head", pytest.param("body", marks=pytest.mark.slow)])
 def test_a_client_that_drips_is_cut_off(bounded, part):
     address = bounded[0].removeprefix("http://").removesuffix("/score").split(":")
     head = b"POST /score HTTP/1.1\r\nContent-Length: 1000\r\n" + (b"\r\n" if part == "body" else b"X-Drip: ")

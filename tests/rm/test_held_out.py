@@ -143,6 +143,7 @@ def test_resume_continues_bit_for_bit(kind, learners, checkpoint, files, unseen,
         algorithm.stop()
 
 
+@pytest.mark.slow
 def test_a_run_reports_them_from_before_the_first_step(checkpoint, files, unseen, tmp_path: Path, capsys):
     run = {"root": str(tmp_path), "name": "run", "iterations": 3}
     held_out = {"files": [str(unseen["sft"])], "interval": 2}

@@ -47,6 +47,7 @@ def test_a_policy_is_asked_about_every_prompt_and_repeats(held_out):
     assert not np.array_equal(first.samples, held_out.verify_default().samples)
 
 
+@pytest.mark.slow
 def test_a_callback_draws_grids_and_logs_in_a_script_of_ones_own(held_out, generator, tmp_path):
     envs = gym.make_vec("FlexT2IControl-v0", num_envs=2, generator=generator, group_size=1, autoreset_mode="SameStep")
     model = PPO("MultiInputPolicy", SB3VecEnv(envs), n_steps=4, batch_size=4, device="cpu")

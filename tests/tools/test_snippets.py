@@ -69,8 +69,10 @@ def test_document_runs_in_one_namespace_and_a_folder_of_its_own(document, capfd)
         ("```python\n\n1 / 0\n```", "line 3, in <module>"),
         ("```python\nx = = 1\n```", "SyntaxError"),
         ("```python\nraise SystemExit(0)\n```", "SystemExit"),
-        ("<!-- snippet: timeout=1 -->\n```python\nwhile True: pass\n```", "TimeoutError"),
-        ("<!-- snippet: timeout=1 -->\n```bash\nsleep 5\n```", "timed out"),
+        pytest.param(
+            "<!-- snippet: timeout=1 -->\n```python\nwhile True: pass\n```", "TimeoutError", marks=pytest.mark.slow
+        ),
+        pytest.param("<!-- snippet: timeout=1 -->\n```bash\nsleep 5\n```", "timed out", marks=pytest.mark.slow),
         ("<!-- snippet: run -->\n```bash\nfalse\ntrue\n```", "exit status 1"),
     ],
 )
