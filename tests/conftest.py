@@ -38,6 +38,12 @@ hypothesis.settings.register_profile("flexgym", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("flexgym")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the order of files: xdist, where it is installed, begins with the most tests and ends with the longest."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 def pytest_collection_finish() -> None:
     """Leave what was imported and collected out of all later searches for cycles."""
     gc.collect()
