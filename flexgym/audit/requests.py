@@ -192,7 +192,7 @@ class _Words:
         return Request((middle, first, self._item()), relation=BETWEEN)
 
     def _accompanied(self, first: Item) -> Request:
-        """Read a noun after ``with``, which stands in a relation to the first one or adds to it."""
+        """Read the nouns after ``with``: further things, or one that is on a side of the first."""
         other = self._item()
         side = self._side()
         if side:

@@ -93,11 +93,11 @@ def _are_apart(first: Place, second: Place, relation: str | None) -> bool:
     return farthest > 8.0 and (relation is None or along[relation] == farthest)
 
 
-def _placed(noun: Noun, place: Place, *, radius: float, angle: float = 0.0) -> Thing:
+def _placed(noun: Noun, place: Place, *, radius: float) -> Thing:
     """Place a thing such that its outline is centered; the center of a triangle is below the middle of its height."""
     assert noun.color
     drop = 0.39 * radius if noun.shape == "triangle" else 0.0
-    return Thing(noun.shape, noun.color, place[0], place[1] + drop, radius, angle)
+    return Thing(noun.shape, noun.color, place[0], place[1] + drop, radius)
 
 
 def draw_clip(rng: np.random.Generator, spec: Spec) -> list[Scene]:
@@ -123,9 +123,9 @@ def _sweep(rng: np.random.Generator, direction: str, speed: str | None) -> Curve
     return middle + reach * np.linspace(*ends, FRAMES)
 
 
-def _track(noun: Noun, x: Curve, y: Curve, *, radius: Curve | float, angle: Curve | float = 0.0) -> list[Thing]:
-    rows = zip(*np.broadcast_arrays(x, y, radius, angle), strict=True)
-    return [_placed(noun, (float(x), float(y)), radius=float(r), angle=float(a)) for x, y, r, a in rows]
+def _track(noun: Noun, x: Curve, y: Curve, *, radius: Curve | float) -> list[Thing]:
+    rows = zip(*np.broadcast_arrays(x, y, radius), strict=True)
+    return [_placed(noun, (float(x), float(y)), radius=float(r)) for x, y, r in rows]
 
 
 def _alone(rng: np.random.Generator, spec: Spec) -> list[list[Thing]]:
@@ -169,7 +169,6 @@ def _passing(rng: np.random.Generator, spec: Spec) -> list[list[Thing]]:
 
 def _standing(rng: np.random.Generator, spec: Spec) -> list[list[Thing]]:
     """Return one thing that moves in its lane, and one that stays at an end of the other lane, so it is not passed."""
-    first, second = spec.nouns
     direction = spec.motion or ""
     lanes = (8.0, 24.0) if rng.random() < 0.5 else (24.0, 8.0)
     jitter, radii = rng.uniform(-0.8, 0.8, 3), rng.uniform(*RADII["pair"], 2)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 
@@ -85,10 +85,14 @@ def _assigned(modality: str) -> dict[str, str]:
     return assigned
 
 
+def _every_spec(modality: str) -> Iterator[Spec]:
+    return image_specs() if modality == "image" else video_specs()
+
+
 def _families(modality: str) -> dict[str, set[str]]:
     """Return the names of all compositions, those of two kinds apart from those of each category."""
     families: dict[str, set[str]] = {}
-    for spec in image_specs() if modality == "image" else video_specs():
+    for spec in _every_spec(modality):
         if len(spec.nouns) < 3:  # three things are three pairs
             names = compositions(spec)
             families.setdefault("pair" if any(" + " in name for name in names) else spec.category, set()).update(names)
@@ -143,9 +147,9 @@ def specs(modality: str, split: str) -> dict[str, tuple[Spec, ...]]:
 
 @cache
 def _divided(modality: str) -> dict[str, dict[str, tuple[Spec, ...]]]:
-    order = (*SIMPLE_CATEGORIES, *IMAGE_CATEGORIES) if modality == "image" else VIDEO_CATEGORIES
+    order = (*SIMPLE_CATEGORIES, *CATEGORIES[modality])
     found: dict[str, dict[str, list[Spec]]] = {split: {category: [] for category in order} for split in SPLITS}
-    for spec in image_specs() if modality == "image" else video_specs():
+    for spec in _every_spec(modality):
         split = split_of(compositions(spec), modality)
         if split and colorings(spec):
             found[split][spec.category].append(spec)
