@@ -71,9 +71,9 @@ WATCH_INTERVAL = 1000
 TRAINING_SHIFT = 5.0
 """What a caption decides, it decides at high noise levels: the latents are so plain that at 0.9 all is settled."""
 RECIPES = {
-    "t2i": Recipe("image", (Stage(1200, 32, 2e-3),), Stage(6000, 64, 2e-3, schedule=15000), 40000, 0.1),
+    "t2i": Recipe("image", (Stage(1200, 32, 2e-3),), Stage(15000, 64, 2e-3), 40000, 0.1),
     "t2v": Recipe(
-        "video", (Stage(2200, 4, 2e-3), Stage(2400, 4, 2e-3)), Stage(6000, 32, 2e-3, schedule=15000), 12000, 0.1
+        "video", (Stage(2200, 4, 2e-3), Stage(2400, 4, 2e-3)), Stage(15000, 32, 2e-3), 12000, 0.1
     ),
 }
 BUILDERS: dict[str, Callable[[], Any]] = {"t2i": modules.build_t2i, "t2v": modules.build_t2v}
@@ -303,22 +303,20 @@ def main(
     *,
     out: Annotated[Path, typer.Option(help="where the pipeline folder goes")] = Path("runs/pretrain"),
     seed: int = 0,
-    start: Annotated[Path | None, typer.Option(help="a pipeline folder to start from, with its autoencoder")] = None,
     threads: int = 1,
     speed: Annotated[float, typer.Option(help="divide all lengths by this, to try the script out")] = 1.0,
 ) -> None:
-    """Make a checkpoint from nothing; the same command continues one that was stopped during flow matching."""
+    """Make a checkpoint from nothing; the same command continues one that was stopped, from what it saved last."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     recipe, pipe, state = RECIPES[name], BUILDERS[name](), out / f"{name}_state"
-    if state.exists():
-        start = out / name
-    if start:
-        kept = {name: part for name, part in pipe.components.items() if part is None}
-        pipe = type(pipe).from_pretrained(start, **kept)
+    autoencoder = out / f"{name}_autoencoder"
+    if autoencoder.exists():
+        pipe.vae = type(pipe.vae).from_pretrained(autoencoder)
     else:
         train_stages(pipe.vae, recipe, seed=seed, speed=speed)
+        pipe.vae.save_pretrained(autoencoder)
     pipe.vae.eval().requires_grad_(False)
     torch.manual_seed(seed + 1)
     specs, pixels = draw(np.random.default_rng(seed + 1), recipe.kind, int(recipe.scenes / speed))
@@ -326,8 +324,6 @@ def main(
     training = FlowTraining(pipe, data, recipe.flow.shorter(speed), seed=seed)
     if state.exists():
         training.restore(state)
-    else:
-        save(pipe, name, out / name)
 
     def watch(training: FlowTraining) -> None:
         save(type(pipe)(**{**pipe.components, **dict(training.average.items())}), name, out / name)

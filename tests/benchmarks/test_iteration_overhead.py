@@ -17,7 +17,7 @@ from flexgym.types import Prompt, SampleGroup
 from tests.agents.small import config_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.benchmark]
-REPEATS = 12
+REPEATS = 20
 
 
 @pytest.fixture
