@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from copy import deepcopy
 
 import numpy as np
@@ -198,18 +199,26 @@ def test_a_saved_folder_is_the_same_generator(name, pipe, tmp_path):
     assert sample.shape == (2, *([FRAMES] if name == "t2v" else []), SIZE, SIZE, 3)
 
 
-def test_the_script_goes_on_from_a_given_pipeline(tmp_path, monkeypatch):
-    pipe = modules.build_t2i(width=32, layers=1)
-    pretrain.save(pipe, "t2i", tmp_path / "start")
-    monkeypatch.setitem(pretrain.BUILDERS, "t2i", lambda: modules.build_t2i(width=32, layers=1))
-    recipe = pretrain.Recipe("image", Stage(40, 4, 1e-3), Stage(40, 4, 1e-3), 200, 0.3)
-    monkeypatch.setitem(pretrain.RECIPES, "t2i", recipe)
+def run_script(out):
     app = typer.Typer()
     app.command()(pretrain.main)
-    options = ["--out", str(tmp_path), "--speed", "20", "--start", str(tmp_path / "start")]
-    result = CliRunner().invoke(app, ["t2i", *options])
+    result = CliRunner().invoke(app, ["t2i", "--out", str(out), "--speed", "20"])
     assert result.exit_code == 0, result.output
-    made = load_generator(tmp_path / "t2i")
-    assert made.settings.num_steps == modules.GENERATION["t2i"]["num_steps"]
-    assert not changed(pipe.vae, made.pipe.vae)
-    assert made.pipe.vae.config.scaling_factor != pipe.vae.config.scaling_factor
+    return load_generator(out / "t2i")
+
+
+def test_a_stopped_script_goes_on_from_what_it_saved(tmp_path, monkeypatch):
+    monkeypatch.setitem(pretrain.BUILDERS, "t2i", lambda: modules.build_t2i(width=32, layers=1))
+    recipe = pretrain.Recipe("image", (Stage(40, 4, 1e-3),), Stage(40, 4, 1e-3), 200, 0.3)
+    monkeypatch.setitem(pretrain.RECIPES, "t2i", recipe)
+    monkeypatch.setattr(pretrain, "WATCH_INTERVAL", 1)
+    whole = run_script(tmp_path / "whole")
+    assert whole.settings.num_steps == modules.GENERATION["t2i"]["num_steps"]
+    assert whole.pipe.vae.config.scaling_factor != 1.0
+    monkeypatch.setattr(pretrain, "train_stages", pytest.fail)
+    for kept in ("t2i_autoencoder", "t2i_state"):
+        shutil.copytree(tmp_path / "whole" / kept, tmp_path / kept / kept)
+        shutil.copytree(tmp_path / "whole" / "t2i_autoencoder", tmp_path / kept / "t2i_autoencoder", dirs_exist_ok=True)
+        stopped = run_script(tmp_path / kept)
+        for name in ("vae", "transformer", "text_encoder"):
+            assert not changed(getattr(whole.pipe, name), getattr(stopped.pipe, name)), (kept, name)
