@@ -12,15 +12,19 @@ from agents.base import run_agent
 from flexgym.algorithm.base import Algorithm, Loss
 from flexgym.algorithm.process import ForwardProcess
 from flexgym.algorithm.replay import Replayed
-from flexgym.algorithm.settings import AlgorithmSettings
-from flexgym.core.metrics import Mean, Metric
+from flexgym.algorithm.settings import AlgorithmSettings, LevelSettings, PenaltySettings
+from flexgym.core.metrics import Mean
 
 
 class NFTSettings(AlgorithmSettings):
     """Settings of `DiffusionNFT`; the defaults are those of the authors' code."""
 
     beta: float = Field(default=1.0, gt=0, description="how far the two branches lie from the policy that sampled")
-    kl_coeff: float = Field(default=1e-4, ge=0, description="weight of the squared velocity distance to the reference")
+    levels: LevelSettings = LevelSettings()
+    penalties: dict[str, PenaltySettings] = Field(
+        default={"reference": PenaltySettings(coeff=1e-4, form="velocity")},
+        description="penalties by the weights that the policy is held to; given ones replace these",
+    )
     advantage_clip: float = Field(default=5.0, gt=0, description="advantage that counts as certainly good")
 
 
@@ -50,26 +54,28 @@ class DiffusionNFT(Algorithm[NFTSettings]):
     """Negative-aware fine-tuning on the forward process, with the weights of the rollout as the old policy (type 0)."""
 
     Settings = NFTSettings
-    process = ForwardProcess()
+
+    @property
+    def process(self) -> ForwardProcess:
+        """Fresh noise on finished samples."""
+        return ForwardProcess(draw=self.settings.levels.draw)
 
     @property
     def needs(self) -> frozenset[str]:
-        """The prediction when sampled, and that of the reference policy."""
-        return frozenset({"old_mean", "reference_mean"} if self.settings.kl_coeff else {"old_mean"})
+        """The prediction when sampled."""
+        return frozenset({"old_mean"})
 
     def loss(self, replayed: Replayed) -> Loss:
-        """Compute `nft_loss` plus ``kl_coeff * mean((v - v_ref)^2)``, ``[P, G]``."""
-        chosen, mean = self.settings, replayed.policy.mean
-        clean, advantage = replayed.target.flatten(0, 1), replayed.advantage.flatten()
+        """Compute `nft_loss`, ``[L, P, G]``."""
         loss = nft_loss(
-            mean, replayed.old.mean, clean, advantage=advantage, beta=chosen.beta, clip=chosen.advantage_clip
+            replayed.policy.mean,
+            replayed.under("old").mean,
+            replayed.target.flatten(0, 2),
+            advantage=replayed.advantage.flatten(),
+            beta=self.settings.beta,
+            clip=self.settings.advantage_clip,
         )
-        metrics: dict[str, Metric] = {"loss/policy": Mean(loss)}
-        if chosen.kl_coeff:
-            distance = (mean - replayed.reference.mean).flatten(1).square().mean(1) / replayed.sigma.flatten().square()
-            metrics["loss/kl"] = Mean(distance)
-            loss = loss + chosen.kl_coeff * distance
-        return Loss(loss.view(replayed.advantage.shape), metrics)
+        return Loss(loss.view(replayed.advantage.shape), {"loss/policy": Mean(loss)})
 
 
 if __name__ == "__main__":

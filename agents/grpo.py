@@ -12,20 +12,14 @@ from flexgym.algorithm.process import SamplerSteps
 from flexgym.algorithm.replay import Replayed
 from flexgym.algorithm.settings import AlgorithmSettings, ClipRange
 from flexgym.core.metrics import Max, Mean, Metric, Share
-from flexgym.flow import clipped_surrogate, guarded_log_ratio, kl_penalty, noise_scale
+from flexgym.flow import clipped_surrogate, guarded_log_ratio, noise_scale
 
 
 class SurrogateSettings(AlgorithmSettings):
-    """Settings of a clipped surrogate with a KL penalty."""
+    """Settings of a clipped surrogate."""
 
     eta: float | None = Field(default=None, ge=0, description="amount of noise; null takes the default of the noise")
     clip_range: ClipRange = Field(default=1e-3, description="how far a ratio may leave 1, one number or [low, high]")
-    kl_coeff: float = Field(
-        default=0.0,
-        ge=0,
-        description="weight of the KL to the reference policy, as in AWM and Pref-GRPO; beta of flow_grpo times |dt|",
-    )
-    kl_form: Literal["gaussian", "mean"] = Field(default="gaussian", description="KL, or squared distance of the means")
     ratio: Literal["plain", "guarded"] = Field(default="plain", description="plain, or RatioNorm (arXiv 2510.22319)")
 
 
@@ -33,32 +27,26 @@ S = TypeVar("S", bound=SurrogateSettings)
 
 
 class Surrogate(Algorithm[S]):
-    """Base of the algorithms with a clipped surrogate: the loss of PPO on each level, and a KL penalty."""
+    """Base of the algorithms with a clipped surrogate: the loss of PPO on each level."""
 
     @property
     def needs(self) -> frozenset[str]:
-        """The log density when sampled, and what the ratio and the KL compare with."""
-        guarded, kl = self.settings.ratio == "guarded", self.settings.kl_coeff > 0
-        return frozenset({"old_log_prob", *["old_mean"] * guarded, *["reference_mean"] * kl})
+        """The log density when sampled, and the mean for a guarded ratio."""
+        return frozenset({"old_log_prob", "old_mean"} if self.settings.ratio == "guarded" else {"old_log_prob"})
 
     def loss(self, replayed: Replayed) -> Loss:
-        """Compute the clipped surrogate (arXiv 1707.06347, eq. 7) plus the KL penalty, ``[P, G]``."""
+        """Compute the clipped surrogate (arXiv 1707.06347, eq. 7), ``[L, P, G]``."""
         settings, log_ratio = self.settings, replayed.log_ratio.flatten()
         if settings.ratio == "guarded":
-            log_ratio = guarded_log_ratio(replayed.policy, replayed.old, replayed.target.flatten(0, 1))
+            log_ratio = guarded_log_ratio(replayed.policy, replayed.under("old"), replayed.target.flatten(0, 2))
         surrogate = clipped_surrogate(log_ratio, replayed.advantage.flatten(), clip_range=settings.clip_range)
-        loss = surrogate.loss
         metrics: dict[str, Metric] = {
             "policy/max_abs_log_ratio": Max(log_ratio.abs(), label="max |log ratio|", format=".1e", priority=0),
             "policy/ratio_mean": Mean(log_ratio.exp(), label="ratio mean", format=".4f", priority=1),
             "policy/clip_share": Share(surrogate.clipped.float().mean(), label="clipped", priority=2),
-            "loss/policy": Mean(loss.mean()),
+            "loss/policy": Mean(surrogate.loss.mean()),
         }
-        if settings.kl_coeff:
-            penalty = kl_penalty(replayed.policy, replayed.reference, beta=settings.kl_coeff, form=settings.kl_form)
-            metrics["loss/kl"] = Mean(penalty.mean() / settings.kl_coeff)
-            loss = loss + penalty
-        return Loss(loss.view(replayed.advantage.shape), metrics)
+        return Loss(surrogate.loss.view(replayed.advantage.shape), metrics)
 
 
 class GRPOSettings(SurrogateSettings):

@@ -8,17 +8,25 @@ from __future__ import annotations
 from agents.base import run_agent
 from agents.grpo import Surrogate, SurrogateSettings
 from flexgym.algorithm.process import ForwardProcess
+from flexgym.algorithm.settings import LevelSettings
 
 
-class Matching(Surrogate[SurrogateSettings]):
+class MatchingSettings(SurrogateSettings):
+    """Settings of `Matching`: those of the surrogate, and the noise levels."""
+
+    levels: LevelSettings = LevelSettings()
+
+
+class Matching(Surrogate[MatchingSettings]):
     """Clipped policy gradient on the flow-matching loss of samples that were made without noise."""
 
-    Settings = SurrogateSettings
+    Settings = MatchingSettings
 
     @property
     def process(self) -> ForwardProcess:
         """Fresh noise on finished samples; ``eta`` is the standard deviation of the trained density."""
-        return ForwardProcess() if self.settings.eta is None else ForwardProcess(self.settings.eta)
+        draw = self.settings.levels.draw
+        return ForwardProcess(draw=draw) if self.settings.eta is None else ForwardProcess(self.settings.eta, draw)
 
 
 if __name__ == "__main__":

@@ -72,9 +72,7 @@ TRAINING_SHIFT = 5.0
 """What a caption decides, it decides at high noise levels: the latents are so plain that at 0.9 all is settled."""
 RECIPES = {
     "t2i": Recipe("image", (Stage(1200, 32, 2e-3),), Stage(15000, 64, 2e-3), 40000, 0.1),
-    "t2v": Recipe(
-        "video", (Stage(2200, 4, 2e-3), Stage(2400, 4, 2e-3)), Stage(15000, 32, 2e-3), 12000, 0.1
-    ),
+    "t2v": Recipe("video", (Stage(2200, 4, 2e-3), Stage(2400, 4, 2e-3)), Stage(15000, 32, 2e-3), 12000, 0.1),
 }
 BUILDERS: dict[str, Callable[[], Any]] = {"t2i": modules.build_t2i, "t2v": modules.build_t2v}
 

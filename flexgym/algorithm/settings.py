@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from flexgym.core.settings import AsTuple, IntPair, Settings
 
 if TYPE_CHECKING:
+    from flexgym.algorithm.levels import LevelDraw
     from flexgym.flow import WindowSchedule
 
 Role = Literal["rollout", "training", "reference", "verification"]
@@ -84,6 +85,42 @@ class GuidanceSettings(Settings):
     verification: float | None = Field(default=None, ge=0, description="guidance scale of the held-out samples")
 
 
+class LevelSettings(Settings):
+    """The noise levels at which finished samples are trained, see `flexgym.algorithm.levels.LevelDraw`."""
+
+    source: Literal["grid", "uniform", "logit_normal"] = Field(
+        default="grid", description="the steps of the window on the sampler's grid, or levels between low and high"
+    )
+    count: int = Field(default=4, ge=1, description="levels of each sample; with grid it is the size of the window")
+    low: float = Field(default=0.05, gt=0, lt=1, description="lowest level")
+    high: float = Field(default=1.0, gt=0, le=1, description="highest level")
+    stratified: bool = Field(default=False, description="draw one level from each of as many equal parts of the range")
+    shared: bool = Field(default=False, description="same levels and noise for all samples of a group (V-GRPO)")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"expected low below high, got low={self.low} and high={self.high}")
+        return self
+
+    @property
+    def draw(self) -> LevelDraw:
+        """Return how the levels are drawn."""
+        from flexgym.algorithm.levels import LevelDraw  # loads torch, for which a help text does not wait
+
+        return LevelDraw(**dict(self))
+
+
+class PenaltySettings(Settings):
+    """A penalty on the distance of the policy from other weights."""
+
+    coeff: float = Field(default=0.0, ge=0, description="weight of the penalty; beta of flow_grpo times |dt|")
+    form: Literal["gaussian", "mean", "velocity", "clean"] = Field(
+        default="gaussian",
+        description="KL divergence per dimension, or squared distance of means, velocities or predicted clean latents",
+    )
+
+
 class AlgorithmSettings(Settings):
     """The base of each algorithm's own settings; a subclass adds fields."""
 
@@ -93,3 +130,11 @@ class AlgorithmSettings(Settings):
         description="the trained denoising steps; given ones replace all of these",
     )
     guidance: GuidanceSettings = GuidanceSettings()
+    stacked: bool = Field(
+        default=False, description="replay all trained levels of a sample in one forward, for losses that couple them"
+    )
+    penalties: dict[str, PenaltySettings] = Field(
+        default={},
+        description="penalties by the weights that the policy is held to: reference, ema, old or a copy of the"
+        " algorithm",
+    )

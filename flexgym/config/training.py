@@ -94,6 +94,13 @@ class TrainingSettings(Settings):
     lr: LearningRate = Field(default=3e-4, description="learning rate, or points of a schedule by samples seen")
     grad_clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; null for no limit")
     num_updates: int = Field(default=1, ge=1, description="optimizer steps of an iteration, each on its own groups")
+    passes: int = Field(
+        default=1, ge=1, description="times that an iteration trains on its rollout, each with num_updates steps"
+    )
+    split: Literal["groups", "samples"] = Field(
+        default="groups",
+        description="what the optimizer steps of a pass divide: the groups, or the samples of every group",
+    )
     ema_decay: float = Field(
         default=0.0, ge=0, lt=1, description="decay of the EMA that is verified and saved; 0 keeps none"
     )

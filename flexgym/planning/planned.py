@@ -138,7 +138,7 @@ class Planned:
     @property
     def needs_reference(self) -> bool:
         """True where the loss compares with the reference policy."""
-        return "reference_mean" in self.algorithm.needs
+        return "reference_mean" in self.algorithm.requires
 
     @property
     def keeps_reference(self) -> bool:
@@ -149,7 +149,7 @@ class Planned:
     @cached_property
     def copies(self) -> dict[str, CopySchedule]:
         """Weight copies that training updates, by name."""
-        return weight_copies(self.algorithm, self.settings.training.ema_decay)
+        return weight_copies(self.algorithm, self.settings.training)
 
 
 def modality_of(env: str) -> str:

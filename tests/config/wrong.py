@@ -53,7 +53,12 @@ NO_EFFECT = [
 """Options of RLlib that nothing reads."""
 
 VALUES = [
-    _wrong("algorithm:\n  name: grpo\n  kl_coeff: high  # here\n", "algorithm.kl_coeff", "number >= 0", "got 'high'"),
+    _wrong(
+        "algorithm:\n  name: grpo\n  penalties:\n    reference:\n      coeff: high  # here\n",
+        "algorithm.penalties.reference.coeff",
+        "number >= 0",
+        "got 'high'",
+    ),
     _wrong("training:\n  ema_decay: 3.0  # here\n", "training.ema_decay", "number >= 0 and < 1", "got 3.0"),
     _wrong("algorithm:\n  name: grpo\n  clip_range: -1  # here\n", "algorithm.clip_range", "number > 0", "got -1"),
     _wrong("training:\n  betas: 0.9  # here\n", "training.betas", "[number >= 0 and < 1", "got 0.9"),
@@ -209,7 +214,7 @@ NAMES = [
         "algorithm.guidance.rolout",
         "Did you mean 'rollout'",
     ),
-    _wrong("rollout:\n  kl_coef: 0.1  # here\n", "rollout.kl_coef", "Did you mean 'algorithm.kl_coeff'"),
+    _wrong("rollout:\n  clip_rang: 0.1  # here\n", "rollout.clip_rang", "Did you mean 'algorithm.clip_range'"),
     _wrong("training:\n  group_size: 4  # here\n", "training.group_size", "Did you mean 'rollout.group_size'"),
     _wrong("sampling: {num_steps: 4}  # here\n", "sampling", "Did you mean 'generator.sampling'"),
     _wrong("algorithm:\n  name: matching\n  noise: flow  # here\n", "algorithm.noise", "unknown setting", "clip_range"),
@@ -217,7 +222,7 @@ NAMES = [
 """Names that do not exist, at any depth."""
 
 MOVED = [
-    _wrong("training:\n  kl_coeff: 0.1  # here\n", "training.kl_coeff", "is now algorithm.kl_coeff"),
+    _wrong("training:\n  kl_coeff: 0.1  # here\n", "training.kl_coeff", "is now algorithm.penalties.reference.coeff"),
     _wrong("training:\n  clip_range: 0.1  # here\n", "training.clip_range", "is now algorithm.clip_range"),
     _wrong("rollout:\n  noise: cps  # here\n", "rollout.noise", "is now algorithm.noise"),
     _wrong("rollout:\n  noise: matching  # here\n", "rollout.noise", "matching is now algorithm.name=matching"),
