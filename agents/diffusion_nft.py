@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from pydantic import Field
-from torch import Tensor
 
 from agents.base import run_agent
 from flexgym.algorithm.base import Algorithm, Loss
@@ -14,6 +13,7 @@ from flexgym.algorithm.process import ForwardProcess
 from flexgym.algorithm.replay import Replayed
 from flexgym.algorithm.settings import AlgorithmSettings
 from flexgym.core.metrics import Mean, Metric
+from flexgym.flow import nft_loss
 
 
 class NFTSettings(AlgorithmSettings):
@@ -22,28 +22,6 @@ class NFTSettings(AlgorithmSettings):
     beta: float = Field(default=1.0, gt=0, description="how far the two branches lie from the policy that sampled")
     kl_coeff: float = Field(default=1e-4, ge=0, description="weight of the squared velocity distance to the reference")
     advantage_clip: float = Field(default=5.0, gt=0, description="advantage that counts as certainly good")
-
-
-def nft_loss(mean: Tensor, old_mean: Tensor, clean: Tensor, *, advantage: Tensor, beta: float, clip: float) -> Tensor:
-    """Compute the loss of arXiv 2509.16117 per row, ``clip * (r * l_plus + (1 - r) * l_minus) / beta``, ``[B]``.
-
-    Args:
-        mean: clean latents that the policy predicts, ``[B, ...]``.
-        old_mean: clean latents that the policy that sampled predicted, ``[B, ...]``.
-        clean: clean latents of the samples, ``[B, ...]``.
-        advantage: of the samples, ``[B]``.
-        beta: distance of the branches ``old + beta (mean - old)`` and ``old - beta (mean - old)``.
-        clip: advantages within -clip and clip become probabilities r within 0 and 1.
-    """
-    good = advantage.clamp(-clip, clip) / clip / 2 + 0.5
-
-    def branch(prediction: Tensor) -> Tensor:
-        error = (prediction - clean).flatten(1)
-        weight = error.detach().double().abs().mean(1).clamp(min=1e-5)
-        return error.square().mean(1) / weight.to(error.dtype)
-
-    positive, negative = (branch(old_mean + side * beta * (mean - old_mean)) for side in (1, -1))
-    return clip * (good * positive + (1 - good) * negative) / beta
 
 
 class DiffusionNFT(Algorithm[NFTSettings]):
