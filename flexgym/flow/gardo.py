@@ -137,7 +137,7 @@ class GateSchedule:
             )
 
     def after(self, overrating_N: ArrayLike) -> GateSchedule:
-        """Return the schedule after an iteration.
+        """Return the schedule for an iteration whose samples are ranked; its share applies to these samples already.
 
         The share grows by a factor of 1.1 if the mean of the values of at least 0 exceeds the largest one in the
         history, and shrinks by 0.9 if it is below the smallest.

@@ -126,8 +126,8 @@ def guarded_surrogate(
 def masked_surrogate(log_ratio: Tensor, advantage: Tensor, divergence: Tensor, *, threshold: float) -> Surrogate:
     """Compute the loss of Flow-DPPO (arXiv 2606.11025): ``-A r`` without a clip, or 0 in rows that have moved too far.
 
-    A row is dropped when its divergence from the policy of the rollout reaches the threshold and its ratio has moved
-    in the direction that its advantage rewards (A > 0 and r > 1, or A < 0 and r < 1). Rows that return stay.
+    A row is dropped when its divergence from the old policy reaches the threshold and its ratio has moved in the
+    direction that its advantage rewards (A > 0 and r > 1, or A < 0 and r < 1). Rows that return stay.
 
     Args:
         log_ratio: log density under the new policy minus that under the old policy, ``[B]``.
@@ -146,10 +146,10 @@ def masked_surrogate(log_ratio: Tensor, advantage: Tensor, divergence: Tensor, *
         raise ConfigError(f"log_ratio, advantage and divergence must have the same shape, got {shapes}")
     if not threshold >= 0:
         raise ConfigError(f"threshold of the divergence must be at least 0, got {threshold}")
-    gain, ratio = advantage.detach(), log_ratio.exp()
-    detached = ratio.detach()
+    gain, detached = advantage.detach(), log_ratio.detach().exp()
     outward = ((gain > 0) & (detached > 1.0)) | ((gain < 0) & (detached < 1.0))
     dropped = (divergence.detach() >= threshold) & outward
+    ratio = log_ratio.masked_fill(dropped, 0.0).exp()  # finite gradients even where a dropped ratio overflows
     return Surrogate((-gain * ratio).masked_fill(dropped, 0.0), detached, dropped)
 
 

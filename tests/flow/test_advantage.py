@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from flexgym.config.training import ADVANTAGES
 from flexgym.core.errors import ConfigError, RewardError, UnknownNameError
 from flexgym.flow import (
     blended_advantages,
@@ -205,10 +206,8 @@ def test_pref_grpo():
         overall, dim, alpha=float(given["dim_weight"]), scored_PG=given["dim_mask_partial"].numpy()
     )
     close(over_all(partial), expected["gdpo_flex_only_partial_mask"])
-    settings = {**options, "clip": None}
-    blend = blended_advantages(
-        {"dim": dim, "overall": overall}, {"dim": 0.3, "overall": 0.7}, batch_norm=True, **settings
-    )
+    weights = {"dim": 0.3, "overall": 0.7}
+    blend = blended_advantages({"dim": dim, "overall": overall}, weights, **dict(ADVANTAGES["authors_code"]))
     close(blend, over_all(flex).astype(np.float32))
 
 

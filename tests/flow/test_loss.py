@@ -192,7 +192,7 @@ def test_the_guarded_surrogate_and_its_gradient_are_per_sample():
 
 
 def test_the_mask_drops_rows_that_moved_far_in_the_direction_of_their_advantage():
-    # far and near, each outward for a good and a bad sample, then on the way back, then without an advantage
+    # far and near, each outward for a good and a bad sample, then returning, then without an advantage
     log_ratio = tensor([0.2, 0.2, -0.2, -0.2, -0.2, 0.2, 0.2]).requires_grad_()
     advantage = tensor([1.0, 1.0, -1.0, -1.0, 1.0, -1.0, 0.0])
     divergence = tensor([1e-5, 0.9e-5, 2e-5, 0.0, 2e-5, 2e-5, 2e-5])
