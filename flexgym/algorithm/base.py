@@ -18,7 +18,6 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from flexgym.algorithm.penalties import penalty
 from flexgym.algorithm.process import Process
 from flexgym.algorithm.replay import OLD, OLD_LOG_PROB, Guidance, Replayed, mean_under
 from flexgym.algorithm.settings import AlgorithmSettings
@@ -158,7 +157,7 @@ class Algorithm(ABC, Generic[S]):
         total, metrics = loss.per_sample, dict(loss.metrics)
         for name, chosen in self.settings.penalties.items():
             if chosen.coeff:
-                distance = penalty(replayed, name, chosen.form)
+                distance = replayed.distance(name, chosen.form)
                 metrics[f"penalty/{name}"] = Mean(distance)
                 total = total + chosen.coeff * distance
         return Loss(total, metrics)

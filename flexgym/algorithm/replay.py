@@ -11,7 +11,8 @@ from torch import Tensor
 from flexgym.algorithm.kept import Rollout
 from flexgym.algorithm.policy import FlowPolicy
 from flexgym.algorithm.process import Levels, Trained
-from flexgym.flow import Gaussian
+from flexgym.flow import Gaussian, policy_distance
+from flexgym.flow.penalty import Space
 from flexgym.types import Prompt
 
 OLD = "old"
@@ -71,6 +72,16 @@ class Replayed:
         """
         assert name in self.means, f"the algorithm must list {mean_under(name)!r} in its needs"
         return Gaussian(self.means[name].flatten(0, 2), self.std.flatten())
+
+    def distance(self, name: str, space: Space) -> Tensor:
+        """Compute the distance of the policy from other weights, see `flexgym.flow.policy_distance`, ``[L, P, G]``.
+
+        Args:
+            name: as for `under`.
+            space: ``"gaussian"``, ``"mean"``, ``"velocity"`` or ``"clean"``.
+        """
+        scales = {"velocity_scale": self.velocity_scale.flatten(), "sigma": self.sigma.flatten()}
+        return policy_distance(self.policy, self.under(name), space=space, **scales).view(self.std.shape)
 
     @property
     def log_ratio(self) -> Tensor:

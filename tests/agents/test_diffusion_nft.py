@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from agents.base import load_agent_settings
-from agents.diffusion_nft import DiffusionNFT, NFTSettings, nft_loss
+from agents.diffusion_nft import DiffusionNFT, NFTSettings
 from flexgym.algorithm.replay import Replayed
 from flexgym.config.recipe import apply_overrides, load_recipe
+from flexgym.flow import nft_loss
 from flexgym.rllib.sharded import METRICS
 from flexgym.runs.display import TrainingDisplay
 from tests.agents.small import config_of, largest_difference, small_config, train, weights
