@@ -11,8 +11,7 @@ from torch import Tensor
 from flexgym.algorithm.kept import Rollout
 from flexgym.algorithm.policy import FlowPolicy
 from flexgym.algorithm.process import Levels, Trained
-from flexgym.flow import Gaussian, policy_distance
-from flexgym.flow.penalty import Space
+from flexgym.flow import Gaussian, Space, policy_distance
 from flexgym.types import Prompt
 
 OLD = "old"
