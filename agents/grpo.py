@@ -1,7 +1,7 @@
 """GRPO with a clipped surrogate on the sampler's noisy steps (Flow-GRPO, arXiv 2505.05470), and its variants.
 
 ``noise: dance`` is DanceGRPO (arXiv 2505.07818), ``noise: cps`` Flow-CPS (arXiv 2509.05952), a moving window MixGRPO
-(arXiv 2507.21802), ``ratio: guarded`` GRPO-Guard (arXiv 2510.22319) and ``step_weight: std`` TempFlow-GRPO (2508.04324).
+(arXiv 2507.21802), ``ratio: guarded`` GRPO-Guard (arXiv 2510.22319), ``step_weight: std`` TempFlow-GRPO (2508.04324).
 """
 
 from __future__ import annotations

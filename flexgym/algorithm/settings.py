@@ -27,7 +27,14 @@ class WindowSettings(Settings):
         description="first step drawn anew in each iteration, moved on over the run, or all steps but the last",
     )
     first: IntPair | None = Field(default=None, description="lowest and highest first step; all that fit by default")
-    every: int = Field(default=25, ge=1, description="iterations at each place, with strategy 'progressive'")
+    every: Annotated[int, Field(ge=1)] | IntPair = Field(
+        default=25,
+        description="iterations at each place, with strategy 'progressive'; a pair [from, to] decreases over the places",
+    )
+    decay: Annotated[tuple[int, float], AsTuple] | None = Field(
+        default=None,
+        description="[step, rate]: exponential decrease of the iterations at places after a step, with 'progressive'",
+    )
     stride: int = Field(
         default=1, ge=1, description="steps between two places, at most size, with strategy 'progressive'"
     )

@@ -60,6 +60,10 @@ class AdvantageSettings(Settings):
     eps: float = Field(default=1e-4, ge=0, description="added to the standard deviation")
     clip: float | None = Field(default=5.0, gt=0, description="largest absolute advantage; null for no limit")
     batch_norm: bool = Field(default=False, description="normalize once more over all samples of the iteration")
+    best: int | None = Field(
+        default=None, ge=1, description="samples of each group with the highest advantages to keep"
+    )
+    worst: int | None = Field(default=None, ge=0, description="samples with the lowest ones to keep; others have none")
 
     @property
     def stay_in_group(self) -> bool:
