@@ -14,9 +14,9 @@ from flexgym.config import AgentSettings, RewardSettings, RolloutSettings, RunSe
 from flexgym.config.training import ADVANTAGES
 from flexgym.flow import WindowSchedule
 from flexgym.flow.advantage import blended_advantages
+from flexgym.types import GroupScores
 
 SETTINGS = AgentSettings(algorithm=AlgorithmSettings(name="grpo"), reward=RewardSettings(name="ShapesOracle"))
-from flexgym.types import GroupScores
 
 
 def test_settings_are_frozen_and_pickle():
