@@ -20,6 +20,14 @@ from tests.rewards import tiny_scorers as tiny
 from tests.rewards.test_conformance import blip_folder, clip_folder
 
 CAT, DOG = Prompt("a red cat"), Prompt("a blue cat")
+QUICK = ("HPSv2", "ImageReward")
+"""Rewards that every run covers: both kinds of models, both kinds of processing. The others are in the slow half."""
+
+
+def scorers(names=WITH_GRADIENTS):
+    return [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in names]
+
+
 CROPPING = [name for name in WITH_GRADIENTS if name != "HPSv2"]
 
 
@@ -54,7 +62,7 @@ def gradient(reward, pixels, prompts):
     return found
 
 
-@pytest.mark.parametrize("name", WITH_GRADIENTS)
+@pytest.mark.parametrize("name", scorers())
 def test_values_are_those_of_score(name):
     """Without a resize by Pillow they are equal; else pixels differ by about a level, and scores by less than 4 %."""
     for size in ((32, 32), (48, 96), (90, 40), (20, 24)):
@@ -67,7 +75,7 @@ def test_values_are_those_of_score(name):
             np.testing.assert_allclose(found.detach(), expected, atol=allowed, rtol=1e-5, err_msg=f"{size}")
 
 
-@pytest.mark.parametrize("name", WITH_GRADIENTS)
+@pytest.mark.parametrize("name", scorers())
 def test_gradients_agree_with_finite_differences(name):
     reward = make(name)
     reward.model.double()
@@ -86,7 +94,7 @@ def test_gradients_agree_with_finite_differences(name):
         assert float((found * direction).sum()) == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", CROPPING)
+@pytest.mark.parametrize("name", scorers(CROPPING))
 def test_no_gradient_reaches_pixels_outside_the_crop(name):
     images = tiny.pictures(2, 48, 96)  # resized by 2/3; the crop keeps the columns 24 to 72, the filter reaches 3 more
     columns = gradient(shared(name), real(images), [CAT] * 2).abs().sum((0, 1, 2))
@@ -99,7 +107,7 @@ def test_gradients_reach_every_pixel_that_hpsv2_pads():
     assert float(columns.min()) > 0
 
 
-@pytest.mark.parametrize("name", WITH_GRADIENTS)
+@pytest.mark.parametrize("name", scorers())
 def test_values_beyond_black_and_white_are_clamped(name):
     inside = real(tiny.pictures(2, 32, 32)).detach()
     beyond = inside.clone()
@@ -113,7 +121,7 @@ def test_values_beyond_black_and_white_are_clamped(name):
     assert slope[:, :, 8:].abs().amax((0, 1)).min() > 0
 
 
-@pytest.mark.parametrize("name", WITH_GRADIENTS)
+@pytest.mark.parametrize("name", scorers())
 def test_rows_have_their_own_prompt_and_gradient(name):
     pixels, prompts = real(tiny.pictures(4, 32, 32)), [DOG, CAT, Prompt("a cat"), DOG]
     found = shared(name).gradient_scores(pixels, prompts)
@@ -124,7 +132,7 @@ def test_rows_have_their_own_prompt_and_gradient(name):
     torch.testing.assert_close(found, torch.stack(alone), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", WITH_GRADIENTS)
+@pytest.mark.parametrize("name", scorers())
 def test_a_video_scores_the_mean_over_the_frames_of_score(name):
     videos = np.stack([tiny.pictures(7, 32, 32), noise(32, 32, 7)])
     pixels = (torch.from_numpy(videos).permute(0, 4, 1, 2, 3).float() / 255).requires_grad_()
@@ -135,7 +143,7 @@ def test_a_video_scores_the_mean_over_the_frames_of_score(name):
     assert reached.tolist() == [True, False, False, True, False, False, True]
 
 
-@pytest.mark.parametrize("name", WITH_GRADIENTS)
+@pytest.mark.parametrize("name", scorers())
 def test_no_parameter_is_trained_and_batches_change_nothing(name):
     pixels = real(tiny.pictures(5, 32, 32))
     small, expected = make(name, batch_size=2), gradient(shared(name), pixels, [CAT] * 5)
@@ -147,7 +155,7 @@ def test_no_parameter_is_trained_and_batches_change_nothing(name):
     assert not any(weight.requires_grad or weight.grad is not None for weight in parameters)
 
 
-@pytest.mark.parametrize("name", WITH_GRADIENTS)
+@pytest.mark.parametrize("name", scorers())
 def test_half_precision_is_near(name):
     pixels = real(tiny.pictures(3, 32, 32))
     full = gradient(shared(name), pixels, [CAT] * 3).flatten()
