@@ -196,7 +196,7 @@ class RewardConformance:
 
     @rule("gradients reach the pixels of the scored sample alone")
     def test_gradients_reach_their_own_sample(self) -> None:
-        """Differentiate the score of the last sample of each group: only that sample has a gradient, and a finite one."""
+        """Check that the score of the last sample of a group has a finite gradient at that sample and none at others."""
         with self._reward() as reward:
             _skip_without_gradients(reward)
             for group in self.groups():
