@@ -186,7 +186,9 @@ class CheckpointCrop:
 def _check_published(processor: Any) -> None:
     found = {name: getattr(processor, name) for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize")}
     found["do_pad"] = not getattr(processor, "do_pad", False)
-    found["size.shortest_edge"] = processor.size.get("shortest_edge")
+    edge, crop = processor.size.get("shortest_edge") or 0, processor.crop_size
+    found["size.shortest_edge"] = edge > 0
+    found["crop_size"] = crop["height"] == crop["width"] <= edge
     found["resample: 3"] = processor.resample == Image.Resampling.BICUBIC
     found["rescale_factor: 1/255"] = abs(processor.rescale_factor * 255 - 1) < 1e-6
     if missing := [name for name, holds in found.items() if not holds]:

@@ -196,7 +196,7 @@ class RewardConformance:
 
     @rule("gradients reach the pixels of the scored sample alone")
     def test_gradients_reach_their_own_sample(self) -> None:
-        """Check that the score of the last sample of a group has a finite gradient at that sample and none at others."""
+        """Check that the score of the last sample of a group has a finite gradient there, and none at other samples."""
         with self._reward() as reward:
             _skip_without_gradients(reward)
             for group in self.groups():

@@ -61,7 +61,7 @@ def random_weights(model, scale=0.2):
 
 def save_processor(folder, **settings):
     size = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
-    CLIPImageProcessorPil(**size, **settings).save_pretrained(folder)
+    CLIPImageProcessorPil(**{**size, **settings}).save_pretrained(folder)
 
 
 def save_clip(folder, model=None):
