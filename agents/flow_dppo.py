@@ -42,6 +42,11 @@ class FlowDPPO(Algorithm[FlowDPPOSettings]):
         """Log density and mean when sampled."""
         return frozenset({OLD_LOG_PROB, mean_under(OLD)})
 
+    @property
+    def off_policy(self) -> tuple[str, ...]:
+        """The threshold of the mask."""
+        return ("threshold",)
+
     def loss(self, replayed: Replayed) -> Loss:
         """Compute `flexgym.flow.masked_surrogate`, ``[L, P, G]``."""
         log_ratio, divergence = replayed.log_ratio, replayed.distance(OLD, "gaussian")
@@ -50,4 +55,4 @@ class FlowDPPO(Algorithm[FlowDPPOSettings]):
 
 
 if __name__ == "__main__":
-    run_agent("agents.flow_dppo", algorithm="flow_dppo", default_recipe="pref_grpo_sd35_medium.yaml", summary=__doc__)
+    run_agent("agents.flow_dppo", algorithm="flow_dppo", default_recipe="flow_dppo_shapes_t2i.yaml", summary=__doc__)

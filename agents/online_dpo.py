@@ -35,6 +35,7 @@ class OnlineDPO(Algorithm[OnlineDPOSettings]):
     """Preference optimization on pairs of finished samples that share noise and level."""
 
     Settings = OnlineDPOSettings
+    couples = True
 
     @property
     def process(self) -> ForwardProcess:
@@ -79,4 +80,4 @@ class OnlineDPO(Algorithm[OnlineDPOSettings]):
 
 
 if __name__ == "__main__":
-    run_agent("agents.online_dpo", algorithm="online_dpo", default_recipe="pref_grpo_shapes_t2i.yaml", summary=__doc__)
+    run_agent("agents.online_dpo", algorithm="online_dpo", default_recipe="online_dpo_shapes_t2i.yaml", summary=__doc__)

@@ -87,6 +87,8 @@ class Algorithm(ABC, Generic[S]):
 
     Settings: ClassVar[type[AlgorithmSettings]] = AlgorithmSettings
     """Pydantic model of the settings under ``algorithm`` in a recipe."""
+    couples: ClassVar[bool] = False
+    """`loss` compares the samples of a group, so an optimizer step must see all of them."""
 
     def __init__(self, settings: S) -> None:
         self.settings = settings
@@ -119,6 +121,14 @@ class Algorithm(ABC, Generic[S]):
         sampled, ``"reference_mean"``, and so on for each of `copies`.
         """
         return frozenset()
+
+    @property
+    def off_policy(self) -> tuple[str, ...]:
+        """Names of own settings that have no effect while the weights are those that sampled. None by default.
+
+        A clip range is one: in the first optimizer step of an iteration every likelihood ratio is 1.
+        """
+        return ()
 
     @property
     def requires(self) -> frozenset[str]:
@@ -245,7 +255,7 @@ def check_needs(algorithm: Algorithm[Any], copies: Collection[str]) -> None:
         UnknownNameError: a need or a weight copy that does not exist; the message names the nearest one.
     """
     known = [REFERENCE, OLD, *copies]
-    check_names("penalty toward weights", [n for n, each in algorithm.settings.penalties.items() if each.coeff], known)
+    check_names("penalty toward weights", list(algorithm.settings.penalties), known)
     check_names(f"need of {type(algorithm).__name__}", algorithm.needs, [OLD_LOG_PROB, *map(mean_under, known)])
     check_names("weights that act", [algorithm.acts], [CURRENT, *copies])
 
