@@ -65,8 +65,8 @@ def effect_notes(algorithm: Algorithm[Any], updates: Updates) -> list[str]:
     idle = [*algorithm.off_policy, *([f"penalties.{OLD}"] if OLD in settings.penalties else [])]
     if idle and _on_policy(algorithm, updates):
         notes.append(
-            f"without effect: {_named(idle)}. An iteration has one optimizer step, in which the weights are still those"
-            " that sampled; training.num_updates or training.passes make it more."
+            f"without effect: {_named(idle)}. An iteration has one optimizer step (training.num_updates,"
+            " training.passes), in which the weights are still those that sampled."
         )
     if (source := _drawn(algorithm)) and settings.window != type(settings).model_fields["window"].default:
         notes.append(f"without effect: {_named(['window'])}. The noise levels are drawn (levels.source: {source}).")
