@@ -77,7 +77,7 @@ class GRPO(Algorithm[GRPOSettings]):
 
     @property
     def off_policy(self) -> tuple[str, ...]:
-        """The clip range."""
+        """The clip range of the likelihood ratio."""
         return ("clip_range",)
 
     def loss(self, replayed: Replayed) -> Loss:

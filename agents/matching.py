@@ -49,7 +49,7 @@ class Matching(Algorithm[MatchingSettings]):
 
     @property
     def off_policy(self) -> tuple[str, ...]:
-        """The clip range."""
+        """The clip range of the likelihood ratio."""
         return ("clip_range",)
 
     @property

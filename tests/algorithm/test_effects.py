@@ -1,4 +1,4 @@
-"""What is said about settings that have no effect and do no harm."""
+"""Notes about settings that have no effect and do no harm."""
 
 from __future__ import annotations
 
