@@ -30,7 +30,7 @@ class WindowSettings(Settings):
     first: IntPair | None = Field(default=None, description="lowest and highest first step; all that fit by default")
     every: Annotated[int, Field(ge=1)] | IntPair = Field(
         default=25,
-        description="iterations at each place, with strategy 'progressive'; a pair [from, to] decreases over the places",
+        description="iterations at each place, with strategy 'progressive'; a pair [from, to] decreases them",
     )
     decay: Annotated[tuple[int, float], AsTuple] | None = Field(
         default=None,

@@ -107,7 +107,12 @@ VALUES = [
         "algorithm.window.strategy",
         "Did you mean 'random'",
     ),
-    _wrong("algorithm:\n  name: grpo\n  noise: sde  # here\n", "algorithm.noise", "flow, dance or cps", "got 'sde'"),
+    _wrong(
+        "algorithm:\n  name: grpo\n  noise: sde  # here\n",
+        "algorithm.noise",
+        "flow, dance, cps, precise or dance_precise",
+        "got 'sde'",
+    ),
     _wrong("algorithm:\n  name: grop  # here\n", "algorithm.name", "unknown algorithm 'grop'", "Did you mean 'grpo'"),
     _wrong("algorithm:\n  window: {size: 2}  # no name\n", "algorithm.name", "expected the name of an algorithm"),
     _wrong("run:\n  name: a/b  # here\n", "run.name", "letters, digits", "got 'a/b'"),
