@@ -139,6 +139,7 @@ def _algorithm_problems(algorithm: Any, settings: AgentSettings) -> Iterator[Pro
         algorithm.check(known_num_steps(settings))
     except ConfigError as error:
         yield Problem(("algorithm", *blamed(dict(settings.algorithm), str(error))), str(error))
+        return
     yield from effect_problems(algorithm, settings.training, distilled=_is_distilled(settings.generator))
 
 
