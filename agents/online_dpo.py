@@ -73,7 +73,9 @@ class OnlineDPO(Algorithm[OnlineDPOSettings]):
         return Loss(loss.view(replayed.advantage.shape), metrics)
 
     def _pairs(self, advantage: Tensor) -> Tensor:
-        scores = advantage.cpu().numpy()
+        # A plan has no values: any order of a group has as many pairs.
+        values = torch.arange(advantage.shape[-1]).expand(advantage.shape) if advantage.is_meta else advantage
+        scores = values.cpu().numpy()
         chosen = self.settings
         found = extreme_pairs(scores) if chosen.pairs == "extreme" else score_pairs(scores, margin=chosen.margin)
         return torch.from_numpy(found).to(advantage.device)

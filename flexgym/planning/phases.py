@@ -62,10 +62,12 @@ def prepare(generator: FlowGenerator, planned: Planned) -> None:
 
 
 def train(generator: FlowGenerator, planned: Planned) -> None:
-    """Choose the trainable parameters, and keep the reference where the training keeps one."""
+    """Choose the trainable parameters, and keep the copies of the weights that a replay asks."""
     generator.make_trainable(**planned.settings.generator.training)
     if planned.keeps_reference:
         generator.weights.keep("reference")
+    for name in planned.asked:
+        generator.weights.keep(name)
 
 
 def _arrange(generator: FlowGenerator, planned: Planned) -> None:

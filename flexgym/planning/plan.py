@@ -209,6 +209,7 @@ class Planner:
             settings.adapter,
             settings.adapter_as,
             planned.keeps_reference,
+            planned.asked,
             planned.settings.algorithm.guidance,
         )
         if trains not in self._rehearsals:
