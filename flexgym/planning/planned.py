@@ -148,6 +148,12 @@ class Planned:
         return self.settings.generator.mode == "full" and compares
 
     @property
+    def replayed(self) -> int:
+        """Samples of a group in one replay: all, or with ``training.split: samples`` those of one optimizer step."""
+        size, training = self.settings.rollout.group_size, self.settings.training
+        return size // training.num_updates if training.split == "samples" else size
+
+    @property
     def asked(self) -> tuple[str, ...]:
         """Names of the weight copies whose means each replay computes, without those that sampled."""
         needs = self.algorithm.requires

@@ -43,6 +43,9 @@ COPIES = {
     "mix_grpo_flux1_dev": {OLD},
     "v_grpo_flux1_dev": {OLD},
     "v_grpo_sd35_medium": {OLD},
+    "covariance_guidance_shapes_t2i": {OLD},
+    "matching_shapes_t2i": {"trailing"},
+    "v_grpo_shapes_t2i": {OLD},
 }
 """Weight copies beside the EMA."""
 SMALL_WORLD = [f"{name}_shapes_t2i" for name in algorithm_names()]
@@ -89,15 +92,16 @@ def test_every_published_value_has_a_source(name):
     assert bare == []
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", [*PUBLISHED, *SMALL_WORLD])
 def test_it_is_planned_with_its_weight_copies(name):
-    planned = Planned.read(as_commanded(name))
+    planned = Planned.read(load_recipe(name) if name in SMALL_WORLD else as_commanded(name))
     plan = planner_for().plan(planned)
     copies = weight_copies(planned.algorithm, planned.settings.training).keys() - {EMA}
     assert copies == COPIES.get(name, set())
     parts = next(phase for phase in plan.phases if phase.name == "update").parts
     trained = parts["gradients"] / (2 if planned.learners > 1 else 1)  # buckets hold them once more
     assert parts["weight copies"] == len(copies) * trained > 0 or not copies
+    assert plan.fits
     assert all(phase.flops > 0 for phase in plan.phases)
 
 
