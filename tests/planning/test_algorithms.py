@@ -106,7 +106,8 @@ def test_the_forward_process_compares_with_the_weights_that_sampled_only_after_t
 
 
 def test_samples_of_every_group_make_smaller_replays_of_the_same_work():
-    complete, split = plan_of(GRPO), plan_of(GRPO, "training.num_updates=2", "training.split=samples")
+    large = "rollout.group_size=16"
+    complete, split = plan_of(GRPO, large), plan_of(GRPO, large, "training.num_updates=2", "training.split=samples")
     one, window = flops_of(complete, "sampling") // 5, 2
     compared = window * one // 2  # the second optimizer step asks the weights that sampled
     assert flops_of(split, "update") == flops_of(complete, "update") + compared
