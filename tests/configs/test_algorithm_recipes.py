@@ -137,20 +137,3 @@ def test_a_published_recipe_trains_for_two_iterations(cluster, name, tmp_path: P
     assert all(row["policy/gradient_norm"] > 0.0 and row["reward/failures"] == 0 for row in rows)
     if settings.training.num_updates == 1 and "policy/max_abs_log_ratio" in rows[0]:
         assert rows[0]["policy/max_abs_log_ratio"] == 0.0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SMALL_WORLD)
-def test_a_recipe_of_the_small_world_trains_for_an_iteration(cluster, name, tmp_path: Path):
-    small = [
-        "rollout.group_size=4",
-        "rollout.prompts_per_iteration=2",
-        "rollout.groups_per_forward=1",
-        "verification.num_prompts=8",
-        "verification.interval=0",
-        f"run.root={tmp_path}",
-        "run.iterations=1",
-    ]
-    settings = load_agent_settings(apply_overrides(load_recipe(name), small))
-    rows = read_metrics(make_agent_run(settings, AgentComponents()).train() / "metrics.jsonl")[1:]
-    assert rows[0]["policy/gradient_norm"] > 0.0
