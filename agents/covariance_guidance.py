@@ -21,7 +21,7 @@ from flexgym.flow import covariance_direction, covariance_guidance_loss
 
 
 class CovarianceGuidanceSettings(AlgorithmSettings):
-    """Settings of `CovarianceGuidance`."""
+    """Settings of `CovarianceGuidance`: the step along the covariance, and its bound."""
 
     scale: float = Field(default=0.1, ge=0, description="length of the step in clean latents, as root mean square")
     space: Literal["clean", "velocity"] = Field(default="clean", description="space of the regression")

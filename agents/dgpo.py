@@ -17,7 +17,7 @@ from flexgym.flow import dgpo_loss, matching_error, velocity_residual
 
 
 class DGPOSettings(AlgorithmSettings):
-    """Settings of `DGPO`."""
+    """Settings of `DGPO`: the preference, and the weights that it is measured from."""
 
     beta: float = Field(default=100.0, gt=0, description="strength of the preference; 2000 and more toward an EMA")
     toward: str = Field(default=REFERENCE, min_length=1, description="weights that errors are compared with")

@@ -20,7 +20,7 @@ from flexgym.flow import masked_surrogate, noise_scale
 
 
 class FlowDPPOSettings(AlgorithmSettings):
-    """Settings of `FlowDPPO`."""
+    """Settings of `FlowDPPO`: the noise, and the threshold of the mask."""
 
     noise: Literal["flow", "dance", "cps"] = Field(default="flow", description="noise of the trained steps")
     eta: float | None = Field(default=None, ge=0, description="amount of noise; null takes the default of the noise")
@@ -28,7 +28,7 @@ class FlowDPPOSettings(AlgorithmSettings):
 
 
 class FlowDPPO(Algorithm[FlowDPPOSettings]):
-    """Policy gradient over the sampler's noisy steps, masked by the exact divergence from the policy that sampled."""
+    """Policy gradient over the sampler's noisy steps, masked by the exact KL to the policy that sampled."""
 
     Settings = FlowDPPOSettings
 

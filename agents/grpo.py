@@ -42,7 +42,7 @@ def surrogate_metrics(surrogate: Surrogate, log_ratio: Tensor) -> dict[str, Metr
 
 
 class GRPOSettings(SurrogateSettings):
-    """Settings of `GRPO`."""
+    """Settings of `GRPO`: the noise, the ratio and the weight of each step."""
 
     noise: Literal["flow", "dance", "cps", "precise", "dance_precise"] = Field(
         default="cps", description="noise of the trained steps"

@@ -21,7 +21,7 @@ from flexgym.flow import extreme_pairs, flow_dpo_loss, matching_error, score_pai
 
 
 class OnlineDPOSettings(AlgorithmSettings):
-    """Settings of `OnlineDPO`."""
+    """Settings of `OnlineDPO`: the preference, and which pairs of a group count."""
 
     beta: float = Field(default=2000.0, gt=0, description="strength of the preference, on the scale of the errors")
     pairs: Literal["extreme", "all"] = Field(

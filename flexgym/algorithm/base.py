@@ -115,7 +115,7 @@ class Algorithm(ABC, Generic[S]):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What `loss` reads of `Replayed` besides the policy; nothing else is computed or stored.
+        """Return what `loss` reads of `Replayed` besides the policy; nothing else is computed or stored.
 
         ``"old_log_prob"``, and ``"<name>_mean"`` for the mean under other weights: ``"old_mean"`` for those that
         sampled, ``"reference_mean"``, and so on for each of `copies`.
@@ -132,12 +132,12 @@ class Algorithm(ABC, Generic[S]):
 
     @property
     def requires(self) -> frozenset[str]:
-        """What a replay must provide: `needs`, and the means under the weights that penalties name."""
+        """Return what a replay must provide: `needs`, and the means under the weights that penalties name."""
         return self.needs | {mean_under(name) for name, each in self.settings.penalties.items() if each.coeff}
 
     @property
     def stacked(self) -> bool:
-        """Whether all trained levels of a sample are replayed in one forward, so that `loss` sees them together."""
+        """Return whether all trained levels of a sample share a forward, so that `loss` sees them together."""
         return self.settings.stacked
 
     @property
@@ -216,7 +216,7 @@ class Updates(Protocol):
 
     @property
     def split(self) -> str:
-        """Whether optimizer steps divide the ``"groups"``, or the ``"samples"`` of every group."""
+        """Return whether optimizer steps divide the ``"groups"``, or the ``"samples"`` of every group."""
         ...
 
     @property
