@@ -101,7 +101,7 @@ def test_it_is_planned_with_its_weight_copies(name):
     parts = next(phase for phase in plan.phases if phase.name == "update").parts
     trained = parts["gradients"] / (2 if planned.learners > 1 else 1)  # buckets hold them once more
     assert parts["weight copies"] == len(copies) * trained > 0 or not copies
-    assert all(phase.flops > 0 for phase in plan.phases)
+    assert all(phase.flops > 0 for phase in plan.phases if phase.name in ("sampling", "decoding", "update"))
 
 
 def small_overrides(name: str, folder: Path) -> list[str]:
