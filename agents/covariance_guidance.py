@@ -21,7 +21,7 @@ from flexgym.flow import covariance_direction, covariance_guidance_loss
 
 
 class CovarianceGuidanceSettings(AlgorithmSettings):
-    """Settings of `CovarianceGuidance`."""
+    """Settings of `CovarianceGuidance`: the step along the covariance, and its bound."""
 
     scale: float = Field(default=0.1, ge=0, description="length of the step in clean latents, as root mean square")
     space: Literal["clean", "velocity"] = Field(default="clean", description="space of the regression")
@@ -35,6 +35,7 @@ class CovarianceGuidance(Algorithm[CovarianceGuidanceSettings]):
     """Regress on the old prediction plus a step along the covariance of rewards and samples of the group."""
 
     Settings = CovarianceGuidanceSettings
+    couples = True
 
     @property
     def process(self) -> ForwardProcess:
@@ -45,6 +46,11 @@ class CovarianceGuidance(Algorithm[CovarianceGuidanceSettings]):
     def needs(self) -> frozenset[str]:
         """The prediction when sampled."""
         return frozenset({mean_under(OLD)})
+
+    @property
+    def off_policy(self) -> tuple[str, ...]:
+        """The radius, where there is one."""
+        return () if self.settings.radius is None else ("radius",)
 
     def loss(self, replayed: Replayed) -> Loss:
         """Compute `flexgym.flow.covariance_guidance_loss`, ``[L, P, G]``."""
@@ -66,6 +72,6 @@ if __name__ == "__main__":
     run_agent(
         "agents.covariance_guidance",
         algorithm="covariance_guidance",
-        default_recipe="pref_grpo_shapes_t2i.yaml",
+        default_recipe="covariance_guidance_shapes_t2i.yaml",
         summary=__doc__,
     )

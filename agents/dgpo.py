@@ -17,7 +17,7 @@ from flexgym.flow import dgpo_loss, matching_error, velocity_residual
 
 
 class DGPOSettings(AlgorithmSettings):
-    """Settings of `DGPO`."""
+    """Settings of `DGPO`: the preference, and the weights that it is measured from."""
 
     beta: float = Field(default=100.0, gt=0, description="strength of the preference; 2000 and more toward an EMA")
     toward: str = Field(default=REFERENCE, min_length=1, description="weights that errors are compared with")
@@ -29,6 +29,7 @@ class DGPO(Algorithm[DGPOSettings]):
     """Group preference optimization on finished samples that share noise and level."""
 
     Settings = DGPOSettings
+    couples = True
 
     @property
     def process(self) -> ForwardProcess:
@@ -40,6 +41,11 @@ class DGPO(Algorithm[DGPOSettings]):
         """The prediction of the reference, and for a clip that when sampled."""
         clipped = {mean_under(OLD)} if self.settings.clip_range else set()
         return frozenset({mean_under(self.settings.toward), *clipped})
+
+    @property
+    def off_policy(self) -> tuple[str, ...]:
+        """The clip range, where there is one."""
+        return ("clip_range",) if self.settings.clip_range else ()
 
     def loss(self, replayed: Replayed) -> Loss:
         """Compute `flexgym.flow.dgpo_loss`, ``[L, P, G]``."""
@@ -63,4 +69,4 @@ class DGPO(Algorithm[DGPOSettings]):
 
 
 if __name__ == "__main__":
-    run_agent("agents.dgpo", algorithm="dgpo", default_recipe="pref_grpo_shapes_t2i.yaml", summary=__doc__)
+    run_agent("agents.dgpo", algorithm="dgpo", default_recipe="dgpo_shapes_t2i.yaml", summary=__doc__)

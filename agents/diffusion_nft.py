@@ -68,6 +68,11 @@ class DiffusionNFT(Algorithm[NFTSettings]):
         """The prediction when sampled."""
         return frozenset({"old_mean"})
 
+    @property
+    def off_policy(self) -> tuple[str, ...]:
+        """Beta: on policy the gradient is the same for any."""
+        return ("beta",)
+
     def loss(self, replayed: Replayed) -> Loss:
         """Compute `flexgym.flow.nft_loss`, ``[L, P, G]``."""
         chosen = self.settings
@@ -84,4 +89,9 @@ class DiffusionNFT(Algorithm[NFTSettings]):
 
 
 if __name__ == "__main__":
-    run_agent("agents.diffusion_nft", algorithm="diffusion_nft", default_recipe="nft_shapes.yaml", summary=__doc__)
+    run_agent(
+        "agents.diffusion_nft",
+        algorithm="diffusion_nft",
+        default_recipe="diffusion_nft_shapes_t2i.yaml",
+        summary=__doc__,
+    )

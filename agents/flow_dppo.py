@@ -20,7 +20,7 @@ from flexgym.flow import masked_surrogate, noise_scale
 
 
 class FlowDPPOSettings(AlgorithmSettings):
-    """Settings of `FlowDPPO`."""
+    """Settings of `FlowDPPO`: the noise, and the threshold of the mask."""
 
     noise: Literal["flow", "dance", "cps"] = Field(default="flow", description="noise of the trained steps")
     eta: float | None = Field(default=None, ge=0, description="amount of noise; null takes the default of the noise")
@@ -28,7 +28,7 @@ class FlowDPPOSettings(AlgorithmSettings):
 
 
 class FlowDPPO(Algorithm[FlowDPPOSettings]):
-    """Policy gradient over the sampler's noisy steps, masked by the exact divergence from the policy that sampled."""
+    """Policy gradient over the sampler's noisy steps, masked by the exact KL to the policy that sampled."""
 
     Settings = FlowDPPOSettings
 
@@ -42,6 +42,11 @@ class FlowDPPO(Algorithm[FlowDPPOSettings]):
         """Log density and mean when sampled."""
         return frozenset({OLD_LOG_PROB, mean_under(OLD)})
 
+    @property
+    def off_policy(self) -> tuple[str, ...]:
+        """The threshold of the mask."""
+        return ("threshold",)
+
     def loss(self, replayed: Replayed) -> Loss:
         """Compute `flexgym.flow.masked_surrogate`, ``[L, P, G]``."""
         log_ratio, divergence = replayed.log_ratio, replayed.distance(OLD, "gaussian")
@@ -50,4 +55,4 @@ class FlowDPPO(Algorithm[FlowDPPOSettings]):
 
 
 if __name__ == "__main__":
-    run_agent("agents.flow_dppo", algorithm="flow_dppo", default_recipe="pref_grpo_sd35_medium.yaml", summary=__doc__)
+    run_agent("agents.flow_dppo", algorithm="flow_dppo", default_recipe="flow_dppo_shapes_t2i.yaml", summary=__doc__)

@@ -42,7 +42,7 @@ def surrogate_metrics(surrogate: Surrogate, log_ratio: Tensor) -> dict[str, Metr
 
 
 class GRPOSettings(SurrogateSettings):
-    """Settings of `GRPO`."""
+    """Settings of `GRPO`: the noise, the ratio and the weight of each step."""
 
     noise: Literal["flow", "dance", "cps", "precise", "dance_precise"] = Field(
         default="cps", description="noise of the trained steps"
@@ -75,6 +75,11 @@ class GRPO(Algorithm[GRPOSettings]):
         """All levels in one forward for a ratio of the sequence."""
         return self.settings.stacked or self.settings.ratio == "sequence"
 
+    @property
+    def off_policy(self) -> tuple[str, ...]:
+        """The clip range of the likelihood ratio."""
+        return ("clip_range",)
+
     def loss(self, replayed: Replayed) -> Loss:
         """Compute the clipped surrogate (arXiv 1707.06347, eq. 7) times the weight of the step, ``[L, P, G]``."""
         settings, length = self.settings, replayed.sigma - replayed.sigma_next
@@ -93,4 +98,4 @@ class GRPO(Algorithm[GRPOSettings]):
 
 
 if __name__ == "__main__":
-    run_agent("agents.grpo", algorithm="grpo", default_recipe="pref_grpo_sd35_medium.yaml", summary=__doc__)
+    run_agent("agents.grpo", algorithm="grpo", default_recipe="grpo_shapes_t2i.yaml", summary=__doc__)

@@ -48,6 +48,11 @@ class Matching(Algorithm[MatchingSettings]):
         return frozenset({OLD_LOG_PROB if self.settings.weight == "uniform" else mean_under(OLD)})
 
     @property
+    def off_policy(self) -> tuple[str, ...]:
+        """The clip range of the likelihood ratio."""
+        return ("clip_range",)
+
+    @property
     def copies(self) -> Mapping[str, CopySchedule]:
         """The average of recent weights with the authors' decay, where a penalty names it."""
         return {TRAILING: CopySchedule(slope=0.001, highest=0.3)} if TRAILING in self.settings.penalties else {}
@@ -72,4 +77,4 @@ class Matching(Algorithm[MatchingSettings]):
 
 
 if __name__ == "__main__":
-    run_agent("agents.matching", algorithm="matching", default_recipe="pref_grpo_shapes_t2i.yaml", summary=__doc__)
+    run_agent("agents.matching", algorithm="matching", default_recipe="matching_shapes_t2i.yaml", summary=__doc__)

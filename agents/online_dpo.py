@@ -21,7 +21,7 @@ from flexgym.flow import extreme_pairs, flow_dpo_loss, matching_error, score_pai
 
 
 class OnlineDPOSettings(AlgorithmSettings):
-    """Settings of `OnlineDPO`."""
+    """Settings of `OnlineDPO`: the preference, and which pairs of a group count."""
 
     beta: float = Field(default=2000.0, gt=0, description="strength of the preference, on the scale of the errors")
     pairs: Literal["extreme", "all"] = Field(
@@ -35,6 +35,7 @@ class OnlineDPO(Algorithm[OnlineDPOSettings]):
     """Preference optimization on pairs of finished samples that share noise and level."""
 
     Settings = OnlineDPOSettings
+    couples = True
 
     @property
     def process(self) -> ForwardProcess:
@@ -72,11 +73,13 @@ class OnlineDPO(Algorithm[OnlineDPOSettings]):
         return Loss(loss.view(replayed.advantage.shape), metrics)
 
     def _pairs(self, advantage: Tensor) -> Tensor:
-        scores = advantage.cpu().numpy()
+        # A plan has no values: any order of a group has as many pairs.
+        values = torch.arange(advantage.shape[-1]).expand(advantage.shape) if advantage.is_meta else advantage
+        scores = values.cpu().numpy()
         chosen = self.settings
         found = extreme_pairs(scores) if chosen.pairs == "extreme" else score_pairs(scores, margin=chosen.margin)
         return torch.from_numpy(found).to(advantage.device)
 
 
 if __name__ == "__main__":
-    run_agent("agents.online_dpo", algorithm="online_dpo", default_recipe="pref_grpo_shapes_t2i.yaml", summary=__doc__)
+    run_agent("agents.online_dpo", algorithm="online_dpo", default_recipe="online_dpo_shapes_t2i.yaml", summary=__doc__)

@@ -40,6 +40,11 @@ class VGRPO(Algorithm[VGRPOSettings]):
         """The prediction when sampled."""
         return frozenset({mean_under(OLD)})
 
+    @property
+    def off_policy(self) -> tuple[str, ...]:
+        """The clip range, where there is one."""
+        return ("clip_range",) if self.settings.clip_range else ()
+
     def loss(self, replayed: Replayed) -> Loss:
         """Compute the surrogate of eq. 14 with the mean over levels inside the ratio, ``[L, P, G]``."""
         new, old = (
@@ -56,4 +61,4 @@ class VGRPO(Algorithm[VGRPOSettings]):
 
 
 if __name__ == "__main__":
-    run_agent("agents.v_grpo", algorithm="v_grpo", default_recipe="pref_grpo_shapes_t2i.yaml", summary=__doc__)
+    run_agent("agents.v_grpo", algorithm="v_grpo", default_recipe="v_grpo_shapes_t2i.yaml", summary=__doc__)

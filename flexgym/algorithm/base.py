@@ -87,6 +87,8 @@ class Algorithm(ABC, Generic[S]):
 
     Settings: ClassVar[type[AlgorithmSettings]] = AlgorithmSettings
     """Pydantic model of the settings under ``algorithm`` in a recipe."""
+    couples: ClassVar[bool] = False
+    """`loss` compares the samples of a group, so an optimizer step must see all of them."""
 
     def __init__(self, settings: S) -> None:
         self.settings = settings
@@ -113,7 +115,7 @@ class Algorithm(ABC, Generic[S]):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What `loss` reads of `Replayed` besides the policy; nothing else is computed or stored.
+        """Return what `loss` reads of `Replayed` besides the policy; nothing else is computed or stored.
 
         ``"old_log_prob"``, and ``"<name>_mean"`` for the mean under other weights: ``"old_mean"`` for those that
         sampled, ``"reference_mean"``, and so on for each of `copies`.
@@ -121,13 +123,21 @@ class Algorithm(ABC, Generic[S]):
         return frozenset()
 
     @property
+    def off_policy(self) -> tuple[str, ...]:
+        """Names of own settings that have no effect while the weights are those that sampled. None by default.
+
+        A clip range is one: in the first optimizer step of an iteration every likelihood ratio is 1.
+        """
+        return ()
+
+    @property
     def requires(self) -> frozenset[str]:
-        """What a replay must provide: `needs`, and the means under the weights that penalties name."""
+        """Return what a replay must provide: `needs`, and the means under the weights that penalties name."""
         return self.needs | {mean_under(name) for name, each in self.settings.penalties.items() if each.coeff}
 
     @property
     def stacked(self) -> bool:
-        """Whether all trained levels of a sample are replayed in one forward, so that `loss` sees them together."""
+        """Return whether all trained levels of a sample share a forward, so that `loss` sees them together."""
         return self.settings.stacked
 
     @property
@@ -206,7 +216,7 @@ class Updates(Protocol):
 
     @property
     def split(self) -> str:
-        """Whether optimizer steps divide the ``"groups"``, or the ``"samples"`` of every group."""
+        """Return whether optimizer steps divide the ``"groups"``, or the ``"samples"`` of every group."""
         ...
 
     @property
@@ -245,7 +255,7 @@ def check_needs(algorithm: Algorithm[Any], copies: Collection[str]) -> None:
         UnknownNameError: a need or a weight copy that does not exist; the message names the nearest one.
     """
     known = [REFERENCE, OLD, *copies]
-    check_names("penalty toward weights", [n for n, each in algorithm.settings.penalties.items() if each.coeff], known)
+    check_names("penalty toward weights", list(algorithm.settings.penalties), known)
     check_names(f"need of {type(algorithm).__name__}", algorithm.needs, [OLD_LOG_PROB, *map(mean_under, known)])
     check_names("weights that act", [algorithm.acts], [CURRENT, *copies])
 

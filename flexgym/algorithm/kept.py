@@ -1,4 +1,4 @@
-"""What is kept of finished groups for training."""
+"""The tensors of finished groups that training keeps."""
 
 from __future__ import annotations
 

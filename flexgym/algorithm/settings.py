@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from flexgym.core.problems import Problem, raise_problems
 from flexgym.core.settings import AsTuple, IntPair, Settings
 
 if TYPE_CHECKING:
@@ -92,13 +93,23 @@ class GuidanceSettings(Settings):
     verification: float | None = Field(default=None, ge=0, description="guidance scale of the held-out samples")
 
 
+_DRAWN = ("count", "low", "high", "stratified")
+"""Settings of levels that are drawn."""
+_GRID = (
+    "has no effect with source: grid, whose levels are the steps of algorithm.window; leave it out, or choose source:"
+    " uniform or logit_normal"
+)
+
+
 class LevelSettings(Settings):
     """The noise levels at which finished samples are trained, see `flexgym.algorithm.levels.LevelDraw`."""
 
     source: Literal["grid", "uniform", "logit_normal"] = Field(
         default="grid", description="the steps of the window on the sampler's grid, or levels between low and high"
     )
-    count: int = Field(default=4, ge=1, description="levels of each sample; with grid it is the size of the window")
+    count: int | None = Field(
+        default=None, ge=1, description="levels of each sample, 4 by default; with grid it is the size of the window"
+    )
     low: float = Field(default=0.05, gt=0, lt=1, description="lowest level")
     high: float = Field(default=1.0, gt=0, le=1, description="highest level")
     stratified: bool = Field(default=False, description="draw one level from each of as many equal parts of the range")
@@ -108,6 +119,10 @@ class LevelSettings(Settings):
     def _check(self) -> Self:
         if self.low >= self.high:
             raise ValueError(f"expected low below high, got low={self.low} and high={self.high}")
+        if self.source == "grid":
+            fields = type(self).model_fields
+            idle = [name for name in _DRAWN if getattr(self, name) != fields[name].default]
+            raise_problems(Problem((name,), _GRID) for name in idle)
         return self
 
     @property
@@ -115,7 +130,7 @@ class LevelSettings(Settings):
         """Return how the levels are drawn."""
         from flexgym.algorithm.levels import LevelDraw  # loads torch, for which a help text does not wait
 
-        return LevelDraw(**dict(self))
+        return LevelDraw(**{**dict(self), "count": self.count or 4})
 
 
 class PenaltySettings(Settings):

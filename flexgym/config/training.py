@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from flexgym.config.generator import Precision
 from flexgym.config.sections import Prompts
@@ -64,6 +64,12 @@ class AdvantageSettings(Settings):
         default=None, ge=1, description="samples of each group with the highest advantages to keep"
     )
     worst: int | None = Field(default=None, ge=0, description="samples with the lowest ones to keep; others have none")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.worst is not None and self.best is None:
+            raise ValueError(f"expected best with it, which begins the selection, got worst={self.worst} alone")
+        return self
 
     @property
     def stay_in_group(self) -> bool:

@@ -62,10 +62,12 @@ def prepare(generator: FlowGenerator, planned: Planned) -> None:
 
 
 def train(generator: FlowGenerator, planned: Planned) -> None:
-    """Choose the trainable parameters, and keep the reference where the training keeps one."""
+    """Choose the trainable parameters, and keep the copies of the weights that a replay asks."""
     generator.make_trainable(**planned.settings.generator.training)
     if planned.keeps_reference:
         generator.weights.keep("reference")
+    for name in planned.asked:
+        generator.weights.keep(name)
 
 
 def _arrange(generator: FlowGenerator, planned: Planned) -> None:
@@ -139,7 +141,11 @@ class Rehearsal:
             decoded=rows,
             verified=self._verified(planned),
             shown=self._shown(planned),
-            replay=self._once(self._traces, ("replay", *sampled, settings.generator.gradient_checkpointing), replayed),
+            replay=self._once(
+                self._traces,
+                ("replay", planned.replayed, *sampled, settings.generator.gradient_checkpointing),
+                replayed,
+            ),
             optimizer=optimizer,
             optimizer_state=state,
         )
@@ -207,10 +213,10 @@ def bytes_of(tensors: Iterable[Tensor]) -> int:
     return sum(storages.values())
 
 
-def _latents(policy: FlowPolicy, planned: Planned) -> Tensor:
-    """Make latents of the groups in one forward, ``[P, G, ...]``."""
+def _latents(policy: FlowPolicy, planned: Planned, samples: int | None = None) -> Tensor:
+    """Make latents of the groups in one forward, ``[P, G, ...]``, or of some samples of each."""
     rollout = planned.settings.rollout
-    shape = (rollout.groups_per_forward, rollout.group_size, *policy.generator.latent_shape)
+    shape = (rollout.groups_per_forward, samples or rollout.group_size, *policy.generator.latent_shape)
     return torch.zeros(shape, device=policy.generator.device)
 
 
@@ -248,7 +254,7 @@ def _decode(generator: FlowGenerator, rows: int) -> Tensor:
 def _rollout(policy: FlowPolicy, planned: Planned) -> Rollout:
     """Make a rollout with everything that the algorithm needs of it for one forward, on the policy's device."""
     algorithm, window = planned.algorithm, planned.window(policy.num_steps)
-    latents = _latents(policy, planned)[None]
+    latents = _latents(policy, planned, planned.replayed)[None]
     levels = algorithm.process.count(window) if algorithm.stacked else 1
     wanted = {"latents", "target", *algorithm.requires}
     kept = {

@@ -209,6 +209,7 @@ class Planner:
             settings.adapter,
             settings.adapter_as,
             planned.keeps_reference,
+            planned.asked,
             planned.settings.algorithm.guidance,
         )
         if trains not in self._rehearsals:
@@ -356,7 +357,8 @@ class _Accounts:
         """Return the operations of all replays of an iteration."""
         planned, algorithm, training = self.planned, self.planned.algorithm, self.planned.settings.training
         levels = algorithm.process.count(self.window)
-        jobs = training.passes * planned.forwards * (1 if algorithm.stacked else levels)
+        slices = planned.settings.rollout.group_size // planned.replayed
+        jobs = slices * training.passes * planned.forwards * (1 if algorithm.stacked else levels)
         flops: float = jobs * self.work.replay.flops
         if OLD in planned.copies:  # whose means the first optimizer step need not compute if the same weights sampled
             known = 1.0 / (training.num_updates * training.passes) if algorithm.acts == CURRENT else 0.0

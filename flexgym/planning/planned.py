@@ -12,6 +12,7 @@ import torch
 from gymnasium.envs.registration import load_env_creator
 
 from flexgym.algorithm.base import Algorithm, CopySchedule, algorithm_class, weight_copies
+from flexgym.algorithm.replay import OLD, mean_under
 from flexgym.config import AgentSettings
 from flexgym.config.load import load_settings
 from flexgym.config.recipe import apply_overrides
@@ -145,6 +146,18 @@ class Planned:
         """True where a copy of the weights before training is kept; an adapter is switched off instead."""
         compares = self.needs_reference or self.settings.rollout.reference_interval > 0
         return self.settings.generator.mode == "full" and compares
+
+    @property
+    def replayed(self) -> int:
+        """Samples of a group in one replay: all, or with ``training.split: samples`` those of one optimizer step."""
+        size, training = self.settings.rollout.group_size, self.settings.training
+        return size // training.num_updates if training.split == "samples" else size
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Names of the weight copies whose means each replay computes, without those that sampled."""
+        needs = self.algorithm.requires
+        return tuple(name for name in self.copies if name != OLD and mean_under(name) in needs)
 
     @cached_property
     def copies(self) -> dict[str, CopySchedule]:

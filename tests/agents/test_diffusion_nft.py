@@ -94,6 +94,6 @@ def test_it_trains_resumes_exactly_and_shows_its_metrics(cluster, tmp_path: Path
 
 
 def test_its_recipe_is_valid():
-    settings = load_agent_settings(apply_overrides(load_recipe("nft_shapes"), ["algorithm.beta=0.1"]))
+    settings = load_agent_settings(apply_overrides(load_recipe("diffusion_nft_shapes_t2i"), ["algorithm.beta=0.1"]))
     assert isinstance(config_of(settings).algorithm, DiffusionNFT)
     assert settings.algorithm == NFTSettings(name="diffusion_nft", beta=0.1, window=settings.algorithm.window)

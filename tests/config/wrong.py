@@ -309,6 +309,65 @@ TOGETHER = [
 ]
 """Combinations that cannot work."""
 
+IDLE = [
+    _wrong(
+        "algorithm:\n  name: matching\n  levels:\n    count: 4  # here\n",
+        "algorithm.levels.count",
+        "has no effect with source: grid",
+        "algorithm.window",
+    ),
+    _wrong(
+        "algorithm:\n  name: diffusion_nft\n  levels:\n    source: grid\n    low: 0.3  # here\n",
+        "algorithm.levels.low",
+        "has no effect with source: grid",
+    ),
+    _wrong(
+        "algorithm:\n  name: v_grpo\n  levels:\n    source: grid\n    high: 0.9  # here\n",
+        "algorithm.levels.high",
+        "uniform or logit_normal",
+    ),
+    _wrong(
+        "algorithm:\n  name: dgpo\n  levels:\n    source: grid\n    stratified: true  # here\n",
+        "algorithm.levels.stratified",
+        "has no effect with source: grid",
+    ),
+    _wrong(
+        "algorithm:\n  name: grpo\n  penalties:\n    refrence: {coeff: 0.0}  # here\n",
+        "algorithm.penalties.refrence",
+        "keeps no weights 'refrence'",
+        "Did you mean 'reference'",
+    ),
+    _wrong(
+        "algorithm:\n  name: matching\n  penalties:\n    ema: {coeff: 0.1}  # here\n",
+        "algorithm.penalties.ema",
+        "kept with training.ema_decay above 0",
+    ),
+    _wrong(
+        "rollout:\n  group_size: 9  # here\ntraining: {split: samples, num_updates: 2}\n",
+        "rollout.group_size",
+        "multiple of training.num_updates=2",
+        "got 9",
+    ),
+    *(
+        _wrong(
+            f"algorithm: {{name: {name}}}\ntraining:\n  split: samples  # here\n",
+            "training.split",
+            "expected groups",
+            "compares the samples of a group",
+        )
+        for name in ("online_dpo", "dgpo", "covariance_guidance")
+    ),
+    _wrong(
+        "generator: {distilled: true}\nalgorithm:\n  name: matching\n  levels: {source: uniform}  # here\n",
+        "algorithm.levels.source",
+        "expected grid",
+        "generator.distilled",
+        "got uniform",
+    ),
+    _wrong("training:\n  advantage: {worst: 4}  # here\n", "training.advantage", "best", "got worst=4 alone"),
+]
+"""Settings that could not have an effect."""
+
 OTHERS = [
     _wrong("judge:\n  source: x\n  dtype: float16  # here\n", "judge.dtype", "bfloat16 or float32", kind="dpo"),
     _wrong("judge:\n  source: x\n  lora:\n    rank: 4  # here\n", "judge.lora.rank", "unknown setting", kind="sft"),
@@ -358,4 +417,4 @@ OTHERS = [
 ]
 """Recipes of judge training and of Stable-Baselines3."""
 
-ALL = [*NO_EFFECT, *VALUES, *NAMES, *MOVED, *TOGETHER, *OTHERS]
+ALL = [*NO_EFFECT, *VALUES, *NAMES, *MOVED, *TOGETHER, *IDLE, *OTHERS]

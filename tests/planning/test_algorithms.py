@@ -105,6 +105,16 @@ def test_the_forward_process_compares_with_the_weights_that_sampled_only_after_t
     assert parts_of(forward, "update")["weight copies"] == 0
 
 
+def test_samples_of_every_group_make_smaller_replays_of_the_same_work():
+    large = "rollout.group_size=16"
+    complete, split = plan_of(GRPO, large), plan_of(GRPO, large, "training.num_updates=2", "training.split=samples")
+    one, window = flops_of(complete, "sampling") // 5, 2
+    compared = window * one // 2  # the second optimizer step asks the weights that sampled
+    assert flops_of(split, "update") == flops_of(complete, "update") + compared
+    assert parts_of(split, "update")["activations"] < 0.7 * parts_of(complete, "update")["activations"]
+    assert parts_of(split, "update")["weight copies"] == parts_of(split, "update")["gradients"]
+
+
 def test_stacked_levels_share_a_forward():
     apart, stacked = plan_of(MATCHING), plan_of({**MATCHING, "stacked": True})
     assert flops_of(stacked, "update") == pytest.approx(flops_of(apart, "update"), rel=0.02)

@@ -361,6 +361,7 @@ def test_the_command_shows_a_plan():
     assert all(
         name in result.stdout for name in ("sampling", "decoding", "update", "activations", "an iteration takes")
     )
+    assert "without effect: algorithm.clip_range." in result.stdout
 
 
 @pytest.mark.slow
