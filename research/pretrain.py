@@ -57,11 +57,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one checkpoint is made: the stages of its autoencoder one after the other, then the flow."""
+    """How one checkpoint is made: the stages of its autoencoder one after the other, then those of the flow."""
 
     kind: str
     autoencoder: tuple[Stage, ...]
-    flow: Stage
+    flow: tuple[Stage, ...]
     scenes: int
     wrong_share: float
 
@@ -71,9 +71,13 @@ WATCH_INTERVAL = 1000
 TRAINING_SHIFT = 5.0
 """What a caption decides, it decides at high noise levels: the latents are so plain that at 0.9 all is settled."""
 RECIPES = {
-    "t2i": Recipe("image", (Stage(1200, 32, 2e-3),), Stage(15000, 64, 2e-3), 40000, 0.1),
+    "t2i": Recipe("image", (Stage(1200, 32, 2e-3),), (Stage(15000, 64, 2e-3), Stage(8000, 64, 1.5e-3)), 40000, 0.1),
     "t2v": Recipe(
-        "video", (Stage(2200, 4, 2e-3), Stage(2400, 4, 2e-3)), Stage(15000, 32, 2e-3), 12000, 0.1
+        "video",
+        (Stage(2200, 4, 2e-3), Stage(2400, 4, 2e-3)),
+        (Stage(15000, 32, 2e-3), Stage(8000, 32, 1.5e-3)),
+        12000,
+        0.1,
     ),
 }
 BUILDERS: dict[str, Callable[[], Any]] = {"t2i": modules.build_t2i, "t2v": modules.build_t2v}
@@ -143,16 +147,23 @@ def encode_all(autoencoder: Any, pixels: Tensor) -> Tensor:
     return torch.cat([autoencoder.encode(to_unit(chunk)).latent_dist.mean for chunk in pixels.split(64)])
 
 
-def set_latent_scale(autoencoder: Any, latents: Tensor) -> Tensor:
-    """Write the latents' mean and deviation into the autoencoder's config and return the normalized latents."""
+def set_latent_scale(autoencoder: Any, latents: Tensor) -> None:
+    """Write mean and deviation of latents into the autoencoder's config."""
     if latents.ndim == 4:
-        shift, scale = latents.mean(), latents.std()
-        autoencoder.register_to_config(shift_factor=shift.item(), scaling_factor=1.0 / scale.item())
-        return (latents - shift) / scale
-    dims = (0, 2, 3, 4)
-    mean, std = latents.mean(dims), latents.std(dims)
-    autoencoder.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
-    return (latents - mean.view(1, -1, 1, 1, 1)) / std.view(1, -1, 1, 1, 1)
+        shift, scale = latents.mean().item(), latents.std().item()
+        autoencoder.register_to_config(shift_factor=shift, scaling_factor=1.0 / scale)
+    else:
+        mean, std = latents.mean((0, 2, 3, 4)).tolist(), latents.std((0, 2, 3, 4)).tolist()
+        autoencoder.register_to_config(latents_mean=mean, latents_std=std)
+
+
+def normalized(autoencoder: Any, latents: Tensor) -> Tensor:
+    """Scale latents as the autoencoder's config says."""
+    config = autoencoder.config
+    if latents.ndim == 4:
+        return (latents - config.shift_factor) * config.scaling_factor
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (config.latents_mean, config.latents_std))
+    return (latents - mean) / std
 
 
 def velocity(pipe: Any, latents: Tensor, sigma: Tensor, *, captions: list[str]) -> Tensor:
@@ -310,28 +321,58 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    recipe, pipe, state = RECIPES[name], BUILDERS[name](), out / f"{name}_state"
+    recipe, pipe = RECIPES[name], BUILDERS[name]()
     autoencoder = out / f"{name}_autoencoder"
     if autoencoder.exists():
         pipe.vae = type(pipe.vae).from_pretrained(autoencoder)
     else:
         train_stages(pipe.vae, recipe, seed=seed, speed=speed)
         pipe.vae.save_pretrained(autoencoder)
+    for number in range(len(recipe.flow)):
+        train_flow(pipe, name, out, number=number, seed=seed, speed=speed)
+
+
+def train_flow(pipe: Any, name: str, out: Path, *, number: int, seed: int, speed: float) -> None:
+    """Train through one stage of flow matching on scenes of its own, or load what it made before.
+
+    The scenes of the first stage also decide the scale of the latents.
+
+    Args:
+        pipe: pipeline with a trained autoencoder and what the stage before made.
+        name: of the recipe.
+        out: folder for the pipeline, for one copy of it at the end of each stage, and for the state of training.
+        number: of the stage.
+        seed: of the checkpoint.
+        speed: divides the length.
+    """
+    recipe, done, state = RECIPES[name], out / f"{name}_flow{number}", out / f"{name}_state"
+    if done.exists():
+        kept = {part: None for part, value in pipe.components.items() if value is None}
+        made = type(pipe).from_pretrained(done, **kept)
+        pipe.vae = made.vae
+        flow_parts(pipe).load_state_dict(flow_parts(made).state_dict())
+        return
     pipe.vae.eval().requires_grad_(False)
-    torch.manual_seed(seed + 1)
-    specs, pixels = draw(np.random.default_rng(seed + 1), recipe.kind, int(recipe.scenes / speed))
-    data = FlowData(set_latent_scale(pipe.vae, encode_all(pipe.vae, pixels)), specs, recipe.wrong_share)
-    training = FlowTraining(pipe, data, recipe.flow.shorter(speed), seed=seed)
+    own = seed + 1000 * number
+    torch.manual_seed(own + 1)
+    drawn, pixels = draw(np.random.default_rng(own + 1), recipe.kind, int(recipe.scenes / speed))
+    latents = encode_all(pipe.vae, pixels)
+    if not number:
+        set_latent_scale(pipe.vae, latents)
+    data = FlowData(normalized(pipe.vae, latents), drawn, recipe.wrong_share)
+    training = FlowTraining(pipe, data, recipe.flow[number].shorter(speed), seed=own)
     if state.exists():
         training.restore(state)
 
     def watch(training: FlowTraining) -> None:
         save(type(pipe)(**{**pipe.components, **dict(training.average.items())}), name, out / name)
         training.save(state)
-        logger.info("saved after %d steps", training.step)
+        logger.info("stage %d: saved after %d steps", number, training.step)
 
     training.run(watch)
     save(pipe, name, out / name)
+    shutil.copytree(out / name, done)
+    shutil.rmtree(state, ignore_errors=True)
 
 
 if __name__ == "__main__":
