@@ -42,12 +42,14 @@ class Stage:
         learning_rate: the highest.
         schedule: steps in which the learning rate would come down to zero; None is ``steps``. A flow that stops earlier
             has learned to draw, but not yet all that captions say.
+        decoder_only: of an autoencoder, whose latents then stay as they are.
     """
 
     steps: int
     batch_size: int
     learning_rate: float
     schedule: int | None = None
+    decoder_only: bool = False
 
     def shorter(self, speed: float) -> Stage:
         """Return a stage that is shorter by the factor ``speed``."""
@@ -71,10 +73,16 @@ WATCH_INTERVAL = 1000
 TRAINING_SHIFT = 5.0
 """What a caption decides, it decides at high noise levels: the latents are so plain that at 0.9 all is settled."""
 RECIPES = {
-    "t2i": Recipe("image", (Stage(1200, 32, 2e-3),), (Stage(15000, 64, 2e-3), Stage(8000, 64, 1.5e-3)), 40000, 0.1),
+    "t2i": Recipe(
+        "image",
+        (Stage(1200, 32, 2e-3), Stage(2000, 32, 1e-3, decoder_only=True)),
+        (Stage(15000, 64, 2e-3), Stage(8000, 64, 1.5e-3)),
+        40000,
+        0.1,
+    ),
     "t2v": Recipe(
         "video",
-        (Stage(2200, 4, 2e-3), Stage(2400, 4, 2e-3)),
+        (Stage(2200, 4, 2e-3), Stage(2400, 4, 2e-3), Stage(7000, 4, 1.5e-3, decoder_only=True)),
         (Stage(15000, 32, 2e-3), Stage(8000, 32, 1.5e-3)),
         12000,
         0.1,
@@ -113,20 +121,28 @@ def reconstruction_loss(decoded: Tensor, pixels: Tensor) -> Tensor:
     return ((error.abs() + error.square()) * (1.0 + 4.0 * is_thing)).mean()
 
 
+def decoder_parts(autoencoder: Any) -> nn.ModuleList:
+    """Return the modules of an autoencoder between latents and pixels."""
+    after = getattr(autoencoder, "post_quant_conv", None)
+    return nn.ModuleList([autoencoder.decoder, *([] if after is None else [after])])
+
+
 def train_autoencoder(autoencoder: Any, kind: str, stage: Stage, *, rng: np.random.Generator) -> None:
     """Train on fresh scenes, with noise on the latents so that the decoder draws sharp shapes from inexact ones."""
-    optimizer = torch.optim.AdamW(autoencoder.parameters(), stage.learning_rate, weight_decay=0.0)
+    parts = decoder_parts(autoencoder) if stage.decoder_only else autoencoder
+    optimizer = torch.optim.AdamW(parts.parameters(), stage.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, stage.learning_rate, total_steps=stage.steps)
     started = time.monotonic()
     for step in range(stage.steps):
         pixels = to_unit(draw(rng, kind, stage.batch_size)[1])
-        latents = autoencoder.encode(pixels).latent_dist.mean
+        with torch.set_grad_enabled(not stage.decoder_only):
+            latents = autoencoder.encode(pixels).latent_dist.mean
         level = torch.rand(len(latents), *[1] * (latents.ndim - 1)) * 0.6 * latents.detach().std()
         decoded = autoencoder.decode(latents + level * torch.randn_like(latents)).sample
         loss = reconstruction_loss(decoded, pixels) + 1e-3 * latents.square().mean()
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(autoencoder.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if step % 100 == 0:

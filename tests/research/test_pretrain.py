@@ -100,6 +100,15 @@ def test_autoencoder_training_changes_every_weight(name, pipe):
     assert not latents.requires_grad
 
 
+def test_a_stage_of_the_decoder_leaves_the_latents(name, pipe):
+    before = deepcopy(pipe.vae)
+    stage = Stage(1, 1, 1e-2, decoder_only=True)
+    pretrain.train_autoencoder(pipe.vae, KINDS[name], stage, rng=np.random.default_rng(0))
+    moved = changed(before, pipe.vae)
+    assert moved >= {key for key, value in before.decoder.named_parameters(prefix="decoder") if value.ndim > 1}
+    assert all(key.startswith(("decoder.", "post_quant_conv.")) for key in moved)
+
+
 def test_gradient_reaches_every_trained_part(name, pipe):
     parts = pretrain.flow_parts(pipe)
     assert set(parts) == {"transformer", "text_encoder"} | ({"text_encoder_2"} if name == "t2i" else set())
