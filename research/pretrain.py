@@ -75,14 +75,14 @@ TRAINING_SHIFT = 5.0
 RECIPES = {
     "t2i": Recipe(
         "image",
-        (Stage(1200, 32, 2e-3), Stage(2000, 32, 1e-3, decoder_only=True)),
+        (Stage(1200, 32, 2e-3), Stage(1000, 32, 1e-3, decoder_only=True)),
         (Stage(15000, 64, 2e-3), Stage(8000, 64, 1.5e-3)),
         40000,
         0.1,
     ),
     "t2v": Recipe(
         "video",
-        (Stage(2200, 4, 2e-3), Stage(2400, 4, 2e-3), Stage(7000, 4, 1.5e-3, decoder_only=True)),
+        (Stage(2200, 4, 2e-3), Stage(2400, 4, 2e-3), Stage(4000, 4, 1.5e-3, decoder_only=True)),
         (Stage(15000, 32, 2e-3), Stage(8000, 32, 1.5e-3)),
         12000,
         0.1,
