@@ -84,7 +84,7 @@ RECIPES = {
         "video",
         (Stage(2200, 4, 2e-3), Stage(2400, 4, 2e-3), Stage(4000, 4, 1.5e-3, decoder_only=True)),
         (Stage(15000, 32, 2e-3), Stage(8000, 32, 1.5e-3)),
-        12000,
+        40000,
         0.1,
     ),
 }
