@@ -21,7 +21,9 @@ import torch
 import typer
 from torch import Tensor, nn
 
+from flexgym.core.files import held_folder
 from flexgym.core.state_files import read_state, write_state
+from flexgym.generators.channels import normalize
 from flexgym.world.captions import Spec
 from flexgym.world.sampling import draw_caption, draw_clip, draw_scene, draw_spec
 from flexgym.world.scenes import BACKGROUND, render, render_video
@@ -40,21 +42,17 @@ class Stage:
         steps: how many there are.
         batch_size: of each.
         learning_rate: the highest.
-        schedule: steps in which the learning rate would come down to zero; None is ``steps``. A flow that stops earlier
-            has learned to draw, but not yet all that captions say.
         decoder_only: of an autoencoder, whose latents then stay as they are.
     """
 
     steps: int
     batch_size: int
     learning_rate: float
-    schedule: int | None = None
     decoder_only: bool = False
 
     def shorter(self, speed: float) -> Stage:
         """Return a stage that is shorter by the factor ``speed``."""
-        schedule = self.schedule and int(self.schedule / speed)
-        return replace(self, steps=max(2, int(self.steps / speed)), schedule=schedule)
+        return replace(self, steps=max(2, int(self.steps / speed)))
 
 
 @dataclass(frozen=True)
@@ -175,11 +173,9 @@ def set_latent_scale(autoencoder: Any, latents: Tensor) -> None:
 
 def normalized(autoencoder: Any, latents: Tensor) -> Tensor:
     """Scale latents as the autoencoder's config says."""
-    config = autoencoder.config
-    if latents.ndim == 4:
-        return (latents - config.shift_factor) * config.scaling_factor
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (config.latents_mean, config.latents_std))
-    return (latents - mean) / std
+    if latents.ndim == 5:
+        return normalize(autoencoder, latents)
+    return (latents - autoencoder.config.shift_factor) * autoencoder.config.scaling_factor
 
 
 def velocity(pipe: Any, latents: Tensor, sigma: Tensor, *, captions: list[str]) -> Tensor:
@@ -308,8 +304,8 @@ class FlowTraining:
         return loss.item()
 
     def _set_rates(self) -> None:
-        schedule = self._stage.schedule or self._stage.steps
-        rate = min(1.0, (self.step + 1) / 300, 1.05 * (schedule - self.step) / schedule)
+        steps = self._stage.steps
+        rate = min(1.0, (self.step + 1) / 300, 1.05 * (steps - self.step) / steps)
         for optimizer, base in zip(self._optimizers, self._base_rates, strict=True):
             optimizer.param_groups[0]["lr"] = base * rate
 
@@ -343,7 +339,10 @@ def main(
         pipe.vae = type(pipe.vae).from_pretrained(autoencoder)
     else:
         train_stages(pipe.vae, recipe, seed=seed, speed=speed)
-        pipe.vae.save_pretrained(autoencoder)
+        out.mkdir(parents=True, exist_ok=True)
+        with held_folder(autoencoder) as partial:
+            pipe.vae.save_pretrained(partial)
+            partial.rename(autoencoder)
     for number in range(len(recipe.flow)):
         train_flow(pipe, name, out, number=number, seed=seed, speed=speed)
 
@@ -361,7 +360,7 @@ def train_flow(pipe: Any, name: str, out: Path, *, number: int, seed: int, speed
         seed: of the checkpoint.
         speed: divides the length.
     """
-    recipe, done, state = RECIPES[name], out / f"{name}_flow{number}", out / f"{name}_state"
+    recipe, done, state = RECIPES[name], out / f"{name}_flow{number}", out / f"{name}_state{number}"
     if done.exists():
         kept = {part: None for part, value in pipe.components.items() if value is None}
         made = type(pipe).from_pretrained(done, **kept)
@@ -387,7 +386,9 @@ def train_flow(pipe: Any, name: str, out: Path, *, number: int, seed: int, speed
 
     training.run(watch)
     save(pipe, name, out / name)
-    shutil.copytree(out / name, done)
+    with held_folder(done) as partial:
+        save(pipe, name, partial)
+        partial.rename(done)
     shutil.rmtree(state, ignore_errors=True)
 
 
