@@ -81,7 +81,7 @@ RECIPES = {
     "t2v": Recipe(
         "video",
         (Stage(2200, 4, 2e-3), Stage(2400, 4, 2e-3), Stage(4000, 4, 1.5e-3, decoder_only=True)),
-        (Stage(15000, 32, 2e-3), Stage(8000, 32, 1.5e-3)),
+        (Stage(18000, 32, 1.2e-2),),
         40000,
         0.1,
     ),
@@ -239,7 +239,7 @@ class FlowTraining:
         self._pipe, self._data, self._stage, self._seed = pipe, data, stage, seed
         self._parts = flow_parts(pipe)
         self.average = deepcopy(self._parts).requires_grad_(False)
-        self._optimizers = muon_and_adamw(self._parts, stage.learning_rate, inside=("transformer_blocks", "blocks"))
+        self._optimizers = muon_and_adamw(self._parts, stage.learning_rate, inside=("transformer_blocks", "blocks", "block"))
         self._base_rates = [optimizer.param_groups[0]["lr"] for optimizer in self._optimizers]
         self.step, self._smooth = 0, 1.0
 
