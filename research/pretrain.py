@@ -239,7 +239,9 @@ class FlowTraining:
         self._pipe, self._data, self._stage, self._seed = pipe, data, stage, seed
         self._parts = flow_parts(pipe)
         self.average = deepcopy(self._parts).requires_grad_(False)
-        self._optimizers = muon_and_adamw(self._parts, stage.learning_rate, inside=("transformer_blocks", "blocks", "block"))
+        self._optimizers = muon_and_adamw(
+            self._parts, stage.learning_rate, inside=("transformer_blocks", "blocks", "block")
+        )
         self._base_rates = [optimizer.param_groups[0]["lr"] for optimizer in self._optimizers]
         self.step, self._smooth = 0, 1.0
 
