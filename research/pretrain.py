@@ -21,7 +21,9 @@ import torch
 import typer
 from torch import Tensor, nn
 
+from flexgym.core.files import held_folder
 from flexgym.core.state_files import read_state, write_state
+from flexgym.generators.channels import normalize
 from flexgym.world.captions import Spec
 from flexgym.world.sampling import draw_caption, draw_clip, draw_scene, draw_spec
 from flexgym.world.scenes import BACKGROUND, render, render_video
@@ -40,28 +42,26 @@ class Stage:
         steps: how many there are.
         batch_size: of each.
         learning_rate: the highest.
-        schedule: steps in which the learning rate would come down to zero; None is ``steps``. A flow that stops earlier
-            has learned to draw, but not yet all that captions say.
+        decoder_only: of an autoencoder, whose latents then stay as they are.
     """
 
     steps: int
     batch_size: int
     learning_rate: float
-    schedule: int | None = None
+    decoder_only: bool = False
 
     def shorter(self, speed: float) -> Stage:
         """Return a stage that is shorter by the factor ``speed``."""
-        schedule = self.schedule and int(self.schedule / speed)
-        return replace(self, steps=max(2, int(self.steps / speed)), schedule=schedule)
+        return replace(self, steps=max(2, int(self.steps / speed)))
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one checkpoint is made: the stages of its autoencoder one after the other, then the flow."""
+    """How one checkpoint is made: the stages of its autoencoder one after the other, then those of the flow."""
 
     kind: str
     autoencoder: tuple[Stage, ...]
-    flow: Stage
+    flow: tuple[Stage, ...]
     scenes: int
     wrong_share: float
 
@@ -71,8 +71,20 @@ WATCH_INTERVAL = 1000
 TRAINING_SHIFT = 5.0
 """What a caption decides, it decides at high noise levels: the latents are so plain that at 0.9 all is settled."""
 RECIPES = {
-    "t2i": Recipe("image", (Stage(1200, 32, 2e-3),), Stage(15000, 64, 2e-3), 40000, 0.1),
-    "t2v": Recipe("video", (Stage(2200, 4, 2e-3), Stage(2400, 4, 2e-3)), Stage(15000, 32, 2e-3), 12000, 0.1),
+    "t2i": Recipe(
+        "image",
+        (Stage(1200, 32, 2e-3), Stage(1000, 32, 1e-3, decoder_only=True)),
+        (Stage(15000, 64, 2e-3), Stage(8000, 64, 1.5e-3)),
+        40000,
+        0.1,
+    ),
+    "t2v": Recipe(
+        "video",
+        (Stage(2200, 4, 2e-3), Stage(2400, 4, 2e-3), Stage(4000, 4, 1.5e-3, decoder_only=True)),
+        (Stage(18000, 32, 1.2e-2),),
+        40000,
+        0.1,
+    ),
 }
 BUILDERS: dict[str, Callable[[], Any]] = {"t2i": modules.build_t2i, "t2v": modules.build_t2v}
 
@@ -107,20 +119,28 @@ def reconstruction_loss(decoded: Tensor, pixels: Tensor) -> Tensor:
     return ((error.abs() + error.square()) * (1.0 + 4.0 * is_thing)).mean()
 
 
+def decoder_parts(autoencoder: Any) -> nn.ModuleList:
+    """Return the modules of an autoencoder between latents and pixels."""
+    after = getattr(autoencoder, "post_quant_conv", None)
+    return nn.ModuleList([autoencoder.decoder, *([] if after is None else [after])])
+
+
 def train_autoencoder(autoencoder: Any, kind: str, stage: Stage, *, rng: np.random.Generator) -> None:
     """Train on fresh scenes, with noise on the latents so that the decoder draws sharp shapes from inexact ones."""
-    optimizer = torch.optim.AdamW(autoencoder.parameters(), stage.learning_rate, weight_decay=0.0)
+    parts = decoder_parts(autoencoder) if stage.decoder_only else autoencoder
+    optimizer = torch.optim.AdamW(parts.parameters(), stage.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, stage.learning_rate, total_steps=stage.steps)
     started = time.monotonic()
     for step in range(stage.steps):
         pixels = to_unit(draw(rng, kind, stage.batch_size)[1])
-        latents = autoencoder.encode(pixels).latent_dist.mean
+        with torch.set_grad_enabled(not stage.decoder_only):
+            latents = autoencoder.encode(pixels).latent_dist.mean
         level = torch.rand(len(latents), *[1] * (latents.ndim - 1)) * 0.6 * latents.detach().std()
         decoded = autoencoder.decode(latents + level * torch.randn_like(latents)).sample
         loss = reconstruction_loss(decoded, pixels) + 1e-3 * latents.square().mean()
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(autoencoder.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if step % 100 == 0:
@@ -141,16 +161,21 @@ def encode_all(autoencoder: Any, pixels: Tensor) -> Tensor:
     return torch.cat([autoencoder.encode(to_unit(chunk)).latent_dist.mean for chunk in pixels.split(64)])
 
 
-def set_latent_scale(autoencoder: Any, latents: Tensor) -> Tensor:
-    """Write the latents' mean and deviation into the autoencoder's config and return the normalized latents."""
+def set_latent_scale(autoencoder: Any, latents: Tensor) -> None:
+    """Write mean and deviation of latents into the autoencoder's config."""
     if latents.ndim == 4:
-        shift, scale = latents.mean(), latents.std()
-        autoencoder.register_to_config(shift_factor=shift.item(), scaling_factor=1.0 / scale.item())
-        return (latents - shift) / scale
-    dims = (0, 2, 3, 4)
-    mean, std = latents.mean(dims), latents.std(dims)
-    autoencoder.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
-    return (latents - mean.view(1, -1, 1, 1, 1)) / std.view(1, -1, 1, 1, 1)
+        shift, scale = latents.mean().item(), latents.std().item()
+        autoencoder.register_to_config(shift_factor=shift, scaling_factor=1.0 / scale)
+    else:
+        mean, std = latents.mean((0, 2, 3, 4)).tolist(), latents.std((0, 2, 3, 4)).tolist()
+        autoencoder.register_to_config(latents_mean=mean, latents_std=std)
+
+
+def normalized(autoencoder: Any, latents: Tensor) -> Tensor:
+    """Scale latents as the autoencoder's config says."""
+    if latents.ndim == 5:
+        return normalize(autoencoder, latents)
+    return (latents - autoencoder.config.shift_factor) * autoencoder.config.scaling_factor
 
 
 def velocity(pipe: Any, latents: Tensor, sigma: Tensor, *, captions: list[str]) -> Tensor:
@@ -214,7 +239,9 @@ class FlowTraining:
         self._pipe, self._data, self._stage, self._seed = pipe, data, stage, seed
         self._parts = flow_parts(pipe)
         self.average = deepcopy(self._parts).requires_grad_(False)
-        self._optimizers = muon_and_adamw(self._parts, stage.learning_rate, inside=("transformer_blocks", "blocks"))
+        self._optimizers = muon_and_adamw(
+            self._parts, stage.learning_rate, inside=("transformer_blocks", "blocks", "block")
+        )
         self._base_rates = [optimizer.param_groups[0]["lr"] for optimizer in self._optimizers]
         self.step, self._smooth = 0, 1.0
 
@@ -279,8 +306,8 @@ class FlowTraining:
         return loss.item()
 
     def _set_rates(self) -> None:
-        schedule = self._stage.schedule or self._stage.steps
-        rate = min(1.0, (self.step + 1) / 300, 1.05 * (schedule - self.step) / schedule)
+        steps = self._stage.steps
+        rate = min(1.0, (self.step + 1) / 300, 1.05 * (steps - self.step) / steps)
         for optimizer, base in zip(self._optimizers, self._base_rates, strict=True):
             optimizer.param_groups[0]["lr"] = base * rate
 
@@ -308,28 +335,63 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    recipe, pipe, state = RECIPES[name], BUILDERS[name](), out / f"{name}_state"
+    recipe, pipe = RECIPES[name], BUILDERS[name]()
     autoencoder = out / f"{name}_autoencoder"
     if autoencoder.exists():
         pipe.vae = type(pipe.vae).from_pretrained(autoencoder)
     else:
         train_stages(pipe.vae, recipe, seed=seed, speed=speed)
-        pipe.vae.save_pretrained(autoencoder)
+        out.mkdir(parents=True, exist_ok=True)
+        with held_folder(autoencoder) as partial:
+            pipe.vae.save_pretrained(partial)
+            partial.rename(autoencoder)
+    for number in range(len(recipe.flow)):
+        train_flow(pipe, name, out, number=number, seed=seed, speed=speed)
+
+
+def train_flow(pipe: Any, name: str, out: Path, *, number: int, seed: int, speed: float) -> None:
+    """Train through one stage of flow matching on scenes of its own, or load what it made before.
+
+    The scenes of the first stage also decide the scale of the latents.
+
+    Args:
+        pipe: pipeline with a trained autoencoder and what the stage before made.
+        name: of the recipe.
+        out: folder for the pipeline, for one copy of it at the end of each stage, and for the state of training.
+        number: of the stage.
+        seed: of the checkpoint.
+        speed: divides the length.
+    """
+    recipe, done, state = RECIPES[name], out / f"{name}_flow{number}", out / f"{name}_state{number}"
+    if done.exists():
+        kept = {part: None for part, value in pipe.components.items() if value is None}
+        made = type(pipe).from_pretrained(done, **kept)
+        pipe.vae = made.vae
+        flow_parts(pipe).load_state_dict(flow_parts(made).state_dict())
+        return
     pipe.vae.eval().requires_grad_(False)
-    torch.manual_seed(seed + 1)
-    specs, pixels = draw(np.random.default_rng(seed + 1), recipe.kind, int(recipe.scenes / speed))
-    data = FlowData(set_latent_scale(pipe.vae, encode_all(pipe.vae, pixels)), specs, recipe.wrong_share)
-    training = FlowTraining(pipe, data, recipe.flow.shorter(speed), seed=seed)
+    own = seed + 1000 * number
+    torch.manual_seed(own + 1)
+    drawn, pixels = draw(np.random.default_rng(own + 1), recipe.kind, int(recipe.scenes / speed))
+    latents = encode_all(pipe.vae, pixels)
+    if not number:
+        set_latent_scale(pipe.vae, latents)
+    data = FlowData(normalized(pipe.vae, latents), drawn, recipe.wrong_share)
+    training = FlowTraining(pipe, data, recipe.flow[number].shorter(speed), seed=own)
     if state.exists():
         training.restore(state)
 
     def watch(training: FlowTraining) -> None:
         save(type(pipe)(**{**pipe.components, **dict(training.average.items())}), name, out / name)
         training.save(state)
-        logger.info("saved after %d steps", training.step)
+        logger.info("stage %d: saved after %d steps", number, training.step)
 
     training.run(watch)
     save(pipe, name, out / name)
+    with held_folder(done) as partial:
+        save(pipe, name, partial)
+        partial.rename(done)
+    shutil.rmtree(state, ignore_errors=True)
 
 
 if __name__ == "__main__":

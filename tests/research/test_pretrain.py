@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import shutil
 from copy import deepcopy
 
 import numpy as np
@@ -79,7 +79,8 @@ def test_draw_makes_pixels_of_training_compositions(name):
 
 def test_latents_are_normalized_and_the_autoencoder_knows_how(name, pipe):
     latents = torch.randn(6, *latent_shape(pipe)) * 3.0 + 2.0
-    scaled = pretrain.set_latent_scale(pipe.vae, latents)
+    pretrain.set_latent_scale(pipe.vae, latents)
+    scaled = pretrain.normalized(pipe.vae, latents)
     assert (scaled.mean().item(), scaled.std().item()) == pytest.approx((0.0, 1.0), abs=0.01)
     config = pipe.vae.config
     if name == "t2i":
@@ -97,6 +98,15 @@ def test_autoencoder_training_changes_every_weight(name, pipe):
     latents = pretrain.encode_all(pipe.vae, pretrain.draw(np.random.default_rng(0), kind, 2)[1])
     assert latents.shape == (2, *latent_shape(pipe))
     assert not latents.requires_grad
+
+
+def test_a_stage_of_the_decoder_leaves_the_latents(name, pipe):
+    before = deepcopy(pipe.vae)
+    stage = Stage(1, 1, 1e-2, decoder_only=True)
+    pretrain.train_autoencoder(pipe.vae, KINDS[name], stage, rng=np.random.default_rng(0))
+    moved = changed(before, pipe.vae)
+    assert moved >= {key for key, value in before.decoder.named_parameters(prefix="decoder") if value.ndim > 1}
+    assert all(key.startswith(("decoder.", "post_quant_conv.")) for key in moved)
 
 
 def test_gradient_reaches_every_trained_part(name, pipe):
@@ -199,26 +209,45 @@ def test_a_saved_folder_is_the_same_generator(name, pipe, tmp_path):
     assert sample.shape == (2, *([FRAMES] if name == "t2v" else []), SIZE, SIZE, 3)
 
 
-def run_script(out):
-    app = typer.Typer()
+class StoppedError(Exception):
+    """Raised in place of a signal that ends the process."""
+
+
+def run_script(out, *, stop=None):
+    """Run the script; ``stop`` ends it before that step of flow matching, counted over all stages."""
+    app, take, steps = typer.Typer(), FlowTraining._take_step, itertools.count()
     app.command()(pretrain.main)
-    result = CliRunner().invoke(app, ["t2i", "--out", str(out), "--speed", "20"])
+
+    def step(training):
+        if next(steps) == stop:
+            raise StoppedError
+        return take(training)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FlowTraining, "_take_step", step)
+        result = CliRunner().invoke(app, ["t2i", "--out", str(out), "--speed", "20"])
+    if stop is not None:
+        assert isinstance(result.exception, StoppedError)
+        return None
     assert result.exit_code == 0, result.output
     return load_generator(out / "t2i")
 
 
 def test_a_stopped_script_goes_on_from_what_it_saved(tmp_path, monkeypatch):
     monkeypatch.setitem(pretrain.BUILDERS, "t2i", lambda: modules.build_t2i(width=32, layers=1))
-    recipe = pretrain.Recipe("image", (Stage(40, 4, 1e-3),), Stage(40, 4, 1e-3), 200, 0.3)
+    stages = (Stage(60, 4, 1e-3), Stage(40, 4, 1e-3))
+    recipe = pretrain.Recipe("image", (Stage(40, 4, 1e-3),), stages, 200, 0.3)
     monkeypatch.setitem(pretrain.RECIPES, "t2i", recipe)
     monkeypatch.setattr(pretrain, "WATCH_INTERVAL", 1)
     whole = run_script(tmp_path / "whole")
     assert whole.settings.num_steps == modules.GENERATION["t2i"]["num_steps"]
     assert whole.pipe.vae.config.scaling_factor != 1.0
-    monkeypatch.setattr(pretrain, "train_stages", pytest.fail)
-    for kept in ("t2i_autoencoder", "t2i_state"):
-        shutil.copytree(tmp_path / "whole" / kept, tmp_path / kept / kept)
-        shutil.copytree(tmp_path / "whole" / "t2i_autoencoder", tmp_path / kept / "t2i_autoencoder", dirs_exist_ok=True)
-        stopped = run_script(tmp_path / kept)
+    assert not [*(tmp_path / "whole").glob("t2i_state*")]
+    for stop in (0, 2, 4):  # after the autoencoder, within the first stage of the flow, within the second
+        run_script(tmp_path / str(stop), stop=stop)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pretrain, "train_stages", pytest.fail)
+            stopped = run_script(tmp_path / str(stop))
         for name in ("vae", "transformer", "text_encoder"):
-            assert not changed(getattr(whole.pipe, name), getattr(stopped.pipe, name)), (kept, name)
+            assert not changed(getattr(whole.pipe, name), getattr(stopped.pipe, name)), (stop, name)
+        assert stopped.pipe.vae.config.scaling_factor == whole.pipe.vae.config.scaling_factor
