@@ -8,9 +8,16 @@ from typing import Any, TypeVar
 import rewards
 from envs.checking import check_arguments
 from envs.prompts import load_prompts
+from flexgym.algorithm.base import algorithm_class
+from flexgym.algorithm.replay import REWARD_GRADIENT
+from flexgym.config import AgentSettings
 from flexgym.config.load import load_settings
+from flexgym.config.recipe import Recipe
+from flexgym.core.problems import Problem, settings_error
 from flexgym.core.settings import Settings
 from flexgym.environment import environment_modality
+from flexgym.reward import no_gradient_scores
+from rewards.registry import reward_class
 
 S = TypeVar("S", bound=Settings)
 GIVEN = ("generator", "num_envs", "autoreset_mode", "tensors")
@@ -34,10 +41,23 @@ def load_checked(kind: type[S], recipe: Mapping[str, Any], *, given: Collection[
         environment_modality(env)
         check_arguments(env, settings, given=(*GIVEN, *given))
 
-    return load_settings(
+    settings = load_settings(
         kind,
         recipe,
         check_reward=rewards.check,
         check_environment=check_environment,
         check_prompts=lambda prompts: load_prompts(prompts, "image"),
     )
+    if isinstance(settings, AgentSettings):
+        _check_gradients(settings, Recipe.of(recipe))
+    return settings
+
+
+def _check_gradients(settings: AgentSettings, recipe: Recipe) -> None:
+    """Raise ConfigError where the algorithm needs gradients of a reward that has none."""
+    algorithm, name = settings.algorithm, settings.reward.name
+    needs = algorithm_class(algorithm.name)(algorithm).needs
+    if REWARD_GRADIENT not in needs or reward_class(name).has_gradient_scores():
+        return
+    problem = Problem(("reward", "name"), f"algorithm {algorithm.name}: {no_gradient_scores(name)}")
+    raise settings_error([problem], origin=lambda path: recipe.origin(*path))

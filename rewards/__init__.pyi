@@ -33,6 +33,7 @@ __all__ = [
     "Reward",
     "RewardWrapper",
     "Rubric",
+    "ShapesMatch",
     "ShapesOracle",
     "ShapesVerifier",
     "TemporalConsistency",
@@ -209,6 +210,13 @@ class Rubric(NamedWrapper):
         combine: Literal["sum", "gdpo"] = "sum",
         deadline_s: float | None = None,
         failed_samples: str | Path | None = None,
+    ) -> None: ...
+
+class ShapesMatch(NamedWrapper):
+    """How well outlines of a caption's things match an image of the small world, 0 to 1, with gradients to pixels."""
+
+    def __init__(
+        self, env: gymnasium.Env[Any, Any], *, deadline_s: float | None = None, failed_samples: str | Path | None = None
     ) -> None: ...
 
 class ShapesOracle(NamedWrapper):

@@ -26,6 +26,7 @@ SHIPPED = {
     "PickScore": "pick_score",
     "Remote": "remote",
     "Rubric": "rubric",
+    "ShapesMatch": "shapes_match",
     "ShapesOracle": "shapes_oracle",
     "ShapesVerifier": "shapes_verifier",
     "TemporalConsistency": "temporal_consistency",

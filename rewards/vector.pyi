@@ -28,6 +28,7 @@ __all__ = [
     "PickScore",
     "Remote",
     "Rubric",
+    "ShapesMatch",
     "ShapesOracle",
     "ShapesVerifier",
     "TemporalConsistency",
@@ -201,6 +202,17 @@ class Rubric(NamedVectorWrapper):
         *,
         terms: Sequence[Mapping[str, Any] | Term] = ...,
         combine: Literal["sum", "gdpo"] = "sum",
+        deadline_s: float | None = None,
+        failed_samples: str | Path | None = None,
+    ) -> None: ...
+
+class ShapesMatch(NamedVectorWrapper):
+    """How well outlines of a caption's things match an image of the small world, 0 to 1, with gradients to pixels."""
+
+    def __init__(
+        self,
+        env: gymnasium.vector.VectorEnv[Any, Any, Any],
+        *,
         deadline_s: float | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from flexgym.algorithm.process import Process
-from flexgym.algorithm.replay import OLD, OLD_LOG_PROB, Guidance, Replayed, mean_under
+from flexgym.algorithm.replay import OLD, OLD_LOG_PROB, REWARD_GRADIENT, Guidance, Replayed, mean_under
 from flexgym.algorithm.settings import AlgorithmSettings
 from flexgym.core.errors import ConfigError, UnknownNameError, check_names, nearest_name
 from flexgym.core.metrics import Mean, Metric
 from flexgym.core.modules import import_named
-from flexgym.flow import WindowSchedule, linear_sigmas
+from flexgym.flow import StepSchedule, linear_sigmas
 
 S = TypeVar("S", bound=AlgorithmSettings)
 _NAMES_SETTINGS = re.compile(r"^    Settings = ", re.MULTILINE)
@@ -117,7 +117,8 @@ class Algorithm(ABC, Generic[S]):
     def needs(self) -> frozenset[str]:
         """Return what `loss` reads of `Replayed` besides the policy; nothing else is computed or stored.
 
-        ``"old_log_prob"``, and ``"<name>_mean"`` for the mean under other weights: ``"old_mean"`` for those that
+        ``"old_log_prob"``, ``"reward_gradient"`` with the process `flexgym.algorithm.reward_steps.RewardSteps`, and
+        ``"<name>_mean"`` for the mean under other weights: ``"old_mean"`` for those that
         sampled, ``"reference_mean"``, and so on for each of `copies`.
         """
         return frozenset()
@@ -172,7 +173,7 @@ class Algorithm(ABC, Generic[S]):
                 total = total + chosen.coeff * distance
         return Loss(total, metrics)
 
-    def windows(self, num_steps: int) -> WindowSchedule:
+    def windows(self, num_steps: int) -> StepSchedule:
         """Return the schedule of trained steps.
 
         Raises:
@@ -255,8 +256,11 @@ def check_needs(algorithm: Algorithm[Any], copies: Collection[str]) -> None:
         UnknownNameError: a need or a weight copy that does not exist; the message names the nearest one.
     """
     known = [REFERENCE, OLD, *copies]
+    gradients = {REWARD_GRADIENT}.intersection(algorithm.process.keeps)
     check_names("penalty toward weights", list(algorithm.settings.penalties), known)
-    check_names(f"need of {type(algorithm).__name__}", algorithm.needs, [OLD_LOG_PROB, *map(mean_under, known)])
+    check_names(
+        f"need of {type(algorithm).__name__}", algorithm.needs, [OLD_LOG_PROB, *gradients, *map(mean_under, known)]
+    )
     check_names("weights that act", [algorithm.acts], [CURRENT, *copies])
 
 

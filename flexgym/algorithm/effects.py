@@ -7,7 +7,7 @@ from typing import Any
 
 from flexgym.algorithm.base import CURRENT, EMA, REFERENCE, Algorithm, Updates, check_needs, weight_copies
 from flexgym.algorithm.process import ForwardProcess
-from flexgym.algorithm.replay import OLD
+from flexgym.algorithm.replay import OLD, REWARD_GRADIENT
 from flexgym.core.errors import ConfigError, nearest_name
 from flexgym.core.problems import Problem, blamed
 
@@ -29,6 +29,8 @@ def effect_problems(algorithm: Algorithm[Any], updates: Updates, *, distilled: b
             ("training", "split"),
             f"expected groups with {type(algorithm).__name__}, whose loss compares the samples of a group, got samples",
         )
+    if REWARD_GRADIENT in algorithm.needs:
+        yield from _gradient_problems(algorithm, updates)
     source = _drawn(algorithm)
     if distilled and source:
         yield Problem(
@@ -36,6 +38,16 @@ def effect_problems(algorithm: Algorithm[Any], updates: Updates, *, distilled: b
             "expected grid with a generator whose steps were distilled (generator.distilled), which knows no noise"
             f" levels but those of its sampler, got {source}",
         )
+
+
+def _gradient_problems(algorithm: Algorithm[Any], updates: Updates) -> Iterator[Problem]:
+    for name in ("num_updates", "passes"):
+        if (count := getattr(updates, name)) > 1:
+            yield Problem(
+                ("training", name),
+                f"expected 1 with {type(algorithm).__name__}, whose gradients of the reward hold for the weights that"
+                f" sampled, got {count}; for more optimizer steps lower rollout.prompts_per_iteration",
+            )
 
 
 def _copy_problems(algorithm: Algorithm[Any], updates: Updates) -> Iterator[Problem]:
@@ -68,8 +80,11 @@ def effect_notes(algorithm: Algorithm[Any], updates: Updates) -> list[str]:
             f"without effect: {_named(idle)}. An iteration has one optimizer step (training.num_updates,"
             " training.passes), in which the weights are still those that sampled."
         )
-    if (source := _drawn(algorithm)) and settings.window != type(settings).model_fields["window"].default:
-        notes.append(f"without effect: {_named(['window'])}. The noise levels are drawn (levels.source: {source}).")
+    if settings.window != type(settings).model_fields["window"].default:
+        if source := _drawn(algorithm):
+            notes.append(f"without effect: {_named(['window'])}. The noise levels are drawn (levels.source: {source}).")
+        elif REWARD_GRADIENT in algorithm.needs:
+            notes.append(f"without effect: {_named(['window'])}. {type(algorithm).__name__} chooses its own steps.")
     return notes
 
 

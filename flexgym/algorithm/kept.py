@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flexgym.core.errors import ConfigError
-from flexgym.flow import Window
+from flexgym.flow import Steps
 from flexgym.types import Prompt, SampleGroup
 
 
@@ -23,14 +23,15 @@ class Rollout:
         prompts: P of them.
         samples: uint8 ``[P, G, H, W, 3]`` or ``[P, G, F, H, W, 3]``.
         window: the W trained steps.
-        kept: tensors ``[W, P, G, ...]`` in host memory, see `flexgym.algorithm.process.Process.keeps`.
+        kept: tensors ``[W, P, G, ...]`` in host memory, or with fewer levels where several share one, see
+            `flexgym.algorithm.process.Process.keeps`.
         seeds: P seeds, one of each group, from which noise for training is drawn.
         seconds: wall time of the denoising steps and decoding.
     """
 
     prompts: tuple[Prompt, ...]
     samples: NDArray[np.uint8]
-    window: Window
+    window: Steps
     kept: Mapping[str, Tensor]
     seeds: tuple[int, ...]
     seconds: float = 0.0

@@ -15,7 +15,7 @@ from torch import Tensor
 from flexgym.algorithm.process import Levels, Move, Process, SamplerSteps
 from flexgym.core.errors import ConfigError, GeneratorError
 from flexgym.core.seeds import checked_seed, whole_seed
-from flexgym.flow import ODE, Gaussian, NoiseScale, Window, noise_scale
+from flexgym.flow import ODE, Gaussian, NoiseScale, Steps, noise_scale
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conditioning import Conditioning
 from flexgym.types import FirstFrame, Prompt
@@ -61,7 +61,7 @@ class FlowPolicy:
         self._grid = generator.sigmas()
         self.num_steps = len(self._grid) - 1
         self._levels: dict[tuple[int, int, torch.device], Levels] = {}
-        self._window: Window | None = None
+        self._window: Steps | None = None
         chosen = checked_seed(seed)
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if chosen is None else chosen
         self._sources: list[torch.Generator] = []
@@ -92,7 +92,7 @@ class FlowPolicy:
         scale = noise if isinstance(noise, NoiseScale) else noise_scale(noise, eta=eta)
         return cls(_generator_of(env), scale, seed=seed)
 
-    def within(self, window: Window, *, seeds: Sequence[int]) -> FlowPolicy:
+    def within(self, window: Steps, *, seeds: Sequence[int]) -> FlowPolicy:
         """Return this policy with noise in the steps of a window alone.
 
         Args:

@@ -15,7 +15,7 @@ from flexgym.algorithm.kept import Rollout
 from flexgym.algorithm.levels import LevelDraw
 from flexgym.core.errors import ConfigError
 from flexgym.core.seeds import whole_seed
-from flexgym.flow import ODE, Gaussian, NoiseScale, Window, clean_gaussian, require_stochastic, transition
+from flexgym.flow import ODE, Gaussian, NoiseScale, Steps, clean_gaussian, require_stochastic, transition
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +65,7 @@ class Trained:
         levels: noise levels of all ``L * P * G`` rows.
         old_log_prob: log density of the target under the weights that sampled, ``[L, P, G]``, where it was kept.
         old_mean: mean under the weights that sampled, ``[L, P, G, ...]``, where it was kept.
+        reward_gradient: gradient of the reward's loss at the mean, ``[L, P, G, ...]``, where there is one.
     """
 
     latents: Tensor
@@ -72,6 +73,7 @@ class Trained:
     levels: Levels
     old_log_prob: Tensor | None = None
     old_mean: Tensor | None = None
+    reward_gradient: Tensor | None = None
 
     def without_old(self) -> Trained:
         """Return the levels without what sampling computed, for replays with other rows in a forward."""
@@ -90,7 +92,7 @@ class Process(ABC):
     @property
     @abstractmethod
     def keeps(self) -> tuple[str, ...]:
-        """Names of the tensors that a rollout can keep: fields of `Move`, of which `Rollout.kept` says the shape."""
+        """Names of the tensors that a rollout can keep, of which `Rollout.kept` says the shape."""
 
     @property
     def keeps_old(self) -> bool:
@@ -120,11 +122,11 @@ class Process(ABC):
         """Return whether a step can have a trained distribution."""
 
     @abstractmethod
-    def records(self, step: int, window: Window, num_steps: int) -> bool:
+    def records(self, step: int, window: Steps, num_steps: int) -> bool:
         """Return whether a rollout keeps the move of a step."""
 
     @abstractmethod
-    def count(self, window: Window) -> int:
+    def count(self, window: Steps) -> int:
         """Return the number of trained levels W of a sample."""
 
     @abstractmethod
@@ -139,7 +141,7 @@ class Process(ABC):
         """
 
     @abstractmethod
-    def check(self, windows: Iterable[Window], sigmas: Tensor) -> None:
+    def check(self, windows: Iterable[Steps], sigmas: Tensor) -> None:
         """Reject windows that cannot be trained on a grid of noise levels.
 
         Args:
@@ -184,11 +186,11 @@ class SamplerSteps(Process):
         """See `Process.trains`: all but the last, whose noise no later step would remove."""
         return step < num_steps - 1
 
-    def records(self, step: int, window: Window, num_steps: int) -> bool:
+    def records(self, step: int, window: Steps, num_steps: int) -> bool:
         """See `Process.records`: the steps of the window."""
         return step in window
 
-    def count(self, window: Window) -> int:
+    def count(self, window: Steps) -> int:
         """See `Process.count`: the steps of the window."""
         return len(window)
 
@@ -200,7 +202,7 @@ class SamplerSteps(Process):
         before, after = (grid[at].view(-1, 1, 1).expand(shape).flatten() for at in (steps, steps + 1))
         return Trained(**kept, levels=Levels(before, after, sigma_max=float(grid[1])))
 
-    def check(self, windows: Iterable[Window], sigmas: Tensor) -> None:
+    def check(self, windows: Iterable[Steps], sigmas: Tensor) -> None:
         """Require noise in every step of the windows, see `Process.check`."""
         require_stochastic(windows, sigmas, self.noise)
 
@@ -239,11 +241,11 @@ class ForwardProcess(Process):
         """See `Process.trains`: every level."""
         return True
 
-    def records(self, step: int, window: Window, num_steps: int) -> bool:
+    def records(self, step: int, window: Steps, num_steps: int) -> bool:
         """See `Process.records`: the last step, which ends on the clean latents."""
         return step == num_steps - 1
 
-    def count(self, window: Window) -> int:
+    def count(self, window: Steps) -> int:
         """See `Process.count`: the steps of the window, or the levels that are drawn."""
         return len(window) if self.draw.source == "grid" else self.draw.count
 
@@ -274,7 +276,7 @@ class ForwardProcess(Process):
         noise = torch.stack([torch.randn(one, generator=source).expand(shape) for _ in range(count)])
         return sigma, noise
 
-    def check(self, windows: Iterable[Window], sigmas: Tensor) -> None:
+    def check(self, windows: Iterable[Steps], sigmas: Tensor) -> None:
         """See `Process.check`: every level has a density."""
 
 

@@ -17,7 +17,9 @@ from flexgym.types import Prompt
 OLD = "old"
 """Name of the weights that sampled."""
 OLD_LOG_PROB = "old_log_prob"
-"""Name of the only need of an algorithm that is no mean."""
+"""Need of an algorithm that reads the log density under the weights that sampled."""
+REWARD_GRADIENT = "reward_gradient"
+"""Need of an algorithm that reads the gradient of the reward; see `flexgym.algorithm.reward_steps`."""
 
 
 def mean_under(name: str) -> str:
@@ -43,6 +45,8 @@ class Replayed:
         velocity_scale: change of the mean with the velocity, ``|d mean / d velocity|``, ``[L, P, G]``.
         advantage: of each sample at each level, ``[L, P, G]``.
         old_log_prob: log density of the target under the weights that sampled, ``[L, P, G]``. None unless needed.
+        reward_gradient: gradient of the reward's loss at ``mean``, without gradient itself, ``[L, P, G, ...]``; the sum
+            over the levels of a sample is that of its loss, times L. None unless needed.
         means: mean under other weights by name, such as ``"old"`` or ``"reference"``, without gradient,
             ``[L, P, G, ...]``; those that the algorithm needs.
     """
@@ -56,6 +60,7 @@ class Replayed:
     velocity_scale: Tensor
     advantage: Tensor
     old_log_prob: Tensor | None = None
+    reward_gradient: Tensor | None = None
     means: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -147,7 +152,7 @@ def copies_to_ask(needs: Collection[str], trained: Trained, *, fresh: bool) -> l
         trained: levels to replay.
         fresh: whether the weights are still those that sampled.
     """
-    names = [need.removesuffix("_mean") for need in sorted(needs) if need != OLD_LOG_PROB]
+    names = [need.removesuffix("_mean") for need in sorted(needs) if need.endswith("_mean")]
     asked = [name for name in names if name != OLD]
     compares = mean_under(OLD) in needs or OLD_LOG_PROB in needs
     kept = trained.old_log_prob is not None or trained.old_mean is not None
@@ -167,7 +172,7 @@ def assemble(
         needs: of the algorithm.
     """
     mean, std = means["mean"], means["std"]
-    levels = trained.levels.to(mean.device)
+    levels, gradient = trained.levels.to(mean.device), trained.reward_gradient
     target, latents = (tensor.to(mean.device, torch.float32) for tensor in (trained.target, trained.latents))
     others = {need.removesuffix("_mean"): means[need] for need in needs if need in means}
     if mean_under(OLD) in needs:
@@ -182,6 +187,7 @@ def assemble(
         velocity_scale=policy.process.velocity_scale(levels).view(std.shape),
         advantage=advantages.to(mean.device).expand(std.shape),
         old_log_prob=_old_log_prob(means, trained, target) if OLD_LOG_PROB in needs else None,
+        reward_gradient=None if gradient is None else gradient.to(mean.device, torch.float32),
         means=others,
     )
 

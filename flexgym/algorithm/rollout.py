@@ -17,7 +17,7 @@ from flexgym.algorithm.kept import Rollout
 from flexgym.algorithm.policy import FlowPolicy
 from flexgym.algorithm.process import Move
 from flexgym.core.errors import ConfigError
-from flexgym.flow import ODE, Window, transition
+from flexgym.flow import ODE, Steps, transition
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conditioning import Conditioning
 from flexgym.generators.sampling import Sampler
@@ -32,7 +32,7 @@ OLD = ("old_log_prob", "old_mean")
 
 
 def collect(
-    envs: VectorEnv, policy: FlowPolicy, window: Window, *, seeds: Sequence[int], keep: Collection[str] = OLD
+    envs: VectorEnv, policy: FlowPolicy, window: Steps, *, seeds: Sequence[int], keep: Collection[str] = OLD
 ) -> Rollout:
     """Run one episode of every group.
 
@@ -62,7 +62,7 @@ def collect(
     )
 
 
-def samples_of(envs: VectorEnv, policy: FlowPolicy, window: Window, *, seeds: Sequence[int]) -> NDArray[np.uint8]:
+def samples_of(envs: VectorEnv, policy: FlowPolicy, window: Steps, *, seeds: Sequence[int]) -> NDArray[np.uint8]:
     """Run one episode of every group as `collect` does, and return only the samples.
 
     Args:

@@ -10,6 +10,7 @@ from flexgym.flow.advantage import (
 )
 from flexgym.flow.cotangent import (
     Replays,
+    ReplaySchedule,
     cotangent_loss,
     draft_lv_replays,
     draw_drtune_steps,
@@ -50,7 +51,15 @@ from flexgym.flow.shaping import OPTIMALITY_MODES, OptimalityMode, optimality, s
 from flexgym.flow.sigmas import dynamic_shift_mu, linear_sigmas, sigma_grid, timed_scheduler
 from flexgym.flow.step_weight import STEP_WEIGHTS, StepWeight, mean_step_weight, step_weight, velocity_scale
 from flexgym.flow.transition import Gaussian, clean_gaussian, per_row, predicted_clean, transition
-from flexgym.flow.window import Window, WindowSchedule, deterministic_steps, noise_after, require_stochastic
+from flexgym.flow.window import (
+    Steps,
+    StepSchedule,
+    Window,
+    WindowSchedule,
+    deterministic_steps,
+    noise_after,
+    require_stochastic,
+)
 
 __all__ = [
     "blended_advantages",
@@ -59,6 +68,7 @@ __all__ = [
     "keep_extremes",
     "preference_scores",
     "standardized",
+    "ReplaySchedule",
     "Replays",
     "cotangent_loss",
     "draft_lv_replays",
@@ -137,6 +147,8 @@ __all__ = [
     "per_row",
     "predicted_clean",
     "transition",
+    "StepSchedule",
+    "Steps",
     "Window",
     "WindowSchedule",
     "deterministic_steps",

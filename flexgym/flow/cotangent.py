@@ -8,7 +8,7 @@ its own with `cotangent_loss`. Steps are counted from noise; the noise levels ``
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,18 +16,95 @@ from torch import Tensor
 
 from flexgym.core.errors import ConfigError
 
+_STREAM = 0x726566  # separates these draws from others with the same seed and iteration
+
 
 @dataclass(frozen=True)
 class Replays:
-    """Steps to replay, and the factor c of each.
+    """Steps of an iteration to replay, and the step at which the reward scores.
+
+    The clean latents ``x - sigma v`` predicted at the step ``stop`` are scored; those of the last step are the sample.
 
     Attributes:
-        steps: indices of the steps; one may occur several times, with different latents.
-        coefficients: factor of each in `cotangent_loss`.
+        steps: indices of the steps, none after the stop. Repetitions of the stop are copies of the finished sample
+            that are re-noised to its level and scored as well.
+        stop: index of the step whose prediction is scored.
+        rescale: share of the missing steps to make up for; 0 for none.
+
+    Raises:
+        ConfigError: there is no step, a step lies outside 0 to ``stop``, or rescale is negative.
     """
 
     steps: tuple[int, ...]
-    coefficients: tuple[float, ...]
+    stop: int
+    rescale: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.steps or any(not 0 <= step <= self.stop for step in self.steps):
+            raise ConfigError(
+                f"expected steps to replay from 0 to stop={self.stop}, at least one, got {sorted(self.steps)}"
+            )
+        if not self.rescale >= 0:
+            raise ConfigError(f"expected rescale of at least 0, got {self.rescale}")
+
+    def __contains__(self, step: int) -> bool:
+        """Return whether a step is replayed, or the one that is scored."""
+        return step in self.steps or step == self.stop
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @property
+    def copies(self) -> int:
+        """Number of re-noised copies of a sample."""
+        return max(self.steps.count(self.stop) - 1, 0)
+
+    def coefficients(self, sigmas: Tensor) -> tuple[float, ...]:
+        """Compute the factor c of each step in `cotangent_loss`.
+
+        It is the change of the scored latents with the velocity, the mean over the copies, and times ``1 + rescale *
+        (sum |ds| / sum over steps |ds| - 1)``, which makes up for part of the steps that are left out.
+
+        Args:
+            sigmas: noise levels, ``[T + 1]``.
+
+        Raises:
+            ConfigError: the grid has no such steps.
+        """
+        last = len(sigmas) - 2
+        if self.stop > last:
+            raise ConfigError(f"expected a stop from 0 to {last}, the steps of the grid, got {self.stop}")
+        levels = sigmas.tolist()
+        changes = [(0.0 if step == self.stop else levels[step + 1]) - levels[step] for step in self.steps]
+        factor = 1.0 + self.rescale * ((levels[-1] - levels[0]) / sum(changes) - 1.0) if self.rescale else 1.0
+        return tuple(factor * change / (self.copies + 1) for change in changes)
+
+
+@dataclass(frozen=True)
+class ReplaySchedule:
+    """Schedule that draws the steps of each iteration, the same for all groups and learners.
+
+    Attributes:
+        num_steps: number of denoising steps T.
+        draw: returns the steps of one iteration, from T and random numbers.
+    """
+
+    num_steps: int
+    draw: Callable[[int, np.random.Generator], Replays]
+
+    @property
+    def windows(self) -> tuple[Replays, ...]:
+        """Return an example, since every draw lies within the steps."""
+        return (self.at(0, 0),)
+
+    def at(self, iteration: int, seed: int) -> Replays:
+        """Return the steps of one iteration, which depend on the arguments alone.
+
+        Args:
+            iteration: index of the training iteration, from 0.
+            seed: seed of the run, at least 0.
+        """
+        return self.draw(self.num_steps, np.random.default_rng((_STREAM, seed, iteration)))
 
 
 def cotangent_loss(velocity: Tensor, gradient: Tensor, *, coefficient: float | Tensor) -> Tensor:
@@ -36,7 +113,7 @@ def cotangent_loss(velocity: Tensor, gradient: Tensor, *, coefficient: float | T
     Args:
         velocity: of the policy at the detached latents of the step, ``[B, ...]``.
         gradient: of the loss at the latents that were scored, ``[B, ...]``; no gradient flows into it.
-        coefficient: from `Replays`; one number, or ``[B]``.
+        coefficient: from `Replays.coefficients`; one number, or ``[B]``.
 
     Returns:
         ``[B]``; sums over dimensions, as the reward of a sample is one number.
@@ -51,81 +128,57 @@ def cotangent_loss(velocity: Tensor, gradient: Tensor, *, coefficient: float | T
     return coefficient * (velocity * gradient.detach()).flatten(1).sum(1)
 
 
-def refl_replays(sigmas: Tensor, step: int) -> Replays:
+def refl_replays(step: int) -> Replays:
     """Replay one step (ReFL, arXiv 2304.05977), whose predicted clean latents ``x_j - sigma_j v_j`` are scored.
 
     Args:
-        sigmas: noise levels, ``[T + 1]``.
         step: index j of the step, see `draw_refl_step`.
-
-    Raises:
-        ConfigError: there is no such step.
     """
-    _check_steps("step", [step], sigmas)
-    return Replays((step,), (-float(sigmas[step]),))
+    return Replays((step,), stop=step)
 
 
-def draft_lv_replays(sigmas: Tensor, *, copies: int = 2) -> Replays:
+def draft_lv_replays(num_steps: int, *, copies: int = 2) -> Replays:
     """Replay the last step on a sample's own latents and on copies re-noised to that level (DRaFT-LV).
 
     The clean latents ``x - sigma v`` predicted from each are scored, and their losses are averaged (arXiv 2309.17400).
 
     Args:
-        sigmas: noise levels, ``[T + 1]``.
+        num_steps: number of denoising steps T.
         copies: number of re-noised copies n.
-
-    Returns:
-        n + 1 replays of the last step: the sample's own, then the copies.
 
     Raises:
         ConfigError: the number of copies is negative.
     """
     if copies < 0:
         raise ConfigError(f"copies of DRaFT-LV must be at least 0, got {copies}")
-    count, last = copies + 1, len(sigmas) - 2
-    return Replays((last,) * count, (-float(sigmas[last]) / count,) * count)
+    return Replays((num_steps - 1,) * (copies + 1), stop=num_steps - 1)
 
 
-def drtune_replays(sigmas: Tensor, trained: Collection[int], *, stop: int) -> Replays:
+def drtune_replays(trained: Collection[int], *, stop: int) -> Replays:
     """Replay the trained steps up to a stop (DRTune), whose predicted clean latents are scored.
 
     Args:
-        sigmas: noise levels, ``[T + 1]``.
         trained: indices of the trained steps; those after the stop are left out.
         stop: index of the step at which sampling stops, see `draw_drtune_steps`.
 
     Raises:
-        ConfigError: there is no such step, or no trained step up to the stop.
+        ConfigError: there is no trained step up to the stop.
     """
-    _check_steps("trained steps and stop", [*trained, stop], sigmas)
     steps = tuple(sorted({step for step in trained if step <= stop}))
     if not steps:
         raise ConfigError(f"DRTune needs a trained step up to stop={stop}, got {sorted(trained)}")
-    levels = sigmas.tolist()
-    return Replays(steps, tuple((0.0 if step == stop else levels[step + 1]) - levels[step] for step in steps))
+    return Replays(steps, stop=stop)
 
 
-def sparse_replays(sigmas: Tensor, active: Collection[int], *, rescale: float = 0.5) -> Replays:
+def sparse_replays(num_steps: int, active: Collection[int], *, rescale: float = 0.5) -> Replays:
     """Replay the active steps of a finished trajectory (FlowBP-Sparse, arXiv 2606.11075), whose end is scored.
 
-    The factor of all steps, ``1 + rescale * (sum |ds| / sum over active |ds| - 1)``, makes up for part of the steps
-    that are left out.
-
     Args:
-        sigmas: noise levels, ``[T + 1]``.
+        num_steps: number of denoising steps T.
         active: indices of the active steps, see `draw_sparse_steps`.
         rescale: share of the missing steps to make up for; 0 for none.
-
-    Raises:
-        ConfigError: there is no active step, no such step, or rescale is negative.
     """
-    _check_steps("active steps", active, sigmas)
-    if not active or not rescale >= 0:
-        raise ConfigError(f"FlowBP-Sparse needs active steps and rescale >= 0, got {sorted(active)} and {rescale}")
-    steps, levels = tuple(sorted(set(active))), sigmas.tolist()
-    changes = [levels[step + 1] - levels[step] for step in steps]
-    factor = 1.0 + rescale * ((levels[-1] - levels[0]) / sum(changes) - 1.0)
-    return Replays(steps, tuple(factor * change for change in changes))
+    return Replays(tuple(sorted(set(active))), stop=num_steps - 1, rescale=rescale)
 
 
 def draw_refl_step(num_steps: int, rng: np.random.Generator, *, last: int = 11) -> int:
@@ -197,9 +250,3 @@ def lagrange_weights(points: Sequence[float], start: float, target: float) -> tu
     powers = np.arange(1, len(points) + 1)
     moments = (np.float64(target) ** powers - np.float64(start) ** powers) / powers
     return tuple(np.linalg.solve(np.vander(points, increasing=True).T, moments).tolist())
-
-
-def _check_steps(what: str, steps: Collection[int], sigmas: Tensor) -> None:
-    last = len(sigmas) - 2
-    if any(not 0 <= step <= last for step in steps):
-        raise ConfigError(f"{what} must be from 0 to {last}, the steps of the grid, got {sorted(steps)}")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,37 @@ Strategy = Literal["random", "progressive", "all"]
 _STRATEGIES = ("random", "progressive", "all")
 _MOST_NOISE = 2.0  # pure noise has standard deviation 1
 _STREAM = 0x77696E  # separates these draws from others with the same seed and iteration
+
+
+class Steps(Protocol):
+    """The trained steps of an iteration, such as `Window`; hashable, and equal where the steps are."""
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """Indices of the trained steps, one for each trained level."""
+        ...
+
+    def __contains__(self, step: int) -> bool: ...
+
+    def __len__(self) -> int: ...
+
+
+class StepSchedule(Protocol):
+    """Schedule that assigns steps to each iteration, such as `WindowSchedule`."""
+
+    @property
+    def windows(self) -> Sequence[Steps]:
+        """Return the steps that can occur, for checks before training; all are equally many."""
+        ...
+
+    def at(self, iteration: int, seed: int) -> Steps:
+        """Return the steps of one iteration, which depend on the arguments alone.
+
+        Args:
+            iteration: index of the training iteration, from 0.
+            seed: seed of the run, at least 0.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -215,7 +246,7 @@ def noise_after(sigmas: Tensor, noise: NoiseScale) -> Tensor:
     return torch.hypot(after - drift, std)
 
 
-def require_stochastic(windows: Window | Iterable[Window], sigmas: Tensor, noise: NoiseScale) -> None:
+def require_stochastic(windows: Window | Iterable[Steps], sigmas: Tensor, noise: NoiseScale) -> None:
     """Raise an error for windows that cannot be trained on a grid.
 
     Args:
@@ -232,14 +263,13 @@ def require_stochastic(windows: Window | Iterable[Window], sigmas: Tensor, noise
     levels = noise_after(sigmas, noise)[:-1].tolist()  # policies take the last step without noise
     loud = {step: level for step, level in enumerate(levels) if not level <= _MOST_NOISE}
     for window in (windows,) if isinstance(windows, Window) else windows:
-        if window.stop > num_steps:
-            raise ConfigError(
-                f"the window of steps {window.start} to {window.stop - 1} exceeds the grid of {num_steps} steps"
-            )
+        where = f"the window of steps {window.steps[0]} to {window.steps[-1]}"
+        if window.steps[-1] >= num_steps:
+            raise ConfigError(f"{where} exceeds the grid of {num_steps} steps")
         found = sorted(silent.intersection(window.steps))
         if found:
             raise ConfigError(
-                f"the window of steps {window.start} to {window.stop - 1} contains steps {found}, "
+                f"{where} contains steps {found}, "
                 f"where noise scale {noise.name!r} (eta={noise.eta}) adds no noise; end the window before them, "
                 "or choose another noise scale"
             )
@@ -247,7 +277,7 @@ def require_stochastic(windows: Window | Iterable[Window], sigmas: Tensor, noise
         if excessive:
             step = excessive[0]
             raise ConfigError(
-                f"the window of steps {window.start} to {window.stop - 1} contains step {step} from sigma "
+                f"{where} contains step {step} from sigma "
                 f"{sigmas[step]:.6g} to {sigmas[step + 1]:.6g}, after which noise scale {noise.name!r} "
                 f"(eta={noise.eta}) leaves latents with noise of std {loud[step]:.3g}, expected at most "
                 f"{_MOST_NOISE:g}; lower eta, take more denoising steps, choose noise scale 'cps', or move the window"

@@ -19,8 +19,9 @@ from flexgym.algorithm.base import Loss
 from flexgym.algorithm.kept import Rollout
 from flexgym.algorithm.policy import FlowPolicy
 from flexgym.algorithm.replay import OLD_LOG_PROB, replay
+from flexgym.algorithm.reward_steps import RewardSteps
 from flexgym.core.errors import GeneratorError
-from flexgym.flow import ODE, Window, transition
+from flexgym.flow import ODE, transition
 from flexgym.generators.autoencoder import decode_rows
 from flexgym.generators.base import FlowGenerator
 from flexgym.planning.planned import Planned
@@ -37,6 +38,7 @@ class Work:
         step: one denoising step of the groups in one forward, without gradients.
         decoding: one call of the autoencoder.
         decoded: samples in that call.
+        differentiated: one call of it with gradients to the latents; None where nothing needs the reward's gradient.
         verified: one denoising step of the held-out samples in one forward; None without verification.
         shown: one call of the autoencoder for held-out samples; None without verification.
         replay: forward, loss and backward of one trained step of the groups in one forward.
@@ -48,6 +50,7 @@ class Work:
     step: Trace
     decoding: Trace
     decoded: int
+    differentiated: Trace | None
     verified: Trace | None
     shown: Trace | None
     replay: Trace
@@ -139,6 +142,7 @@ class Rehearsal:
             step=self._once(self._traces, ("step", *sampled), step),
             decoding=self._decoding(planned, rows),
             decoded=rows,
+            differentiated=self._differentiated(planned),
             verified=self._verified(planned),
             shown=self._shown(planned),
             replay=self._once(
@@ -153,6 +157,14 @@ class Rehearsal:
     def _decoding(self, planned: Planned, rows: int) -> Trace:
         decode = torch.no_grad()(partial(_decode, self.generator, rows))
         return self._once(self._decoded, (rows, planned.settings.generator.vae_tiling), decode)
+
+    def _differentiated(self, planned: Planned) -> Trace | None:
+        process = planned.algorithm.process
+        if not isinstance(process, RewardSteps):
+            return None
+        rows = min(process.chunk, planned.samples)
+        decode = partial(_decode_with_gradient, self.generator, rows)
+        return self._once(self._decoded, ("gradient", rows, planned.settings.generator.vae_tiling), decode)
 
     def _verified(self, planned: Planned) -> Trace | None:
         rows, guidance = planned.verified_rows, planned.settings.algorithm.guidance.verification
@@ -251,6 +263,14 @@ def _decode(generator: FlowGenerator, rows: int) -> Tensor:
     return generator.autoencoder.decode_chunk(torch.zeros(rows, *generator.latent_shape, device=generator.device))
 
 
+def _decode_with_gradient(generator: FlowGenerator, rows: int) -> Tensor:
+    """Decode latents and go back to them, as the gradient of a reward does."""
+    latents = torch.zeros(rows, *generator.latent_shape, device=generator.device, requires_grad=True)
+    with generator.autoencoder.for_gradients():
+        (gradient,) = torch.autograd.grad(generator.autoencoder.decode_pixels(latents).sum(), latents)
+    return gradient
+
+
 def _rollout(policy: FlowPolicy, planned: Planned) -> Rollout:
     """Make a rollout with everything that the algorithm needs of it for one forward, on the policy's device."""
     algorithm, window = planned.algorithm, planned.window(policy.num_steps)
@@ -263,7 +283,7 @@ def _rollout(policy: FlowPolicy, planned: Planned) -> Rollout:
         if name in wanted
     }
     samples = np.zeros((*latents.shape[1:3], 0), np.uint8)
-    return Rollout(_prompts(policy), samples, Window(0, len(window)), kept, seeds=(0,) * latents.shape[1])
+    return Rollout(_prompts(policy), samples, window, kept, seeds=(0,) * latents.shape[1])
 
 
 def _replay(policy: FlowPolicy, planned: Planned) -> Tensor:

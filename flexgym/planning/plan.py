@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from flexgym.algorithm.base import CURRENT, EMA
 from flexgym.algorithm.replay import OLD
+from flexgym.algorithm.reward_steps import RewardSteps
 from flexgym.algorithm.rollout import KEPT
-from flexgym.flow import Window
+from flexgym.flow import Replays, Steps
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conditioning import CACHE_BYTES
 from flexgym.planning.devices import Device
@@ -44,7 +45,8 @@ class Phase:
 
     Attributes:
         name: ``"encoding"`` (only where text encoders are released or offloaded), ``"sampling"``, ``"decoding"``,
-            ``"update"`` or ``"verification"`` (only where the training verifies).
+            ``"reward gradient"`` (only where the algorithm needs it), ``"update"`` or ``"verification"`` (only where
+            the training verifies).
         parts: bytes by name, see `PARTS`.
         flops: floating-point operations of the phase in an iteration.
         seconds: time of these operations.
@@ -243,7 +245,7 @@ class _Accounts:
     generator: FlowGenerator
 
     @property
-    def window(self) -> Window:
+    def window(self) -> Steps:
         """The trained steps of an iteration."""
         return self.planned.window(self.generator.settings.num_steps)
 
@@ -259,6 +261,7 @@ class _Accounts:
             *self._encoding(),
             self._phase("sampling", work.step.peak, sampled, trains=not planned.runners),
             self._phase("decoding", work.decoding.peak, decoded, trains=not planned.runners),
+            *self._differentiation(shared),
             self._update(self._replays()),
             *self._verification(),
         )
@@ -290,9 +293,18 @@ class _Accounts:
             "activations": activations,
             "encoded prompts": min(CACHE_BYTES, self.work.text * prompts),
             "text encoders": 0 if generator.release_text_encoders or generator.offload else sizes.encoders,
-            "VAE": 0 if generator.offload and name != "decoding" else sizes.autoencoder,
+            "VAE": 0 if generator.offload and name not in ("decoding", "reward gradient") else sizes.autoencoder,
         }
         return Phase(name, parts, flops=int(flops), seconds=self.device.seconds(flops, planned.dtype))
+
+    def _differentiation(self, shared: float) -> list[Phase]:
+        """Return the phase that decodes with gradients; the reward's own memory and time are not known."""
+        process, traced = self.planned.algorithm.process, self.work.differentiated
+        if traced is None or not isinstance(process, RewardSteps) or not isinstance(self.window, Replays):
+            return []
+        scored = self.planned.samples * (1 + self.window.copies)
+        flops = shared * math.ceil(scored / process.chunk) * traced.flops
+        return [self._phase("reward gradient", traced.peak, flops, trains=not self.planned.runners)]
 
     def _verification(self) -> list[Phase]:
         """Return the larger of denoising and decoding held-out samples, on a learner; its time is in no iteration."""
@@ -374,4 +386,9 @@ class _Accounts:
         latents = moves * len({*names} & {*KEPT}) * numbers * planned.latents_dtype.itemsize
         kept = {*names} & algorithm.requires
         old = moves * 4 * (numbers * ("old_mean" in kept) + ("old_log_prob" in kept))  # float32
-        return {"stored latents": latents * planned.samples, "stored means and densities": old * planned.samples}
+        scored = 1 + window.copies if isinstance(window, Replays) else 0
+        return {
+            "stored latents": latents * planned.samples,
+            "stored means and densities": old * planned.samples,
+            "stored gradients of the reward": 4 * scored * numbers * planned.samples,
+        }

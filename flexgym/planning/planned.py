@@ -19,7 +19,7 @@ from flexgym.config.recipe import apply_overrides
 from flexgym.config.sections import EXTRA_SAMPLES
 from flexgym.core.errors import ConfigError, unknown_name
 from flexgym.core.precision import dtype_named
-from flexgym.flow import Window
+from flexgym.flow import Steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +125,7 @@ class Planned:
         further = len(chosen.diverse_prompts(prompts)) * EXTRA_SAMPLES
         return min(chosen.rows_per_forward, max(prompts, further)) if chosen.reward else 0
 
-    def window(self, num_steps: int) -> Window:
+    def window(self, num_steps: int) -> Steps:
         """Return the trained steps of one iteration; those of all iterations are equally many.
 
         Args:

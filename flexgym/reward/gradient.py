@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flexgym.core.errors import ConfigError
 
-WITH_GRADIENTS = ("Aesthetic", "CLIPScore", "HPSv2", "ImageReward", "PickScore")
+WITH_GRADIENTS = ("Aesthetic", "CLIPScore", "HPSv2", "ImageReward", "PickScore", "ShapesMatch")
 """Rewards of FlexGym that override `flexgym.reward.Reward.gradient_scores`."""
 
 

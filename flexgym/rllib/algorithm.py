@@ -20,7 +20,7 @@ from flexgym.algorithm.kept import Rollout, concatenate
 from flexgym.config.sections import EXTRA_SAMPLES
 from flexgym.core.errors import CheckpointError, ConfigError, ProcessLostError
 from flexgym.core.metrics import Metric, reduce_rows
-from flexgym.flow import WindowSchedule
+from flexgym.flow import StepSchedule
 from flexgym.judge.agreement import agreement_summary
 from flexgym.reward import Reward
 from flexgym.rllib.config import FlowConfig
@@ -56,7 +56,7 @@ class FlowAlgorithm(ShardedAlgorithm):
         self.samples_so_far = 0
         self.last_verification: Verification | None = None
         sigmas = self.on_first_learner(lambda learner: learner.generator.sigmas())
-        self.windows: WindowSchedule = self.config.windows(len(sigmas) - 1)
+        self.windows: StepSchedule = self.config.windows(len(sigmas) - 1)
         self.config.algorithm.process.check(self.windows.windows, sigmas)
 
     # --- one iteration -----------------------------------------------------------------------------------------------

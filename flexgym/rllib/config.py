@@ -12,7 +12,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from flexgym.algorithm.base import CURRENT, Algorithm, CopySchedule, weight_copies
 from flexgym.algorithm.updates import UpdatePlan
 from flexgym.config import AgentSettings
-from flexgym.flow.window import WindowSchedule
+from flexgym.flow import StepSchedule
 from flexgym.reward import Reward
 from flexgym.rllib.module import FlowModule
 from flexgym.shapes.sampling import sample_prompts
@@ -104,7 +104,7 @@ class FlowConfig(AlgorithmConfig):
         """True if training or a metric needs the reference policy."""
         return "reference_mean" in self.algorithm.requires or self.settings.rollout.reference_interval > 0
 
-    def windows(self, num_steps: int) -> WindowSchedule:
+    def windows(self, num_steps: int) -> StepSchedule:
         """Return the schedule of trained steps.
 
         Raises:

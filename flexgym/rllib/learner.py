@@ -27,7 +27,7 @@ from flexgym.algorithm.rollout import sample
 from flexgym.algorithm.updates import Job, Weighted
 from flexgym.core.metrics import Max, Mean, Metric, reduce_rows, settled
 from flexgym.core.sharding import assembled, over_learners, whole
-from flexgym.flow import Window
+from flexgym.flow import Steps
 from flexgym.generators import FlowGenerator
 from flexgym.generators.schedulers import solver_note
 from flexgym.rllib.config import FlowConfig
@@ -113,7 +113,7 @@ class FlowLearner(ShardedLearner):
 
     # --- rollout -----------------------------------------------------------------------------------------------------
 
-    def roll_out(self, *, seeds: Sequence[int], window: Window, references: bool = False) -> None:
+    def roll_out(self, *, seeds: Sequence[int], window: Steps, references: bool = False) -> None:
         """Sample this learner's share of the groups and hand them to the reward; the rollout stays here.
 
         Args:

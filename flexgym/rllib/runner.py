@@ -23,10 +23,12 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from flexgym.algorithm.base import CURRENT, REFERENCE
 from flexgym.algorithm.kept import Rollout, concatenate
 from flexgym.algorithm.policy import FlowPolicy
+from flexgym.algorithm.replay import REWARD_GRADIENT
+from flexgym.algorithm.reward_steps import with_reward_gradient
 from flexgym.algorithm.rollout import collect, samples_of
 from flexgym.core.precision import dtype_named
-from flexgym.flow import Window
-from flexgym.reward import Reward
+from flexgym.flow import Steps
+from flexgym.reward import Reward, no_gradient_scores
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.module import FlowModule
 from flexgym.types import GroupScores
@@ -131,6 +133,8 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         self.env: VectorEnv | None = None
         self._weights_seq_no = 0
         self._reward = config.make_reward()
+        if REWARD_GRADIENT in config.algorithm.requires and not self._reward.has_gradient_scores():
+            raise no_gradient_scores(self._reward.name)
         self._monitors = config.make_monitors()
         if self.module is None:
             # a separate runner: RLlib asks it for its spaces before anything is sampled
@@ -150,7 +154,7 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         self.env = self.config.make_envs(self.module.generator)
         return self.env
 
-    def roll_out(self, *, seeds: Sequence[int], window: Window, references: bool = False) -> list[Part]:
+    def roll_out(self, *, seeds: Sequence[int], window: Steps, references: bool = False) -> list[Part]:
         """Sample one group per seed, part by part; each part is scored while the next is sampled.
 
         Args:
@@ -170,25 +174,38 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         ]
 
     def _part(
-        self, envs: VectorEnv, policy: FlowPolicy, window: Window, *, seeds: Sequence[int], references: bool
+        self, envs: VectorEnv, policy: FlowPolicy, window: Steps, *, seeds: Sequence[int], references: bool
     ) -> Part:
         """Sample the groups of one forward and hand them to the reward."""
         assert self.module is not None
         weights = self.module.weights
         with weights.using(self._acts):
             rollout = collect(envs, policy, window, seeds=seeds, keep=self.config.algorithm.requires)
+            submitted = time.perf_counter()
+            rollout, differentiated = self._differentiated(policy, rollout)
         groups = rollout.groups
         if references:
             with weights.using(REFERENCE):
                 before = samples_of(envs, policy, window, seeds=seeds)
             groups = [replace(group, references=samples) for group, samples in zip(groups, before, strict=True)]
-        submitted = time.perf_counter()
-        scoring = _stamped(self._reward.submit(groups))
+        if differentiated is None:
+            submitted = time.perf_counter()
+        scoring = _stamped(differentiated or self._reward.submit(groups))
         monitoring = {name: _stamped(reward.submit(groups)) for name, reward in self._monitors.items()}
         return Part(rollout, submitted, scoring, monitoring=monitoring)
 
+    def _differentiated(self, policy: FlowPolicy, rollout: Rollout) -> tuple[Rollout, Future[list[GroupScores]] | None]:
+        """Score a rollout with gradients where the algorithm needs them, in this process, which has the autoencoder."""
+        algorithm = self.config.algorithm
+        if REWARD_GRADIENT not in algorithm.requires:
+            return rollout, None
+        rollout, scores = with_reward_gradient(policy, self._reward, rollout, guidance=algorithm.guidance)
+        done: Future[list[GroupScores]] = Future()
+        done.set_result(scores)
+        return rollout, done
+
     def sample(
-        self, *, seeds: Sequence[int], window: Window, references: bool = False, **kwargs: Any
+        self, *, seeds: Sequence[int], window: Steps, references: bool = False, **kwargs: Any
     ) -> tuple[Rollout, Scored]:
         """Sample one group per seed and score them all.
 

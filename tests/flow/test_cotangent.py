@@ -6,6 +6,8 @@ import torch
 
 from flexgym.core.errors import ConfigError
 from flexgym.flow import (
+    Replays,
+    ReplaySchedule,
     cotangent_loss,
     draft_lv_replays,
     draw_drtune_steps,
@@ -38,7 +40,7 @@ def expect(name, scored, replays, latents=None):
     latents = PATH[list(replays.steps)] if latents is None else latents
     total = sum(
         cotangent_loss(velocity(x, step, theta).view(1, 1), g.view(1, 1), coefficient=coefficient).sum()
-        for x, step, g, coefficient in zip(latents, replays.steps, gradients, replays.coefficients, strict=True)
+        for x, step, g, coefficient in zip(latents, replays.steps, gradients, replays.coefficients(SIGMAS), strict=True)
     )
     close(loss(scored).mean(), EXPECTED[name]["loss"])
     close(torch.autograd.grad(total, theta)[0], EXPECTED[name]["grad_theta"])
@@ -68,37 +70,39 @@ def test_graphs_over_steps_for_comparison(name, last):
 
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_refl(step):
-    expect(f"refl_step_{step}", posterior_mean(step), refl_replays(SIGMAS, step))
+    expect(f"refl_step_{step}", posterior_mean(step), refl_replays(step))
 
 
 def test_refl_at_the_last_step_is_draft_1():
-    expect("draft_1", PATH[4], refl_replays(SIGMAS, 3))
-    assert draft_lv_replays(SIGMAS, copies=0) == refl_replays(SIGMAS, 3)
+    expect("draft_1", PATH[4], refl_replays(3))
+    assert draft_lv_replays(4, copies=0) == refl_replays(3)
 
 
 @pytest.mark.parametrize("stop", [2, 3])
 def test_drtune(stop):
-    expect(f"drtune_train_0_2_stop_{stop}", posterior_mean(stop), drtune_replays(SIGMAS, {0, 2}, stop=stop))
+    expect(f"drtune_train_0_2_stop_{stop}", posterior_mean(stop), drtune_replays({0, 2}, stop=stop))
 
 
 def test_draft_lv():
     noise, level = torch.tensor([0.3, -0.5], dtype=torch.float64), SIGMAS[3]
     latents = torch.cat([PATH[3:4], (1 - level) * PATH[4] + level * noise])
     scored = latents - level * velocity(latents, 3)
-    expect("draft_lv_noise_0.3_-0.5", scored, draft_lv_replays(SIGMAS, copies=2), latents)
+    expect("draft_lv_noise_0.3_-0.5", scored, draft_lv_replays(4, copies=2), latents)
 
 
 @pytest.mark.parametrize("active", [(1, 3), (0, 1, 2, 3)])
 def test_sparse(active):
-    name, replays = f"flowbp_sparse_active_{'_'.join(map(str, active))}", sparse_replays(SIGMAS, active)
+    name, replays = f"flowbp_sparse_active_{'_'.join(map(str, active))}", sparse_replays(4, active)
     expect(name, PATH[4], replays)
-    close(-4 * replays.coefficients[0], EXPECTED[name]["grad_rescale_factor"])  # each step is 1/4 long
+    close(-4 * replays.coefficients(SIGMAS)[0], EXPECTED[name]["grad_rescale_factor"])  # each step is 1/4 long
 
 
 def test_drtune_to_the_end_is_sparse_without_a_factor():
     every = range(4)
-    assert drtune_replays(SIGMAS, every, stop=3) == sparse_replays(SIGMAS, every)
-    close(sparse_replays(SIGMAS, (1,), rescale=0.0).coefficients, [-0.25])
+    without = sparse_replays(4, every, rescale=0.0)
+    assert drtune_replays(every, stop=3) == without
+    assert without.coefficients(SIGMAS) == sparse_replays(4, every).coefficients(SIGMAS)
+    close(sparse_replays(4, (1,), rescale=0.0).coefficients(SIGMAS), [-0.25])
 
 
 def test_rows_have_their_own_coefficients():
@@ -133,6 +137,24 @@ def test_draws_cover_what_the_authors_draw():
     assert counts[20:].sum() > 5 * counts[:5].sum()
 
 
+def test_a_schedule_draws_the_same_steps_for_the_same_iteration():
+    def draw(num_steps, rng):
+        return sparse_replays(num_steps, draw_sparse_steps(num_steps, rng, count=2))
+
+    schedule = ReplaySchedule(8, draw)
+    drawn = [schedule.at(iteration, 5) for iteration in range(20)]
+    assert drawn == [schedule.at(iteration, 5) for iteration in range(20)]
+    assert len({replays.steps for replays in drawn}) > 5
+    assert drawn != [schedule.at(iteration, 6) for iteration in range(20)]
+    assert schedule.windows == (schedule.at(0, 0),)
+
+
+def test_what_is_replayed_and_what_is_scored():
+    replays = drtune_replays((0, 2), stop=3)
+    assert [step in replays for step in range(5)] == [True, False, True, True, False]
+    assert (len(replays), replays.copies, draft_lv_replays(4).copies) == (2, 0, 2)
+
+
 @pytest.mark.parametrize("case", ["case_1", "case_2"])
 def test_lagrange_weights(case):
     given, expected = vector("flowbp_lagrange_weights")
@@ -144,13 +166,17 @@ def test_lagrange_weights(case):
 
 def test_refusals():
     with pytest.raises(ConfigError, match="from 0 to 3"):
-        refl_replays(SIGMAS, 4)
+        refl_replays(4).coefficients(SIGMAS)
     with pytest.raises(ConfigError, match=r"stop=1, got \[2, 3\]"):
-        drtune_replays(SIGMAS, (2, 3), stop=1)
+        drtune_replays((2, 3), stop=1)
     with pytest.raises(ConfigError, match="copies"):
-        draft_lv_replays(SIGMAS, copies=-1)
-    with pytest.raises(ConfigError, match="active steps"):
-        sparse_replays(SIGMAS, ())
+        draft_lv_replays(4, copies=-1)
+    with pytest.raises(ConfigError, match="at least one, got"):
+        sparse_replays(4, ())
+    with pytest.raises(ConfigError, match="rescale of at least 0"):
+        sparse_replays(4, (1,), rescale=-1.0)
+    with pytest.raises(ConfigError, match=r"stop=1, at least one, got \[0, 2\]"):
+        Replays((0, 2), stop=1)
     with pytest.raises(ConfigError, match="different points"):
         lagrange_weights([0.5, 0.5], 1.0, 0.0)
     with pytest.raises(ConfigError, match="same shape"):

@@ -55,6 +55,16 @@ class TestShapesOracle(TestShapesVerifier):
         return rewards.make("shapes_oracle")
 
 
+class TestShapesMatch(RewardConformance):
+    tolerance = 1e-5
+
+    def make(self):
+        return rewards.make("shapes_match")
+
+    def broken_group(self):
+        return SampleGroup(Prompt(BROKEN_WORDS), self.groups()[0].samples)
+
+
 class TestJPEGCompressibility(RewardConformance):
     def make(self):
         return rewards.make("jpeg_compressibility")
