@@ -82,7 +82,7 @@ class RewardSteps(Process):
             latents,
             kept["target"][rows],
             Levels(level, torch.zeros_like(level), sigma_max=float(grid[1])),
-            reward_gradient=weight * kept[REWARD_GRADIENT][rows],
+            reward_gradient=weight.to(latents.device) * kept[REWARD_GRADIENT][rows],
         )
 
     def check(self, windows: Iterable[Steps], sigmas: Tensor) -> None:

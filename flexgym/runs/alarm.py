@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from flexgym.runs.known_metrics import OUTSIDE, OWN_NAMES
+
 REWARDS = ("reward/win_rate_vs_reference", "reward/mean")
 """Metrics in which the reward that is optimized rises, the first that a run has."""
 WATCHED = ("eval/verifier_accuracy", "eval/audit_accuracy", "eval/diversity")
-"""Metrics of held-out samples that should not fall, besides those of the monitors."""
-_MONITORS = ("monitor/", "eval/own/")
+"""Metrics of held-out samples that should not fall, besides other rewards of theirs and the monitors."""
+_MONITORS = "monitor/"
 
 Curve = list[tuple[int, float]]
 
@@ -30,16 +32,23 @@ def signs_of_hacking(rows: Sequence[Mapping[str, Any]], *, patience: int, drop: 
     Returns:
         One sentence for each suspicious metric.
     """
-    curves = {name: _curve(rows, name) for row in rows for name in row if name.startswith(_MONITORS) or name in WATCHED}
+    curves = {name: _curve(rows, name) for row in rows for name in row if _is_watched(name)}
     reward = next((curve for name in REWARDS if (curve := _curve(rows, name))), [])
     found = []
     for name, curve in curves.items():
-        smooth = _tenths(curve) if name.startswith("monitor/") else curve
+        smooth = _tenths(curve) if name.startswith(_MONITORS) else curve
         fall = _fall(smooth, patience=patience, drop=drop)
         if fall is not None and _rose(reward, fall[0]):
             since, best, last = fall
             found.append(f"{name} fell from {best:.3g} at iteration {since} to {last:.3g}, while the reward rose.")
     return found
+
+
+def _is_watched(name: str) -> bool:
+    """Return whether a metric is a monitor, a reward of held-out samples, or one of `WATCHED`."""
+    group, _, own = name.partition("/")
+    held_out = group == "eval" and (own.startswith(f"{OUTSIDE}/") or ("/" not in own and own not in OWN_NAMES["eval"]))
+    return held_out or name in WATCHED or name.startswith(_MONITORS)
 
 
 def _curve(rows: Sequence[Mapping[str, Any]], name: str) -> Curve:

@@ -242,8 +242,10 @@ class TrainingRun:
             if ends and not interrupt.is_urgent:
                 measured = self._with_final(measured, display)
             self._record(measured, display)
-            alarmed = measured.verification is not None and self._alarm(display)
-            if crosses(self.settings.checkpoint_interval, previous, self.trainable.iteration):
+            saves = crosses(self.settings.checkpoint_interval, previous, self.trainable.iteration)
+            # A run that verifies nothing has its monitors checked where it saves.
+            alarmed = (measured.verification is not None or saves) and self._alarm(display)
+            if saves:
                 display.phase("saving")
                 self._checkpoint()
             longest = max(longest, time.monotonic() - began)

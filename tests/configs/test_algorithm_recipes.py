@@ -16,6 +16,7 @@ from flexgym.rllib.command import make_agent_run
 from flexgym.runs.metrics import read_metrics
 from tests.generators.tiny import CASES, PROMPTS
 from tests.planning.planners import planner_for
+from tests.rewards.test_conformance import clip_folder
 
 PUBLISHED = {
     "awm_sd35_medium": "sd35",
@@ -23,6 +24,9 @@ PUBLISHED = {
     "dgpo_sd35_medium": "sd35",
     "diffusion_nft_qwen_image": "qwen_image",
     "diffusion_nft_sd35_medium": "sd35",
+    "draft_lv_sd35_medium": "sd35",
+    "drtune_sd35_medium": "sd35",
+    "flow_bp_sd35_medium": "sd35",
     "flow_cps_sd35_medium": "sd35",
     "flow_dppo_sd35_medium": "sd35",
     "flow_grpo_fast_sd35_medium": "sd35",
@@ -30,6 +34,7 @@ PUBLISHED = {
     "grpo_guard_sd35_medium": "sd35",
     "mix_grpo_flux1_dev": "flux",
     "online_dpo_sd35_medium": "sd35",
+    "refl_sd35_medium": "sd35",
     "tempflow_grpo_sd35_medium": "sd35",
     "v_grpo_flux1_dev": "flux",
     "v_grpo_sd35_medium": "sd35",
@@ -49,6 +54,7 @@ COPIES = {
 }
 """Weight copies beside the EMA."""
 SMALL_WORLD = [f"{name}_shapes_t2i" for name in algorithm_names()]
+ON_GRADIENTS = {f"{name}_sd35_medium" for name in ("draft_lv", "drtune", "flow_bp", "refl")}
 COMMAND = re.compile(r"^#     python -m agents\.(\w+) --config (\w+)\.yaml(.*)$", re.MULTILINE)
 
 
@@ -107,7 +113,8 @@ def test_it_is_planned_with_its_weight_copies(name):
 def small_overrides(name: str, folder: Path) -> list[str]:
     """What is smaller than in the recipe; all else, such as levels, penalties and guidance, is the recipe's."""
     recipe = load_recipe(name)
-    window, advantage = recipe["algorithm"].get("window", {"size": 2}), recipe["training"]["advantage"]
+    window, advantage = recipe["algorithm"].get("window", {"size": 2}), recipe["training"].get("advantage", {})
+    scorer = ("CLIPScore", {"model": str(clip_folder())}) if name in ON_GRADIENTS else ("JPEGCompressibility", {})
     return [
         f"generator.source={folder / 'pipe'}",
         *(f"generator.sampling.{key}={value}" for key, value in CASES[PUBLISHED[name]].settings.items()),
@@ -115,10 +122,12 @@ def small_overrides(name: str, folder: Path) -> list[str]:
         f"rollout.prompts={PROMPTS}",
         "rollout.group_size=4",
         "rollout.prompts_per_iteration=2",
+        "rollout.groups_per_forward=1",
         *(["algorithm.window.size=2", "algorithm.window.first=[0, 1]"] if "size" in window else []),
         *(["training.advantage.best=1", "training.advantage.worst=1"] if "best" in advantage else []),
-        "reward.name=JPEGCompressibility",
-        "reward.settings={}",
+        f"reward.name={scorer[0]}",
+        f"reward.settings={scorer[1]}",
+        "reward.monitors=[]",
         "resources.num_gpus_per_learner=0",
         f"run.root={folder}",
         "run.iterations=2",

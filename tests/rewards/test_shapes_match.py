@@ -68,7 +68,7 @@ def test_overlaps_of_all_places_are_those_of_each():
 
 
 def test_gradients_are_those_of_small_differences():
-    scene = (Thing("circle", "red", 9.0, 16.0, 5.0), Thing("triangle", "green", 22.0, 15.0, 4.2))
+    scene = (Thing("circle", "red", 9.3, 16.2, 5.0), Thing("triangle", "green", 22.2, 15.3, 4.2))
     pixels = (0.9 * pixels_of(scene) + 0.05).requires_grad_()
     reward, prompts = rewards.make("ShapesMatch"), [Prompt("a red square and a green triangle")]
     (gradient,) = torch.autograd.grad(reward.gradient_scores(pixels, prompts).sum(), pixels)

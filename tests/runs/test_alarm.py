@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from flexgym.runs.alarm import signs_of_hacking
+from flexgym.runs.alarm import WATCHED, signs_of_hacking
 
 
 def rows(watched, *, name="eval/verifier_accuracy", reward=None, every=5):
@@ -17,7 +17,7 @@ def signs(found, patience=3, drop=0.1):
     return signs_of_hacking(found, patience=patience, drop=drop)
 
 
-@pytest.mark.parametrize("name", ["eval/verifier_accuracy", "eval/audit_accuracy", "eval/diversity", "eval/own/clip"])
+@pytest.mark.parametrize("name", [*WATCHED, "eval/PickScore", "eval/own/diversity"])
 def test_a_held_out_metric_that_falls_while_the_reward_rises_is_a_sign(name):
     found = signs(rows([0.4, 0.6, 0.7, 0.6, 0.55, 0.5], name=name))
     assert found == [f"{name} fell from 0.7 at iteration 10 to 0.5, while the reward rose."]
@@ -34,6 +34,12 @@ def test_a_held_out_metric_that_falls_while_the_reward_rises_is_a_sign(name):
 )
 def test_other_curves_are_none(watched):
     assert signs(rows(watched)) == []
+
+
+def test_other_metrics_are_not_watched():
+    falling = [0.4, 0.6, 0.7, 0.6, 0.55, 0.5]
+    for name in ("eval/verifier_score", "eval/category/counting", "policy/gradient_norm"):
+        assert signs(rows(falling, name=name)) == []
 
 
 def test_a_reward_that_falls_as_well_is_another_problem():

@@ -345,6 +345,20 @@ def test_a_hacked_reward_is_announced_once_and_may_end_the_run(stop, last, tmp_p
     assert said.count("The reward may be hacked: eval/verifier_accuracy fell from 0.9 at iteration 1") == 1
 
 
+class Monitored(Counter):
+    """Its reward rises while a monitor falls; nothing is verified."""
+
+    def step(self) -> Measured:
+        self.iteration += 1
+        return Measured({"reward/mean": 0.1 * self.iteration, "monitor/clip": 1.0 - 0.1 * self.iteration})
+
+
+def test_monitors_are_checked_where_a_run_saves(tmp_path):
+    alarm = {"patience": 2, "drop": 0.1, "stop": True}
+    folder = run(tmp_path, Monitored(), iterations=8, checkpoint_interval=3, alarm=alarm)
+    assert iterations(folder)[-1] == 3
+
+
 def test_no_alarm_without_patience(tmp_path, capsys):
     run(tmp_path, Hacked(), iterations=6, alarm={"patience": 0})
     assert "hacked" not in capsys.readouterr().out
