@@ -8,7 +8,7 @@ import json
 import operator
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, Self
@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from flexgym.core.files import write_atomic
 from flexgym.core.json_text import parse_json
 from flexgym.data.problems import DataError, DataReport, Place, RowError
-from flexgym.data.raw import MAX_LINE, RawRow, data_files, open_parquet, parse_line, wanted_columns
+from flexgym.data.raw import MAX_LINE, data_files, open_parquet, parse_line, wanted_columns
+from flexgym.data.raw_row import RawRow
 from flexgym.data.reading import AnyRow, ReadOptions, RowStream, build_row, media_folder, raw_values
+from flexgym.data.shards import shard_row
 
 MAX_GROUP_BYTES = 2**30
 """Maximum uncompressed size of a Parquet row group in bytes, since reading one row requires reading its whole group."""
@@ -75,8 +77,8 @@ class IndexedRows(Generic[AnyRow]):
         """Read the files once to validate every row and record its position.
 
         Args:
-            paths: JSON Lines or Parquet files.
-            schema: `PreferencePair`, `SFTRow` or `DPORow`.
+            paths: JSON Lines or Parquet files, or WebDataset shards.
+            schema: class of the rows, such as `PreferencePair`.
             options: how rows are read, and how bad rows are handled.
             measure: function that returns the length of a row in any unit; may raise `RowError` to reject it.
             saved: cache file of the index. If it holds an index of the same files (by size and modification time) and
@@ -121,12 +123,24 @@ class IndexedRows(Generic[AnyRow]):
                 " changed; start again to index it"
             ) from None
 
+    def place(self, index: int) -> str:
+        """Return the file of a row and where in it the row is, for messages."""
+        path, offset = self.files[self._file_numbers[index]], int(self._offsets[index])
+        if path.suffix.lower() == ".parquet":
+            return str(Place(path, offset + 1, "row"))
+        if path.suffix.lower() == ".tar":
+            return f"{path}, row at byte {offset}"
+        with path.open("rb") as lines:
+            return str(Place(path, lines.read(offset).count(b"\n") + 1))
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_groups": OrderedDict()}
 
     def _raw(self, path: Path, file: int, offset: int) -> RawRow:
         if path.suffix.lower() == ".parquet":
             return RawRow(Place(path, offset + 1, "row"), offset, self._parquet_row(path, file, offset))
+        if path.suffix.lower() == ".tar":
+            return shard_row(path, offset)
         # Open the file on each access, since forked processes would share a file position.
         with path.open("rb") as lines:
             lines.seek(offset)
@@ -137,7 +151,7 @@ class IndexedRows(Generic[AnyRow]):
             if kept == file and start <= number < start + group.num_rows:
                 self._groups.move_to_end((kept, start))
                 return _row_of(group, number - start)
-        start, group = _read_group(path, number, set(self.schema.model_fields))
+        start, group = _read_group(path, number, self.schema.columns())
         self._groups[file, start] = group
         while len(self._groups) > _GROUPS_KEPT:
             self._groups.popitem(last=False)
@@ -166,7 +180,7 @@ def _read_through(stream: RowStream[Any]) -> tuple[DataReport, _Arrays]:
     return stream.report, {name: np.concatenate(parts) for name, parts in pages.items()}
 
 
-def _read_group(path: Path, number: int, columns: set[str]) -> tuple[int, Any]:
+def _read_group(path: Path, number: int, columns: Collection[str]) -> tuple[int, Any]:
     """Read the row group that contains a row, and return it with the index of its first row."""
     with open_parquet(path) as file:
         start = 0

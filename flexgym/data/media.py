@@ -158,9 +158,24 @@ def load_frames(video: MediaFile, num_frames: int, max_side: int | None = None) 
     Raises:
         RowError: if it is missing, damaged, too large, or has another format.
     """
-    return _VIDEOS.load(
-        _content(video), str(video), choose=lambda count: frame_indices(count, num_frames), max_side=max_side
-    )
+    return read_frames(video, lambda count: frame_indices(count, num_frames), max_side)
+
+
+def read_frames(video: MediaFile, choose: Callable[[int], NDArray[np.intp]], max_side: int | None = None) -> Pixels:
+    """Load chosen frames of a video.
+
+    Args:
+        video: see `load_frames`.
+        choose: function from the number of frames of the video to the indices of those to load, ascending.
+        max_side: see `load_frames`.
+
+    Returns:
+        uint8 ``[F, H, W, 3]``.
+
+    Raises:
+        RowError: see `load_frames`.
+    """
+    return _VIDEOS.load(_content(video), str(video), choose=choose, max_side=max_side)
 
 
 def load_sample(

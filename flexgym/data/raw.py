@@ -1,4 +1,4 @@
-"""Read raw rows from files in sequence: JSON Lines, Parquet, and JSON documents that are a list.
+"""Read raw rows from files in sequence: JSON Lines, Parquet, WebDataset shards, and JSON documents that are a list.
 
 Memory use does not depend on the file size: only a line, a row group or a list element is in memory at a time.
 """
@@ -7,42 +7,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from flexgym.core.json_text import ROW_DECODER, JsonError, checked_value, parse_json
 from flexgym.data.problems import DataError, Place, RowError
+from flexgym.data.raw_row import RawRow
+from flexgym.data.shards import read_shard
 
 MAX_LINE = 4 * 2**20
 """Maximum size of a line of JSON Lines, or of an element of a JSON list, in bytes."""
 
-SUFFIXES = (".jsonl", ".ndjson", ".parquet")
+SUFFIXES = (".jsonl", ".ndjson", ".parquet", ".tar")
 """Extensions of the files that rows can be read from directly; converters also read JSON documents."""
 
 _CHUNK = 2**20
 _BATCH = 16
 _BUFFER = 2**20
 _BLANK = " \t\r\n"
-
-
-@dataclass(frozen=True)
-class RawRow:
-    """A row that has not been validated.
-
-    Attributes:
-        place: location of the row.
-        offset: byte offset of its line in JSON Lines, or its index counted from 0 in other files.
-        values: content of the row; None if it cannot be read.
-        problem: why it cannot be read.
-        line: beginning of its bytes, if it cannot be read.
-    """
-
-    place: Place
-    offset: int
-    values: dict[str, Any] | None = None
-    problem: RowError | None = None
-    line: bytes = b""
 
 
 def data_files(paths: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
@@ -67,7 +49,8 @@ def read_raw(path: Path, columns: Collection[str] | None = None) -> Iterator[Raw
     """Read the rows of a file in the format given by its extension.
 
     Args:
-        path: JSON Lines, Parquet, or ``.json`` with a list of objects or one object per line.
+        path: JSON Lines, Parquet, a WebDataset shard (``.tar``), or ``.json`` with a list of objects or one object per
+            line.
         columns: names of the Parquet columns to read; None reads all.
 
     Raises:
@@ -76,11 +59,13 @@ def read_raw(path: Path, columns: Collection[str] | None = None) -> Iterator[Raw
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return read_parquet(path, columns)
+    if suffix == ".tar":
+        return read_shard(path)
     if suffix in (".jsonl", ".ndjson"):
         return read_lines(path)
     if suffix == ".json":
         return read_list(path) if _first_character(path) == "[" else read_lines(path)
-    raise DataError(f"{path}: expected a file ending in .jsonl, .parquet or .json")
+    raise DataError(f"{path}: expected a file ending in .jsonl, .parquet, .tar or .json")
 
 
 def read_lines(path: Path) -> Iterator[RawRow]:

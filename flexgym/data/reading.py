@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from flexgym.core.errors import unknown_name
 from flexgym.data.media import Folder, check_source
 from flexgym.data.problems import BadRows, DataError, DataReport, RowError, Tally, row_error
-from flexgym.data.raw import SUFFIXES, RawRow, data_files, read_raw
+from flexgym.data.raw import SUFFIXES, data_files, read_raw
+from flexgym.data.raw_row import RawRow
 from flexgym.data.schema import Row
 
 CHECKS = ("decode", "exists", "none")
@@ -47,7 +48,7 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class Placed(Generic[AnyRow]):
-    """A good row and its position: a byte offset in JSON Lines, an index counted from 0 in Parquet."""
+    """A good row and its position: a byte offset in JSON Lines and tar shards, an index counted from 0 in Parquet."""
 
     row: AnyRow
     file: int
@@ -80,7 +81,7 @@ class RowStream(Generic[AnyRow]):
         for path in self.files:
             if path.suffix.lower() not in SUFFIXES:
                 raise DataError(
-                    f"{path}: expected a file ending in .jsonl or .parquet; convert public formats with"
+                    f"{path}: expected a file ending in .jsonl, .parquet or .tar; convert public formats with"
                     " flexgym.data.convert"
                 )
         self.schema = schema
@@ -111,7 +112,7 @@ class RowStream(Generic[AnyRow]):
 
     def _rows_of(self, number: int, path: Path, tally: Tally) -> Iterator[Placed[AnyRow]]:
         folder = media_folder(path, self.options)
-        for raw in read_raw(path, set(self.schema.model_fields)):
+        for raw in read_raw(path, self.schema.columns()):
             try:
                 row = build_row(self.schema, raw_values(raw), folder, check=self.options.check)
                 length = self._measure(row) if self._measure else 0

@@ -93,7 +93,7 @@ Candidate = Annotated[
 
 
 class Row(RowPart):
-    """Base class of the three kinds of rows.
+    """Base class of all kinds of rows.
 
     Attributes:
         id: name of the row in its source.
@@ -104,6 +104,11 @@ class Row(RowPart):
     id: Annotated[Label, BeforeValidator(_number_as_text)] | None = None
     source: Label | None = None
     category: Label | None = None
+
+    @classmethod
+    def columns(cls) -> frozenset[str]:
+        """Return the keys that are read of a row; further columns of a Parquet file are left unread."""
+        return frozenset(cls.model_fields)
 
     @property
     def media(self) -> tuple[Source, ...]:

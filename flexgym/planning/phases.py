@@ -39,6 +39,7 @@ class Work:
         decoded: samples in that call.
         verified: one denoising step of the held-out samples in one forward; None without verification.
         shown: one call of the autoencoder for held-out samples; None without verification.
+        encoding: one call of the autoencoder that encodes a sample of a data set; None without one.
         replay: forward, loss and backward of one trained step of the groups in one forward.
         optimizer: one optimizer step, with the optimizer state already allocated.
         optimizer_state: bytes of the optimizer state.
@@ -50,6 +51,7 @@ class Work:
     decoded: int
     verified: Trace | None
     shown: Trace | None
+    encoding: Trace | None
     replay: Trace
     optimizer: Trace
     optimizer_state: int
@@ -141,6 +143,7 @@ class Rehearsal:
             decoded=rows,
             verified=self._verified(planned),
             shown=self._shown(planned),
+            encoding=self._encoding(planned),
             replay=self._once(
                 self._traces,
                 ("replay", planned.replayed, *sampled, settings.generator.gradient_checkpointing),
@@ -164,6 +167,12 @@ class Rehearsal:
     def _shown(self, planned: Planned) -> Trace | None:
         rows = min(planned.verified_rows, decode_rows(self.generator.sample_shape))
         return self._decoding(planned, rows) if rows else None
+
+    def _encoding(self, planned: Planned) -> Trace | None:
+        if planned.settings.data is None:
+            return None
+        encode = torch.no_grad()(partial(_encode, self.generator))
+        return self._once(self._traces, ("encoding", planned.settings.generator.vae_tiling), encode)
 
     def _policy(self, planned: Planned, guidance: float | None = None) -> FlowPolicy:
         """Make a policy for one trace, so that what it holds counts in that trace alone."""
@@ -249,6 +258,11 @@ def _verification_step(generator: FlowGenerator, rows: int, guidance: float | No
 
 def _decode(generator: FlowGenerator, rows: int) -> Tensor:
     return generator.autoencoder.decode_chunk(torch.zeros(rows, *generator.latent_shape, device=generator.device))
+
+
+def _encode(generator: FlowGenerator) -> Tensor:
+    sample = torch.zeros(1, *generator.sample_shape, dtype=torch.uint8, device=generator.device)
+    return generator.autoencoder.encode_chunk(sample)
 
 
 def _rollout(policy: FlowPolicy, planned: Planned) -> Rollout:

@@ -10,7 +10,8 @@ from flexgym.core.errors import ConfigError, unknown_name
 from flexgym.data.convert import hpdv3, llama_factory, pickapic, rapidata, videodpo, videofeedback
 from flexgym.data.convert.base import Format, LeftOut
 from flexgym.data.problems import DataError, DataReport, RowError, Tally
-from flexgym.data.raw import RawRow, data_files, read_raw
+from flexgym.data.raw import data_files, read_raw
+from flexgym.data.raw_row import RawRow
 from flexgym.data.reading import ReadOptions, checked_media, media_folder, raw_values
 from flexgym.data.schema import PreferencePair, Row
 from flexgym.data.shuffling import shuffle_sides
