@@ -306,6 +306,15 @@ TOGETHER = [
         "reward.monitors",
         "a name of its own",
     ),
+    _wrong(
+        "algorithm:\n  name: sft\ndata: {}\nreward:\n  name: ShapesOracle  # here\n", "reward", "expected no reward"
+    ),
+    _wrong("algorithm:\n  name: sft\nrollout: {group_size: 2}  # here\n", "data", "expected a data set with SFT"),
+    _wrong(
+        "algorithm:\n  name: grpo\ndata: {}  # here\n", "data", "expected none with GRPO", "sft trains on a data set"
+    ),
+    _wrong("rollout:\n  group_size: 1  # here\n", "rollout.group_size", "at least 2 samples", "got 1"),
+    _wrong("data:\n  files: []  # here\n", "data.files", "file, list of files or null", "got []"),
 ]
 """Combinations that cannot work."""
 
