@@ -17,7 +17,7 @@ from flexgym.generators.latent_cache import FIRST, LATENTS, LatentCache
 from flexgym.types import FirstFrame, GroupScores, Prompt
 
 _DROPOUT = 1
-"""Tells the draw of the caption from other uses of a group's seed."""
+"""Number that separates the draw of the caption from other uses of a group's seed."""
 
 
 class Feed:

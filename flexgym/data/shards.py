@@ -64,7 +64,7 @@ def _rows(path: Path, offset: int) -> Iterator[RawRow]:
     with _BoundedFile(path, "rb") as file:
         file.seek(offset)
         try:
-            # r: refuses compressed files, in which a row cannot be found again
+            # r: rejects compressed files, in which a row cannot be found again
             with tarfile.open(fileobj=file, mode="r:") as shard:
                 for _, members in itertools.groupby(_members(shard), key=lambda member: _split(member.name)[0]):
                     number += 1

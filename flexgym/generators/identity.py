@@ -1,4 +1,4 @@
-"""What encodings of prompts and samples depend on besides the request, as a digest."""
+"""Compute digests of all that encodings of prompts and samples depend on besides the request."""
 
 from __future__ import annotations
 
