@@ -182,8 +182,8 @@ def test_files_that_cannot_be_data(tmp_path):
         (tmp_path, "is a folder"),
         ([], "at least one data file"),
         ([good, good], "given twice"),
-        (tmp_path / "d.csv", r"ending in \.jsonl or \.parquet"),
-        ([good, tmp_path / "d.json"], r"ending in \.jsonl or \.parquet; convert"),
+        (tmp_path / "d.csv", r"ending in \.jsonl, \.parquet or \.tar"),
+        ([good, tmp_path / "d.json"], r"ending in \.jsonl, \.parquet or \.tar; convert"),
     ):
         with pytest.raises(DataError, match=reason):
             read_rows(paths, PreferencePair)
