@@ -91,7 +91,8 @@ def test_stored_bytes_are_those_of_a_real_rollout(algorithm: dict[str, object]):
     rollout = collect(env, policy, window, seeds=[0, 1], keep=planned.algorithm.requires)
     host = planner_for().plan(planned).host
     assert host["samples"] == rollout.samples.nbytes
-    assert host["stored latents"] + host["stored means and densities"] == bytes_of(rollout.kept.values())
+    stored = host["stored latents"] + host.get("stored means and densities", 0)  # the forward process stores none
+    assert stored == bytes_of(rollout.kept.values())
 
 
 def test_the_forward_process_compares_with_the_weights_that_sampled_only_after_they_have_moved():
