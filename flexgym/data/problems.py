@@ -59,6 +59,9 @@ class RowError(FlexGymError, ValueError):
         super().__init__(" ".join(printable.split())[:_REASON_CHARACTERS])
         self.kind = kind
 
+    def __reduce__(self) -> tuple[type[RowError], tuple[str, str]]:
+        return type(self), (self.kind, str(self))
+
 
 @dataclass(frozen=True)
 class Place:

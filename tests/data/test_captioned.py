@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from flexgym.data import DataError
+from flexgym.data import DataError, RowError
 from flexgym.data.captioned import DataFiles
 from flexgym.data.order import EpochOrder
 from flexgym.data.pixels import SampleForm
@@ -114,6 +116,11 @@ def test_an_error_in_training_names_file_and_line(tmp_path):
     with pytest.raises(DataError, match=r"a\.jsonl, line 2: "):
         rows[1]
     assert rows[0].samples[0].load().shape == IMAGE.shape
+
+
+def test_an_error_of_a_row_can_be_sent_between_processes():
+    error = pickle.loads(pickle.dumps(RowError("missing_file", "no such file")))
+    assert (error.kind, str(error)) == ("missing_file", "no such file")
 
 
 def test_an_image_covers_the_form_and_is_cropped_to_its_center(tmp_path):
