@@ -89,6 +89,8 @@ class Algorithm(ABC, Generic[S]):
     """Pydantic model of the settings under ``algorithm`` in a recipe."""
     couples: ClassVar[bool] = False
     """`loss` compares the samples of a group, so an optimizer step must see all of them."""
+    data_only: ClassVar[bool] = False
+    """The algorithm trains on the samples of a data set and not on its own."""
 
     def __init__(self, settings: S) -> None:
         self.settings = settings

@@ -50,6 +50,21 @@ def _gradient_problems(algorithm: Algorithm[Any], updates: Updates) -> Iterator[
             )
 
 
+def data_misfit(algorithm: Algorithm[Any], *, is_given: bool) -> str | None:
+    """Return why an algorithm cannot train on a data set, or not without one; None where it can.
+
+    Args:
+        algorithm: that trains.
+        is_given: whether a recipe has a data set.
+    """
+    name = type(algorithm).__name__
+    if is_given and not isinstance(algorithm.process, ForwardProcess):
+        return f"expected none with {name}, which trains steps of its own sampling; sft trains on a data set"
+    if algorithm.data_only and not is_given:
+        return f"expected a data set with {name}, which makes no samples of its own, got none"
+    return None
+
+
 def _copy_problems(algorithm: Algorithm[Any], updates: Updates) -> Iterator[Problem]:
     copies = weight_copies(algorithm, updates)
     known = list(dict.fromkeys([REFERENCE, OLD, *copies]))

@@ -25,10 +25,12 @@ class LevelDraw:
         low: lowest level.
         high: highest level.
         stratified: draw one level from each of W equal parts, which lowers the variance (arXiv 2604.23380).
+        shift: shift of drawn levels toward noise, ``shift s / (1 + (shift - 1) s)`` (arXiv 2403.03206), as models of
+            high resolution are trained; low and high are those before it.
         shared: give the samples of a group the same levels and noise (V-GRPO, arXiv 2604.23380; pairs of DPO).
 
     Raises:
-        ConfigError: levels that are not in order within 0 and 1, or no count.
+        ConfigError: levels that are not in order within 0 and 1, no count, or a shift that is not positive.
     """
 
     source: Source = "grid"
@@ -36,6 +38,7 @@ class LevelDraw:
     low: float = 0.05
     high: float = 1.0
     stratified: bool = False
+    shift: float = 1.0
     shared: bool = False
 
     def __post_init__(self) -> None:
@@ -43,6 +46,8 @@ class LevelDraw:
             raise ConfigError(f"levels: expected a count of at least 1 with source {self.source!r}, got {self.count}")
         if not 0.0 < self.low < self.high <= 1.0:
             raise ConfigError(f"levels: expected 0 < low < high <= 1, got low={self.low} and high={self.high}")
+        if not (math.isfinite(self.shift) and self.shift > 0):
+            raise ConfigError(f"levels: expected a finite shift above 0, got {self.shift}")
 
     def sigmas(self, source: torch.Generator, group_size: int) -> Tensor:
         """Draw the levels of one group, not those of a grid.
@@ -58,7 +63,10 @@ class LevelDraw:
         shares = torch.rand(shape, generator=source)
         if self.stratified:
             shares = (torch.arange(self.count).view(-1, 1) + shares) / self.count
-        return self._quantile(shares).expand(self.count, group_size)
+        levels = self._quantile(shares)
+        if self.shift != 1.0:
+            levels = self.shift * levels / (1.0 + (self.shift - 1.0) * levels)
+        return levels.expand(self.count, group_size)
 
     def _quantile(self, shares: Tensor) -> Tensor:
         """Return the levels below which the given shares of all levels lie, so that strata are equally likely."""

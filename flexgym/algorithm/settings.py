@@ -93,7 +93,7 @@ class GuidanceSettings(Settings):
     verification: float | None = Field(default=None, ge=0, description="guidance scale of the held-out samples")
 
 
-_DRAWN = ("count", "low", "high", "stratified")
+_DRAWN = ("count", "low", "high", "stratified", "shift")
 """Settings of levels that are drawn."""
 _GRID = (
     "has no effect with source: grid, whose levels are the steps of algorithm.window; leave it out, or choose source:"
@@ -113,6 +113,9 @@ class LevelSettings(Settings):
     low: float = Field(default=0.05, gt=0, lt=1, description="lowest level")
     high: float = Field(default=1.0, gt=0, le=1, description="highest level")
     stratified: bool = Field(default=False, description="draw one level from each of as many equal parts of the range")
+    shift: float = Field(
+        default=1.0, gt=0, description="shift of drawn levels toward noise, such as 3 for Stable Diffusion 3"
+    )
     shared: bool = Field(default=False, description="same levels and noise for all samples of a group (V-GRPO)")
 
     @model_validator(mode="after")

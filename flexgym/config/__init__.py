@@ -2,6 +2,7 @@
 
 from flexgym.algorithm.settings import AlgorithmSettings, GuidanceSettings, WindowSettings
 from flexgym.config.agent import AgentSettings
+from flexgym.config.data import DataSettings
 from flexgym.config.generator import GeneratorSettings, LoraSettings, SamplingSettings
 from flexgym.config.judge import DPOSettings, JudgeTrainingSettings, SFTSettings
 from flexgym.config.sb3 import SB3Settings
@@ -22,6 +23,7 @@ __all__ = [
     "AgentSettings",
     "AlgorithmSettings",
     "DPOSettings",
+    "DataSettings",
     "EnvironmentSettings",
     "GeneratorSettings",
     "GuidanceSettings",

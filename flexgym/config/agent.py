@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field, SerializeAsAny, create_model, model_validator
 
 from flexgym.algorithm.settings import AlgorithmSettings
+from flexgym.config.data import DataSettings
 from flexgym.config.generator import GeneratorSettings
 from flexgym.config.sections import (
     EnvironmentSettings,
@@ -38,7 +39,12 @@ class AgentSettings(Settings):
     rollout: RolloutSettings = RolloutSettings()
     algorithm: SerializeAsAny[AlgorithmSettings] = Field(description="The algorithm and its own settings.")
     training: TrainingSettings = TrainingSettings()
-    reward: RewardSettings = Field(description="The reward that is optimized, and those that are only logged.")
+    data: DataSettings | None = Field(
+        default=None, description="Data set that iterations train on in place of rollouts."
+    )
+    reward: RewardSettings | None = Field(
+        default=None, description="The reward that is optimized, and those that are only logged."
+    )
     verification: VerificationSettings = VerificationSettings()
     resources: ResourceSettings = ResourceSettings()
     rllib: RLlibSettings = RLlibSettings()
@@ -133,13 +139,15 @@ def _named_algorithm(values: Mapping[str, Any]) -> Any:
 
 def _algorithm_problems(algorithm: Any, settings: AgentSettings) -> Iterator[Problem]:
     """Yield what an algorithm cannot do under its own and other settings."""
-    from flexgym.algorithm.effects import effect_problems
+    from flexgym.algorithm.effects import data_misfit, effect_problems
 
     try:
         algorithm.check(known_num_steps(settings))
     except ConfigError as error:
         yield Problem(("algorithm", *blamed(dict(settings.algorithm), str(error))), str(error))
         return
+    if (message := data_misfit(algorithm, is_given=settings.data is not None)) is not None:
+        yield Problem(("data",), message)
     yield from effect_problems(algorithm, settings.training, distilled=_is_distilled(settings.generator))
 
 
@@ -158,14 +166,45 @@ def agent_problems(settings: AgentSettings) -> Iterator[Problem]:
     yield from _adapter_problems(settings.generator)
     yield from _sharding_problems(settings)
     yield from _division_problems(settings)
+    yield from _source_problems(settings)
     num_steps = known_num_steps(settings)
     if num_steps is not None and (message := settings.algorithm.window.misfit(num_steps)):
         yield Problem(("algorithm", "window"), message)
-    for section, entries in (("reward", settings.reward.monitors), ("verification", settings.verification.rewards)):
+    monitors = settings.reward.monitors if settings.reward else ()
+    for section, entries in (("reward", monitors), ("verification", settings.verification.rewards)):
         titles = [entry.title for entry in entries]
         if len(set(titles)) < len(titles):
             key = "monitors" if section == "reward" else "rewards"
             yield Problem((section, key), f"expected a name of its own for each reward, got {titles}")
+
+
+def _source_problems(settings: AgentSettings) -> Iterator[Problem]:
+    """Yield what does not go with the source of the samples: rollouts with a reward, or a data set."""
+    if settings.data is None:
+        if settings.reward is None:
+            yield Problem(("reward",), "expected the name of a reward, or a section data with samples, got neither")
+        if settings.rollout.group_size < 2:
+            yield Problem(("rollout", "group_size"), "expected at least 2 samples, which advantages compare, got 1")
+        return
+    if settings.reward is not None:
+        yield Problem(("reward",), "expected no reward with section data, whose rows have scores instead; leave it out")
+    if settings.is_online:
+        yield Problem(
+            ("resources", "num_env_runners"),
+            f"expected 0 with section data, from which the learners read, got {settings.resources.num_env_runners}",
+        )
+    if settings.rollout.prompts is not None:
+        yield Problem(("rollout", "prompts"), "expected none with section data, whose rows have captions; leave it out")
+    if settings.rollout.reference_interval:
+        yield Problem(
+            ("rollout", "reference_interval"),
+            f"expected 0 with section data, which samples nothing, got {settings.rollout.reference_interval}",
+        )
+    if settings.data.select == "extremes" and settings.rollout.group_size != 2:
+        yield Problem(
+            ("data", "select"),
+            f"expected rollout.group_size=2 with extremes, best and worst, got {settings.rollout.group_size}",
+        )
 
 
 def known_num_steps(settings: AgentSettings) -> int | None:

@@ -24,9 +24,10 @@ _SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 def describe(settings: Settings) -> dict[str, Any]:
     """Return settings as plain values by name, a recipe from which `flexgym.config.load_settings` makes them again.
 
-    An object that YAML cannot hold is written as the name of its class.
+    An object that YAML cannot hold is written as the name of its class. A section that is left out stays so.
     """
-    return settings.model_dump(mode="json", fallback=lambda value: f"{type(value).__module__}.{type(value).__name__}")
+    values = settings.model_dump(mode="json", fallback=lambda value: f"{type(value).__module__}.{type(value).__name__}")
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def dump_settings(settings: Settings) -> str:

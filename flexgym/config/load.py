@@ -45,7 +45,8 @@ def load_settings(
     """
     known = Recipe.of(recipe)
     refuse_secrets(known, source=known.source)
-    values = {section: {} if given is None else given for section, given in known.items()}
+    left_out = {name for name, field in kind.model_fields.items() if not field.is_required() and field.default is None}
+    values = {name: {} if given is None and name not in left_out else given for name, given in known.items()}
     settings, problems = kind.check(values)
     problems = list(_explained(problems, kind, values))
     found: list[Problem] = []

@@ -34,9 +34,13 @@ LearningRate = Annotated[
 
 
 class RolloutSettings(Settings):
-    """The samples of an iteration."""
+    """The samples of an iteration: of rollouts, or of a data set (section data)."""
 
-    group_size: int = Field(default=16, ge=2, description="samples G of each prompt, which advantages compare")
+    group_size: int = Field(
+        default=16,
+        ge=1,
+        description="samples G of each prompt, which advantages compare; of each row with section data",
+    )
     prompts: Prompts = Field(default=None, description="training prompts: a file or a list; null for the built-in ones")
     prompts_per_iteration: int = Field(default=16, ge=1, description="groups P of an iteration, over all learners")
     groups_per_forward: int = Field(
@@ -53,6 +57,9 @@ class RolloutSettings(Settings):
 class AdvantageSettings(Settings):
     """How the rewards of a group become advantages, see `flexgym.flow.blended_advantages`."""
 
+    center: Literal["group", "global", "none"] = Field(
+        default="group", description="subtract the mean of the group, that of all rewards, or none"
+    )
     std: Literal["group", "global", "none"] = Field(
         default="group", description="divide by the standard deviation of the group, of all rewards, or by none"
     )
@@ -74,7 +81,7 @@ class AdvantageSettings(Settings):
     @property
     def stay_in_group(self) -> bool:
         """Return whether a group's advantages follow from its own scores, so that replay need not wait for others."""
-        return self.std != "global" and not self.batch_norm
+        return "global" not in (self.std, self.center) and not self.batch_norm
 
 
 ADVANTAGES = {"paper": AdvantageSettings(), "authors_code": AdvantageSettings(ddof=1, eps=1e-8, batch_norm=True)}

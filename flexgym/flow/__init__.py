@@ -47,6 +47,7 @@ from flexgym.flow.noise import CPS, ODE, DancePrecise, DanceSDE, FlowSDE, NoiseS
 from flexgym.flow.pairs import Sifted, decided_pairs, extreme_pairs, score_pairs, sift, win_matrix
 from flexgym.flow.penalty import SPACES, Space, distillation_loss, kl_penalty, policy_distance
 from flexgym.flow.preference import CENTERINGS, GroupLoss, PairLoss, centered_loss, dgpo_loss, flow_dpo_loss
+from flexgym.flow.regression import REWARD_WEIGHTS, RewardWeight, best_weights, reward_weights
 from flexgym.flow.shaping import OPTIMALITY_MODES, OptimalityMode, optimality, soft_clip, unit_advantage
 from flexgym.flow.sigmas import dynamic_shift_mu, linear_sigmas, sigma_grid, timed_scheduler
 from flexgym.flow.step_weight import STEP_WEIGHTS, StepWeight, mean_step_weight, step_weight, velocity_scale
@@ -128,6 +129,10 @@ __all__ = [
     "centered_loss",
     "dgpo_loss",
     "flow_dpo_loss",
+    "REWARD_WEIGHTS",
+    "RewardWeight",
+    "best_weights",
+    "reward_weights",
     "OPTIMALITY_MODES",
     "OptimalityMode",
     "optimality",

@@ -15,6 +15,7 @@ from flexgym.core.errors import ConfigError, RewardError, check_names, unknown_n
 
 Spread = Literal["group", "global", "none"]
 _SPREADS = ("group", "global", "none")
+Center = Literal["group", "global", "none"]
 
 
 def group_advantages(
@@ -47,6 +48,7 @@ def blended_advantages(
     terms: Mapping[str, ArrayLike],
     weights: Mapping[str, float],
     *,
+    center: Center = "group",
     std: Spread = "group",
     ddof: int = 0,
     eps: float = 1e-4,
@@ -62,6 +64,8 @@ def blended_advantages(
     Args:
         terms: rewards by name, each ``[P, G]``, NaN where unscored.
         weights: weight of each term, with the same names.
+        center: ``"group"`` subtracts the mean of the group from each term, ``"global"`` that of all valid rewards, and
+            ``"none"`` nothing, for losses that weight samples by their reward.
         std: see `group_advantages`; applies to each term.
         ddof: see `group_advantages`; applies to each term and to ``batch_norm``.
         eps: see `group_advantages`.
@@ -75,16 +79,19 @@ def blended_advantages(
     Raises:
         ConfigError: there are no terms, their shapes differ, a term has no weight, or weights are not finite or all 0.
         RewardError: a reward is infinite.
-        UnknownNameError: a weight has no term, or the name of std is unknown.
+        UnknownNameError: a weight has no term, or the name of std or center is unknown.
     """
     _check_options(std, eps=eps, ddof=ddof, clip=clip)
+    if center not in _SPREADS:
+        raise unknown_name("center of advantages", center, _SPREADS)
     _check_weights(terms, weights)
     arrays = {name: _rewards(f"term {name!r}", term) for name, term in terms.items()}
     shapes = {name: array.shape for name, array in arrays.items()}
     if len(set(shapes.values())) > 1:
         raise ConfigError(f"all terms must have the same shape [P, G], got {shapes}")
     total = np.sum(
-        [weights[name] * _normalized(array, std, eps=eps, ddof=ddof) for name, array in arrays.items()], axis=0
+        [weights[name] * _normalized(array, std, eps=eps, ddof=ddof, center=center) for name, array in arrays.items()],
+        axis=0,
     )
     if batch_norm:
         scored = ~np.all([np.isnan(array) for array in arrays.values()], axis=0)
@@ -206,19 +213,23 @@ def informative_groups(rewards_PG: ArrayLike, *, min_std: float = 0.05, max_mean
     return differs & (spread > min_std) & (mean < max_mean)
 
 
-def _normalized(rewards_PG: NDArray[np.float64], std: Spread, *, eps: float, ddof: int) -> NDArray[np.float64]:
-    """Center by group and, unless ``std`` is "none", divide by a standard deviation; 0 where NaN."""
+def _normalized(
+    rewards_PG: NDArray[np.float64], std: Spread, *, eps: float, ddof: int, center: Center = "group"
+) -> NDArray[np.float64]:
+    """Center and, unless ``std`` is "none", divide by a standard deviation; 0 where NaN."""
     valid = ~np.isnan(rewards_PG)
     count = np.maximum(valid.sum(axis=1, keepdims=True), 1)
     mean = np.where(valid, rewards_PG, 0.0).sum(axis=1, keepdims=True) / count
     # Exactly 0 in a group without differences, where subtracting the mean would leave rounding errors.
     lowest = np.where(valid, rewards_PG, np.inf).min(axis=1, keepdims=True, initial=np.inf)
     highest = np.where(valid, rewards_PG, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
-    centered = np.where(valid & (lowest < highest), rewards_PG - mean, 0.0)
+    within = np.where(valid & (lowest < highest), rewards_PG - mean, 0.0)
+    middle = rewards_PG[valid].mean() if center == "global" and valid.any() else 0.0
+    centered = within if center == "group" else np.where(valid, rewards_PG - middle, 0.0)
     if std == "none":
         return centered
     if std == "group":
-        spread = np.sqrt(np.square(centered).sum(axis=1, keepdims=True) / np.maximum(count - ddof, 1))
+        spread = np.sqrt(np.square(within).sum(axis=1, keepdims=True) / np.maximum(count - ddof, 1))
     else:
         spread = np.full_like(mean, rewards_PG[valid].std(ddof=ddof) if valid.sum() > ddof else 0.0)
     denominator = np.broadcast_to(spread + eps, centered.shape)

@@ -131,10 +131,18 @@ class Autoencoder:
                 f"expected samples of type uint8 and shape [B, {', '.join(map(str, shape))}], got {found}"
             )
         with self._placement.using(AUTOENCODER):
-            parts = [self._encode(rows) for rows in given.split(chunk or decode_rows(shape))]
+            parts = [self.encode_chunk(rows) for rows in given.split(chunk or decode_rows(shape))]
         return torch.cat(parts).to(self._placement.device)
 
-    def _encode(self, samples: Tensor) -> Tensor:
+    def encode_chunk(self, samples: Tensor) -> Tensor:
+        """Encode the rows of one call of the autoencoder.
+
+        Args:
+            samples: uint8 ``[B, H, W, 3]`` or ``[B, F, H, W, 3]``.
+
+        Returns:
+            float32 ``[B, ...]``, on the autoencoder's device.
+        """
         family, vae = self._family, self._family.pipe.vae
         pixels = samples.movedim(-1, 1).to(vae.device, torch.float32) / 127.5 - 1.0
         if family.cut_frames():

@@ -17,8 +17,9 @@ from torch import Tensor
 from flexgym.core.errors import ConfigError
 from flexgym.generators.conditioning import Conditioning, Embedding, EmbeddingCache, stack_rows
 from flexgym.generators.family import FIRST_FRAME, Family
+from flexgym.generators.identity import text_identity
 from flexgym.generators.placement import AUTOENCODER, Placement
-from flexgym.generators.text_cache import TextCache, text_identity
+from flexgym.generators.tensor_cache import TensorCache
 from flexgym.types import FirstFrame, Prompt
 
 _IMAGE_ENCODER = "image_encoder"
@@ -31,7 +32,7 @@ class _Store:
     """Caches and released encoders: one object, shared by all views of a generator."""
 
     memory: EmbeddingCache = field(default_factory=EmbeddingCache)
-    disk: TextCache | None = None
+    disk: TensorCache | None = None
     released: tuple[str, ...] = ()
 
 
@@ -198,7 +199,7 @@ class PromptEncoder:
         return self._store.memory.tensors()
 
     def cache_on_disk(self, folder: str | Path) -> None:
-        """Keep encoded prompts on disk as well, see `TextCache`.
+        """Keep encoded prompts on disk as well, see `TensorCache`.
 
         Args:
             folder: folder of the cache; other processes, runs and models may share it.
@@ -209,7 +210,7 @@ class PromptEncoder:
         if self._store.released:
             raise ConfigError("cache_on_disk comes before release, since the cache must know what encodes")
         identity = text_identity(self._family.pipe, autoencoder=bool(self._family.image_roles))
-        self._store.disk = TextCache(folder, identity)
+        self._store.disk = TensorCache(folder, identity, setting="text_cache")
 
     def release(self, prompts: Iterable[str | Prompt]) -> None:
         """Encode prompts and the unconditional text, then drop the encoders from memory, for all views.

@@ -41,6 +41,7 @@ class Work:
         differentiated: one call of it with gradients to the latents; None where nothing needs the reward's gradient.
         verified: one denoising step of the held-out samples in one forward; None without verification.
         shown: one call of the autoencoder for held-out samples; None without verification.
+        encoding: one call of the autoencoder that encodes a sample of a data set; None without one.
         replay: forward, loss and backward of one trained step of the groups in one forward.
         optimizer: one optimizer step, with the optimizer state already allocated.
         optimizer_state: bytes of the optimizer state.
@@ -53,6 +54,7 @@ class Work:
     differentiated: Trace | None
     verified: Trace | None
     shown: Trace | None
+    encoding: Trace | None
     replay: Trace
     optimizer: Trace
     optimizer_state: int
@@ -145,6 +147,7 @@ class Rehearsal:
             differentiated=self._differentiated(planned),
             verified=self._verified(planned),
             shown=self._shown(planned),
+            encoding=self._encoding(planned),
             replay=self._once(
                 self._traces,
                 ("replay", planned.replayed, *sampled, settings.generator.gradient_checkpointing),
@@ -176,6 +179,12 @@ class Rehearsal:
     def _shown(self, planned: Planned) -> Trace | None:
         rows = min(planned.verified_rows, decode_rows(self.generator.sample_shape))
         return self._decoding(planned, rows) if rows else None
+
+    def _encoding(self, planned: Planned) -> Trace | None:
+        if planned.settings.data is None:
+            return None
+        encode = torch.no_grad()(partial(_encode, self.generator))
+        return self._once(self._traces, ("encoding", planned.settings.generator.vae_tiling), encode)
 
     def _policy(self, planned: Planned, guidance: float | None = None) -> FlowPolicy:
         """Make a policy for one trace, so that what it holds counts in that trace alone."""
@@ -269,6 +278,11 @@ def _decode_with_gradient(generator: FlowGenerator, rows: int) -> Tensor:
     with generator.autoencoder.for_gradients():
         (gradient,) = torch.autograd.grad(generator.autoencoder.decode_pixels(latents).sum(), latents)
     return gradient
+
+
+def _encode(generator: FlowGenerator) -> Tensor:
+    sample = torch.zeros(1, *generator.sample_shape, dtype=torch.uint8, device=generator.device)
+    return generator.autoencoder.encode_chunk(sample)
 
 
 def _rollout(policy: FlowPolicy, planned: Planned) -> Rollout:

@@ -37,6 +37,8 @@ PARTS = (
     "VAE",
 )
 """Parts of the memory of a device, in the order of a table."""
+_DECODES = ("decoding", "reward gradient", "encoding samples")
+"""Phases for which an offloaded autoencoder comes to the device."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ class Phase:
     """One phase of an iteration on one device.
 
     Attributes:
-        name: ``"encoding"`` (only where text encoders are released or offloaded), ``"sampling"``, ``"decoding"``,
-            ``"reward gradient"`` (only where the algorithm needs it), ``"update"`` or ``"verification"`` (only where
-            the training verifies).
+        name: ``"encoding"`` (only where text encoders are released or offloaded), ``"sampling"`` and ``"decoding"``, or
+            ``"encoding samples"`` of a data set, ``"reward gradient"`` (only where the algorithm needs it), ``"update"``
+            or ``"verification"`` (only where the training verifies).
         parts: bytes by name, see `PARTS`.
         flops: floating-point operations of the phase in an iteration.
         seconds: time of these operations.
@@ -250,25 +252,34 @@ class _Accounts:
         return self.planned.window(self.generator.settings.num_steps)
 
     def plan(self) -> Plan:
-        planned, work, generator = self.planned, self.work, self.generator
-        rollout, steps = planned.settings.rollout, generator.settings.num_steps
-        repeats = 1.0 + (1.0 / rollout.reference_interval if rollout.reference_interval else 0.0)
-        chunks = math.ceil(rollout.group_size / work.decoded) * planned.samples // rollout.group_size
-        shared = planned.learners / planned.runners if planned.runners else 1.0
-        sampled = shared * repeats * steps * planned.forwards * work.step.flops
-        decoded = shared * repeats * chunks * work.decoding.flops
+        generator = self.generator
         phases = (
             *self._encoding(),
-            self._phase("sampling", work.step.peak, sampled, trains=not planned.runners),
-            self._phase("decoding", work.decoding.peak, decoded, trains=not planned.runners),
-            *self._differentiation(shared),
+            *self._making(),
             self._update(self._replays()),
             *self._verification(),
         )
         trained = _numbers(generator.weights.trained().values())
         everything = sum(_numbers(module.parameters()) for module in generator.denoisers.values())
         parameters = everything - (trained if generator.weights.mode == "lora" else 0)
-        return Plan(planned, self.device, phases, self._host(), trained, parameters)
+        return Plan(self.planned, self.device, phases, self._host(), trained, parameters)
+
+    def _making(self) -> list[Phase]:
+        """Return the phases that make samples, or those of a data set that encode them before they are cached."""
+        planned, work, generator = self.planned, self.work, self.generator
+        if work.encoding is not None:
+            return [self._phase("encoding samples", work.encoding.peak, planned.samples * work.encoding.flops)]
+        rollout, steps = planned.settings.rollout, generator.settings.num_steps
+        repeats = 1.0 + (1.0 / rollout.reference_interval if rollout.reference_interval else 0.0)
+        chunks = math.ceil(rollout.group_size / work.decoded) * planned.samples // rollout.group_size
+        shared = planned.learners / planned.runners if planned.runners else 1.0
+        sampled = shared * repeats * steps * planned.forwards * work.step.flops
+        decoded = shared * repeats * chunks * work.decoding.flops
+        return [
+            self._phase("sampling", work.step.peak, sampled, trains=not planned.runners),
+            self._phase("decoding", work.decoding.peak, decoded, trains=not planned.runners),
+            *self._differentiation(shared),
+        ]
 
     def _phase(self, name: str, activations: int, flops: float, *, trains: bool = True) -> Phase:
         sizes, planned, generator = self.sizes, self.planned, self.planned.settings.generator
@@ -293,7 +304,7 @@ class _Accounts:
             "activations": activations,
             "encoded prompts": min(CACHE_BYTES, self.work.text * prompts),
             "text encoders": 0 if generator.release_text_encoders or generator.offload else sizes.encoders,
-            "VAE": 0 if generator.offload and name not in ("decoding", "reward gradient") else sizes.autoencoder,
+            "VAE": 0 if generator.offload and name not in _DECODES else sizes.autoencoder,
         }
         return Phase(name, parts, flops=int(flops), seconds=self.device.seconds(flops, planned.dtype))
 
@@ -353,17 +364,25 @@ class _Accounts:
 
     def _host(self) -> dict[str, int]:
         """Return the bytes in host memory: the rollout, weight copies and offloaded modules."""
-        planned, settings = self.planned, self.planned.settings.generator
+        settings = self.planned.settings.generator
         offloaded = settings.offload and not settings.release_text_encoders
         host = {
             **self._stored(),
-            "samples": planned.samples * math.prod(self.generator.sample_shape),
+            **self._samples(),
             **self._copies(host=True),
             "unsharded transformer, at the start": self.sizes.unsharded if settings.shards else 0,
             "text encoders": self.sizes.encoders if offloaded else 0,
             "VAE": self.sizes.autoencoder if settings.offload else 0,
         }
         return {name: size for name, size in host.items() if size}
+
+    def _samples(self) -> dict[str, int]:
+        """Return the bytes of the samples of an iteration, or of the latents of a data set that are cached."""
+        planned = self.planned
+        if planned.settings.data is None:
+            return {"samples": planned.samples * math.prod(self.generator.sample_shape)}
+        latents = 4 * math.prod(self.generator.latent_shape) * planned.samples  # float32
+        return {"cached latents": min(CACHE_BYTES, latents * planned.settings.run.iterations)}
 
     def _replays(self) -> float:
         """Return the operations of all replays of an iteration."""

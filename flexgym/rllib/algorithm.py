@@ -67,16 +67,13 @@ class FlowAlgorithm(ShardedAlgorithm):
         settings = self.config.settings
         window = self.windows.at(self.iteration, settings.run.seed)
         seeds = settings.group_seeds(self.iteration)
-        interval = settings.rollout.reference_interval
-        work = {"seeds": seeds, "window": window, "references": bool(interval) and self.iteration % interval == 0}
-        scored, advantages, stats = self._separate(work) if settings.is_online else self._colocated(work)
-        scores = _groups(scored)
+        work: dict[str, Any] = {"seeds": seeds, "window": window}
+        source = self._fed if settings.data else self._separate if settings.is_online else self._colocated
+        scored, advantages, stats = source(work)
         self.samples_so_far += advantages.size
         updated = time.perf_counter()
-        metrics: dict[str, Metric | float] = merged(reward_metrics(scores, advantages), scorer_metrics(scored), stats)
-        metrics["reward/mean"] = REWARD.with_value(metrics["reward/mean"])
-        metrics["time/rollout_s"] = phase_seconds("rollout", max(part.rollout_seconds for part in scored))
-        metrics["time/reward_s"] = phase_seconds("reward", max(part.reward_seconds for part in scored))
+        about = self._data_metrics(scored) if settings.data else rollout_metrics(scored, advantages)
+        metrics: dict[str, Metric | float] = merged(about, stats)
         self.last_verification = self.verify() if self._is_due() else None
         if self.last_verification is not None:
             metrics.update(self.last_verification.metrics)
@@ -88,25 +85,49 @@ class FlowAlgorithm(ShardedAlgorithm):
             (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), advantages.size, reduce="lifetime_sum"
         )
 
+    def _data_metrics(self, scored: Sequence[Scored]) -> dict[str, Metric | float]:
+        """Return what is to be known of groups from a data set."""
+        groups = (self.iteration + 1) * self.config.settings.rollout.prompts_per_iteration
+        return {
+            "data/epochs": self.on_first_learner(lambda learner: learner.epochs(groups)),
+            "data/score": mean_score(_groups(scored)),
+            "time/data_s": phase_seconds("data", max(part.rollout_seconds for part in scored)),
+        }
+
     def _is_due(self) -> bool:
         chosen = self.config.settings.verification
         return bool(chosen.reward and chosen.interval and (self.iteration + 1) % chosen.interval == 0)
 
+    def _fed(self, work: dict[str, Any]) -> tuple[list[Scored], NDArray[np.float32], dict[str, Metric]]:
+        """Let the learners read their groups from the data set."""
+        first = self.iteration * self.config.settings.rollout.prompts_per_iteration
+        self.on_learners(lambda learner: learner.feed(first=first, **work))
+        return self._scored_update()
+
     def _colocated(self, work: dict[str, Any]) -> tuple[list[Scored], NDArray[np.float32], dict[str, Metric]]:
         """Let the learners sample; while a part is judged, the next is sampled, or one that is scored is replayed."""
-        self.on_learners(lambda learner: learner.roll_out(**work))
+        self.on_learners(lambda learner: learner.roll_out(**work, references=self._compares()))
         # A reward that fails on one learner must not leave the others waiting for its part of a block.
         if self.config.settings.training.advantage.stay_in_group and not self.config.settings.shards:
             stats = self._update()
             scored = self.on_learners(lambda learner: learner.scored())
             return scored, self._advantages(scored), stats
+        return self._scored_update()
+
+    def _scored_update(self) -> tuple[list[Scored], NDArray[np.float32], dict[str, Metric]]:
+        """Wait for all scores before the update."""
         scored = self.on_learners(lambda learner: learner.scored())
         advantages = self._advantages(scored)
         return scored, advantages, self._update(advantages=advantages)
 
+    def _compares(self) -> bool:
+        """Return whether the reference policy samples in this iteration as well, for the judge."""
+        interval = self.config.settings.rollout.reference_interval
+        return bool(interval) and self.iteration % interval == 0
+
     def _separate(self, work: dict[str, Any]) -> tuple[list[Scored], NDArray[np.float32], dict[str, Metric]]:
         """Let the env runners sample, and send everything to the learners."""
-        parts = self._on_runners(**work)
+        parts = self._on_runners(**work, references=self._compares())
         rollout, scored = concatenate([rollout for rollout, _ in parts]), [scored for _, scored in parts]
         shared = ray.put(rollout) if self.config.num_learners else rollout
         advantages = self._advantages(scored)
@@ -265,6 +286,15 @@ def _groups(scored: Sequence[Scored]) -> list[GroupScores]:
 
 def _fetch(shared: Any) -> Rollout | None:
     return ray.get(shared) if isinstance(shared, ray.ObjectRef) else shared
+
+
+def rollout_metrics(scored: Sequence[Scored], advantages: NDArray[np.float32]) -> dict[str, Metric | float]:
+    """Return the metrics of rewards and monitors of an iteration, and how long it sampled and scored."""
+    metrics = merged(reward_metrics(_groups(scored), advantages), scorer_metrics(scored))
+    metrics["reward/mean"] = REWARD.with_value(metrics["reward/mean"])
+    metrics["time/rollout_s"] = phase_seconds("rollout", max(part.rollout_seconds for part in scored))
+    metrics["time/reward_s"] = phase_seconds("reward", max(part.reward_seconds for part in scored))
+    return metrics
 
 
 def reward_metrics(scores: Sequence[GroupScores], advantages: NDArray[np.float32]) -> dict[str, Metric | float]:

@@ -10,11 +10,18 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from flexgym.algorithm.base import CURRENT, Algorithm, CopySchedule, weight_copies
+from flexgym.algorithm.feeding import Feed
 from flexgym.algorithm.updates import UpdatePlan
 from flexgym.config import AgentSettings
 from flexgym.flow import StepSchedule
+from flexgym.core.precision import dtype_named
+from flexgym.data.captioned import CaptionedSet, DataFiles
+from flexgym.data.pixels import SampleForm
+from flexgym.generators import FlowGenerator
+from flexgym.generators.latent_cache import LatentCache
 from flexgym.reward import Reward
 from flexgym.rllib.module import FlowModule
+from flexgym.shapes.drawn import SmallWorld
 from flexgym.shapes.sampling import sample_prompts
 from flexgym.types import Prompt
 
@@ -115,14 +122,15 @@ class FlowConfig(AlgorithmConfig):
     # --- rewards and prompts -----------------------------------------------------------------------------------------
 
     def make_reward(self) -> Reward:
-        """Make the reward that is optimized."""
+        """Make the reward that is optimized; there is none with a data set."""
         reward = self.settings.reward
+        assert reward is not None, "a data set has scores in place of a reward"
         kept = {} if self.failed_samples is None else {"failed_samples": self.failed_samples}
         return self.components.make_reward(reward.name, {**kept, **reward.settings})
 
     def make_monitors(self) -> dict[str, Reward]:
         """Make the rewards that are only logged, by name."""
-        watched = self.settings.reward.monitors
+        watched = self.settings.reward.monitors if self.settings.reward else ()
         return {each.title: self.components.make_reward(each.reward, each.settings) for each in watched}
 
     def make_evaluations(self) -> dict[str, Reward]:
@@ -136,7 +144,7 @@ class FlowConfig(AlgorithmConfig):
         return self.components.make_reward(name, {}) if name else None
 
     def training_prompts(self) -> list[Prompt]:
-        """Return the prompts that groups are made for."""
+        """Return the prompts that rollouts are made for."""
         return self.components.open_prompts(self.settings.rollout.prompts, self.modality)
 
     def held_out_prompts(self) -> list[Prompt]:
@@ -147,10 +155,39 @@ class FlowConfig(AlgorithmConfig):
         texts = sample_prompts(self.modality, "held_out", chosen.num_prompts, seed=chosen.seed)
         return [Prompt(text) for text in texts]
 
-    def run_prompts(self) -> list[Prompt]:
-        """Return every prompt that the run gives to the generator, in training and in verification."""
+    def run_prompts(self, feed: Feed | None = None) -> list[Prompt]:
+        """Return every prompt that the run gives to the generator, in training and in verification.
+
+        Args:
+            feed: of the data set that is trained on; None for rollouts.
+        """
         held_out = self.held_out_prompts() if self.settings.verification.reward else []
-        return [*self.training_prompts(), *held_out]
+        return [*(self.training_prompts() if feed is None else feed.prompts()), *held_out]
+
+    def open_data(self, generator: FlowGenerator) -> Feed | None:
+        """Open the data set that is trained on, or return None where rollouts are.
+
+        Args:
+            generator: whose autoencoder encodes the samples.
+
+        Raises:
+            DataError: the files cannot be read, or too many rows are bad.
+            ConfigError: the folder of the latents cannot be used.
+        """
+        data, rollout = self.settings.data, self.settings.rollout
+        if data is None:
+            return None
+        form = SampleForm(generator.sample_shape, data.frames)
+        rows: CaptionedSet = SmallWorld(form, rollout.group_size)
+        if data.files is not None:
+            rows = DataFiles(data.files, **data.reading()).open(form, rollout.group_size)
+        return Feed(
+            rows,
+            LatentCache(generator, data.latent_cache),
+            seed=self.settings.run.seed,
+            caption_dropout=data.caption_dropout,
+            dtype=dtype_named(rollout.latents_dtype),
+        )
 
     def make_envs(self, generator: Any) -> gym.vector.VectorEnv:
         """Make a vector environment of as many groups as one forward takes, over a generator."""

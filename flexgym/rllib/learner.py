@@ -81,8 +81,9 @@ class FlowLearner(ShardedLearner):
         if settings.is_half:
             # RLlib's own apply_gradients takes its steps through it.
             self._grad_scalers = {DEFAULT_MODULE_ID: torch.amp.GradScaler(self._device.type)}
+        self._feed = self.config.open_data(self.generator)
         if settings.generator.release_text_encoders:
-            self.generator.text.release(self.config.run_prompts())
+            self.generator.text.release(self.config.run_prompts(self._feed))
         self._runner: GroupEnvRunner | None = None
         self._parts: list[Part] = []
         self._steps = 0
@@ -126,10 +127,31 @@ class FlowLearner(ShardedLearner):
         mine = seeds[self._share(len(seeds))]
         self._parts = self._runner.roll_out(seeds=mine, window=window, references=references)
 
+    def feed(self, *, first: int, seeds: Sequence[int], window: Window) -> None:
+        """Take this learner's share of the groups of an iteration from the data set, in place of `roll_out`.
+
+        Args:
+            first: number of the first group, counted from 0 over the entire training.
+            seeds: of all groups of the iteration, from which their noise follows.
+            window: the trained steps.
+
+        Raises:
+            DataError: a row cannot be read.
+        """
+        assert self._feed is not None, "feed() needs settings with a data set"
+        share, size = self._share(len(seeds)), self.config.settings.rollout.groups_per_forward
+        self._parts = [
+            Part.given(*self._feed.groups(first + start, seeds=seeds[start : start + size], window=window))
+            for start in range(share.start, share.stop, size)
+        ]
+
+    def epochs(self, groups: int) -> float:
+        """Return how many epochs of the data set a number of groups is."""
+        return 0.0 if self._feed is None else self._feed.epochs(groups)
+
     def scored(self) -> Scored:
         """Wait for the scores of the last rollout and return them."""
-        assert self._runner is not None, "roll_out() comes before scored()"
-        return self._runner.scored(self._parts)
+        return Scored.of(self._parts, None) if self._runner is None else self._runner.scored(self._parts)
 
     def _share(self, groups: int) -> slice:
         part = groups // self.config.settings.num_shards

@@ -53,6 +53,14 @@ class Part:
     scoring: Scoring
     monitoring: Mapping[str, Scoring]
 
+    @classmethod
+    def given(cls, rollout: Rollout, scores: list[GroupScores]) -> Part:
+        """Return groups that come with their scores."""
+        now = time.perf_counter()
+        done: Scoring = Future()
+        done.set_result((scores, now))
+        return cls(rollout, now, done, monitoring={})
+
     @cached_property
     def scores(self) -> list[GroupScores]:
         """Scores of each group; waits for them, and raises what the reward raised."""
@@ -78,8 +86,8 @@ class Scored:
     usage: Mapping[str, float]
 
     @classmethod
-    def of(cls, parts: Sequence[Part], reward: Reward) -> Scored:
-        """Combine all parts; waits for their scores."""
+    def of(cls, parts: Sequence[Part], reward: Reward | None) -> Scored:
+        """Combine all parts; waits for their scores. Groups of a data set have no reward."""
         return cls(
             scores=tuple(group for part in parts for group in part.scores),
             monitors={
@@ -88,7 +96,7 @@ class Scored:
             },
             rollout_seconds=sum(part.rollout.seconds for part in parts),
             reward_seconds=_busy_seconds(parts),
-            usage=reward.metrics(),
+            usage={} if reward is None else reward.metrics(),
         )
 
 

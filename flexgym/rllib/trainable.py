@@ -131,7 +131,11 @@ class AgentTrainable(RLlibTrainable):
     def __init__(self, config: FlowConfig) -> None:
         super().__init__(config, title=type(config.algorithm).__name__)
         verified = config.settings.verification.reward is not None
-        self.known = {"reward/mean": REWARD, **({VERIFIER_ACCURACY: ACCURACY} if verified else {})}
+        rewarded = config.settings.reward is not None
+        self.known = {
+            **({"reward/mean": REWARD} if rewarded else {}),
+            **({VERIFIER_ACCURACY: ACCURACY} if verified else {}),
+        }
 
     @reports_losses
     def build(self, folder: RunFolder) -> None:

@@ -14,11 +14,12 @@ from typing import Any
 
 from flexgym.core.errors import unknown_name
 from flexgym.core.json_text import parse_json
-from flexgym.rm.data.convert.base import LeftOut, both, make, need
-from flexgym.rm.data.problems import DataError, DataReport, Place, RowError, Tally
-from flexgym.rm.data.raw import RawRow, data_files, read_raw
-from flexgym.rm.data.reading import ReadOptions, checked_media, media_folder, raw_values
-from flexgym.rm.data.schema import PreferencePair, Side
+from flexgym.data.convert.base import LeftOut, both, make, need
+from flexgym.data.problems import DataError, DataReport, Place, RowError, Tally
+from flexgym.data.raw import data_files, read_raw
+from flexgym.data.raw_row import RawRow
+from flexgym.data.reading import ReadOptions, checked_media, media_folder, raw_values
+from flexgym.data.schema import PreferencePair, Side
 from flexgym.rm.evaluation_figures import TieRule
 
 PAIRS = "pairs"

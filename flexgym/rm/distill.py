@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flexgym.data import MediaStore, RowWriter, SFTRow, sft_row
 from flexgym.judge.backends.base import Decoding, Reply
 from flexgym.judge.protocol import JudgeFailure
-from flexgym.rm.data import MediaStore, RowWriter, SFTRow, sft_row
 from flexgym.rm.items import ItemOptions, batches, reason_lines, share_line
 from flexgym.rm.replies import Asker, Query, read_trace
 

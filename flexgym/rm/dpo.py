@@ -10,7 +10,7 @@ from torch import Tensor
 from trl import DPOConfig, DPOTrainer
 
 from flexgym.config import DPOSettings
-from flexgym.rm.data import DPORow
+from flexgym.data import DPORow
 from flexgym.rm.rows import RowForm, dpo_example
 from flexgym.rm.stage import Stage, trl_arguments
 

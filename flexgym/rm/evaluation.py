@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from flexgym.core.errors import ConfigError, check_names
+from flexgym.data.media import load_sample
+from flexgym.data.problems import RowError
+from flexgym.data.schema import PreferencePair
+from flexgym.data.shuffling import ORDERS, shuffle_sides
 from flexgym.judge.protocol import Judge, JudgeFailure, Outcome, Pair
 from flexgym.judge.verdict import Verdict
 from flexgym.judge.vision_judge import VisionJudge
-from flexgym.rm.data.media import load_sample
-from flexgym.rm.data.problems import RowError
-from flexgym.rm.data.schema import PreferencePair
-from flexgym.rm.data.shuffling import ORDERS, shuffle_sides
 from flexgym.rm.evaluation_figures import PairResult, TieRule, Vote
 from flexgym.types import Prompt, SampleGroup
 
@@ -27,7 +27,7 @@ class EvaluationOptions:
     """Settings for judging pairs in an evaluation.
 
     Attributes:
-        orders: orders in which each pair is judged, one of `flexgym.rm.data.ORDERS`.
+        orders: orders in which each pair is judged, one of `flexgym.data.ORDERS`.
         ties: how tied labels are handled.
         batch: number of pairs that are in memory and judged at once.
         num_frames: number of frames shown per video.
@@ -59,7 +59,7 @@ class Evaluation:
         options: how pairs are judged.
 
     Attributes:
-        unusable: number of pairs that could not be shown, by kind of problem, see `flexgym.rm.data.problems.KINDS`.
+        unusable: number of pairs that could not be shown, by kind of problem, see `flexgym.data.problems.KINDS`.
     """
 
     def __init__(self, judge: Judge, options: EvaluationOptions | None = None) -> None:

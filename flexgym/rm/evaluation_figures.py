@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from flexgym.rm.data.problems import DataError
-from flexgym.rm.data.schema import Side
+from flexgym.data.problems import DataError
+from flexgym.data.schema import Side
 
 TieRule = Literal["left_out", "scored", "refused"]
 """Handling of pairs with a tied label: not judged, judged and scored with three classes, or counted as bad rows."""

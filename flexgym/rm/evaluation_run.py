@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from flexgym.commands.judge_options import JudgeOptions
+from flexgym.data.reading import ReadOptions
 from flexgym.judge.protocol import Judge
 from flexgym.rm.benchmarks import BenchmarkRows, find_benchmark
-from flexgym.rm.data.reading import ReadOptions
 from flexgym.rm.evaluation import Evaluation, EvaluationOptions
 from flexgym.rm.evaluation_figures import Summary, summarize
 from flexgym.rm.evaluation_report import REPORT, TITLES, cell, prepare_folder, recorded, write_report
@@ -24,7 +24,7 @@ class EvaluationRun:
         files: files of the benchmark.
         out: folder of the report.
         benchmark: name of the benchmark, see `flexgym.rm.benchmarks.BENCHMARKS`.
-        orders: orders in which each pair is judged, see `flexgym.rm.data.ORDERS`.
+        orders: orders in which each pair is judged, see `flexgym.data.ORDERS`.
         media: folder of images and videos; None uses the folder of each file.
         batch: number of pairs that are judged at once.
 

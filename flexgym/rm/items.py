@@ -11,10 +11,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from flexgym.core.errors import ConfigError, check_names
+from flexgym.data import ORDERS, PreferencePair, Question, ReadOptions, RowError, in_orders, read_rows
+from flexgym.data.files import MAX_PICTURES
+from flexgym.data.problems import row_error
 from flexgym.judge.inputs import Inputs
-from flexgym.rm.data import ORDERS, PreferencePair, Question, ReadOptions, RowError, in_orders, read_rows
-from flexgym.rm.data.files import MAX_PICTURES
-from flexgym.rm.data.problems import row_error
 from flexgym.rm.replies import Query, make_query
 
 TIE = "tie"
@@ -29,7 +29,7 @@ class ItemOptions:
         files: JSON Lines or Parquet files of preference pairs.
         question: how the judge is queried; must be the same when the judge is used.
         inputs: how images are resized and encoded for the judge; the number of frames is that of ``question``.
-        orders: orders in which each pair is sent, one of `flexgym.rm.data.ORDERS`.
+        orders: orders in which each pair is sent, one of `flexgym.data.ORDERS`.
         seed: seed of the coin that decides which candidate is shown first, for ``orders="shuffled"``.
         batch: number of pairs that are in memory and processed at once.
         ties: also send pairs without a winner.

@@ -12,6 +12,7 @@ import typer
 
 from flexgym.core.errors import ConfigError
 from flexgym.core.options import built_settings
+from flexgym.data import BadRows, Question, ReadOptions
 from flexgym.judge.backends.base import Decoding
 from flexgym.judge.backends.opening import open_backend
 from flexgym.judge.backends.server import ServerBackend
@@ -19,7 +20,6 @@ from flexgym.judge.dialect import DIALECTS, dialect_by_name
 from flexgym.judge.inputs import Inputs
 from flexgym.judge.sources import read_judge_config
 from flexgym.judge.template import read_template
-from flexgym.rm.data import BadRows, Question, ReadOptions
 from flexgym.rm.items import ItemOptions
 from flexgym.rm.replies import Asker, Cost, ModelTeacher, OracleTeacher, ReplyFile, Teacher
 from flexgym.rm.trajectory import RulesTrajectoryJudge, TeacherTrajectoryJudge, TrajectoryJudge

@@ -11,10 +11,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from flexgym.core.errors import ConfigError
+from flexgym.data import DPORow, MediaStore, RowWriter, dpo_row
+from flexgym.data.problems import row_error
 from flexgym.judge.backends.base import Decoding, Reply
 from flexgym.judge.protocol import JudgeFailure
-from flexgym.rm.data import DPORow, MediaStore, RowWriter, dpo_row
-from flexgym.rm.data.problems import row_error
 from flexgym.rm.items import ItemOptions, batches, reason_lines, share_line
 from flexgym.rm.replies import Asker, Query, read_trace
 from flexgym.rm.trajectory import Contest, TrajectoryJudge

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from flexgym.config.judge import JudgeModelSettings
-from flexgym.rm.data import DataReport
+from flexgym.data import DataReport
 from flexgym.rm.processor import DTYPES, load_processor, make_trainable
 from flexgym.rm.stage import S, Stage
 

@@ -20,15 +20,15 @@ from filelock import lock_descriptor
 from flexgym.core.errors import ConfigError, RewardError
 from flexgym.core.files import open_own, teaching_disk_errors
 from flexgym.core.json_text import parse_json
+from flexgym.data import PreferencePair, Question, load_pictures
+from flexgym.data.files import MAX_PICTURES
+from flexgym.data.media import AS_STORED, load_sample
 from flexgym.judge.assessment import Assessment
 from flexgym.judge.backends.base import Backend, ChatRequest, Decoding, Reply
 from flexgym.judge.dialect import Dialect, without_odd_scores
 from flexgym.judge.inputs import Inputs, encode_sample
 from flexgym.judge.protocol import JudgeFailure, Outcome
 from flexgym.judge.vision_judge import ask
-from flexgym.rm.data import PreferencePair, Question, load_pictures
-from flexgym.rm.data.files import MAX_PICTURES
-from flexgym.rm.data.media import AS_STORED, load_sample
 
 _MILLION = 1_000_000
 _Outcomes = dict[str, Reply | JudgeFailure]

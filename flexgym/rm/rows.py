@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from flexgym.config.judge import DataSettings
 from flexgym.core.options import built_settings
+from flexgym.data import DPORow, IndexedRows, ReadOptions, RowError, SFTRow, as_chat, load_pictures
+from flexgym.data.media import AS_STORED, picture_sizes
 from flexgym.judge.inputs import Inputs
 from flexgym.judge.sources import read_judge_config
 from flexgym.judge.special_tokens import SpecialTokens
-from flexgym.rm.data import DPORow, IndexedRows, ReadOptions, RowError, SFTRow, as_chat, load_pictures
-from flexgym.rm.data.media import AS_STORED, picture_sizes
 
 Example = dict[str, Any]
 AnyRow = TypeVar("AnyRow", SFTRow, DPORow)

@@ -9,7 +9,7 @@ from torch import Tensor
 from trl import SFTConfig, SFTTrainer
 
 from flexgym.config import SFTSettings
-from flexgym.rm.data import SFTRow
+from flexgym.data import SFTRow
 from flexgym.rm.rows import RowForm, sft_example
 from flexgym.rm.stage import Stage, trl_arguments
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from trl import DPOTrainer, SFTTrainer
 
 from flexgym.config import JudgeTrainingSettings
-from flexgym.rm.data import BadRows, ReadOptions
+from flexgym.data import BadRows, ReadOptions
 from flexgym.rm.processor import context_length, load_model
 from flexgym.rm.rows import RowForm, RowMeter, TrainingRows, open_rows, trained_inputs
 

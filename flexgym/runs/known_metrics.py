@@ -79,7 +79,7 @@ def phase_seconds(label: str, seconds: Any) -> Metric:
         label: of the phase, such as ``"rollout"``.
         seconds: a number.
     """
-    priority = {"rollout": 0, "reward": 1, "update": 2}.get(label, 3)
+    priority = {"rollout": 0, "data": 0, "reward": 1, "update": 2}.get(label, 3)
     return Max(seconds, label=label, unit="s", panel="time", priority=priority)
 
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from flexgym.config import RunSettings
 from flexgym.core.errors import JudgeUnavailableError, ProcessLostError, RewardError
 from flexgym.core.metrics import Metric
+from flexgym.data.problems import DataError
 from flexgym.runs.alarm import signs_of_hacking
 from flexgym.runs.checkpoints import checkpoint_name
 from flexgym.runs.display import TrainingDisplay, say
@@ -151,6 +152,7 @@ class TrainingRun:
 
         Raises:
             RewardError: samples cannot be scored; the last finished iteration is saved.
+            DataError: a row of a data set cannot be read; the last finished iteration is saved.
             JudgeUnavailableError: no judge server answers; the last finished iteration is saved.
             ProcessLostError: a process was lost once more than ``run.max_restarts`` allows.
         """
@@ -223,7 +225,7 @@ class TrainingRun:
                 self._record(self.trainable.measure(final=False), display)
             try:
                 self._iterate(display, interrupt, deadline=deadline)
-            except (JudgeUnavailableError, RewardError):
+            except (DataError, JudgeUnavailableError, RewardError):
                 self._finish(display, stopped=True)
                 raise
             unfinished = self.trainable.iteration < self.settings.iterations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,8 +13,10 @@ _NAMED = frozenset(
     | {"prompts", "root", "source"}
 )
 """Settings in which a single word may be a file or folder; elsewhere a path has a separator or an ending."""
-_MADE = "text_cache"
-"""The setting whose folder is made when it is missing."""
+_MADE = frozenset({"latent_cache", "text_cache"})
+"""Settings whose folder is made when it is missing."""
+_PATTERNS = "files"
+"""Setting of data files, which may be patterns such as ``shards/*.tar``."""
 _Change = Callable[[str, str], str]
 
 
@@ -60,4 +63,5 @@ def _absolute(text: str, name: str) -> str:
     if "\0" in path or "://" in path:
         return text
     could_be = name in _NAMED or os.sep in path or "." in path
-    return os.path.abspath(path) if name == _MADE or could_be and text and os.path.exists(path) else text
+    is_there = os.path.exists(path) or name == _PATTERNS and bool(glob.glob(path))
+    return os.path.abspath(path) if name in _MADE or could_be and text and is_there else text

@@ -20,7 +20,7 @@ from PIL import Image
 
 from flexgym.core.errors import ConfigError
 from flexgym.core.terminal import teaching_errors
-from flexgym.rm.data import MediaFile, MediaStore, PreferencePair, write_rows
+from flexgym.data import MediaFile, MediaStore, PreferencePair, write_rows
 from research.judge.candidates import Candidates, draw_candidates
 
 ONE_WHOLE = "one_whole"

@@ -189,7 +189,7 @@ def test_unscored_samples_are_masked_not_zero():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rollout": {"group_size": 1}}, r"rollout\.group_size: expected whole number >= 2, got 1"),
+        ({"rollout": {"group_size": 1}}, r"rollout\.group_size: expected at least 2 samples"),
         ({"rollout": {"prompts_per_iteration": 3, "groups_per_forward": 2}}, "multiple of"),
         ({"training": {"num_updates": 4}}, "multiple of"),
         ({"algorithm": {"noise": "ode"}}, r"algorithm\.noise"),

@@ -9,6 +9,7 @@ import pytest
 
 from agents.checks import load_checked
 from flexgym.config import AgentSettings, DPOSettings, SB3Settings, SFTSettings
+from flexgym.config.describe import describe
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError, UnknownNameError
 from tests.config.wrong import ALL
@@ -65,14 +66,38 @@ def test_all_that_is_wrong_is_reported_at_once_and_in_its_place(tmp_path):
         "algorithm: {name: grpo}\nreward:\n  name: JPEGCompressibility\n  settings: {x: 1}\ntraining:\n  lr: -1\n"
     )
     with pytest.raises(ConfigError) as refused:
-        load(path, "agent", "rollout.group_size=1", "learners.num_learners=2", "generator.lora={rnak: 4}")
+        load(path, "agent", "rollout.group_size=0", "learners.num_learners=2", "generator.lora={rnak: 4}")
     message = str(refused.value)
     assert message.startswith("5 settings cannot work:\n")
     assert f"{path}:6: training.lr: expected number >= 0" in message
     assert f"{path}:4: reward.settings.x: " in message
-    assert "override 'rollout.group_size=1': rollout.group_size: expected whole number >= 2, got 1" in message
+    assert "override 'rollout.group_size=0': rollout.group_size: expected whole number >= 1, got 0" in message
     assert "override 'learners.num_learners=2': learners.num_learners: is now resources.num_learners" in message
     assert "override 'generator.lora={rnak: 4}': generator.lora.rnak: unknown setting. Did you mean 'rank'?" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("grpo", "expected none with GRPO, which trains steps of its own sampling"), ("sft", "")]
+)
+def test_a_data_set_takes_the_place_of_reward_and_rollout(tmp_path, name, says):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"algorithm: {{name: {name}}}\ndata: {{files: rows.jsonl}}\nrollout: {{group_size: 1}}\n")
+    if says:
+        with pytest.raises(ConfigError, match=f"data: {says}"):
+            load(path, "agent")
+        return
+    settings = load(path, "agent")
+    assert settings.data.files == ("rows.jsonl",)
+    assert settings.reward is None
+    again = load_checked(AgentSettings, describe(settings), given=["group_size", "prompts"])
+    assert again == settings, "sections that are left out stay so in a saved recipe"
+
+
+def test_neither_reward_nor_data_is_said(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(AGENT["algorithm"])
+    with pytest.raises(ConfigError, match="reward: expected the name of a reward, or a section data"):
+        load(path, "agent")
 
 
 def test_an_override_hides_what_the_file_says(tmp_path):

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from flexgym.data import Clip, MediaFile, RowError, load_pictures
+from flexgym.data.media import AS_STORED
 from flexgym.judge.inputs import Inputs
-from flexgym.rm.data import Clip, MediaFile, RowError, load_pictures
-from flexgym.rm.data.media import AS_STORED
 from tests.core.media_samples import video
 
 FORMS = {"as stored": AS_STORED, "1024": Inputs(format="png", max_side=1024)}

@@ -8,9 +8,9 @@ import torch
 
 from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.generators import load_generator, wrap_pipeline
-from flexgym.generators import text_cache as module
+from flexgym.generators import tensor_cache as module
 from flexgym.generators.conditioning import EmbeddingCache
-from flexgym.generators.text_cache import text_identity
+from flexgym.generators.identity import text_identity
 from tests.generators.tiny import CASES, PROMPTS, fresh, sd3
 
 

@@ -7,10 +7,10 @@ import json
 import pytest
 
 from flexgym.core.errors import UnknownNameError
+from flexgym.data import BadRows, DataError, ReadOptions
 from flexgym.rm.benchmarks import BENCHMARKS, BenchmarkRows, find_benchmark
-from flexgym.rm.data import BadRows, DataError, ReadOptions
 from flexgym.rm.evaluation_figures import Figures
-from tests.rm.data.builders import image_bytes, write_images, write_lines, write_parquet, write_video
+from tests.data.builders import image_bytes, write_images, write_lines, write_parquet, write_video
 
 CSV_HEAD = "path_A,path_B,A_model,B_model,prompt,VQ,MQ,TA,Overall,fps_A,num_frames_A\n"
 

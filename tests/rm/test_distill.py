@@ -8,15 +8,15 @@ import pytest
 from typer.testing import CliRunner
 
 from flexgym.core.errors import ConfigError, UnknownNameError
+from flexgym.data import PreferencePair, Question, SFTRow, read_rows, shuffle_sides
 from flexgym.judge.backends.base import Decoding
 from flexgym.judge.parser import parse_assessment
 from flexgym.rm.command import app
-from flexgym.rm.data import PreferencePair, Question, SFTRow, read_rows, shuffle_sides
 from flexgym.rm.distill import distill
 from flexgym.rm.items import ItemOptions
 from flexgym.rm.replies import Asker, OracleTeacher, ReplyFile
+from tests.data.builders import write_lines
 from tests.judge.backends.scripted_server import Script, ScriptedServer
-from tests.rm.data.builders import write_lines
 from tests.rm.traces import number_of, placed, rendered_pair, server_teacher, told, write_pairs
 
 WINNERS = [0, 1, 1, 0, 0, 0, None, None]

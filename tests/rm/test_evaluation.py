@@ -10,10 +10,10 @@ from PIL import Image
 from scipy import stats
 
 from flexgym.core.errors import ConfigError, UnknownNameError
+from flexgym.data import DataError, PreferencePair
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.verdict import Verdict
 from flexgym.judge.vision_judge import VisionJudge
-from flexgym.rm.data import DataError, PreferencePair
 from flexgym.rm.evaluation import Evaluation, EvaluationOptions, as_group
 from flexgym.rm.evaluation_figures import PairResult, Vote, calibrated_accuracy, share, summarize, wilson
 from flexgym.shapes.oracle import OracleJudge

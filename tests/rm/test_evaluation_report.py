@@ -21,8 +21,8 @@ from flexgym.shapes.captions import parse_caption
 from flexgym.shapes.oracle import read_facts
 from flexgym.shapes.sampling import sample_caption, sample_clip, sample_scene, sample_spec, wrong_spec
 from flexgym.shapes.scenes import render
+from tests.data.builders import write_images, write_lines
 from tests.judge.backends.scripted_server import Script, ScriptedServer
-from tests.rm.data.builders import write_images, write_lines
 
 RIGHT = (Vote(False, 0), Vote(True, 1))
 FIRST = (Vote(False, 0), Vote(True, 0))

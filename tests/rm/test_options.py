@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from peft import LoraConfig, get_peft_model
 
+from flexgym.data import PreferencePair
 from flexgym.judge.backends.base import Decoding
 from flexgym.judge.inputs import Inputs
 from flexgym.judge.sources import CONFIG_NAME, read_judge_config
-from flexgym.rm.data import PreferencePair
 from flexgym.rm.items import batches
 from flexgym.rm.options import AskOptions, DataOptions
 from flexgym.rm.processor import load_model
 from flexgym.rm.saving import export_judge, save_inputs, save_judge
-from tests.rm.data.builders import image_bytes, write_lines
+from tests.data.builders import image_bytes, write_lines
 from tests.rm.small import LORA
 
 STATED = {"inputs": {"num_frames": 5, "format": "png", "max_side": 16}, "decoding": {"max_tokens": 160}}

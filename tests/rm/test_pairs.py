@@ -8,16 +8,16 @@ import pytest
 from typer.testing import CliRunner
 
 from flexgym.core.errors import ConfigError
+from flexgym.data import DPORow, Question, read_rows
 from flexgym.judge.inputs import Inputs
 from flexgym.judge.parser import parse_assessment
 from flexgym.rm.command import app
-from flexgym.rm.data import DPORow, Question, read_rows
 from flexgym.rm.items import ItemOptions
 from flexgym.rm.pairs import PairMaker, TraceSampling
 from flexgym.rm.replies import Asker, ReplyFile, make_query
 from flexgym.rm.trajectory import Contest, RulesTrajectoryJudge, TeacherTrajectoryJudge, reasoning_worth
+from tests.data.builders import write_lines
 from tests.judge.backends.scripted_server import ScriptedServer
-from tests.rm.data.builders import write_lines
 from tests.rm.traces import number_of, placed, rendered_pair, server_teacher, told, truth_of, write_pairs
 
 WINNERS = [0, 1, 0, 0, 1, 0, 0, None]

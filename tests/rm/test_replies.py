@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from flexgym.core.errors import CheckpointError, ConfigError, RewardError
+from flexgym.data import PreferencePair, Question, read_rows
 from flexgym.judge.backends.base import ChatRequest, Decoding, Picture, Reply
 from flexgym.judge.backends.server import ServerBackend
 from flexgym.judge.dialect import FLEX
 from flexgym.judge.inputs import Inputs, read_image
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.vision_judge import VisionJudge
-from flexgym.rm.data import PreferencePair, Question, read_rows
 from flexgym.rm.replies import Asker, Cost, Query, ReplyFile, make_query, read_trace, request_key
 from tests.judge.backends.scripted_server import ScriptedServer
 from tests.rm.traces import server_teacher, told, write_pairs

@@ -12,10 +12,10 @@ from PIL import Image
 
 from flexgym.config.judge import DataSettings
 from flexgym.core.errors import UnknownNameError
+from flexgym.data import DPORow, RowError, SFTRow, load_pictures
+from flexgym.data.media import AS_STORED
 from flexgym.judge.inputs import Inputs
 from flexgym.judge.sources import CONFIG_NAME, read_judge_config
-from flexgym.rm.data import DPORow, RowError, SFTRow, load_pictures
-from flexgym.rm.data.media import AS_STORED
 from flexgym.rm.processor import load_model, load_processor
 from flexgym.rm.rows import RowMeter, dpo_example, sft_example, trained_inputs
 from flexgym.rm.saving import save_inputs

@@ -13,8 +13,8 @@ from peft import LoraConfig, get_peft_model
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from flexgym.core.errors import CheckpointError, ConfigError
+from flexgym.data import DataError
 from flexgym.rllib.sharded import METRICS
-from flexgym.rm.data import DataError
 from flexgym.rm.processor import load_model, load_processor
 from tests.rm.small import LORA, changed, measured, small_config, steps, weights, write_rows
 

@@ -7,15 +7,15 @@ import json
 import numpy as np
 from PIL import Image
 
+from flexgym.data import PreferencePair
 from flexgym.judge.backends.server import ServerBackend
-from flexgym.rm.data import PreferencePair
 from flexgym.rm.replies import ModelTeacher, oracle_text
 from flexgym.shapes.captions import parse_caption
 from flexgym.shapes.oracle import read_facts
 from flexgym.shapes.sampling import sample_caption, sample_clip, sample_scene, sample_spec, wrong_spec
 from flexgym.shapes.scenes import render, render_video
+from tests.data.builders import write_images, write_lines
 from tests.judge.backends.scripted_server import assessment
-from tests.rm.data.builders import write_images, write_lines
 
 
 def write_pairs(folder, winners):

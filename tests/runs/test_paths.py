@@ -25,7 +25,12 @@ def test_only_what_exists_becomes_absolute(tmp_path: Path, monkeypatch):
             "name": "Flex",
             "settings": {"judge": "judges/own", "url": "http://word", "terms": [{"model": "word"}]},
         },
-        "data": {"files": ("prompts.txt", "missing.jsonl"), "count": 3, "none": None},
+        "data": {
+            "files": ("prompts.txt", "missing.jsonl", "*.txt"),
+            "count": 3,
+            "none": None,
+            "latent_cache": "latents",
+        },
     }
     at = str(tmp_path)
     assert with_absolute_paths(values) == {
@@ -36,7 +41,12 @@ def test_only_what_exists_becomes_absolute(tmp_path: Path, monkeypatch):
             "name": "Flex",
             "settings": {"judge": f"{at}/judges/own", "url": "http://word", "terms": [{"model": f"{at}/word"}]},
         },
-        "data": {"files": [f"{at}/prompts.txt", "missing.jsonl"], "count": 3, "none": None},
+        "data": {
+            "files": [f"{at}/prompts.txt", "missing.jsonl", f"{at}/*.txt"],
+            "count": 3,
+            "none": None,
+            "latent_cache": f"{at}/latents",
+        },
     }
 
 

@@ -46,7 +46,7 @@ def lint(root: Path) -> subprocess.CompletedProcess[str]:
         ("flexgym", "flexgym"),
         ("flexgym.types", "flexgym.types"),
         ("flexgym.flow.loss", "flexgym.flow"),
-        ("flexgym.rm.data.convert", "flexgym.rm"),
+        ("flexgym.data.convert", "flexgym.data"),
         ("envs.t2i", "envs"),
     ],
 )

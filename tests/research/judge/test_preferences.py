@@ -4,7 +4,7 @@ import numpy as np
 from typer import Typer
 from typer.testing import CliRunner
 
-from flexgym.rm.data import PreferencePair, load_picture, read_rows
+from flexgym.data import PreferencePair, load_picture, read_rows
 from flexgym.shapes.captions import held_out, parse_caption
 from flexgym.shapes.verifier import verify
 from research.judge.preferences import main
