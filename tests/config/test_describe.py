@@ -52,7 +52,7 @@ def test_a_shipped_recipe_fits_its_schema(name):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"training": {"lrr": 1}}, {"generator": {"mode": "lorra"}}, {"rollout": {"group_size": 1}}, {"learners": {}}],
+    [{"training": {"lrr": 1}}, {"generator": {"mode": "lorra"}}, {"rollout": {"group_size": 0}}, {"learners": {}}],
 )
 def test_a_schema_refuses_what_settings_refuse(wrong):
     with pytest.raises(jsonschema.ValidationError):
