@@ -92,7 +92,7 @@ def test_help_of_a_command_ends_with_the_settings():
 
 
 def test_the_command_prints_a_schema():
-    done = CliRunner().invoke(app, ["config", "schema", "--agent", "dpo"])
+    done = CliRunner().invoke(app, ["config", "schema", "--agent", "rm_dpo"])
     assert parse_yaml(done.output, source="schema") == settings_schema(DPOSettings)
     missing = CliRunner().invoke(app, ["config", "schema", "--agent", "grop"])
     assert missing.exit_code == 2
