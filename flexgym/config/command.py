@@ -14,7 +14,7 @@ from flexgym.config.sb3 import SB3Settings
 from flexgym.core.settings import Settings
 from flexgym.core.terminal import say, teaching_errors
 
-KINDS: dict[str, type[Settings]] = {"sft": SFTSettings, "dpo": DPOSettings, "sb3": SB3Settings}
+KINDS: dict[str, type[Settings]] = {"rm_sft": SFTSettings, "rm_dpo": DPOSettings, "sb3": SB3Settings}
 """The settings of recipes that are not those of an agent, by name."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="What recipes can hold.")
@@ -28,7 +28,7 @@ def _root() -> None:
 @app.command()
 def schema(
     agent: Annotated[
-        str, typer.Option(help="an algorithm such as grpo or 'package.module:Class', or sft, dpo or sb3")
+        str, typer.Option(help="an algorithm such as grpo or 'package.module:Class', or rm_sft, rm_dpo or sb3")
     ] = "grpo",
 ) -> None:
     """Print the JSON Schema of recipes, from which editors complete and check them.

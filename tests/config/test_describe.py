@@ -52,7 +52,7 @@ def test_a_shipped_recipe_fits_its_schema(name):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"training": {"lrr": 1}}, {"generator": {"mode": "lorra"}}, {"rollout": {"group_size": 1}}, {"learners": {}}],
+    [{"training": {"lrr": 1}}, {"generator": {"mode": "lorra"}}, {"rollout": {"group_size": 0}}, {"learners": {}}],
 )
 def test_a_schema_refuses_what_settings_refuse(wrong):
     with pytest.raises(jsonschema.ValidationError):
@@ -92,7 +92,7 @@ def test_help_of_a_command_ends_with_the_settings():
 
 
 def test_the_command_prints_a_schema():
-    done = CliRunner().invoke(app, ["config", "schema", "--agent", "dpo"])
+    done = CliRunner().invoke(app, ["config", "schema", "--agent", "rm_dpo"])
     assert parse_yaml(done.output, source="schema") == settings_schema(DPOSettings)
     missing = CliRunner().invoke(app, ["config", "schema", "--agent", "grop"])
     assert missing.exit_code == 2
