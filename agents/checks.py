@@ -55,6 +55,8 @@ def load_checked(kind: type[S], recipe: Mapping[str, Any], *, given: Collection[
 
 def _check_gradients(settings: AgentSettings, recipe: Recipe) -> None:
     """Raise ConfigError where the algorithm needs gradients of a reward that has none."""
+    if settings.reward is None:
+        return
     algorithm, name = settings.algorithm, settings.reward.name
     needs = algorithm_class(algorithm.name)(algorithm).needs
     if REWARD_GRADIENT not in needs or reward_class(name).has_gradient_scores():

@@ -47,8 +47,8 @@ class Phase:
 
     Attributes:
         name: ``"encoding"`` (only where text encoders are released or offloaded), ``"sampling"`` and ``"decoding"``, or
-            ``"encoding samples"`` of a data set, ``"reward gradient"`` (only where the algorithm needs it), ``"update"``
-            or ``"verification"`` (only where the training verifies).
+            ``"encoding samples"`` of a data set, ``"reward gradient"`` (only where the algorithm needs it),
+            ``"update"`` or ``"verification"`` (only where the training verifies).
         parts: bytes by name, see `PARTS`.
         flops: floating-point operations of the phase in an iteration.
         seconds: time of these operations.

@@ -13,10 +13,10 @@ from flexgym.algorithm.base import CURRENT, Algorithm, CopySchedule, weight_copi
 from flexgym.algorithm.feeding import Feed
 from flexgym.algorithm.updates import UpdatePlan
 from flexgym.config import AgentSettings
-from flexgym.flow import StepSchedule
 from flexgym.core.precision import dtype_named
 from flexgym.data.captioned import CaptionedSet, DataFiles
 from flexgym.data.pixels import SampleForm
+from flexgym.flow import StepSchedule
 from flexgym.generators import FlowGenerator
 from flexgym.generators.latent_cache import LatentCache
 from flexgym.reward import Reward

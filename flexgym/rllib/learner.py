@@ -127,7 +127,7 @@ class FlowLearner(ShardedLearner):
         mine = seeds[self._share(len(seeds))]
         self._parts = self._runner.roll_out(seeds=mine, window=window, references=references)
 
-    def feed(self, *, first: int, seeds: Sequence[int], window: Window) -> None:
+    def feed(self, *, first: int, seeds: Sequence[int], window: Steps) -> None:
         """Take this learner's share of the groups of an iteration from the data set, in place of `roll_out`.
 
         Args:
