@@ -12,7 +12,7 @@ from flexgym.algorithm.kept import Rollout
 from flexgym.core.seeds import whole_seed
 from flexgym.data.captioned import Captioned, CaptionedSet
 from flexgym.data.order import EpochOrder
-from flexgym.flow import Window
+from flexgym.flow import Steps
 from flexgym.generators.latent_cache import FIRST, LATENTS, LatentCache
 from flexgym.types import FirstFrame, GroupScores, Prompt
 
@@ -45,7 +45,7 @@ class Feed:
         self._order = EpochOrder(len(rows), seed)
         self._dropout, self._dtype = caption_dropout, dtype
 
-    def groups(self, first: int, *, seeds: Sequence[int], window: Window) -> tuple[Rollout, list[GroupScores]]:
+    def groups(self, first: int, *, seeds: Sequence[int], window: Steps) -> tuple[Rollout, list[GroupScores]]:
         """Return neighboring groups of the endless order of rows.
 
         Args:
