@@ -29,6 +29,7 @@ class DGPO(Algorithm[DGPOSettings]):
     """Group preference optimization on finished samples that share noise and level."""
 
     Settings = DGPOSettings
+    skips_dead = True
     couples = True
 
     @property

@@ -31,6 +31,7 @@ class FlowDPPO(Algorithm[FlowDPPOSettings]):
     """Policy gradient over the sampler's noisy steps, masked by the exact KL to the policy that sampled."""
 
     Settings = FlowDPPOSettings
+    skips_dead = True
 
     @property
     def process(self) -> SamplerSteps:

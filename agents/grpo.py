@@ -59,6 +59,7 @@ class GRPO(Algorithm[GRPOSettings]):
     """Clipped policy gradient over the sampler's noisy steps."""
 
     Settings = GRPOSettings
+    skips_dead = True
 
     @property
     def process(self) -> SamplerSteps:

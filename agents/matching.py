@@ -35,6 +35,7 @@ class Matching(Algorithm[MatchingSettings]):
     """Clipped policy gradient on the flow-matching loss of samples that were made without noise."""
 
     Settings = MatchingSettings
+    skips_dead = True
 
     @property
     def process(self) -> ForwardProcess:

@@ -35,6 +35,7 @@ class OnlineDPO(Algorithm[OnlineDPOSettings]):
     """Preference optimization on pairs of finished samples that share noise and level."""
 
     Settings = OnlineDPOSettings
+    skips_dead = True
     couples = True
 
     @property

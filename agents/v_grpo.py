@@ -28,6 +28,7 @@ class VGRPO(Algorithm[VGRPOSettings]):
     """Clipped policy gradient on the adaptively weighted error of finished samples, averaged over stratified levels."""
 
     Settings = VGRPOSettings
+    skips_dead = True
     stacked = True
 
     @property

@@ -89,6 +89,8 @@ class Algorithm(ABC, Generic[S]):
     """Pydantic model of the settings under ``algorithm`` in a recipe."""
     couples: ClassVar[bool] = False
     """`loss` compares the samples of a group, so an optimizer step must see all of them."""
+    skips_dead: ClassVar[bool] = False
+    """`loss` has no gradient where all advantages of a group are 0, so such groups need no replay."""
 
     def __init__(self, settings: S) -> None:
         self.settings = settings
@@ -129,6 +131,11 @@ class Algorithm(ABC, Generic[S]):
         A clip range is one: in the first optimizer step of an iteration every likelihood ratio is 1.
         """
         return ()
+
+    @property
+    def skips(self) -> bool:
+        """Return whether groups without advantages need no replay: they have no loss, and no penalty holds them."""
+        return self.skips_dead and not any(each.coeff for each in self.settings.penalties.values())
 
     @property
     def requires(self) -> frozenset[str]:

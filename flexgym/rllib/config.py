@@ -97,6 +97,7 @@ class FlowConfig(AlgorithmConfig):
             split=chosen.split,
             stacked=algorithm.stacked,
             acts=algorithm.acts == CURRENT,
+            skips=algorithm.skips and not self.shards,  # sharded forwards need all learners
         )
 
     @property

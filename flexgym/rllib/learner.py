@@ -25,7 +25,7 @@ from flexgym.algorithm.kept import Rollout
 from flexgym.algorithm.replay import assemble, copies_to_ask
 from flexgym.algorithm.rollout import sample
 from flexgym.algorithm.updates import Job, Weighted
-from flexgym.core.metrics import Max, Mean, Metric, reduce_rows, settled
+from flexgym.core.metrics import Max, Mean, Metric, Share, reduce_rows, settled
 from flexgym.core.sharding import assembled, over_learners, whole
 from flexgym.flow import Window
 from flexgym.generators import FlowGenerator
@@ -226,6 +226,12 @@ class FlowLearner(ShardedLearner):
 
     def _accumulate(self, job: Job, *, is_last: bool) -> None:
         """Add the gradients of one job; learners exchange theirs with the last of an optimizer step."""
+        plan = self.config.update_plan
+        skips = plan.can_skip(job, is_last=is_last)
+        if plan.skips:
+            self._update.rows.append({"policy/skipped_replays": Share(float(skips))})
+        if skips:
+            return
         module = self.module[DEFAULT_MODULE_ID]
         waits = isinstance(module, TorchDDPRLModule) and not is_last
         with module.no_sync() if waits else contextlib.nullcontext():
