@@ -183,8 +183,8 @@ def test_an_update_without_dead_groups_is_the_same_to_the_bit(name, cluster, mon
         monkeypatch.setattr(HalfDead, "calls", 0)
         config = small_config(
             algorithm={"name": name},
-                rollout={"prompts_per_iteration": 4},
-               , training={"num_updates": 2, "passes": 2}
+            rollout={"prompts_per_iteration": 4},
+            training={"num_updates": 2, "passes": 2},
         )
         algorithm, metrics = train(rewarded_by(HalfDead, config), 2)
         found.append(weights(algorithm))
