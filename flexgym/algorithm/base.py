@@ -34,6 +34,8 @@ REFERENCE = "reference"
 """Name of the copy from before training."""
 EMA = "ema"
 """Name of the copy that is verified and saved, where one is kept."""
+ANCHOR = "anchor"
+"""Name of the copy that begins as the reference and takes the current weights at times, where one is kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +62,8 @@ class CopySchedule:
         slope: increase per optimizer step.
         delay: optimizer steps before the increase begins.
         highest: largest decay.
-        every: whether the copy moves after each optimizer step (``"update"``) or at the end of each iteration.
+        every: whether the copy moves after each optimizer step (``"update"``), at the end of each iteration, or only
+            when it is reset.
         on_host: whether the copy is kept in host memory.
     """
 
@@ -68,7 +71,7 @@ class CopySchedule:
     slope: float = 0.0
     delay: int = 0
     highest: float = 1.0
-    every: Literal["update", "iteration"] = "iteration"
+    every: Literal["update", "iteration", "reset"] = "iteration"
     on_host: bool = False
 
     def decay(self, step: int) -> float:
@@ -175,6 +178,8 @@ class Algorithm(ABC, Generic[S]):
         for name, chosen in self.settings.penalties.items():
             if chosen.coeff:
                 distance = replayed.distance(name, chosen.form)
+                if chosen.gated and replayed.penalized is not None:
+                    distance = distance * replayed.penalized
                 metrics[f"penalty/{name}"] = Mean(distance)
                 total = total + chosen.coeff * distance
         return Loss(total, metrics)
@@ -231,9 +236,19 @@ class Updates(Protocol):
         """Decay of the EMA; 0 keeps none."""
         ...
 
+    @property
+    def anchor(self) -> object | None:
+        """Settings of the reference that is reset; None for none."""
+        ...
+
+    @property
+    def gate(self) -> object | None:
+        """Settings of the gate of penalties; None for none."""
+        ...
+
 
 def weight_copies(algorithm: Algorithm[Any], updates: Updates) -> dict[str, CopySchedule]:
-    """Return the schedules of the weight copies that training updates: those of the algorithm, and the EMA.
+    """Return the schedules of the weight copies that training updates: the algorithm's, the anchor and the EMA.
 
     The weights that sampled are kept where a later optimizer step compares with them and sampling did not record how
     it found the samples, or recorded it for other rows of a forward.
@@ -248,7 +263,8 @@ def weight_copies(algorithm: Algorithm[Any], updates: Updates) -> dict[str, Copy
     moved = updates.num_updates * updates.passes > 1
     recorded = algorithm.process.keeps_old and updates.split == "groups"
     old = {OLD: CopySchedule()} if compares and moved and not recorded else {}
-    return {**old, **algorithm.copies, **ema}
+    anchor = {ANCHOR: CopySchedule(every="reset")} if updates.anchor else {}
+    return {**old, **algorithm.copies, **anchor, **ema}
 
 
 def check_needs(algorithm: Algorithm[Any], copies: Collection[str]) -> None:

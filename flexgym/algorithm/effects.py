@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from flexgym.algorithm.base import CURRENT, EMA, REFERENCE, Algorithm, Updates, check_needs, weight_copies
+from flexgym.algorithm.base import ANCHOR, CURRENT, EMA, REFERENCE, Algorithm, Updates, check_needs, weight_copies
 from flexgym.algorithm.process import ForwardProcess
 from flexgym.algorithm.replay import OLD
 from flexgym.core.errors import ConfigError, nearest_name
 from flexgym.core.problems import Problem, blamed
+
+_KEPT_WITH = {EMA: " It is kept with training.ema_decay above 0.", ANCHOR: " It is kept with training.anchor."}
 
 
 def effect_problems(algorithm: Algorithm[Any], updates: Updates, *, distilled: bool) -> Iterator[Problem]:
@@ -24,6 +26,7 @@ def effect_problems(algorithm: Algorithm[Any], updates: Updates, *, distilled: b
         Problems with paths from the top of a recipe.
     """
     yield from _copy_problems(algorithm, updates)
+    yield from _gate_problems(algorithm, updates)
     if algorithm.couples and updates.split == "samples":
         yield Problem(
             ("training", "split"),
@@ -38,12 +41,26 @@ def effect_problems(algorithm: Algorithm[Any], updates: Updates, *, distilled: b
         )
 
 
+def _gate_problems(algorithm: Algorithm[Any], updates: Updates) -> Iterator[Problem]:
+    penalties = {name: each for name, each in algorithm.settings.penalties.items() if each.coeff}
+    gated = [name for name, each in penalties.items() if each.gated]
+    if updates.gate and not gated:
+        message = "has no effect without a penalty that it gates: set gated: true for one of algorithm.penalties"
+        yield Problem(("training", "gate"), message)
+    if gated and not updates.gate:
+        message = "has no effect without a gate: set training.gate with the monitors that it compares with"
+        yield Problem(("algorithm", "penalties", gated[0], "gated"), message)
+    if updates.anchor and ANCHOR not in penalties:
+        message = f"has no effect without a penalty toward it: set algorithm.penalties.{ANCHOR}.coeff above 0"
+        yield Problem(("training", "anchor"), message)
+
+
 def _copy_problems(algorithm: Algorithm[Any], updates: Updates) -> Iterator[Problem]:
     copies = weight_copies(algorithm, updates)
     known = list(dict.fromkeys([REFERENCE, OLD, *copies]))
     wrong = [name for name in algorithm.settings.penalties if name not in known]
     for name in wrong:
-        hint = " It is kept with training.ema_decay above 0." if name == EMA else ""
+        hint = _KEPT_WITH.get(name, "")
         message = f"training keeps no weights {name!r}.{hint} {nearest_name(name, known)}"
         yield Problem(("algorithm", "penalties", name), message, unknown=True)
     if wrong:

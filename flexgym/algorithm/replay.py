@@ -45,6 +45,7 @@ class Replayed:
         old_log_prob: log density of the target under the weights that sampled, ``[L, P, G]``. None unless needed.
         means: mean under other weights by name, such as ``"old"`` or ``"reference"``, without gradient,
             ``[L, P, G, ...]``; those that the algorithm needs.
+        penalized: weight of each sample in gated penalties, ``[L, P, G]``; None for 1.
     """
 
     mean: Tensor
@@ -57,6 +58,7 @@ class Replayed:
     advantage: Tensor
     old_log_prob: Tensor | None = None
     means: Mapping[str, Tensor] = field(default_factory=dict)
+    penalized: Tensor | None = None
 
     @property
     def policy(self) -> Gaussian:
@@ -155,7 +157,13 @@ def copies_to_ask(needs: Collection[str], trained: Trained, *, fresh: bool) -> l
 
 
 def assemble(
-    policy: FlowPolicy, means: Mapping[str, Tensor], trained: Trained, *, advantages: Tensor, needs: Collection[str]
+    policy: FlowPolicy,
+    means: Mapping[str, Tensor],
+    trained: Trained,
+    *,
+    advantages: Tensor,
+    needs: Collection[str],
+    penalized: Tensor | None = None,
 ) -> Replayed:
     """Put what the model computed beside what the rollout kept.
 
@@ -165,6 +173,7 @@ def assemble(
         trained: levels that were replayed.
         advantages: of the samples ``[P, G]``, or of each level ``[L, P, G]``.
         needs: of the algorithm.
+        penalized: weights of the samples in gated penalties, ``[P, G]``; None for 1.
     """
     mean, std = means["mean"], means["std"]
     levels = trained.levels.to(mean.device)
@@ -183,6 +192,7 @@ def assemble(
         advantage=advantages.to(mean.device).expand(std.shape),
         old_log_prob=_old_log_prob(means, trained, target) if OLD_LOG_PROB in needs else None,
         means=others,
+        penalized=None if penalized is None else penalized.to(mean.device).expand(std.shape),
     )
 
 
@@ -230,4 +240,4 @@ def replay(
         under=copies_to_ask(needs, trained, fresh=True),
         guidance=guidance or Guidance(),
     )
-    return assemble(policy, means, trained, advantages=advantages, needs=needs)
+    return assemble(policy, means, trained, advantages=advantages, needs=needs, penalized=rollout.penalized)

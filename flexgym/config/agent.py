@@ -20,7 +20,7 @@ from flexgym.config.sections import (
     VerificationSettings,
 )
 from flexgym.config.training import RolloutSettings, TrainingSettings
-from flexgym.core.errors import ConfigError, UnknownNameError
+from flexgym.core.errors import ConfigError, UnknownNameError, nearest_name
 from flexgym.core.problems import Problem, blamed, got, names_below, raise_problems
 from flexgym.core.settings import Settings
 from flexgym.environment import environment_modality
@@ -158,6 +158,7 @@ def agent_problems(settings: AgentSettings) -> Iterator[Problem]:
     yield from _adapter_problems(settings.generator)
     yield from _sharding_problems(settings)
     yield from _division_problems(settings)
+    yield from _monitor_problems(settings)
     num_steps = known_num_steps(settings)
     if num_steps is not None and (message := settings.algorithm.window.misfit(num_steps)):
         yield Problem(("algorithm", "window"), message)
@@ -166,6 +167,19 @@ def agent_problems(settings: AgentSettings) -> Iterator[Problem]:
         if len(set(titles)) < len(titles):
             key = "monitors" if section == "reward" else "rewards"
             yield Problem((section, key), f"expected a name of its own for each reward, got {titles}")
+
+
+def _monitor_problems(settings: AgentSettings) -> Iterator[Problem]:
+    """Yield names of monitors that training asks for and that do not exist."""
+    titles, training = [entry.title for entry in settings.reward.monitors], settings.training
+    asked = {("gate", "monitors"): training.gate.monitors if training.gate else ()}
+    if training.advantage.diversity is not None:
+        asked["advantage", "diversity"] = (training.advantage.diversity,)
+    for path, names in asked.items():
+        for name in names:
+            if name not in titles:
+                message = f"expected names of reward.monitors, got {name!r}. {nearest_name(name, titles)}"
+                yield Problem(("training", *path), message, unknown=True)
 
 
 def known_num_steps(settings: AgentSettings) -> int | None:

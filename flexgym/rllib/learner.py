@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from flexgym.algorithm.advantages import advantages_of
-from flexgym.algorithm.base import CURRENT, EMA, Loss
+from flexgym.algorithm.base import ANCHOR, CURRENT, EMA, Loss
 from flexgym.algorithm.kept import Rollout
 from flexgym.algorithm.replay import assemble, copies_to_ask
 from flexgym.algorithm.rollout import sample
@@ -143,6 +143,7 @@ class FlowLearner(ShardedLearner):
         samples_so_far: int,
         advantages: NDArray[np.float32] | None = None,
         rollout: Rollout | None = None,
+        penalized: NDArray[np.float32] | None = None,
     ) -> None:
         """Replay the parts of the first optimizer step but for its last level, each as soon as it is scored.
 
@@ -153,12 +154,17 @@ class FlowLearner(ShardedLearner):
             advantages: of all groups of the iteration, float32 ``[P, G]``; each learner takes its own part. Without
                 them, those of each part follow from its own scores.
             rollout: all groups, when they come from separate env runners; by default each learner's own.
+            penalized: weights of all samples in gated penalties, float32 ``[P, G]``; None for 1.
         """
         started = time.perf_counter()
         self._update = update = Update({NUM_ENV_STEPS_SAMPLED_LIFETIME: samples_so_far})
         self.before_gradient_based_update(timesteps=update.timesteps)
         self._zero_gradients()
         rollouts = [part.rollout for part in self._parts] if rollout is None else self._own_part(rollout)
+        if penalized is not None:
+            rows = np.split(penalized[self._share(len(penalized))], len(rollouts))
+            pairs = zip(rollouts, rows, strict=True)
+            rollouts = [replace(each, penalized=torch.from_numpy(weights)) for each, weights in pairs]
         plan, weighted = self.config.update_plan, self._weighted(rollouts, advantages)
         last = plan.levels_of_first(rollouts)
         for number, job in enumerate(plan.first(weighted, len(rollouts)), start=1):
@@ -253,8 +259,15 @@ class FlowLearner(ShardedLearner):
             "under": copies_to_ask(algorithm.requires, trained, fresh=job.fresh),
         }
         means = self.module[DEFAULT_MODULE_ID].forward_train(batch)
-        needs = algorithm.requires
-        return algorithm.objective(assemble(policy, means, trained, advantages=job.advantages, needs=needs))
+        replayed = assemble(
+            policy,
+            means,
+            trained,
+            advantages=job.advantages,
+            needs=algorithm.requires,
+            penalized=job.rollout.penalized,
+        )
+        return algorithm.objective(replayed)
 
     def _optimize(self) -> None:
         """Take one optimizer step from the accumulated gradients; none where they overflowed in float16."""
@@ -289,6 +302,10 @@ class FlowLearner(ShardedLearner):
         for name, schedule in self.config.weight_copies.items():
             if schedule.every == moment:
                 self.generator.weights.update(name, schedule.decay(self._steps))
+
+    def reset_anchor(self) -> None:
+        """Let the anchor take the current weights."""
+        self.generator.weights.update(ANCHOR, 0.0)
 
     def verified_weights(self) -> contextlib.AbstractContextManager[None]:
         """Compute with the weights that are verified and saved: the EMA where one is kept."""
