@@ -26,8 +26,8 @@ class Diversity(PointwiseReward):
     """Distance of a sample from the most similar other one of its group; a group needs two samples.
 
     With a vision model it is the cosine distance of its features, 0 to 2 (see `flexgym.flow.diversity`; GARDO's
-    authors take DINOv3), which tells contents apart. Without one it is the root mean square distance of the pixels, 0
-    to 1, which tells mostly colors and places apart. The prompt is ignored. As a monitor it can weigh advantages, see
+    authors take DINOv3), which distinguishes contents. Without one it is the root mean square distance of the pixels, 0
+    to 1, which distinguishes mostly colors and places. The prompt is ignored. As a monitor it can weigh advantages, see
     ``training.advantage.diversity``.
 
     Args:

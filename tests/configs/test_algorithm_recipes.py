@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agents.base import AgentComponents, load_agent_settings
-from flexgym.algorithm.base import EMA, algorithm_names, weight_copies
+from flexgym.algorithm.base import ANCHOR, EMA, algorithm_names, weight_copies
 from flexgym.algorithm.replay import OLD
 from flexgym.config.recipe import SHIPPED, Recipe, apply_overrides, load_recipe, shipped_recipes
 from flexgym.planning.planned import Planned
@@ -27,6 +27,7 @@ PUBLISHED = {
     "flow_dppo_sd35_medium": "sd35",
     "flow_grpo_fast_sd35_medium": "sd35",
     "flow_grpo_sd35_medium": "sd35",
+    "gardo_sd35_medium": "sd35",
     "grpo_guard_sd35_medium": "sd35",
     "mix_grpo_flux1_dev": "flux",
     "online_dpo_sd35_medium": "sd35",
@@ -44,11 +45,14 @@ COPIES = {
     "v_grpo_flux1_dev": {OLD},
     "v_grpo_sd35_medium": {OLD},
     "covariance_guidance_shapes_t2i": {OLD},
+    "gardo_sd35_medium": {ANCHOR},
+    "gardo_shapes_t2i": {ANCHOR},
     "matching_shapes_t2i": {"trailing"},
     "v_grpo_shapes_t2i": {OLD},
 }
 """Weight copies beside the EMA."""
-SMALL_WORLD = [f"{name}_shapes_t2i" for name in algorithm_names()]
+ALONE = [f"{name}_shapes_t2i" for name in algorithm_names()]
+SMALL_WORLD = [*ALONE, "gardo_shapes_t2i"]
 COMMAND = re.compile(r"^#     python -m agents\.(\w+) --config (\w+)\.yaml(.*)$", re.MULTILINE)
 
 
@@ -72,10 +76,10 @@ def test_every_recipe_of_an_algorithm_is_tested_here():
 def test_a_recipe_is_valid_as_it_stands(name):
     settings = load_agent_settings(load_recipe(name) if name in SMALL_WORLD else as_commanded(name))
     assert settings.run.name == name
-    assert settings.algorithm.penalties.keys() <= {"reference", "trailing", OLD}
-    if name in SMALL_WORLD:
+    assert settings.algorithm.penalties.keys() <= {"reference", "trailing", OLD, ANCHOR}
+    if name in ALONE:
         assert settings.algorithm.name == name.removesuffix("_shapes_t2i")
-    else:
+    elif name in PUBLISHED:
         assert COMMAND.search(text_of(name)).groups()[:2] == (settings.algorithm.name, name)
 
 
@@ -119,6 +123,8 @@ def small_overrides(name: str, folder: Path) -> list[str]:
         *(["training.advantage.best=1", "training.advantage.worst=1"] if "best" in advantage else []),
         "reward.name=JPEGCompressibility",
         "reward.settings={}",
+        *(["reward.monitors=[Diversity, MP4Compressibility]"] if "monitors" in recipe["reward"] else []),
+        *(["training.gate.monitors=[MP4Compressibility]"] if "gate" in recipe["training"] else []),
         "resources.num_gpus_per_learner=0",
         f"run.root={folder}",
         "run.iterations=2",
