@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from flexgym.algorithm.process import Process
-from flexgym.algorithm.replay import OLD, OLD_LOG_PROB, Guidance, Replayed, mean_under
+from flexgym.algorithm.replay import OLD, OLD_LOG_PROB, TASK, Guidance, Replayed, mean_under
 from flexgym.algorithm.settings import AlgorithmSettings
 from flexgym.core.errors import ConfigError, UnknownNameError, check_names, nearest_name
 from flexgym.core.metrics import Mean, Metric
@@ -62,17 +62,20 @@ class CopySchedule:
         slope: increase per optimizer step.
         delay: optimizer steps before the increase begins.
         highest: largest decay.
-        every: whether the copy moves after each optimizer step (``"update"``), at the end of each iteration, or only
-            when it is reset.
+        every: whether the copy moves after each optimizer step (``"update"``), at the end of each iteration, or never
+            by itself.
         on_host: whether the copy is kept in host memory.
+        adapter: adapter of the frozen model whose effect the copy has, see
+            `flexgym.generators.base.FlowGenerator.keep_adapter`; None for a copy of the weights that train.
     """
 
     start: float = 0.0
     slope: float = 0.0
     delay: int = 0
     highest: float = 1.0
-    every: Literal["update", "iteration", "reset"] = "iteration"
+    every: Literal["update", "iteration", "never"] = "iteration"
     on_host: bool = False
+    adapter: str | None = None
 
     def decay(self, step: int) -> float:
         """Return the decay after a number of optimizer steps."""
@@ -153,6 +156,14 @@ class Algorithm(ABC, Generic[S]):
     @property
     def copies(self) -> Mapping[str, CopySchedule]:
         """Weight copies that the algorithm keeps, by name. None by default."""
+        return {}
+
+    @property
+    def tasks(self) -> Mapping[str, Any]:
+        """Prompts that take turns in place of ``rollout.prompts``, by the names of tasks. None by default.
+
+        With tasks, a need ``"task_mean"`` is the mean under the weight copy that is named like the task of the prompt.
+        """
         return {}
 
     @abstractmethod
@@ -263,7 +274,7 @@ def weight_copies(algorithm: Algorithm[Any], updates: Updates) -> dict[str, Copy
     moved = updates.num_updates * updates.passes > 1
     recorded = algorithm.process.keeps_old and updates.split == "groups"
     old = {OLD: CopySchedule()} if compares and moved and not recorded else {}
-    anchor = {ANCHOR: CopySchedule(every="reset")} if updates.anchor else {}
+    anchor = {ANCHOR: CopySchedule(every="never")} if updates.anchor else {}
     return {**old, **algorithm.copies, **anchor, **ema}
 
 
@@ -278,8 +289,10 @@ def check_needs(algorithm: Algorithm[Any], copies: Collection[str]) -> None:
         UnknownNameError: a need or a weight copy that does not exist; the message names the nearest one.
     """
     known = [REFERENCE, OLD, *copies]
+    needed = [*known, TASK] if algorithm.tasks else known
     check_names("penalty toward weights", list(algorithm.settings.penalties), known)
-    check_names(f"need of {type(algorithm).__name__}", algorithm.needs, [OLD_LOG_PROB, *map(mean_under, known)])
+    check_names(f"need of {type(algorithm).__name__}", algorithm.needs, [OLD_LOG_PROB, *map(mean_under, needed)])
+    check_names("weights of a task", list(algorithm.tasks), copies)
     check_names("weights that act", [algorithm.acts], [CURRENT, *copies])
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from flexgym.algorithm.base import ANCHOR, CURRENT, EMA, REFERENCE, Algorithm, Updates, check_needs, weight_copies
 from flexgym.algorithm.process import ForwardProcess
-from flexgym.algorithm.replay import OLD
+from flexgym.algorithm.replay import OLD, mean_under
 from flexgym.core.errors import ConfigError, nearest_name
 from flexgym.core.problems import Problem, blamed
+from flexgym.flow import ODE
 
 _KEPT_WITH = {EMA: " It is kept with training.ema_decay above 0.", ANCHOR: " It is kept with training.anchor."}
 
@@ -27,6 +28,7 @@ def effect_problems(algorithm: Algorithm[Any], updates: Updates, *, distilled: b
     """
     yield from _copy_problems(algorithm, updates)
     yield from _gate_problems(algorithm, updates)
+    yield from _density_problems(algorithm)
     if algorithm.couples and updates.split == "samples":
         yield Problem(
             ("training", "split"),
@@ -53,6 +55,17 @@ def _gate_problems(algorithm: Algorithm[Any], updates: Updates) -> Iterator[Prob
     if updates.anchor and ANCHOR not in penalties:
         message = f"has no effect without a penalty toward it: set algorithm.penalties.{ANCHOR}.coeff above 0"
         yield Problem(("training", "anchor"), message)
+
+
+def _density_problems(algorithm: Algorithm[Any]) -> Iterator[Problem]:
+    """Yield penalties by densities where the trained steps have no noise, so that there are none."""
+    process = algorithm.process
+    if isinstance(process, ForwardProcess) or not isinstance(process.noise, ODE):
+        return
+    for name, each in algorithm.settings.penalties.items():
+        if each.coeff and each.form == "gaussian":
+            message = "expected mean, velocity or clean for steps without noise, which have no density, got gaussian"
+            yield Problem(("algorithm", "penalties", name, "form"), message)
 
 
 def _copy_problems(algorithm: Algorithm[Any], updates: Updates) -> Iterator[Problem]:
@@ -84,6 +97,14 @@ def effect_notes(algorithm: Algorithm[Any], updates: Updates) -> list[str]:
         notes.append(
             f"without effect: {_named(idle)}. An iteration has one optimizer step (training.num_updates,"
             " training.passes), in which the weights are still those that sampled."
+        )
+    free = [f"penalties.{name}" for name, each in settings.penalties.items() if not each.coeff]
+    if free:
+        notes.append(f"without effect: {_named(free)}. Set coeff above 0 for a penalty.")
+    if settings.guidance.reference is not None and mean_under(REFERENCE) not in algorithm.requires:
+        notes.append(
+            f"without effect: {_named(['guidance.reference'])}. Neither the loss nor a penalty compares with the"
+            " reference policy."
         )
     if (source := _drawn(algorithm)) and settings.window != type(settings).model_fields["window"].default:
         notes.append(f"without effect: {_named(['window'])}. The noise levels are drawn (levels.source: {source}).")

@@ -19,6 +19,9 @@ OLD = "old"
 OLD_LOG_PROB = "old_log_prob"
 """Name of the only need of an algorithm that is no mean."""
 
+TASK = "task"
+"""Name of the weights that a prompt's task names, in its metadata under this key."""
+
 
 def mean_under(name: str) -> str:
     """Return the need of an algorithm that reads the mean under some weights, such as ``"reference_mean"``."""
@@ -98,14 +101,16 @@ class Guidance:
     Attributes:
         training: of the weights that train.
         reference: of the reference policy.
+        others: of further weight copies by name; those of the weights that train where a copy has none.
     """
 
     training: float | None = None
     reference: float | None = None
+    others: Mapping[str, float | None] = field(default_factory=dict)
 
     def of(self, name: str) -> float | None:
         """Return the scale of some weights by name."""
-        return self.reference if name == "reference" else self.training
+        return self.reference if name == "reference" else self.others.get(name, self.training)
 
 
 def replay_means(
@@ -124,7 +129,8 @@ def replay_means(
         latents: before the step, ``[L, P, G, ...]``.
         prompts: P of them.
         levels: noise levels of all rows.
-        under: names of the weight copies whose means are computed as well.
+        under: names of the weight copies whose means are computed as well; ``"task"`` is the one that the metadata of
+            each prompt name.
         guidance: guidance scales.
 
     Returns:
@@ -133,10 +139,31 @@ def replay_means(
     gaussian = policy.distribution(latents, prompts, levels, guidance=guidance.training)
     out = {"mean": gaussian.mean.view(latents.shape), "std": gaussian.std.view(latents.shape[:3])}
     for name in under:
+        if name == TASK:
+            out[mean_under(name)] = _means_of_tasks(policy, latents, prompts=prompts, levels=levels, guidance=guidance)
+            continue
         with torch.no_grad(), policy.generator.weights.using(name):
             other = policy.distribution(latents, prompts, levels, guidance=guidance.of(name))
         out[mean_under(name)] = other.mean.view(latents.shape)
     return out
+
+
+@torch.no_grad()
+def _means_of_tasks(
+    policy: FlowPolicy, latents: Tensor, *, prompts: Sequence[Prompt], levels: Levels, guidance: Guidance
+) -> Tensor:
+    """Compute the mean of each group under the copy that its prompt names, ``[L, P, G, ...]``."""
+    found = latents.new_empty(latents.shape, dtype=torch.float32, device=policy.generator.device)
+    names = [str(prompt.metadata[TASK]) for prompt in prompts]
+    sigma, after = (each.view(latents.shape[:3]) for each in (levels.sigma, levels.sigma_next))
+    for name in dict.fromkeys(names):
+        groups = [group for group, own in enumerate(names) if own == name]
+        chosen = latents[:, groups]
+        rows = Levels(sigma[:, groups].flatten(), after[:, groups].flatten(), levels.sigma_max)
+        with policy.generator.weights.using(name):
+            own = policy.distribution(chosen, [prompts[group] for group in groups], rows, guidance=guidance.of(name))
+        found[:, groups] = own.mean.view(chosen.shape)
+    return found
 
 
 def copies_to_ask(needs: Collection[str], trained: Trained, *, fresh: bool) -> list[str]:

@@ -140,7 +140,25 @@ def _algorithm_problems(algorithm: Any, settings: AgentSettings) -> Iterator[Pro
     except ConfigError as error:
         yield Problem(("algorithm", *blamed(dict(settings.algorithm), str(error))), str(error))
         return
+    yield from _task_problems(algorithm, settings)
     yield from effect_problems(algorithm, settings.training, distilled=_is_distilled(settings.generator))
+
+
+def _task_problems(algorithm: Any, settings: AgentSettings) -> Iterator[Problem]:
+    """Yield what does not fit prompts that take turns."""
+    if not algorithm.tasks:
+        return
+    if settings.rollout.prompts is not None:
+        yield Problem(
+            ("rollout", "prompts"),
+            f"has no effect with {type(algorithm).__name__}, whose tasks have prompts of their own: leave it out",
+        )
+    if settings.shards and settings.rollout.groups_per_forward > 1:
+        yield Problem(
+            ("rollout", "groups_per_forward"),
+            "expected 1 with generator.sharding=fsdp and tasks, so that all learners compute as many forwards, got"
+            f" {settings.rollout.groups_per_forward}",
+        )
 
 
 def _is_distilled(generator: GeneratorSettings) -> bool:

@@ -10,6 +10,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from flexgym.algorithm.base import CURRENT, Algorithm, CopySchedule, weight_copies
+from flexgym.algorithm.tasks import taking_turns
 from flexgym.algorithm.updates import UpdatePlan
 from flexgym.config import AgentSettings
 from flexgym.flow.window import WindowSchedule
@@ -102,8 +103,10 @@ class FlowConfig(AlgorithmConfig):
 
     @property
     def keeps_reference(self) -> bool:
-        """True if training or a metric needs the reference policy."""
-        return "reference_mean" in self.algorithm.requires or self.settings.rollout.reference_interval > 0
+        """True if training, a metric or verification needs the reference policy."""
+        settings = self.settings
+        compares = settings.rollout.reference_interval > 0 or settings.verification.trained_share < 1
+        return "reference_mean" in self.algorithm.requires or compares
 
     def windows(self, num_steps: int) -> WindowSchedule:
         """Return the schedule of trained steps.
@@ -138,7 +141,10 @@ class FlowConfig(AlgorithmConfig):
 
     def training_prompts(self) -> list[Prompt]:
         """Return the prompts that groups are made for."""
-        return self.components.open_prompts(self.settings.rollout.prompts, self.modality)
+        tasks = self.algorithm.tasks
+        if not tasks:
+            return self.components.open_prompts(self.settings.rollout.prompts, self.modality)
+        return taking_turns({name: self.components.open_prompts(each, self.modality) for name, each in tasks.items()})
 
     def held_out_prompts(self) -> list[Prompt]:
         """Return the prompts that progress is measured on; by default of the small world, balanced over categories."""
@@ -156,6 +162,7 @@ class FlowConfig(AlgorithmConfig):
     def make_envs(self, generator: Any) -> gym.vector.VectorEnv:
         """Make a vector environment of as many groups as one forward takes, over a generator."""
         chosen, rollout = self.settings.environment, self.settings.rollout
+        prompts = self.training_prompts() if self.algorithm.tasks else rollout.prompts
         envs = gym.make_vec(
             chosen.env,
             num_envs=rollout.groups_per_forward,
@@ -163,7 +170,7 @@ class FlowConfig(AlgorithmConfig):
             generator=generator,
             autoreset_mode=gym.vector.AutoresetMode.DISABLED,
             tensors=True,
-            **{**chosen.settings, "group_size": rollout.group_size, "prompts": rollout.prompts},
+            **{**chosen.settings, "group_size": rollout.group_size, "prompts": prompts},
         )
         return self.components.wrap(envs, chosen.wrappers)
 
@@ -178,7 +185,7 @@ class FlowConfig(AlgorithmConfig):
             "guidance": self.algorithm.guidance,
             "rollout_guidance": self.settings.algorithm.guidance.rollout,
             "acts": self.algorithm.acts,
-            "copies": {name: schedule.on_host for name, schedule in self.weight_copies.items()},
+            "copies": self.weight_copies,
             "keep_reference": self.keeps_reference,
         }
         return RLModuleSpec(module_class=FlowModule, model_config=model_config)

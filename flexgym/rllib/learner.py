@@ -332,7 +332,9 @@ class FlowLearner(ShardedLearner):
         idle = -(-len(blocks) // learners) - len(mine) if settings.shards else 0
         guidance = settings.algorithm.guidance.verification
         sampler = settings.verification.sampler
-        made = partial(sample, self.generator, max_rows=size, guidance=guidance, sampler=sampler)
+        share = settings.verification.trained_share
+        options = {"guidance": guidance, "sampler": sampler, "trained_share": share}
+        made = partial(sample, self.generator, max_rows=size, **options)
         with self.verified_weights():
             found = {index: made(prompts[blocks[index]], seeds=seeds[blocks[index]]) for index in mine}
             for block in blocks[:idle]:

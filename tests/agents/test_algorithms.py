@@ -95,6 +95,36 @@ def test_each_sample_has_a_loss_with_a_gradient_and_ratios_start_at_one(variant,
     assert all(torch.tensor(norms).isfinite())
 
 
+class Forwards:
+    """Records each forward of a transformer: the weights, the latents and the time, and whether it has gradients."""
+
+    def __init__(self, generator):
+        self.generator, self.with_gradients, self.without = generator, [], []
+        self.hook = generator.pipe.transformer.register_forward_pre_hook(self.record, with_kwargs=True)
+
+    def record(self, module, args, given):
+        key = [self.generator.weights._active]
+        key += [given[name].detach().numpy().tobytes() for name in ("hidden_states", "timestep")]
+        (self.with_gradients if torch.is_grad_enabled() else self.without).append(tuple(key))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_first_update_computes_no_forward_twice(variant, generator):
+    algorithm = algorithm_of(variant)
+    policy, rollout = rollout_of(generator, algorithm)
+    seen = Forwards(generator)
+    levels = range(algorithm.process.count(rollout.window))
+    jobs = [tuple(levels)] if algorithm.stacked else [(index,) for index in levels]
+    for indices in jobs:
+        replay(policy, rollout, indices, advantages=torch.ones(2, 3), needs=algorithm.requires)
+    seen.hook.remove()
+    others = {need for need in algorithm.requires if need.endswith("_mean")} - {"old_mean"}
+    assert len(seen.with_gradients) == len(jobs)
+    assert len(seen.without) == len(jobs) * len(others)
+    every = [*seen.with_gradients, *seen.without]
+    assert len(set(every)) == len(every)
+
+
 @pytest.mark.parametrize(
     "variant", [name for name in VARIANTS if isinstance(algorithm_of(name).process, ForwardProcess)]
 )

@@ -14,7 +14,8 @@ from flexgym.config.recipe import SHIPPED, Recipe, apply_overrides, load_recipe,
 from flexgym.planning.planned import Planned
 from flexgym.rllib.command import make_agent_run
 from flexgym.runs.metrics import read_metrics
-from tests.generators.tiny import CASES, PROMPTS
+from tests.generators.test_adapters import disturb
+from tests.generators.tiny import CASES, PROMPTS, fresh
 from tests.planning.planners import planner_for
 
 PUBLISHED = {
@@ -31,6 +32,7 @@ PUBLISHED = {
     "grpo_guard_sd35_medium": "sd35",
     "mix_grpo_flux1_dev": "flux",
     "online_dpo_sd35_medium": "sd35",
+    "opd_sd35_medium": "sd35",
     "tempflow_grpo_sd35_medium": "sd35",
     "v_grpo_flux1_dev": "flux",
     "v_grpo_sd35_medium": "sd35",
@@ -42,6 +44,8 @@ COPIES = {
     "diffusion_nft_sd35_medium": {OLD},
     "dance_grpo_flux1_dev": {OLD},
     "mix_grpo_flux1_dev": {OLD},
+    "opd_sd35_medium": {"geneval", "ocr", "pickscore"},
+    "opd_shapes_t2i": {"colors", "places"},
     "v_grpo_flux1_dev": {OLD},
     "v_grpo_sd35_medium": {OLD},
     "covariance_guidance_shapes_t2i": {OLD},
@@ -64,7 +68,14 @@ def as_commanded(name: str) -> Recipe:
     """A recipe with the overrides of the command in its first lines."""
     found = COMMAND.search(text_of(name))
     overrides = found[3].split() if found else []
-    return apply_overrides(load_recipe(name), [*overrides, f"rollout.prompts={PROMPTS}"])
+    recipe = load_recipe(name)
+    return apply_overrides(recipe, [*overrides, *prompts_of(recipe)])
+
+
+def prompts_of(recipe: Recipe) -> list[str]:
+    """Prompts in place of the files of a recipe."""
+    teachers = recipe["algorithm"].get("teachers", {})
+    return [f"algorithm.teachers.{name}.prompts={PROMPTS}" for name in teachers] or [f"rollout.prompts={PROMPTS}"]
 
 
 def test_every_recipe_of_an_algorithm_is_tested_here():
@@ -111,12 +122,16 @@ def test_it_is_planned_with_its_weight_copies(name):
 def small_overrides(name: str, folder: Path) -> list[str]:
     """What is smaller than in the recipe; all else, such as levels, penalties and guidance, is the recipe's."""
     recipe = load_recipe(name)
-    window, advantage = recipe["algorithm"].get("window", {"size": 2}), recipe["training"]["advantage"]
+    window, advantage = recipe["algorithm"].get("window", {"size": 2}), recipe["training"].get("advantage", {})
     return [
         f"generator.source={folder / 'pipe'}",
         *(f"generator.sampling.{key}={value}" for key, value in CASES[PUBLISHED[name]].settings.items()),
         "generator.sampling.num_steps=4",
-        f"rollout.prompts={PROMPTS}",
+        *prompts_of(recipe),
+        *(
+            f"algorithm.teachers.{name}.adapter={folder / 'teacher'}"
+            for name in recipe["algorithm"].get("teachers", {})
+        ),
         "rollout.group_size=4",
         "rollout.prompts_per_iteration=2",
         *(["algorithm.window.size=2", "algorithm.window.first=[0, 1]"] if "size" in window else []),
@@ -135,6 +150,11 @@ def small_overrides(name: str, folder: Path) -> list[str]:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_recipe_trains_for_two_iterations(cluster, name, tmp_path: Path):
     CASES[PUBLISHED[name]].build().save_pretrained(tmp_path / "pipe")
+    if "teachers" in load_recipe(name)["algorithm"]:
+        teacher = fresh(PUBLISHED[name])
+        teacher.weights.add_lora(rank=2)
+        disturb(teacher)
+        teacher.save(tmp_path / "teacher")
     settings = load_agent_settings(apply_overrides(load_recipe(name), small_overrides(name, tmp_path)))
     run = make_agent_run(settings, AgentComponents()).train()
     rows = read_metrics(run / "metrics.jsonl")[1:]
