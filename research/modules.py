@@ -137,7 +137,7 @@ def build_t2i(*, width: int = 96, layers: int = 4) -> StableDiffusion3Pipeline:
     )
 
 
-def build_t2v(*, width: int = 96, layers: int = 4) -> WanPipeline:
+def build_t2v(*, width: int = 96, layers: int = 5) -> WanPipeline:
     """Build a small text-to-video pipeline of Wan's form, with random weights.
 
     Args:

@@ -18,7 +18,11 @@ from flexgym.world.splits import colorings, specs
 CENTER = SIZE / 2
 RADII = {"small": (3.4, 4.0), "medium": (5.0, 6.2), "large": (7.6, 8.4), "pair": (4.2, 5.0), "several": (3.0, 3.3)}
 """Range of radii in pixels: of a thing that is alone by its size, of each of two, and of each of more."""
-REACH = {"slowly": (7.5, 9.0), None: (13.0, 15.0), "quickly": (19.0, 20.5)}
+_VIDEO_RADII = (5.0, 5.5)
+"""Range of the radii of things that move, and of others beside them."""
+_VIDEO_JITTER = 0.3
+"""Largest displacement, in pixels, of the places and paths in a video."""
+REACH = {"slowly": (7.7, 8.3), None: (13.7, 14.3), "quickly": (19.2, 19.8)}
 """Range of the distance in pixels that a moving thing covers, by the word for its speed."""
 _LANES = (8.0, CENTER, 24.0)
 _OUTER_LANES = (5.2, CENTER, 26.8)
@@ -111,6 +115,10 @@ def draw_clip(rng: np.random.Generator, spec: Spec) -> list[Scene]:
     return [tuple(frame) for frame in zip(*tracks, strict=True)]
 
 
+def _jitter(rng: np.random.Generator) -> float:
+    return float(rng.uniform(-_VIDEO_JITTER, _VIDEO_JITTER))
+
+
 def _still(value: float) -> Curve:
     return np.full(FRAMES, value)
 
@@ -118,7 +126,7 @@ def _still(value: float) -> Curve:
 def _sweep(rng: np.random.Generator, direction: str, speed: str | None) -> Curve:
     """Return the coordinate along which a thing moves, around the center."""
     reach = rng.uniform(*REACH[speed])
-    middle = CENTER + rng.uniform(-1.0, 1.0)
+    middle = CENTER + _jitter(rng)
     ends = (-0.5, 0.5) if direction in ("right", "down") else (0.5, -0.5)
     return middle + reach * np.linspace(*ends, FRAMES)
 
@@ -129,17 +137,17 @@ def _track(noun: Noun, x: Curve, y: Curve, *, radius: Curve | float) -> list[Thi
 
 
 def _alone(rng: np.random.Generator, spec: Spec) -> list[list[Thing]]:
-    noun, motion, radius = spec.nouns[0], spec.motion or "", float(rng.uniform(*RADII["pair"]))
-    lane = _LANES[rng.integers(3)] + rng.uniform(-1.0, 1.0)
+    noun, motion, radius = spec.nouns[0], spec.motion or "", float(rng.uniform(*_VIDEO_RADII))
+    lane = _LANES[rng.integers(3)] + _jitter(rng)
     time = np.linspace(0.0, 1.0, FRAMES)
     if motion in DIRECTIONS:
         sweep = _sweep(rng, motion, spec.speed)
         x, y = (sweep, _still(lane)) if motion in ("left", "right") else (_still(lane), sweep)
         return [_track(noun, x, y, radius=radius)]
     if motion == "bouncing":
-        high, low = 8.0 + rng.uniform(-1.0, 1.0), 24.0 + rng.uniform(-1.0, 1.0)
+        high, low = 8.0 + _jitter(rng), 24.0 + _jitter(rng)
         return [_track(noun, _still(lane), low - (low - high) * (2.0 * time - 1.0) ** 2, radius=radius)]
-    x, y = (_still(CENTER + drift) for drift in rng.uniform(-1.0, 1.0, 2))
+    x, y = _still(CENTER + _jitter(rng)), _still(CENTER + _jitter(rng))
     if motion == "rotating":
         turn = rng.choice([-1.0, 1.0]) * 0.8 * 360.0 / OUTLINES[noun.shape].symmetry
         return [_turning(noun, (x, y), radius=float(rng.uniform(6.6, 7.4)), angle=turn * time)]
@@ -161,9 +169,9 @@ def _passing(rng: np.random.Generator, spec: Spec) -> list[list[Thing]]:
     first, second = spec.nouns
     lane, other = (8.0, 24.0) if rng.random() < 0.5 else (24.0, 8.0)
     ends = (7.5, SIZE - 7.5) if rng.random() < 0.5 else (SIZE - 7.5, 7.5)
-    jitter, radii = rng.uniform(-0.8, 0.8, 3), rng.uniform(*RADII["pair"], 2)
-    moving = _track(first, np.linspace(*ends, FRAMES), _still(lane + jitter[0]), radius=radii[0])
-    standing = _track(second, _still(CENTER + jitter[1]), _still(other + jitter[2]), radius=radii[1])
+    radii = rng.uniform(*_VIDEO_RADII, 2)
+    moving = _track(first, np.linspace(*ends, FRAMES), _still(lane + _jitter(rng)), radius=radii[0])
+    standing = _track(second, _still(CENTER + _jitter(rng)), _still(other + _jitter(rng)), radius=radii[1])
     return [moving, standing]
 
 
@@ -171,9 +179,12 @@ def _standing(rng: np.random.Generator, spec: Spec) -> list[list[Thing]]:
     """Return one thing that moves in its lane, and one that stays at an end of the other lane, so it is not passed."""
     direction = spec.motion or ""
     lanes = (8.0, 24.0) if rng.random() < 0.5 else (24.0, 8.0)
-    jitter, radii = rng.uniform(-0.8, 0.8, 3), rng.uniform(*RADII["pair"], 2)
-    sweep, end = _sweep(rng, direction, None), (6.5, SIZE - 6.5)[rng.integers(2)]
-    curves = [(sweep, _still(lanes[0] + jitter[0])), (_still(end + jitter[1]), _still(lanes[1] + jitter[2]))]
+    radii = rng.uniform(*_VIDEO_RADII, 2)
+    sweep, end = _sweep(rng, direction, None), (7.5, SIZE - 7.5)[rng.integers(2)]
+    curves = [
+        (sweep, _still(lanes[0] + _jitter(rng))),
+        (_still(end + _jitter(rng)), _still(lanes[1] + _jitter(rng))),
+    ]
     if direction in ("up", "down"):
         curves = [(y, x) for x, y in curves]
     return [_track(noun, *curve, radius=radius) for noun, curve, radius in zip(spec.nouns, curves, radii, strict=True)]
