@@ -210,21 +210,20 @@ def expressed(model: nn.Module, adapter: Adapter) -> dict[str, Tensor]:
     Raises:
         ConfigError: the adapter that trains lacks a layer or has a lower rank there.
     """
-    trained = adapter_in(model)
+    layers = {at: each for at, each in _adapted(model).items() if ADAPTER in each.lora_A}
+    shapes = {at: (each.lora_A[ADAPTER].weight.shape, each.lora_B[ADAPTER].weight.shape) for at, each in layers.items()}
     for layer, rank in adapter.rank.items():
-        own = trained.rank.get(layer, 0)
+        own = shapes[layer][0][0] if layer in shapes else 0
         if own < rank:
             raise ConfigError(
                 f"expected an adapter that trains of rank {rank} or more at {layer}, to express one of that rank; got"
                 f" rank {own} there: raise generator.lora.rank, or add the layer to generator.lora.targets"
             )
-    down = {layer: torch.zeros_like(value) for layer, value in trained.down.items()}
-    up = {layer: torch.zeros_like(value) for layer, value in trained.up.items()}
+    down, up = ({at: torch.zeros(each[side]) for at, each in shapes.items()} for side in (0, 1))
     for layer, rank in adapter.rank.items():
-        scale = (adapter.alpha[layer] / rank) / (trained.alpha[layer] / trained.rank[layer])
         down[layer][:rank] = adapter.down[layer]
-        up[layer][:, :rank] = adapter.up[layer] * scale
-    return Adapter(down, up, trained.alpha).parameters()
+        up[layer][:, :rank] = adapter.up[layer] * (adapter.alpha[layer] / rank / layers[layer].scaling[ADAPTER])
+    return Adapter(down, up, adapter.alpha).parameters()
 
 
 def adapter_in(model: Any) -> Adapter:

@@ -257,7 +257,7 @@ class Weights:
             for prefix, module in self._modules.items()
             for key, value in express(module, adapters[prefix]).items()
         }
-        kept = {key: part_like(values[key].to(each), each) for key, each in self.trained().items()}
+        kept = {key: part_like(values[key].to(each.device, each.dtype), each) for key, each in self.trained().items()}
         self._copies[name] = _Copy(kept, fixed=True)
 
     @torch.no_grad()

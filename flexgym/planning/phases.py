@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from flexgym.algorithm.base import Loss
 from flexgym.algorithm.kept import Rollout
 from flexgym.algorithm.policy import FlowPolicy
+from flexgym.algorithm.process import VisitedSteps
 from flexgym.algorithm.replay import OLD_LOG_PROB, TASK, replay
 from flexgym.core.errors import GeneratorError
 from flexgym.flow import ODE, Window, transition
@@ -233,10 +234,11 @@ def _prompts(policy: FlowPolicy, planned: Planned) -> tuple[Prompt, ...]:
 
 
 def _one_step(policy: FlowPolicy, planned: Planned) -> Tensor:
-    """Take one denoising step with its density."""
+    """Take one denoising step, with its density where training needs one."""
     gaussian = policy.transition(_latents(policy, planned), _prompts(policy, planned), 0)
     after = gaussian.sample(torch.zeros_like(gaussian.mean))
-    gaussian.log_prob(after)
+    if not isinstance(policy.process, VisitedSteps):
+        gaussian.log_prob(after)
     return after
 
 
