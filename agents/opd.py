@@ -59,7 +59,7 @@ class OPD(Algorithm[OPDSettings]):
 
     @property
     def copies(self) -> Mapping[str, CopySchedule]:
-        """The teachers."""
+        """The adapters of the teachers, which training never moves."""
         return {
             name: CopySchedule(every="never", adapter=each.adapter) for name, each in self.settings.teachers.items()
         }

@@ -347,7 +347,7 @@ class FlowGenerator:
         Raises:
             CheckpointError: there is no such adapter, or it does not fit the model.
             ConfigError: the parameters that train cannot express it.
-            GeneratorError: nothing trains.
+            GeneratorError: the weights are frozen.
         """
         found = read_adapters(adapter, self.pipe, self.denoisers)
         self.weights.keep_adapter(name, {self._prefixes[each]: value for each, value in found.items()})

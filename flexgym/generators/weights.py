@@ -241,7 +241,7 @@ class Weights:
         Raises:
             ConfigError: the adapter that trains has fewer layers or a lower rank; sharded weights that train in full;
                 an adapter was merged below, or the name is ``"current"``.
-            GeneratorError: nothing trains, or called inside `using`.
+            GeneratorError: the weights are frozen, or it is called inside `using`.
         """
         self._check_name(name)
         if self.mode == "frozen":
