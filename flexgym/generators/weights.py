@@ -246,7 +246,7 @@ class Weights:
         self._check_name(name)
         if self.mode == "frozen":
             raise GeneratorError("expected parameters that train, whose values a copy has: call add_lora first")
-        if self._below or self.mode == "full" and any(map(is_sharded, self.trained().values())):
+        if any(self._below.values()) or self.mode == "full" and any(map(is_sharded, self.trained().values())):
             raise ConfigError(
                 f"the adapter {name!r}: expected the unmerged and unsharded weights that it belongs to, got others: set"
                 " generator.mode=lora, and leave out generator.adapter_as=merge"

@@ -333,8 +333,7 @@ class FlowLearner(ShardedLearner):
         guidance = settings.algorithm.guidance.verification
         sampler = settings.verification.sampler
         share = settings.verification.trained_share
-        options = {"guidance": guidance, "sampler": sampler, "trained_share": share}
-        made = partial(sample, self.generator, max_rows=size, **options)
+        made = partial(sample, self.generator, max_rows=size, guidance=guidance, sampler=sampler, trained_share=share)
         with self.verified_weights():
             found = {index: made(prompts[blocks[index]], seeds=seeds[blocks[index]]) for index in mine}
             for block in blocks[:idle]:

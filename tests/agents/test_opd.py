@@ -136,7 +136,14 @@ def test_tasks_take_turns_equally_often():
     [
         ({"rollout": {"prompts": PROMPTS}}, "whose tasks have prompts of their own"),
         ({"algorithm": {"teachers": {}}}, "teachers"),
-        ({"generator": {"sharding": "fsdp"}, "rollout": {"groups_per_forward": 2}}, "as many forwards"),
+        (
+            {
+                "generator": {"sharding": "fsdp"},
+                "rollout": {"groups_per_forward": 2, "prompts_per_iteration": 4},
+                "resources": {"num_learners": 2},
+            },
+            "as many forwards",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes, message):
