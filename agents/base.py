@@ -132,3 +132,13 @@ def agent_program(module: str, *, default_recipe: str, algorithm: str | None = N
 def run_agent(module: str, *, default_recipe: str, algorithm: str | None = None, summary: str | None = None) -> None:
     """Parse the command line of an agent and train; arguments as those of `agent_program`, with text for ``--help``."""
     run_program(agent_program(module, default_recipe=default_recipe, algorithm=algorithm), summary=summary)
+
+
+def run_algorithm(name: str, *, summary: str | None = None) -> None:
+    """Parse the command line of an algorithm and train, by default with its recipe of the small world.
+
+    Args:
+        name: module of the package agents, such as ``"grpo"``.
+        summary: text for ``--help``.
+    """
+    run_agent(f"agents.{name}", algorithm=name, default_recipe=f"{name}_shapes_t2i.yaml", summary=summary)

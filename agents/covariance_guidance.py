@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from agents.base import run_agent
+from agents.base import run_algorithm
 from flexgym.algorithm.base import Algorithm, Loss
 from flexgym.algorithm.process import ForwardProcess
 from flexgym.algorithm.replay import OLD, Replayed, mean_under
@@ -69,9 +69,4 @@ class CovarianceGuidance(Algorithm[CovarianceGuidanceSettings]):
 
 
 if __name__ == "__main__":
-    run_agent(
-        "agents.covariance_guidance",
-        algorithm="covariance_guidance",
-        default_recipe="covariance_guidance_shapes_t2i.yaml",
-        summary=__doc__,
-    )
+    run_algorithm("covariance_guidance", summary=__doc__)

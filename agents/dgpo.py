@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from agents.base import run_agent
+from agents.base import run_algorithm
 from flexgym.algorithm.base import REFERENCE, Algorithm, Loss
 from flexgym.algorithm.process import ForwardProcess
 from flexgym.algorithm.replay import OLD, Replayed, mean_under
@@ -29,6 +29,7 @@ class DGPO(Algorithm[DGPOSettings]):
     """Group preference optimization on finished samples that share noise and level."""
 
     Settings = DGPOSettings
+    skips_dead = True
     couples = True
 
     @property
@@ -69,4 +70,4 @@ class DGPO(Algorithm[DGPOSettings]):
 
 
 if __name__ == "__main__":
-    run_agent("agents.dgpo", algorithm="dgpo", default_recipe="dgpo_shapes_t2i.yaml", summary=__doc__)
+    run_algorithm("dgpo", summary=__doc__)

@@ -10,10 +10,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from agents.base import run_agent
+from agents.base import run_algorithm
 from flexgym.algorithm.base import CURRENT, Algorithm, CopySchedule, Loss
 from flexgym.algorithm.process import ForwardProcess
-from flexgym.algorithm.replay import OLD, Replayed
+from flexgym.algorithm.replay import OLD, Replayed, mean_under
 from flexgym.algorithm.settings import AlgorithmSettings, LevelSettings, PenaltySettings
 from flexgym.core.metrics import Mean
 from flexgym.flow import OptimalityMode, nft_loss
@@ -47,6 +47,8 @@ class DiffusionNFT(Algorithm[NFTSettings]):
     """Negative-aware fine-tuning on the forward process."""
 
     Settings = NFTSettings
+    needs = frozenset({mean_under(OLD)})
+    off_policy = ("beta",)  # on policy the gradient is the same for any
 
     @property
     def process(self) -> ForwardProcess:
@@ -63,35 +65,13 @@ class DiffusionNFT(Algorithm[NFTSettings]):
         """The copy that lags behind, where it samples."""
         return {} if self.settings.old == "current" else {OLD: _SCHEDULES[self.settings.old]}
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """The prediction when sampled."""
-        return frozenset({"old_mean"})
-
-    @property
-    def off_policy(self) -> tuple[str, ...]:
-        """Beta: on policy the gradient is the same for any."""
-        return ("beta",)
-
     def loss(self, replayed: Replayed) -> Loss:
         """Compute `flexgym.flow.nft_loss`, ``[L, P, G]``."""
-        chosen = self.settings
-        loss = nft_loss(
-            replayed.mean,
-            replayed.means[OLD],
-            replayed.target,
-            advantage=replayed.advantage,
-            beta=chosen.beta,
-            clip=chosen.advantage_clip,
-            mode=chosen.mode,
-        )
+        chosen, mean, old = self.settings, replayed.mean, replayed.means[OLD]
+        options = {"beta": chosen.beta, "clip": chosen.advantage_clip}
+        loss = nft_loss(mean, old, replayed.target, advantage=replayed.advantage, mode=chosen.mode, **options)
         return Loss(loss, {"loss/policy": Mean(loss)})
 
 
 if __name__ == "__main__":
-    run_agent(
-        "agents.diffusion_nft",
-        algorithm="diffusion_nft",
-        default_recipe="diffusion_nft_shapes_t2i.yaml",
-        summary=__doc__,
-    )
+    run_algorithm("diffusion_nft", summary=__doc__)

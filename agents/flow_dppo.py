@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from agents.base import run_agent
-from agents.grpo import surrogate_metrics
+from agents.base import run_algorithm
+from agents.surrogate import surrogate_metrics
 from flexgym.algorithm.base import Algorithm, Loss
 from flexgym.algorithm.process import SamplerSteps
 from flexgym.algorithm.replay import OLD, OLD_LOG_PROB, Replayed, mean_under
@@ -31,6 +31,8 @@ class FlowDPPO(Algorithm[FlowDPPOSettings]):
     """Policy gradient over the sampler's noisy steps, masked by the exact KL to the policy that sampled."""
 
     Settings = FlowDPPOSettings
+    off_policy = ("threshold",)
+    skips_dead = True
 
     @property
     def process(self) -> SamplerSteps:
@@ -42,11 +44,6 @@ class FlowDPPO(Algorithm[FlowDPPOSettings]):
         """Log density and mean when sampled."""
         return frozenset({OLD_LOG_PROB, mean_under(OLD)})
 
-    @property
-    def off_policy(self) -> tuple[str, ...]:
-        """The threshold of the mask."""
-        return ("threshold",)
-
     def loss(self, replayed: Replayed) -> Loss:
         """Compute `flexgym.flow.masked_surrogate`, ``[L, P, G]``."""
         log_ratio, divergence = replayed.log_ratio, replayed.distance(OLD, "gaussian")
@@ -55,4 +52,4 @@ class FlowDPPO(Algorithm[FlowDPPOSettings]):
 
 
 if __name__ == "__main__":
-    run_agent("agents.flow_dppo", algorithm="flow_dppo", default_recipe="flow_dppo_shapes_t2i.yaml", summary=__doc__)
+    run_algorithm("flow_dppo", summary=__doc__)

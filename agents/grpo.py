@@ -6,39 +6,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
-from agents.base import run_agent
+from agents.base import run_algorithm
+from agents.surrogate import SurrogateSettings, surrogate_metrics
 from flexgym.algorithm.base import Algorithm, Loss
 from flexgym.algorithm.process import SamplerSteps
 from flexgym.algorithm.replay import OLD, OLD_LOG_PROB, Replayed, mean_under
-from flexgym.algorithm.settings import AlgorithmSettings, ClipRange
-from flexgym.core.metrics import Max, Mean, Metric, Share
-from flexgym.flow import StepWeight, Surrogate, clipped_surrogate, guarded_log_ratio, noise_scale, sequence_log_ratio
-
-
-class SurrogateSettings(AlgorithmSettings):
-    """Settings of a clipped surrogate."""
-
-    eta: float | None = Field(default=None, ge=0, description="amount of noise; null takes the default of the noise")
-    clip_range: ClipRange = Field(default=1e-3, description="how far a ratio may leave 1, one number or [low, high]")
-
-
-S = TypeVar("S", bound=SurrogateSettings)
-
-
-def surrogate_metrics(surrogate: Surrogate, log_ratio: Tensor) -> dict[str, Metric]:
-    """Return what is logged of a surrogate: the loss, the ratio, and how much of it is clipped."""
-    return {
-        "policy/max_abs_log_ratio": Max(log_ratio.abs(), label="max |log ratio|", format=".1e", priority=0),
-        "policy/ratio_mean": Mean(log_ratio.exp(), label="ratio mean", format=".4f", priority=1),
-        "policy/clip_share": Share(surrogate.clipped.float().mean(), label="clipped", priority=2),
-        "loss/policy": Mean(surrogate.loss.mean()),
-    }
+from flexgym.flow import StepWeight, clipped_surrogate, guarded_log_ratio, noise_scale, sequence_log_ratio
 
 
 class GRPOSettings(SurrogateSettings):
@@ -59,6 +37,8 @@ class GRPO(Algorithm[GRPOSettings]):
     """Clipped policy gradient over the sampler's noisy steps."""
 
     Settings = GRPOSettings
+    off_policy = ("clip_range",)
+    skips_dead = True
 
     @property
     def process(self) -> SamplerSteps:
@@ -74,11 +54,6 @@ class GRPO(Algorithm[GRPOSettings]):
     def stacked(self) -> bool:
         """All levels in one forward for a ratio of the sequence."""
         return self.settings.stacked or self.settings.ratio == "sequence"
-
-    @property
-    def off_policy(self) -> tuple[str, ...]:
-        """The clip range of the likelihood ratio."""
-        return ("clip_range",)
 
     def loss(self, replayed: Replayed) -> Loss:
         """Compute the clipped surrogate (arXiv 1707.06347, eq. 7) times the weight of the step, ``[L, P, G]``."""
@@ -98,4 +73,4 @@ class GRPO(Algorithm[GRPOSettings]):
 
 
 if __name__ == "__main__":
-    run_agent("agents.grpo", algorithm="grpo", default_recipe="grpo_shapes_t2i.yaml", summary=__doc__)
+    run_algorithm("grpo", summary=__doc__)

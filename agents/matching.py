@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor
 
-from agents.base import run_agent
-from agents.grpo import SurrogateSettings, surrogate_metrics
+from agents.base import run_algorithm
+from agents.surrogate import SurrogateSettings, surrogate_metrics
 from flexgym.algorithm.base import Algorithm, CopySchedule, Loss
 from flexgym.algorithm.process import ForwardProcess
 from flexgym.algorithm.replay import OLD, OLD_LOG_PROB, Replayed, mean_under
@@ -35,6 +35,8 @@ class Matching(Algorithm[MatchingSettings]):
     """Clipped policy gradient on the flow-matching loss of samples that were made without noise."""
 
     Settings = MatchingSettings
+    off_policy = ("clip_range",)
+    skips_dead = True
 
     @property
     def process(self) -> ForwardProcess:
@@ -46,11 +48,6 @@ class Matching(Algorithm[MatchingSettings]):
     def needs(self) -> frozenset[str]:
         """Density or prediction when sampled."""
         return frozenset({OLD_LOG_PROB if self.settings.weight == "uniform" else mean_under(OLD)})
-
-    @property
-    def off_policy(self) -> tuple[str, ...]:
-        """The clip range of the likelihood ratio."""
-        return ("clip_range",)
 
     @property
     def copies(self) -> Mapping[str, CopySchedule]:
@@ -77,4 +74,4 @@ class Matching(Algorithm[MatchingSettings]):
 
 
 if __name__ == "__main__":
-    run_agent("agents.matching", algorithm="matching", default_recipe="matching_shapes_t2i.yaml", summary=__doc__)
+    run_algorithm("matching", summary=__doc__)

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from agents.base import run_agent
+from agents.base import run_algorithm
 from flexgym.algorithm.base import REFERENCE, Algorithm, Loss
 from flexgym.algorithm.process import ForwardProcess
 from flexgym.algorithm.replay import Replayed, mean_under
@@ -35,6 +35,8 @@ class OnlineDPO(Algorithm[OnlineDPOSettings]):
     """Preference optimization on pairs of finished samples that share noise and level."""
 
     Settings = OnlineDPOSettings
+    needs = frozenset({mean_under(REFERENCE)})
+    skips_dead = True
     couples = True
 
     @property
@@ -42,28 +44,17 @@ class OnlineDPO(Algorithm[OnlineDPOSettings]):
         """Fresh noise on finished samples, the same for a group."""
         return ForwardProcess(draw=self.settings.levels.draw)
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """The prediction of the reference policy."""
-        return frozenset({mean_under(REFERENCE)})
-
     def loss(self, replayed: Replayed) -> Loss:
         """Compute `flexgym.flow.flow_dpo_loss` of each pair, which counts for its winner, ``[L, P, G]``."""
-        errors, before = (
-            matching_error(velocity_residual(mean, replayed.target, replayed.sigma), lead=3).flatten(0, 1)
+        error, before = (
+            matching_error(velocity_residual(mean, replayed.target, replayed.sigma), lead=3).flatten()
             for mean in (replayed.mean, replayed.means[REFERENCE])
         )
         winner, loser = self._pairs(replayed.advantage.flatten(0, 1)).T
-        error, reference = errors.flatten(), before.flatten()
-        found = flow_dpo_loss(
-            error[winner],
-            error[loser],
-            chosen_reference=reference[winner],
-            rejected_reference=reference[loser],
-            beta=self.settings.beta,
-        )
+        known = {"chosen_reference": before[winner], "rejected_reference": before[loser]}
+        found = flow_dpo_loss(error[winner], error[loser], beta=self.settings.beta, **known)
         share = error.numel() / max(len(winner), 1)  # so that the mean over samples is that over pairs
-        loss = (errors.flatten() * 0.0).index_add(0, winner, found.loss * share)
+        loss = (error * 0.0).index_add(0, winner, found.loss * share)
         metrics: dict[str, Metric] = {
             "loss/policy": Mean(found.loss),
             "dpo/accuracy": Share(found.accurate.float(), label="pairs in order"),
@@ -82,4 +73,4 @@ class OnlineDPO(Algorithm[OnlineDPOSettings]):
 
 
 if __name__ == "__main__":
-    run_agent("agents.online_dpo", algorithm="online_dpo", default_recipe="online_dpo_shapes_t2i.yaml", summary=__doc__)
+    run_algorithm("online_dpo", summary=__doc__)

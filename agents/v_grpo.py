@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from agents.base import run_agent
-from agents.grpo import surrogate_metrics
+from agents.base import run_algorithm
+from agents.surrogate import surrogate_metrics
 from flexgym.algorithm.base import Algorithm, Loss
 from flexgym.algorithm.process import ForwardProcess
 from flexgym.algorithm.replay import OLD, Replayed, mean_under
@@ -28,6 +28,7 @@ class VGRPO(Algorithm[VGRPOSettings]):
     """Clipped policy gradient on the adaptively weighted error of finished samples, averaged over stratified levels."""
 
     Settings = VGRPOSettings
+    skips_dead = True
     stacked = True
 
     @property
@@ -61,4 +62,4 @@ class VGRPO(Algorithm[VGRPOSettings]):
 
 
 if __name__ == "__main__":
-    run_agent("agents.v_grpo", algorithm="v_grpo", default_recipe="v_grpo_shapes_t2i.yaml", summary=__doc__)
+    run_algorithm("v_grpo", summary=__doc__)

@@ -20,6 +20,7 @@ from rewards.wrappers import NamedWrapper, wrap
 __all__ = [
     "Aesthetic",
     "CLIPScore",
+    "Diversity",
     "DynamicDegree",
     "HPSv2",
     "ImageReward",
@@ -78,6 +79,22 @@ class CLIPScore(NamedWrapper):
         model: str | Path = "",
         num_frames: int = 8,
         processor: str | Path | None = None,
+        device: str | None = None,
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        batch_size: int = 32,
+        deadline_s: float | None = None,
+        failed_samples: str | Path | None = None,
+    ) -> None: ...
+
+class Diversity(NamedWrapper):
+    """Distance of a sample from the most similar other one of its group; a group needs two samples."""
+
+    def __init__(
+        self,
+        env: gymnasium.Env[Any, Any],
+        *,
+        model: str | Path | None = None,
+        num_frames: int = 8,
         device: str | None = None,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         batch_size: int = 32,

@@ -75,7 +75,8 @@ class ImageSettings:
     def of(cls, processor: Any) -> ImageSettings:
         """Read the settings of an image processor of transformers."""
         mean, std = (torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std))
-        return cls(int(processor.size["shortest_edge"]), int(processor.crop_size["height"]), mean=mean, std=std)
+        edge = processor.size.get("shortest_edge") or processor.size["height"]  # the latter of DINOv3
+        return cls(int(edge), int(processor.crop_size["height"]), mean=mean, std=std)
 
     def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
         """Subtract the mean from pixels ``[N, 3, S, S]`` and divide by the standard deviation."""

@@ -17,6 +17,7 @@ from flexgym.reward.names import name_key, registered
 SHIPPED = {
     "Aesthetic": "aesthetic",
     "CLIPScore": "clip_score",
+    "Diversity": "diversity",
     "DynamicDegree": "dynamic_degree",
     "HPSv2": "hpsv2",
     "ImageReward": "image_reward",

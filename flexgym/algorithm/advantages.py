@@ -8,11 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.flow import blended_advantages, keep_extremes
+from flexgym.flow import blended_advantages, diversity_weighted, keep_extremes
 from flexgym.types import GroupScores, stacked_term
 
 
-def advantages_of(scores: Sequence[GroupScores], **options: Any) -> NDArray[np.float32]:
+def advantages_of(
+    scores: Sequence[GroupScores],
+    *,
+    monitors: Mapping[str, NDArray[np.float32]] | None = None,
+    diversity: str | None = None,
+    **options: Any,
+) -> NDArray[np.float32]:
     """Compute the advantages of scored groups.
 
     Terms with weights are normalized one by one and then blended, as in Pref-GRPO (arXiv 2508.20751); otherwise the
@@ -20,6 +26,9 @@ def advantages_of(scores: Sequence[GroupScores], **options: Any) -> NDArray[np.f
 
     Args:
         scores: of P groups of the same size G.
+        monitors: scores ``[P, G]`` of the monitored rewards by name.
+        diversity: monitor whose scores say how much a sample differs from the others of its group; good samples count
+            by it, see `flexgym.flow.diversity_weighted`.
         **options: of `flexgym.flow.blended_advantages`, and ``best`` and ``worst`` of `flexgym.flow.keep_extremes`,
             which leaves the others without advantage (best-of-N selection of DanceGRPO, arXiv 2505.07818).
 
@@ -28,6 +37,8 @@ def advantages_of(scores: Sequence[GroupScores], **options: Any) -> NDArray[np.f
     """
     best, worst = options.pop("best", None), options.pop("worst", None)
     advantages = _normalized(scores, options)
+    if diversity is not None:
+        advantages = diversity_weighted(advantages, (monitors or {})[diversity]).astype(np.float32)
     if best is None:
         return advantages
     return keep_extremes(advantages, best=best, worst=worst or 0).astype(np.float32)

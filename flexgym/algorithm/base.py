@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from flexgym.algorithm.process import Process
-from flexgym.algorithm.replay import OLD, OLD_LOG_PROB, REWARD_GRADIENT, Guidance, Replayed, mean_under
+from flexgym.algorithm.replay import OLD, OLD_LOG_PROB, REWARD_GRADIENT, TASK, Guidance, Replayed, mean_under
 from flexgym.algorithm.settings import AlgorithmSettings
 from flexgym.core.errors import ConfigError, UnknownNameError, check_names, nearest_name
 from flexgym.core.metrics import Mean, Metric
@@ -34,6 +34,8 @@ REFERENCE = "reference"
 """Name of the copy from before training."""
 EMA = "ema"
 """Name of the copy that is verified and saved, where one is kept."""
+ANCHOR = "anchor"
+"""Name of the copy that begins as the reference and takes the current weights at times, where one is kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,16 +62,20 @@ class CopySchedule:
         slope: increase per optimizer step.
         delay: optimizer steps before the increase begins.
         highest: largest decay.
-        every: whether the copy moves after each optimizer step (``"update"``) or at the end of each iteration.
+        every: whether the copy moves after each optimizer step (``"update"``), at the end of each iteration, or never
+            by itself.
         on_host: whether the copy is kept in host memory.
+        adapter: adapter of the frozen model whose effect the copy has, see
+            `flexgym.generators.base.FlowGenerator.keep_adapter`; None for a copy of the weights that train.
     """
 
     start: float = 0.0
     slope: float = 0.0
     delay: int = 0
     highest: float = 1.0
-    every: Literal["update", "iteration"] = "iteration"
+    every: Literal["update", "iteration", "never"] = "iteration"
     on_host: bool = False
+    adapter: str | None = None
 
     def decay(self, step: int) -> float:
         """Return the decay after a number of optimizer steps."""
@@ -91,6 +97,8 @@ class Algorithm(ABC, Generic[S]):
     """`loss` compares the samples of a group, so an optimizer step must see all of them."""
     data_only: ClassVar[bool] = False
     """The algorithm trains on the samples of a data set and not on its own."""
+    skips_dead: ClassVar[bool] = False
+    """`loss` has no gradient where all advantages of a group are 0, so such groups need no replay."""
 
     def __init__(self, settings: S) -> None:
         self.settings = settings
@@ -134,6 +142,11 @@ class Algorithm(ABC, Generic[S]):
         return ()
 
     @property
+    def skips(self) -> bool:
+        """Return whether groups without advantages need no replay: they have no loss, and no penalty holds them."""
+        return self.skips_dead and not any(each.coeff for each in self.settings.penalties.values())
+
+    @property
     def requires(self) -> frozenset[str]:
         """Return what a replay must provide: `needs`, and the means under the weights that penalties name."""
         return self.needs | {mean_under(name) for name, each in self.settings.penalties.items() if each.coeff}
@@ -146,6 +159,14 @@ class Algorithm(ABC, Generic[S]):
     @property
     def copies(self) -> Mapping[str, CopySchedule]:
         """Weight copies that the algorithm keeps, by name. None by default."""
+        return {}
+
+    @property
+    def tasks(self) -> Mapping[str, Any]:
+        """Prompts that take turns in place of ``rollout.prompts``, by the names of tasks. None by default.
+
+        With tasks, a need ``"task_mean"`` is the mean under the weight copy that is named like the task of the prompt.
+        """
         return {}
 
     @abstractmethod
@@ -171,6 +192,8 @@ class Algorithm(ABC, Generic[S]):
         for name, chosen in self.settings.penalties.items():
             if chosen.coeff:
                 distance = replayed.distance(name, chosen.form)
+                if chosen.gated and replayed.penalized is not None:
+                    distance = distance * replayed.penalized
                 metrics[f"penalty/{name}"] = Mean(distance)
                 total = total + chosen.coeff * distance
         return Loss(total, metrics)
@@ -227,9 +250,19 @@ class Updates(Protocol):
         """Decay of the EMA; 0 keeps none."""
         ...
 
+    @property
+    def anchor(self) -> object | None:
+        """Settings of the reference that is reset; None for none."""
+        ...
+
+    @property
+    def gate(self) -> object | None:
+        """Settings of the gate of penalties; None for none."""
+        ...
+
 
 def weight_copies(algorithm: Algorithm[Any], updates: Updates) -> dict[str, CopySchedule]:
-    """Return the schedules of the weight copies that training updates: those of the algorithm, and the EMA.
+    """Return the schedules of the weight copies that training updates: the algorithm's, the anchor and the EMA.
 
     The weights that sampled are kept where a later optimizer step compares with them and sampling did not record how
     it found the samples, or recorded it for other rows of a forward.
@@ -244,7 +277,8 @@ def weight_copies(algorithm: Algorithm[Any], updates: Updates) -> dict[str, Copy
     moved = updates.num_updates * updates.passes > 1
     recorded = algorithm.process.keeps_old and updates.split == "groups"
     old = {OLD: CopySchedule()} if compares and moved and not recorded else {}
-    return {**old, **algorithm.copies, **ema}
+    anchor = {ANCHOR: CopySchedule(every="never")} if updates.anchor else {}
+    return {**old, **algorithm.copies, **anchor, **ema}
 
 
 def check_needs(algorithm: Algorithm[Any], copies: Collection[str]) -> None:
@@ -258,11 +292,13 @@ def check_needs(algorithm: Algorithm[Any], copies: Collection[str]) -> None:
         UnknownNameError: a need or a weight copy that does not exist; the message names the nearest one.
     """
     known = [REFERENCE, OLD, *copies]
+    needed = [*known, TASK] if algorithm.tasks else known
     gradients = {REWARD_GRADIENT}.intersection(algorithm.process.keeps)
     check_names("penalty toward weights", list(algorithm.settings.penalties), known)
     check_names(
-        f"need of {type(algorithm).__name__}", algorithm.needs, [OLD_LOG_PROB, *gradients, *map(mean_under, known)]
+        f"need of {type(algorithm).__name__}", algorithm.needs, [OLD_LOG_PROB, *gradients, *map(mean_under, needed)]
     )
+    check_names("weights of a task", list(algorithm.tasks), copies)
     check_names("weights that act", [algorithm.acts], [CURRENT, *copies])
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from flexgym.algorithm.base import CURRENT, EMA, REFERENCE, Algorithm, Updates, check_needs, weight_copies
-from flexgym.algorithm.process import ForwardProcess
-from flexgym.algorithm.replay import OLD, REWARD_GRADIENT
+from flexgym.algorithm.base import ANCHOR, CURRENT, EMA, REFERENCE, Algorithm, Updates, check_needs, weight_copies
+from flexgym.algorithm.process import ForwardProcess, VisitedSteps
+from flexgym.algorithm.replay import OLD, REWARD_GRADIENT, mean_under
 from flexgym.core.errors import ConfigError, nearest_name
 from flexgym.core.problems import Problem, blamed
+from flexgym.flow import ODE
+
+_KEPT_WITH = {EMA: " It is kept with training.ema_decay above 0.", ANCHOR: " It is kept with training.anchor."}
 
 
 def effect_problems(algorithm: Algorithm[Any], updates: Updates, *, distilled: bool) -> Iterator[Problem]:
@@ -24,6 +27,8 @@ def effect_problems(algorithm: Algorithm[Any], updates: Updates, *, distilled: b
         Problems with paths from the top of a recipe.
     """
     yield from _copy_problems(algorithm, updates)
+    yield from _gate_problems(algorithm, updates)
+    yield from _density_problems(algorithm)
     if algorithm.couples and updates.split == "samples":
         yield Problem(
             ("training", "split"),
@@ -65,12 +70,37 @@ def data_misfit(algorithm: Algorithm[Any], *, is_given: bool) -> str | None:
     return None
 
 
+def _gate_problems(algorithm: Algorithm[Any], updates: Updates) -> Iterator[Problem]:
+    penalties = {name: each for name, each in algorithm.settings.penalties.items() if each.coeff}
+    gated = [name for name, each in penalties.items() if each.gated]
+    if updates.gate and not gated:
+        message = "has no effect without a penalty that it gates: set gated: true for one of algorithm.penalties"
+        yield Problem(("training", "gate"), message)
+    if gated and not updates.gate:
+        message = "has no effect without a gate: set training.gate with the monitors that it compares with"
+        yield Problem(("algorithm", "penalties", gated[0], "gated"), message)
+    if updates.anchor and ANCHOR not in penalties:
+        message = f"has no effect without a penalty toward it: set algorithm.penalties.{ANCHOR}.coeff above 0"
+        yield Problem(("training", "anchor"), message)
+
+
+def _density_problems(algorithm: Algorithm[Any]) -> Iterator[Problem]:
+    """Yield penalties by densities where the trained steps have no noise, so that there are none."""
+    process = algorithm.process
+    if not isinstance(process, VisitedSteps) or not isinstance(process.noise, ODE):
+        return
+    for name, each in algorithm.settings.penalties.items():
+        if each.coeff and each.form == "gaussian":
+            message = "expected mean, velocity or clean for steps without noise, which have no density, got gaussian"
+            yield Problem(("algorithm", "penalties", name, "form"), message)
+
+
 def _copy_problems(algorithm: Algorithm[Any], updates: Updates) -> Iterator[Problem]:
     copies = weight_copies(algorithm, updates)
     known = list(dict.fromkeys([REFERENCE, OLD, *copies]))
     wrong = [name for name in algorithm.settings.penalties if name not in known]
     for name in wrong:
-        hint = " It is kept with training.ema_decay above 0." if name == EMA else ""
+        hint = _KEPT_WITH.get(name, "")
         message = f"training keeps no weights {name!r}.{hint} {nearest_name(name, known)}"
         yield Problem(("algorithm", "penalties", name), message, unknown=True)
     if wrong:
@@ -94,6 +124,14 @@ def effect_notes(algorithm: Algorithm[Any], updates: Updates) -> list[str]:
         notes.append(
             f"without effect: {_named(idle)}. An iteration has one optimizer step (training.num_updates,"
             " training.passes), in which the weights are still those that sampled."
+        )
+    free = [f"penalties.{name}" for name, each in settings.penalties.items() if not each.coeff]
+    if free:
+        notes.append(f"without effect: {_named(free)}. Set coeff above 0 for a penalty.")
+    if settings.guidance.reference is not None and mean_under(REFERENCE) not in algorithm.requires:
+        notes.append(
+            f"without effect: {_named(['guidance.reference'])}. Neither the loss nor a penalty compares with the"
+            " reference policy."
         )
     if settings.window != type(settings).model_fields["window"].default:
         if source := _drawn(algorithm):

@@ -27,6 +27,7 @@ class Rollout:
             `flexgym.algorithm.process.Process.keeps`.
         seeds: P seeds, one of each group, from which noise for training is drawn.
         seconds: wall time of the denoising steps and decoding.
+        penalized: weights of the samples in gated penalties, float32 ``[P, G]``; None for 1.
     """
 
     prompts: tuple[Prompt, ...]
@@ -35,6 +36,7 @@ class Rollout:
     kept: Mapping[str, Tensor]
     seeds: tuple[int, ...]
     seconds: float = 0.0
+    penalized: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -52,12 +54,21 @@ class Rollout:
     def select(self, rows: slice) -> Rollout:
         """Return some of the groups."""
         kept = {name: tensor[:, rows] for name, tensor in self.kept.items()}
-        return replace(self, prompts=self.prompts[rows], samples=self.samples[rows], kept=kept, seeds=self.seeds[rows])
+        penalized = None if self.penalized is None else self.penalized[rows]
+        return replace(
+            self,
+            prompts=self.prompts[rows],
+            samples=self.samples[rows],
+            kept=kept,
+            seeds=self.seeds[rows],
+            penalized=penalized,
+        )
 
     def select_samples(self, columns: slice) -> Rollout:
         """Return some of the samples of every group."""
         kept = {name: tensor[:, :, columns] for name, tensor in self.kept.items()}
-        return replace(self, samples=self.samples[:, columns], kept=kept)
+        penalized = None if self.penalized is None else self.penalized[:, columns]
+        return replace(self, samples=self.samples[:, columns], kept=kept, penalized=penalized)
 
     def split(self, size: int) -> list[Rollout]:
         """Cut into rollouts of ``size`` groups each; the last may have fewer."""
@@ -65,7 +76,7 @@ class Rollout:
 
 
 def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
-    """Join the groups of several rollouts of the same window, in order.
+    """Join the groups of several rollouts of the same window, in order, before they are weighed.
 
     Raises:
         ConfigError: rollouts of different windows.

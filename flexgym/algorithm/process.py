@@ -208,6 +208,25 @@ class SamplerSteps(Process):
 
 
 @dataclass(frozen=True)
+class VisitedSteps(SamplerSteps):
+    """Train the means of the sampler's steps at the latents that it visits, with noise or without."""
+
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """See `Process.keeps`: latents before and after each trained step."""
+        return "latents", "target"
+
+    def trains(self, step: int, num_steps: int) -> bool:
+        """See `Process.trains`: without noise every step."""
+        return isinstance(self.noise, ODE) or super().trains(step, num_steps)
+
+    def check(self, windows: Iterable[Steps], sigmas: Tensor) -> None:
+        """Require noise in every step of the windows where there is any, see `Process.check`."""
+        if not isinstance(self.noise, ODE):
+            super().check(windows, sigmas)
+
+
+@dataclass(frozen=True)
 class ForwardProcess(Process):
     """Train on finished samples with fresh noise (arXiv 2509.25050, 2509.16117): the target is the clean latents.
 

@@ -21,6 +21,9 @@ OLD_LOG_PROB = "old_log_prob"
 REWARD_GRADIENT = "reward_gradient"
 """Need of an algorithm that reads the gradient of the reward; see `flexgym.algorithm.reward_steps`."""
 
+TASK = "task"
+"""Name of the weights that a prompt's task names, in its metadata under this key."""
+
 
 def mean_under(name: str) -> str:
     """Return the need of an algorithm that reads the mean under some weights, such as ``"reference_mean"``."""
@@ -49,6 +52,7 @@ class Replayed:
             over the levels of a sample is that of its loss, times L. None unless needed.
         means: mean under other weights by name, such as ``"old"`` or ``"reference"``, without gradient,
             ``[L, P, G, ...]``; those that the algorithm needs.
+        penalized: weight of each sample in gated penalties, ``[L, P, G]``; None for 1.
     """
 
     mean: Tensor
@@ -62,6 +66,7 @@ class Replayed:
     old_log_prob: Tensor | None = None
     reward_gradient: Tensor | None = None
     means: Mapping[str, Tensor] = field(default_factory=dict)
+    penalized: Tensor | None = None
 
     @property
     def policy(self) -> Gaussian:
@@ -101,14 +106,16 @@ class Guidance:
     Attributes:
         training: of the weights that train.
         reference: of the reference policy.
+        others: of further weight copies by name; those of the weights that train where a copy has none.
     """
 
     training: float | None = None
     reference: float | None = None
+    others: Mapping[str, float | None] = field(default_factory=dict)
 
     def of(self, name: str) -> float | None:
         """Return the scale of some weights by name."""
-        return self.reference if name == "reference" else self.training
+        return self.reference if name == "reference" else self.others.get(name, self.training)
 
 
 def replay_means(
@@ -127,7 +134,8 @@ def replay_means(
         latents: before the step, ``[L, P, G, ...]``.
         prompts: P of them.
         levels: noise levels of all rows.
-        under: names of the weight copies whose means are computed as well.
+        under: names of the weight copies whose means are computed as well; ``"task"`` is the one that the metadata of
+            each prompt name.
         guidance: guidance scales.
 
     Returns:
@@ -136,10 +144,31 @@ def replay_means(
     gaussian = policy.distribution(latents, prompts, levels, guidance=guidance.training)
     out = {"mean": gaussian.mean.view(latents.shape), "std": gaussian.std.view(latents.shape[:3])}
     for name in under:
+        if name == TASK:
+            out[mean_under(name)] = _means_of_tasks(policy, latents, prompts=prompts, levels=levels, guidance=guidance)
+            continue
         with torch.no_grad(), policy.generator.weights.using(name):
             other = policy.distribution(latents, prompts, levels, guidance=guidance.of(name))
         out[mean_under(name)] = other.mean.view(latents.shape)
     return out
+
+
+@torch.no_grad()
+def _means_of_tasks(
+    policy: FlowPolicy, latents: Tensor, *, prompts: Sequence[Prompt], levels: Levels, guidance: Guidance
+) -> Tensor:
+    """Compute the mean of each group under the copy that its prompt names, ``[L, P, G, ...]``."""
+    found = latents.new_empty(latents.shape, dtype=torch.float32, device=policy.generator.device)
+    names = [str(prompt.metadata[TASK]) for prompt in prompts]
+    sigma, after = (each.view(latents.shape[:3]) for each in (levels.sigma, levels.sigma_next))
+    for name in dict.fromkeys(names):
+        groups = [group for group, own in enumerate(names) if own == name]
+        chosen = latents[:, groups]
+        rows = Levels(sigma[:, groups].flatten(), after[:, groups].flatten(), levels.sigma_max)
+        with policy.generator.weights.using(name):
+            own = policy.distribution(chosen, [prompts[group] for group in groups], rows, guidance=guidance.of(name))
+        found[:, groups] = own.mean.view(chosen.shape)
+    return found
 
 
 def copies_to_ask(needs: Collection[str], trained: Trained, *, fresh: bool) -> list[str]:
@@ -160,7 +189,13 @@ def copies_to_ask(needs: Collection[str], trained: Trained, *, fresh: bool) -> l
 
 
 def assemble(
-    policy: FlowPolicy, means: Mapping[str, Tensor], trained: Trained, *, advantages: Tensor, needs: Collection[str]
+    policy: FlowPolicy,
+    means: Mapping[str, Tensor],
+    trained: Trained,
+    *,
+    advantages: Tensor,
+    needs: Collection[str],
+    penalized: Tensor | None = None,
 ) -> Replayed:
     """Put what the model computed beside what the rollout kept.
 
@@ -170,6 +205,7 @@ def assemble(
         trained: levels that were replayed.
         advantages: of the samples ``[P, G]``, or of each level ``[L, P, G]``.
         needs: of the algorithm.
+        penalized: weights of the samples in gated penalties, ``[P, G]``; None for 1.
     """
     mean, std = means["mean"], means["std"]
     levels, gradient = trained.levels.to(mean.device), trained.reward_gradient
@@ -189,6 +225,7 @@ def assemble(
         old_log_prob=_old_log_prob(means, trained, target) if OLD_LOG_PROB in needs else None,
         reward_gradient=None if gradient is None else gradient.to(mean.device, torch.float32),
         means=others,
+        penalized=None if penalized is None else penalized.to(mean.device).expand(std.shape),
     )
 
 
@@ -236,4 +273,4 @@ def replay(
         under=copies_to_ask(needs, trained, fresh=True),
         guidance=guidance or Guidance(),
     )
-    return assemble(policy, means, trained, advantages=advantages, needs=needs)
+    return assemble(policy, means, trained, advantages=advantages, needs=needs, penalized=rollout.penalized)

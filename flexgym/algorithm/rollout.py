@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
-from itertools import pairwise
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from flexgym.generators.conditioning import Conditioning
 from flexgym.generators.sampling import Sampler
 from flexgym.generators.schedulers import own_solver
 from flexgym.generators.solver import solver_steps
+from flexgym.generators.weights import REFERENCE
 from flexgym.types import Prompt
 
 KEPT = ("latents", "target")
@@ -123,6 +125,7 @@ def sample(
     max_rows: int = 64,
     guidance: float | None = None,
     sampler: Sampler | None = None,
+    trained_share: float = 1.0,
 ) -> NDArray[np.uint8]:
     """Make one sample for each prompt that follows from its seed, as evaluation wants them.
 
@@ -136,6 +139,8 @@ def sample(
         sampler: ``"rollout"`` takes the Euler steps of rollouts without noise, on float32 latents; ``"pipeline"`` those
             of the pipeline's own scheduler, equal to its ``__call__`` to the bit, in its precision. None is for
             pipelines where the two are the same.
+        trained_share: share of the steps, from the noisiest on, that the weights in use take; the reference takes the
+            others, a remedy against reward hacking of MixGRPO (arXiv 2507.21802).
 
     Returns:
         uint8 ``[N, H, W, 3]`` or ``[N, F, H, W, 3]``.
@@ -157,19 +162,32 @@ def sample(
         latents = generator.starting_latents(latents, prompts[rows])
         conditioning = generator.condition(prompts[rows], guidance=guidance)
         if sampler == "pipeline":
-            *_, latents = solver_steps(generator, latents, conditioning, guidance=guidance, sources=sources)
+            steps = solver_steps(generator, latents, conditioning, guidance=guidance, sources=sources)
         else:
-            latents = _denoise(generator, latents, conditioning, guidance=guidance)
+            steps = _euler_steps(generator, latents, conditioning, guidance=guidance)
+        latents = _last(steps, generator, trained_share)
         parts.append(generator.decode(generator.with_first_frame(latents.float(), conditioning)))
     return np.concatenate(parts)
 
 
-@torch.no_grad()
-def _denoise(
+def _euler_steps(
     generator: FlowGenerator, latents: Tensor, conditioning: Conditioning, *, guidance: float | None
-) -> Tensor:
+) -> Iterator[Tensor]:
+    """Yield the latents after each step."""
     for sigma, sigma_next in pairwise(generator.sigmas().to(latents.device)):
         level, after = sigma.expand(len(latents)), sigma_next.expand(len(latents))
-        velocity = generator.velocity(latents, level, conditioning, guidance=guidance)
-        latents = transition(latents, velocity, level, sigma_next=after, noise=ODE()).mean
-    return latents
+        with torch.no_grad():
+            velocity = generator.velocity(latents, level, conditioning, guidance=guidance)
+            latents = transition(latents, velocity, level, sigma_next=after, noise=ODE()).mean
+        yield latents
+
+
+def _last(steps: Iterator[Tensor], generator: FlowGenerator, trained_share: float) -> Tensor:
+    """Take all steps, those after the trained share with the reference, and return the last latents."""
+    if trained_share == 1.0:
+        return deque(steps, maxlen=1)[0]
+    trained = round(trained_share * (len(generator.sigmas()) - 1))
+    taken = deque(islice(steps, trained), maxlen=1)
+    with generator.weights.using(REFERENCE):
+        taken.extend(steps)
+    return taken[0]

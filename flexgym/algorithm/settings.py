@@ -144,6 +144,7 @@ class PenaltySettings(Settings):
         default="gaussian",
         description="KL divergence per dimension, or squared distance of means, velocities or predicted clean latents",
     )
+    gated: bool = Field(default=False, description="hold the samples alone that training.gate finds doubtful (GARDO)")
 
 
 class AlgorithmSettings(Settings):

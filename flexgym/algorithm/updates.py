@@ -50,6 +50,7 @@ class UpdatePlan:
         split: whether the optimizer steps of a pass divide the groups, or the samples of every group.
         stacked: replay all levels of a sample in one forward.
         acts: whether the weights that train are those that sample.
+        skips: whether jobs without any advantage are left out, see `can_skip`.
     """
 
     process: Process
@@ -58,6 +59,19 @@ class UpdatePlan:
     split: Literal["groups", "samples"] = "groups"
     stacked: bool = False
     acts: bool = True
+    skips: bool = False
+
+    def can_skip(self, job: Job, *, is_last: bool) -> bool:
+        """Return whether a job changes nothing, to the bit: no sample of its groups has an advantage.
+
+        A job keeps all groups of a forward, since kernels round differently for another number of rows. The last one of
+        an optimizer step is never skipped: with it learners exchange gradients, and every weight gets one.
+
+        Args:
+            job: of an optimizer step.
+            is_last: whether it is the last one of the step.
+        """
+        return self.skips and not is_last and not bool(job.advantages.any())
 
     def first(self, parts: Iterable[Weighted], count: int) -> Iterator[Job]:
         """Yield the jobs of the first optimizer step, lazily as each part's advantages become available.

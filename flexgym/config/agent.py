@@ -19,9 +19,10 @@ from flexgym.config.sections import (
     RLlibSettings,
     RunSettings,
     VerificationSettings,
+    WatchedReward,
 )
 from flexgym.config.training import RolloutSettings, TrainingSettings
-from flexgym.core.errors import ConfigError, UnknownNameError
+from flexgym.core.errors import ConfigError, UnknownNameError, nearest_name
 from flexgym.core.problems import Problem, blamed, got, names_below, raise_problems
 from flexgym.core.settings import Settings
 from flexgym.environment import environment_modality
@@ -99,6 +100,11 @@ class AgentSettings(Settings):
         return self.resources.num_env_runners > 0
 
     @property
+    def monitors(self) -> tuple[WatchedReward, ...]:
+        """Return the rewards that are only logged; none with a data set."""
+        return self.reward.monitors if self.reward else ()
+
+    @property
     def num_shards(self) -> int:
         """Return the number of learners that share the groups of an iteration."""
         return max(1, self.resources.num_learners)
@@ -148,7 +154,25 @@ def _algorithm_problems(algorithm: Any, settings: AgentSettings) -> Iterator[Pro
         return
     if (message := data_misfit(algorithm, is_given=settings.data is not None)) is not None:
         yield Problem(("data",), message)
+    yield from _task_problems(algorithm, settings)
     yield from effect_problems(algorithm, settings.training, distilled=_is_distilled(settings.generator))
+
+
+def _task_problems(algorithm: Any, settings: AgentSettings) -> Iterator[Problem]:
+    """Yield what does not fit prompts that take turns."""
+    if not algorithm.tasks:
+        return
+    if settings.rollout.prompts is not None:
+        yield Problem(
+            ("rollout", "prompts"),
+            f"has no effect with {type(algorithm).__name__}, whose tasks have prompts of their own: leave it out",
+        )
+    if settings.shards and settings.rollout.groups_per_forward > 1:
+        yield Problem(
+            ("rollout", "groups_per_forward"),
+            "expected 1 with generator.sharding=fsdp and tasks, so that all learners compute as many forwards, got"
+            f" {settings.rollout.groups_per_forward}",
+        )
 
 
 def _is_distilled(generator: GeneratorSettings) -> bool:
@@ -167,11 +191,11 @@ def agent_problems(settings: AgentSettings) -> Iterator[Problem]:
     yield from _sharding_problems(settings)
     yield from _division_problems(settings)
     yield from _source_problems(settings)
+    yield from _monitor_problems(settings)
     num_steps = known_num_steps(settings)
     if num_steps is not None and (message := settings.algorithm.window.misfit(num_steps)):
         yield Problem(("algorithm", "window"), message)
-    monitors = settings.reward.monitors if settings.reward else ()
-    for section, entries in (("reward", monitors), ("verification", settings.verification.rewards)):
+    for section, entries in (("reward", settings.monitors), ("verification", settings.verification.rewards)):
         titles = [entry.title for entry in entries]
         if len(set(titles)) < len(titles):
             key = "monitors" if section == "reward" else "rewards"
@@ -205,6 +229,19 @@ def _source_problems(settings: AgentSettings) -> Iterator[Problem]:
             ("data", "select"),
             f"expected rollout.group_size=2 with extremes, best and worst, got {settings.rollout.group_size}",
         )
+
+
+def _monitor_problems(settings: AgentSettings) -> Iterator[Problem]:
+    """Yield names of monitors that training asks for and that do not exist."""
+    titles, training = [entry.title for entry in settings.monitors], settings.training
+    asked = {("gate", "monitors"): training.gate.monitors if training.gate else ()}
+    if training.advantage.diversity is not None:
+        asked["advantage", "diversity"] = (training.advantage.diversity,)
+    for path, names in asked.items():
+        for name in names:
+            if name not in titles:
+                message = f"expected names of reward.monitors, got {name!r}. {nearest_name(name, titles)}"
+                yield Problem(("training", *path), message, unknown=True)
 
 
 def known_num_steps(settings: AgentSettings) -> int | None:

@@ -156,6 +156,13 @@ class VerificationSettings(Settings):
         description="steps of the samples: the Euler steps of rollouts, or the pipeline's own solver (UniPC, ...);"
         " exports hold the same one",
     )
+    trained_share: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="share of the steps, from the noisiest on, that the trained weights take; the reference takes the"
+        " others, against reward hacking",
+    )
     groups: int | None = Field(
         default=None, ge=0, description="prompts with three more samples each, to measure diversity; null for one in 25"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -12,7 +12,10 @@ from flexgym.config.sections import Prompts
 from flexgym.core.annotations import Spelled
 from flexgym.core.errors import nearest_name
 from flexgym.core.problems import Problem, raise_problems
-from flexgym.core.settings import AsTuple, Settings
+from flexgym.core.settings import AsTuple, Names, Settings
+
+if TYPE_CHECKING:
+    from flexgym.flow import GateSchedule
 
 
 def _check_schedule(rate: Any) -> Any:
@@ -25,6 +28,7 @@ def _check_schedule(rate: Any) -> Any:
 
 
 Rate = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Point = Annotated[tuple[Annotated[int | float, Field(ge=0)], Rate], AsTuple]
 LearningRate = Annotated[
     Rate | Annotated[tuple[Point, ...], AsTuple],
@@ -72,6 +76,11 @@ class AdvantageSettings(Settings):
     )
     worst: int | None = Field(default=None, ge=0, description="samples with the lowest ones to keep; others have none")
 
+    diversity: str | None = Field(
+        default=None,
+        description="monitor by whose scores good samples count more, such as Diversity (GARDO); null for none",
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.worst is not None and self.best is None:
@@ -81,7 +90,7 @@ class AdvantageSettings(Settings):
     @property
     def stay_in_group(self) -> bool:
         """Return whether a group's advantages follow from its own scores, so that replay need not wait for others."""
-        return "global" not in (self.std, self.center) and not self.batch_norm
+        return "global" not in (self.std, self.center) and not self.batch_norm and self.diversity is None
 
 
 ADVANTAGES = {"paper": AdvantageSettings(), "authors_code": AdvantageSettings(ddof=1, eps=1e-8, batch_norm=True)}
@@ -103,6 +112,56 @@ Advantage = Annotated[
 ]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Betas = Annotated[tuple[Beta, Beta], AsTuple]
+
+
+class GateSettings(Settings):
+    """Which samples gated penalties hold: those that the reward ranks higher than other rewards do (GARDO)."""
+
+    monitors: Names = Field(min_length=1, description="names of reward.monitors whose ranks are compared with")
+    share: float = Field(default=0.1, gt=0, le=1, description="share of the overrated samples at first")
+    limits: Annotated[tuple[Share, Share], AsTuple] = Field(
+        default=(0.02, 0.2), description="smallest and largest share"
+    )
+    length: int = Field(
+        default=20, ge=1, description="iterations whose means decide whether the share grows or shrinks"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        low, high = self.limits
+        if not low <= self.share <= high:
+            raise ValueError(f"expected low <= share <= high, got limits={list(self.limits)} and share={self.share}")
+        return self
+
+    @property
+    def schedule(self) -> GateSchedule:
+        """Return the schedule before the first iteration."""
+        from flexgym.flow import GateSchedule  # loads torch, for which a help text does not wait
+
+        return GateSchedule(self.share, limits=self.limits, length=self.length)
+
+
+class AnchorSettings(Settings):
+    """When the weight copy ``anchor``, a reference that is reset (GARDO), takes the current weights."""
+
+    interval: int | None = Field(default=None, ge=1, description="after so many iterations since the last time")
+    distance: float | None = Field(default=None, gt=0, description="when the penalty toward it exceeds this number")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.interval is None and self.distance is None:
+            raise ValueError("expected interval or distance, got none: the anchor would remain the reference")
+        return self
+
+    def is_due(self, iterations: int, distance: float) -> bool:
+        """Return whether it is time for a reset.
+
+        Args:
+            iterations: since the last reset.
+            distance: the penalty toward the anchor in the last of them.
+        """
+        late = self.interval is not None and iterations >= self.interval
+        return late or self.distance is not None and distance > self.distance
 
 
 class TrainingSettings(Settings):
@@ -127,3 +186,12 @@ class TrainingSettings(Settings):
         default=AdvantageSettings(),
         description="how rewards become advantages: paper, authors_code, or options by name",
     )
+    gate: GateSettings | None = Field(default=None, description="the samples that gated penalties hold; null for none")
+    anchor: AnchorSettings | None = Field(
+        default=None, description="keep weights 'anchor', a reference that is reset at times; null for none"
+    )
+
+    @property
+    def stay_in_group(self) -> bool:
+        """Return whether the update of a group needs no scores of others, so that replay need not wait for them."""
+        return self.advantage.stay_in_group and self.gate is None

@@ -21,7 +21,14 @@ from flexgym.flow.cotangent import (
     refl_replays,
     sparse_replays,
 )
-from flexgym.flow.gardo import GateSchedule, diversity, diversity_advantages, doubtful, overrating
+from flexgym.flow.gardo import (
+    GateSchedule,
+    diversity,
+    diversity_advantages,
+    diversity_weighted,
+    doubtful,
+    overrating,
+)
 from flexgym.flow.guidance import GuidedLoss, covariance_direction, covariance_guidance_loss
 from flexgym.flow.loss import (
     Surrogate,
@@ -83,6 +90,7 @@ __all__ = [
     "GateSchedule",
     "diversity",
     "diversity_advantages",
+    "diversity_weighted",
     "doubtful",
     "overrating",
     "GuidedLoss",

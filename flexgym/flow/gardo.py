@@ -55,11 +55,29 @@ def diversity_advantages(rewards_PG: ArrayLike, distances_PG: ArrayLike) -> NDAr
         ConfigError: the shapes differ.
         RewardError: a reward is infinite.
     """
-    advantages, distances = standardized(rewards_PG, std="none"), np.asarray(distances_PG, dtype=np.float64)
-    if advantages.shape != distances.shape:
+    return diversity_weighted(standardized(rewards_PG, std="none"), distances_PG)
+
+
+def diversity_weighted(advantages_PG: ArrayLike, distances_PG: ArrayLike) -> NDArray[np.float64]:
+    """Multiply positive advantages of any normalization by ``d / mean(d)``, see `diversity_advantages`.
+
+    Args:
+        advantages_PG: ``[P, G]``.
+        distances_PG: d, at least 0, ``[P, G]``; NaN where it could not be measured, which leaves the advantage.
+
+    Returns:
+        float64 ``[P, G]``.
+
+    Raises:
+        ConfigError: the shapes differ.
+    """
+    advantages, distances = (np.asarray(each, dtype=np.float64) for each in (advantages_PG, distances_PG))
+    if advantages.ndim != 2 or advantages.shape != distances.shape:
         raise ConfigError(f"rewards and distances must be [P, G], got {advantages.shape} and {distances.shape}")
-    mean = distances.mean(axis=1, keepdims=True)
-    factor = np.divide(distances, mean, out=np.ones_like(distances), where=mean > 0)
+    known = np.isfinite(distances)
+    count = np.maximum(known.sum(axis=1, keepdims=True), 1)
+    mean = np.where(known, distances, 0.0).sum(axis=1, keepdims=True) / count
+    factor = np.divide(distances, mean, out=np.ones_like(distances), where=known & (mean > 0))
     return np.where(advantages < 0, advantages, advantages * factor)
 
 

@@ -186,6 +186,46 @@ def merge_adapter(model: nn.Module, adapter: Adapter) -> None:
         weight.data = (weight.data.float() + added.to(weight.device)).to(weight.dtype)
 
 
+@torch.no_grad()
+def merged_values(model: nn.Module, adapter: Adapter) -> dict[str, Tensor]:
+    """Return copies of a model's parameters with an adapter merged; the model stays as it is."""
+    before = {name: parameter.data for name, parameter in model.named_parameters()}
+    try:
+        merge_adapter(model, adapter)
+        return {name: parameter.data.clone() for name, parameter in model.named_parameters()}
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.data = before[name]
+
+
+def expressed(model: nn.Module, adapter: Adapter) -> dict[str, Tensor]:
+    """Return values of the adapter that trains in a model with which it adds what another adapter adds.
+
+    Further ranks and layers get zeros. With the same scales the values are those of the adapter, to the bit.
+
+    Args:
+        model: of diffusers, with an adapter that trains.
+        adapter: another one of the same model.
+
+    Raises:
+        ConfigError: the adapter that trains lacks a layer or has a lower rank there.
+    """
+    layers = {at: each for at, each in _adapted(model).items() if ADAPTER in each.lora_A}
+    shapes = {at: (each.lora_A[ADAPTER].weight.shape, each.lora_B[ADAPTER].weight.shape) for at, each in layers.items()}
+    for layer, rank in adapter.rank.items():
+        own = shapes[layer][0][0] if layer in shapes else 0
+        if own < rank:
+            raise ConfigError(
+                f"expected an adapter that trains of rank {rank} or more at {layer}, to express one of that rank; got"
+                f" rank {own} there: raise generator.lora.rank, or add the layer to generator.lora.targets"
+            )
+    down, up = ({at: torch.zeros(each[side]) for at, each in shapes.items()} for side in (0, 1))
+    for layer, rank in adapter.rank.items():
+        down[layer][:rank] = adapter.down[layer]
+        up[layer][:, :rank] = adapter.up[layer] * (adapter.alpha[layer] / rank / layers[layer].scaling[ADAPTER])
+    return Adapter(down, up, adapter.alpha).parameters()
+
+
 def adapter_in(model: Any) -> Adapter:
     """Return copies on the CPU of the adapter that trains in a model of diffusers."""
     return _adapter_named(model, ADAPTER)

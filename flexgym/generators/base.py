@@ -337,6 +337,21 @@ class FlowGenerator:
         else:
             self.weights.train_full()
 
+    def keep_adapter(self, name: str, adapter: str | Path) -> None:
+        """Keep a named copy of the trainable parameters that computes what the frozen model does with an adapter.
+
+        Args:
+            name: name of the copy, for ``weights.using``.
+            adapter: see `make_trainable`.
+
+        Raises:
+            CheckpointError: there is no such adapter, or it does not fit the model.
+            ConfigError: the parameters that train cannot express it.
+            GeneratorError: the weights are frozen.
+        """
+        found = read_adapters(adapter, self.pipe, self.denoisers)
+        self.weights.keep_adapter(name, {self._prefixes[each]: value for each, value in found.items()})
+
     # --- saving ------------------------------------------------------------------------------------------------------
 
     def save(

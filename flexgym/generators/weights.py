@@ -18,7 +18,9 @@ from flexgym.generators.adapters import (
     check_same,
     check_targets,
     config_of,
+    expressed,
     merge_adapter,
+    merged_values,
     new_config,
     switch_adapter,
 )
@@ -226,6 +228,37 @@ class Weights:
             return
         values = {key: _duplicate(value, host=host) for key, value in self.trained().items()}
         self._copies[name] = _Copy(values, on_host=host, fixed=name == REFERENCE)
+
+    def keep_adapter(self, name: str, adapters: Mapping[str, Adapter]) -> None:
+        """Keep a named copy with which the modules compute what they do frozen, with other adapters.
+
+        Training never changes it, so it belongs to no checkpoint.
+
+        Args:
+            name: name of the copy.
+            adapters: for each module by its prefix.
+
+        Raises:
+            ConfigError: the adapter that trains has fewer layers or a lower rank; sharded weights that train in full;
+                an adapter was merged below, or the name is ``"current"``.
+            GeneratorError: the weights are frozen, or it is called inside `using`.
+        """
+        self._check_name(name)
+        if self.mode == "frozen":
+            raise GeneratorError("expected parameters that train, whose values a copy has: call add_lora first")
+        if any(self._below.values()) or self.mode == "full" and any(map(is_sharded, self.trained().values())):
+            raise ConfigError(
+                f"the adapter {name!r}: expected the unmerged and unsharded weights that it belongs to, got others: set"
+                " generator.mode=lora, and leave out generator.adapter_as=merge"
+            )
+        express = expressed if self.mode == "lora" else merged_values
+        values = {
+            _qualified(prefix, key): value
+            for prefix, module in self._modules.items()
+            for key, value in express(module, adapters[prefix]).items()
+        }
+        kept = {key: part_like(values[key].to(each.device, each.dtype), each) for key, each in self.trained().items()}
+        self._copies[name] = _Copy(kept, fixed=True)
 
     @torch.no_grad()
     def update(self, name: str, decay: float) -> None:

@@ -7,7 +7,7 @@ and the loss of the algorithm replay, and AdamW takes a step.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from flexgym.algorithm.base import Loss
 from flexgym.algorithm.kept import Rollout
 from flexgym.algorithm.policy import FlowPolicy
-from flexgym.algorithm.replay import OLD_LOG_PROB, replay
+from flexgym.algorithm.process import VisitedSteps
+from flexgym.algorithm.replay import OLD_LOG_PROB, TASK, replay
 from flexgym.algorithm.reward_steps import RewardSteps
 from flexgym.core.errors import GeneratorError
 from flexgym.flow import ODE, transition
@@ -117,8 +118,8 @@ class Rehearsal:
         decoded: dict[Any, Trace] | None = None,
     ) -> None:
         self.generator = generator
-        guidance = planned.settings.algorithm.guidance
-        for scale in {guidance.rollout, guidance.training, guidance.reference, guidance.verification}:
+        guidance, others = planned.settings.algorithm.guidance, planned.algorithm.guidance.others
+        for scale in {*dict(guidance).values(), *others.values()}:
             generator.condition([_prompt(generator)], guidance=scale)
         parameters = list(generator.weights.trained().values())
         for parameter in parameters:
@@ -247,15 +248,18 @@ def _prompt(generator: FlowGenerator) -> Prompt:
     return Prompt("a prompt", first_frame=frame)
 
 
-def _prompts(policy: FlowPolicy) -> tuple[Prompt, ...]:
-    return (_prompt(policy.generator),) * policy.groups_per_forward
+def _prompts(policy: FlowPolicy, planned: Planned) -> tuple[Prompt, ...]:
+    tasks = list(planned.algorithm.tasks)
+    task = {TASK: tasks[0]} if tasks else {}
+    return (replace(_prompt(policy.generator), metadata=task),) * policy.groups_per_forward
 
 
 def _one_step(policy: FlowPolicy, planned: Planned) -> Tensor:
-    """Take one denoising step with its density."""
-    gaussian = policy.transition(_latents(policy, planned), _prompts(policy), 0)
+    """Take one denoising step, with its density where training needs one."""
+    gaussian = policy.transition(_latents(policy, planned), _prompts(policy, planned), 0)
     after = gaussian.sample(torch.zeros_like(gaussian.mean))
-    gaussian.log_prob(after)
+    if not isinstance(policy.process, VisitedSteps):
+        gaussian.log_prob(after)
     return after
 
 
@@ -297,7 +301,7 @@ def _rollout(policy: FlowPolicy, planned: Planned) -> Rollout:
         if name in wanted
     }
     samples = np.zeros((*latents.shape[1:3], 0), np.uint8)
-    return Rollout(_prompts(policy), samples, window, kept, seeds=(0,) * latents.shape[1])
+    return Rollout(_prompts(policy, planned), samples, window, kept, seeds=(0,) * latents.shape[1])
 
 
 def _replay(policy: FlowPolicy, planned: Planned) -> Tensor:

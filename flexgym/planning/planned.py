@@ -144,8 +144,9 @@ class Planned:
     @property
     def keeps_reference(self) -> bool:
         """True where a copy of the weights before training is kept; an adapter is switched off instead."""
-        compares = self.needs_reference or self.settings.rollout.reference_interval > 0
-        return self.settings.generator.mode == "full" and compares
+        settings = self.settings
+        samples = settings.rollout.reference_interval > 0 or settings.verification.trained_share < 1
+        return settings.generator.mode == "full" and (self.needs_reference or samples)
 
     @property
     def replayed(self) -> int:
@@ -156,8 +157,9 @@ class Planned:
     @property
     def asked(self) -> tuple[str, ...]:
         """Names of the weight copies whose means each replay computes, without those that sampled."""
-        needs = self.algorithm.requires
-        return tuple(name for name in self.copies if name != OLD and mean_under(name) in needs)
+        needs, tasks = self.algorithm.requires, self.algorithm.tasks
+        asked = [name for name in self.copies if mean_under(name) in needs or name in tasks]
+        return tuple(name for name in asked if name != OLD)
 
     @cached_property
     def copies(self) -> dict[str, CopySchedule]:

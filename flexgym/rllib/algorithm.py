@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,17 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from flexgym.algorithm.advantages import advantages_of
+from flexgym.algorithm.base import ANCHOR
+from flexgym.algorithm.gate import gated_weights
 from flexgym.algorithm.kept import Rollout, concatenate
 from flexgym.config.sections import EXTRA_SAMPLES
 from flexgym.core.errors import CheckpointError, ConfigError, ProcessLostError
-from flexgym.core.metrics import Metric, reduce_rows
+from flexgym.core.metrics import Mean, Metric, Sum, reduce_rows
 from flexgym.flow import StepSchedule
 from flexgym.judge.agreement import agreement_summary
 from flexgym.reward import Reward
 from flexgym.rllib.config import FlowConfig
-from flexgym.rllib.runner import Scored, mean_score
+from flexgym.rllib.runner import Scored, mean_score, mean_valid
 from flexgym.rllib.sharded import ShardedAlgorithm
 from flexgym.rllib.transfer import collect
 from flexgym.runs.diversity import mean_diversity
@@ -55,6 +58,9 @@ class FlowAlgorithm(ShardedAlgorithm):
         super().setup(config)
         self.samples_so_far = 0
         self.last_verification: Verification | None = None
+        gate = self.config.settings.training.gate
+        self._gate = None if gate is None else gate.schedule
+        self._since_reset = 0
         sigmas = self.on_first_learner(lambda learner: learner.generator.sigmas())
         self.windows: StepSchedule = self.config.windows(len(sigmas) - 1)
         self.config.algorithm.process.check(self.windows.windows, sigmas)
@@ -71,6 +77,7 @@ class FlowAlgorithm(ShardedAlgorithm):
         source = self._fed if settings.data else self._separate if settings.is_online else self._colocated
         scored, advantages, stats = source(work)
         self.samples_so_far += advantages.size
+        stats = {**stats, **self._reset_anchor(stats)}
         updated = time.perf_counter()
         about = self._data_metrics(scored) if settings.data else rollout_metrics(scored, advantages)
         metrics: dict[str, Metric | float] = merged(about, stats)
@@ -108,7 +115,7 @@ class FlowAlgorithm(ShardedAlgorithm):
         """Let the learners sample; while a part is judged, the next is sampled, or one that is scored is replayed."""
         self.on_learners(lambda learner: learner.roll_out(**work, references=self._compares()))
         # A reward that fails on one learner must not leave the others waiting for its part of a block.
-        if self.config.settings.training.advantage.stay_in_group and not self.config.settings.shards:
+        if self.config.settings.training.stay_in_group and not self.config.settings.shards:
             stats = self._update()
             scored = self.on_learners(lambda learner: learner.scored())
             return scored, self._advantages(scored), stats
@@ -118,7 +125,7 @@ class FlowAlgorithm(ShardedAlgorithm):
         """Wait for all scores before the update."""
         scored = self.on_learners(lambda learner: learner.scored())
         advantages = self._advantages(scored)
-        return scored, advantages, self._update(advantages=advantages)
+        return scored, advantages, self._update(advantages=advantages, penalized=self._penalized(scored))
 
     def _compares(self) -> bool:
         """Return whether the reference policy samples in this iteration as well, for the judge."""
@@ -131,7 +138,7 @@ class FlowAlgorithm(ShardedAlgorithm):
         rollout, scored = concatenate([rollout for rollout, _ in parts]), [scored for _, scored in parts]
         shared = ray.put(rollout) if self.config.num_learners else rollout
         advantages = self._advantages(scored)
-        stats = self._update(advantages=advantages, rollout=shared)
+        stats = self._update(advantages=advantages, rollout=shared, penalized=self._penalized(scored))
         self._runners.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
         return scored, advantages, stats
 
@@ -141,7 +148,31 @@ class FlowAlgorithm(ShardedAlgorithm):
         return self.env_runner_group
 
     def _advantages(self, scored: Sequence[Scored]) -> NDArray[np.float32]:
-        return advantages_of(_groups(scored), **dict(self.config.settings.training.advantage))
+        options = dict(self.config.settings.training.advantage)
+        return advantages_of(_groups(scored), monitors=_monitored(scored), **options)
+
+    def _penalized(self, scored: Sequence[Scored]) -> NDArray[np.float32] | None:
+        """Weigh the samples in gated penalties, and move the schedule of the gate; None where there is no gate."""
+        chosen = self.config.settings.training.gate
+        if chosen is None or self._gate is None:
+            return None
+        monitors = _monitored(scored)
+        self._gate, weights = gated_weights(self._gate, _groups(scored), [monitors[name] for name in chosen.monitors])
+        return weights
+
+    def _reset_anchor(self, stats: Mapping[str, Metric]) -> dict[str, Metric]:
+        """Reset the anchor when it is time, and return what is logged of it and of the gate."""
+        chosen, found = self.config.settings.training.anchor, dict[str, Metric]()
+        if self._gate is not None:
+            found["policy/gate_share"] = Mean(self._gate.share, label="gate")
+        if chosen is not None:
+            self._since_reset += 1
+            due = chosen.is_due(self._since_reset, stats[f"penalty/{ANCHOR}"].value)
+            if due:
+                self.on_learners(lambda learner: learner.reset_anchor())
+                self._since_reset = 0
+            found["policy/anchor_resets"] = Sum(float(due), label="anchor resets")
+        return found
 
     def _on_runners(self, seeds: list[int], **work: Any) -> list[tuple[Rollout, Scored]]:
         """Give each healthy runner a part; the part of a lost runner goes to the others."""
@@ -163,14 +194,18 @@ class FlowAlgorithm(ShardedAlgorithm):
         return [done[start] for start in sorted(done)]
 
     def _update(
-        self, *, advantages: NDArray[np.float32] | None = None, rollout: Rollout | ray.ObjectRef | None = None
+        self,
+        *,
+        advantages: NDArray[np.float32] | None = None,
+        rollout: Rollout | ray.ObjectRef | None = None,
+        penalized: NDArray[np.float32] | None = None,
     ) -> dict[str, Metric]:
         """Update in two calls: a reward that fails on one learner must not leave the others waiting for it."""
         settings = self.config.settings.rollout
         samples = self.samples_so_far + settings.prompts_per_iteration * settings.group_size
         self.on_learners(
             lambda learner: learner.replay_scored(
-                samples_so_far=samples, advantages=advantages, rollout=_fetch(rollout)
+                samples_so_far=samples, advantages=advantages, rollout=_fetch(rollout), penalized=penalized
             )
         )
         return reduce_rows(self.on_learners(lambda learner: learner.take_steps()))
@@ -256,13 +291,19 @@ class FlowAlgorithm(ShardedAlgorithm):
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return RLlib's state and the number of samples seen."""
-        return {**super().get_state(*args, **kwargs), "samples_so_far": self.samples_so_far}
+        """Return RLlib's state, the number of samples seen, and where gate and anchor are."""
+        gate = None if self._gate is None else {"share": self._gate.share, "history": list(self._gate.history)}
+        own = {"samples_so_far": self.samples_so_far, "gate": gate, "since_reset": self._since_reset}
+        return {**super().get_state(*args, **kwargs), **own}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Put a state of `get_state` back."""
         super().set_state(state)
         self.samples_so_far = state.get("samples_so_far", 0)
+        self._since_reset = state.get("since_reset", 0)
+        gate = state.get("gate")
+        if self._gate is not None and gate is not None:
+            self._gate = replace(self._gate, share=gate["share"], history=tuple(gate["history"]))
 
     def restore_from_path(self, path: str | Path, *ignored: Any, **unused: Any) -> None:
         """Restore a checkpoint, and send the weights to separate env runners."""
@@ -282,6 +323,11 @@ def _sample_part(runner: Any, *, start: int, **work: Any) -> tuple[int, tuple[Ro
 
 def _groups(scored: Sequence[Scored]) -> list[GroupScores]:
     return [group for part in scored for group in part.scores]
+
+
+def _monitored(scored: Sequence[Scored]) -> dict[str, NDArray[np.float32]]:
+    """Return the scores of the monitored rewards of all groups, ``[P, G]`` by name."""
+    return {name: np.concatenate([part.monitors[name] for part in scored]) for name in scored[0].monitors}
 
 
 def _fetch(shared: Any) -> Rollout | None:
@@ -335,7 +381,7 @@ def scorer_metrics(scored: Sequence[Scored]) -> dict[str, float]:
     A metric that a learner lacks, such as a count of failures that it did not see, is 0 there.
     """
     names = dict.fromkeys(name for part in scored for name in part.usage)
-    monitors = {name: [part.monitors[name] for part in scored] for name in scored[0].monitors}
+    monitors = {name: [mean_valid(part.monitors[name]) for part in scored] for name in scored[0].monitors}
     usage = {name: [part.usage.get(name, 0.0) for part in scored] for name in names}
     found = {**outside_metrics("monitor", monitors), **outside_metrics("judge", usage)}
     return {name: float(np.mean(values)) for name, values in found.items()}

@@ -11,6 +11,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from flexgym.algorithm.base import CURRENT, Algorithm, CopySchedule, weight_copies
 from flexgym.algorithm.feeding import Feed
+from flexgym.algorithm.tasks import taking_turns
 from flexgym.algorithm.updates import UpdatePlan
 from flexgym.config import AgentSettings
 from flexgym.core.precision import dtype_named
@@ -104,12 +105,15 @@ class FlowConfig(AlgorithmConfig):
             split=chosen.split,
             stacked=algorithm.stacked,
             acts=algorithm.acts == CURRENT,
+            skips=algorithm.skips and not self.shards,  # sharded forwards need all learners
         )
 
     @property
     def keeps_reference(self) -> bool:
-        """True if training or a metric needs the reference policy."""
-        return "reference_mean" in self.algorithm.requires or self.settings.rollout.reference_interval > 0
+        """True if training, a metric or verification needs the reference policy."""
+        settings = self.settings
+        compares = settings.rollout.reference_interval > 0 or settings.verification.trained_share < 1
+        return "reference_mean" in self.algorithm.requires or compares
 
     def windows(self, num_steps: int) -> StepSchedule:
         """Return the schedule of trained steps.
@@ -130,7 +134,7 @@ class FlowConfig(AlgorithmConfig):
 
     def make_monitors(self) -> dict[str, Reward]:
         """Make the rewards that are only logged, by name."""
-        watched = self.settings.reward.monitors if self.settings.reward else ()
+        watched = self.settings.monitors
         return {each.title: self.components.make_reward(each.reward, each.settings) for each in watched}
 
     def make_evaluations(self) -> dict[str, Reward]:
@@ -144,8 +148,11 @@ class FlowConfig(AlgorithmConfig):
         return self.components.make_reward(name, {}) if name else None
 
     def training_prompts(self) -> list[Prompt]:
-        """Return the prompts that rollouts are made for."""
-        return self.components.open_prompts(self.settings.rollout.prompts, self.modality)
+        """Return the prompts that groups are sampled for."""
+        tasks = self.algorithm.tasks
+        if not tasks:
+            return self.components.open_prompts(self.settings.rollout.prompts, self.modality)
+        return taking_turns({name: self.components.open_prompts(each, self.modality) for name, each in tasks.items()})
 
     def held_out_prompts(self) -> list[Prompt]:
         """Return the prompts that progress is measured on; by default of the small world, balanced over categories."""
@@ -192,6 +199,7 @@ class FlowConfig(AlgorithmConfig):
     def make_envs(self, generator: Any) -> gym.vector.VectorEnv:
         """Make a vector environment of as many groups as one forward takes, over a generator."""
         chosen, rollout = self.settings.environment, self.settings.rollout
+        prompts = self.training_prompts() if self.algorithm.tasks else rollout.prompts
         envs = gym.make_vec(
             chosen.env,
             num_envs=rollout.groups_per_forward,
@@ -199,7 +207,7 @@ class FlowConfig(AlgorithmConfig):
             generator=generator,
             autoreset_mode=gym.vector.AutoresetMode.DISABLED,
             tensors=True,
-            **{**chosen.settings, "group_size": rollout.group_size, "prompts": rollout.prompts},
+            **{**chosen.settings, "group_size": rollout.group_size, "prompts": prompts},
         )
         return self.components.wrap(envs, chosen.wrappers)
 
@@ -214,7 +222,7 @@ class FlowConfig(AlgorithmConfig):
             "guidance": self.algorithm.guidance,
             "rollout_guidance": self.settings.algorithm.guidance.rollout,
             "acts": self.algorithm.acts,
-            "copies": {name: schedule.on_host for name, schedule in self.weight_copies.items()},
+            "copies": self.weight_copies,
             "keep_reference": self.keeps_reference,
         }
         return RLModuleSpec(module_class=FlowModule, model_config=model_config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,12 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from flexgym.algorithm.advantages import advantages_of
-from flexgym.algorithm.base import CURRENT, EMA, Loss
+from flexgym.algorithm.base import ANCHOR, CURRENT, EMA, Loss
 from flexgym.algorithm.kept import Rollout
 from flexgym.algorithm.replay import assemble, copies_to_ask
 from flexgym.algorithm.rollout import sample
 from flexgym.algorithm.updates import Job, Weighted
-from flexgym.core.metrics import Max, Mean, Metric, reduce_rows, settled
+from flexgym.core.metrics import Max, Mean, Metric, Share, reduce_rows, settled
 from flexgym.core.sharding import assembled, over_learners, whole
 from flexgym.flow import Steps
 from flexgym.generators import FlowGenerator
@@ -165,6 +165,7 @@ class FlowLearner(ShardedLearner):
         samples_so_far: int,
         advantages: NDArray[np.float32] | None = None,
         rollout: Rollout | None = None,
+        penalized: NDArray[np.float32] | None = None,
     ) -> None:
         """Replay the parts of the first optimizer step but for its last level, each as soon as it is scored.
 
@@ -175,12 +176,17 @@ class FlowLearner(ShardedLearner):
             advantages: of all groups of the iteration, float32 ``[P, G]``; each learner takes its own part. Without
                 them, those of each part follow from its own scores.
             rollout: all groups, when they come from separate env runners; by default each learner's own.
+            penalized: weights of all samples in gated penalties, float32 ``[P, G]``; None for 1.
         """
         started = time.perf_counter()
         self._update = update = Update({NUM_ENV_STEPS_SAMPLED_LIFETIME: samples_so_far})
         self.before_gradient_based_update(timesteps=update.timesteps)
         self._zero_gradients()
         rollouts = [part.rollout for part in self._parts] if rollout is None else self._own_part(rollout)
+        if penalized is not None:
+            rows = np.split(penalized[self._share(len(penalized))], len(rollouts))
+            pairs = zip(rollouts, rows, strict=True)
+            rollouts = [replace(each, penalized=torch.from_numpy(weights)) for each, weights in pairs]
         plan, weighted = self.config.update_plan, self._weighted(rollouts, advantages)
         last = plan.levels_of_first(rollouts)
         for number, job in enumerate(plan.first(weighted, len(rollouts)), start=1):
@@ -248,6 +254,12 @@ class FlowLearner(ShardedLearner):
 
     def _accumulate(self, job: Job, *, is_last: bool) -> None:
         """Add the gradients of one job; learners exchange theirs with the last of an optimizer step."""
+        plan = self.config.update_plan
+        skips = plan.can_skip(job, is_last=is_last)
+        if plan.skips:
+            self._update.rows.append({"policy/skipped_replays": Share(float(skips))})
+        if skips:
+            return
         module = self.module[DEFAULT_MODULE_ID]
         waits = isinstance(module, TorchDDPRLModule) and not is_last
         with module.no_sync() if waits else contextlib.nullcontext():
@@ -269,8 +281,15 @@ class FlowLearner(ShardedLearner):
             "under": copies_to_ask(algorithm.requires, trained, fresh=job.fresh),
         }
         means = self.module[DEFAULT_MODULE_ID].forward_train(batch)
-        needs = algorithm.requires
-        return algorithm.objective(assemble(policy, means, trained, advantages=job.advantages, needs=needs))
+        replayed = assemble(
+            policy,
+            means,
+            trained,
+            advantages=job.advantages,
+            needs=algorithm.requires,
+            penalized=job.rollout.penalized,
+        )
+        return algorithm.objective(replayed)
 
     def _optimize(self) -> None:
         """Take one optimizer step from the accumulated gradients; none where they overflowed in float16."""
@@ -306,6 +325,10 @@ class FlowLearner(ShardedLearner):
             if schedule.every == moment:
                 self.generator.weights.update(name, schedule.decay(self._steps))
 
+    def reset_anchor(self) -> None:
+        """Let the anchor take the current weights."""
+        self.generator.weights.update(ANCHOR, 0.0)
+
     def verified_weights(self) -> contextlib.AbstractContextManager[None]:
         """Compute with the weights that are verified and saved: the EMA where one is kept."""
         return self.generator.weights.using(EMA if self.config.settings.training.ema_decay else CURRENT)
@@ -331,7 +354,8 @@ class FlowLearner(ShardedLearner):
         idle = -(-len(blocks) // learners) - len(mine) if settings.shards else 0
         guidance = settings.algorithm.guidance.verification
         sampler = settings.verification.sampler
-        made = partial(sample, self.generator, max_rows=size, guidance=guidance, sampler=sampler)
+        share = settings.verification.trained_share
+        made = partial(sample, self.generator, max_rows=size, guidance=guidance, sampler=sampler, trained_share=share)
         with self.verified_weights():
             found = {index: made(prompts[blocks[index]], seeds=seeds[blocks[index]]) for index in mine}
             for block in blocks[:idle]:

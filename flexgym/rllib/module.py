@@ -22,8 +22,8 @@ class FlowModule(TorchRLModule):
     """The policy of every algorithm.
 
     ``model_config`` holds ``generator`` (a `GeneratorSettings`), ``modality``, ``process``, ``guidance`` and ``acts``
-    of the algorithm, ``rollout_guidance``, ``copies`` (names of weight copies, each with whether it is kept in host
-    memory) and ``keep_reference``.
+    of the algorithm, ``rollout_guidance``, ``copies`` (a `CopySchedule` of each weight copy by name) and
+    ``keep_reference``.
     """
 
     framework = "torch"
@@ -48,9 +48,17 @@ class FlowModule(TorchRLModule):
         return self.generator.weights
 
     def keep_copies(self) -> None:
-        """Start the weight copies of training at the current weights, on the device that the weights are on now."""
-        for name, on_host in self.model_config["copies"].items():
-            self.weights.keep(name, host=on_host)
+        """Start the weight copies of training, on the device that the weights are on now.
+
+        Raises:
+            CheckpointError: a copy is that of an adapter which cannot be read.
+            ConfigError: that adapter does not fit the parameters that train.
+        """
+        for name, schedule in self.model_config["copies"].items():
+            if schedule.adapter is not None:
+                self.generator.keep_adapter(name, schedule.adapter)
+            else:
+                self.weights.keep(name, host=schedule.on_host)
         self._has_copies = True
 
     def to(self, *args: Any, **kwargs: Any) -> Self:

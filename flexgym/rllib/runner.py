@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 import ray
 from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.env import INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
@@ -73,14 +74,14 @@ class Scored:
 
     Attributes:
         scores: one per group.
-        monitors: mean score of each monitored reward, which is logged and never optimized.
+        monitors: scores of each monitored reward, float32 ``[P, G]``.
         rollout_seconds: wall time of denoising and decoding.
         reward_seconds: wall time in which the reward was busy, alone or beside other phases.
         usage: metrics of the reward itself, see `Reward.metrics`.
     """
 
     scores: tuple[GroupScores, ...]
-    monitors: Mapping[str, float]
+    monitors: Mapping[str, NDArray[np.float32]]
     rollout_seconds: float
     reward_seconds: float
     usage: Mapping[str, float]
@@ -91,7 +92,7 @@ class Scored:
         return cls(
             scores=tuple(group for part in parts for group in part.scores),
             monitors={
-                name: mean_score([group for part in parts for group in part.monitoring[name].result()[0]])
+                name: np.stack([group.rewards for part in parts for group in part.monitoring[name].result()[0]])
                 for name in parts[0].monitoring
             },
             rollout_seconds=sum(part.rollout.seconds for part in parts),
@@ -286,6 +287,10 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
 
 def mean_score(scores: Sequence[GroupScores]) -> float:
     """Return the mean reward over all scored samples; NaN if there is none."""
-    rewards = np.concatenate([group.rewards for group in scores])
-    valid = rewards[~np.isnan(rewards)]
+    return mean_valid(np.concatenate([group.rewards for group in scores]))
+
+
+def mean_valid(scores: NDArray[np.float32]) -> float:
+    """Return the mean of scores of any shape without those that are NaN; NaN if there is none."""
+    valid = scores[~np.isnan(scores)]
     return float(valid.mean()) if len(valid) else float("nan")

@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 
 from flexgym import FlowPolicy
 from flexgym.algorithm.base import algorithm_class
 from flexgym.algorithm.process import ForwardProcess
-from flexgym.algorithm.replay import copies_to_ask, replay, replay_means
+from flexgym.algorithm.replay import assemble, copies_to_ask, replay, replay_means
 from flexgym.algorithm.rollout import collect
-from tests.agents.small import METRICS, largest_difference, small_config, train, weights
+from flexgym.reward import Reward
+from flexgym.types import GroupScores
+from tests.agents.small import METRICS, largest_difference, rewarded_by, small_config, train, weights
 from tests.generators.tiny import PROMPTS, fresh
 
 UNIFORM = {"source": "uniform", "count": 2, "shared": True}
@@ -94,6 +97,36 @@ def test_each_sample_has_a_loss_with_a_gradient_and_ratios_start_at_one(variant,
     assert all(torch.tensor(norms).isfinite())
 
 
+class Forwards:
+    """Records each forward of a transformer: the weights, the latents and the time, and whether it has gradients."""
+
+    def __init__(self, generator):
+        self.generator, self.with_gradients, self.without = generator, [], []
+        self.hook = generator.pipe.transformer.register_forward_pre_hook(self.record, with_kwargs=True)
+
+    def record(self, module, args, given):
+        key = [self.generator.weights._active]
+        key += [given[name].detach().numpy().tobytes() for name in ("hidden_states", "timestep")]
+        (self.with_gradients if torch.is_grad_enabled() else self.without).append(tuple(key))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_first_update_computes_no_forward_twice(variant, generator):
+    algorithm = algorithm_of(variant)
+    policy, rollout = rollout_of(generator, algorithm)
+    seen = Forwards(generator)
+    levels = range(algorithm.process.count(rollout.window))
+    jobs = [tuple(levels)] if algorithm.stacked else [(index,) for index in levels]
+    for indices in jobs:
+        replay(policy, rollout, indices, advantages=torch.ones(2, 3), needs=algorithm.requires)
+    seen.hook.remove()
+    others = {need for need in algorithm.requires if need.endswith("_mean")} - {"old_mean"}
+    assert len(seen.with_gradients) == len(jobs)
+    assert len(seen.without) == len(jobs) * len(others)
+    every = [*seen.with_gradients, *seen.without]
+    assert len(set(every)) == len(every)
+
+
 @pytest.mark.parametrize(
     "variant", [name for name in VARIANTS if isinstance(algorithm_of(name).process, ForwardProcess)]
 )
@@ -112,6 +145,86 @@ def test_a_copy_of_the_weights_that_sampled_says_what_they_say_themselves(varian
         guidance=algorithm.guidance,
     )
     assert torch.equal(means["old_mean"], means["mean"])
+
+
+@pytest.fixture
+def moved(generator):
+    """The generator after an optimizer step, with the weights that sampled as its copy ``old``."""
+    trained = generator.weights.trained().values()
+    before = [parameter.detach().clone() for parameter in trained]
+    with torch.no_grad():
+        for number, parameter in enumerate(trained):
+            parameter += 0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+    yield generator
+    with torch.no_grad():
+        for parameter, value in zip(trained, before, strict=True):
+            parameter.copy_(value)
+
+
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if algorithm_of(name).skips_dead])
+def test_groups_without_advantages_leave_no_gradient_wherever_the_weights_are(variant, moved):
+    algorithm = algorithm_of(variant)
+    with moved.weights.using("old"):
+        policy, rollout = rollout_of(moved, algorithm)
+    trained = policy.process.trained(rollout, [0, 1] if algorithm.stacked else [0], policy.grid)
+    means = replay_means(
+        policy,
+        trained.latents,
+        prompts=rollout.prompts,
+        levels=trained.levels,
+        under=copies_to_ask(algorithm.requires, trained, fresh=False),
+        guidance=algorithm.guidance,
+    )
+    for scale in (1.0, 0.0):
+        for parameter in moved.weights.trained().values():
+            parameter.grad = None
+        advantages = scale * torch.tensor([[1.0, -0.5, -0.5], [0.2, 0.3, -0.5]])
+        replayed = assemble(policy, means, trained, advantages=advantages, needs=algorithm.requires)
+        algorithm.loss(replayed).per_sample.mean().backward(retain_graph=True)
+        gradients = [parameter.grad.abs().max() for parameter in moved.weights.trained().values()]
+        assert (float(max(gradients)) > 0.0) == bool(scale)
+
+
+def test_a_penalty_needs_the_groups_without_advantages():
+    penalties = {"reference": {"coeff": 0.1}}
+    assert not algorithm_class("grpo").from_settings(penalties=penalties).skips
+    assert algorithm_class("grpo").from_settings(penalties={"reference": {"coeff": 0.0}}).skips
+    assert not algorithm_class("diffusion_nft").from_settings(penalties={}).skips
+
+
+class HalfDead(Reward):
+    """Scores the samples of every second group by their pixels, and those of the others alike."""
+
+    calls = 0
+
+    def score(self, groups):
+        scores = []
+        for group in groups:
+            type(self).calls += 1
+            means = np.array([sample.mean() for sample in group.samples], np.float32)
+            scores.append(GroupScores(means if self.calls % 2 else np.zeros_like(means)))
+        return scores
+
+
+@pytest.mark.parametrize("name", ["grpo", pytest.param("dgpo", marks=pytest.mark.slow)])
+def test_an_update_without_dead_groups_is_the_same_to_the_bit(name, cluster, monkeypatch):
+    """Skipped forwards are complete, so no other changes its rows, and zeros add nothing to gradients."""
+    found = []
+    for skips in (True, False):
+        monkeypatch.setattr(algorithm_class(name), "skips_dead", skips)
+        monkeypatch.setattr(HalfDead, "calls", 0)
+        config = small_config(
+            algorithm={"name": name},
+            rollout={"prompts_per_iteration": 4},
+            training={"num_updates": 2, "passes": 2},
+        )
+        algorithm, metrics = train(rewarded_by(HalfDead, config), 2)
+        found.append(weights(algorithm))
+        algorithm.stop()
+        assert metrics["reward/dead_groups"] == 0.5
+        if skips and name == "grpo":  # two levels of two groups in a step, whose last forward is always replayed
+            assert 0.25 <= metrics["policy/skipped_replays"] < 0.5
+    assert largest_difference(*found) == 0.0
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 from flexgym.algorithm.base import algorithm_class
 from flexgym.algorithm.effects import effect_notes, effect_problems
 from flexgym.config.training import TrainingSettings
+from flexgym.core.errors import ConfigError
 from flexgym.generators.defaults import is_distilled
 
 DRAWN = {"source": "uniform"}
@@ -60,6 +61,48 @@ def test_nothing_is_said_where_nothing_is_idle(name, settings):
 
 def test_guidance_that_differs_changes_nothing_on_the_forward_process():
     assert notes_of(algorithm_of("matching", guidance={"training": 1.0}))
+
+
+def test_penalties_of_no_weight_and_guidance_of_no_reference_are_named():
+    idle = algorithm_of("grpo", penalties={"reference": {"coeff": 0.0}}, guidance={"reference": 2.0})
+    assert notes_of(idle, passes=2) == [
+        "without effect: algorithm.penalties.reference. Set coeff above 0 for a penalty.",
+        "without effect: algorithm.guidance.reference. Neither the loss nor a penalty compares with the reference"
+        " policy.",
+    ]
+    held = algorithm_of("grpo", penalties={"reference": {"coeff": 0.1}}, guidance={"reference": 2.0})
+    assert notes_of(held, passes=2) == []
+    assert notes_of(algorithm_of("online_dpo", guidance={"reference": 2.0}), passes=2) == []
+
+
+def test_steps_without_noise_have_no_density_for_a_penalty():
+    teachers, name = {"a": {"adapter": "a"}}, "opd"
+    for form, count in (("gaussian", 1), ("velocity", 0)):
+        algorithm = algorithm_of(name, teachers=teachers, penalties={"reference": {"coeff": 0.1, "form": form}})
+        assert len(list(effect_problems(algorithm, TrainingSettings(), distilled=False))) == count
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        {"strategy": "all"},
+        {"size": 1, "strategy": "random"},
+        {"size": 2, "strategy": "random", "first": [0, 0]},
+        {"size": 1, "strategy": "progressive", "decay": [0, 1.0]},
+    ],
+)
+def test_a_window_without_a_step_that_can_be_trained_is_refused(window):
+    with pytest.raises(ConfigError, match=r"window|step"):
+        algorithm_of("grpo", window=window).check(1)
+
+
+@pytest.mark.parametrize("decay", [None, (2, 0.5)])
+def test_a_window_never_shrinks(decay):
+    settings = {"size": 4, "strategy": "progressive", "every": [10, 1], "decay": decay}
+    if decay:
+        settings["every"] = 3
+    schedule = algorithm_of("grpo", window=settings).windows(10)
+    assert {len(schedule.at(iteration, 0)) for iteration in range(200)} == {4}
 
 
 def test_a_window_beside_drawn_levels_is_named():

@@ -65,7 +65,8 @@ def test_settings_made_in_python_are_described_as_a_recipe():
         reward=RewardSettings(name="mine:Reward"),
     )
     described = describe(settings)
-    assert described["algorithm"]["penalties"] == {"reference": {"coeff": 0.1, "form": "gaussian"}}
+    penalty = {"coeff": 0.1, "form": "gaussian", "gated": False}
+    assert described["algorithm"]["penalties"] == {"reference": penalty}
     assert load_settings(AgentSettings, described) == settings
 
 

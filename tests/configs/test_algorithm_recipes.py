@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from agents.base import AgentComponents, load_agent_settings
-from flexgym.algorithm.base import EMA, algorithm_names, weight_copies
+from flexgym.algorithm.base import ANCHOR, EMA, algorithm_names, weight_copies
 from flexgym.algorithm.replay import OLD
 from flexgym.config.recipe import SHIPPED, Recipe, apply_overrides, load_recipe, shipped_recipes
 from flexgym.planning.planned import Planned
 from flexgym.rllib.command import make_agent_run
 from flexgym.runs.metrics import read_metrics
-from tests.generators.tiny import CASES, PROMPTS
+from tests.generators.test_adapters import disturb
+from tests.generators.tiny import CASES, PROMPTS, fresh
 from tests.planning.planners import planner_for
 from tests.rewards.test_conformance import clip_folder
 
@@ -33,9 +34,11 @@ PUBLISHED = {
     "flow_dppo_sd35_medium": "sd35",
     "flow_grpo_fast_sd35_medium": "sd35",
     "flow_grpo_sd35_medium": "sd35",
+    "gardo_sd35_medium": "sd35",
     "grpo_guard_sd35_medium": "sd35",
     "mix_grpo_flux1_dev": "flux",
     "online_dpo_sd35_medium": "sd35",
+    "opd_sd35_medium": "sd35",
     "refl_sd35_medium": "sd35",
     "reward_weighted_sd35_medium": "sd35",
     "sft_sd35_medium": "sd35",
@@ -50,14 +53,19 @@ COPIES = {
     "diffusion_nft_sd35_medium": {OLD},
     "dance_grpo_flux1_dev": {OLD},
     "mix_grpo_flux1_dev": {OLD},
+    "opd_sd35_medium": {"geneval", "ocr", "pickscore"},
+    "opd_shapes_t2i": {"colors", "places"},
     "v_grpo_flux1_dev": {OLD},
     "v_grpo_sd35_medium": {OLD},
     "covariance_guidance_shapes_t2i": {OLD},
+    "gardo_sd35_medium": {ANCHOR},
+    "gardo_shapes_t2i": {ANCHOR},
     "matching_shapes_t2i": {"trailing"},
     "v_grpo_shapes_t2i": {OLD},
 }
 """Weight copies beside the EMA."""
-SMALL_WORLD = [f"{name}_shapes_t2i" for name in algorithm_names()]
+ALONE = [f"{name}_shapes_t2i" for name in algorithm_names()]
+SMALL_WORLD = [*ALONE, "gardo_shapes_t2i"]
 ON_GRADIENTS = {f"{name}_sd35_medium" for name in ("draft_lv", "drtune", "flow_bp", "refl")}
 COMMAND = re.compile(r"^#     python -m agents\.(\w+) --config (\w+)\.yaml(.*)$", re.MULTILINE)
 
@@ -71,7 +79,28 @@ def as_commanded(name: str) -> Recipe:
     found = COMMAND.search(text_of(name))
     overrides = found[3].split() if found else []
     recipe = load_recipe(name)
-    return apply_overrides(recipe, [*overrides, *([] if "data" in recipe else [f"rollout.prompts={PROMPTS}"])])
+    return apply_overrides(recipe, [*overrides, *prompts_of(recipe)])
+
+
+def prompts_of(recipe: Recipe) -> list[str]:
+    """Prompts in place of the files of a recipe; none with a data set, whose rows have captions."""
+    if "data" in recipe:
+        return []
+    teachers = recipe["algorithm"].get("teachers", {})
+    return [f"algorithm.teachers.{name}.prompts={PROMPTS}" for name in teachers] or [f"rollout.prompts={PROMPTS}"]
+
+
+def scored_by(name: str) -> list[str]:
+    """A small reward in place of that of a recipe, with gradients where it needs them, and small monitors."""
+    recipe = load_recipe(name)
+    chosen = ("CLIPScore", {"model": str(clip_folder())}) if name in ON_GRADIENTS else ("JPEGCompressibility", {})
+    gated = "gate" in recipe["training"]
+    return [
+        f"reward.name={chosen[0]}",
+        f"reward.settings={chosen[1]}",
+        f"reward.monitors={'[Diversity, MP4Compressibility]' if gated else '[]'}",
+        *(["training.gate.monitors=[MP4Compressibility]"] if gated else []),
+    ]
 
 
 def test_every_recipe_of_an_algorithm_is_tested_here():
@@ -83,10 +112,10 @@ def test_every_recipe_of_an_algorithm_is_tested_here():
 def test_a_recipe_is_valid_as_it_stands(name):
     settings = load_agent_settings(load_recipe(name) if name in SMALL_WORLD else as_commanded(name))
     assert settings.run.name == name
-    assert settings.algorithm.penalties.keys() <= {"reference", "trailing", OLD}
-    if name in SMALL_WORLD:
+    assert settings.algorithm.penalties.keys() <= {"reference", "trailing", OLD, ANCHOR}
+    if name in ALONE:
         assert settings.algorithm.name == name.removesuffix("_shapes_t2i")
-    else:
+    elif name in PUBLISHED:
         assert COMMAND.search(text_of(name)).groups()[:2] == (settings.algorithm.name, name)
 
 
@@ -121,16 +150,15 @@ def small_overrides(name: str, folder: Path) -> list[str]:
     """What is smaller than in the recipe; all else, such as levels, penalties and guidance, is the recipe's."""
     recipe = load_recipe(name)
     window, advantage = recipe["algorithm"].get("window", {"size": 2}), recipe["training"].get("advantage", {})
-    scorer = ("CLIPScore", {"model": str(clip_folder())}) if name in ON_GRADIENTS else ("JPEGCompressibility", {})
+    teachers = recipe["algorithm"].get("teachers", {})
     rows = ["data.files=null", f"data.latent_cache={folder / 'latents'}"]
     sizes = ["rollout.group_size=4", "rollout.prompts_per_iteration=2", "rollout.groups_per_forward=1"]
-    rollouts = [f"rollout.prompts={PROMPTS}", *sizes]
-    scored = [f"reward.name={scorer[0]}", f"reward.settings={scorer[1]}", "reward.monitors=[]"]
     return [
         f"generator.source={folder / 'pipe'}",
         *(f"generator.sampling.{key}={value}" for key, value in CASES[PUBLISHED[name]].settings.items()),
         "generator.sampling.num_steps=4",
-        *(rows if "data" in recipe else [*rollouts, *scored]),
+        *(rows if "data" in recipe else [*prompts_of(recipe), *sizes, *scored_by(name)]),
+        *(f"algorithm.teachers.{teacher}.adapter={folder / 'teacher'}" for teacher in teachers),
         *(["algorithm.window.size=2", "algorithm.window.first=[0, 1]"] if "size" in window else []),
         *(["training.advantage.best=1", "training.advantage.worst=1"] if "best" in advantage else []),
         "resources.num_gpus_per_learner=0",
@@ -143,6 +171,11 @@ def small_overrides(name: str, folder: Path) -> list[str]:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_recipe_trains_for_two_iterations(cluster, name, tmp_path: Path):
     CASES[PUBLISHED[name]].build().save_pretrained(tmp_path / "pipe")
+    if "teachers" in load_recipe(name)["algorithm"]:
+        teacher = fresh(PUBLISHED[name])
+        teacher.weights.add_lora(rank=2)
+        disturb(teacher)
+        teacher.save(tmp_path / "teacher")
     settings = load_agent_settings(apply_overrides(load_recipe(name), small_overrides(name, tmp_path)))
     run = make_agent_run(settings, AgentComponents()).train()
     rows = read_metrics(run / "metrics.jsonl")[1:]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flexgym.core.errors import ConfigError
-from flexgym.flow import GateSchedule, diversity, diversity_advantages, doubtful, overrating
+from flexgym.flow import GateSchedule, diversity, diversity_advantages, diversity_weighted, doubtful, overrating
 from tests.flow.vectors import close
 
 
@@ -27,6 +27,13 @@ def test_diversity_multiplies_good_samples_only():
 def test_unscored_and_identical_samples():
     close(diversity_advantages([[0.0, math.nan, 1.0]], [[0.0, 0.0, 0.0]]), [[-0.5, 0.0, 0.5]])
     close(diversity_advantages([[0.3, 0.3]], [[0.1, 0.5]]), [[0.0, 0.0]])
+
+
+def test_advantages_of_any_normalization_are_weighted():
+    close(diversity_weighted([[2.0, -1.0, 0.5]], [[0.2, 0.6, 0.1]]), [[2.0 * 0.2 / 0.3, -1.0, 0.5 * 0.1 / 0.3]])
+    close(diversity_weighted([[2.0, 1.0, 1.0]], [[math.nan, 0.6, 0.2]]), [[2.0, 1.5, 0.5]])
+    with pytest.raises(ConfigError, match=r"\[P, G\]"):
+        diversity_weighted([[1.0, 2.0]], [[1.0, 2.0, 3.0]])
 
 
 def test_what_the_main_reward_ranks_higher_is_overrated():

@@ -142,6 +142,18 @@ class TestTemporalConsistency(ModelScorer):
     name, modality = "temporal_consistency", "video"
 
 
+class TestDiversity(RewardConformance):
+    pointwise = False
+
+    def make(self):
+        return rewards.make("diversity")
+
+
+class TestDiversityOfFeatures(ModelScorer):
+    pointwise = False
+    name = "diversity"
+
+
 @pytest.mark.slow
 class TestDynamicDegree(RewardConformance):
     modality = "video"

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from diffusers import UniPCMultistepScheduler
 
 from agents.grpo import GRPO
@@ -15,6 +16,7 @@ from flexgym.algorithm.rollout import sample
 from flexgym.config.sections import VerificationSettings
 from flexgym.config.training import TrainingSettings
 from flexgym.generators import wrap_pipeline
+from flexgym.generators.weights import CURRENT, REFERENCE
 from flexgym.rllib import trainable
 from flexgym.rllib.learner import FlowLearner
 from tests.generators.tiny import CASES, sd3
@@ -50,6 +52,38 @@ def test_a_learner_samples_logs_and_saves_with_the_sampler(generator, sampler, k
     config = json.loads((tmp_path / "saved" / "scheduler" / "scheduler_config.json").read_text())
     assert config["_class_name"] == kind
     assert "UniPCMultistepScheduler (" in FlowLearner.solver_note(learner)
+
+
+@pytest.mark.parametrize("sampler", ["rollout", "pipeline"])
+def test_the_reference_takes_the_last_steps(sampler):
+    generator = wrap_pipeline(sd3(), **{**CASES["sd3"].settings, "num_steps": 4})
+    generator.weights.add_lora(rank=2)
+    before = sample(generator, PROMPTS, seeds=SEEDS, sampler=sampler)
+    with torch.no_grad():
+        for number, parameter in enumerate(generator.weights.trained().values()):
+            parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+    current = CURRENT
+    used, switch = [], generator.weights._switch
+
+    def switching(name):
+        nonlocal current
+        switch(name)
+        current = name
+
+    def record(*args):
+        used.append(current)
+
+    generator.weights._switch = switching
+    hook = generator.pipe.transformer.register_forward_hook(record)
+    parts = {
+        share: sample(generator, PROMPTS, seeds=SEEDS, sampler=sampler, trained_share=share) for share in (0.0, 0.5)
+    }
+    hook.remove()
+    assert used == [REFERENCE] * 4 + [CURRENT] * 2 + [REFERENCE] * 2
+    trained = sample(generator, PROMPTS, seeds=SEEDS, sampler=sampler)
+    np.testing.assert_array_equal(parts[0.0], before)
+    assert not np.array_equal(parts[0.5], before)
+    assert not np.array_equal(parts[0.5], trained)
 
 
 def test_a_run_says_so_at_its_start(monkeypatch, caplog, tmp_path):
