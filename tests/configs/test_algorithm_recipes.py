@@ -173,7 +173,7 @@ def test_a_published_recipe_trains_for_two_iterations(cluster, name, tmp_path: P
     CASES[PUBLISHED[name]].build().save_pretrained(tmp_path / "pipe")
     if "teachers" in load_recipe(name)["algorithm"]:
         teacher = fresh(PUBLISHED[name])
-        teacher.weights.add_lora(rank=2)
+        teacher.weights.add_lora(rank=2, targets=["attn.to_q"])
         disturb(teacher)
         teacher.save(tmp_path / "teacher")
     settings = load_agent_settings(apply_overrides(load_recipe(name), small_overrides(name, tmp_path)))

@@ -18,7 +18,7 @@ TEXTS = [PROMPTS[at % len(PROMPTS)] for at in range(7)]
 
 def learner_of(rank: int, count: int, *, rows: int, shards: bool) -> SimpleNamespace:
     settings = SimpleNamespace(
-        verification=SimpleNamespace(rows_per_forward=rows, sampler="rollout"),
+        verification=SimpleNamespace(rows_per_forward=rows, sampler="rollout", trained_share=1.0),
         algorithm=SimpleNamespace(guidance=SimpleNamespace(verification=None)),
         num_shards=count,
         shards=shards,
