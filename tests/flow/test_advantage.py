@@ -208,7 +208,9 @@ def test_pref_grpo():
     close(over_all(partial), expected["gdpo_flex_only_partial_mask"])
     weights = {"dim": 0.3, "overall": 0.7}
     blend = blended_advantages(
-        {"dim": dim, "overall": overall}, weights, **ADVANTAGES["authors_code"].model_dump(exclude={"best", "worst"})
+        {"dim": dim, "overall": overall},
+        weights,
+        **ADVANTAGES["authors_code"].model_dump(exclude={"best", "worst", "diversity"}),
     )
     close(blend, over_all(flex).astype(np.float32))
 
