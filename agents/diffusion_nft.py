@@ -5,72 +5,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal
+
 from pydantic import Field
-from torch import Tensor
 
 from agents.base import run_agent
-from flexgym.algorithm.base import Algorithm, Loss
+from flexgym.algorithm.base import CURRENT, Algorithm, CopySchedule, Loss
 from flexgym.algorithm.process import ForwardProcess
-from flexgym.algorithm.replay import Replayed
-from flexgym.algorithm.settings import AlgorithmSettings
-from flexgym.core.metrics import Mean, Metric
+from flexgym.algorithm.replay import OLD, Replayed
+from flexgym.algorithm.settings import AlgorithmSettings, LevelSettings, PenaltySettings
+from flexgym.core.metrics import Mean
+from flexgym.flow import OptimalityMode, nft_loss
+
+_SCHEDULES = {
+    "capped": CopySchedule(slope=0.001, highest=0.5),
+    "delayed": CopySchedule(slope=0.0075, delay=75, highest=0.999),
+}
+"""Schedules of the policy that samples, types 1 and 2 of the authors' code."""
 
 
 class NFTSettings(AlgorithmSettings):
     """Settings of `DiffusionNFT`; the defaults are those of the authors' code."""
 
     beta: float = Field(default=1.0, gt=0, description="how far the two branches lie from the policy that sampled")
-    kl_coeff: float = Field(default=1e-4, ge=0, description="weight of the squared velocity distance to the reference")
     advantage_clip: float = Field(default=5.0, gt=0, description="advantage that counts as certainly good")
-
-
-def nft_loss(mean: Tensor, old_mean: Tensor, clean: Tensor, *, advantage: Tensor, beta: float, clip: float) -> Tensor:
-    """Compute the loss of arXiv 2509.16117 per row, ``clip * (r * l_plus + (1 - r) * l_minus) / beta``, ``[B]``.
-
-    Args:
-        mean: clean latents that the policy predicts, ``[B, ...]``.
-        old_mean: clean latents that the policy that sampled predicted, ``[B, ...]``.
-        clean: clean latents of the samples, ``[B, ...]``.
-        advantage: of the samples, ``[B]``.
-        beta: distance of the branches ``old + beta (mean - old)`` and ``old - beta (mean - old)``.
-        clip: advantages within -clip and clip become probabilities r within 0 and 1.
-    """
-    good = advantage.clamp(-clip, clip) / clip / 2 + 0.5
-
-    def branch(prediction: Tensor) -> Tensor:
-        error = (prediction - clean).flatten(1)
-        weight = error.detach().double().abs().mean(1).clamp(min=1e-5)
-        return error.square().mean(1) / weight.to(error.dtype)
-
-    positive, negative = (branch(old_mean + side * beta * (mean - old_mean)) for side in (1, -1))
-    return clip * (good * positive + (1 - good) * negative) / beta
+    mode: OptimalityMode = Field(default="all", description="which advantages count")
+    old: Literal["current", "capped", "delayed"] = Field(
+        default="current",
+        description="policy that samples: the current one, or a copy that lags behind it by a rising decay, to at most"
+        " 0.5 (capped) or, after 75 optimizer steps, 0.999 (delayed)",
+    )
+    levels: LevelSettings = LevelSettings()
+    penalties: dict[str, PenaltySettings] = Field(
+        default={"reference": PenaltySettings(coeff=1e-4, form="velocity")},
+        description="penalties by the weights that the policy is held to; given ones replace these",
+    )
 
 
 class DiffusionNFT(Algorithm[NFTSettings]):
-    """Negative-aware fine-tuning on the forward process, with the weights of the rollout as the old policy (type 0)."""
+    """Negative-aware fine-tuning on the forward process."""
 
     Settings = NFTSettings
-    process = ForwardProcess()
+
+    @property
+    def process(self) -> ForwardProcess:
+        """Fresh noise on finished samples."""
+        return ForwardProcess(draw=self.settings.levels.draw)
+
+    @property
+    def acts(self) -> str:
+        """The current weights, or the copy that lags behind them."""
+        return CURRENT if self.settings.old == "current" else OLD
+
+    @property
+    def copies(self) -> Mapping[str, CopySchedule]:
+        """The copy that lags behind, where it samples."""
+        return {} if self.settings.old == "current" else {OLD: _SCHEDULES[self.settings.old]}
 
     @property
     def needs(self) -> frozenset[str]:
-        """The prediction when sampled, and that of the reference policy."""
-        return frozenset({"old_mean", "reference_mean"} if self.settings.kl_coeff else {"old_mean"})
+        """The prediction when sampled."""
+        return frozenset({"old_mean"})
+
+    @property
+    def off_policy(self) -> tuple[str, ...]:
+        """Beta: on policy the gradient is the same for any."""
+        return ("beta",)
 
     def loss(self, replayed: Replayed) -> Loss:
-        """Compute `nft_loss` plus ``kl_coeff * mean((v - v_ref)^2)``, ``[P, G]``."""
-        chosen, mean = self.settings, replayed.policy.mean
-        clean, advantage = replayed.target.flatten(0, 1), replayed.advantage.flatten()
+        """Compute `flexgym.flow.nft_loss`, ``[L, P, G]``."""
+        chosen = self.settings
         loss = nft_loss(
-            mean, replayed.old.mean, clean, advantage=advantage, beta=chosen.beta, clip=chosen.advantage_clip
+            replayed.mean,
+            replayed.means[OLD],
+            replayed.target,
+            advantage=replayed.advantage,
+            beta=chosen.beta,
+            clip=chosen.advantage_clip,
+            mode=chosen.mode,
         )
-        metrics: dict[str, Metric] = {"loss/policy": Mean(loss)}
-        if chosen.kl_coeff:
-            distance = (mean - replayed.reference.mean).flatten(1).square().mean(1) / replayed.sigma.flatten().square()
-            metrics["loss/kl"] = Mean(distance)
-            loss = loss + chosen.kl_coeff * distance
-        return Loss(loss.view(replayed.advantage.shape), metrics)
+        return Loss(loss, {"loss/policy": Mean(loss)})
 
 
 if __name__ == "__main__":
-    run_agent("agents.diffusion_nft", algorithm="diffusion_nft", default_recipe="nft_shapes.yaml", summary=__doc__)
+    run_agent(
+        "agents.diffusion_nft",
+        algorithm="diffusion_nft",
+        default_recipe="diffusion_nft_shapes_t2i.yaml",
+        summary=__doc__,
+    )

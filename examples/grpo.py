@@ -13,6 +13,7 @@ from flexgym import FlowPolicy
 from flexgym.algorithm.advantages import advantages_of
 from flexgym.algorithm.replay import replay
 from flexgym.algorithm.rollout import collect
+from flexgym.algorithm.settings import PenaltySettings
 from flexgym.core.metrics import reduce_rows
 
 PROMPTS, GROUP_SIZE, ITERATIONS = 4, 8, 3
@@ -20,7 +21,7 @@ PROMPTS, GROUP_SIZE, ITERATIONS = 4, 8, 3
 
 def main() -> list[dict[str, float]]:
     """Train for a few iterations and return the metrics of each."""
-    algorithm = GRPO(GRPOSettings(noise="cps", clip_range=0.2, kl_coeff=0.01))
+    algorithm = GRPO(GRPOSettings(noise="cps", clip_range=0.2, penalties={"reference": PenaltySettings(coeff=0.01)}))
     envs = gym.make_vec("FlexT2I-v0", num_envs=PROMPTS, group_size=GROUP_SIZE, tensors=True, autoreset_mode="Disabled")
     generator, reward = envs.unwrapped.generator, rewards.make("ShapesVerifier")
     generator.weights.add_lora(rank=16)
@@ -31,14 +32,14 @@ def main() -> list[dict[str, float]]:
     for iteration in range(ITERATIONS):
         window = windows.at(iteration, seed=0)
         seeds = [iteration * PROMPTS + group for group in range(PROMPTS)]
-        rollout = collect(envs, policy, window, seeds=seeds, keep=algorithm.needs)
+        rollout = collect(envs, policy, window, seeds=seeds, keep=algorithm.requires)
         scores = reward.guarded(rollout.groups)
         advantages_PG = torch.from_numpy(advantages_of(scores))
 
         rows = []
         for level in range(len(window)):
-            replayed = replay(policy, rollout, level, advantages_PG=advantages_PG, needs=algorithm.needs)
-            loss = algorithm.loss(replayed)
+            replayed = replay(policy, rollout, [level], advantages=advantages_PG, needs=algorithm.requires)
+            loss = algorithm.objective(replayed)
             (loss.per_sample.mean() / len(window)).backward()
             rows.append(loss.metrics)
         optimizer.step()

@@ -6,19 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from transformers import CLIPModel
 
 from flexgym.core.errors import ConfigError
 from flexgym.core.typed import Count
-from flexgym.reward import KnownPair, PointwiseReward
-from flexgym.types import Prompt
+from flexgym.reward import KnownPair
 from rewards.checkpoints import Dtype, load_model, load_weights
-from rewards.clip import batched
-from rewards.images import mean_over_frames
+from rewards.image_model import ImageModelReward, Scorer, at_least_float32
 from rewards.known import landscape_and_noise
 from rewards.preprocessing import PillowCrop
 
@@ -48,7 +44,7 @@ def score_head(width: int) -> nn.Sequential:
     )
 
 
-class Aesthetic(PointwiseReward):
+class Aesthetic(ImageModelReward):
     """Predicted rating of an image, about 1 to 10, by a linear head on CLIP's normalized image features.
 
     Source: christophschuhmann/improved-aesthetic-predictor, the head of LAION-Aesthetics V2. The prompt is ignored.
@@ -66,8 +62,6 @@ class Aesthetic(PointwiseReward):
         CheckpointError: if model or head cannot be loaded.
     """
 
-    pickled_as_settings = True
-
     def __init__(
         self,
         head: str | Path = "",
@@ -78,17 +72,12 @@ class Aesthetic(PointwiseReward):
         dtype: Dtype = "float32",
         batch_size: Count = 32,
     ) -> None:
-        self.num_frames = num_frames
-        self._batch_size = batch_size
-        self._images = PillowCrop(model)
-        self._clip = load_model(CLIPModel, model, device=device, dtype=dtype)
-        self._head = nn.ModuleDict({"layers": score_head(self._clip.config.projection_dim)})
+        self.num_frames, self.batch_size = num_frames, batch_size
+        self.images = PillowCrop(model)
+        self.model = load_model(CLIPModel, model, device=device, dtype=dtype)
+        self._head = nn.ModuleDict({"layers": score_head(self.model.config.projection_dim)})
         load_weights(self._head, head, hint=_HINT)
-        self._head.to(self._clip.device).eval().requires_grad_(False)
-
-    def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Score the samples of one prompt, float32 ``[n]``; see `PointwiseReward.score_samples`."""
-        return mean_over_frames(self._ratings, samples, num_frames=self.num_frames)
+        self._head.to(self.model.device).eval().requires_grad_(False)
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
@@ -96,14 +85,13 @@ class Aesthetic(PointwiseReward):
         if not settings.get("head"):
             raise ConfigError(f"aesthetic: expected the safetensors file of the head, got none. {_HINT}")
 
-    @torch.inference_mode()
-    def _ratings(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        def ratings(pixels: torch.Tensor) -> torch.Tensor:
-            features = self._clip.visual_projection(self._clip.vision_model(pixels).pooler_output).float()
-            return self._head["layers"](nn.functional.normalize(features, dim=-1))[:, 0]
+    def scorer(self, text: str) -> Scorer:
+        """Return the function that rates images, the same for every prompt."""
+        return self._ratings
 
-        found = batched(ratings, self._images, images, batch_size=self._batch_size, like=self._clip)
-        return found.numpy()
+    def _ratings(self, pixels: torch.Tensor) -> torch.Tensor:
+        features = self.model.visual_projection(self.model.vision_model(pixels).pooler_output)
+        return self._head["layers"](nn.functional.normalize(at_least_float32(features), dim=-1))[:, 0]
 
     def known_pairs(self) -> list[KnownPair]:
         """Return a landscape and noise."""

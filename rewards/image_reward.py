@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from transformers import AutoTokenizer, BlipConfig, BlipTextModel, BlipVisionModel
 from transformers.models.blip.modeling_blip import BlipPreTrainedModel
@@ -16,12 +14,9 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from flexgym.core.errors import ConfigError
 from flexgym.core.typed import Count
-from flexgym.reward import PointwiseReward
-from flexgym.types import Prompt
 from rewards.aesthetic import score_head
 from rewards.checkpoints import Dtype, load_model, load_part
-from rewards.clip import batched
-from rewards.images import mean_over_frames
+from rewards.image_model import ImageModelReward, Scorer, at_least_float32
 from rewards.preprocessing import PillowCrop
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
@@ -74,7 +69,7 @@ def image_processor(side: int) -> CLIPImageProcessorPil:
     return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
 
-class ImageReward(PointwiseReward):
+class ImageReward(ImageModelReward):
     """Human preference by BLIP, normalized to mean 0 and deviation 1 over the authors' data; about -2 to 2.
 
     Prompts are truncated to 35 tokens, as by the authors. Videos score the mean over frames.
@@ -90,8 +85,6 @@ class ImageReward(PointwiseReward):
         CheckpointError: if the model cannot be loaded.
     """
 
-    pickled_as_settings = True
-
     def __init__(
         self,
         model: str | Path = "",
@@ -101,11 +94,10 @@ class ImageReward(PointwiseReward):
         dtype: Dtype = "float32",
         batch_size: Count = 32,
     ) -> None:
-        self.num_frames = num_frames
-        self._batch_size = batch_size
+        self.num_frames, self.batch_size = num_frames, batch_size
         self._tokenizer = load_part(AutoTokenizer, model)
-        self._images = PillowCrop(model)
-        self._model: nn.Module = load_model(ImageRewardModel, model, device=device, dtype=dtype)
+        self.images = PillowCrop(model)
+        self.model: nn.Module = load_model(ImageRewardModel, model, device=device, dtype=dtype)
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
@@ -113,22 +105,14 @@ class ImageReward(PointwiseReward):
         if not settings.get("model"):
             raise ConfigError(f"image_reward: expected a model, got none: {_HINT}")
 
-    @torch.inference_mode()
-    def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Score the samples of one prompt, float32 ``[n]``; see `PointwiseReward.score_samples`."""
-        text = prompt.text.encode("utf-8", "replace").decode()  # half a surrogate pair has no tokens
+    def scorer(self, text: str) -> Scorer:
+        """Return the function that scores images for a prompt, truncated to 35 tokens."""
+        sendable = text.encode("utf-8", "replace").decode()  # half a surrogate pair has no tokens
         tokens = self._tokenizer(
-            [text], padding="max_length", truncation=True, max_length=LONGEST_PROMPT, return_tensors="pt"
-        ).to(self._model.device)
+            [sendable], padding="max_length", truncation=True, max_length=LONGEST_PROMPT, return_tensors="pt"
+        ).to(self.model.device)
 
-        def scores(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-            found = batched(
-                lambda pixels: self._model(pixels, tokens["input_ids"], tokens["attention_mask"]).float(),
-                self._images,
-                images,
-                batch_size=self._batch_size,
-                like=self._model,
-            )
-            return found.numpy()
+        def scores(pixels: torch.Tensor) -> torch.Tensor:
+            return at_least_float32(self.model(pixels, tokens["input_ids"], tokens["attention_mask"]))
 
-        return mean_over_frames(scores, samples, num_frames=self.num_frames)
+        return scores

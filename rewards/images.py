@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from flexgym.core.errors import ConfigError
@@ -58,3 +59,24 @@ def mean_over_frames(
     chosen = videos[:, frame_indices(videos.shape[1], num_frames)]
     scores = np.asarray(scorer(chosen.reshape(-1, *chosen.shape[2:])), np.float64)
     return scores.reshape(chosen.shape[:2]).mean(axis=1).astype(np.float32)
+
+
+def frames_of_pixels(pixels: torch.Tensor, *, num_frames: int) -> torch.Tensor:
+    """Return the frames that `mean_over_frames` scores, of samples of real numbers.
+
+    Args:
+        pixels: ``[B, 3, H, W]`` or ``[B, 3, F, H, W]``.
+        num_frames: number of uniformly spaced frames of each video that are scored.
+
+    Returns:
+        ``[B, f, 3, H, W]``, clamped to 0 to 1, in float32 unless they are float64.
+
+    Raises:
+        ConfigError: for anything but real numbers of such a shape.
+    """
+    if not pixels.is_floating_point() or pixels.ndim not in (4, 5) or pixels.shape[1] != 3 or not pixels[:1].numel():
+        found = f"{pixels.dtype} {list(pixels.shape)}".removeprefix("torch.")
+        raise ConfigError(f"pixels: expected real numbers [B, 3, H, W] or [B, 3, F, H, W] from 0 to 1, got {found}")
+    frames = pixels[:, None] if pixels.ndim == 4 else pixels.movedim(2, 1)
+    chosen = frames[:, frame_indices(frames.shape[1], num_frames)]
+    return chosen.to(torch.promote_types(pixels.dtype, torch.float32)).clamp(0, 1)

@@ -7,8 +7,10 @@ center is rounded. Each class here gives the pixels of one family.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,7 +19,9 @@ from PIL import Image
 from torch.nn import functional
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from flexgym.core.errors import CheckpointError
 from rewards.checkpoints import load_part
+from rewards.resampling import resized
 
 Images = NDArray[np.uint8]
 
@@ -36,6 +40,48 @@ class Preprocessor(Protocol):
         ...
 
 
+class DifferentiablePreprocessor(Preprocessor, Protocol):
+    """Prepares real pixels as well, with gradients to them."""
+
+    def differentiable(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return normalized pixels ``[N, 3, S, S]`` of real ones.
+
+        They differ from those of the same image in uint8 only where that is rounded on the way, see
+        `rewards.resampling.resized`.
+
+        Args:
+            pixels: ``[N, 3, H, W]`` from 0 to 1, float32 or float64.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSettings:
+    """Settings of a checkpoint's image processor.
+
+    Attributes:
+        shortest_edge: length in pixels that the shortest side is resized to.
+        side: side S of the crop.
+        mean: mean of each color, float32 ``[3, 1, 1]``.
+        std: standard deviation of each color, float32 ``[3, 1, 1]``.
+    """
+
+    shortest_edge: int
+    side: int
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    @classmethod
+    def of(cls, processor: Any) -> ImageSettings:
+        """Read the settings of an image processor of transformers."""
+        mean, std = (torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std))
+        return cls(int(processor.size["shortest_edge"]), int(processor.crop_size["height"]), mean=mean, std=std)
+
+    def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Subtract the mean from pixels ``[N, 3, S, S]`` and divide by the standard deviation."""
+        return (pixels - self.mean.to(pixels)) / self.std.to(pixels)
+
+
 class ImageProcessor(ABC):
     """Prepares images for a model, with size, mean and standard deviation of its checkpoint.
 
@@ -44,16 +90,11 @@ class ImageProcessor(ABC):
     """
 
     def __init__(self, source: str | Path) -> None:
-        settings = load_part(CLIPImageProcessorPil, source)
-        self._shortest_edge = int(settings.size["shortest_edge"])
-        self._side = int(settings.crop_size["height"])
-        self._mean, self._std = (
-            torch.tensor(values)[:, None, None] for values in (settings.image_mean, settings.image_std)
-        )
+        self._settings = ImageSettings.of(load_part(CLIPImageProcessorPil, source))
 
     def __call__(self, images: Images) -> torch.Tensor:
         """Return normalized pixels, float32 ``[N, 3, S, S]``, of images uint8 ``[N, H, W, 3]``."""
-        return (torch.stack([self._fitted(image) for image in images]) - self._mean) / self._std
+        return self._settings.normalized(torch.stack([self._fitted(image) for image in images]))
 
     @abstractmethod
     def _fitted(self, image: Images) -> torch.Tensor:
@@ -64,21 +105,25 @@ class PillowCrop(ImageProcessor):
     """Resizes the shortest side with Pillow and crops the center as torchvision does (CLIP, CLIPScore, ImageReward)."""
 
     def _fitted(self, image: Images) -> torch.Tensor:
-        height, width = shortest_side_to(self._shortest_edge, image.shape[:2])
-        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
-        return center_crop(_as_tensor(np.asarray(resized)), self._side).float() / 255
+        height, width = shortest_side_to(self._settings.shortest_edge, image.shape[:2])
+        small = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+        return center_crop(_as_tensor(np.asarray(small)), self._settings.side).float() / 255
+
+    def differentiable(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return normalized pixels of real ones, see `DifferentiablePreprocessor.differentiable`."""
+        return _crop_of_shortest_side(pixels, self._settings, round_start=round)
 
 
 class TensorCrop(ImageProcessor):
     """Resizes the shortest side of an integer tensor without antialiasing and crops the center (VBench)."""
 
     def _fitted(self, image: Images) -> torch.Tensor:
-        size = shortest_side_to(self._shortest_edge, image.shape[:2])
+        size = shortest_side_to(self._settings.shortest_edge, image.shape[:2])
         pixels = _as_tensor(image)
         if size != image.shape[:2]:
-            resized = functional.interpolate(pixels[None].float(), size, mode="bicubic", align_corners=False)[0]
-            pixels = resized.clamp(0, 255).round()
-        return center_crop(pixels, self._side).float() / 255
+            small = functional.interpolate(pixels[None].float(), size, mode="bicubic", align_corners=False)[0]
+            pixels = small.clamp(0, 255).round()
+        return center_crop(pixels, self._settings.side).float() / 255
 
 
 class TensorPadding(ImageProcessor):
@@ -89,13 +134,24 @@ class TensorPadding(ImageProcessor):
     """
 
     def _fitted(self, image: Images) -> torch.Tensor:
-        height, width = image.shape[:2]
-        scale = self._side / max(height, width)
-        size = max(1, round(height * scale)), max(1, round(width * scale))
+        size = self._longest_side(image.shape[:2])
         pixels = _as_tensor(image).float() / 255
-        if size != (height, width):
+        if size != image.shape[:2]:
             pixels = functional.interpolate(pixels[None], size, mode="bicubic", align_corners=False, antialias=True)[0]
-        below, right = self._side - size[0], self._side - size[1]
+        return self._padded(pixels)
+
+    def differentiable(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return normalized pixels of real ones, see `DifferentiablePreprocessor.differentiable`."""
+        height, width = pixels.shape[-2:]
+        return self._settings.normalized(self._padded(resized(pixels, self._longest_side((height, width)))))
+
+    def _longest_side(self, size: tuple[int, ...]) -> tuple[int, int]:
+        height, width = size
+        scale = self._settings.side / max(height, width)
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def _padded(self, pixels: torch.Tensor) -> torch.Tensor:
+        below, right = (self._settings.side - length for length in pixels.shape[-2:])
         return functional.pad(pixels, (right // 2, right - right // 2, below // 2, below - below // 2))
 
 
@@ -116,6 +172,41 @@ class CheckpointCrop:
         """Return normalized pixels, float32 ``[N, 3, S, S]``, of images uint8 ``[N, H, W, 3]``."""
         return self._processor([Image.fromarray(image) for image in images], return_tensors="pt")["pixel_values"]
 
+    def differentiable(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return normalized pixels of real ones, see `DifferentiablePreprocessor.differentiable`.
+
+        Raises:
+            CheckpointError: the processor does anything but a bicubic resize of the shortest side, a crop of the center
+                and a normalization.
+        """
+        _check_published(self._processor)
+        return _crop_of_shortest_side(pixels, ImageSettings.of(self._processor), round_start=int)
+
+
+def _check_published(processor: Any) -> None:
+    found = {name: getattr(processor, name) for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize")}
+    found["do_pad"] = not getattr(processor, "do_pad", False)
+    edge, crop = processor.size.get("shortest_edge") or 0, processor.crop_size
+    found["size.shortest_edge"] = edge > 0
+    found["crop_size"] = crop["height"] == crop["width"] <= edge
+    found["resample: 3"] = processor.resample == Image.Resampling.BICUBIC
+    found["rescale_factor: 1/255"] = abs(processor.rescale_factor * 255 - 1) < 1e-6
+    if missing := [name for name, holds in found.items() if not holds]:
+        raise CheckpointError(
+            "preprocessor_config.json: gradients need the processing of CLIP, a bicubic resize of the shortest side,"
+            f" a crop of the center and a normalization; it has other settings of {', '.join(missing)}"
+        )
+
+
+def _crop_of_shortest_side(
+    pixels: torch.Tensor, settings: ImageSettings, *, round_start: Callable[[float], int]
+) -> torch.Tensor:
+    """Resize as Pillow does, crop the center and normalize, with gradients."""
+    height, width = pixels.shape[-2:]
+    size = shortest_side_to(settings.shortest_edge, (height, width))
+    small = resized(pixels, size, between=(0.0, 1.0))
+    return settings.normalized(center_crop(small, settings.side, round_start=round_start))
+
 
 def shortest_side_to(side: int, size: tuple[int, int]) -> tuple[int, int]:
     """Return height and width of an image after a resize that brings its shortest side to ``side`` pixels."""
@@ -125,10 +216,16 @@ def shortest_side_to(side: int, size: tuple[int, int]) -> tuple[int, int]:
     return side, int(side * width / height)
 
 
-def center_crop(pixels: torch.Tensor, side: int) -> torch.Tensor:
-    """Crop the center of ``[3, H, W]``; like torchvision, round an odd margin to the even start."""
-    top, left = (round((length - side) / 2) for length in pixels.shape[1:])
-    return pixels[:, top : top + side, left : left + side]
+def center_crop(pixels: torch.Tensor, side: int, *, round_start: Callable[[float], int] = round) -> torch.Tensor:
+    """Crop the center of ``[..., H, W]``.
+
+    Args:
+        pixels: images that are at least as large as the crop.
+        side: side of the crop.
+        round_start: rounds an odd margin; by default to the even start, as torchvision does.
+    """
+    top, left = (round_start((length - side) / 2) for length in pixels.shape[-2:])
+    return pixels[..., top : top + side, left : left + side]
 
 
 def _as_tensor(image: Images) -> torch.Tensor:

@@ -17,7 +17,7 @@ from flexgym.judge.inputs import frame_indices
 from flexgym.reward import KnownPair, PointwiseReward
 from flexgym.types import Prompt
 from rewards.checkpoints import Dtype, load_model
-from rewards.clip import batched
+from rewards.image_model import batched
 from rewards.images import check_videos
 from rewards.known import smooth_and_jumping
 from rewards.preprocessing import TensorCrop

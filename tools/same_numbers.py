@@ -44,7 +44,7 @@ TIMEOUT_S = 900
 
 RENAMED: dict[str, str | None] = {
     "rollout.noise": "algorithm.noise",
-    "training.kl_coeff": "algorithm.kl_coeff",
+    "training.kl_coeff": "algorithm.penalties.reference.coeff",
     "training.clip_range": "algorithm.clip_range",
     "generator.settings={dtype: float16}": "generator.dtype=float16",
     "learners.num_learners": "resources.num_learners",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.flow import blended_advantages
+from flexgym.flow import blended_advantages, keep_extremes
 from flexgym.types import GroupScores, stacked_term
 
 
@@ -20,11 +20,20 @@ def advantages_of(scores: Sequence[GroupScores], **options: Any) -> NDArray[np.f
 
     Args:
         scores: of P groups of the same size G.
-        **options: of `flexgym.flow.blended_advantages`.
+        **options: of `flexgym.flow.blended_advantages`, and ``best`` and ``worst`` of `flexgym.flow.keep_extremes`,
+            which leaves the others without advantage (best-of-N selection of DanceGRPO, arXiv 2505.07818).
 
     Returns:
         float32 ``[P, G]``; 0 where a sample could not be scored.
     """
+    best, worst = options.pop("best", None), options.pop("worst", None)
+    advantages = _normalized(scores, options)
+    if best is None:
+        return advantages
+    return keep_extremes(advantages, best=best, worst=worst or 0).astype(np.float32)
+
+
+def _normalized(scores: Sequence[GroupScores], options: Mapping[str, Any]) -> NDArray[np.float32]:
     # A group whose reward failed altogether has no weights.
     weights = next((group.weights for group in scores if group.weights), None)
     if weights is None:

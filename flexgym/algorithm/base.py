@@ -10,25 +10,23 @@ import importlib
 import inspect
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from flexgym.algorithm.process import Process
-from flexgym.algorithm.replay import Guidance, Replayed
+from flexgym.algorithm.replay import OLD, OLD_LOG_PROB, Guidance, Replayed, mean_under
 from flexgym.algorithm.settings import AlgorithmSettings
-from flexgym.core.errors import ConfigError, UnknownNameError, nearest_name
-from flexgym.core.metrics import Metric
+from flexgym.core.errors import ConfigError, UnknownNameError, check_names, nearest_name
+from flexgym.core.metrics import Mean, Metric
 from flexgym.core.modules import import_named
 from flexgym.flow import WindowSchedule, linear_sigmas
 
 S = TypeVar("S", bound=AlgorithmSettings)
-NEEDS = ("old_log_prob", "old_mean", "reference_mean")
-"""Optional fields of `flexgym.algorithm.replay.Replayed`."""
 _NAMES_SETTINGS = re.compile(r"^    Settings = ", re.MULTILINE)
 CURRENT = "current"
 """Name of the weights that train; all other names are those of copies."""
@@ -40,10 +38,10 @@ EMA = "ema"
 
 @dataclass(frozen=True, eq=False)
 class Loss:
-    """Loss of one replayed noise level, returned by `Algorithm.loss`.
+    """Loss of replayed noise levels, returned by `Algorithm.loss`.
 
     Attributes:
-        per_sample: to be minimized, ``[P, G]``; the learner takes the mean.
+        per_sample: to be minimized, ``[L, P, G]``; the learner takes the mean.
         metrics: to log, by name; values without gradient.
     """
 
@@ -89,6 +87,8 @@ class Algorithm(ABC, Generic[S]):
 
     Settings: ClassVar[type[AlgorithmSettings]] = AlgorithmSettings
     """Pydantic model of the settings under ``algorithm`` in a recipe."""
+    couples: ClassVar[bool] = False
+    """`loss` compares the samples of a group, so an optimizer step must see all of them."""
 
     def __init__(self, settings: S) -> None:
         self.settings = settings
@@ -115,8 +115,30 @@ class Algorithm(ABC, Generic[S]):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Optional fields of `Replayed` that `loss` reads; nothing else is computed or stored."""
+        """Return what `loss` reads of `Replayed` besides the policy; nothing else is computed or stored.
+
+        ``"old_log_prob"``, and ``"<name>_mean"`` for the mean under other weights: ``"old_mean"`` for those that
+        sampled, ``"reference_mean"``, and so on for each of `copies`.
+        """
         return frozenset()
+
+    @property
+    def off_policy(self) -> tuple[str, ...]:
+        """Names of own settings that have no effect while the weights are those that sampled. None by default.
+
+        A clip range is one: in the first optimizer step of an iteration every likelihood ratio is 1.
+        """
+        return ()
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """Return what a replay must provide: `needs`, and the means under the weights that penalties name."""
+        return self.needs | {mean_under(name) for name, each in self.settings.penalties.items() if each.coeff}
+
+    @property
+    def stacked(self) -> bool:
+        """Return whether all trained levels of a sample share a forward, so that `loss` sees them together."""
+        return self.settings.stacked
 
     @property
     def copies(self) -> Mapping[str, CopySchedule]:
@@ -125,14 +147,30 @@ class Algorithm(ABC, Generic[S]):
 
     @abstractmethod
     def loss(self, replayed: Replayed) -> Loss:
-        """Compute the loss of one replayed level.
+        """Compute the loss of replayed levels, without penalties.
 
         Args:
-            replayed: P groups of G samples. A loss may couple the samples of a group.
+            replayed: L levels of P groups of G samples; L is 1 unless `stacked`. A loss may couple the samples of a
+                group, and the levels of a sample.
 
         Returns:
-            Loss of each sample ``[P, G]``, and metrics.
+            Loss of each sample and level ``[L, P, G]``, and metrics.
         """
+
+    def objective(self, replayed: Replayed) -> Loss:
+        """Compute the loss of replayed levels and add the penalties of the settings.
+
+        Args:
+            replayed: as for `loss`.
+        """
+        loss = self.loss(replayed)
+        total, metrics = loss.per_sample, dict(loss.metrics)
+        for name, chosen in self.settings.penalties.items():
+            if chosen.coeff:
+                distance = replayed.distance(name, chosen.form)
+                metrics[f"penalty/{name}"] = Mean(distance)
+                total = total + chosen.coeff * distance
+        return Loss(total, metrics)
 
     def windows(self, num_steps: int) -> WindowSchedule:
         """Return the schedule of trained steps.
@@ -163,15 +201,63 @@ class Algorithm(ABC, Generic[S]):
         return Guidance(training=chosen.training, reference=chosen.reference)
 
 
-def weight_copies(algorithm: Algorithm[Any], ema_decay: float) -> dict[str, CopySchedule]:
+class Updates(Protocol):
+    """Settings of the updates of an iteration, see `flexgym.config.training.TrainingSettings`."""
+
+    @property
+    def num_updates(self) -> int:
+        """Optimizer steps of a pass over the rollout."""
+        ...
+
+    @property
+    def passes(self) -> int:
+        """Passes over the rollout."""
+        ...
+
+    @property
+    def split(self) -> str:
+        """Return whether optimizer steps divide the ``"groups"``, or the ``"samples"`` of every group."""
+        ...
+
+    @property
+    def ema_decay(self) -> float:
+        """Decay of the EMA; 0 keeps none."""
+        ...
+
+
+def weight_copies(algorithm: Algorithm[Any], updates: Updates) -> dict[str, CopySchedule]:
     """Return the schedules of the weight copies that training updates: those of the algorithm, and the EMA.
+
+    The weights that sampled are kept where a later optimizer step compares with them and sampling did not record how
+    it found the samples, or recorded it for other rows of a forward.
 
     Args:
         algorithm: that trains.
-        ema_decay: decay of the EMA; 0 keeps none.
+        updates: of an iteration.
     """
-    ema = {EMA: CopySchedule(start=ema_decay, every="update", on_host=True)} if ema_decay else {}
-    return {**algorithm.copies, **ema}
+    on_host = mean_under(EMA) not in algorithm.requires
+    ema = {EMA: CopySchedule(start=updates.ema_decay, every="update", on_host=on_host)} if updates.ema_decay else {}
+    compares = not algorithm.requires.isdisjoint((OLD_LOG_PROB, mean_under(OLD)))
+    moved = updates.num_updates * updates.passes > 1
+    recorded = algorithm.process.keeps_old and updates.split == "groups"
+    old = {OLD: CopySchedule()} if compares and moved and not recorded else {}
+    return {**old, **algorithm.copies, **ema}
+
+
+def check_needs(algorithm: Algorithm[Any], copies: Collection[str]) -> None:
+    """Check that everything that an algorithm requires exists.
+
+    Args:
+        algorithm: that trains.
+        copies: names of the weight copies that training keeps.
+
+    Raises:
+        UnknownNameError: a need or a weight copy that does not exist; the message names the nearest one.
+    """
+    known = [REFERENCE, OLD, *copies]
+    check_names("penalty toward weights", list(algorithm.settings.penalties), known)
+    check_names(f"need of {type(algorithm).__name__}", algorithm.needs, [OLD_LOG_PROB, *map(mean_under, known)])
+    check_names("weights that act", [algorithm.acts], [CURRENT, *copies])
 
 
 def algorithm_class(name: str) -> type[Algorithm[Any]]:

@@ -160,49 +160,24 @@ class FlowPolicy:
 
     def _move(self, latents_PG: Tensor, prompts: Sequence[str | Prompt], groups: Sequence[int], *, step: int) -> Move:
         """Take one step of groups that are in the same forward."""
+        levels = self.levels(step, latents_PG.shape[0] * latents_PG.shape[1], latents_PG.device)
         if not self._adds_noise(step):
-            mean = self._gaussian(_ODE, latents_PG, prompts, step=step).mean.view(latents_PG.shape)
+            mean = self._gaussian(_ODE, latents_PG, prompts, levels=levels).mean.view(latents_PG.shape)
             return Move(latents_PG, mean, latents_PG.new_zeros(latents_PG.shape[:2]), mean)
         rounds = self.latents_dtype != torch.float32
         before = self._rounded(latents_PG) if rounds else latents_PG
-        gaussian = self._gaussian(self.process, before, prompts, step=step)
+        gaussian = self._gaussian(self.process, before, prompts, levels=levels)
         after = gaussian.sample(self._noise(groups, before.shape[1:]).to(before.device))
         after = self._rounded(after) if rounds else after
         log_prob = gaussian.log_prob(after).view(before.shape[:2])
         return Move(before, after.view(before.shape), log_prob, gaussian.mean.view(before.shape))
-
-    @torch.no_grad()
-    def noised(self, clean_PG: Tensor, prompts: Sequence[str | Prompt], step: int) -> Move:
-        """Put fresh noise on clean latents, at the level of one step; see `flexgym.algorithm.process.ForwardProcess`.
-
-        Args:
-            clean_PG: clean latents, float32 ``[P, G, ...]``.
-            prompts: P texts, or prompts with first frames.
-            step: whose noise level, 0 is the first.
-
-        Returns:
-            The move from the noised latents back to the clean ones, both as they will be kept.
-        """
-        clean_PG = self._rounded(clean_PG)
-        noise = self._noise(range(len(clean_PG)), clean_PG.shape[1:]).view(clean_PG.shape).to(clean_PG.device)
-        sigma = self._grid[step]
-        latents = self._rounded((1.0 - sigma) * clean_PG + sigma * noise)
-        log_prob, mean = [], []
-        for start in range(0, len(prompts), self.groups_per_forward):
-            rows = slice(start, start + self.groups_per_forward)
-            gaussian = self.transition(latents[rows], prompts[rows], step)
-            log_prob.append(gaussian.log_prob(clean_PG[rows].flatten(0, 1)))
-            mean.append(gaussian.mean)
-        return Move(
-            latents, clean_PG, torch.cat(log_prob).view(clean_PG.shape[:2]), torch.cat(mean).view(clean_PG.shape)
-        )
 
     # --- distributions -----------------------------------------------------------------------------------------------
 
     def transition(
         self, latents_PG: Tensor, prompts: Sequence[str | Prompt], step: int, *, guidance: float | None = None
     ) -> Gaussian:
-        """Return the distribution that is trained at one step; rollout and replay both call this.
+        """Return the distribution that is trained at one step of the sampler.
 
         Args:
             latents_PG: before the step, ``[P, G, ...]``, in the precision they were kept in.
@@ -214,9 +189,33 @@ class FlowPolicy:
             Mean ``[P * G, ...]`` on the generator's device, with gradients to the trainable parameters, and std
             ``[P * G]``: of the latents after the step, or of the clean ones with `ForwardProcess`.
         """
-        process = self.process if self._trains(step) else _ODE
         latents_PG = latents_PG.to(self.generator.device, torch.float32)
-        return self._gaussian(process, latents_PG, prompts, step=step, guidance=guidance)
+        levels = self.levels(step, latents_PG.shape[0] * latents_PG.shape[1], latents_PG.device)
+        process = self.process if self._trains(step) else _ODE
+        return self._gaussian(process, latents_PG, prompts, levels=levels, guidance=guidance)
+
+    def distribution(
+        self, latents: Tensor, prompts: Sequence[str | Prompt], levels: Levels, *, guidance: float | None = None
+    ) -> Gaussian:
+        """Return the trained distribution at several noise levels in one forward.
+
+        Args:
+            latents: ``[L, P, G, ...]``, in the precision they were kept in.
+            prompts: P texts, or prompts with first frames.
+            levels: noise levels of all ``L * P * G`` rows.
+            guidance: guidance scale; None takes that of the policy.
+
+        Returns:
+            Mean ``[L * P * G, ...]`` on the generator's device, with gradients to the trainable parameters, and std
+            ``[L * P * G]``.
+        """
+        rows = latents.to(self.generator.device, torch.float32).flatten(0, 1)
+        return self._gaussian(self.process, rows, list(prompts) * len(latents), levels=levels, guidance=guidance)
+
+    @property
+    def grid(self) -> Tensor:
+        """Noise levels of the sampler, ``[T + 1]``."""
+        return self._grid
 
     def levels(self, step: int, rows: int, device: torch.device) -> Levels:
         """Return the noise levels of one step for a number of rows, on a device."""
@@ -232,11 +231,10 @@ class FlowPolicy:
         latents_PG: Tensor,
         prompts: Sequence[str | Prompt],
         *,
-        step: int,
+        levels: Levels,
         guidance: float | None = None,
     ) -> Gaussian:
         latents = latents_PG.flatten(0, 1)
-        levels = self.levels(step, len(latents), latents.device)
         scale = self.guidance if guidance is None else guidance
         conditioning = self._conditioning(prompts, latents_PG, scale)
         velocity = self.generator.velocity(latents, levels.sigma, conditioning, guidance=scale)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+import torch
 from torch import Tensor
 
+from flexgym.algorithm.kept import Rollout
+from flexgym.algorithm.levels import LevelDraw
 from flexgym.core.errors import ConfigError
+from flexgym.core.seeds import whole_seed
 from flexgym.flow import ODE, Gaussian, NoiseScale, Window, clean_gaussian, require_stochastic, transition
 
 
@@ -26,6 +31,10 @@ class Levels:
     sigma: Tensor
     sigma_next: Tensor
     sigma_max: float
+
+    def to(self, device: torch.device) -> Levels:
+        """Return the levels on a device."""
+        return Levels(self.sigma.to(device), self.sigma_next.to(device), self.sigma_max)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +55,29 @@ class Move:
     mean: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """L trained noise levels of P groups, from which a replay starts.
+
+    Attributes:
+        latents: noisy latents, ``[L, P, G, ...]``.
+        target: what the density is that of: the next latents, or the clean ones, ``[L, P, G, ...]``.
+        levels: noise levels of all ``L * P * G`` rows.
+        old_log_prob: log density of the target under the weights that sampled, ``[L, P, G]``, where it was kept.
+        old_mean: mean under the weights that sampled, ``[L, P, G, ...]``, where it was kept.
+    """
+
+    latents: Tensor
+    target: Tensor
+    levels: Levels
+    old_log_prob: Tensor | None = None
+    old_mean: Tensor | None = None
+
+    def without_old(self) -> Trained:
+        """Return the levels without what sampling computed, for replays with other rows in a forward."""
+        return replace(self, old_log_prob=None, old_mean=None)
+
+
 class Process(ABC):
     """How samples are made for training, and which distribution of them is trained.
 
@@ -54,6 +86,16 @@ class Process(ABC):
     """
 
     noise: NoiseScale
+
+    @property
+    @abstractmethod
+    def keeps(self) -> tuple[str, ...]:
+        """Names of the tensors that a rollout can keep: fields of `Move`, of which `Rollout.kept` says the shape."""
+
+    @property
+    def keeps_old(self) -> bool:
+        """Return whether sampling computes the densities and means that training compares with."""
+        return "old_mean" in self.keeps
 
     @abstractmethod
     def gaussian(self, latents: Tensor, velocity: Tensor, levels: Levels) -> Gaussian:
@@ -68,25 +110,32 @@ class Process(ABC):
             Mean ``[B, ...]`` and std ``[B]``.
         """
 
+    def velocity_scale(self, levels: Levels) -> Tensor:
+        """Return by how much the mean of each row changes with the velocity, ``|d mean / d velocity|``, ``[B]``."""
+        zero, one = (torch.full_like(levels.sigma, value).view(-1, 1) for value in (0.0, 1.0))
+        return self.gaussian(zero, one, levels).mean.abs().view(-1)
+
     @abstractmethod
     def trains(self, step: int, num_steps: int) -> bool:
         """Return whether a step can have a trained distribution."""
 
     @abstractmethod
     def records(self, step: int, window: Window, num_steps: int) -> bool:
-        """Return whether the move of a step must be handed to `examples`."""
+        """Return whether a rollout keeps the move of a step."""
 
     @abstractmethod
-    def examples(self, moves: Sequence[Move], window: Window, noised: Callable[[Tensor, int], Move]) -> list[Move]:
-        """Turn the recorded moves of an episode into one training example per step of the window.
+    def count(self, window: Window) -> int:
+        """Return the number of trained levels W of a sample."""
+
+    @abstractmethod
+    def trained(self, rollout: Rollout, indices: Sequence[int], grid: Tensor, *, draw: int = 0) -> Trained:
+        """Return some of the trained levels of a rollout.
 
         Args:
-            moves: those that `records` asked for, in order.
-            window: the trained steps.
-            noised: puts fresh noise on clean latents at the level of a step, see `FlowPolicy.noised`.
-
-        Returns:
-            W moves, whose ``latents`` are the target of training.
+            rollout: P groups.
+            indices: numbers of the L levels, each below `count`.
+            grid: noise levels of the sampler, ``[T + 1]``.
+            draw: number of the pass over the rollout; each draws noise of its own.
         """
 
     @abstractmethod
@@ -101,11 +150,6 @@ class Process(ABC):
             ConfigError: a window contains a step without density.
         """
 
-    @property
-    @abstractmethod
-    def forwards_per_level(self) -> int:
-        """Forwards without gradient that each trained level costs beyond those of sampling."""
-
 
 @dataclass(frozen=True)
 class SamplerSteps(Process):
@@ -119,6 +163,11 @@ class SamplerSteps(Process):
     """
 
     noise: NoiseScale
+
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """See `Process.keeps`: latents before and after each trained step, with density and mean of the step."""
+        return "latents", "target", "old_log_prob", "old_mean"
 
     def gaussian(self, latents: Tensor, velocity: Tensor, levels: Levels) -> Gaussian:
         """See `Process.gaussian`: the distribution of the next latents."""
@@ -139,18 +188,21 @@ class SamplerSteps(Process):
         """See `Process.records`: the steps of the window."""
         return step in window
 
-    def examples(self, moves: Sequence[Move], window: Window, noised: Callable[[Tensor, int], Move]) -> list[Move]:
-        """See `Process.examples`: the moves themselves."""
-        return list(moves)
+    def count(self, window: Window) -> int:
+        """See `Process.count`: the steps of the window."""
+        return len(window)
+
+    def trained(self, rollout: Rollout, indices: Sequence[int], grid: Tensor, *, draw: int = 0) -> Trained:
+        """See `Process.trained`: what sampling kept, the same in each pass."""
+        chosen = list(indices)
+        kept = {name: tensor[chosen] for name, tensor in rollout.kept.items()}
+        shape, steps = kept["latents"].shape[:3], torch.tensor([rollout.window.steps[index] for index in chosen])
+        before, after = (grid[at].view(-1, 1, 1).expand(shape).flatten() for at in (steps, steps + 1))
+        return Trained(**kept, levels=Levels(before, after, sigma_max=float(grid[1])))
 
     def check(self, windows: Iterable[Window], sigmas: Tensor) -> None:
         """Require noise in every step of the windows, see `Process.check`."""
         require_stochastic(windows, sigmas, self.noise)
-
-    @property
-    def forwards_per_level(self) -> int:
-        """See `Process.forwards_per_level`: sampling has computed everything."""
-        return 0
 
 
 @dataclass(frozen=True)
@@ -163,14 +215,21 @@ class ForwardProcess(Process):
     Attributes:
         eta: standard deviation of the clean latents given noised ones, in units of the noise level. The default makes
             the log density the negative flow-matching loss of the paper, see `flexgym.flow.clean_gaussian`.
+        draw: how the trained noise levels are drawn.
     """
 
     eta: float = math.sqrt(0.5)
+    draw: LevelDraw = LevelDraw()
     noise: NoiseScale = field(default=ODE(), init=False)
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.eta) and self.eta > 0):
             raise ConfigError(f"eta of the forward process must be a finite number above 0, got {self.eta!r}")
+
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """See `Process.keeps`: the clean latents, once for all levels."""
+        return ("target",)
 
     def gaussian(self, latents: Tensor, velocity: Tensor, levels: Levels) -> Gaussian:
         """See `Process.gaussian`: the distribution of the clean latents."""
@@ -184,15 +243,41 @@ class ForwardProcess(Process):
         """See `Process.records`: the last step, which ends on the clean latents."""
         return step == num_steps - 1
 
-    def examples(self, moves: Sequence[Move], window: Window, noised: Callable[[Tensor, int], Move]) -> list[Move]:
-        """See `Process.examples`: the clean latents, noised anew to each level of the window."""
-        examples = [noised(moves[-1].latents, step) for step in window.steps]
-        return [replace(example, latents=examples[0].latents) for example in examples]
+    def count(self, window: Window) -> int:
+        """See `Process.count`: the steps of the window, or the levels that are drawn."""
+        return len(window) if self.draw.source == "grid" else self.draw.count
+
+    def trained(self, rollout: Rollout, indices: Sequence[int], grid: Tensor, *, draw: int = 0) -> Trained:
+        """See `Process.trained`: clean latents with noise that follows from seed and pass of each group."""
+        clean = rollout.kept["target"][0].float()
+        count = self.count(rollout.window)
+        drawn = [
+            self._draw(rollout, count, seed=seed, draw=draw, shape=clean.shape[1:], grid=grid) for seed in rollout.seeds
+        ]
+        sigma, noise = (torch.stack(parts, 1)[list(indices)].to(clean.device) for parts in zip(*drawn, strict=True))
+        level = sigma.view(*sigma.shape, *[1] * (clean.ndim - 2))
+        latents = (1.0 - level) * clean + level * noise
+        levels = Levels(sigma.flatten(), torch.zeros_like(sigma).flatten(), sigma_max=float(grid[1]))
+        return Trained(latents, clean.expand(latents.shape), levels)
+
+    def _draw(
+        self, rollout: Rollout, count: int, *, seed: int, draw: int, shape: torch.Size, grid: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Draw levels ``[W, G]`` and noise ``[W, G, ...]`` of one group."""
+        source = torch.Generator().manual_seed(_seed_of(whole_seed(seed), draw))
+        if self.draw.source == "grid":
+            steps = list(rollout.window.steps)
+            sigma = grid[steps].view(-1, 1).expand(count, shape[0])
+        else:
+            sigma = self.draw.sigmas(source, shape[0])
+        one = (1, *shape[1:]) if self.draw.shared else shape
+        noise = torch.stack([torch.randn(one, generator=source).expand(shape) for _ in range(count)])
+        return sigma, noise
 
     def check(self, windows: Iterable[Window], sigmas: Tensor) -> None:
         """See `Process.check`: every level has a density."""
 
-    @property
-    def forwards_per_level(self) -> int:
-        """See `Process.forwards_per_level`: one, for the density under the weights that sampled."""
-        return 1
+
+def _seed_of(seed: int, draw: int) -> int:
+    """Return the seed of a pass over a rollout; the first has that of the group."""
+    return int(np.random.SeedSequence([seed, draw]).generate_state(1)[0]) if draw else seed

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +13,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flexgym.algorithm.kept import Rollout
 from flexgym.algorithm.policy import FlowPolicy
 from flexgym.algorithm.process import Move
 from flexgym.core.errors import ConfigError
@@ -23,74 +23,12 @@ from flexgym.generators.conditioning import Conditioning
 from flexgym.generators.sampling import Sampler
 from flexgym.generators.schedulers import own_solver
 from flexgym.generators.solver import solver_steps
-from flexgym.types import Prompt, SampleGroup
+from flexgym.types import Prompt
 
 KEPT = ("latents", "target")
-"""What every rollout keeps; the others are kept where an algorithm needs them."""
+"""What a rollout keeps in any case, as far as its process does."""
 OLD = ("old_log_prob", "old_mean")
 """What a rollout can keep besides: log density and mean under the weights that sampled."""
-
-
-@dataclass(frozen=True, eq=False)
-class Rollout:
-    """P finished groups and, for the trained steps of the window, what the policy did.
-
-    Attributes:
-        prompts: P of them.
-        samples: uint8 ``[P, G, H, W, 3]`` or ``[P, G, F, H, W, 3]``.
-        window: the W trained steps.
-        kept: tensors ``[W, P, G, ...]`` in host memory. ``latents`` before each trained step and ``target`` after it
-            (the next latents, or the clean ones with `flexgym.algorithm.process.ForwardProcess`), in the
-            `FlowPolicy.latents_dtype` of the policy, which acted from these very numbers, so that replay is exact.
-            ``old_log_prob`` and ``old_mean``, both float32, where they were asked for.
-        seconds: wall time of the denoising steps and decoding.
-    """
-
-    prompts: tuple[Prompt, ...]
-    samples: NDArray[np.uint8]
-    window: Window
-    kept: Mapping[str, Tensor]
-    seconds: float = 0.0
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    @property
-    def group_size(self) -> int:
-        """Samples G of a group."""
-        return self.samples.shape[1]
-
-    @property
-    def groups(self) -> list[SampleGroup]:
-        """The finished groups as a reward takes them."""
-        return [SampleGroup(prompt, samples) for prompt, samples in zip(self.prompts, self.samples, strict=True)]
-
-    def select(self, rows: slice) -> Rollout:
-        """Return some of the groups."""
-        kept = {name: tensor[:, rows] for name, tensor in self.kept.items()}
-        return replace(self, prompts=self.prompts[rows], samples=self.samples[rows], kept=kept)
-
-    def split(self, size: int) -> list[Rollout]:
-        """Cut into rollouts of ``size`` groups each; the last may have fewer."""
-        return [self.select(slice(start, start + size)) for start in range(0, len(self), size)]
-
-
-def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
-    """Join the groups of several rollouts of the same window, in order.
-
-    Raises:
-        ConfigError: rollouts of different windows.
-    """
-    if len({rollout.window for rollout in rollouts}) != 1:
-        raise ConfigError(f"expected rollouts of one window, got {[rollout.window for rollout in rollouts]}")
-    names = rollouts[0].kept
-    return replace(
-        rollouts[0],
-        prompts=tuple(prompt for rollout in rollouts for prompt in rollout.prompts),
-        samples=np.concatenate([rollout.samples for rollout in rollouts]),
-        kept={name: torch.cat([rollout.kept[name] for rollout in rollouts], 1) for name in names},
-        seconds=max(rollout.seconds for rollout in rollouts),
-    )
 
 
 def collect(
@@ -103,7 +41,7 @@ def collect(
         policy: acts with noise inside the window and without outside.
         window: the steps that are trained.
         seeds: P seeds; each decides the prompt, the first latents and the noise of its group, whatever the others are.
-        keep: which of `OLD` to keep.
+        keep: which of `OLD` to keep, where the process computes them while sampling.
 
     Returns:
         What happened.
@@ -113,13 +51,13 @@ def collect(
     moves, infos = _play(
         envs, acting, seeds, records=lambda step: policy.process.records(step, window, policy.num_steps)
     )
-    prompts = tuple(infos["prompt"])
-    examples = policy.process.examples(moves, window, lambda clean, step: acting.noised(clean, prompts, step))
+    names = {name for name in policy.process.keeps if name in KEPT or name in keep}
     return Rollout(
-        prompts=prompts,
+        prompts=tuple(infos["prompt"]),
         samples=np.stack(list(infos["samples"])),
         window=window,
-        kept=_kept(examples, keep, policy.latents_dtype),
+        kept=_kept(moves, names, policy.latents_dtype),
+        seeds=tuple(int(seed) for seed in seeds),
         seconds=time.perf_counter() - started,
     )
 
@@ -163,19 +101,14 @@ def _as_array(latents: Tensor) -> NDArray[np.float32]:
     return latents.cpu().numpy()
 
 
-def _kept(examples: Sequence[Move], keep: Collection[str], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Stack what is kept over the levels, in host memory; a target that all levels share is stored once."""
-    kept = {"latents": _stacked([move.before for move in examples], dtype)}
-    targets = [move.latents for move in examples]
-    shared = all(target is targets[0] for target in targets)
-    kept["target"] = (
-        targets[0].to("cpu", dtype).expand(len(targets), *targets[0].shape) if shared else _stacked(targets, dtype)
-    )
-    if "old_log_prob" in keep:
-        kept["old_log_prob"] = _stacked([move.log_prob for move in examples], torch.float32)
-    if "old_mean" in keep:
-        kept["old_mean"] = _stacked([move.mean for move in examples], torch.float32)
-    return kept
+def _kept(moves: Sequence[Move], names: Collection[str], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Stack the fields of moves in host memory: latents in a given precision, what belongs to densities in float32."""
+    fields = {"latents": "before", "target": "latents", "old_log_prob": "log_prob", "old_mean": "mean"}
+    return {
+        name: _stacked([getattr(move, field) for move in moves], dtype if name in KEPT else torch.float32)
+        for name, field in fields.items()
+        if name in names
+    }
 
 
 def _stacked(levels: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

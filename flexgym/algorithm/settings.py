@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from flexgym.core.problems import Problem, raise_problems
 from flexgym.core.settings import AsTuple, IntPair, Settings
 
 if TYPE_CHECKING:
+    from flexgym.algorithm.levels import LevelDraw
     from flexgym.flow import WindowSchedule
 
 Role = Literal["rollout", "training", "reference", "verification"]
@@ -26,7 +28,14 @@ class WindowSettings(Settings):
         description="first step drawn anew in each iteration, moved on over the run, or all steps but the last",
     )
     first: IntPair | None = Field(default=None, description="lowest and highest first step; all that fit by default")
-    every: int = Field(default=25, ge=1, description="iterations at each place, with strategy 'progressive'")
+    every: Annotated[int, Field(ge=1)] | IntPair = Field(
+        default=25,
+        description="iterations at each place, with strategy 'progressive'; a pair [from, to] decreases them",
+    )
+    decay: Annotated[tuple[int, float], AsTuple] | None = Field(
+        default=None,
+        description="[step, rate]: exponential decrease of the iterations at places after a step, with 'progressive'",
+    )
     stride: int = Field(
         default=1, ge=1, description="steps between two places, at most size, with strategy 'progressive'"
     )
@@ -84,6 +93,56 @@ class GuidanceSettings(Settings):
     verification: float | None = Field(default=None, ge=0, description="guidance scale of the held-out samples")
 
 
+_DRAWN = ("count", "low", "high", "stratified")
+"""Settings of levels that are drawn."""
+_GRID = (
+    "has no effect with source: grid, whose levels are the steps of algorithm.window; leave it out, or choose source:"
+    " uniform or logit_normal"
+)
+
+
+class LevelSettings(Settings):
+    """The noise levels at which finished samples are trained, see `flexgym.algorithm.levels.LevelDraw`."""
+
+    source: Literal["grid", "uniform", "logit_normal"] = Field(
+        default="grid", description="the steps of the window on the sampler's grid, or levels between low and high"
+    )
+    count: int | None = Field(
+        default=None, ge=1, description="levels of each sample, 4 by default; with grid it is the size of the window"
+    )
+    low: float = Field(default=0.05, gt=0, lt=1, description="lowest level")
+    high: float = Field(default=1.0, gt=0, le=1, description="highest level")
+    stratified: bool = Field(default=False, description="draw one level from each of as many equal parts of the range")
+    shared: bool = Field(default=False, description="same levels and noise for all samples of a group (V-GRPO)")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"expected low below high, got low={self.low} and high={self.high}")
+        if self.source == "grid":
+            fields = type(self).model_fields
+            idle = [name for name in _DRAWN if getattr(self, name) != fields[name].default]
+            raise_problems(Problem((name,), _GRID) for name in idle)
+        return self
+
+    @property
+    def draw(self) -> LevelDraw:
+        """Return how the levels are drawn."""
+        from flexgym.algorithm.levels import LevelDraw  # loads torch, for which a help text does not wait
+
+        return LevelDraw(**{**dict(self), "count": self.count or 4})
+
+
+class PenaltySettings(Settings):
+    """A penalty on the distance of the policy from other weights."""
+
+    coeff: float = Field(default=0.0, ge=0, description="weight of the penalty; beta of flow_grpo times |dt|")
+    form: Literal["gaussian", "mean", "velocity", "clean"] = Field(
+        default="gaussian",
+        description="KL divergence per dimension, or squared distance of means, velocities or predicted clean latents",
+    )
+
+
 class AlgorithmSettings(Settings):
     """The base of each algorithm's own settings; a subclass adds fields."""
 
@@ -93,3 +152,11 @@ class AlgorithmSettings(Settings):
         description="the trained denoising steps; given ones replace all of these",
     )
     guidance: GuidanceSettings = GuidanceSettings()
+    stacked: bool = Field(
+        default=False, description="replay all trained levels of a sample in one forward, for losses that couple them"
+    )
+    penalties: dict[str, PenaltySettings] = Field(
+        default={},
+        description="penalties by the weights that the policy is held to: reference, ema, old or a copy of the"
+        " algorithm",
+    )

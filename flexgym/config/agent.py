@@ -68,10 +68,8 @@ class AgentSettings(Settings):
         found, problems = super(AgentSettings, cls.with_algorithm(algorithm.Settings)).check(values)
         if found is None:
             return None, problems
-        try:
-            algorithm(found.algorithm).check(known_num_steps(found))
-        except ConfigError as error:
-            return None, [Problem(("algorithm", *blamed(dict(found.algorithm), str(error))), str(error))]
+        if problems := list(_algorithm_problems(algorithm(found.algorithm), found)):
+            return None, problems
         return cls.model_construct(found.model_fields_set, **dict(found)), []
 
     @classmethod
@@ -131,6 +129,27 @@ def _named_algorithm(values: Mapping[str, Any]) -> Any:
     if not (isinstance(name, str) and name):
         raise ConfigError(f"expected the name of an algorithm, such as grpo, got {got(name)}")
     return algorithm_class(name)
+
+
+def _algorithm_problems(algorithm: Any, settings: AgentSettings) -> Iterator[Problem]:
+    """Yield what an algorithm cannot do under its own and other settings."""
+    from flexgym.algorithm.effects import effect_problems
+
+    try:
+        algorithm.check(known_num_steps(settings))
+    except ConfigError as error:
+        yield Problem(("algorithm", *blamed(dict(settings.algorithm), str(error))), str(error))
+        return
+    yield from effect_problems(algorithm, settings.training, distilled=_is_distilled(settings.generator))
+
+
+def _is_distilled(generator: GeneratorSettings) -> bool:
+    """Return whether the steps of a generator were distilled, from settings or local files."""
+    if generator.distilled is not None:
+        return generator.distilled
+    from flexgym.generators.defaults import is_distilled
+
+    return is_distilled(generator.source)
 
 
 def agent_problems(settings: AgentSettings) -> Iterator[Problem]:
@@ -219,6 +238,14 @@ def _sharding_problems(settings: AgentSettings) -> Iterator[Problem]:
 def _division_problems(settings: AgentSettings) -> Iterator[Problem]:
     """Yield the first number that the groups of an iteration do not divide into."""
     rollout, learners, updates = settings.rollout, settings.num_shards, settings.training.num_updates
+    if settings.training.split == "samples":
+        if rollout.group_size % updates:
+            yield Problem(
+                ("rollout", "group_size"),
+                f"expected a multiple of training.num_updates={updates}, since training.split=samples divides every"
+                f" group, got {rollout.group_size}",
+            )
+        updates = 1
     groups, per_forward = rollout.prompts_per_iteration, rollout.groups_per_forward
     divisors = {
         "the learners (resources.num_learners)": learners,

@@ -74,6 +74,10 @@ class GeneratorSettings(Settings):
         description="train generator.adapter itself, or merge it into the weights below the trainable parameters",
     )
     sampling: SamplingSettings = SamplingSettings()
+    distilled: bool | None = Field(
+        default=None,
+        description="made for few steps, so that only the sampler's own noise levels train; null asks a local pipeline",
+    )
     variant: str | None = Field(
         default=None, pattern=r"^\w+$", description="variant of the weight files, such as fp16; null for plain files"
     )

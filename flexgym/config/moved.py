@@ -17,7 +17,9 @@ MOVED = {
     "rollout.eta": "algorithm.eta",
     "rollout.window": "algorithm.window",
     "training.clip_range": "algorithm.clip_range",
-    "training.kl_coeff": "algorithm.kl_coeff",
+    "training.kl_coeff": "algorithm.penalties.reference.coeff",
+    "algorithm.kl_coeff": "algorithm.penalties.reference.coeff",
+    "algorithm.kl_form": "algorithm.penalties.reference.form",
     "training.grad_clip_by": "rllib.grad_clip_by",
     "framework.torch_ddp_kwargs": "rllib.torch_ddp_kwargs",
 }
@@ -106,7 +108,7 @@ def _explained(problem: Problem, path: tuple[str | int, ...], known: Collection[
     name, key, section = dotted(path), str(path[-1]), dotted(path[:-1])
     homes = _MOVED_SECTIONS.get(section, ())
     candidates = [MOVED[name]] if name in MOVED else [f"{home}.{key}" for home in homes]
-    new = next((home for home in candidates if home in known), None)
+    new = next((home for home in candidates if _exists(home, known)), None)
     if new is not None:
         return Problem(path, f"is now {new}", unknown=True)
     if name in _ELSEWHERE and _ELSEWHERE[name] in known:
@@ -119,6 +121,11 @@ def _explained(problem: Problem, path: tuple[str | int, ...], known: Collection[
         message = unknown_setting(key, (), elsewhere=[full for home in homes for full in _names_in(home, known)])
         return Problem(path, f"{message} The settings of {section} are now in {' and '.join(homes)}.", unknown=True)
     return Problem(path, problem.message, unknown=True)
+
+
+def _exists(name: str, known: Collection[str]) -> bool:
+    """Return whether a setting exists, where a mapping with free names may hold it."""
+    return name in known or any(name.startswith(f"{each}.") and not _names_in(each, known) for each in known)
 
 
 def _names_in(section: str, known: Collection[str]) -> list[str]:

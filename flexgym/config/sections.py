@@ -19,6 +19,14 @@ _CLASS_PATH = re.compile(r"[\w.]+:\w+")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
+class AlarmSettings(Settings):
+    """When a run says that its reward is being hacked, see `flexgym.runs.alarm.signs_of_hacking`."""
+
+    patience: int = Field(default=3, ge=0, description="verifications in a row at which a metric is low; 0 for none")
+    drop: float = Field(default=0.1, gt=0, lt=1, description="share by which it is below its best value")
+    stop: bool = Field(default=False, description="end the run, as after its last iteration, instead of a warning")
+
+
 class RunSettings(Settings):
     """Where a run writes, how long it takes, and its seed."""
 
@@ -34,6 +42,8 @@ class RunSettings(Settings):
     max_restarts: int = Field(
         default=3, ge=0, description="restarts from the newest checkpoint after a lost learner or machine; 0 for none"
     )
+
+    alarm: AlarmSettings = AlarmSettings()
 
     @field_validator("name")
     @classmethod

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from flexgym.config.generator import Precision
 from flexgym.config.sections import Prompts
@@ -60,6 +60,16 @@ class AdvantageSettings(Settings):
     eps: float = Field(default=1e-4, ge=0, description="added to the standard deviation")
     clip: float | None = Field(default=5.0, gt=0, description="largest absolute advantage; null for no limit")
     batch_norm: bool = Field(default=False, description="normalize once more over all samples of the iteration")
+    best: int | None = Field(
+        default=None, ge=1, description="samples of each group with the highest advantages to keep"
+    )
+    worst: int | None = Field(default=None, ge=0, description="samples with the lowest ones to keep; others have none")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.worst is not None and self.best is None:
+            raise ValueError(f"expected best with it, which begins the selection, got worst={self.worst} alone")
+        return self
 
     @property
     def stay_in_group(self) -> bool:
@@ -94,6 +104,13 @@ class TrainingSettings(Settings):
     lr: LearningRate = Field(default=3e-4, description="learning rate, or points of a schedule by samples seen")
     grad_clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; null for no limit")
     num_updates: int = Field(default=1, ge=1, description="optimizer steps of an iteration, each on its own groups")
+    passes: int = Field(
+        default=1, ge=1, description="times that an iteration trains on its rollout, each with num_updates steps"
+    )
+    split: Literal["groups", "samples"] = Field(
+        default="groups",
+        description="what the optimizer steps of a pass divide: the groups, or the samples of every group",
+    )
     ema_decay: float = Field(
         default=0.0, ge=0, lt=1, description="decay of the EMA that is verified and saved; 0 keeps none"
     )

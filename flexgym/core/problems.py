@@ -128,6 +128,13 @@ def submodel(annotation: Any) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
+def entry_model(annotation: Any) -> type[BaseModel] | None:
+    """Return the model of the values of a mapping with free names; None where an annotation is no such mapping."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    is_mapping = isinstance(origin, type) and issubclass(origin, Mapping)
+    return submodel(args[1]) if is_mapping and len(args) == 2 else None
+
+
 def unknown_setting(name: str, known: Iterable[str], *, elsewhere: Sequence[str] = ()) -> str:
     """Return the message about a setting that does not exist.
 
@@ -215,8 +222,12 @@ def _locate(loc: Sequence[str | int], model: type[BaseModel], values: Any) -> _P
     """Follow pydantic's location as far as settings go; below that it names types and validators."""
     place = _Place((), values, None, model)
     below: type[BaseModel] | None = model
+    entries: type[BaseModel] | None = None
     for key in loc:
         present = isinstance(place.value, Mapping) and key in place.value
+        if entries is not None and present:
+            place, below, entries = _Place((*place.path, key), place.value[key], None, entries), entries, None
+            continue
         listed = isinstance(key, int) and isinstance(place.value, list | tuple) and key < len(place.value)
         if not present and not (listed and below is not None):
             break
@@ -224,6 +235,7 @@ def _locate(loc: Sequence[str | int], model: type[BaseModel], values: Any) -> _P
         place = _Place((*place.path, key), place.value[key], field or (place.field if listed else None), below)
         if present:
             below = submodel(field.annotation) if field is not None else None
+            entries = entry_model(field.annotation) if field is not None else None
     return place
 
 

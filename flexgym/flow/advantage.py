@@ -93,6 +93,119 @@ def blended_advantages(
     return _clipped(total, clip)
 
 
+def standardized(
+    rewards_PG: ArrayLike, *, std: Spread = "group", ddof: int = 0, eps: float = 1e-4
+) -> NDArray[np.float64]:
+    """Return the advantages of `group_advantages` in float64 and without a clip, to be combined further.
+
+    Args:
+        rewards_PG: see `group_advantages`.
+        std: see `group_advantages`. To normalize a sum over all samples (GDPO), pass it as one group, ``[1, P * G]``.
+        ddof: see `group_advantages`.
+        eps: see `group_advantages`.
+
+    Returns:
+        float64 ``[P, G]``.
+
+    Raises:
+        ConfigError: see `group_advantages`.
+        RewardError: a reward is infinite.
+        UnknownNameError: the name of std is unknown.
+    """
+    _check_options(std, eps=eps, ddof=ddof, clip=None)
+    return _normalized(_rewards("rewards_PG", rewards_PG), std, eps=eps, ddof=ddof)
+
+
+def preference_scores(
+    overall_PG: ArrayLike,
+    dim_PG: ArrayLike,
+    *,
+    alpha: float = 0.7,
+    scored_PG: ArrayLike | None = None,
+    ddof: int = 1,
+    eps: float = 1e-8,
+) -> NDArray[np.float64]:
+    """Blend the two rewards of UnifiedReward-Flex as the authors of Pref-GRPO do, where some samples lack one.
+
+    The blend is ``alpha * z(dim) + (1 - alpha) * z(overall)`` with z from `standardized`, and ``z(overall)`` alone for
+    a sample without scores of its dimensions (arXiv 2602.02380). With GDPO, standardize the result again over all
+    samples.
+
+    Args:
+        overall_PG: overall win rates, ``[P, G]``.
+        dim_PG: mean win rates over the dimensions, ``[P, G]``.
+        alpha: weight of the dimensions, from 0 to 1.
+        scored_PG: true where the dimensions are scored; None where ``dim_PG`` is a number. As in the authors' code, the
+            mean and the standard deviation include every sample whose ``dim_PG`` is a number.
+        ddof: see `group_advantages`; the authors take 1.
+        eps: see `group_advantages`; the authors take 1e-8.
+
+    Returns:
+        float64 ``[P, G]``.
+
+    Raises:
+        ConfigError: the shapes differ, or alpha is out of range.
+        RewardError: a reward is infinite.
+    """
+    if not 0 <= alpha <= 1:
+        raise ConfigError(f"alpha must be between 0 (overall only) and 1 (dimensions only), got {alpha}")
+    overall, dim = _rewards("overall_PG", overall_PG), _rewards("dim_PG", dim_PG)
+    scored = ~np.isnan(dim) if scored_PG is None else np.asarray(scored_PG).astype(bool) & ~np.isnan(dim)
+    if not overall.shape == dim.shape == scored.shape:
+        shapes = [overall.shape, dim.shape, scored.shape]
+        raise ConfigError(f"overall_PG, dim_PG and scored_PG must have the same shape [P, G], got {shapes}")
+    general, special = (standardized(rewards, ddof=ddof, eps=eps) for rewards in (overall, dim))
+    return np.where(scored, alpha * special + (1.0 - alpha) * general, general)
+
+
+def keep_extremes(advantages: ArrayLike, *, best: int, worst: int) -> NDArray[np.float64]:
+    """Set all advantages but the highest and the lowest of each group to 0 (best-of-N selection of DanceGRPO).
+
+    See arXiv 2505.07818, which generates 24 samples and trains on the 4 best and the 4 worst. Rows with advantage 0
+    need no update.
+
+    Args:
+        advantages: ``[..., G]``.
+        best: number of highest advantages to keep.
+        worst: number of lowest advantages to keep; a sample may be among both.
+
+    Returns:
+        float64 ``[..., G]``; of equal advantages, the first are kept.
+
+    Raises:
+        ConfigError: a number is negative, or both are 0.
+    """
+    if min(best, worst) < 0 or best + worst == 0:
+        raise ConfigError(f"best and worst must be at least 0 and not both 0, got best={best}, worst={worst}")
+    values = np.asarray(advantages, dtype=np.float64)
+    falling, rising = (np.argsort(np.argsort(side, axis=-1, kind="stable"), axis=-1) for side in (-values, values))
+    return np.where((falling < best) | (rising < worst), values, 0.0)
+
+
+def informative_groups(rewards_PG: ArrayLike, *, min_std: float = 0.05, max_mean: float = 0.9) -> NDArray[np.bool_]:
+    """Return which groups are worth training on: they differ enough and are not solved yet (Edit-R1, UniWorld-V2).
+
+    Args:
+        rewards_PG: rewards ``[P, G]``, NaN where unscored.
+        min_std: population standard deviation that must be exceeded; 0 drops only groups without differences.
+        max_mean: the mean must stay below this.
+
+    Returns:
+        bool ``[P]``.
+
+    Raises:
+        ConfigError: the rewards are not two-dimensional.
+        RewardError: a reward is infinite.
+    """
+    rewards = _rewards("rewards_PG", rewards_PG)
+    valid = ~np.isnan(rewards)
+    count = np.maximum(valid.sum(axis=1), 1)
+    mean = np.where(valid, rewards, 0.0).sum(axis=1) / count
+    spread = np.sqrt(np.square(np.where(valid, rewards - mean[:, None], 0.0)).sum(axis=1) / count)
+    differs = _normalized(rewards, "none", eps=0.0, ddof=0).any(axis=1)
+    return differs & (spread > min_std) & (mean < max_mean)
+
+
 def _normalized(rewards_PG: NDArray[np.float64], std: Spread, *, eps: float, ddof: int) -> NDArray[np.float64]:
     """Center by group and, unless ``std`` is "none", divide by a standard deviation; 0 where NaN."""
     valid = ~np.isnan(rewards_PG)

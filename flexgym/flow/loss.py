@@ -1,19 +1,14 @@
-"""Objective of GRPO on one denoising step: a loss per row, which the caller averages."""
+"""Policy-gradient losses on denoising steps: one loss per row, which the caller averages."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from flexgym.core.errors import ConfigError, unknown_name
+from flexgym.core.errors import ConfigError
 from flexgym.flow.transition import Gaussian
-
-KLForm = Literal["gaussian", "mean"]
-_KL_FORMS = ("gaussian", "mean")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +35,7 @@ def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, *, clip_range: float
         log_ratio: log density under the new policy minus that under the old policy, ``[B]``.
         advantage: ``[B]``; no gradient flows into it.
         clip_range: maximum distance of the ratio from 1 in the direction that lowers the loss; one number, or
-            (low, high).
+            (low, high). ``(1, math.inf)`` does not clip.
 
     Returns:
         Loss, ratio and clip mask, each ``[B]``.
@@ -69,7 +64,7 @@ def guarded_log_ratio(policy: Gaussian, old: Gaussian, x: Tensor) -> Tensor:
     The log ratio of a step has mean ``-b``, ``b = mean(d^2) / (2 s^2)``, where ``d`` is the change of the mean and
     ``s`` the std, and its spread is proportional to ``1/s``. RatioNorm is ``s * (log_ratio + b)``. Expanding the
     squares leaves ``mean(z * d)`` with the rollout noise ``z = (x - old.mean) / s``, which is computed here without
-    the difference of two nearly equal densities. The reference implementations also divide the loss by ``|dt|``.
+    the difference of two nearly equal densities. The loss also has a division by ``|dt|``, see `guarded_surrogate`.
 
     Args:
         policy: distribution of the step under the new policy.
@@ -92,35 +87,108 @@ def guarded_log_ratio(policy: Gaussian, old: Gaussian, x: Tensor) -> Tensor:
     return products.reshape(len(x), -1).mean(1) / old.std
 
 
-def kl_penalty(policy: Gaussian, reference: Gaussian, *, beta: float, form: KLForm = "gaussian") -> Tensor:
-    """Compute the KL penalty that keeps the policy near a reference policy.
+def guarded_surrogate(
+    policy: Gaussian,
+    old: Gaussian,
+    x: Tensor,
+    *,
+    advantage: Tensor,
+    step_length: Tensor,
+    clip_range: float | tuple[float, float],
+) -> Surrogate:
+    """Compute the loss of GRPO-Guard (arXiv 2510.22319), ``max(-A r, -A clip(r)) / h`` with the ratio of RatioNorm.
+
+    RatioNorm leaves gradients proportional to K (see `flexgym.flow.step_weight`); the division by the step length h
+    makes steps nearly equal. Clip ranges do not transfer from the plain ratio, whose logarithm is ``1 / std`` as large.
 
     Args:
-        policy: distribution of the step under the trained policy.
-        reference: distribution of the same step under the reference policy; no gradient flows into it.
-        beta: weight, at least 0.
-        form: ``"gaussian"`` is the KL divergence per dimension, ``mean(d^2) / (2 std^2)`` with ``d`` the difference of
-            the means. The std holds the length of the step, as in Pref-GRPO and GenRL. flow_grpo leaves it out
-            (``std / sqrt(|dt|)``), so its beta corresponds to ``beta * |dt|`` here. ``"mean"`` is ``mean(d^2)`` alone,
-            as in Flow-Factory: it does not spike at steps with little noise, and also works without noise.
+        policy: distribution of the step under the new policy.
+        old: distribution of the same step under the policy of the rollout.
+        x: next latents of the rollout, ``[B, ...]``.
+        advantage: ``[B]``; no gradient flows into it.
+        step_length: ``h = sigma - sigma_next``, ``[B]``, above 0.
+        clip_range: see `clipped_surrogate`.
 
     Returns:
-        ``[B]``.
+        Loss (divided by h), ratio and clip mask, each ``[B]``.
 
     Raises:
-        ConfigError: beta is negative, the shapes differ or, for ``"gaussian"``, a row has std 0.
-        UnknownNameError: the form is unknown.
+        ConfigError: a row has std 0 or no length, the shapes differ, or the clip range is invalid.
     """
-    if not beta >= 0:
-        raise ConfigError(f"beta must be at least 0, got {beta}")
-    anchor = Gaussian(reference.mean.detach(), reference.std)
-    if form == "gaussian":
-        return beta * policy.kl(anchor)
-    if form != "mean":
-        raise unknown_name("KL form", form, _KL_FORMS)
-    if policy.mean.shape != anchor.mean.shape:
+    if not bool((step_length > 0).all()):
         raise ConfigError(
-            f"the two means must have the same shape, got {list(policy.mean.shape)} and {list(anchor.mean.shape)}"
+            f"step_length must be sigma - sigma_next, above 0 in every row, got a minimum of {float(step_length.min())}"
         )
-    distance = functional.mse_loss(policy.mean, anchor.mean, reduction="none")
-    return beta * distance.reshape(len(distance), -1).mean(1)
+    surrogate = clipped_surrogate(guarded_log_ratio(policy, old, x), advantage, clip_range=clip_range)
+    return replace(surrogate, loss=surrogate.loss / step_length)
+
+
+def masked_surrogate(log_ratio: Tensor, advantage: Tensor, divergence: Tensor, *, threshold: float) -> Surrogate:
+    """Compute the loss of Flow-DPPO (arXiv 2606.11025): ``-A r`` without a clip, or 0 in rows that have moved too far.
+
+    A row is dropped when its divergence from the old policy reaches the threshold and its ratio has moved in the
+    direction that its advantage rewards (A > 0 and r > 1, or A < 0 and r < 1). Rows that return stay.
+
+    Args:
+        log_ratio: log density under the new policy minus that under the old policy, ``[B]``.
+        advantage: ``[B]``; no gradient flows into it.
+        divergence: ``policy.kl(old)``, ``[B]``; no gradient flows into it.
+        threshold: divergence from which rows are dropped, at least 0; the authors use 1e-5 per dimension.
+
+    Returns:
+        Loss, ratio and the mask of dropped rows (as ``clipped``), each ``[B]``.
+
+    Raises:
+        ConfigError: the shapes differ, or the threshold is negative.
+    """
+    if not log_ratio.shape == advantage.shape == divergence.shape:
+        shapes = [list(tensor.shape) for tensor in (log_ratio, advantage, divergence)]
+        raise ConfigError(f"log_ratio, advantage and divergence must have the same shape, got {shapes}")
+    if not threshold >= 0:
+        raise ConfigError(f"threshold of the divergence must be at least 0, got {threshold}")
+    gain, detached = advantage.detach(), log_ratio.detach().exp()
+    outward = ((gain > 0) & (detached > 1.0)) | ((gain < 0) & (detached < 1.0))
+    dropped = (divergence.detach() >= threshold) & outward
+    ratio = log_ratio.masked_fill(dropped, 0.0).exp()  # finite gradients even where a dropped ratio overflows
+    return Surrogate((-gain * ratio).masked_fill(dropped, 0.0), detached, dropped)
+
+
+def sequence_log_ratio(log_ratio: Tensor, *, dim: int = 0) -> Tensor:
+    """Average the log ratios of a sample's steps, so that they share one ratio and one clip (GSPO, arXiv 2507.18071).
+
+    V-GRPO (arXiv 2604.23380) does the same with pairs of noise and noise level: the mean is inside the exponential.
+
+    Args:
+        log_ratio: of each step, such as ``[L, P, G]``.
+        dim: dimension of the steps.
+
+    Returns:
+        Without that dimension, such as ``[P, G]``, for `clipped_surrogate`.
+    """
+    return log_ratio.mean(dim)
+
+
+def sequence_weight(old_log_prob: Tensor, behavior_log_prob: Tensor, *, dim: int = 0) -> Tensor:
+    """Compute the weight of a replayed trajectory, ``exp(mean over steps of (old - behavior))``, without gradient.
+
+    OP-GRPO (arXiv 2604.04142) trains on trajectories of earlier policies with a correction for the whole sequence that
+    leaves the clip intact: the loss is ``weight * max(-A r, -A clip(r))`` with r the ratio of new to old policy. Its
+    equations were not public; this form is our own derivation. The weight is 1 for trajectories of the old policy.
+
+    Args:
+        old_log_prob: log densities of the steps under the policy before the update, such as ``[L, P, G]``.
+        behavior_log_prob: those under the policy that sampled the trajectory, of the same shape.
+        dim: dimension of the steps.
+
+    Returns:
+        Without that dimension, such as ``[P, G]``.
+
+    Raises:
+        ConfigError: the shapes differ.
+    """
+    if old_log_prob.shape != behavior_log_prob.shape:
+        raise ConfigError(
+            "old_log_prob and behavior_log_prob must have the same shape, got"
+            f" {list(old_log_prob.shape)} and {list(behavior_log_prob.shape)}"
+        )
+    return (old_log_prob - behavior_log_prob).detach().mean(dim).exp()

@@ -7,151 +7,25 @@ same step::
 
     mean = x + dt * v - drift * x1hat            next latents = mean + std * z,   z ~ N(0, 1)
 
-Samplers differ only in ``(drift, std)``, and a `NoiseScale` is that pair as a function of the noise levels.
+Samplers differ only in ``(drift, std)``; `flexgym.flow.NoiseScale` is that pair as a function of the noise levels.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from flexgym.core.errors import ConfigError, unknown_name
+from flexgym.flow.noise import NoiseScale
 
 Reduction = Literal["mean", "sum"]
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
-
-
-@dataclass(frozen=True)
-class NoiseScale(ABC):
-    """Amount of noise that a step adds, and the drift that compensates for it.
-
-    Attributes:
-        eta: strength of the noise, at least 0; with 0 the step is the plain Euler step.
-    """
-
-    name: ClassVar[str]
-    eta: float
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.eta) and self.eta >= 0):
-            raise ConfigError(f"eta of {type(self).__name__} must be a finite number of at least 0, got {self.eta!r}")
-
-    @abstractmethod
-    def coefficients(self, sigma: Tensor, sigma_next: Tensor, sigma_max: float) -> tuple[Tensor, Tensor]:
-        """Compute drift and standard deviation of the step.
-
-        Args:
-            sigma: noise level before the step, ``[B]``, in (0, 1].
-            sigma_next: noise level after the step, ``[B]``, below ``sigma``.
-            sigma_max: largest sigma in the denominator 1 - sigma (used by `FlowSDE` alone).
-
-        Returns:
-            ``(drift, std)``, each ``[B]``.
-        """
-
-
-@dataclass(frozen=True)
-class ODE(NoiseScale):
-    """Euler step of the probability-flow ODE without noise, bit-identical to that of diffusers."""
-
-    name: ClassVar[str] = "ode"
-    eta: float = field(default=0.0, init=False)
-
-    def coefficients(self, sigma: Tensor, sigma_next: Tensor, sigma_max: float) -> tuple[Tensor, Tensor]:
-        """Return zeros for both drift and std, see `NoiseScale.coefficients`."""
-        return torch.zeros_like(sigma), torch.zeros_like(sigma)
-
-
-@dataclass(frozen=True)
-class DanceSDE(NoiseScale):
-    """Constant diffusion ``s_t = eta`` (DanceGRPO, arXiv 2505.07818)."""
-
-    name: ClassVar[str] = "dance"
-    eta: float = 0.3
-
-    def diffusion(self, sigma: Tensor, sigma_max: float) -> Tensor:
-        """Compute the diffusion coefficient ``s_t`` of the SDE at each noise level, ``[B]``."""
-        return torch.full_like(sigma, self.eta)
-
-    def coefficients(self, sigma: Tensor, sigma_next: Tensor, sigma_max: float) -> tuple[Tensor, Tensor]:
-        """Compute ``drift = s_t^2 |dt| / (2 sigma)`` and ``std = s_t sqrt(|dt|)``, see `NoiseScale.coefficients`."""
-        scale = self.diffusion(sigma, sigma_max)
-        length = sigma - sigma_next
-        return scale.square() * length / (2.0 * sigma), scale * length.sqrt()
-
-
-@dataclass(frozen=True)
-class FlowSDE(DanceSDE):
-    """Diffusion ``s_t = eta * sqrt(sigma / (1 - sigma))`` (Flow-GRPO, arXiv 2505.05470).
-
-    In the denominator, levels above ``sigma_max`` count as ``sigma_max``. Flow-GRPO does so at sigma = 1, with the
-    second noise level of the grid. Grids of other schedulers begin just below 1 (0.999999 with UniPC, 0.9997 with
-    DPM-Solver++), where ``1 - sigma`` would be far smaller than the step: with the second level, the first step has
-    ``|dt| <= 1 - sigma_max`` and therefore ``std <= eta`` on every grid.
-    """
-
-    name: ClassVar[str] = "flow"
-    eta: float = 0.7
-
-    def diffusion(self, sigma: Tensor, sigma_max: float) -> Tensor:
-        """Compute the diffusion coefficient ``s_t`` of the SDE at each noise level, ``[B]``."""
-        return self.eta * torch.sqrt(sigma / (1.0 - sigma.clamp(max=sigma_max)))
-
-
-@dataclass(frozen=True)
-class CPS(NoiseScale):
-    """Coefficient-preserving sampling (Flow-CPS, arXiv 2509.05952).
-
-    Part of the predicted noise is replaced by fresh noise, so that the latents keep exactly the noise level that the
-    model expects: ``(sigma_next - drift)^2 + std^2 = sigma_next^2``. The last step, with sigma_next = 0, adds no noise.
-    """
-
-    name: ClassVar[str] = "cps"
-    eta: float = 0.8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.eta > 1:
-            raise ConfigError(f"eta of CPS must be in [0, 1] (at 1 all the noise is fresh), got {self.eta!r}")
-
-    def coefficients(self, sigma: Tensor, sigma_next: Tensor, sigma_max: float) -> tuple[Tensor, Tensor]:
-        """Replace noise by the angle ``eta * pi / 2``, see `NoiseScale.coefficients`."""
-        angle = self.eta * math.pi / 2.0
-        return sigma_next * (1.0 - math.cos(angle)), sigma_next * math.sin(angle)
-
-
-_NOISE_SCALES: dict[str, type[NoiseScale]] = {scale.name: scale for scale in (ODE, FlowSDE, DanceSDE, CPS)}
-
-
-def noise_scale(name: str, eta: float | None = None) -> NoiseScale:
-    """Build a noise scale by name.
-
-    Args:
-        name: ``"ode"``, ``"flow"``, ``"dance"`` or ``"cps"``.
-        eta: strength of the noise; None for the default of that scale.
-
-    Raises:
-        UnknownNameError: the name is unknown.
-        ConfigError: the scale does not allow this eta.
-    """
-    if name not in _NOISE_SCALES:
-        raise unknown_name("noise scale", name, _NOISE_SCALES)
-    if name == ODE.name:
-        if eta:
-            raise ConfigError(
-                f"noise scale 'ode' has no noise, got eta={eta!r}; leave eta out, or choose 'flow' or 'cps'"
-            )
-        return ODE()
-    build: Callable[..., NoiseScale] = _NOISE_SCALES[name]
-    return build() if eta is None else build(eta=eta)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,9 @@ of a group are not comparable. It is therefore a pure function of (seed, iterati
 
 from __future__ import annotations
 
+import bisect
+import itertools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +18,7 @@ import torch
 from torch import Tensor
 
 from flexgym.core.errors import ConfigError, unknown_name
-from flexgym.flow.transition import NoiseScale
+from flexgym.flow.noise import NoiseScale
 
 Strategy = Literal["random", "progressive", "all"]
 _STRATEGIES = ("random", "progressive", "all")
@@ -64,7 +67,8 @@ class WindowSchedule:
       ``first=(a, b - size)`` here).
     - ``"progressive"`` advances by ``stride`` after ``every`` iterations, and returns to the beginning after the end
       (MixGRPO, arXiv 2507.21802). The last window always begins at the highest first step, after a shorter stride where
-      ``stride`` does not divide the way there, so that no step is left out.
+      ``stride`` does not divide the way there, so that no step is left out. All windows have the same size; those of
+      the authors shrink at the end, down to nothing.
     - ``"all"`` trains every step but the last, whose density is too sharp to be useful (Flow-GRPO). To train the last
       step as well, use ``size=num_steps``.
 
@@ -73,7 +77,10 @@ class WindowSchedule:
         size: number of steps in the window, W; not allowed with ``"all"``.
         strategy: ``"random"``, ``"progressive"`` or ``"all"``.
         first: lowest and highest first step, both included; None for all that fit.
-        every: number of iterations at each position (``"progressive"``).
+        every: number of iterations at each position (``"progressive"``). A pair (from, to) decreases it linearly from
+            the first position to where the window would be empty, as in MixGRPO: fewer for steps near the sample.
+        decay: (step, rate) makes the number of iterations ``ceil(every * exp(-rate * (start - step)))`` at positions
+            after that step (``"progressive"``); MixGRPO has (13, 0.1). None does not.
         stride: number of steps between positions, at most ``size`` (``"progressive"``).
     """
 
@@ -81,15 +88,17 @@ class WindowSchedule:
     size: int | None = None
     strategy: Strategy = "random"
     first: tuple[int, int] | None = None
-    every: int = 25
+    every: int | tuple[int, int] = 25
     stride: int = 1
+    decay: tuple[int, float] | None = None
 
     def __post_init__(self) -> None:
         if self.strategy not in _STRATEGIES:
             raise unknown_name("window strategy", self.strategy, _STRATEGIES)
-        for name in ("num_steps", "every", "stride"):
+        for name in ("num_steps", "stride"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} of a window schedule must be at least 1, got {getattr(self, name)}")
+        self._check_every()
         if self.strategy == "all":
             if self.size is not None or self.first is not None:
                 raise ConfigError("strategy 'all' takes neither size nor first: leave them out, or choose 'random'")
@@ -131,9 +140,42 @@ class WindowSchedule:
             raise ConfigError(f"iteration and seed must be at least 0, got iteration={iteration}, seed={seed}")
         windows = self.windows
         if self.strategy == "progressive":
-            return windows[iteration // self.every % len(windows)]
+            ends = list(itertools.accumulate(self._iterations(window.start) for window in windows))
+            return windows[bisect.bisect_right(ends, iteration % ends[-1])]
         draw = np.random.default_rng((_STREAM, seed, iteration)).integers(len(windows))
         return windows[int(draw)]
+
+    def _iterations(self, start: int) -> int:
+        """Return the number of iterations at a position."""
+        if isinstance(self.every, tuple):
+            most, least = self.every
+            low, high = self._first
+            progress = (start - low) / (high + (self.size or 0) - low)
+            return max(least, int(most * (1 - progress) + least * progress))
+        if self.decay is None:
+            return self.every
+        step, rate = self.decay
+        return math.ceil(self.every * math.exp(-rate * max(0, start - step)))
+
+    def _check_every(self) -> None:
+        most, least = self.every if isinstance(self.every, tuple) else (self.every, self.every)
+        if not 1 <= least <= most:
+            raise ConfigError(
+                "every of a window schedule must be at least 1, or a pair (from, to) that does not increase, got"
+                f" {self.every}"
+            )
+        if self.decay is not None and not (self.decay[0] >= 0 and 0 < self.decay[1] < math.inf):
+            raise ConfigError(f"decay must be (step, rate) with step >= 0 and a positive rate, got {self.decay}")
+        varies = isinstance(self.every, tuple)
+        if self.decay is not None and varies:
+            raise ConfigError(
+                f"choose a pair every={self.every} (linear) or decay={self.decay} (exponential), not both"
+            )
+        if (self.decay is not None or varies) and self.strategy != "progressive":
+            raise ConfigError(
+                f"a decreasing number of iterations needs strategy 'progressive', got {self.strategy!r}, whose windows"
+                " do not advance"
+            )
 
     @property
     def _first(self) -> tuple[int, int]:

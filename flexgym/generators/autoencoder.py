@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flexgym.core.errors import ConfigError, GeneratorError
+from flexgym.core.pickling import recomputed
 from flexgym.generators.family import Family
 from flexgym.generators.placement import AUTOENCODER, Placement
 
@@ -74,7 +76,7 @@ class Autoencoder:
     def decode_pixels(self, latents: Tensor) -> Tensor:
         """Decode the rows of one call to real numbers, with gradients to the latents.
 
-        An offloaded autoencoder is not brought to the device: the backward pass needs it there, too.
+        Call it, and the backward pass, inside `for_gradients`, which brings an offloaded autoencoder to the device.
 
         Args:
             latents: ``[B, ...]``.
@@ -88,6 +90,23 @@ class Autoencoder:
         if family.cut_frames():
             pixels = pixels[:, :, family.cut_frames() :]
         return pixels * 0.5 + 0.5
+
+    @contextmanager
+    def for_gradients(self) -> Iterator[None]:
+        """Keep the autoencoder on the device, and recompute its blocks in the backward pass if it supports that.
+
+        Recomputing costs one more decoding and changes no gradient; without it every activation is kept.
+        """
+        vae = self._family.pipe.vae
+        recompute = getattr(vae, "_supports_gradient_checkpointing", False) and not vae.is_gradient_checkpointing
+        with self._placement.using(AUTOENCODER):
+            if recompute:
+                vae.enable_gradient_checkpointing(recomputed)
+            try:
+                yield
+            finally:
+                if recompute:
+                    vae.disable_gradient_checkpointing()
 
     @torch.no_grad()
     def encode(self, samples: NDArray[np.uint8] | Tensor, chunk: int | None = None) -> Tensor:

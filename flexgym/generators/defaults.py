@@ -31,6 +31,20 @@ def default_num_steps(source: str | Path | None, modality: str = "image") -> int
         return None  # loading the generator says what is wrong
 
 
+def is_distilled(source: str | Path | None) -> bool:
+    """Return whether the files of a generator say that its steps were distilled; no weights are read.
+
+    Args:
+        source: as for `flexgym.generators.load_generator`; False where it is on the hub and was never downloaded.
+    """
+    if source is None:
+        return False
+    try:
+        return bool(read_json(_local_folder(str(source)) / MODEL_INDEX).get("is_distilled", False))
+    except (FlexGymError, OSError):
+        return False  # loading the generator says what is wrong
+
+
 def _local_folder(source: str) -> Path:
     """Return the folder of a source; of a hub id what an earlier download left."""
     if source in EMBEDDED:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from flexgym.algorithm.base import Loss
+from flexgym.algorithm.kept import Rollout
 from flexgym.algorithm.policy import FlowPolicy
-from flexgym.algorithm.replay import replay
-from flexgym.algorithm.rollout import KEPT, Rollout
+from flexgym.algorithm.replay import OLD_LOG_PROB, replay
 from flexgym.core.errors import GeneratorError
 from flexgym.flow import ODE, Window, transition
 from flexgym.generators.autoencoder import decode_rows
@@ -62,10 +62,12 @@ def prepare(generator: FlowGenerator, planned: Planned) -> None:
 
 
 def train(generator: FlowGenerator, planned: Planned) -> None:
-    """Choose the trainable parameters, and keep the reference where the training keeps one."""
+    """Choose the trainable parameters, and keep the copies of the weights that a replay asks."""
     generator.make_trainable(**planned.settings.generator.training)
     if planned.keeps_reference:
         generator.weights.keep("reference")
+    for name in planned.asked:
+        generator.weights.keep(name)
 
 
 def _arrange(generator: FlowGenerator, planned: Planned) -> None:
@@ -139,7 +141,11 @@ class Rehearsal:
             decoded=rows,
             verified=self._verified(planned),
             shown=self._shown(planned),
-            replay=self._once(self._traces, ("replay", *sampled, settings.generator.gradient_checkpointing), replayed),
+            replay=self._once(
+                self._traces,
+                ("replay", planned.replayed, *sampled, settings.generator.gradient_checkpointing),
+                replayed,
+            ),
             optimizer=optimizer,
             optimizer_state=state,
         )
@@ -207,10 +213,10 @@ def bytes_of(tensors: Iterable[Tensor]) -> int:
     return sum(storages.values())
 
 
-def _latents(policy: FlowPolicy, planned: Planned) -> Tensor:
-    """Make latents of the groups in one forward, ``[P, G, ...]``."""
+def _latents(policy: FlowPolicy, planned: Planned, samples: int | None = None) -> Tensor:
+    """Make latents of the groups in one forward, ``[P, G, ...]``, or of some samples of each."""
     rollout = planned.settings.rollout
-    shape = (rollout.groups_per_forward, rollout.group_size, *policy.generator.latent_shape)
+    shape = (rollout.groups_per_forward, samples or rollout.group_size, *policy.generator.latent_shape)
     return torch.zeros(shape, device=policy.generator.device)
 
 
@@ -246,14 +252,18 @@ def _decode(generator: FlowGenerator, rows: int) -> Tensor:
 
 
 def _rollout(policy: FlowPolicy, planned: Planned) -> Rollout:
-    """Make a rollout of one trained step, with everything that the algorithm needs of it on the policy's device."""
-    latents = _latents(policy, planned)[None]
-    kept = {name: torch.zeros_like(latents) for name in KEPT}
-    if "old_mean" in planned.algorithm.needs:
-        kept["old_mean"] = torch.zeros_like(latents)
-    if "old_log_prob" in planned.algorithm.needs:
-        kept["old_log_prob"] = torch.zeros(latents.shape[:3], device=latents.device)
-    return Rollout(_prompts(policy), np.zeros((*latents.shape[1:3], 0), np.uint8), Window(0, 1), kept)
+    """Make a rollout with everything that the algorithm needs of it for one forward, on the policy's device."""
+    algorithm, window = planned.algorithm, planned.window(policy.num_steps)
+    latents = _latents(policy, planned, planned.replayed)[None]
+    levels = algorithm.process.count(window) if algorithm.stacked else 1
+    wanted = {"latents", "target", *algorithm.requires}
+    kept = {
+        name: latents.new_zeros((levels, *(latents.shape[1:3] if name == OLD_LOG_PROB else latents.shape[1:])))
+        for name in algorithm.process.keeps
+        if name in wanted
+    }
+    samples = np.zeros((*latents.shape[1:3], 0), np.uint8)
+    return Rollout(_prompts(policy), samples, Window(0, len(window)), kept, seeds=(0,) * latents.shape[1])
 
 
 def _replay(policy: FlowPolicy, planned: Planned) -> Tensor:
@@ -267,5 +277,13 @@ def _level_loss(policy: FlowPolicy, planned: Planned) -> Loss:
     """Compute the loss of one trained step; on return, only what the backward pass needs is alive."""
     rollout, algorithm = _rollout(policy, planned), planned.algorithm
     advantages = torch.zeros(len(rollout), rollout.group_size, device=policy.generator.device)
-    replayed = replay(policy, rollout, 0, advantages_PG=advantages, needs=algorithm.needs, guidance=algorithm.guidance)
-    return algorithm.loss(replayed)
+    indices = range(algorithm.process.count(rollout.window)) if algorithm.stacked else (0,)
+    replayed = replay(
+        policy,
+        rollout,
+        indices,
+        advantages=advantages,
+        needs=algorithm.requires,
+        guidance=algorithm.guidance,
+    )
+    return algorithm.objective(replayed)

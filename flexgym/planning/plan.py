@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from flexgym.algorithm.base import EMA
+from flexgym.algorithm.base import CURRENT, EMA
+from flexgym.algorithm.replay import OLD
+from flexgym.algorithm.rollout import KEPT
 from flexgym.flow import Window
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conditioning import CACHE_BYTES
@@ -207,6 +209,7 @@ class Planner:
             settings.adapter,
             settings.adapter_as,
             planned.keeps_reference,
+            planned.asked,
             planned.settings.algorithm.guidance,
         )
         if trains not in self._rehearsals:
@@ -246,18 +249,17 @@ class _Accounts:
 
     def plan(self) -> Plan:
         planned, work, generator = self.planned, self.work, self.generator
-        rollout, steps, window = planned.settings.rollout, generator.settings.num_steps, self.window
+        rollout, steps = planned.settings.rollout, generator.settings.num_steps
         repeats = 1.0 + (1.0 / rollout.reference_interval if rollout.reference_interval else 0.0)
-        further = len(window) * planned.algorithm.process.forwards_per_level
         chunks = math.ceil(rollout.group_size / work.decoded) * planned.samples // rollout.group_size
         shared = planned.learners / planned.runners if planned.runners else 1.0
-        sampled = shared * (repeats * steps + further) * planned.forwards * work.step.flops
+        sampled = shared * repeats * steps * planned.forwards * work.step.flops
         decoded = shared * repeats * chunks * work.decoding.flops
         phases = (
             *self._encoding(),
             self._phase("sampling", work.step.peak, sampled, trains=not planned.runners),
             self._phase("decoding", work.decoding.peak, decoded, trains=not planned.runners),
-            self._update(len(window) * planned.forwards * work.replay.flops),
+            self._update(self._replays()),
             *self._verification(),
         )
         trained = _numbers(generator.weights.trained().values())
@@ -351,12 +353,25 @@ class _Accounts:
         }
         return {name: size for name, size in host.items() if size}
 
+    def _replays(self) -> float:
+        """Return the operations of all replays of an iteration."""
+        planned, algorithm, training = self.planned, self.planned.algorithm, self.planned.settings.training
+        levels = algorithm.process.count(self.window)
+        slices = planned.settings.rollout.group_size // planned.replayed
+        jobs = slices * training.passes * planned.forwards * (1 if algorithm.stacked else levels)
+        flops: float = jobs * self.work.replay.flops
+        if OLD in planned.copies:  # whose means the first optimizer step need not compute if the same weights sampled
+            known = 1.0 / (training.num_updates * training.passes) if algorithm.acts == CURRENT else 0.0
+            flops += (1.0 - known) * training.passes * levels * planned.forwards * self.work.step.flops
+        return flops
+
     def _stored(self) -> dict[str, int]:
         """Return the bytes that the rollouts of an iteration keep for replay, see `Rollout`."""
         planned, window, steps = self.planned, self.window, self.generator.settings.num_steps
-        numbers, needs = math.prod(self.generator.latent_shape), planned.algorithm.needs
-        # each trained step has latents of its own, and there are as many targets as recorded steps
-        targets = sum(planned.algorithm.process.records(step, window, steps) for step in range(steps))
-        latents = (len(window) + targets) * numbers * planned.latents_dtype.itemsize
-        old = len(window) * 4 * (numbers * ("old_mean" in needs) + ("old_log_prob" in needs))  # float32
+        numbers, algorithm = math.prod(self.generator.latent_shape), planned.algorithm
+        moves = sum(algorithm.process.records(step, window, steps) for step in range(steps))
+        names = algorithm.process.keeps
+        latents = moves * len({*names} & {*KEPT}) * numbers * planned.latents_dtype.itemsize
+        kept = {*names} & algorithm.requires
+        old = moves * 4 * (numbers * ("old_mean" in kept) + ("old_log_prob" in kept))  # float32
         return {"stored latents": latents * planned.samples, "stored means and densities": old * planned.samples}

@@ -12,6 +12,7 @@ import torch
 from gymnasium.envs.registration import load_env_creator
 
 from flexgym.algorithm.base import Algorithm, CopySchedule, algorithm_class, weight_copies
+from flexgym.algorithm.replay import OLD, mean_under
 from flexgym.config import AgentSettings
 from flexgym.config.load import load_settings
 from flexgym.config.recipe import apply_overrides
@@ -138,7 +139,7 @@ class Planned:
     @property
     def needs_reference(self) -> bool:
         """True where the loss compares with the reference policy."""
-        return "reference_mean" in self.algorithm.needs
+        return "reference_mean" in self.algorithm.requires
 
     @property
     def keeps_reference(self) -> bool:
@@ -146,10 +147,22 @@ class Planned:
         compares = self.needs_reference or self.settings.rollout.reference_interval > 0
         return self.settings.generator.mode == "full" and compares
 
+    @property
+    def replayed(self) -> int:
+        """Samples of a group in one replay: all, or with ``training.split: samples`` those of one optimizer step."""
+        size, training = self.settings.rollout.group_size, self.settings.training
+        return size // training.num_updates if training.split == "samples" else size
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Names of the weight copies whose means each replay computes, without those that sampled."""
+        needs = self.algorithm.requires
+        return tuple(name for name in self.copies if name != OLD and mean_under(name) in needs)
+
     @cached_property
     def copies(self) -> dict[str, CopySchedule]:
         """Weight copies that training updates, by name."""
-        return weight_copies(self.algorithm, self.settings.training.ema_decay)
+        return weight_copies(self.algorithm, self.settings.training)
 
 
 def modality_of(env: str) -> str:

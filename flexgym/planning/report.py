@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from rich.table import Table
 
+from flexgym.algorithm.effects import effect_notes
 from flexgym.core.terminal import terminal
 from flexgym.planning.devices import GIB
 from flexgym.planning.plan import PARTS, Plan
@@ -51,4 +52,5 @@ def _lines(plan: Plan) -> list[str]:
         f"an iteration takes {plan.seconds:,.3g} s at {rate:,.3g} x 10^12 operations per second, without rewards and"
         " verification",
         f"in host memory: {host}",
+        *effect_notes(planned.algorithm, planned.settings.training),
     ]

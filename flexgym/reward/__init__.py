@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from flexgym.reward.base import JudgeReward, PointwiseReward, Reward
 from flexgym.reward.building import build, check
+from flexgym.reward.gradient import no_gradient_scores
 from flexgym.reward.guard import FailedSample, FailedSamples
 from flexgym.reward.known import KnownPair
 from flexgym.reward.names import register
@@ -23,5 +24,6 @@ __all__ = [
     "VectorRewardWrapper",
     "build",
     "check",
+    "no_gradient_scores",
     "register",
 ]

@@ -7,16 +7,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flexgym.core.arguments import recorded, recorded_arguments
 from flexgym.judge import Judge, Tournament, judge_groups, make_tournament
+from flexgym.reward.gradient import no_gradient_scores
 from flexgym.reward.guard import FailedSamples, OneAtATime, guarded_scores, sample_scores
 from flexgym.reward.known import KnownPair
 from flexgym.types import GroupScores, Prompt, SampleGroup
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -69,6 +73,29 @@ class Reward(ABC):
         Returns:
             One `GroupScores` per group. What could not be scored is NaN there and counted, not raised.
         """
+
+    @classmethod
+    def has_gradient_scores(cls) -> bool:
+        """Return True for a reward that defines `gradient_scores`; nothing is built or loaded to find out."""
+        return cls.gradient_scores is not Reward.gradient_scores
+
+    def gradient_scores(self, pixels: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """Score samples of real numbers, with gradients to their pixels; only some rewards can.
+
+        On the pixels of finished samples the values are those of `score`, up to what `score` rounds on the way. The
+        score of a row depends on that row alone.
+
+        Args:
+            pixels: ``[B, 3, H, W]`` or ``[B, 3, F, H, W]``, from 0 to 1. Values beyond are clamped and get no gradient.
+            prompts: B of them.
+
+        Returns:
+            float32 ``[B]``, higher is better. No parameter of the reward gets a gradient.
+
+        Raises:
+            ConfigError: this reward has no gradients, see `has_gradient_scores`, or it cannot score such pixels.
+        """
+        raise no_gradient_scores(self.name)
 
     def guarded(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
         """Call `score` and turn whatever goes wrong into failed samples; wrappers and agents call this.

@@ -16,7 +16,7 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from flexgym.algorithm.advantages import advantages_of
-from flexgym.algorithm.rollout import Rollout, concatenate
+from flexgym.algorithm.kept import Rollout, concatenate
 from flexgym.config.sections import EXTRA_SAMPLES
 from flexgym.core.errors import CheckpointError, ConfigError, ProcessLostError
 from flexgym.core.metrics import Metric, reduce_rows

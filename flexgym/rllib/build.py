@@ -7,9 +7,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from flexgym.algorithm.base import CURRENT, NEEDS, Algorithm
+from flexgym.algorithm.base import Algorithm, check_needs
 from flexgym.config import AgentSettings
-from flexgym.core.errors import check_names
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.config import Components, FlowConfig
 from flexgym.rllib.learner import FlowLearner
@@ -25,11 +24,10 @@ def algorithm_config(settings: AgentSettings, algorithm: Algorithm[Any], compone
         algorithm: that trains, made from ``settings.algorithm``.
         components: makes rewards, prompts and environments.
     """
-    check_names(f"need of {type(algorithm).__name__}", algorithm.needs, NEEDS)
-    check_names("weights that act", [algorithm.acts], [CURRENT, *algorithm.copies])
     config = FlowConfig(FlowAlgorithm)
     config.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
     config.settings, config.algorithm, config.components = settings, algorithm, components
+    check_needs(algorithm, config.weight_copies)
     resources, options = settings.resources, settings.rllib
     config.environment(env=settings.environment.env, disable_env_checking=True)
     config.env_runners(

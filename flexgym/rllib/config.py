@@ -9,7 +9,8 @@ import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from flexgym.algorithm.base import Algorithm, CopySchedule, weight_copies
+from flexgym.algorithm.base import CURRENT, Algorithm, CopySchedule, weight_copies
+from flexgym.algorithm.updates import UpdatePlan
 from flexgym.config import AgentSettings
 from flexgym.flow.window import WindowSchedule
 from flexgym.reward import Reward
@@ -83,12 +84,25 @@ class FlowConfig(AlgorithmConfig):
     @property
     def weight_copies(self) -> dict[str, CopySchedule]:
         """Schedules of the named weight copies that training updates: those of the algorithm, and the EMA."""
-        return weight_copies(self.algorithm, self.settings.training.ema_decay)
+        return weight_copies(self.algorithm, self.settings.training)
+
+    @property
+    def update_plan(self) -> UpdatePlan:
+        """How an iteration trains on its rollout."""
+        chosen, algorithm = self.settings.training, self.algorithm
+        return UpdatePlan(
+            algorithm.process,
+            num_updates=chosen.num_updates,
+            passes=chosen.passes,
+            split=chosen.split,
+            stacked=algorithm.stacked,
+            acts=algorithm.acts == CURRENT,
+        )
 
     @property
     def keeps_reference(self) -> bool:
         """True if training or a metric needs the reference policy."""
-        return "reference_mean" in self.algorithm.needs or self.settings.rollout.reference_interval > 0
+        return "reference_mean" in self.algorithm.requires or self.settings.rollout.reference_interval > 0
 
     def windows(self, num_steps: int) -> WindowSchedule:
         """Return the schedule of trained steps.

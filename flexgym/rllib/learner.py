@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,8 +21,10 @@ from torch.nn.utils import get_total_norm
 
 from flexgym.algorithm.advantages import advantages_of
 from flexgym.algorithm.base import CURRENT, EMA, Loss
-from flexgym.algorithm.replay import assemble
-from flexgym.algorithm.rollout import Rollout, sample
+from flexgym.algorithm.kept import Rollout
+from flexgym.algorithm.replay import assemble, copies_to_ask
+from flexgym.algorithm.rollout import sample
+from flexgym.algorithm.updates import Job, Weighted
 from flexgym.core.metrics import Max, Mean, Metric, reduce_rows, settled
 from flexgym.core.sharding import assembled, over_learners, whole
 from flexgym.flow import Window
@@ -41,44 +42,14 @@ COMPONENT_SCALER = "grad_scaler"
 COMPONENT_STEPS = "optimizer_steps"
 
 
-@dataclass(frozen=True, eq=False)
-class ReplayJob:
-    """One trained level of some groups.
-
-    Attributes:
-        rollout: the groups, as many as one forward of the rollout took.
-        index: of the level in the window.
-        advantages_PG: of the groups, ``[P, G]``.
-        share: weight of its mean loss among the jobs of the update.
-    """
-
-    rollout: Rollout
-    index: int
-    advantages_PG: Tensor
-    share: float
-
-
-Weighted = tuple[Rollout, NDArray[np.float32]]
-"""Some groups with their advantages ``[P, G]``."""
-
-
-def _jobs(weighted: Iterable[Weighted], count: int) -> Iterator[ReplayJob]:
-    """Yield the jobs of one update over ``count`` parts, lazily as each part's advantages become available."""
-    for rollout, advantages in weighted:
-        levels = len(rollout.window)
-        for index in range(levels):
-            yield ReplayJob(rollout, index, torch.from_numpy(advantages), share=1.0 / (count * levels))
-
-
 @dataclass
 class Update:
     """The update of one iteration while it is under way.
 
     Attributes:
         timesteps: samples so far, in the form that RLlib's schedules take.
-        size: parts of one optimizer step.
-        last: last level of the first optimizer step, which waits until no reward can fail any more.
-        later: groups of the later optimizer steps.
+        last: last job of the first optimizer step, which waits until no reward can fail any more.
+        parts: all groups of this learner, part by part.
         rows: metrics of each replayed level and optimizer step.
         worked: seconds of work so far.
         waited: seconds of it spent waiting for rewards.
@@ -86,9 +57,8 @@ class Update:
     """
 
     timesteps: Mapping[str, int]
-    size: int = 0
-    last: ReplayJob | None = None
-    later: list[Weighted] = field(default_factory=list)
+    last: Job | None = None
+    parts: list[Weighted] = field(default_factory=list)
     rows: list[Mapping[str, Metric]] = field(default_factory=list)
     worked: float = 0.0
     waited: float = 0.0
@@ -138,8 +108,8 @@ class FlowLearner(ShardedLearner):
         return self.flow_module.generator
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: Any) -> Tensor:
-        """Raise: the update loops over levels itself, see `level_loss`."""
-        raise NotImplementedError("FlowLearner.level_loss computes the loss level by level")
+        """Raise: the update loops over levels itself, see `job_loss`."""
+        raise NotImplementedError("FlowLearner.job_loss computes the loss job by job")
 
     # --- rollout -----------------------------------------------------------------------------------------------------
 
@@ -189,15 +159,15 @@ class FlowLearner(ShardedLearner):
         self.before_gradient_based_update(timesteps=update.timesteps)
         self._zero_gradients()
         rollouts = [part.rollout for part in self._parts] if rollout is None else self._own_part(rollout)
-        weighted = self._weighted(rollouts, advantages)
-        size = update.size = len(rollouts) // self.config.settings.training.num_updates
-        levels = size * len(rollouts[0].window)
-        for number, job in enumerate(_jobs(itertools.islice(weighted, size), size), start=1):
-            if number < levels:
+        plan, weighted = self.config.update_plan, self._weighted(rollouts, advantages)
+        last = plan.levels_of_first(rollouts)
+        for number, job in enumerate(plan.first(weighted, len(rollouts)), start=1):
+            if number < last:
                 self._accumulate(job, is_last=False)
             else:
                 update.last = job
-        update.later = list(weighted)
+        for _ in weighted:  # which waits for all scores, so that no later step can fail for want of one
+            pass
         update.worked += time.perf_counter() - started
 
     def take_steps(self) -> dict[str, Metric]:
@@ -211,9 +181,9 @@ class FlowLearner(ShardedLearner):
         assert update.last is not None, "replay_scored() comes before take_steps()"
         self._accumulate(update.last, is_last=True)
         self._optimize()
-        for start in range(0, len(update.later), update.size):
+        seed = update.timesteps[NUM_ENV_STEPS_SAMPLED_LIFETIME]
+        for jobs in self.config.update_plan.later(update.parts, seed=seed):
             self._zero_gradients()
-            jobs = list(_jobs(update.later[start : start + update.size], update.size))
             for job in jobs:
                 self._accumulate(job, is_last=job is jobs[-1])
             self._optimize()
@@ -228,13 +198,17 @@ class FlowLearner(ShardedLearner):
         """Yield every part with its advantages; without given ones, each as soon as it is scored."""
         if advantages is not None:
             share = advantages[self._share(len(advantages))]
-            yield from zip(rollouts, np.split(share, len(rollouts)), strict=True)
+            for weighted in zip(rollouts, np.split(share, len(rollouts)), strict=True):
+                self._update.parts.append(weighted)
+                yield weighted
             return
         for part in self._parts:
             started = time.perf_counter()
             scores = part.scores
             self._update.waited += time.perf_counter() - started
-            yield part.rollout, advantages_of(scores, **dict(self.config.settings.training.advantage))
+            weighted = part.rollout, advantages_of(scores, **dict(self.config.settings.training.advantage))
+            self._update.parts.append(weighted)
+            yield weighted
 
     def _own_part(self, rollout: Rollout) -> list[Rollout]:
         """Return this learner's share of all env runners' groups, split into the forward batches of the rollout."""
@@ -250,34 +224,31 @@ class FlowLearner(ShardedLearner):
         """Keeps the small gradients of float16 from vanishing; the other precisions have the range of float32."""
         return self._grad_scalers[DEFAULT_MODULE_ID] if self._grad_scalers else None
 
-    def _accumulate(self, job: ReplayJob, *, is_last: bool) -> None:
-        """Add the gradients of one replayed level; learners exchange theirs with the last of an optimizer step."""
+    def _accumulate(self, job: Job, *, is_last: bool) -> None:
+        """Add the gradients of one job; learners exchange theirs with the last of an optimizer step."""
         module = self.module[DEFAULT_MODULE_ID]
         waits = isinstance(module, TorchDDPRLModule) and not is_last
         with module.no_sync() if waits else contextlib.nullcontext():
-            computed = self.level_loss(job.rollout, job.index, job.advantages_PG)
+            computed = self.job_loss(job)
             loss = job.share * computed.per_sample.mean()
             (loss if self._scaler is None else self._scaler.scale(loss)).backward()
         self._update.rows.append(computed.metrics)
 
-    def level_loss(self, rollout: Rollout, index: int, advantages_PG: Tensor) -> Loss:
-        """Replay one trained level of some groups and let the algorithm compute its loss.
-
-        Args:
-            rollout: the groups, as many as one forward of the rollout took.
-            index: of the level in the window.
-            advantages_PG: ``[P, G]``.
-        """
-        algorithm = self.config.algorithm
+    def job_loss(self, job: Job) -> Loss:
+        """Replay trained levels of some groups and let the algorithm compute their loss, penalties included."""
+        algorithm, policy = self.config.algorithm, self.flow_module.replaying_policy
+        trained = policy.process.trained(job.rollout, job.indices, policy.grid, draw=job.draw)
+        recorded = self.config.update_plan.split == "groups"
+        trained = trained if recorded else trained.without_old()
         batch = {
-            "latents": rollout.kept["latents"][index],
-            "prompts": rollout.prompts,
-            "step": rollout.window.steps[index],
-            "reference": "reference_mean" in algorithm.needs,
+            "latents": trained.latents,
+            "prompts": job.rollout.prompts,
+            "levels": trained.levels.to(self._device),
+            "under": copies_to_ask(algorithm.requires, trained, fresh=job.fresh),
         }
         means = self.module[DEFAULT_MODULE_ID].forward_train(batch)
-        policy = self.flow_module.replaying_policy
-        return algorithm.loss(assemble(policy, means, rollout, index=index, advantages_PG=advantages_PG))
+        needs = algorithm.requires
+        return algorithm.objective(assemble(policy, means, trained, advantages=job.advantages, needs=needs))
 
     def _optimize(self) -> None:
         """Take one optimizer step from the accumulated gradients; none where they overflowed in float16."""

@@ -98,13 +98,13 @@ class FlowModule(TorchRLModule):
         return self._replaying
 
     def _forward_train(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
-        """Compute one step of some groups again, see `replay_means`."""
+        """Compute trained levels of some groups again, see `replay_means`."""
         return replay_means(
             self.replaying_policy,
             batch["latents"],
             prompts=batch["prompts"],
-            step=batch["step"],
-            reference=batch["reference"],
+            levels=batch["levels"],
+            under=batch["under"],
             guidance=self.model_config["guidance"],
         )
 

@@ -21,8 +21,9 @@ from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from flexgym.algorithm.base import CURRENT, REFERENCE
+from flexgym.algorithm.kept import Rollout, concatenate
 from flexgym.algorithm.policy import FlowPolicy
-from flexgym.algorithm.rollout import Rollout, collect, concatenate, samples_of
+from flexgym.algorithm.rollout import collect, samples_of
 from flexgym.core.precision import dtype_named
 from flexgym.flow import Window
 from flexgym.reward import Reward
@@ -175,7 +176,7 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         assert self.module is not None
         weights = self.module.weights
         with weights.using(self._acts):
-            rollout = collect(envs, policy, window, seeds=seeds, keep=self.config.algorithm.needs)
+            rollout = collect(envs, policy, window, seeds=seeds, keep=self.config.algorithm.requires)
         groups = rollout.groups
         if references:
             with weights.using(REFERENCE):

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import RayError
 
+from flexgym.algorithm.effects import effect_notes
 from flexgym.config.describe import describe
 from flexgym.core.metrics import Metric
 from flexgym.core.text import PlainLogger
@@ -134,7 +135,9 @@ class AgentTrainable(RLlibTrainable):
 
     @reports_losses
     def build(self, folder: RunFolder) -> None:
-        """Build the algorithm, with half of torch's threads until it is closed."""
+        """Build the algorithm, with half of torch's threads until it is closed; log what has no effect, once."""
+        for note in [] if self._was_built else effect_notes(self.config.algorithm, self.config.settings.training):
+            _log.warning(note)
         self.config.failed_samples = str(folder.path / "failed_samples")
         self._opened.enter_context(shared_cores())
         quiet_libraries()

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from flexgym.config import RunSettings
 from flexgym.core.errors import JudgeUnavailableError, ProcessLostError, RewardError
 from flexgym.core.metrics import Metric
+from flexgym.runs.alarm import signs_of_hacking
 from flexgym.runs.checkpoints import checkpoint_name
 from flexgym.runs.display import TrainingDisplay, say
 from flexgym.runs.folder import RunFolder
@@ -127,6 +128,7 @@ class TrainingRun:
     ) -> None:
         self.trainable, self.settings, self.command = trainable, settings, command
         self.stopped_by: signal.Signals | None = None
+        self._alarms: set[str] = set()
         if resume:
             self.folder = RunFolder.resume(resume, keep=settings.keep, required=trainable.required)
         else:
@@ -230,8 +232,8 @@ class TrainingRun:
 
     def _iterate(self, display: TrainingDisplay, interrupt: GracefulInterrupt, *, deadline: float) -> None:
         """Train until the last iteration, a request to stop, or until one more would exceed the deadline."""
-        longest, late = 0.0, False
-        while self.trainable.iteration < self.settings.iterations and not interrupt.requested and not late:
+        longest, late, alarmed = 0.0, False, False
+        while self.trainable.iteration < self.settings.iterations and not (interrupt.requested or late or alarmed):
             began, previous = time.monotonic(), self.trainable.iteration
             display.phase("training")
             measured = self.trainable.step()
@@ -240,10 +242,25 @@ class TrainingRun:
             if ends and not interrupt.is_urgent:
                 measured = self._with_final(measured, display)
             self._record(measured, display)
+            alarmed = measured.verification is not None and self._alarm(display)
             if crosses(self.settings.checkpoint_interval, previous, self.trainable.iteration):
                 display.phase("saving")
                 self._checkpoint()
             longest = max(longest, time.monotonic() - began)
+
+    def _alarm(self, display: TrainingDisplay) -> bool:
+        """Say where the reward seems to be hacked, each metric once; return whether the run must end."""
+        chosen = self.settings.alarm
+        if not chosen.patience:
+            return False
+        rows = read_metrics(self.folder.metrics.path)
+        signs = signs_of_hacking(rows, patience=chosen.patience, drop=chosen.drop)
+        for sign in signs:
+            name = sign.split(" ", 1)[0]
+            if name not in self._alarms:
+                self._alarms.add(name)
+                display.note(f"The reward may be hacked: {sign}")
+        return bool(signs) and chosen.stop
 
     def _with_final(self, measured: Measured, display: TrainingDisplay) -> Measured:
         """Evaluate after the last iteration, unless it was the turn of an evaluation anyway."""

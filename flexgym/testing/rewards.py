@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from flexgym.core.errors import FlexGymError
@@ -31,11 +32,14 @@ class RewardConformance:
             the samples of a group.
         tolerance: allowed difference, relative and absolute, of scores in other batches; scorers whose rounding depends
             on the size of the batch need about 1e-5.
+        gradient_tolerance: allowed difference, relative and absolute, of ``gradient_scores`` from ``score``, which may
+            round pixels on the way. Rewards without ``gradient_scores`` skip its rules.
     """
 
     modality: Modality = "image"
     pointwise = True
     tolerance = 0.0
+    gradient_tolerance = 0.01
 
     def make(self) -> Any:
         """Create a reward, equal to those of earlier calls."""
@@ -176,6 +180,37 @@ class RewardConformance:
         wanted = f"a failure that says what it scores ({' or '.join(words)})"
         expect(any(word in message.lower() for word in words), wanted, message or "no message")
 
+    @rule("gradient scores are the scores of the same samples")
+    def test_gradient_scores_are_scores(self) -> None:
+        """Compare ``gradient_scores`` of the samples as real numbers with ``score``; both are float32, one per row."""
+        groups = self.groups()
+        with self._reward() as reward:
+            _skip_without_gradients(reward)
+            expected = _rewards(reward.score(groups))
+            found = [reward.gradient_scores(_real(group), [group.prompt] * len(group)) for group in groups]
+        for scores, group in zip(found, groups, strict=True):
+            form = f"{scores.dtype} {list(scores.shape)}".removeprefix("torch.")
+            expect(form == f"float32 [{len(group)}]", f"gradient scores float32 [{len(group)}]", form)
+        values = [scores.detach().cpu().numpy() for scores in found]
+        expect_same(values, expected, "what score gives", tolerance=self.gradient_tolerance)
+
+    @rule("gradients reach the pixels of the scored sample alone")
+    def test_gradients_reach_their_own_sample(self) -> None:
+        """Check that the score of the last sample of a group has a finite gradient there, and none at other samples."""
+        with self._reward() as reward:
+            _skip_without_gradients(reward)
+            for group in self.groups():
+                pixels = _real(group).requires_grad_()
+                before = pixels.detach().clone()
+                scores = reward.gradient_scores(pixels, [group.prompt] * len(group))
+                expect(scores.requires_grad, "scores with gradients to the pixels", "scores without")
+                (gradient,) = torch.autograd.grad(scores[-1], pixels)
+                expect(bool(gradient.isfinite().all()), "a finite gradient", "NaN or infinity")
+                expect(bool(gradient[-1].any()), "a gradient at the pixels of the sample", "zero")
+                reached = gradient[:-1].flatten(1).any(1).nonzero().flatten().tolist()
+                expect(not reached, "no gradient at other samples", f"one at the samples {reached}")
+                expect(torch.equal(pixels.detach(), before), "the pixels as they were", "other pixels")
+
     @contextmanager
     def _reward(self) -> Iterator[Any]:
         reward = self.make()
@@ -193,6 +228,16 @@ class RewardConformance:
         finally:
             for reward in made:
                 reward.close()
+
+
+def _skip_without_gradients(reward: Any) -> None:
+    if not type(reward).has_gradient_scores():
+        raise unittest.SkipTest("the reward has no gradients to pixels")
+
+
+def _real(group: SampleGroup) -> torch.Tensor:
+    """Return the samples of a group as real numbers, ``[G, 3, H, W]`` or ``[G, 3, F, H, W]``."""
+    return torch.from_numpy(group.samples).movedim(-1, 1).float() / 255
 
 
 def _rewards(scores: Sequence[GroupScores]) -> list[np.ndarray]:

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from agents.base import load_agent_settings
-from agents.diffusion_nft import DiffusionNFT, NFTSettings, nft_loss
+from agents.diffusion_nft import DiffusionNFT, NFTSettings
 from flexgym.algorithm.replay import Replayed
 from flexgym.config.recipe import apply_overrides, load_recipe
+from flexgym.flow import nft_loss
 from flexgym.rllib.sharded import METRICS
 from flexgym.runs.display import TrainingDisplay
 from tests.agents.small import config_of, largest_difference, small_config, train, weights
@@ -42,7 +43,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_authors():
     torch.testing.assert_close(noised, expected["x_t"], rtol=0, atol=1e-12)
     row = nft_loss(mean, old, given["x0"], advantage=given["advantage"], beta=1.0, clip=5.0)
     torch.testing.assert_close(row, expected["loss_per_sample"], rtol=0, atol=1e-12)
-    shape = (2, 2)
+    shape = (1, 2, 2)
     replayed = Replayed(
         mean=mean.unflatten(0, shape),
         std=torch.ones(shape),
@@ -50,15 +51,15 @@ def test_the_loss_and_its_gradient_are_those_of_the_authors():
         target=given["x0"].unflatten(0, shape),
         sigma=given["t"].view(shape),
         sigma_next=torch.zeros(shape),
+        velocity_scale=given["t"].view(shape),
         advantage=given["advantage"].view(shape),
-        old_mean=old.unflatten(0, shape),
-        reference_mean=reference.unflatten(0, shape),
+        means={"old": old.unflatten(0, shape), "reference": reference.unflatten(0, shape)},
     )
-    loss = DiffusionNFT(NFTSettings()).loss(replayed)
+    loss = DiffusionNFT(NFTSettings()).objective(replayed)
     total = loss.per_sample.mean()
     assert total.item() == pytest.approx(expected["total"].item(), abs=1e-12)
     assert loss.metrics["loss/policy"].value == pytest.approx(expected["policy_loss"].item(), abs=1e-12)
-    assert loss.metrics["loss/kl"].value == pytest.approx(expected["kl"].item(), abs=1e-12)
+    assert loss.metrics["penalty/reference"].value == pytest.approx(expected["kl"].item(), abs=1e-12)
     total.backward()
     torch.testing.assert_close(velocity.grad, expected["grad_velocity"], rtol=0, atol=1e-12)
 
@@ -81,16 +82,18 @@ def test_it_trains_resumes_exactly_and_shows_its_metrics(cluster, tmp_path: Path
     with TrainingDisplay(3, title="DiffusionNFT", history=[]) as display:
         display.update({"iteration": 3, **algorithm.row})
     algorithm.stop()
-    assert "loss/kl" in capsys.readouterr().out
+    assert "penalty/reference" in capsys.readouterr().out
     resumed = config.copy(copy_frozen=False).build_algo()
     resumed.restore_from_path(str(tmp_path / "checkpoint"))
     metrics = resumed.train()[METRICS]
     assert largest_difference(weights(resumed), expected) == 0.0
-    assert all(metrics[name] == expected_metrics[name] for name in ("loss/policy", "loss/kl", "policy/gradient_norm"))
+    assert all(
+        metrics[name] == expected_metrics[name] for name in ("loss/policy", "penalty/reference", "policy/gradient_norm")
+    )
     resumed.stop()
 
 
 def test_its_recipe_is_valid():
-    settings = load_agent_settings(apply_overrides(load_recipe("nft_shapes"), ["algorithm.beta=0.1"]))
+    settings = load_agent_settings(apply_overrides(load_recipe("diffusion_nft_shapes_t2i"), ["algorithm.beta=0.1"]))
     assert isinstance(config_of(settings).algorithm, DiffusionNFT)
     assert settings.algorithm == NFTSettings(name="diffusion_nft", beta=0.1, window=settings.algorithm.window)

@@ -52,7 +52,7 @@ def test_a_run_without_text_encoders_learns_the_same(tmp_path: Path):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_before_the_first_update_every_ratio_is_one_in_any_precision(dtype):
     config = small_config(
-        algorithm={"kl_coeff": 0.01},
+        algorithm={"penalties": {"reference": {"coeff": 0.01}}},
         rollout={"latents_dtype": dtype},
         generator={"mode": "lora", "lora": {"rank": 4}},
     )

@@ -31,7 +31,7 @@ def config_of(mode: str, *, sharded: bool, lr: float = 3e-4, **sections) -> Flow
     recipe = {
         "generator": {"mode": mode, "lora": {"rank": 4}},
         "rollout": {"prompts_per_iteration": 4},
-        "algorithm": {"kl_coeff": 0.01},
+        "algorithm": {"penalties": {"reference": {"coeff": 0.01}}},
         "training": {"lr": lr, "ema_decay": 0.9},
         "verification": {"reward": "ShapesVerifier", "num_prompts": 4, "interval": 2, "rows_per_forward": 3},
     }
@@ -116,7 +116,7 @@ def test_a_checkpoint_goes_on_bit_for_bit(mode, cluster, tmp_path: Path):
     resumed = config.copy(copy_frozen=False).build_algo()
     resumed.restore_from_path(str(tmp_path / "saved"))
     found = resumed.train()[METRICS]
-    for name in ("loss/policy", "loss/kl", "policy/gradient_norm", "eval/verifier_score"):
+    for name in ("loss/policy", "penalty/reference", "policy/gradient_norm", "eval/verifier_score"):
         assert found[name] == expected[name]
     assert largest_difference(weights(whole), weights(resumed)) == 0.0
     one = config_of(mode, sharded=False, lr=1e-3).build_algo()

@@ -109,7 +109,7 @@ def test_training_moves_the_policy_and_the_second_update_sees_it():
 )
 def test_resume_continues_bit_for_bit(mode, dtype, tmp_path: Path):
     config = small_config(
-        algorithm={"kl_coeff": 0.01},
+        algorithm={"penalties": {"reference": {"coeff": 0.01}}},
         training={"ema_decay": 0.9},
         generator={"mode": mode, "lora": {"rank": 4}, "dtype": dtype},
     )
@@ -122,7 +122,7 @@ def test_resume_continues_bit_for_bit(mode, dtype, tmp_path: Path):
     resumed.restore_from_path(str(tmp_path / "checkpoint"))
     metrics = resumed.train()[METRICS]
     assert largest_difference(weights(resumed), expected) == 0.0
-    for name in ("loss/policy", "loss/kl", "policy/gradient_norm", "samples"):
+    for name in ("loss/policy", "penalty/reference", "policy/gradient_norm", "samples"):
         assert metrics[name] == expected_metrics[name]
     resumed.stop()
 

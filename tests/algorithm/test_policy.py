@@ -8,6 +8,7 @@ import torch
 import flexgym
 from flexgym import FlowPolicy
 from flexgym.algorithm.process import ForwardProcess
+from flexgym.algorithm.replay import replay
 from flexgym.algorithm.rollout import collect
 from flexgym.core.errors import ConfigError, GeneratorError, UnknownNameError
 from flexgym.flow import FlowSDE, Window, transition
@@ -75,20 +76,25 @@ def test_the_forward_process_samples_without_noise_and_trains_the_finished_sampl
         observation, *_ = envs.step(by_ode(observation))
     clean = torch.from_numpy(observation["latents"])
     prompts, sigmas = [prompt.text for prompt in rollout.prompts], shared("sd3").sigmas()
+    assert list(rollout.kept) == ["target"]
+    assert torch.equal(rollout.kept["target"][0], clean)
     for at, step in enumerate(window.steps):
-        assert torch.equal(rollout.kept["target"][at], clean)
-        noise = (rollout.kept["latents"][at] - (1.0 - sigmas[step]) * clean) / sigmas[step]
+        trained = by_matching.process.trained(rollout, [at], sigmas)
+        assert torch.equal(trained.target[0], clean)
+        assert (trained.levels.sigma == sigmas[step]).all()
+        noise = (trained.latents[0] - (1.0 - sigmas[step]) * clean) / sigmas[step]
         assert noise.mean().item() == pytest.approx(0.0, abs=0.2)
         assert noise.std().item() == pytest.approx(1.0, abs=0.2)
-        replayed = [
-            by_matching.transition(rollout.kept["latents"][at, [row]], prompts[row : row + 1], step).log_prob(
-                clean[row]
-            )
+        replayed = replay(by_matching, rollout, [at], advantages=torch.ones(2, 2), needs={"old_log_prob"})
+        expected = [
+            by_matching.transition(trained.latents[0, [row]], prompts[row : row + 1], step).log_prob(clean[row])
             for row in range(2)
         ]
-        assert torch.equal(torch.stack(replayed), rollout.kept["old_log_prob"][at])
-    again = collect(envs, by_matching, window, seeds=seeds)
-    assert torch.equal(again.kept["latents"], rollout.kept["latents"])
+        torch.testing.assert_close(replayed.old_log_prob[0], torch.stack(expected))
+        assert (replayed.log_ratio == 0.0).all()
+    again = by_matching.process.trained(collect(envs, by_matching, window, seeds=seeds), [1], sigmas)
+    assert torch.equal(again.latents, by_matching.process.trained(rollout, [1], sigmas).latents)
+    assert not torch.equal(again.latents, by_matching.process.trained(rollout, [1], sigmas, draw=1).latents)
 
 
 def test_finished_groups_come_back_unchanged(env):

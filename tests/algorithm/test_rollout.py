@@ -49,8 +49,7 @@ def test_samples_alone_equal_those_of_a_rollout_and_cost_one_forward_per_step(no
     assert (samples_of(envs, policy, WINDOW, seeds=[3, 4]) == expected).all()
     once = len(rows)
     collect(envs, policy, WINDOW, seeds=[3, 4])
-    beyond = PROCESSES[noise].forwards_per_level * len(WINDOW) / policy.num_steps
-    assert len(rows) - once == once * (1 + beyond)
+    assert len(rows) - once == once
 
 
 def replayed(rollout, policy):
@@ -66,7 +65,7 @@ def replayed(rollout, policy):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("noise", ["cps", "flow", "dance", "matching"])
+@pytest.mark.parametrize("noise", ["cps", "flow", "dance"])
 def test_replay_of_what_was_kept_is_exact(noise, dtype):
     rollout, policy = rolled_out(noise, dtype)
     assert rollout.kept["latents"].dtype == rollout.kept["target"].dtype == dtype
@@ -76,9 +75,8 @@ def test_replay_of_what_was_kept_is_exact(noise, dtype):
     assert float((found - rollout.kept["old_log_prob"]).abs().max()) == 0.0
 
 
-@pytest.mark.parametrize("noise", ["cps", "matching"])
-def test_latents_rounded_after_their_density_was_taken_would_not_replay(noise):
-    rollout, policy = rolled_out(noise, torch.float32)
+def test_latents_rounded_after_their_density_was_taken_would_not_replay():
+    rollout, policy = rolled_out("cps", torch.float32)
     with torch.no_grad():
         late = replayed(_in(rollout, torch.bfloat16), policy)
     assert float((late - rollout.kept["old_log_prob"]).abs().max()) > 1e-4

@@ -33,9 +33,10 @@ from torch.profiler import ProfilerActivity, profile
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import flexgym  # noqa: E402, F401  # registers the environments
+from flexgym.algorithm.kept import Rollout  # noqa: E402
 from flexgym.algorithm.policy import FlowPolicy  # noqa: E402
 from flexgym.algorithm.replay import replay  # noqa: E402
-from flexgym.algorithm.rollout import Rollout, collect  # noqa: E402
+from flexgym.algorithm.rollout import collect  # noqa: E402
 from flexgym.config import AgentSettings  # noqa: E402
 from flexgym.generators import FlowGenerator  # noqa: E402
 from flexgym.generators.family import Family  # noqa: E402
@@ -359,8 +360,8 @@ class Training:
         with self.clock.phase("update"):
             self.optimizer.zero_grad(set_to_none=True)
             for index in range(len(rollout.window)):
-                replayed = replay(self.policy, rollout, index, advantages_PG=advantages, needs=algorithm.needs)
-                loss = algorithm.loss(replayed)
+                replayed = replay(self.policy, rollout, [index], advantages=advantages, needs=algorithm.requires)
+                loss = algorithm.objective(replayed)
                 loss.per_sample.mean().backward()
                 largest = max(largest, loss.metrics["policy/max_abs_log_ratio"].value)
             self.optimizer.step()

@@ -44,9 +44,8 @@ def bare_work(learner: FlowLearner, prompts: list[Prompt]) -> float:
         return transformer(hidden_states=latents, timestep=timestep, return_dict=False, **conditioning)[0]
 
     trained = range(config.algorithm.settings.window.size)
-    # Matching asks once more for the density of the finished samples, and a KL for the reference's step.
-    again = config.algorithm.process.forwards_per_level + ("reference_mean" in config.algorithm.needs)
-    without_gradient = [*range(len(sigmas) - 1), *(list(trained) * again)]
+    references = "reference_mean" in config.algorithm.requires
+    without_gradient = [*range(len(sigmas) - 1), *(list(trained) * references)]
 
     started = time.perf_counter()
     with torch.no_grad():

@@ -7,6 +7,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from agents.grpo import GRPO, GRPOSettings
+from flexgym.algorithm.settings import PenaltySettings
 from flexgym.cli import app
 from flexgym.config import AgentSettings, DPOSettings, RewardSettings, SB3Settings, SFTSettings
 from flexgym.config.command import settings_kind
@@ -60,10 +61,11 @@ def test_a_schema_refuses_what_settings_refuse(wrong):
 
 def test_settings_made_in_python_are_described_as_a_recipe():
     settings = AgentSettings(
-        algorithm=GRPOSettings(name="grpo", kl_coeff=0.1), reward=RewardSettings(name="mine:Reward")
+        algorithm=GRPOSettings(name="grpo", penalties={"reference": PenaltySettings(coeff=0.1)}),
+        reward=RewardSettings(name="mine:Reward"),
     )
     described = describe(settings)
-    assert described["algorithm"]["kl_coeff"] == 0.1
+    assert described["algorithm"]["penalties"] == {"reference": {"coeff": 0.1, "form": "gaussian"}}
     assert load_settings(AgentSettings, described) == settings
 
 

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from flexgym.algorithm.advantages import advantages_of
 from flexgym.algorithm.settings import AlgorithmSettings, WindowSettings
 from flexgym.config import AgentSettings, RewardSettings, RolloutSettings, RunSettings, TrainingSettings
 from flexgym.config.training import ADVANTAGES
 from flexgym.flow import WindowSchedule
 from flexgym.flow.advantage import blended_advantages
+from flexgym.types import GroupScores
 
 SETTINGS = AgentSettings(algorithm=AlgorithmSettings(name="grpo"), reward=RewardSettings(name="ShapesOracle"))
 
@@ -42,10 +44,11 @@ def test_a_named_advantage_has_the_options_of_that_name(name, options):
     rewards = np.random.default_rng(0).normal(size=(3, 4))
     given = TrainingSettings.model_validate({"advantage": name}).advantage
     assert given == ADVANTAGES[name]
-    np.testing.assert_array_equal(
-        blended_advantages({"r": rewards}, {"r": 1.0}, **dict(given)),
-        blended_advantages({"r": rewards}, {"r": 1.0}, **options),
-    )
+    expected = blended_advantages({"r": rewards}, {"r": 1.0}, **options)
+    scores = [GroupScores(rewards=row) for row in rewards]
+    np.testing.assert_array_equal(advantages_of(scores, **dict(given)), expected)
+    best = TrainingSettings.model_validate({"advantage": {"best": 1, "worst": 2}}).advantage
+    assert ((advantages_of(scores, **dict(best)) == 0.0).sum(1) == 1).all()
 
 
 def test_a_window_makes_its_schedule():

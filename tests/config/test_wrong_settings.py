@@ -81,6 +81,21 @@ def test_an_override_hides_what_the_file_says(tmp_path):
     assert load(path, "agent", "training.lr=1e-4").training.lr == 1e-4
 
 
+def test_samples_of_every_group_divide_in_place_of_groups(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("".join(AGENT.values()))
+    split = ["training.split=samples", "training.num_updates=4", "rollout.group_size=8"]
+    assert load(path, "agent", *split, "rollout.prompts_per_iteration=3").training.num_updates == 4
+
+
+@pytest.mark.parametrize("name", ["matching", "v_grpo", "online_dpo", "dgpo"])
+def test_levels_are_valid_again_once_all_defaults_are_written_out(tmp_path, name):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"algorithm: {{name: {name}}}\n" + AGENT["reward"])
+    settings = load(path, "agent")
+    assert load_checked(AgentSettings, settings.model_dump(), given=["group_size", "prompts"]) == settings
+
+
 def test_wrong_names_alone_are_unknown_names(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(AGENT["algorithm"] + AGENT["reward"] + "training:\n  lrr: 1\n")

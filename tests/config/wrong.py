@@ -53,7 +53,12 @@ NO_EFFECT = [
 """Options of RLlib that nothing reads."""
 
 VALUES = [
-    _wrong("algorithm:\n  name: grpo\n  kl_coeff: high  # here\n", "algorithm.kl_coeff", "number >= 0", "got 'high'"),
+    _wrong(
+        "algorithm:\n  name: grpo\n  penalties:\n    reference:\n      coeff: high  # here\n",
+        "algorithm.penalties.reference.coeff",
+        "number >= 0",
+        "got 'high'",
+    ),
     _wrong("training:\n  ema_decay: 3.0  # here\n", "training.ema_decay", "number >= 0 and < 1", "got 3.0"),
     _wrong("algorithm:\n  name: grpo\n  clip_range: -1  # here\n", "algorithm.clip_range", "number > 0", "got -1"),
     _wrong("training:\n  betas: 0.9  # here\n", "training.betas", "[number >= 0 and < 1", "got 0.9"),
@@ -102,7 +107,12 @@ VALUES = [
         "algorithm.window.strategy",
         "Did you mean 'random'",
     ),
-    _wrong("algorithm:\n  name: grpo\n  noise: sde  # here\n", "algorithm.noise", "flow, dance or cps", "got 'sde'"),
+    _wrong(
+        "algorithm:\n  name: grpo\n  noise: sde  # here\n",
+        "algorithm.noise",
+        "flow, dance, cps, precise or dance_precise",
+        "got 'sde'",
+    ),
     _wrong("algorithm:\n  name: grop  # here\n", "algorithm.name", "unknown algorithm 'grop'", "Did you mean 'grpo'"),
     _wrong("algorithm:\n  window: {size: 2}  # no name\n", "algorithm.name", "expected the name of an algorithm"),
     _wrong("run:\n  name: a/b  # here\n", "run.name", "letters, digits", "got 'a/b'"),
@@ -209,7 +219,7 @@ NAMES = [
         "algorithm.guidance.rolout",
         "Did you mean 'rollout'",
     ),
-    _wrong("rollout:\n  kl_coef: 0.1  # here\n", "rollout.kl_coef", "Did you mean 'algorithm.kl_coeff'"),
+    _wrong("rollout:\n  clip_rang: 0.1  # here\n", "rollout.clip_rang", "Did you mean 'algorithm.clip_range'"),
     _wrong("training:\n  group_size: 4  # here\n", "training.group_size", "Did you mean 'rollout.group_size'"),
     _wrong("sampling: {num_steps: 4}  # here\n", "sampling", "Did you mean 'generator.sampling'"),
     _wrong("algorithm:\n  name: matching\n  noise: flow  # here\n", "algorithm.noise", "unknown setting", "clip_range"),
@@ -217,7 +227,7 @@ NAMES = [
 """Names that do not exist, at any depth."""
 
 MOVED = [
-    _wrong("training:\n  kl_coeff: 0.1  # here\n", "training.kl_coeff", "is now algorithm.kl_coeff"),
+    _wrong("training:\n  kl_coeff: 0.1  # here\n", "training.kl_coeff", "is now algorithm.penalties.reference.coeff"),
     _wrong("training:\n  clip_range: 0.1  # here\n", "training.clip_range", "is now algorithm.clip_range"),
     _wrong("rollout:\n  noise: cps  # here\n", "rollout.noise", "is now algorithm.noise"),
     _wrong("rollout:\n  noise: matching  # here\n", "rollout.noise", "matching is now algorithm.name=matching"),
@@ -299,6 +309,65 @@ TOGETHER = [
 ]
 """Combinations that cannot work."""
 
+IDLE = [
+    _wrong(
+        "algorithm:\n  name: matching\n  levels:\n    count: 4  # here\n",
+        "algorithm.levels.count",
+        "has no effect with source: grid",
+        "algorithm.window",
+    ),
+    _wrong(
+        "algorithm:\n  name: diffusion_nft\n  levels:\n    source: grid\n    low: 0.3  # here\n",
+        "algorithm.levels.low",
+        "has no effect with source: grid",
+    ),
+    _wrong(
+        "algorithm:\n  name: v_grpo\n  levels:\n    source: grid\n    high: 0.9  # here\n",
+        "algorithm.levels.high",
+        "uniform or logit_normal",
+    ),
+    _wrong(
+        "algorithm:\n  name: dgpo\n  levels:\n    source: grid\n    stratified: true  # here\n",
+        "algorithm.levels.stratified",
+        "has no effect with source: grid",
+    ),
+    _wrong(
+        "algorithm:\n  name: grpo\n  penalties:\n    refrence: {coeff: 0.0}  # here\n",
+        "algorithm.penalties.refrence",
+        "keeps no weights 'refrence'",
+        "Did you mean 'reference'",
+    ),
+    _wrong(
+        "algorithm:\n  name: matching\n  penalties:\n    ema: {coeff: 0.1}  # here\n",
+        "algorithm.penalties.ema",
+        "kept with training.ema_decay above 0",
+    ),
+    _wrong(
+        "rollout:\n  group_size: 9  # here\ntraining: {split: samples, num_updates: 2}\n",
+        "rollout.group_size",
+        "multiple of training.num_updates=2",
+        "got 9",
+    ),
+    *(
+        _wrong(
+            f"algorithm: {{name: {name}}}\ntraining:\n  split: samples  # here\n",
+            "training.split",
+            "expected groups",
+            "compares the samples of a group",
+        )
+        for name in ("online_dpo", "dgpo", "covariance_guidance")
+    ),
+    _wrong(
+        "generator: {distilled: true}\nalgorithm:\n  name: matching\n  levels: {source: uniform}  # here\n",
+        "algorithm.levels.source",
+        "expected grid",
+        "generator.distilled",
+        "got uniform",
+    ),
+    _wrong("training:\n  advantage: {worst: 4}  # here\n", "training.advantage", "best", "got worst=4 alone"),
+]
+"""Settings that could not have an effect."""
+
 OTHERS = [
     _wrong("judge:\n  source: x\n  dtype: float16  # here\n", "judge.dtype", "bfloat16 or float32", kind="dpo"),
     _wrong("judge:\n  source: x\n  lora:\n    rank: 4  # here\n", "judge.lora.rank", "unknown setting", kind="sft"),
@@ -348,4 +417,4 @@ OTHERS = [
 ]
 """Recipes of judge training and of Stable-Baselines3."""
 
-ALL = [*NO_EFFECT, *VALUES, *NAMES, *MOVED, *TOGETHER, *OTHERS]
+ALL = [*NO_EFFECT, *VALUES, *NAMES, *MOVED, *TOGETHER, *IDLE, *OTHERS]

@@ -178,7 +178,7 @@ def test_a_refused_action_changes_nothing(make, spoil, message):
         ({"guidance": 3.0}, ConfigError, "a lowest and a highest value"),
         ({"eta": (0.0, 1.5)}, ConfigError, r"eta of CPS must be in \[0, 1\]"),
         ({"noise": "cp"}, UnknownNameError, "Did you mean 'cps'"),
-        ({"noise": "matching"}, UnknownNameError, "Known: cps, dance, flow, ode"),
+        ({"noise": "matching"}, UnknownNameError, "Known: cps, dance, dance_precise, flow, ode, precise"),
         ({"group_size": 0}, ConfigError, "at least 1,"),
     ],
 )

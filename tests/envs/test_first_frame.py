@@ -15,7 +15,7 @@ from PIL import Image
 import flexgym  # noqa: F401  # registers the environments
 from envs.prompts import load_prompts
 from flexgym.algorithm.policy import FlowPolicy
-from flexgym.algorithm.replay import replay
+from flexgym.algorithm.replay import OLD_LOG_PROB, replay
 from flexgym.algorithm.rollout import collect
 from flexgym.core.errors import ConfigError, PromptSourceError
 from flexgym.flow import ODE, FlowSDE, Window
@@ -105,7 +105,7 @@ def test_replay_equals_rollout_exactly(family, noise_dtype):
     for index in range(len(rollout.window)):
         for row in range(2):
             part = rollout.select(slice(row, row + 1))
-            replayed = replay(policy, part, index, advantages_PG=torch.zeros(1, 2))
+            replayed = replay(policy, part, [index], advantages=torch.zeros(1, 2), needs={OLD_LOG_PROB})
             assert float(replayed.log_ratio.detach().abs().max()) == 0.0
             replayed.log_ratio.sum().backward()
 

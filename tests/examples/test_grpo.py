@@ -11,4 +11,4 @@ def test_the_loop_without_ray_replays_exactly_and_moves_the_policy():
     assert len(EXAMPLE.read_text().splitlines()) <= 60
     assert [row["policy/max_abs_log_ratio"] for row in history] == [0.0, 0.0, 0.0]
     assert all(0.0 <= row["reward/mean"] <= 1.0 for row in history)
-    assert history[0]["loss/kl"] == 0.0 < history[1]["loss/kl"] < history[2]["loss/kl"]
+    assert history[0]["penalty/reference"] == 0.0 < history[1]["penalty/reference"] < history[2]["penalty/reference"]

@@ -9,8 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from flexgym.config.training import ADVANTAGES
 from flexgym.core.errors import ConfigError, RewardError, UnknownNameError
-from flexgym.flow import blended_advantages, group_advantages
+from flexgym.flow import (
+    blended_advantages,
+    group_advantages,
+    informative_groups,
+    keep_extremes,
+    preference_scores,
+    standardized,
+)
+from tests.flow.vectors import close, vector
 
 NAN = math.nan
 tables = arrays(
@@ -177,3 +186,70 @@ def test_refusals():
 def test_blend_refusals(terms, weights, error, message):
     with pytest.raises(error, match=message):
         blended_advantages(terms, weights)
+
+
+def over_all(scores):
+    """Normalize over all samples, as GDPO does."""
+    return standardized(scores.reshape(1, -1), ddof=1, eps=1e-8).reshape(scores.shape)
+
+
+def test_pref_grpo():
+    given, expected = vector("pref_grpo_advantage")
+    overall, dim, clip = (given[name].numpy() for name in ("win_rate_overall", "win_rate_dim_mean", "clip_score"))
+    options = {"ddof": 1, "eps": 1e-8}
+    other = float(given["weight_clip"]) * standardized(clip, **options)
+    flex = preference_scores(overall, dim, alpha=float(given["dim_weight"]))
+    close(standardized(overall, **options) + other, expected["without_gdpo_flex_plus_clip"])
+    close(over_all(flex + other), expected["gdpo_flex_plus_clip"])
+    close(over_all(flex), expected["gdpo_flex_only"])
+    partial = preference_scores(
+        overall, dim, alpha=float(given["dim_weight"]), scored_PG=given["dim_mask_partial"].numpy()
+    )
+    close(over_all(partial), expected["gdpo_flex_only_partial_mask"])
+    weights = {"dim": 0.3, "overall": 0.7}
+    blend = blended_advantages(
+        {"dim": dim, "overall": overall}, weights, **ADVANTAGES["authors_code"].model_dump(exclude={"best", "worst"})
+    )
+    close(blend, over_all(flex).astype(np.float32))
+
+
+def test_unscored_dimensions_fall_back_to_the_overall_advantage():
+    overall, dim = [[0.0, 1.0, 0.5]], [[1.0, 0.0, NAN]]
+    found = preference_scores(overall, dim, alpha=0.25, ddof=0, eps=0.0)
+    z = standardized(overall, eps=0.0)
+    close(found, [[0.75 * z[0, 0] + 0.25, 0.75 * z[0, 1] - 0.25, z[0, 2]]])
+
+
+def test_the_best_and_the_worst_stay():
+    advantages = [[0.5, -1.0, 2.0, 0.0, -0.2], [1.0, 1.0, 1.0, 1.0, 1.0]]
+    found = keep_extremes(advantages, best=1, worst=2)
+    assert found.tolist() == [[0.0, -1.0, 2.0, 0.0, -0.2], [1.0, 1.0, 0.0, 0.0, 0.0]]
+    assert keep_extremes(advantages, best=9, worst=0).tolist() == advantages
+    assert keep_extremes([advantages], best=1, worst=2)[0].tolist() == found.tolist()
+    assert keep_extremes(advantages[0], best=0, worst=1).tolist() == [0.0, -1.0, 0.0, 0.0, 0.0]
+
+
+def test_groups_that_are_worth_training_on():
+    given, expected = vector("edit_r1_group_filter")
+    rewards = given["rewards_PG"].numpy()
+    close(rewards.std(axis=1), expected["std_population"])
+    close(rewards.mean(axis=1), expected["mean"])
+    options = {"min_std": float(given["min_std"]), "max_mean": float(given["max_mean"])}
+    assert informative_groups(rewards, **options).tolist() == [bool(kept) for kept in expected["kept"]]
+    assert informative_groups([[NAN, NAN], [0.1, NAN], [0.7, 0.7], [0.1, 0.11]], min_std=0.0).tolist() == [
+        False,
+        False,
+        False,
+        True,
+    ]
+
+
+def test_further_refusals():
+    with pytest.raises(ConfigError, match="alpha"):
+        preference_scores([[1.0]], [[1.0]], alpha=1.5)
+    with pytest.raises(ConfigError, match="same shape"):
+        preference_scores([[1.0, 2.0]], [[1.0]])
+    with pytest.raises(ConfigError, match="best=0, worst=0"):
+        keep_extremes([[1.0]], best=0, worst=0)
+    with pytest.raises(UnknownNameError, match="Did you mean 'group'"):
+        standardized([[1.0]], std="groups")

@@ -6,7 +6,19 @@ import pytest
 import torch
 
 from flexgym.core.errors import ConfigError, UnknownNameError
-from flexgym.flow import FlowSDE, Gaussian, clipped_surrogate, guarded_log_ratio, kl_penalty, transition
+from flexgym.flow import (
+    FlowSDE,
+    Gaussian,
+    clipped_surrogate,
+    guarded_log_ratio,
+    guarded_surrogate,
+    kl_penalty,
+    masked_surrogate,
+    sequence_log_ratio,
+    sequence_weight,
+    transition,
+)
+from tests.flow.vectors import close, tensor, vector
 
 
 def test_clip_by_hand():
@@ -135,3 +147,90 @@ def test_refusals():
         kl_penalty(step, step, beta=1.0, form="gausian")
     with pytest.raises(ConfigError, match="same shape"):
         kl_penalty(step, Gaussian(torch.zeros(2, 4), step.std), beta=1.0, form="mean")
+    with pytest.raises(ConfigError, match="divergence must have the same shape"):
+        masked_surrogate(torch.zeros(2), torch.zeros(2), torch.zeros(3), threshold=0.1)
+    with pytest.raises(ConfigError, match="threshold"):
+        masked_surrogate(torch.zeros(2), torch.zeros(2), torch.zeros(2), threshold=-0.1)
+    with pytest.raises(ConfigError, match=r"got \[3, 2\] and \[2, 3\]"):
+        sequence_weight(torch.zeros(3, 2), torch.zeros(2, 3))
+
+
+def guard():
+    given, expected = vector("guard_ratio")
+    std = given["std"].expand(3)
+    return given, expected, Gaussian(given["new_mean"].requires_grad_(), std), Gaussian(given["old_mean"], std)
+
+
+def test_the_three_forms_of_the_guarded_log_ratio_are_one_number():
+    given, expected, policy, old = guard()
+    x, std = given["next_latents"], given["std"]
+    plain, bias = policy.log_prob(x) - old.log_prob(x), policy.kl(old)
+    close(plain, expected["plain_log_ratio"])
+    close(bias, expected["bias_per_sample"])
+    # the authors' script has one bias for the batch
+    close(bias.mean(), expected["official_bias_is_batch_mean"])
+    close(((plain + bias.mean()) * std).exp(), expected["official_ratio"])
+    products = ((x - old.mean) / std * (policy.mean - old.mean)).flatten(1).mean(1)
+    for form in ((plain + bias) * std, products, guarded_log_ratio(policy, old, x)):
+        close(form, expected["guarded_log_ratio"])
+
+
+def test_the_guarded_surrogate_and_its_gradient_are_per_sample():
+    given, expected, policy, old = guard()
+    result = guarded_surrogate(
+        policy,
+        old,
+        given["next_latents"],
+        advantage=given["advantage"],
+        step_length=-given["dt"].expand(3),
+        clip_range=float(given["clip_range"]),
+    )
+    close(result.ratio, expected["ratio_per_sample"])
+    loss = result.loss.mean()
+    close(loss, expected["loss_per_sample_bias"])
+    close(torch.autograd.grad(loss, policy.mean)[0], expected["grad_mean_per_sample_bias"])
+
+
+def test_the_mask_drops_rows_that_moved_far_in_the_direction_of_their_advantage():
+    # far and near, each outward for a good and a bad sample, then returning, then without an advantage
+    log_ratio = tensor([0.2, 0.2, -0.2, -0.2, -0.2, 0.2, 0.2]).requires_grad_()
+    advantage = tensor([1.0, 1.0, -1.0, -1.0, 1.0, -1.0, 0.0])
+    divergence = tensor([1e-5, 0.9e-5, 2e-5, 0.0, 2e-5, 2e-5, 2e-5])
+    result = masked_surrogate(log_ratio, advantage, divergence, threshold=1e-5)
+    assert result.clipped.tolist() == [True, False, True, False, False, False, False]
+    close(result.loss.detach(), torch.where(result.clipped, 0.0, -advantage * log_ratio.detach().exp()))
+    result.loss.sum().backward()
+    close(log_ratio.grad, result.loss.detach())  # the derivative of -A exp(l)
+
+
+def test_the_mask_does_nothing_on_policy():
+    new, old, _ = moved_step(scale=0.0)
+    result = masked_surrogate(torch.zeros(4), torch.ones(4), new.kl(old), threshold=0.0)
+    assert not result.clipped.any()
+    assert result.loss.tolist() == [-1.0] * 4
+
+
+def test_steps_of_a_sequence_share_one_ratio():
+    log_ratio = tensor([[0.1, 0.2], [0.3, -0.2]])
+    close(sequence_log_ratio(log_ratio), tensor([0.2, 0.0]))
+    close(sequence_log_ratio(log_ratio, dim=1), tensor([0.15, 0.05]))
+
+
+def test_the_weight_of_replayed_trajectories():
+    given, expected = vector("op_grpo_correction")
+    weight = sequence_weight(given["log_prob_old"].requires_grad_(), given["log_prob_behaviour"], dim=1)
+    assert not weight.requires_grad
+    close(weight, expected["sequence_weight"])
+    log_ratio = given["log_prob_new"] - given["log_prob_old"].detach()
+    advantage = given["advantage"][:, None].expand(2, 3)
+    surrogate = clipped_surrogate(log_ratio, advantage, clip_range=float(given["clip_range"]))
+    close(surrogate.ratio, expected["step_ratio"])
+    close(weight[:, None] * surrogate.loss, expected["loss_per_step"])
+    close((weight[:, None] * surrogate.loss).mean(), expected["loss"])
+
+
+def test_no_clip_is_an_infinite_range():
+    log_ratio, advantage = tensor([-9.0, 0.0, 9.0]), tensor([-1.0, 1.0, 2.0])
+    result = clipped_surrogate(log_ratio, advantage, clip_range=(1.0, math.inf))
+    close(result.loss, -advantage * log_ratio.exp())
+    assert not result.clipped.any()

@@ -16,6 +16,7 @@ from flexgym.flow import (
     deterministic_steps,
     require_stochastic,
 )
+from tests.flow.vectors import VECTORS
 
 GRID = torch.linspace(1, 0, 11)
 
@@ -115,6 +116,12 @@ def test_windows_stay_within_the_steps_and_are_announced(data, strategy):
         ({"size": 3, "stride": 0}, "stride"),
         ({"size": 3, "stride": 4, "strategy": "progressive"}, "stride must be at most size=3"),
         ({"size": 3, "strategy": "all"}, "neither size nor first"),
+        ({"size": 3, "strategy": "progressive", "every": (2, 4)}, r"does not increase, got \(2, 4\)"),
+        ({"size": 3, "strategy": "progressive", "every": (2, 0)}, "at least 1"),
+        ({"size": 3, "strategy": "progressive", "decay": (3, 0.0)}, "positive rate"),
+        ({"size": 3, "strategy": "progressive", "every": (4, 2), "decay": (3, 0.1)}, "not both"),
+        ({"size": 3, "every": (4, 2)}, "needs strategy 'progressive', got 'random'"),
+        ({"strategy": "all", "decay": (3, 0.1)}, "needs strategy 'progressive', got 'all'"),
     ],
 )
 def test_impossible_schedules_are_refused(settings_, message):
@@ -161,3 +168,62 @@ def test_a_whole_schedule_is_checked_before_training():
     require_stochastic(WindowSchedule(10, strategy="all").windows, GRID, CPS(0.8))
     with pytest.raises(ConfigError, match="steps 7 to 9"):
         require_stochastic(WindowSchedule(10, 3, first=(0, 7)).windows, GRID, CPS(0.8))
+
+
+def runs(schedule: WindowSchedule, iterations: int) -> list[list[object]]:
+    """Consecutive equal windows as [steps, number of iterations], in the form of the vectors."""
+    found: list[list[object]] = []
+    for iteration in range(iterations):
+        steps = list(schedule.at(iteration, 0).steps)
+        if found and found[-1][0] == steps:
+            found[-1][1] += 1
+        else:
+            found.append([steps, 1])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "settings_", "full"),
+    [
+        ("progressive", {}, 20),
+        ("progressive_no_overlap", {"stride": 4}, 5),
+        ("decay_10_to_1", {"every": (10, 1)}, 20),
+        ("exp_decay", {"decay": (13, 0.1)}, 20),
+    ],
+)
+def test_windows_of_mixgrpo_until_those_of_the_authors_shrink(name, settings_, full):
+    expected = VECTORS["mixgrpo_windows"]["expected"][name]
+    # 25 steps of which the authors train 23
+    schedule = WindowSchedule(25, 4, "progressive", first=(0, 19), **settings_)
+    length = sum(iterations for _, iterations in expected[:full])
+    found = runs(schedule, length + 200)
+    assert found[:full] == expected[:full]
+    assert len(expected[full][0]) < 4
+    assert all(len(steps) == 4 for steps, _ in found)
+    again = found[full:] if schedule.stride == 1 else found[full + 1 :]  # a last full window, after a shorter stride
+    assert again[0] == expected[0]
+
+
+def test_random_windows_of_mixgrpo_have_the_range_of_the_authors():
+    drawn = starts(WindowSchedule(25, 4, first=(0, 19)), 400)
+    assert (min(drawn), max(drawn)) == (0, 19)
+    assert all(0 <= start <= 19 for start in VECTORS["mixgrpo_windows"]["expected"]["random_seed_is_iteration"])
+
+
+def test_decay_begins_at_the_first_position():
+    schedule = WindowSchedule(10, 2, "progressive", first=(3, 6), every=(5, 1))  # empty at 8: 5, 4.2, 3.4, 2.6
+    assert runs(schedule, 15) == [[[3, 4], 5], [[4, 5], 4], [[5, 6], 3], [[6, 7], 2], [[3, 4], 1]]
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_decaying_windows_are_never_empty(data):
+    num_steps = data.draw(st.integers(1, 20))
+    size = data.draw(st.integers(1, num_steps))
+    least = data.draw(st.integers(1, 3))
+    varied = data.draw(
+        st.sampled_from([{"every": (least + 4, least)}, {"every": 5, "decay": (data.draw(st.integers(0, 20)), 0.7)}])
+    )
+    schedule = WindowSchedule(num_steps, size, "progressive", **varied)
+    seen = {schedule.at(iteration, 1) for iteration in range(8 * num_steps)}
+    assert seen == set(schedule.windows)

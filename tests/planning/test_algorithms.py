@@ -53,8 +53,7 @@ class Lagging(Algorithm[AlgorithmSettings]):
         return {"old": CopySchedule(), "older": CopySchedule(0.9, on_host=True)}
 
     def loss(self, replayed: Replayed) -> Loss:
-        assert replayed.old_mean is not None
-        return Loss((replayed.mean - replayed.old_mean).square().flatten(2).mean(2) * replayed.advantage)
+        return Loss((replayed.mean - replayed.means["old"]).square().flatten(3).mean(3) * replayed.advantage)
 
 
 class Reading(Lagging):
@@ -89,21 +88,42 @@ def test_stored_bytes_are_those_of_a_real_rollout(algorithm: dict[str, object]):
     env = gym.make_vec("FlexT2I-v0", 2, "vector_entry_point", generator=generator, group_size=4)
     policy = FlowPolicy(generator, planned.algorithm.process, groups_per_forward=2)
     window = planned.algorithm.windows(5).windows[0]
-    rollout = collect(env, policy, window, seeds=[0, 1], keep=planned.algorithm.needs)
+    rollout = collect(env, policy, window, seeds=[0, 1], keep=planned.algorithm.requires)
     host = planner_for().plan(planned).host
     assert host["samples"] == rollout.samples.nbytes
-    assert host["stored latents"] + host["stored means and densities"] == bytes_of(rollout.kept.values())
+    stored = host["stored latents"] + host.get("stored means and densities", 0)  # the forward process stores none
+    assert stored == bytes_of(rollout.kept.values())
 
 
-def test_levels_of_the_forward_process_cost_a_forward_each_beyond_sampling():
+def test_the_forward_process_compares_with_the_weights_that_sampled_only_after_they_have_moved():
     sampler, forward = plan_of(GRPO), plan_of(MATCHING)
-    steps, window = 5, 2
-    assert flops_of(forward, "sampling") * steps == flops_of(sampler, "sampling") * (steps + window)
-    assert flops_of(forward, "update") == flops_of(sampler, "update")
+    for phase in ("sampling", "update"):
+        assert flops_of(forward, phase) == flops_of(sampler, phase)
+    one, window = flops_of(forward, "sampling") // 5, 2
+    twice = plan_of(MATCHING, "training.passes=2")
+    assert flops_of(twice, "update") == 2 * flops_of(forward, "update") + window * one
+    assert parts_of(twice, "update")["weight copies"] == parts_of(twice, "update")["gradients"]
+    assert parts_of(forward, "update")["weight copies"] == 0
+
+
+def test_samples_of_every_group_make_smaller_replays_of_the_same_work():
+    large = "rollout.group_size=16"
+    complete, split = plan_of(GRPO, large), plan_of(GRPO, large, "training.num_updates=2", "training.split=samples")
+    one, window = flops_of(complete, "sampling") // 5, 2
+    compared = window * one // 2  # the second optimizer step asks the weights that sampled
+    assert flops_of(split, "update") == flops_of(complete, "update") + compared
+    assert parts_of(split, "update")["activations"] < 0.7 * parts_of(complete, "update")["activations"]
+    assert parts_of(split, "update")["weight copies"] == parts_of(split, "update")["gradients"]
+
+
+def test_stacked_levels_share_a_forward():
+    apart, stacked = plan_of(MATCHING), plan_of({**MATCHING, "stacked": True})
+    assert flops_of(stacked, "update") == pytest.approx(flops_of(apart, "update"), rel=0.02)
+    assert parts_of(stacked, "update")["activations"] > parts_of(apart, "update")["activations"]
 
 
 def test_a_reference_costs_a_forward_in_the_update_and_a_copy_with_full_training():
-    with_kl, without = plan_of({**GRPO, "kl_coeff": 0.1}), plan_of(GRPO)
+    with_kl, without = plan_of({**GRPO, "penalties": {"reference": {"coeff": 0.1}}}), plan_of(GRPO)
     steps, window = 5, 2
     one = flops_of(without, "sampling") // steps
     assert flops_of(with_kl, "update") - flops_of(without, "update") == window * one
@@ -146,12 +166,12 @@ def test_env_runners_hold_no_weight_copies():
 
 @pytest.mark.slow
 def test_each_role_is_counted_with_its_own_guidance():
-    guided = plan_of({**GRPO, "kl_coeff": 0.1}, GUIDED)
+    guided = plan_of({**GRPO, "penalties": {"reference": {"coeff": 0.1}}}, GUIDED)
     replayed = {"training": 1.0, "reference": 1.0}
-    without = plan_of({**GRPO, "kl_coeff": 0.1, "guidance": replayed}, GUIDED)
+    without = plan_of({**GRPO, "penalties": {"reference": {"coeff": 0.1}}, "guidance": replayed}, GUIDED)
     assert flops_of(without, "sampling") == flops_of(guided, "sampling")
     assert 2 * flops_of(without, "update") == flops_of(guided, "update")
-    sampled = plan_of({**GRPO, "kl_coeff": 0.1, "guidance": {"rollout": 1.0}}, GUIDED)
+    sampled = plan_of({**GRPO, "penalties": {"reference": {"coeff": 0.1}}, "guidance": {"rollout": 1.0}}, GUIDED)
     assert 2 * flops_of(sampled, "sampling") == flops_of(guided, "sampling")
     assert flops_of(sampled, "update") == flops_of(guided, "update")
 

@@ -15,9 +15,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from typer.testing import CliRunner, Result
 
+from flexgym.algorithm.kept import Rollout
 from flexgym.algorithm.policy import FlowPolicy
 from flexgym.algorithm.replay import replay
-from flexgym.algorithm.rollout import Rollout, sample
+from flexgym.algorithm.rollout import sample
 from flexgym.cli import app
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError, UnknownNameError
@@ -36,7 +37,7 @@ RECIPES = {"image": "pref_grpo_shapes_t2i", "video": "pref_grpo_shapes_t2v"}
 WAYS = {
     "adapter": ["generator.mode=lora"],
     "adapter, blocks computed again": ["generator.mode=lora", "generator.gradient_checkpointing=true"],
-    "full": ["generator.mode=full", "algorithm.kl_coeff=0.01"],
+    "full": ["generator.mode=full", "algorithm.penalties.reference.coeff=0.01"],
 }
 SMALL = [
     "algorithm.name=grpo",
@@ -106,9 +107,9 @@ def _replay(generator: FlowGenerator, planned: Planned, latents: torch.Tensor) -
     policy, algorithm = FlowPolicy(generator, planned.algorithm.process), planned.algorithm
     zeros = torch.zeros(latents.shape[:2])
     kept = {"latents": latents[None], "target": latents[None], "old_log_prob": zeros[None]}
-    rollout = Rollout((Prompt("a red cube"),), np.zeros((*zeros.shape, 0), np.uint8), Window(0, 1), kept)
-    replayed = replay(policy, rollout, 0, advantages_PG=zeros, needs=algorithm.needs)
-    algorithm.loss(replayed).per_sample.mean().backward()
+    rollout = Rollout((Prompt("a red cube"),), np.zeros((*zeros.shape, 0), np.uint8), Window(0, 1), kept, seeds=(0,))
+    replayed = replay(policy, rollout, [0], advantages=zeros, needs=algorithm.requires)
+    algorithm.objective(replayed).per_sample.mean().backward()
 
 
 def _all_tensors(generator: FlowGenerator, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
@@ -360,6 +361,7 @@ def test_the_command_shows_a_plan():
     assert all(
         name in result.stdout for name in ("sampling", "decoding", "update", "activations", "an iteration takes")
     )
+    assert "without effect: algorithm.clip_range." in result.stdout
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ SMALL = [
     "rollout.prompts_per_iteration=4",
     "training.num_updates=1",
 ]
-TWO = ["resources.num_learners=2", "training.ema_decay=0.9", "algorithm.kl_coeff=0.01"]
+TWO = ["resources.num_learners=2", "training.ema_decay=0.9", "algorithm.penalties.reference.coeff=0.01"]
 FSDP = "generator.sharding=fsdp"
 
 

@@ -59,11 +59,14 @@ def random_weights(model, scale=0.2):
     return model.eval()
 
 
+def save_processor(folder, **settings):
+    size = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
+    CLIPImageProcessorPil(**{**size, **settings}).save_pretrained(folder)
+
+
 def save_clip(folder, model=None):
     (model or random_weights(CLIPModel(clip_config()))).save_pretrained(folder)
-    CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}).save_pretrained(
-        folder
-    )
+    save_processor(folder)
     clip_tokenizer().save_pretrained(folder)
     return folder
 

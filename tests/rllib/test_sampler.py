@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from diffusers import UniPCMultistepScheduler
 
+from agents.grpo import GRPO
 from flexgym.algorithm.rollout import sample
 from flexgym.config.sections import VerificationSettings
+from flexgym.config.training import TrainingSettings
 from flexgym.generators import wrap_pipeline
 from flexgym.rllib import trainable
 from flexgym.rllib.learner import FlowLearner
@@ -56,9 +58,13 @@ def test_a_run_says_so_at_its_start(monkeypatch, caplog, tmp_path):
     algorithm = SimpleNamespace(on_first_learner=lambda call: call(SimpleNamespace(solver_note=lambda: "Euler steps")))
     monkeypatch.setattr(trainable.RLlibTrainable, "build", lambda self, folder: setattr(self, "_algorithm", algorithm))
     run = object.__new__(trainable.AgentTrainable)
-    run.config, run._opened = SimpleNamespace(), ExitStack()
-    run.build(SimpleNamespace(path=tmp_path))
-    assert [record.message for record in caplog.records] == ["Euler steps"]
+    settings = SimpleNamespace(training=TrainingSettings(num_updates=1))
+    run.config, run._opened = SimpleNamespace(algorithm=GRPO.from_settings(), settings=settings), ExitStack()
+    for run._was_built in (False, True):  # built again after a lost process, of which the log has heard already
+        run.build(SimpleNamespace(path=tmp_path))
+    idle, *others = [record.message for record in caplog.records]
+    assert idle.startswith("without effect: algorithm.clip_range.")
+    assert others == ["Euler steps", "Euler steps"]
 
 
 def test_the_sampler_is_a_setting():

@@ -324,3 +324,27 @@ def test_a_step_may_finish_several_iterations(tmp_path: Path) -> None:
     assert checkpoints(folder) == ["iteration_000006", "iteration_000009", "iteration_000012"]
     assert [crosses(4, *pair) for pair in ((0, 3), (3, 4), (3, 9), (4, 7))] == [False, True, True, False]
     assert not crosses(0, 0, 9)
+
+
+class Hacked(Counter):
+    """Its reward rises while held-out accuracy falls."""
+
+    def step(self) -> Measured:
+        self.iteration += 1
+        scores = np.float32([1.0] * max(0, 10 - self.iteration) + [0.0] * min(10, self.iteration))
+        verified = Verification(list("abcdefghij"), np.zeros((10, 4, 4, 3), np.uint8), scores)
+        return Measured({"reward/mean": 0.1 * self.iteration}, verified)
+
+
+@pytest.mark.parametrize(("stop", "last"), [(False, 8), (True, 4)])
+def test_a_hacked_reward_is_announced_once_and_may_end_the_run(stop, last, tmp_path, capsys):
+    folder = run(tmp_path, Hacked(), iterations=8, alarm={"patience": 3, "drop": 0.1, "stop": stop})
+    assert iterations(folder)[-1] == last
+    assert checkpoints(folder)[-1] == f"iteration_{last:06d}"
+    said = capsys.readouterr().out
+    assert said.count("The reward may be hacked: eval/verifier_accuracy fell from 0.9 at iteration 1") == 1
+
+
+def test_no_alarm_without_patience(tmp_path, capsys):
+    run(tmp_path, Hacked(), iterations=6, alarm={"patience": 0})
+    assert "hacked" not in capsys.readouterr().out

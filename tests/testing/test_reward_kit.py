@@ -81,6 +81,23 @@ class Mute(Bright):
         return super().score_samples(prompt, samples)
 
 
+class Shining(Bright):
+    """The same with gradients; keeps all rules."""
+
+    def gradient_scores(self, pixels, prompts):
+        return pixels.mean((1, 2, 3))
+
+
+class Brighter(Shining):
+    def gradient_scores(self, pixels, prompts):
+        return super().gradient_scores(pixels, prompts) + 1
+
+
+class Leaking(Shining):
+    def gradient_scores(self, pixels, prompts):
+        return super().gradient_scores(pixels, prompts) + (pixels.mean() - pixels.mean().detach())
+
+
 BROKEN = {
     "test_scores_are_of_the_agreed_form": (Wide, "rewards to be float32 [3], got float64 [3]"),
     "test_unscored_samples_are_counted": (Plain, "failures to count 2 unscored samples, got {}"),
@@ -92,6 +109,8 @@ BROKEN = {
     "test_submitted_work_equals_direct_work": (Hasty, "the scores of a direct call"),
     "test_the_vector_twin_equals_single_wrappers": (Relative, "the rewards of single wrappers"),
     "test_the_other_modality_is_rejected_with_a_message": (Mute, "image or picture), got AssertionError: no"),
+    "test_gradient_scores_are_scores": (Brighter, "expected what score gives, got 1."),
+    "test_gradients_reach_their_own_sample": (Leaking, "no gradient at other samples, got one at the samples [0, 1]"),
 }
 
 
@@ -99,8 +118,9 @@ def kit(reward):
     return type("Kit", (RewardConformance,), {"make": lambda self: reward()})
 
 
-def test_a_good_reward_breaks_no_rule():
-    assert broken_rules(kit(Bright)) == {}
+@pytest.mark.parametrize("reward", [Bright, Shining])
+def test_a_good_reward_breaks_no_rule(reward):
+    assert broken_rules(kit(reward)) == {}
 
 
 def test_every_rule_has_a_reward_that_breaks_it():

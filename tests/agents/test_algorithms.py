@@ -1,0 +1,135 @@
+"""Every algorithm: one replay of a rollout gives a loss of each sample, with a gradient, and exact ratios."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+import torch
+
+from flexgym import FlowPolicy
+from flexgym.algorithm.base import algorithm_class
+from flexgym.algorithm.process import ForwardProcess
+from flexgym.algorithm.replay import copies_to_ask, replay, replay_means
+from flexgym.algorithm.rollout import collect
+from tests.agents.small import METRICS, largest_difference, small_config, train, weights
+from tests.generators.tiny import PROMPTS, fresh
+
+UNIFORM = {"source": "uniform", "count": 2, "shared": True}
+VARIANTS = {
+    "grpo": {"name": "grpo"},
+    "dance": {"name": "grpo", "noise": "dance", "step_weight": "std"},
+    "precise": {"name": "grpo", "noise": "precise", "step_weight": "std/K"},
+    "guard": {"name": "grpo", "noise": "flow", "ratio": "guarded"},
+    "sequence": {"name": "grpo", "ratio": "sequence", "step_weight": "std/h"},
+    "dppo": {"name": "flow_dppo"},
+    "matching": {"name": "matching"},
+    "awm": {"name": "matching", "weight": "ghuber", "penalties": {"trailing": {"coeff": 1.0, "form": "velocity"}}},
+    "drawn_levels": {"name": "matching", "levels": {"source": "logit_normal", "count": 3}, "stacked": True},
+    "v_grpo": {"name": "v_grpo"},
+    "v_grpo_kl": {"name": "v_grpo", "clip_range": None, "penalties": {"old": {"coeff": 0.3, "form": "clean"}}},
+    "nft": {"name": "diffusion_nft"},
+    "nft_lagging": {"name": "diffusion_nft", "old": "capped"},
+    "dpo": {"name": "online_dpo"},
+    "dpo_all": {"name": "online_dpo", "pairs": "all", "levels": UNIFORM},
+    "dgpo": {"name": "dgpo", "levels": UNIFORM},
+    "dgpo_clipped": {"name": "dgpo", "clip_range": 0.05, "levels": UNIFORM},
+    "covariance": {"name": "covariance_guidance"},
+}
+WINDOW = {"size": 2, "strategy": "random", "first": [0, 1]}
+
+
+def algorithm_of(variant):
+    settings = {"window": WINDOW, **VARIANTS[variant]}
+    cls = algorithm_class(settings["name"])
+    return cls(cls.Settings.parse(settings, "algorithm"))
+
+
+@pytest.fixture(scope="module")
+def generator():
+    generator = fresh("sd3").with_settings(num_steps=4)
+    generator.weights.add_lora(rank=4)
+    for name in ("old", "trailing"):
+        generator.weights.keep(name)
+    return generator
+
+
+def rollout_of(generator, algorithm):
+    envs = gym.make_vec(
+        "FlexT2I-v0",
+        num_envs=2,
+        vectorization_mode="vector_entry_point",
+        generator=generator,
+        group_size=3,
+        prompts=PROMPTS,
+        autoreset_mode=gym.vector.AutoresetMode.DISABLED,
+    )
+    policy = FlowPolicy(generator, algorithm.process, groups_per_forward=2)
+    window = algorithm.windows(policy.num_steps).at(0, seed=0)
+    return policy, collect(envs, policy, window, seeds=[3, 4], keep=algorithm.requires)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_each_sample_has_a_loss_with_a_gradient_and_ratios_start_at_one(variant, generator):
+    algorithm = algorithm_of(variant)
+    policy, rollout = rollout_of(generator, algorithm)
+    levels = range(algorithm.process.count(rollout.window))
+    advantages = torch.tensor([[1.0, -0.5, -0.5], [0.2, 0.3, -0.5]])
+    for parameter in generator.weights.trained().values():
+        parameter.grad = None
+    for indices in [tuple(levels)] if algorithm.stacked else [(index,) for index in levels]:
+        replayed = replay(policy, rollout, indices, advantages=advantages, needs=algorithm.requires)
+        loss = algorithm.objective(replayed)
+        assert loss.per_sample.shape == (len(indices), 2, 3)
+        assert loss.per_sample.isfinite().all()
+        loss.per_sample.mean().backward()
+        for name, metric in loss.metrics.items():
+            assert metric.value == 0.0 or "log_ratio" not in name
+            assert metric.value == 0.0 or not name.startswith("penalty/")
+    norms = [parameter.grad.norm().item() for parameter in generator.weights.trained().values()]
+    assert max(norms) > 0.0
+    assert all(torch.tensor(norms).isfinite())
+
+
+@pytest.mark.parametrize(
+    "variant", [name for name in VARIANTS if isinstance(algorithm_of(name).process, ForwardProcess)]
+)
+def test_a_copy_of_the_weights_that_sampled_says_what_they_say_themselves(variant, generator):
+    algorithm = algorithm_of(variant)
+    policy, rollout = rollout_of(generator, algorithm)
+    trained = policy.process.trained(rollout, [0, 1] if algorithm.stacked else [0], policy.grid)
+    asked = copies_to_ask({*algorithm.requires, "old_mean"}, trained, fresh=False)
+    assert "old" in asked
+    means = replay_means(
+        policy,
+        trained.latents,
+        prompts=rollout.prompts,
+        levels=trained.levels,
+        under=asked,
+        guidance=algorithm.guidance,
+    )
+    assert torch.equal(means["old_mean"], means["mean"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_training_resumes_exactly_with_several_passes_over_a_rollout(variant, mode, cluster, tmp_path: Path):
+    config = small_config(
+        algorithm={**VARIANTS[variant], "window": WINDOW},
+        generator={"mode": mode},
+        training={"passes": 2, "ema_decay": 0.9},
+    )
+    algorithm, first = train(config, 2)
+    algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    expected_metrics, expected = algorithm.train()[METRICS], weights(algorithm)
+    algorithm.stop()
+    resumed = config.copy(copy_frozen=False).build_algo()
+    resumed.restore_from_path(str(tmp_path / "checkpoint"))
+    metrics = resumed.train()[METRICS]
+    assert largest_difference(weights(resumed), expected) == 0.0
+    assert metrics["loss/policy"] == expected_metrics["loss/policy"]
+    if "policy/max_abs_log_ratio" in metrics:  # the second pass compares with weights that have moved
+        assert first["policy/max_abs_log_ratio"] > 0.0
+    resumed.stop()

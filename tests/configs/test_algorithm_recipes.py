@@ -1,0 +1,138 @@
+"""The recipes of the algorithms: one each for the small world, and those with published values for large generators."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from agents.base import AgentComponents, load_agent_settings
+from flexgym.algorithm.base import EMA, algorithm_names, weight_copies
+from flexgym.algorithm.replay import OLD
+from flexgym.config.recipe import SHIPPED, Recipe, apply_overrides, load_recipe, shipped_recipes
+from flexgym.planning.planned import Planned
+from flexgym.rllib.command import make_agent_run
+from flexgym.runs.metrics import read_metrics
+from tests.generators.tiny import CASES, PROMPTS
+from tests.planning.planners import planner_for
+
+PUBLISHED = {
+    "awm_sd35_medium": "sd35",
+    "dance_grpo_flux1_dev": "flux",
+    "dgpo_sd35_medium": "sd35",
+    "diffusion_nft_qwen_image": "qwen_image",
+    "diffusion_nft_sd35_medium": "sd35",
+    "flow_cps_sd35_medium": "sd35",
+    "flow_dppo_sd35_medium": "sd35",
+    "flow_grpo_fast_sd35_medium": "sd35",
+    "flow_grpo_sd35_medium": "sd35",
+    "grpo_guard_sd35_medium": "sd35",
+    "mix_grpo_flux1_dev": "flux",
+    "online_dpo_sd35_medium": "sd35",
+    "tempflow_grpo_sd35_medium": "sd35",
+    "v_grpo_flux1_dev": "flux",
+    "v_grpo_sd35_medium": "sd35",
+}
+"""Recipes of published generators, with the kind of their pipeline."""
+COPIES = {
+    "awm_sd35_medium": {"trailing"},
+    "diffusion_nft_qwen_image": {OLD},
+    "diffusion_nft_sd35_medium": {OLD},
+    "dance_grpo_flux1_dev": {OLD},
+    "mix_grpo_flux1_dev": {OLD},
+    "v_grpo_flux1_dev": {OLD},
+    "v_grpo_sd35_medium": {OLD},
+    "covariance_guidance_shapes_t2i": {OLD},
+    "matching_shapes_t2i": {"trailing"},
+    "v_grpo_shapes_t2i": {OLD},
+}
+"""Weight copies beside the EMA."""
+SMALL_WORLD = [f"{name}_shapes_t2i" for name in algorithm_names()]
+COMMAND = re.compile(r"^#     python -m agents\.(\w+) --config (\w+)\.yaml(.*)$", re.MULTILINE)
+
+
+def text_of(name: str) -> str:
+    return (SHIPPED / f"{name}.yaml").read_text()
+
+
+def as_commanded(name: str) -> Recipe:
+    """A recipe with the overrides of the command in its first lines."""
+    found = COMMAND.search(text_of(name))
+    overrides = found[3].split() if found else []
+    return apply_overrides(load_recipe(name), [*overrides, f"rollout.prompts={PROMPTS}"])
+
+
+def test_every_recipe_of_an_algorithm_is_tested_here():
+    others = ("pref_grpo_", "rm_", "sb3_")
+    assert {*PUBLISHED, *SMALL_WORLD} == {name for name in shipped_recipes() if not name.startswith(others)}
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, *SMALL_WORLD])
+def test_a_recipe_is_valid_as_it_stands(name):
+    settings = load_agent_settings(load_recipe(name) if name in SMALL_WORLD else as_commanded(name))
+    assert settings.run.name == name
+    assert settings.algorithm.penalties.keys() <= {"reference", "trailing", OLD}
+    if name in SMALL_WORLD:
+        assert settings.algorithm.name == name.removesuffix("_shapes_t2i")
+    else:
+        assert COMMAND.search(text_of(name)).groups()[:2] == (settings.algorithm.name, name)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_published_value_has_a_source(name):
+    lines = text_of(name).splitlines()
+    sections = {"algorithm", "training", "rollout", "sampling"}
+    section, bare = "", []
+    for before, line in zip(lines, lines[1:], strict=False):
+        if found := re.match(r"\s*(\w+):$", line):
+            section = found[1]
+        elif section in sections and not line.strip().startswith(("#", "name:", "width:")):
+            bare += [] if "#" in line or before.strip().startswith("#") else [line]
+    assert bare == []
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, *SMALL_WORLD])
+def test_it_is_planned_with_its_weight_copies(name):
+    planned = Planned.read(load_recipe(name) if name in SMALL_WORLD else as_commanded(name))
+    plan = planner_for().plan(planned)
+    copies = weight_copies(planned.algorithm, planned.settings.training).keys() - {EMA}
+    assert copies == COPIES.get(name, set())
+    parts = next(phase for phase in plan.phases if phase.name == "update").parts
+    trained = parts["gradients"] / (2 if planned.learners > 1 else 1)  # buckets hold them once more
+    assert parts["weight copies"] == len(copies) * trained > 0 or not copies
+    assert all(phase.flops > 0 for phase in plan.phases if phase.name in ("sampling", "decoding", "update"))
+
+
+def small_overrides(name: str, folder: Path) -> list[str]:
+    """What is smaller than in the recipe; all else, such as levels, penalties and guidance, is the recipe's."""
+    recipe = load_recipe(name)
+    window, advantage = recipe["algorithm"].get("window", {"size": 2}), recipe["training"]["advantage"]
+    return [
+        f"generator.source={folder / 'pipe'}",
+        *(f"generator.sampling.{key}={value}" for key, value in CASES[PUBLISHED[name]].settings.items()),
+        "generator.sampling.num_steps=4",
+        f"rollout.prompts={PROMPTS}",
+        "rollout.group_size=4",
+        "rollout.prompts_per_iteration=2",
+        *(["algorithm.window.size=2", "algorithm.window.first=[0, 1]"] if "size" in window else []),
+        *(["training.advantage.best=1", "training.advantage.worst=1"] if "best" in advantage else []),
+        "reward.name=JPEGCompressibility",
+        "reward.settings={}",
+        "resources.num_gpus_per_learner=0",
+        f"run.root={folder}",
+        "run.iterations=2",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_recipe_trains_for_two_iterations(cluster, name, tmp_path: Path):
+    CASES[PUBLISHED[name]].build().save_pretrained(tmp_path / "pipe")
+    settings = load_agent_settings(apply_overrides(load_recipe(name), small_overrides(name, tmp_path)))
+    run = make_agent_run(settings, AgentComponents()).train()
+    rows = read_metrics(run / "metrics.jsonl")[1:]
+    assert [row["iteration"] for row in rows] == [1, 2]
+    assert all(row["policy/gradient_norm"] > 0.0 and row["reward/failures"] == 0 for row in rows)
+    if settings.training.num_updates == 1 and "policy/max_abs_log_ratio" in rows[0]:
+        assert rows[0]["policy/max_abs_log_ratio"] == 0.0
