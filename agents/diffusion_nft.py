@@ -13,7 +13,7 @@ from pydantic import Field
 from agents.base import run_agent
 from flexgym.algorithm.base import CURRENT, Algorithm, CopySchedule, Loss
 from flexgym.algorithm.process import ForwardProcess
-from flexgym.algorithm.replay import OLD, Replayed
+from flexgym.algorithm.replay import OLD, Replayed, mean_under
 from flexgym.algorithm.settings import AlgorithmSettings, LevelSettings, PenaltySettings
 from flexgym.core.metrics import Mean
 from flexgym.flow import OptimalityMode, nft_loss
@@ -66,7 +66,7 @@ class DiffusionNFT(Algorithm[NFTSettings]):
     @property
     def needs(self) -> frozenset[str]:
         """The prediction when sampled."""
-        return frozenset({"old_mean"})
+        return frozenset({mean_under(OLD)})
 
     @property
     def off_policy(self) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from flexgym.algorithm.base import CURRENT, Algorithm, CopySchedule, weight_copies
+from flexgym.algorithm.base import CURRENT, REFERENCE, Algorithm, CopySchedule, weight_copies
+from flexgym.algorithm.replay import mean_under
 from flexgym.algorithm.updates import UpdatePlan
 from flexgym.config import AgentSettings
 from flexgym.flow.window import WindowSchedule
@@ -102,7 +103,7 @@ class FlowConfig(AlgorithmConfig):
     @property
     def keeps_reference(self) -> bool:
         """True if training or a metric needs the reference policy."""
-        return "reference_mean" in self.algorithm.requires or self.settings.rollout.reference_interval > 0
+        return mean_under(REFERENCE) in self.algorithm.requires or self.settings.rollout.reference_interval > 0
 
     def windows(self, num_steps: int) -> WindowSchedule:
         """Return the schedule of trained steps.
