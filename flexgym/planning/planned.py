@@ -11,7 +11,7 @@ import gymnasium
 import torch
 from gymnasium.envs.registration import load_env_creator
 
-from flexgym.algorithm.base import Algorithm, CopySchedule, algorithm_class, weight_copies
+from flexgym.algorithm.base import REFERENCE, Algorithm, CopySchedule, algorithm_class, weight_copies
 from flexgym.algorithm.replay import OLD, mean_under
 from flexgym.config import AgentSettings
 from flexgym.config.load import load_settings
@@ -139,7 +139,7 @@ class Planned:
     @property
     def needs_reference(self) -> bool:
         """True where the loss compares with the reference policy."""
-        return "reference_mean" in self.algorithm.requires
+        return mean_under(REFERENCE) in self.algorithm.requires
 
     @property
     def keeps_reference(self) -> bool:

@@ -9,8 +9,9 @@ import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from flexgym.algorithm.base import CURRENT, Algorithm, CopySchedule, weight_copies
+from flexgym.algorithm.base import CURRENT, REFERENCE, Algorithm, CopySchedule, weight_copies
 from flexgym.algorithm.feeding import Feed
+from flexgym.algorithm.replay import mean_under
 from flexgym.algorithm.tasks import taking_turns
 from flexgym.algorithm.updates import UpdatePlan
 from flexgym.config import AgentSettings
@@ -113,7 +114,7 @@ class FlowConfig(AlgorithmConfig):
         """True if training, a metric or verification needs the reference policy."""
         settings = self.settings
         compares = settings.rollout.reference_interval > 0 or settings.verification.trained_share < 1
-        return "reference_mean" in self.algorithm.requires or compares
+        return mean_under(REFERENCE) in self.algorithm.requires or compares
 
     def windows(self, num_steps: int) -> StepSchedule:
         """Return the schedule of trained steps.
