@@ -97,7 +97,10 @@ def prompts_of(recipe: Recipe) -> list[str]:
 def scored_by(name: str) -> list[str]:
     """A small reward in place of that of a recipe, with gradients where it needs them, and small monitors."""
     recipe = load_recipe(name)
-    chosen = ("CLIPScore", {"model": str(clip_folder())}) if name in ON_GRADIENTS else ("JPEGCompressibility", {})
+    # positive, as PickScore is: the reward itself may be the weight of a sample
+    chosen = ("JPEGCompressibility", {"incompressible": recipe["algorithm"].get("form") == "linear"})
+    if name in ON_GRADIENTS:
+        chosen = ("CLIPScore", {"model": str(clip_folder())})
     gated = "gate" in recipe["training"]
     return [
         f"reward.name={chosen[0]}",
@@ -170,8 +173,9 @@ def test_it_is_planned_with_its_weight_copies(name, shallow):
 
 
 def small_overrides(name: str, folder: Path) -> list[str]:
-    """What is smaller than in the recipe; all else, such as levels, penalties and guidance, is the recipe's."""
+    """What is smaller than in the recipe; all else, such as penalties and guidance, is the recipe's."""
     recipe = load_recipe(name)
+    levels = recipe["algorithm"].get("levels", {})
     window, advantage = recipe["algorithm"].get("window", {"size": 2}), recipe["training"].get("advantage", {})
     teachers = recipe["algorithm"].get("teachers", {})
     rows = ["data.files=null", f"data.latent_cache={folder / 'latents'}"]
@@ -183,6 +187,7 @@ def small_overrides(name: str, folder: Path) -> list[str]:
         *(rows if "data" in recipe else [*prompts_of(recipe), *sizes, *scored_by(name)]),
         *(f"algorithm.teachers.{teacher}.adapter={folder / 'teacher'}" for teacher in teachers),
         *(["algorithm.window.size=2", "algorithm.window.first=[0, 1]"] if "size" in window else []),
+        *([f"algorithm.levels.count={min(levels['count'], 8)}"] if "count" in levels else []),
         *(["training.advantage.best=1", "training.advantage.worst=1"] if "best" in advantage else []),
         "resources.num_gpus_per_learner=0",
         f"run.root={folder}",
