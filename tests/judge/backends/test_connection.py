@@ -97,7 +97,7 @@ def test_nothing_else_in_the_project_talks_to_servers():
         "flexgym/commands/serve.py",  # whether a port is free
         "flexgym/core/lock.py",  # the name of the host
         "flexgym/runs/storage.py",  # the name of the host
-        "flexgym/runs/tensorboard.py",  # the name of the host
+        "flexgym/runs/trackers/tensorboard.py",  # the name of the host
         "rewards/remote.py",
     }
     found = set()
