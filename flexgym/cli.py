@@ -1,4 +1,4 @@
-"""The ``flexgym`` command: plan a training, list recipes, export weights, and run or check a judge."""
+"""The ``flexgym`` command: check a machine, plan a training, list recipes, export weights, and run or check a judge."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from flexgym.commands.judge import app as judge_app
 from flexgym.config.command import app as config_app
 from flexgym.core.terminal import say, teaching_errors, terminal
 from flexgym.planning.command import plan
+from flexgym.rllib.doctor_command import doctor
 from flexgym.runs.export import export_generator
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(judge_app, name="judge")
 app.add_typer(config_app, name="config")
 app.command()(plan)
+app.command()(doctor)
 
 
 def _print_version(wanted: bool) -> None:
