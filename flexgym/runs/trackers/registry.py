@@ -65,7 +65,8 @@ class Trackers(Tracker):
         until = time.monotonic() + _CONNECTING_S
         with _without_output():
             for one in chosen:
-                connect = partial(_class_of(one.tracker), run, **_settings(one))
+                kind: Any = _class_of(one.tracker)  # subclasses take the run and their settings
+                connect = partial(kind, run, **_settings(one))
                 self._each.append(BackgroundTracker(one.tracker, connect))
             for tracker in self._each:
                 tracker.wait_connected(max(0.0, until - time.monotonic()))
