@@ -65,7 +65,8 @@ class RunSettings(Settings):
     )
 
     trackers: Trackers = Field(
-        default=(TrackerSettings(tracker="tensorboard"),),
+        default=("tensorboard",),
+        validate_default=True,
         description="where metrics, images and tables are shown besides the run folder: tensorboard, wandb, mlflow,"
         " swanlab or trackio, each by name or with settings",
     )

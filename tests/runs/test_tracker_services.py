@@ -78,7 +78,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
     folder = tmp_path_factory.mktemp("services")
     code = f"from pathlib import Path; from tests.runs.test_tracker_services import begin; begin(Path({str(folder)!r}))"
     environment = {**os.environ, **variables(folder), "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, check=False, timeout=120)
+    ended = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, check=False, timeout=400)
     assert ended.returncode == -signal.SIGKILL
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
