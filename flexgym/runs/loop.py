@@ -27,8 +27,10 @@ from flexgym.runs.judged import JudgedGroup, judge_table
 from flexgym.runs.metrics import read_metrics
 from flexgym.runs.paths import with_absolute_paths
 from flexgym.runs.storage import url_of
-from flexgym.runs.trackers import TrackedRun, Trackers, check_trackers
+from flexgym.runs.trackers import PATIENCE_S, TrackedRun, Trackers, check_trackers
 from flexgym.runs.verification import Verification, save_verification
+
+_URGENT_S = 5.0  # for the trackers, where a signal leaves only seconds
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,8 @@ class TrainingRun:
 
     def close(self) -> None:
         """Close the trackers, and say what they have missed."""
-        self._trackers.close()
+        urgent = self.stopped_by not in (None, signal.SIGINT)
+        self._trackers.close(patience=_URGENT_S if urgent else PATIENCE_S)
         self._say_news()
 
     def _open_trackers(self) -> None:

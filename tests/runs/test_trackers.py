@@ -105,11 +105,12 @@ def test_a_tracker_that_cannot_connect_is_tried_again():
 
 def test_a_slow_tracker_keeps_nobody_waiting():
     released = threading.Event()
-    background = BackgroundTracker("x", lambda: Recorder(waits=released), patience=0.1)
+    background = BackgroundTracker("x", lambda: Recorder(waits=released))
     began = time.monotonic()
     for number in range(300):
         background.metrics({}, number)
-    background.close()
+    background.end()
+    background.close(patience=0.1)
     assert time.monotonic() - began < 5
     (line,) = background.news()
     assert "takes entries more slowly than they come" in line

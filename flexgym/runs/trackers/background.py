@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +15,8 @@ from flexgym.runs.trackers.base import Table, Tracker
 
 _WAITING = 256  # entries
 _FAILURES = 3
-_PATIENCE_S = 60.0
+PATIENCE_S = 60.0
+"""Seconds that a run waits at its end for what its trackers have not taken yet."""
 
 Entry = Callable[[Tracker], None]
 
@@ -27,17 +30,16 @@ class BackgroundTracker(Tracker):
     Args:
         name: of the tracker, for reports.
         connect: makes the tracker; called on the thread, and again for the next entry where it failed.
-        patience: seconds that `close` waits for the tracker.
     """
 
-    def __init__(self, name: str, connect: Callable[[], Tracker], *, patience: float = _PATIENCE_S) -> None:
+    def __init__(self, name: str, connect: Callable[[], Tracker]) -> None:
         self.name = name
-        self._connect, self._patience = connect, patience
+        self._connect = connect
         self._tracker: Tracker | None = None
         self._waiting: queue.Queue[Entry | None] = queue.Queue(_WAITING)
         self._news: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._failures = self._lost = 0
-        self._reported = self._closed = False
+        self._reported = self._ending = self._closed = False
         self._connected = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)
         self._thread.start()
@@ -74,18 +76,28 @@ class BackgroundTracker(Tracker):
         """Hand over that later iterations are trained again."""
         self._hand_over(lambda tracker: tracker.rewind(last))
 
-    def close(self) -> None:
-        """Close the tracker once it has everything, and report what it has not; further calls do nothing."""
+    def end(self) -> None:
+        """Let the tracker close once it has everything, without waiting for it."""
+        if not self._ending:
+            with contextlib.suppress(queue.Full):  # `close` tries again
+                self._waiting.put_nowait(None)
+                self._ending = True
+
+    def close(self, *, patience: float = PATIENCE_S) -> None:
+        """Close the tracker once it has everything, and report what it has not; further calls do nothing.
+
+        Args:
+            patience: seconds to wait for it.
+        """
         if self._closed:
             return
-        self._closed = True
-        try:
-            self._waiting.put(None, timeout=self._patience)
-            self._thread.join(self._patience)
-        except queue.Full:
-            pass
+        self._closed, until = True, time.monotonic() + patience
+        with contextlib.suppress(queue.Full):
+            if not self._ending:
+                self._waiting.put(None, timeout=patience)
+            self._thread.join(max(0.0, until - time.monotonic()))
         if self._thread.is_alive():
-            self._report(f"it has not taken everything within {self._patience:g} s")
+            self._report(f"it has not taken everything within {patience:g} s")
         elif self._lost:
             self._news.put(f"Tracker {self.name}: {self._lost} entries are missing there.")
 

@@ -15,7 +15,7 @@ from flexgym.config.sections import TrackerName, TrackerSettings
 from flexgym.core.arguments import fitted_arguments, setting_parameters
 from flexgym.core.errors import ConfigError
 from flexgym.core.images import Pixels
-from flexgym.runs.trackers.background import BackgroundTracker
+from flexgym.runs.trackers.background import PATIENCE_S, BackgroundTracker
 from flexgym.runs.trackers.base import Table, TrackedRun, Tracker
 
 _CLASSES: Mapping[TrackerName, str] = {
@@ -100,11 +100,18 @@ class Trackers(Tracker):
         for tracker in self._each:
             tracker.rewind(last)
 
-    def close(self) -> None:
-        """Close all trackers; each has a minute for what it has not sent yet."""
+    def close(self, *, patience: float = PATIENCE_S) -> None:
+        """Close all trackers.
+
+        Args:
+            patience: seconds to wait for what all of them have not taken yet.
+        """
+        until = time.monotonic() + patience
         with _without_output():
             for tracker in self._each:
-                tracker.close()
+                tracker.end()
+            for tracker in self._each:
+                tracker.close(patience=max(0.0, until - time.monotonic()))
 
 
 def _class_of(name: TrackerName) -> type[Tracker]:
