@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def check_versions() -> list[Finding]:
     requirements = [Requirement(text) for text in importlib.metadata.requires("flexgym") or ()]
     needed = [each for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
     found += [finding for each in needed if (finding := _check_package(each))]
-    found += [finding for name in _PACKAGES if (finding := _check_owner(name))]
+    owners = importlib.metadata.packages_distributions()
+    found += [finding for name in _PACKAGES if (finding := _check_owner(name, owners.get(name, [])))]
     return found or [ok(_CHECK, f"FlexGym {own['Version']}: Python and {len(needed)} packages fit")]
 
 
@@ -50,8 +52,8 @@ def _check_package(requirement: Requirement) -> Finding | None:
     return problem(_CHECK, f"{requirement.name} {version} is installed, and FlexGym needs {wanted}", advice)
 
 
-def _check_owner(name: str) -> Finding | None:
-    """Look whether another package of the same name would be imported in place of ours."""
+def _check_owner(name: str, owners: Sequence[str]) -> Finding | None:
+    """Look whether another of the distributions that own a package would be imported in place of FlexGym."""
     spec = find_spec(name)
     if spec is None or spec.origin is None:
         return problem(
@@ -59,15 +61,14 @@ def _check_owner(name: str) -> Finding | None:
         )
     home = Path(__file__).resolve().parents[2]
     place = Path(spec.origin).resolve()
-    if place.is_relative_to(home) and _belongs(name, place):
+    if place.is_relative_to(home) and _belongs(place, owners):
         return None
     advice = "uninstall that package or install FlexGym into an environment of its own"
     return problem("packages", f"import {name} finds {place}, which is not FlexGym's", advice)
 
 
-def _belongs(name: str, place: Path) -> bool:
+def _belongs(place: Path, owners: Sequence[str]) -> bool:
     """Return whether no other distribution claims the file."""
-    owners = importlib.metadata.packages_distributions().get(name, [])
     others = [owner for owner in owners if owner != "flexgym"]
     files = [file for owner in others for file in importlib.metadata.files(owner) or ()]
     return not any(Path(str(file.locate())).resolve() == place for file in files)
