@@ -1,7 +1,8 @@
-"""The ``flexgym`` command: plan a training, list recipes, export weights, and run or check a judge."""
+"""The ``flexgym`` command: check a machine, plan a training, list recipes, export weights, and run or check a judge."""
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -64,6 +65,51 @@ def export(
         exported = export_generator(run, out)
         lines = [f"Generator of iteration {exported.iteration}: {exported.folder}", *exported.loading]
         say(*lines)
+
+
+@app.command()
+def doctor(
+    *,
+    root: Annotated[Path, typer.Option(help="folder of the runs, as run.root")] = Path("runs"),
+    shared: Annotated[list[Path] | None, typer.Option(help="folder that other machines use too; repeatable")] = None,
+    port: Annotated[list[int] | None, typer.Option(help="port that must be free on this machine; repeatable")] = None,
+    connect: Annotated[
+        list[str] | None, typer.Option(help="HOST:PORT of another machine that must answer; repeatable")
+    ] = None,
+    judge: Annotated[
+        list[str] | None, typer.Option(help="address of a judge server, such as http://host:8000/v1; repeatable")
+    ] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(help="environment variable with the key of the judge servers")
+    ] = None,
+    cluster: Annotated[bool, typer.Option("--cluster", help="check every machine of the running Ray cluster")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON: a list of findings")] = False,
+) -> None:
+    """Check a machine or a cluster and say what to do about each finding; exit with status 1 if there is a problem."""
+    from flexgym.doctor.examination import Wishes, examine
+    from flexgym.doctor.report import show
+
+    with teaching_errors():
+        wishes = Wishes(
+            root=root,
+            shared=tuple(shared or ()),
+            ports=tuple(port or ()),
+            connections=tuple(connect or ()),
+            judges=tuple(judge or ()),
+            api_key_env=api_key_env,
+        )
+        if cluster:
+            from flexgym.rllib.cluster_doctor import examine_cluster
+
+            findings = examine_cluster(wishes)
+        else:
+            findings = examine(wishes)
+        if as_json:
+            say(json.dumps([vars(finding) for finding in findings], indent=1))
+        else:
+            show(findings)
+    if any(finding.level == "problem" for finding in findings):
+        raise typer.Exit(1)
 
 
 def main() -> None:

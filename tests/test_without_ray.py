@@ -8,7 +8,7 @@ import sys
 import pytest
 
 SCRIPT = """
-import importlib, pkgutil, sys
+import importlib.util, pkgutil, sys
 
 class NoRay:
     def find_spec(self, name, path=None, target=None):
@@ -18,10 +18,12 @@ class NoRay:
 sys.meta_path.insert(0, NoRay())
 import flexgym, envs, rewards
 
+trackers = [name for name in ("wandb", "mlflow", "swanlab", "trackio") if importlib.util.find_spec(name) is None]
+optional = {f"flexgym.runs.trackers.{name}" for name in trackers}
 rm = {f"flexgym.rm.{name}" for name in ("algorithm", "build", "config", "learner", "module", "trainable")}
 for package in (flexgym, envs, rewards):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if not module.name.startswith("flexgym.rllib") and module.name not in {*rm, "flexgym.rm.__main__"}:
+        if not module.name.startswith("flexgym.rllib") and module.name not in {*rm, *optional, "flexgym.rm.__main__"}:
             importlib.import_module(module.name)
 
 import gymnasium as gym

@@ -27,6 +27,27 @@ class AlarmSettings(Settings):
     stop: bool = Field(default=False, description="end the run, as after its last iteration, instead of a warning")
 
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "swanlab", "trackio"]
+
+
+class TrackerSettings(Settings):
+    """A tracker and its arguments."""
+
+    tracker: TrackerName = Field(description="name of the tracker")
+    settings: dict[str, Any] = Field(default={}, description="its keyword arguments, such as project")
+
+
+Tracker = Annotated[
+    TrackerSettings,
+    BeforeValidator(
+        lambda value: {"tracker": value} if isinstance(value, str) else value,
+        json_schema_input_type=TrackerName | TrackerSettings,
+    ),
+    Spelled("a name or {tracker: name, settings: ...}"),
+]
+Trackers = Annotated[tuple[Tracker, ...], AsTuple]
+
+
 class RunSettings(Settings):
     """Where a run writes, how long it takes, and its seed."""
 
@@ -43,7 +64,21 @@ class RunSettings(Settings):
         default=3, ge=0, description="restarts from the newest checkpoint after a lost learner or machine; 0 for none"
     )
 
+    trackers: Trackers = Field(
+        default=("tensorboard",),
+        validate_default=True,
+        description="where metrics, images and tables are shown besides the run folder: tensorboard, wandb, mlflow,"
+        " swanlab or trackio, each by name or with settings",
+    )
     alarm: AlarmSettings = AlarmSettings()
+
+    @field_validator("trackers")
+    @classmethod
+    def _check_trackers(cls, trackers: tuple[TrackerSettings, ...]) -> tuple[TrackerSettings, ...]:
+        names = [each.tracker for each in trackers]
+        if len(set(names)) < len(names):
+            raise ValueError(f"expected every tracker once, got {', '.join(names)}")
+        return trackers
 
     @field_validator("name")
     @classmethod

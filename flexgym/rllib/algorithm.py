@@ -31,6 +31,7 @@ from flexgym.rllib.runner import Scored, mean_score, mean_valid
 from flexgym.rllib.sharded import ShardedAlgorithm
 from flexgym.rllib.transfer import collect
 from flexgym.runs.diversity import mean_diversity
+from flexgym.runs.judged import JudgedGroup
 from flexgym.runs.known_metrics import (
     REWARD,
     iteration_seconds,
@@ -58,6 +59,7 @@ class FlowAlgorithm(ShardedAlgorithm):
         super().setup(config)
         self.samples_so_far = 0
         self.last_verification: Verification | None = None
+        self.last_judged: list[JudgedGroup] = []
         gate = self.config.settings.training.gate
         self._gate = None if gate is None else gate.schedule
         self._since_reset = 0
@@ -78,6 +80,7 @@ class FlowAlgorithm(ShardedAlgorithm):
         scored, advantages, stats = source(work)
         self.samples_so_far += advantages.size
         stats = {**stats, **self._reset_anchor(stats)}
+        self.last_judged = judged_groups(scored)
         updated = time.perf_counter()
         about = self._data_metrics(scored) if settings.data else rollout_metrics(scored, advantages)
         metrics: dict[str, Metric | float] = merged(about, stats)
@@ -320,6 +323,12 @@ def _sample_part(runner: Any, *, start: int, **work: Any) -> tuple[int, tuple[Ro
     except Exception as error:  # noqa: BLE001
         error.add_note(traceback.format_exc())
         return start, error
+
+
+def judged_groups(scored: Sequence[Scored]) -> list[JudgedGroup]:
+    """Return the groups of an iteration that a judge compared, with their captions."""
+    groups = [JudgedGroup(*pair) for part in scored for pair in zip(part.captions, part.scores, strict=True)]
+    return [group for group in groups if group.scores.assessments]
 
 
 def _groups(scored: Sequence[Scored]) -> list[GroupScores]:

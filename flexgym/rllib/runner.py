@@ -73,6 +73,7 @@ class Scored:
     """Scores and timings of a rollout, small enough to be sent between processes.
 
     Attributes:
+        captions: text of the prompt of each group.
         scores: one per group.
         monitors: scores of each monitored reward, float32 ``[P, G]``.
         rollout_seconds: wall time of denoising and decoding.
@@ -80,6 +81,7 @@ class Scored:
         usage: metrics of the reward itself, see `Reward.metrics`.
     """
 
+    captions: tuple[str, ...]
     scores: tuple[GroupScores, ...]
     monitors: Mapping[str, NDArray[np.float32]]
     rollout_seconds: float
@@ -90,6 +92,7 @@ class Scored:
     def of(cls, parts: Sequence[Part], reward: Reward | None) -> Scored:
         """Combine all parts; waits for their scores. Groups of a data set have no reward."""
         return cls(
+            captions=tuple(prompt.text for part in parts for prompt in part.rollout.prompts),
             scores=tuple(group for part in parts for group in part.scores),
             monitors={
                 name: np.stack([group.rewards for part in parts for group in part.monitoring[name].result()[0]])

@@ -158,7 +158,7 @@ class AgentTrainable(RLlibTrainable):
     def step(self) -> Measured:
         """Train for one iteration."""
         self.algorithm.train()
-        return Measured(self.algorithm.row, self.algorithm.last_verification)
+        return Measured(self.algorithm.row, self.algorithm.last_verification, self.algorithm.last_judged)
 
     @reports_losses
     def save(self, folder: Path) -> None:

@@ -31,9 +31,12 @@ from flexgym.runs.storage import RemoteCheckpoints, RemoteRun, cache, url_of
 
 NEWEST_CONFIG = "config_newest"
 """File of a run folder with the name of the config that the run was last started with."""
+RUN_ID = "run_id"
+"""File of a run folder with the id under which trackers know the run."""
 _RECORDS = ("metrics.jsonl", "samples", "failed_samples", "checkpoints")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 _CONFIG = re.compile(r"config(_from_\d{6,}(-\d+)?)?\.yaml")
+_ID = re.compile(r"[0-9a-f]{16}")
 _MAX_POINTER = 200
 
 
@@ -47,7 +50,7 @@ class RunFolder:
         path: ``runs/<name>``, absolute; of a run at a URL the working copy on this machine.
         remote: the run at its URL; None for a folder.
         samples: folder for sample grids and videos.
-        tensorboard: folder for TensorBoard's event files.
+        id: 16 hexadecimal digits that stay with the run when it is resumed.
         checkpoints: atomic checkpoints.
         metrics: ``metrics.jsonl``. Append the row of an iteration before publishing its checkpoint; then a resumed run
             has every row up to the checkpoint.
@@ -69,7 +72,6 @@ class RunFolder:
         self.path, self.remote = path, remote
         self._working_copy = contextlib.ExitStack()
         self.samples = path / "samples"
-        self.tensorboard = path / "tensorboard"
         cannot_open = teaching_disk_errors(f"the run folder {path} cannot be opened for writing", ConfigError)
         with contextlib.ExitStack() as opened, cannot_open:
             _check_links(path)
@@ -80,6 +82,7 @@ class RunFolder:
             if self.resumed_from is not None:
                 _check_trainer(self.resumed_from, required)
             _remove_leftovers(path)
+            self.id = _run_id(path)
             self.samples.mkdir(exist_ok=True)
             folder = path / CHECKPOINTS
             self.checkpoints = (
@@ -290,6 +293,17 @@ def _remove_leftovers(path: Path) -> None:
     for folder in (path, *(entry for entry in path.iterdir() if entry.is_dir() and entry.name != "checkpoints")):
         for left in list(folder.glob(".tmp-*")):
             remove_unless_held(left)
+
+
+def _run_id(path: Path) -> str:
+    """Return the id of a run; a new one, on the disk by then, for a run without."""
+    with contextlib.suppress(FileNotFoundError), open_inside(path, RUN_ID) as file:
+        found = file.read(_MAX_POINTER).decode("ascii", "replace").strip()
+        if _ID.fullmatch(found):
+            return found
+    new = uuid.uuid4().hex[:16]
+    write_atomic(path / RUN_ID, f"{new}\n".encode())
+    return new
 
 
 def _has_content(path: Path) -> bool:

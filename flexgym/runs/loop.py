@@ -10,7 +10,7 @@ import itertools
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,11 +23,14 @@ from flexgym.runs.checkpoints import checkpoint_name
 from flexgym.runs.display import TrainingDisplay, say
 from flexgym.runs.folder import RunFolder
 from flexgym.runs.interrupt import GracefulInterrupt, resume_command, resume_message
+from flexgym.runs.judged import JudgedGroup, judge_table
 from flexgym.runs.metrics import read_metrics
 from flexgym.runs.paths import with_absolute_paths
 from flexgym.runs.storage import url_of
-from flexgym.runs.tensorboard import TensorboardLog
+from flexgym.runs.trackers import PATIENCE_S, TrackedRun, Trackers, check_trackers
 from flexgym.runs.verification import Verification, save_verification
+
+_URGENT_S = 5.0  # for the trackers, where a signal leaves only seconds
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,12 @@ class Measured:
     Attributes:
         metrics: metrics and plain numbers by name.
         verification: of held-out prompts, if there was one; its metrics are added and its samples drawn.
+        judged: groups of the iteration that a judge compared; trackers get a table of them now and then.
     """
 
     metrics: Mapping[str, Any] = field(default_factory=dict)
     verification: Verification | None = None
+    judged: Sequence[JudgedGroup] = ()
 
 
 class Trainable(Protocol):
@@ -130,16 +135,16 @@ class TrainingRun:
         self.trainable, self.settings, self.command = trainable, settings, command
         self.stopped_by: signal.Signals | None = None
         self._alarms: set[str] = set()
+        check_trackers(settings.trackers)
         if resume:
             self.folder = RunFolder.resume(resume, keep=settings.keep, required=trainable.required)
         else:
             self.folder = RunFolder.create(settings.root, settings.name, keep=settings.keep)
         root = settings.root if url_of(settings.root) else str(self.folder.path.parent)
         run = {**settings.model_dump(mode="json"), "root": root}
-        self.folder.write_config({"run": run, **with_absolute_paths(trainable.describe())})
-        self._tensorboard = TensorboardLog(
-            self.folder.tensorboard, start_iteration=self.folder.start_iteration if resume else None
-        )
+        self._config = {"run": run, **with_absolute_paths(trainable.describe())}
+        self.folder.write_config(self._config)
+        self._trackers = Trackers()
 
     def train(self) -> Path:
         """Train to the end, until the time is up or until a signal; in each case everything learned is saved.
@@ -160,6 +165,8 @@ class TrainingRun:
         with GracefulInterrupt() as interrupt:
             try:
                 with self.folder, contextlib.closing(self):
+                    with interrupt.at_once():
+                        self._open_trackers()
                     self._train_with_restarts(interrupt, deadline)
             except BaseException:
                 self.folder.remove_unused()
@@ -167,8 +174,22 @@ class TrainingRun:
         return self.folder.path
 
     def close(self) -> None:
-        """Close the files of TensorBoard."""
-        self._tensorboard.close()
+        """Close the trackers, and say what they have missed."""
+        urgent = self.stopped_by not in (None, signal.SIGINT)
+        self._trackers.close(patience=_URGENT_S if urgent else PATIENCE_S)
+        self._say_news()
+
+    def _open_trackers(self) -> None:
+        folder = self.folder
+        last = folder.start_iteration if folder.resumed_from else None
+        name = folder.remote.url.rpartition("/")[2] if folder.remote else folder.path.name
+        run = TrackedRun(id=folder.id, name=name, folder=folder.path, config=self._config, last=last)
+        self._trackers = Trackers(self.settings.trackers, run)
+        self._say_news()
+
+    def _say_news(self) -> None:
+        for line in self._trackers.news():
+            say(line)
 
     def _train_with_restarts(self, interrupt: GracefulInterrupt, deadline: float) -> None:
         """Train, and start again from the newest checkpoint after the loss of a process."""
@@ -184,9 +205,7 @@ class TrainingRun:
             allowed = f"restart {restarts} of run.max_restarts={self.settings.max_restarts}"
             say("\n".join([*report, f"Next: training continues by itself from there ({allowed})."]))
             self.folder.rewind()
-            self._tensorboard.close()
-            last = self.folder.start_iteration if self.folder.resumed_from else -1
-            self._tensorboard = TensorboardLog(self.folder.tensorboard, start_iteration=last)
+            self._trackers.rewind(self.folder.start_iteration if self.folder.resumed_from else -1)
 
     def _progress(self, latest: Path | None) -> str:
         rows = read_metrics(self.folder.metrics.path)
@@ -245,8 +264,11 @@ class TrainingRun:
                 measured = self._with_final(measured, display)
             self._record(measured, display)
             saves = crosses(self.settings.checkpoint_interval, previous, self.trainable.iteration)
-            # A run that verifies nothing has its monitors checked where it saves.
-            alarmed = (measured.verification is not None or saves) and self._alarm(display)
+            # A run that verifies nothing has its monitors checked, and its judge shown, where it saves.
+            looks = measured.verification is not None or saves
+            if looks and (table := judge_table(measured.judged)):
+                self._trackers.table("judge", table, self.trainable.iteration)
+            alarmed = looks and self._alarm(display)
             if saves:
                 display.phase("saving")
                 self._checkpoint()
@@ -272,20 +294,22 @@ class TrainingRun:
             return measured
         display.phase("evaluating")
         final = self.trainable.measure(final=True) or Measured()
-        return Measured({**measured.metrics, **final.metrics}, final.verification)
+        return replace(measured, metrics={**measured.metrics, **final.metrics}, verification=final.verification)
 
     def _record(self, measured: Measured | None, display: TrainingDisplay) -> None:
-        """Write metrics to the file, TensorBoard and the display, and a grid where samples were verified."""
+        """Write metrics to the file, the trackers and the display, and a grid where samples were verified."""
         if measured is None:
             return
         iteration = {"iteration": self.trainable.iteration}
         row = {**iteration, **measured.metrics, **iteration}
         if measured.verification is not None:
             row |= measured.verification.metrics
-            save_verification(measured.verification, self.folder.samples, self._tensorboard, iteration=row["iteration"])
+            save_verification(measured.verification, self.folder.samples, self._trackers, iteration=row["iteration"])
         self.folder.metrics.append(row)
-        self._tensorboard.scalars(row, row["iteration"])
+        self._trackers.metrics(row, row["iteration"])
         display.update(row)
+        for line in self._trackers.news():
+            display.note(line)
 
     def _checkpoint(self) -> Path:
         """Return the checkpoint of the last finished iteration, written now if it is not there yet."""

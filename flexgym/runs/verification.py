@@ -14,7 +14,7 @@ from flexgym.core.grids import GridRow, draw_grid
 from flexgym.core.media import save_gif, save_png
 from flexgym.core.metrics import Mean, Metric
 from flexgym.runs.known_metrics import ACCURACY, outside_metrics
-from flexgym.runs.tensorboard import TensorboardLog
+from flexgym.runs.trackers import Tracker
 
 VERIFIER_ACCURACY = "eval/verifier_accuracy"
 _GRID_ROWS, _GRID_COLUMNS = 4, 6
@@ -55,15 +55,13 @@ class Verification:
         return recorded
 
 
-def save_verification(
-    verification: Verification, samples: Path, tensorboard: TensorboardLog | None, *, iteration: int
-) -> None:
+def save_verification(verification: Verification, samples: Path, tracker: Tracker | None, *, iteration: int) -> None:
     """Draw held-out samples with fixed seeds, so that grids of two iterations differ only by training.
 
     Args:
         verification: its first samples are drawn.
         samples: folder for the PNG, or the GIF of videos.
-        tensorboard: log to which the grid is added, if any.
+        tracker: gets the grid as well, if there is one.
         iteration: number in the name of the file.
     """
     grid = draw_grid(
@@ -77,8 +75,8 @@ def save_verification(
         save_gif(samples / f"{name}.gif", grid)
     else:
         save_png(samples / f"{name}.png", grid)
-    if tensorboard is not None:
-        (tensorboard.video if grid.ndim == 4 else tensorboard.image)("held_out", grid, iteration)
+    if tracker is not None:
+        (tracker.video if grid.ndim == 4 else tracker.image)("held_out", grid, iteration)
 
 
 def verified_change(rows: Sequence[Mapping[str, Any]], wording: str) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
-from flexgym.runs.tensorboard import TensorboardLog
+from flexgym.runs.trackers import Tracker
 from flexgym.runs.verification import Verification, save_verification
 from flexgym.types import GroupScores, Prompt, SampleGroup
 
@@ -74,15 +74,13 @@ class SampleGridCallback(BaseCallback):
         held_out: prompts and verifier.
         folder: for the drawn samples, ``iteration_<steps>.png`` or ``.gif``.
         interval: environment steps between two; 0 leaves it to calls of `verify`.
-        tensorboard: log to which the drawn samples are added.
+        tracker: gets the drawn samples as well.
     """
 
-    def __init__(
-        self, held_out: HeldOut, folder: str | Path, *, interval: int, tensorboard: TensorboardLog | None = None
-    ) -> None:
+    def __init__(self, held_out: HeldOut, folder: str | Path, *, interval: int, tracker: Tracker | None = None) -> None:
         super().__init__()
         self.held_out, self.folder, self.interval = held_out, Path(folder), interval
-        self.tensorboard = tensorboard
+        self.tracker = tracker
         self._last = 0
 
     def verify(self, number: int) -> Verification:
@@ -92,7 +90,7 @@ class SampleGridCallback(BaseCallback):
             number: environment steps so far; names the file.
         """
         verification = self.held_out.verify(lambda seen: self.model.predict(dict(seen), deterministic=True)[0])
-        save_verification(verification, self.folder, self.tensorboard, iteration=number)
+        save_verification(verification, self.folder, self.tracker, iteration=number)
         for name, metric in verification.metrics.items():
             self.logger.record(name, metric.value)
         return verification

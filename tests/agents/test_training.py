@@ -12,6 +12,7 @@ import pytest
 from flexgym.core.errors import CheckpointError, ConfigError, UnknownNameError
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.sharded import METRICS
+from flexgym.runs.judged import judge_table
 from tests.agents.small import largest_difference, small_config, train, weights
 from tests.generators.tiny import CASES
 
@@ -80,6 +81,11 @@ def test_metrics_of_an_iteration():
     assert expected <= metrics.keys()
     assert metrics["reward/mean"] == pytest.approx(0.5)
     assert metrics["samples"] == 6
+    table = judge_table(algorithm.last_judged)
+    assert table is not None
+    assert len({row[0] for row in table.rows}) == 2
+    assert {row[1] for row in table.rows} <= {"sample 0", "sample 1", "sample 2"}
+    assert all(row[3] in row[1:3] and "(Image " in row[6] for row in table.rows)
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ def scores(*names, **fields):
 
 
 def scored(usage, monitors=None):
-    return Scored((), monitors or {}, rollout_seconds=0.0, reward_seconds=0.0, usage=usage)
+    return Scored((), (), monitors or {}, rollout_seconds=0.0, reward_seconds=0.0, usage=usage)
 
 
 def test_no_term_replaces_a_metric():

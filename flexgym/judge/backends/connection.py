@@ -132,12 +132,13 @@ class Connection:
         return Answer(response.status, httpx.Headers(response.headers), body)
 
 
-def fetch(url: str, *, seconds: float) -> Answer:
+def fetch(url: str, *, seconds: float, api_key: Secret | None = None) -> Answer:
     """Send one ``GET`` request on a connection of its own and wait for the response.
 
     Args:
         url: address of the server.
         seconds: time limit of the exchange, see `Connection.send`.
+        api_key: key to send along; None sends none.
 
     Raises:
         TimeoutError: if the exchange is not complete in time.
@@ -146,7 +147,7 @@ def fetch(url: str, *, seconds: float) -> Answer:
     thread, connection = LoopThread("fetch"), Connection()
     try:
         address = checked_address(url)
-        return thread.run(lambda: connection.send("GET", address, seconds=seconds, headers=request_headers(None)))
+        return thread.run(lambda: connection.send("GET", address, seconds=seconds, headers=request_headers(api_key)))
     finally:
         thread.close(connection.aclose)
 

@@ -95,9 +95,10 @@ def test_nothing_else_in_the_project_talks_to_servers():
         "flexgym/judge/backends/group_queue.py",
         "flexgym/judge/backends/loop_thread.py",
         "flexgym/commands/serve.py",  # whether a port is free
+        "flexgym/doctor/network.py",  # whether ports are free and machines answer
         "flexgym/core/lock.py",  # the name of the host
         "flexgym/runs/storage.py",  # the name of the host
-        "flexgym/runs/tensorboard.py",  # the name of the host
+        "flexgym/runs/trackers/tensorboard.py",  # the name of the host
         "rewards/remote.py",
     }
     found = set()
