@@ -113,7 +113,7 @@ class FlowAlgorithm(ShardedAlgorithm):
 
     def _colocated(self, work: dict[str, Any]) -> tuple[list[Scored], NDArray[np.float32], dict[str, Metric]]:
         """Let the learners sample; while a part is judged, the next is sampled, or one that is scored is replayed."""
-        references = self._compares()  # the call is sent to other processes, and must not bring the algorithm along
+        references = self._compares()
         self.on_learners(lambda learner: learner.roll_out(**work, references=references))
         # A reward that fails on one learner must not leave the others waiting for its part of a block.
         if self.config.settings.training.stay_in_group and not self.config.settings.shards:

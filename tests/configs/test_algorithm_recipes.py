@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from agents.base import AgentComponents, load_agent_settings
 from flexgym.algorithm.base import ANCHOR, EMA, algorithm_names, weight_copies
 from flexgym.algorithm.replay import OLD
 from flexgym.config.recipe import SHIPPED, Recipe, apply_overrides, load_recipe, shipped_recipes
+from flexgym.planning.architectures import write_configs
 from flexgym.planning.planned import Planned
 from flexgym.rllib.command import make_agent_run
 from flexgym.runs.metrics import read_metrics
@@ -132,9 +136,28 @@ def test_every_published_value_has_a_source(name):
     assert bare == []
 
 
+@pytest.fixture(scope="module")
+def shallow(tmp_path_factory) -> Callable[[str], Path]:
+    """Returns the configs of a published source with two layers of each kind, since tracing all takes seconds."""
+
+    @cache
+    def configs_of(source: str) -> Path:
+        folder = write_configs(source, tmp_path_factory.mktemp("shallow"))
+        file = folder / "transformer" / "config.json"
+        config = json.loads(file.read_text())
+        layers = {"num_layers", *(["num_single_layers"] if "Flux" in config["_class_name"] else [])}
+        file.write_text(json.dumps({**config, **dict.fromkeys(layers, 2)}))
+        return folder
+
+    return configs_of
+
+
 @pytest.mark.parametrize("name", [*PUBLISHED, *SMALL_WORLD])
-def test_it_is_planned_with_its_weight_copies(name):
-    planned = Planned.read(load_recipe(name) if name in SMALL_WORLD else as_commanded(name))
+def test_it_is_planned_with_its_weight_copies(name, shallow):
+    recipe = load_recipe(name) if name in SMALL_WORLD else as_commanded(name)
+    if name in PUBLISHED:
+        recipe = apply_overrides(recipe, [f"generator.source={shallow(recipe['generator']['source'])}"])
+    planned = Planned.read(recipe)
     plan = planner_for().plan(planned)
     copies = weight_copies(planned.algorithm, planned.settings.training).keys() - {EMA}
     assert copies == COPIES.get(name, set())
