@@ -22,8 +22,6 @@ ROOT_PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.m
 """Page of the site for each document in the root of the repository."""
 SECTIONS = ("sections", "generator", "training", "data", "agent", "judge", "sb3")
 """Modules of `flexgym.config` with settings, in the order of their page."""
-WORKER = "javascripts/iframe-worker.js"
-"""Copy of the script that the plugin `offline` would load from elsewhere."""
 _LINK = re.compile(r"(?<=\]\()(?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?(?=\))")
 _COMMENT = re.compile(r"<!--\s*(snippet:[^>]*|install|test)\s*-->\n?")
 
@@ -201,12 +199,6 @@ def pages(repository: str) -> Iterator[Page]:
     yield settings_page()
     for source, target in ROOT_PAGES.items():
         yield Page(target, site_links((ROOT / source).read_text(encoding="utf-8"), folder="", repository=repository))
-
-
-def on_config(config: Any) -> Any:
-    """Load no script from elsewhere; called by mkdocs."""
-    config.extra_javascript = [WORKER if "iframe-worker" in str(each) else each for each in config.extra_javascript]
-    return config
 
 
 def on_post_page(output: str, **unused: Any) -> str:
