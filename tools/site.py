@@ -20,8 +20,17 @@ APART = "flexgym"
 """Package whose subpackages have pages of their own."""
 ROOT_PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
 """Page of the site for each document in the root of the repository."""
-SECTIONS = ("sections", "generator", "training", "data", "agent", "judge", "sb3")
-"""Modules of `flexgym.config` with settings, in the order of their page."""
+KINDS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "Recipes of agents": tuple(
+        ("flexgym/config", f"{name}.py") for name in ("sections", "generator", "training", "data", "agent")
+    ),
+    "Recipes of judge training": (("flexgym/config", "judge.py"),),
+    "Recipes of Stable-Baselines3": (("flexgym/config", "sb3.py"),),
+    "Algorithms": (("flexgym/algorithm", "settings.py"), ("agents", "*.py")),
+}
+"""Folders and patterns of the modules with settings, by heading."""
+ROOTS = {"AgentSettings": "", "JudgeTrainingSettings": "", "SB3Settings": "", "AlgorithmSettings": "algorithm."}
+"""Where the fields of a class are in a recipe, for those that contain the others."""
 _LINK = re.compile(r"(?<=\]\()(?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?(?=\))")
 _COMMENT = re.compile(r"<!--\s*(snippet:[^>]*|install|test)\s*-->\n?")
 
@@ -130,9 +139,9 @@ def settings_in(source: str) -> dict[str, tuple[str, list[str], list[Setting]]]:
     """
     found = {}
     for node in ast.parse(source).body:
-        if isinstance(node, ast.ClassDef) and node.name.endswith("Settings"):
+        bases = [ast.unparse(base) for base in node.bases] if isinstance(node, ast.ClassDef) else []
+        if isinstance(node, ast.ClassDef) and any(name.endswith("Settings") for name in (node.name, *bases)):
             fields = [_field(each) for each in node.body if isinstance(each, ast.AnnAssign)]
-            bases = [ast.unparse(base) for base in node.bases]
             summary = (ast.get_docstring(node) or "").partition("\n")[0]
             found[node.name] = (summary, bases, [field for field in fields if field.name.islower()])
     return found
@@ -156,8 +165,6 @@ def _field(node: ast.AnnAssign) -> Setting:
 
 def settings_page() -> Page:
     """Return the page of all settings, from the declarations of their classes."""
-    sources = [ROOT / "flexgym" / "config" / f"{name}.py" for name in SECTIONS]
-    sources += [ROOT / "flexgym" / "algorithm" / "settings.py", *sorted((ROOT / "agents").glob("*.py"))]
     lines = [
         "# Settings",
         "",
@@ -165,12 +172,31 @@ def settings_page() -> Page:
         "and `flexgym config schema` prints them for editors. [Configuration](../configuration.md) explains recipes.",
         "",
     ]
-    for path in sources:
-        for name, (summary, bases, fields) in settings_in(path.read_text(encoding="utf-8")).items():
+    for title, patterns in KINDS.items():
+        sources = [path for folder, pattern in patterns for path in sorted((ROOT / folder).glob(pattern))]
+        classes = [found for path in sources for found in settings_in(path.read_text(encoding="utf-8")).items()]
+        places = _places({name: fields for name, (_, _, fields) in classes})
+        lines += [f"## {title}", ""]
+        for name, (summary, bases, fields) in classes:
             if fields:
                 above = ", ".join(f"`{base}`" for base in bases if base != "Settings")
-                lines += [f"## {name}", "", summary + (f" Adds to {above}." if above else ""), "", *_table(fields), ""]
+                heading = f"{places[name]} ({name})" if name in places else name
+                lines += [f"### {heading}", "", summary + (f" Adds to {above}." if above else ""), ""]
+                lines += [*_table(fields), ""]
     return Page("reference/settings.md", "\n".join(lines))
+
+
+def _places(classes: Mapping[str, list[Setting]]) -> dict[str, str]:
+    """Return where the settings of a class are in a recipe, such as ``run.alarm``, for those that are in one place."""
+    places: dict[str, str] = {}
+    waiting = list(ROOTS.items())
+    for name, above in waiting:
+        for field in classes.get(name, ()):
+            inner = field.kind.removesuffix(" | None")
+            if inner in classes and inner not in places:
+                places[inner] = f"{above}{field.name}"
+                waiting.append((inner, f"{places[inner]}."))
+    return places
 
 
 def _table(fields: list[Setting]) -> Iterator[str]:
