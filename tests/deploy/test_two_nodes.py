@@ -28,7 +28,7 @@ COMMANDS = {
 }
 TRAINING = [
     *("python", "-m", "agents.grpo", "run.name=preempted", "run.checkpoint_interval=1000"),
-    *("generator.sampling={num_steps: 2}", "algorithm.window={size: 1, strategy: all}"),
+    *("generator.sampling={num_steps: 2}", "algorithm.window={size: 1, first: [0, 0]}"),
     *("rollout.group_size=2", "rollout.prompts_per_iteration=4", "rollout.groups_per_forward=1"),
     *("reward.name=ShapesOracle", "verification.reward=null", "resources.num_learners=2"),
 ]
