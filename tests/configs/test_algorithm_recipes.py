@@ -18,6 +18,7 @@ from flexgym.planning.architectures import write_configs
 from flexgym.planning.planned import Planned
 from flexgym.rllib.command import make_agent_run
 from flexgym.runs.metrics import read_metrics
+from tests.data.builders import write_images, write_lines
 from tests.generators.test_adapters import disturb
 from tests.generators.tiny import CASES, PROMPTS, fresh
 from tests.planning.planners import planner_for
@@ -97,7 +98,10 @@ def prompts_of(recipe: Recipe) -> list[str]:
 def scored_by(name: str) -> list[str]:
     """A small reward in place of that of a recipe, with gradients where it needs them, and small monitors."""
     recipe = load_recipe(name)
-    chosen = ("CLIPScore", {"model": str(clip_folder())}) if name in ON_GRADIENTS else ("JPEGCompressibility", {})
+    # positive, as PickScore is: the reward itself may be the weight of a sample
+    chosen = ("JPEGCompressibility", {"incompressible": recipe["algorithm"].get("form") == "linear"})
+    if name in ON_GRADIENTS:
+        chosen = ("CLIPScore", {"model": str(clip_folder())})
     gated = "gate" in recipe["training"]
     return [
         f"reward.name={chosen[0]}",
@@ -169,12 +173,24 @@ def test_it_is_planned_with_its_weight_copies(name, shallow):
     )
 
 
+def write_rows(folder: Path, group_size: int) -> None:
+    """Write a small data set in place of that of a recipe: images with captions, or pairs of them."""
+    rows = []
+    for number, text in enumerate(PROMPTS):
+        names = [f"{number}_{sample}.png" for sample in range(group_size)]
+        write_images(folder, *names)
+        keys = ("image",) if group_size == 1 else ("chosen", "rejected")
+        rows.append({"prompt": text, **dict(zip(keys, names, strict=True))})
+    write_lines(folder / "rows.jsonl", rows)
+
+
 def small_overrides(name: str, folder: Path) -> list[str]:
-    """What is smaller than in the recipe; all else, such as levels, penalties and guidance, is the recipe's."""
+    """What is smaller than in the recipe; all else, such as penalties and guidance, is the recipe's."""
     recipe = load_recipe(name)
+    levels = recipe["algorithm"].get("levels", {})
     window, advantage = recipe["algorithm"].get("window", {"size": 2}), recipe["training"].get("advantage", {})
     teachers = recipe["algorithm"].get("teachers", {})
-    rows = ["data.files=null", f"data.latent_cache={folder / 'latents'}"]
+    rows = [f"data.files={folder / 'rows.jsonl'}", f"data.latent_cache={folder / 'latents'}"]
     sizes = ["rollout.group_size=4", "rollout.prompts_per_iteration=2", "rollout.groups_per_forward=1"]
     return [
         f"generator.source={folder / 'pipe'}",
@@ -183,6 +199,7 @@ def small_overrides(name: str, folder: Path) -> list[str]:
         *(rows if "data" in recipe else [*prompts_of(recipe), *sizes, *scored_by(name)]),
         *(f"algorithm.teachers.{teacher}.adapter={folder / 'teacher'}" for teacher in teachers),
         *(["algorithm.window.size=2", "algorithm.window.first=[0, 1]"] if "size" in window else []),
+        *([f"algorithm.levels.count={min(levels['count'], 8)}"] if "count" in levels else []),
         *(["training.advantage.best=1", "training.advantage.worst=1"] if "best" in advantage else []),
         "resources.num_gpus_per_learner=0",
         f"run.root={folder}",
@@ -194,12 +211,15 @@ def small_overrides(name: str, folder: Path) -> list[str]:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_recipe_trains_for_two_iterations(cluster, name, tmp_path: Path):
     CASES[PUBLISHED[name]].build().save_pretrained(tmp_path / "pipe")
-    if "teachers" in load_recipe(name)["algorithm"]:
+    recipe = load_recipe(name)
+    if "data" in recipe:
+        write_rows(tmp_path, recipe["rollout"]["group_size"])
+    if "teachers" in recipe["algorithm"]:
         teacher = fresh(PUBLISHED[name])
         teacher.weights.add_lora(rank=2, targets=["attn.to_q"])
         disturb(teacher)
         teacher.save(tmp_path / "teacher")
-    settings = load_agent_settings(apply_overrides(load_recipe(name), small_overrides(name, tmp_path)))
+    settings = load_agent_settings(apply_overrides(recipe, small_overrides(name, tmp_path)))
     run = make_agent_run(settings, AgentComponents()).train()
     rows = read_metrics(run / "metrics.jsonl")[1:]
     assert [row["iteration"] for row in rows] == [1, 2]
