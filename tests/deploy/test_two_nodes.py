@@ -22,7 +22,7 @@ from flexgym.runs.metrics import read_metrics
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "deploy/slurm/train.sbatch"
 PATIENCE_S = 900
-"""Only for machines that are busy: half a minute is enough for all of it."""
+"""Seconds for each step, long enough for a machine that is busy with other things."""
 COMMANDS = {
     # A step of a job: here every node is this machine.
     "srun": 'while [[ $1 == --* ]]; do shift; done\nexec "$@"',
