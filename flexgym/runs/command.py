@@ -19,7 +19,7 @@ from flexgym.core.errors import ConfigError
 from flexgym.core.settings import Settings
 from flexgym.core.terminal import say, teaching_errors, terminal
 from flexgym.runs.interrupt import GracefulInterrupt, end_quietly, exit_status, stopping_signal
-from flexgym.runs.recipe import saved_recipe
+from flexgym.runs.recipe import run_named_by, saved_recipe
 
 if TYPE_CHECKING:
     # Loads torch, for which a command that only prints its help does not wait.
@@ -35,8 +35,13 @@ ConfigOption = Annotated[
 ]
 ResumeOption = Annotated[
     Path | None,
-    typer.Option(help="Folder or URL of a run, or a checkpoint in it, to continue.", show_default=False),
+    typer.Option(
+        help="Folder or URL of a run, or a checkpoint in it, to continue. auto: the run of this name, or a new one.",
+        show_default=False,
+    ),
 ]
+AUTO = Path("auto")
+"""Value of ``--resume`` for the run that the recipe names, as far as there is one."""
 PrintOption = Annotated[bool, typer.Option("--print-config", help="Print the resolved settings as a recipe, and stop.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check data, model and memory, and stop.")]
 USAGE = "Settings of a recipe, as section.key=value on the command line or in a YAML file:"
@@ -123,6 +128,7 @@ def add_command(app: typer.Typer, program: Program[Any], *, name: str | None = N
 
     It takes overrides, ``--config``, ``--resume`` and ``--print-config``. Without ``--config`` the recipe is that of
     the last start of the resumed run, or the default one in a new run; with ``--config`` it is that one in both cases.
+    ``--resume auto`` resumes the run that the recipe names, or starts it, so that a scheduler can repeat one command.
     ``--help`` lists all settings.
 
     Args:
@@ -134,6 +140,10 @@ def add_command(app: typer.Typer, program: Program[Any], *, name: str | None = N
 
     def train(overrides: list[str] | None, config: str | None, resume: Path | None, **only: bool) -> None:
         with exit_statuses(), teaching_errors():
+            if resume == AUTO:
+                resume = _run_of_this_name(
+                    chosen_recipe(overrides or (), config=config, default=program.default_recipe)
+                )
             recipe = chosen_recipe(overrides or (), config=config, resume=resume, default=program.default_recipe)
             if not (config or resume or only["print_config"]):
                 program.check_choice(recipe)
@@ -166,7 +176,13 @@ def add_command(app: typer.Typer, program: Program[Any], *, name: str | None = N
     )(chosen)
 
 
-def chosen_recipe(overrides: Sequence[str], *, config: str | None, resume: Path | None, default: str) -> Recipe:
+def _run_of_this_name(recipe: Recipe) -> Path | None:
+    found = run_named_by(recipe)
+    say(f"Resuming {found}." if found else "No run of this name has a checkpoint: starting a new one.")
+    return found
+
+
+def chosen_recipe(overrides: Sequence[str], *, config: str | None, resume: Path | None = None, default: str) -> Recipe:
     """Load the recipe that a command line asks for.
 
     Args:

@@ -1,14 +1,17 @@
-"""The settings that a run was last started with."""
+"""The settings that a run was last started with, and the run that a recipe names."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
+from flexgym.config import RunSettings
 from flexgym.config.recipe import Recipe, load_recipe
-from flexgym.runs.checkpoints import run_of
+from flexgym.runs.checkpoints import latest_checkpoint, run_of
 from flexgym.runs.folder import newest_config
 from flexgym.runs.paths import with_moved_paths
-from flexgym.runs.storage import local_run, url_of
+from flexgym.runs.storage import RemoteRun, local_run, url_of
 
 
 def saved_recipe(run: str | Path) -> Recipe:
@@ -25,6 +28,46 @@ def saved_recipe(run: str | Path) -> Recipe:
     with local_run(run, checkpoint=False) as found:
         folder = found if url_of(run) else run_of(found)
         return _found_again(load_recipe(newest_config(folder)), folder)
+
+
+def run_named_by(recipe: Recipe) -> Path | None:
+    """Return the newest run that a recipe has started and that can be resumed, or None if there is none.
+
+    A name that was taken got a number, so ``name``, ``name-2`` and so on are looked at, and the last of them that has a
+    complete checkpoint is returned.
+
+    Args:
+        recipe: names the run by ``run.root`` and ``run.name``.
+
+    Returns:
+        The run folder, or its URL as a path.
+
+    Raises:
+        CheckpointError: the store of a URL cannot be reached.
+    """
+    section = recipe.get("run") or {}
+    names = RunSettings.model_fields
+    root, name = (str(section.get(key, names[key].default)) for key in ("root", "name"))
+    found = _runs_at_url(url, name) if (url := url_of(root)) else _runs_in_folder(Path(root), name)
+    return next(reversed(list(found)), None)
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}-{number}" for number in itertools.count(2))
+
+
+def _runs_in_folder(root: Path, name: str) -> Iterator[Path]:
+    for path in itertools.takewhile(Path.exists, (root / each for each in _numbered(name))):
+        if latest_checkpoint(path):
+            yield path
+
+
+def _runs_at_url(url: str, name: str) -> Iterator[Path]:
+    remotes = (RemoteRun(f"{url}/{each}") for each in _numbered(name))
+    for remote in itertools.takewhile(RemoteRun.exists, remotes):
+        if remote.checkpoints():
+            yield Path(remote.url)
 
 
 def _found_again(recipe: Recipe, folder: Path) -> Recipe:

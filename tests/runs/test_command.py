@@ -91,6 +91,26 @@ def test_config_and_resume_mean_the_same_everywhere(kind, tmp_path, monkeypatch,
         )
 
 
+@pytest.mark.parametrize("at_url", [False, True])
+def test_one_command_starts_and_resumes(at_url, tmp_path, monkeypatch, started, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = tmp_path / "runs"
+    words = ["--resume=auto", f"run.root={'file://' if at_url else ''}{root}", "run.name=mine"]
+    assert call("agent", monkeypatch, *words) == 0
+    assert call("agent", monkeypatch, *words) == 0  # killed before the first checkpoint: starts beside the remains
+    assert [run.folder.resumed_from for run in started] == [None, None]
+    assert "starting a new one" in capsys.readouterr().out
+    with RunFolder.create(root.as_uri() if at_url else root, "mine") as folder:
+        folder.write_config({**recipe("agent", root, ITERATIONS[1]), "run": {"root": str(root), "iterations": 9}})
+        folder.checkpoints.publish(4, lambda path: (path / "state").write_text("x") and None)
+    monkeypatch.setattr("flexgym.runs.folder._check_trainer", lambda checkpoint, required: None)
+    assert call("agent", monkeypatch, *words) == 0
+    assert started[-1].folder.start_iteration == 4
+    assert started[-1].settings.iterations == 9  # of the resumed run, not of the default recipe
+    assert started[-1].folder.shown.endswith("mine-3")
+    assert "mine-3." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("kind", PROGRAMS)
 def test_what_is_wrong_is_told_before_a_folder_is_made(kind, tmp_path, monkeypatch, started, capsys):
     other = tmp_path / "other.yaml"
