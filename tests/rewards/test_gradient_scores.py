@@ -24,11 +24,15 @@ QUICK = ("HPSv2", "ImageReward")
 """Rewards that every run covers: both kinds of models, both kinds of processing. The others are in the slow half."""
 
 
-def scorers(names=WITH_GRADIENTS):
+MODELS = [name for name in WITH_GRADIENTS if name != "ShapesMatch"]
+"""Rewards with a model; the one without has tests of its own."""
+
+
+def scorers(names=MODELS):
     return [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in names]
 
 
-CROPPING = [name for name in WITH_GRADIENTS if name != "HPSv2"]
+CROPPING = [name for name in MODELS if name != "HPSv2"]
 
 
 def make(name, **settings):
