@@ -60,12 +60,22 @@ def variables(folder: Path) -> dict[str, str]:
     }
 
 
+def wait_written(folder: Path) -> None:
+    """Wait until SwanLab, which writes now and then, has written rows; the others write at once."""
+    deadline = time.monotonic() + ("swanlab" in INSTALLED) * 60.0
+    time.sleep(1.5)
+    while time.monotonic() < deadline:
+        if any(b"nft/worst" in path.read_bytes() for path in folder.rglob("*.swanlab")):
+            return
+        time.sleep(0.5)
+
+
 def begin(folder: Path) -> None:
     """Train until the process is killed in the third iteration; called in a process of its own."""
 
     def kill(counter: Counter) -> None:
         if counter.iteration == 3:
-            time.sleep(1.5)
+            wait_written(folder)
             os.kill(os.getpid(), signal.SIGKILL)
 
     registry._CONNECTING_S = 90.0  # MLflow makes a database, which is worth nothing half made
