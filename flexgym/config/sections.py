@@ -19,6 +19,19 @@ _CLASS_PATH = re.compile(r"[\w.]+:\w+")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
+def _or_name(field: str, name: Any, settings: Any) -> BeforeValidator:
+    """Return what lets a name alone stand for settings whose only required field is that name.
+
+    Args:
+        field: the field.
+        name: type of the name.
+        settings: class of the settings.
+    """
+    return BeforeValidator(
+        lambda value: {field: value} if isinstance(value, str) else value, json_schema_input_type=name | settings
+    )
+
+
 class AlarmSettings(Settings):
     """When a run says that its reward is being hacked, see `flexgym.runs.alarm.signs_of_hacking`."""
 
@@ -39,10 +52,7 @@ class TrackerSettings(Settings):
 
 Tracker = Annotated[
     TrackerSettings,
-    BeforeValidator(
-        lambda value: {"tracker": value} if isinstance(value, str) else value,
-        json_schema_input_type=TrackerName | TrackerSettings,
-    ),
+    _or_name("tracker", TrackerName, TrackerSettings),
     Spelled("a name or {tracker: name, settings: ...}"),
 ]
 Trackers = Annotated[tuple[Tracker, ...], AsTuple]
@@ -106,10 +116,7 @@ class WrapperSettings(Settings):
 
 Wrapper = Annotated[
     WrapperSettings,
-    BeforeValidator(
-        lambda value: {"wrapper": value} if isinstance(value, str) else value,
-        json_schema_input_type=str | WrapperSettings,
-    ),
+    _or_name("wrapper", str, WrapperSettings),
     Spelled("'package.module:Class' or {wrapper: 'package.module:Class', settings: ...}"),
 ]
 Wrappers = Annotated[tuple[Wrapper, ...], AsTuple]

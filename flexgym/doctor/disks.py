@@ -13,12 +13,12 @@ import psutil
 from filelock import FileLock, Timeout
 
 from flexgym.core.files import cause_of
+from flexgym.core.units import GIB
+from flexgym.doctor.clocks import check_skew
 from flexgym.doctor.findings import Finding, ok, problem, warning
 
-GIB = 2**30
 _LITTLE_GIB, _ENOUGH_GIB = 1, 20
 _PROBE_BYTES = 2**20
-_SKEW_S = 5.0
 
 
 def check_disk(folder: Path, use: str) -> Finding:
@@ -56,33 +56,29 @@ def check_shared(folder: Path) -> list[Finding]:
     found = [check_disk(folder, "shared folder")]
     if found[0].level == "problem" and "cannot be written" in found[0].what:
         return found
-    found += [finding for finding in (_check_locks(folder), _check_file_clock(folder)) if finding]
-    return found
+    return [*found, *_check_locks(folder), *_check_file_clock(folder)]
 
 
-def _check_locks(folder: Path) -> Finding | None:
+def _check_locks(folder: Path) -> list[Finding]:
     path = folder / f".flexgym-doctor-{os.getpid()}.lock"
     first, second = FileLock(path, is_singleton=False), FileLock(path, is_singleton=False)
     try:
         with first, contextlib.suppress(Timeout), second.acquire(timeout=0):
             advice = "mount it with locks (NFS 4, or Lustre with -o flock): two processes could open the same run"
-            return problem("shared", f"{folder}: locks do not lock", advice)
+            return [problem("shared", f"{folder}: locks do not lock", advice)]
     except (OSError, NotImplementedError) as error:
         advice = "mount it with locks (NFS 4, or Lustre with -o flock), or put run.root on another disk"
-        return problem("shared", f"{folder}: files cannot be locked: {error}", advice)
+        return [problem("shared", f"{folder}: files cannot be locked: {error}", advice)]
     finally:
         path.unlink(missing_ok=True)
-    return None
+    return []
 
 
-def _check_file_clock(folder: Path) -> Finding | None:
+def _check_file_clock(folder: Path) -> list[Finding]:
     """Compare the time of a new file, which the file server sets, with the clock of this machine."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".flexgym-doctor-") as file:
         skew = os.fstat(file.fileno()).st_mtime - time.time()
-    if abs(skew) <= _SKEW_S:
-        return None
-    advice = "let a time service such as chrony set the clocks of both"
-    return warning("clock", f"{folder}: its server's clock differs by {skew:+.0f} s from this machine's", advice)
+    return check_skew(f"{folder}: its server's clock", skew)
 
 
 def _existing(folder: Path) -> Path:

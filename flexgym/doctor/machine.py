@@ -1,23 +1,19 @@
-"""Check GPUs, memory, NCCL variables and the clock of this machine."""
+"""Check GPUs, memory and NCCL variables of this machine."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 
+from flexgym.core.units import GIB
 from flexgym.doctor.findings import Finding, ok, problem, warning
 
-GIB = 2**30
 _MEMORY_GIB = 8
 _SHARED_GIB = 1
-_TIME_ERROR = 5  # of adjtimex: the clock is not synchronized
-_TIMEX_BYTES = 1024  # more than struct timex has on any machine
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _SLOWER = {"NCCL_P2P_DISABLE": "between the GPUs of a machine", "NCCL_IB_DISABLE": "between machines"}
 _RENAMED = {
@@ -118,14 +114,3 @@ def _names_interface(value: str, interfaces: list[str]) -> bool:
     names = value.lstrip("^").lstrip("=").split(",")
     chosen = [each for each in interfaces if (each in names if exact else each.startswith(tuple(names)))]
     return len(chosen) < len(interfaces) if excludes else bool(chosen)
-
-
-def check_clock() -> list[Finding]:
-    """Ask the kernel whether a time service keeps the clock right."""
-    if not sys.platform.startswith("linux"):
-        return []
-    state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
-    if state == _TIME_ERROR:
-        advice = "start chrony or systemd-timesyncd; clocks that differ confuse tokens, certificates and shared folders"
-        return [warning("clock", "no time service keeps the clock of this machine right", advice)]
-    return [ok("clock", "a time service keeps the clock right")] if state >= 0 else []

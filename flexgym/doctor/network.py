@@ -11,12 +11,12 @@ from flexgym.core.errors import ConfigError
 from flexgym.core.json_text import parse_json
 from flexgym.core.secrets import Secret
 from flexgym.core.text import one_line
+from flexgym.doctor.clocks import check_skew
 from flexgym.doctor.findings import Finding, ok, problem, warning
 from flexgym.judge.backends.addresses import base_url
 from flexgym.judge.backends.connection import Answer, ExchangeError, fetch
 
 _PATIENCE_S = 5.0
-_SKEW_S = 5.0
 
 
 def check_ports(ports: Sequence[int]) -> list[Finding]:
@@ -121,8 +121,4 @@ def _check_server_clock(address: str, answer: Answer) -> list[Finding]:
     parsed = email.utils.parsedate_tz(answer.headers.get("date"))
     if parsed is None:
         return []
-    skew = email.utils.mktime_tz(parsed) - time.time()
-    if abs(skew) <= _SKEW_S:
-        return []
-    advice = "let a time service such as chrony set the clocks of both"
-    return [warning("clock", f"{address}: its clock differs by {skew:+.0f} s from this machine's", advice)]
+    return check_skew(f"{address}: its clock", email.utils.mktime_tz(parsed) - time.time())

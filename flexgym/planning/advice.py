@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flexgym.core.errors import ConfigError, GeneratorError
+from flexgym.core.units import GIB
 from flexgym.generators.weights import DEFAULT_RANK
-from flexgym.planning.devices import DEVICES, GIB
+from flexgym.planning.devices import DEVICES
 from flexgym.planning.plan import PARTS, Phase, Plan, Planner
 from flexgym.planning.planned import Planned
 

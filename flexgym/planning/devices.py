@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from flexgym.core.errors import ConfigError, unknown_name
-
-GIB = 2**30
+from flexgym.core.units import GIB
 
 
 @dataclass(frozen=True)

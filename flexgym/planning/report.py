@@ -7,7 +7,7 @@ from rich.table import Table
 
 from flexgym.algorithm.effects import effect_notes
 from flexgym.core.terminal import terminal
-from flexgym.planning.devices import GIB
+from flexgym.core.units import GIB
 from flexgym.planning.plan import PARTS, Plan
 
 

@@ -16,12 +16,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flexgym.core.text import one_line
 from flexgym.doctor import Finding
+from flexgym.doctor.clocks import check_skew
 from flexgym.doctor.examination import Wishes, examine
-from flexgym.doctor.findings import ok, problem, warning
+from flexgym.doctor.findings import ok, problem
 from flexgym.rllib.address import check_reachable
 
 _PATIENCE_S = 120.0
-_SKEW_S = 5.0
 _COMPARED = ("flexgym", "torch", "ray", "numpy", "transformers", "diffusers")
 
 
@@ -98,11 +98,7 @@ def _of_machine(name: str, findings: Sequence[Finding]) -> list[Finding]:
 def _check_clock(name: str, examiner: Any) -> list[Finding]:
     before = time.time()
     there = ray.get(examiner.now.remote(), timeout=_PATIENCE_S)
-    skew = there - (before + time.time()) / 2
-    if abs(skew) <= _SKEW_S:
-        return []
-    advice = "let a time service such as chrony set the clocks of all machines"
-    return [warning("clock", f"{name}: its clock differs by {skew:+.0f} s from this machine's", advice)]
+    return check_skew(f"{name}: its clock", there - (before + time.time()) / 2, machines="all machines")
 
 
 def compare_versions(versions: Mapping[str, Mapping[str, str]]) -> list[Finding]:

@@ -9,11 +9,11 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from flexgym.config.judge import JudgeModelSettings
+from flexgym.core.units import GIB
 from flexgym.data import DataReport
 from flexgym.rm.processor import DTYPES, load_processor, make_trainable
 from flexgym.rm.stage import S, Stage
 
-_GIB = 2**30
 # For each trainable parameter: a gradient and the two moments of AdamW.
 _NUMBERS_TO_TRAIN = 3
 
@@ -77,7 +77,7 @@ def make_plan(settings: S, stage: Stage[S]) -> Plan:
         steps_per_epoch=len(rows) // settings.training.batch_size,
         parameters=parameters,
         trained=trained,
-        gib_per_learner=_bytes(settings, stage, parameters=parameters, trained=trained) / _GIB,
+        gib_per_learner=_bytes(settings, stage, parameters=parameters, trained=trained) / GIB,
         held_out=stage.make_rows(settings, held_out, processor=processor).report if held_out else None,
     )
 

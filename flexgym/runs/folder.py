@@ -7,7 +7,7 @@ import itertools
 import re
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -114,18 +114,14 @@ class RunFolder:
                 f"or digit; got {name!r}."
             )
         if url := url_of(root):
-            names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-            remotes = (RemoteRun(f"{url}/{each}") for each in names)
+            remotes = (RemoteRun(f"{url}/{each}") for each in numbered_names(name))
             return cls._at_url(next(remote for remote in remotes if not remote.exists()), keep=keep)
-        path = Path(root) / name
-        number = 1
-        while True:
+        for path in (Path(root) / each for each in numbered_names(name)):
             try:
                 path.mkdir(parents=True)
                 break
             except FileExistsError:
-                number += 1
-                path = Path(root) / f"{name}-{number}"
+                continue
             except NotADirectoryError as error:
                 raise ConfigError(f"{root}: expected a folder for runs, got a file.") from error
             except OSError as error:
@@ -293,6 +289,12 @@ def _remove_leftovers(path: Path) -> None:
     for folder in (path, *(entry for entry in path.iterdir() if entry.is_dir() and entry.name != "checkpoints")):
         for left in list(folder.glob(".tmp-*")):
             remove_unless_held(left)
+
+
+def numbered_names(name: str) -> Iterator[str]:
+    """Yield the names that a run of some name may get, in order: ``name``, ``name-2``, ``name-3``, without end."""
+    yield name
+    yield from (f"{name}-{number}" for number in itertools.count(2))
 
 
 def _run_id(path: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from flexgym.config import RunSettings
 from flexgym.config.recipe import Recipe, load_recipe
 from flexgym.runs.checkpoints import latest_checkpoint, run_of
-from flexgym.runs.folder import newest_config
+from flexgym.runs.folder import newest_config, numbered_names
 from flexgym.runs.paths import with_moved_paths
 from flexgym.runs.storage import RemoteRun, local_run, url_of
 
@@ -52,19 +52,14 @@ def run_named_by(recipe: Recipe) -> Path | None:
     return next(reversed(list(found)), None)
 
 
-def _numbered(name: str) -> Iterator[str]:
-    yield name
-    yield from (f"{name}-{number}" for number in itertools.count(2))
-
-
 def _runs_in_folder(root: Path, name: str) -> Iterator[Path]:
-    for path in itertools.takewhile(Path.exists, (root / each for each in _numbered(name))):
+    for path in itertools.takewhile(Path.exists, (root / each for each in numbered_names(name))):
         if latest_checkpoint(path):
             yield path
 
 
 def _runs_at_url(url: str, name: str) -> Iterator[Path]:
-    remotes = (RemoteRun(f"{url}/{each}") for each in _numbered(name))
+    remotes = (RemoteRun(f"{url}/{each}") for each in numbered_names(name))
     for remote in itertools.takewhile(RemoteRun.exists, remotes):
         if remote.checkpoints():
             yield Path(remote.url)

@@ -20,8 +20,9 @@ from flexgym.cli import app
 from flexgym.core.errors import ConfigError
 from flexgym.core.secrets import Secret
 from flexgym.doctor import Finding, disks
+from flexgym.doctor.clocks import check_clock
 from flexgym.doctor.disks import check_disk, check_shared
-from flexgym.doctor.machine import check_clock, check_gpus, check_memory, check_nccl
+from flexgym.doctor.machine import check_gpus, check_memory, check_nccl
 from flexgym.doctor.network import check_connection, check_judge, check_name, check_ports
 from flexgym.doctor.versions import check_versions
 

@@ -22,10 +22,11 @@ from flexgym.algorithm.rollout import sample
 from flexgym.cli import app
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError, UnknownNameError
+from flexgym.core.units import GIB
 from flexgym.flow import Window
 from flexgym.generators import FlowGenerator, load_generator
 from flexgym.planning.advice import _group_size, advise, mildest, refusal, rungs
-from flexgym.planning.devices import GIB, Device, choose_device
+from flexgym.planning.devices import Device, choose_device
 from flexgym.planning.phases import Rehearsal, bytes_of, prepare, tensors_of
 from flexgym.planning.plan import Plan, Planner, make_plan
 from flexgym.planning.planned import Planned

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from flexgym.config.recipe import apply_overrides, load_recipe
+from flexgym.core.units import GIB
 from flexgym.planning.advice import _sharding, advise, fewest_learners, refusal, rungs
-from flexgym.planning.devices import GIB, Device, choose_device
+from flexgym.planning.devices import Device, choose_device
 from flexgym.planning.phases import train
 from flexgym.planning.plan import Plan, Sizes
 from flexgym.planning.planned import Planned
