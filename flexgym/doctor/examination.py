@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flexgym.core.secrets import secret_from_environment
+from flexgym.core.urls import url_of
 from flexgym.doctor.clocks import check_clock
 from flexgym.doctor.disks import check_disk, check_shared
 from flexgym.doctor.findings import Finding
 from flexgym.doctor.machine import check_gpus, check_memory, check_nccl
 from flexgym.doctor.network import check_connection, check_judge, check_name, check_ports
 from flexgym.doctor.versions import check_versions
-from flexgym.runs.storage import url_of
 
 
 @dataclass(frozen=True)

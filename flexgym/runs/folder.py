@@ -23,11 +23,12 @@ from flexgym.core.files import (
     write_atomic,
 )
 from flexgym.core.lock import FolderLock
+from flexgym.core.urls import url_of
 from flexgym.core.yaml_files import dump_yaml
 from flexgym.runs.checkpoints import CHECKPOINTS, CheckpointStore, iteration_of, resolve_checkpoint, run_of
 from flexgym.runs.manifest import read_manifest
 from flexgym.runs.metrics import MetricsLog
-from flexgym.runs.storage import RemoteCheckpoints, RemoteRun, cache, url_of
+from flexgym.runs.storage import RemoteCheckpoints, RemoteRun, cache
 
 NEWEST_CONFIG = "config_newest"
 """File of a run folder with the name of the config that the run was last started with."""

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from flexgym.config import RunSettings
 from flexgym.core.errors import JudgeUnavailableError, ProcessLostError, RewardError
 from flexgym.core.metrics import Metric
+from flexgym.core.urls import url_of
 from flexgym.data.problems import DataError
 from flexgym.runs.alarm import signs_of_hacking
 from flexgym.runs.checkpoints import checkpoint_name
@@ -26,7 +27,6 @@ from flexgym.runs.interrupt import GracefulInterrupt, resume_command, resume_mes
 from flexgym.runs.judged import JudgedGroup, judge_table
 from flexgym.runs.metrics import read_metrics
 from flexgym.runs.paths import with_absolute_paths
-from flexgym.runs.storage import url_of
 from flexgym.runs.trackers import PATIENCE_S, TrackedRun, Trackers, check_trackers
 from flexgym.runs.verification import Verification, save_verification
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from flexgym.config import RunSettings
 from flexgym.config.recipe import Recipe, load_recipe
+from flexgym.core.urls import url_of
 from flexgym.runs.checkpoints import latest_checkpoint, run_of
 from flexgym.runs.folder import newest_config, numbered_names
 from flexgym.runs.paths import with_moved_paths
-from flexgym.runs.storage import RemoteRun, local_run, url_of
+from flexgym.runs.storage import RemoteRun, local_run
 
 
 def saved_recipe(run: str | Path) -> Recipe:

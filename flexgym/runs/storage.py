@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import socket
 import uuid
@@ -25,6 +24,7 @@ from typing import Any
 from flexgym.core.errors import CheckpointError
 from flexgym.core.files import check_relative, held_folder, regular_files
 from flexgym.core.text import PlainLogger
+from flexgym.core.urls import url_of
 from flexgym.runs.checkpoints import (
     CHECKPOINTS,
     DAMAGED,
@@ -39,7 +39,6 @@ from flexgym.runs.manifest import MANIFEST, OldCheckpointError, read_manifest
 
 OWNER = "owner"
 """Object at the URL of a run that names the process which has the run open."""
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 _OF_MACHINE = ("lock", OWNER)
 _LEFT_THERE = ("samples", "tensorboard", "failed_samples", CHECKPOINTS)
 _THREADS = 8
@@ -48,18 +47,6 @@ _log = PlainLogger(__name__)
 
 class StoreError(CheckpointError):
     """A store that cannot be reached or denies access; what it holds may well be undamaged."""
-
-
-def url_of(path: str | Path) -> str | None:
-    """Return a path as a URL, without a slash at its end; None if it is a path of this machine.
-
-    A `Path` made from a URL has lost a slash, which is put back.
-    """
-    match = _URL.fullmatch(str(path))
-    if match is None:
-        return None
-    start = "/" if match[1] in ("file", "local") else ""
-    return f"{match[1]}://{start}{match[2].strip('/')}"
 
 
 class RemoteRun:

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from flexgym.core.errors import CheckpointError
+from flexgym.core.urls import url_of
 from flexgym.runs import storage
 from flexgym.runs.export import export_generator
 from flexgym.runs.folder import RunFolder
 from flexgym.runs.metrics import read_metrics
 from flexgym.runs.recipe import saved_recipe
-from flexgym.runs.storage import RemoteRun, url_of
+from flexgym.runs.storage import RemoteRun
 from tests.runs.damage import DAMAGES, REQUIRED, write_checkpoint
 from tests.runs.test_loop import Counter, run
 
