@@ -20,7 +20,7 @@ _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def _or_name(field: str, name: Any, settings: Any) -> BeforeValidator:
-    """Return what lets a name alone stand for settings whose only required field is that name.
+    """Return a validator that accepts a name in place of settings whose only required field is that name.
 
     Args:
         field: the field.
