@@ -1,4 +1,4 @@
-"""The ``flexgym`` command: check a machine, plan a training, list recipes, export weights, and run or check a judge."""
+"""The ``flexgym`` command: check a machine, plan a training, evaluate or export a run, and run or check a judge."""
 
 from __future__ import annotations
 
@@ -65,6 +65,37 @@ def export(
         exported = export_generator(run, out)
         lines = [f"Generator of iteration {exported.iteration}: {exported.folder}", *exported.loading]
         say(*lines)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="a run folder, or one checkpoint in it")],
+    *,
+    split: Annotated[str, typer.Option(help="validation, for tuning; test, for reporting; or training")] = "validation",
+    num_prompts: Annotated[
+        int | None, typer.Option(help="number of prompts; by default that of the run", min=1)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="seed of prompts and first latents; by default that of the run", min=0)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the row as JSON")] = False,
+) -> None:
+    """Verify a run on captions of the small world before and after training, and record the result in its folder."""
+    from flexgym.evaluation.evaluate import Question
+    from flexgym.evaluation.evaluate import evaluate as evaluate_run
+    from flexgym.evaluation.report import remarks, table
+    from flexgym.evaluation.result import append_row, draw_disagreements
+    from flexgym.runs.checkpoints import run_of
+
+    with teaching_errors():
+        found = evaluate_run(run, Question(split, num_prompts=num_prompts, seed=seed))
+        folder = run_of(run)
+        earlier, drawn = append_row(folder, found), draw_disagreements(folder, found)
+        if as_json:
+            say(json.dumps(found.row(), indent=1))
+            return
+        terminal().print(table(found))
+        say(*remarks(found, earlier=len(earlier), drawn=drawn))
 
 
 @app.command()

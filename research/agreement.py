@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flexgym.audit import audit, shown
-from flexgym.world.captions import DIRECTIONS, NUMBERS, RELATIONS, SIZES, SPEEDS, Noun, Spec
-from flexgym.world.sampling import draw_caption, draw_clip, draw_scene, with_colors
-from flexgym.world.scenes import COLORS, SHAPES, Scene, Thing, render, render_video
-from flexgym.world.splits import SPLITS, compositions, specs
+from flexgym.shapes.captions import DIRECTIONS, NUMBERS, RELATIONS, SIZES, SPEEDS, Noun, Spec
+from flexgym.shapes.sampling import draw_caption, draw_clip, draw_scene, with_colors
+from flexgym.shapes.scenes import COLORS, SHAPES, Scene, Thing, render, render_video
+from flexgym.shapes.splits import SPLITS, compositions, specs
 
 _Value = TypeVar("_Value")
 Pixels = NDArray[np.uint8]

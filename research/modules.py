@@ -22,8 +22,8 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from flexgym.world.captions import vocabulary as caption_words
-from flexgym.world.scenes import FRAMES, SIZE
+from flexgym.shapes.captions import vocabulary as caption_words
+from flexgym.shapes.scenes import FRAMES, SIZE
 
 TOKENS = 24
 """Text tokens: the longest caption has 22 words and marks, with a beginning and an end."""

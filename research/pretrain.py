@@ -24,10 +24,9 @@ from torch import Tensor, nn
 from flexgym.core.files import held_folder
 from flexgym.core.state_files import read_state, write_state
 from flexgym.generators.channels import normalize
-from flexgym.world.captions import Spec
-from flexgym.world.sampling import draw_caption, draw_clip, draw_scene, draw_spec
-from flexgym.world.scenes import BACKGROUND, render, render_video
-from flexgym.world.splits import specs
+from flexgym.shapes.captions import Spec
+from flexgym.shapes.sampling import draw_caption, draw_clip, draw_scene, draw_spec, wrong_spec
+from flexgym.shapes.scenes import BACKGROUND, render, render_video
 from research import modules
 from research.muon import muon_and_adamw
 
@@ -97,14 +96,6 @@ def draw(rng: np.random.Generator, kind: str, count: int) -> tuple[list[Spec], T
     else:
         pixels = np.stack([render_video(draw_clip(rng, spec)) for spec in drawn]).transpose(0, 4, 1, 2, 3)
     return drawn, torch.from_numpy(np.ascontiguousarray(pixels))
-
-
-def wrong_spec(rng: np.random.Generator, spec: Spec) -> Spec:
-    """Draw another training spec of the same category, for a caption that is wrong in a plausible way."""
-    members = specs(spec.modality, "training")[spec.category]
-    while (other := members[rng.integers(len(members))]) == spec:
-        pass
-    return other
 
 
 def to_unit(pixels: Tensor) -> Tensor:

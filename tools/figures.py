@@ -34,8 +34,8 @@ def draw_curve(runs: Sequence[Path], target: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(6.4, 3.2), dpi=150)
     for run in runs:
-        rows = [row for row in read_metrics(run / "metrics.jsonl") if row.get("eval/verifier_accuracy") is not None]
-        axes.plot([row["iteration"] for row in rows], [row["eval/verifier_accuracy"] for row in rows], label=run.name)
+        rows = [row for row in read_metrics(run / "metrics.jsonl") if row.get("eval/accuracy") is not None]
+        axes.plot([row["iteration"] for row in rows], [row["eval/accuracy"] for row in rows], label=run.name)
     axes.set_xlabel("iteration")
     axes.set_ylabel("held-out accuracy")
     axes.set_ylim(0.0, 1.0)

@@ -30,7 +30,7 @@ FREE_DOCSTRINGS = ("tests", "examples")
 PAGES = ("*.md", "docs/**/*.md", "research/**/*.md", "flexgym/**/*.md", "examples/**/*.md")
 EXEMPT = ("tools/glossary.py", "tools/limits.py", "tests/tools/test_language.py")
 """Files that quote the words."""
-DATA = ("flexgym/shapes/", "flexgym/world/", "flexgym/judge/template.py", "flexgym/rm/trajectory.py", "tests/")
+DATA = ("flexgym/shapes/", "flexgym/judge/template.py", "flexgym/rm/trajectory.py", "tests/")
 """Paths whose strings are data: captions, requests and replies of models, inputs and expected results of tests."""
 LONG = 6
 """Words from which a string counts as prose wherever it is."""

@@ -239,8 +239,8 @@ def _small_world(count: int, size: int) -> tuple[list[SampleGroup], list[Any]]:
     """Generate groups of rendered scenes, half from another caption, with their true advantages by the oracle."""
     from flexgym.judge.calibration import full_advantages
     from flexgym.shapes.oracle import OracleJudge
-    from flexgym.shapes.sampling import sample_group
+    from flexgym.shapes.sampling import draw_group
 
     rng = np.random.default_rng(0)
-    groups = [sample_group(rng, size) for _ in range(count)]
+    groups = [draw_group(rng, size) for _ in range(count)]
     return groups, list(full_advantages(OracleJudge(), groups))

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from flexgym.config.sections import EnvironmentSettings, Prompts, RunSettings
+from flexgym.config.sections import AUDIT, SPLIT, EnvironmentSettings, Prompts, RunSettings, Split
 from flexgym.core.arguments import fitted_arguments, setting_parameters
 from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.core.problems import Problem, blamed, raise_problems
@@ -44,6 +44,8 @@ class ControlVerificationSettings(Settings):
         description="name of a pointwise reward that gives 1.0 to a sample without fault",
     )
     prompts: Prompts = Field(default=None, description="held-out prompts: a file or a list; null for the built-in ones")
+    split: Split = SPLIT
+    audit: bool = AUDIT
     num_prompts: int = Field(default=400, ge=1, description="number of held-out prompts")
     interval: int = Field(
         default=0, ge=0, description="iterations between two verifications; 0 for only before and after"

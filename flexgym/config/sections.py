@@ -172,6 +172,17 @@ Prompts = Annotated[
 ]
 
 
+Split = Literal["training", "validation", "test"]
+SPLIT: Split = Field(
+    default="validation",
+    description="captions of the small world that the built-in prompts are drawn from: validation for tuning, test for"
+    " reporting",
+)
+AUDIT: bool = Field(
+    default=True, description="check samples of the small world with the independent verifier as well, as eval/audit"
+)
+
+
 class VerificationSettings(Settings):
     """How progress is measured: on held-out prompts, by a verifier that is not optimized."""
 
@@ -183,6 +194,8 @@ class VerificationSettings(Settings):
         default=(), description="rewards that score the same samples, logged as eval/<name>"
     )
     prompts: Prompts = Field(default=None, description="held-out prompts: a file or a list; null for the built-in ones")
+    split: Split = SPLIT
+    audit: bool = AUDIT
     num_prompts: int = Field(default=400, ge=1, description="number of held-out prompts")
     interval: int = Field(
         default=20, ge=0, description="iterations between two verifications; 0 for only before and after"

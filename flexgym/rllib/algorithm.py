@@ -20,7 +20,6 @@ from flexgym.algorithm.advantages import advantages_of
 from flexgym.algorithm.base import ANCHOR
 from flexgym.algorithm.gate import gated_weights
 from flexgym.algorithm.kept import Rollout, concatenate
-from flexgym.config.sections import EXTRA_SAMPLES
 from flexgym.core.errors import CheckpointError, ConfigError, ProcessLostError
 from flexgym.core.metrics import Mean, Metric, Sum, reduce_rows
 from flexgym.flow import StepSchedule
@@ -30,7 +29,7 @@ from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.runner import Scored, mean_score, mean_valid
 from flexgym.rllib.sharded import ShardedAlgorithm
 from flexgym.rllib.transfer import collect
-from flexgym.runs.diversity import mean_diversity
+from flexgym.runs.held_out import held_out_diversity, held_out_samples
 from flexgym.runs.judged import JudgedGroup
 from flexgym.runs.known_metrics import (
     REWARD,
@@ -40,7 +39,7 @@ from flexgym.runs.known_metrics import (
     outside_name,
     phase_seconds,
 )
-from flexgym.runs.verification import Verification
+from flexgym.runs.verification import Verification, audited
 from flexgym.types import GroupScores, Prompt, SampleGroup, stacked_term
 
 
@@ -234,19 +233,18 @@ class FlowAlgorithm(ShardedAlgorithm):
         verifier = self.config.make_verifier()
         if verifier is None:
             raise ConfigError("verification.reward must name a pointwise reward, such as ShapesVerifier, got None")
-        prompts = self.held_out
-        samples = self._sampled(prompts, self.config.settings.verification.seed)
+        chosen, prompts = self.config.settings.verification, self.held_out
+        samples = held_out_samples(prompts, chosen.seed, self.samples_of)
         groups = [SampleGroup(prompt, row[None]) for prompt, row in zip(prompts, samples, strict=True)]
-        scores = np.concatenate([group.rewards for group in verifier.guarded(groups)])
-        means = {name: mean_score(reward.guarded(groups)) for name, reward in self._evaluations.items()}
+        texts = [prompt.text for prompt in prompts]
         return Verification(
-            [prompt.text for prompt in prompts], samples, scores, means=means, diversity=self._diversity(samples)
+            texts,
+            samples,
+            scores=np.concatenate([group.rewards for group in verifier.guarded(groups)]),
+            means={name: mean_score(reward.guarded(groups)) for name, reward in self._evaluations.items()},
+            diversity=held_out_diversity(prompts, samples, chosen, make=self.samples_of),
+            audited=audited(texts, samples) if chosen.audit else None,
         )
-
-    def _sampled(self, prompts: Sequence[Prompt], *entropy: int) -> NDArray[np.uint8]:
-        """Make one sample of each prompt, from seeds that follow from the given numbers."""
-        seeds = [int(seed) for seed in np.random.SeedSequence(entropy).generate_state(len(prompts))]
-        return self.samples_of(prompts, seeds)
 
     def samples_of(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> NDArray[np.uint8]:
         """Make one deterministic sample of each prompt with the verified weights, each learner its share of them.
@@ -261,16 +259,6 @@ class FlowAlgorithm(ShardedAlgorithm):
         parts = self.on_learners(lambda learner: learner.evaluate(prompts=prompts, seeds=seeds))
         blocks = {index: samples for part in parts for index, samples in part.items()}
         return np.concatenate([blocks[index] for index in sorted(blocks)])
-
-    def _diversity(self, samples: NDArray[np.uint8]) -> float | None:
-        """Return how much samples of one held-out prompt differ; None where no prompt is sampled more than once."""
-        chosen = self.config.settings.verification.diverse_prompts(len(samples))
-        if not chosen:
-            return None
-        prompts = [self.held_out[index] for index in chosen for _ in range(EXTRA_SAMPLES)]
-        further = np.split(self._sampled(prompts, self.config.settings.verification.seed, 1), len(chosen))
-        pairs = zip(chosen, further, strict=True)
-        return mean_diversity([np.concatenate([samples[index : index + 1], more]) for index, more in pairs])
 
     @cached_property
     def _evaluations(self) -> dict[str, Reward]:

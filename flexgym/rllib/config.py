@@ -24,7 +24,7 @@ from flexgym.generators.latent_cache import LatentCache
 from flexgym.reward import Reward
 from flexgym.rllib.module import FlowModule
 from flexgym.shapes.drawn import SmallWorld
-from flexgym.shapes.sampling import sample_prompts
+from flexgym.shapes.splits import draw_prompts
 from flexgym.types import Prompt
 
 
@@ -160,7 +160,7 @@ class FlowConfig(AlgorithmConfig):
         chosen = self.settings.verification
         if chosen.prompts is not None:
             return self.components.open_prompts(chosen.prompts, self.modality)[: chosen.num_prompts]
-        texts = sample_prompts(self.modality, "held_out", chosen.num_prompts, seed=chosen.seed)
+        texts = draw_prompts(self.modality, chosen.split, chosen.num_prompts, seed=chosen.seed)
         return [Prompt(text) for text in texts]
 
     def run_prompts(self, feed: Feed | None = None) -> list[Prompt]:

@@ -10,22 +10,27 @@ from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayError
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from torch import Tensor
 
+from flexgym.algorithm.base import EMA
 from flexgym.algorithm.effects import effect_notes
 from flexgym.config.describe import describe
 from flexgym.core.metrics import Metric
+from flexgym.core.state_files import read_state
 from flexgym.core.text import PlainLogger
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.config import FlowConfig
+from flexgym.rllib.learner import COMPONENT_COPIES
 from flexgym.rllib.losses import reports_losses
 from flexgym.rllib.process import quiet_libraries, shared_cores, start_ray
 from flexgym.rllib.resources import requests_of, wait_for_resources
-from flexgym.rllib.sharded import STATE_FILES
+from flexgym.rllib.sharded import LEARNER, STATE_FILES
 from flexgym.runs.export import GENERATOR
 from flexgym.runs.folder import RunFolder
 from flexgym.runs.known_metrics import ACCURACY, REWARD
 from flexgym.runs.loop import Measured
-from flexgym.runs.verification import VERIFIER_ACCURACY, verified_change
+from flexgym.runs.verification import EVAL_ACCURACY, verified_change
 
 _log = PlainLogger(__name__)
 
@@ -134,7 +139,7 @@ class AgentTrainable(RLlibTrainable):
         rewarded = config.settings.reward is not None
         self.known = {
             **({"reward/mean": REWARD} if rewarded else {}),
-            **({VERIFIER_ACCURACY: ACCURACY} if verified else {}),
+            **({EVAL_ACCURACY: ACCURACY} if verified else {}),
         }
 
     @reports_losses
@@ -169,3 +174,20 @@ class AgentTrainable(RLlibTrainable):
     def summary(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """Compare held-out prompts before and after training."""
         return verified_change(rows, "Held-out accuracy: {first} before, {last} after (iteration {iteration}).")
+
+
+def verified_weights(checkpoint: Path, *, averaged: bool) -> dict[str, Tensor]:
+    """Read the trainable parameters that an agent verified at a checkpoint, by name.
+
+    Args:
+        checkpoint: a complete checkpoint of an `AgentTrainable`.
+        averaged: whether the run keeps an EMA of them, which is then what it verified.
+
+    Raises:
+        CheckpointError: they cannot be read.
+    """
+    state = read_state(checkpoint / ALGORITHM / LEARNER)
+    found: dict[str, Tensor] = (
+        state[COMPONENT_COPIES][EMA] if averaged else state[COMPONENT_RL_MODULE][DEFAULT_MODULE_ID]
+    )
+    return found

@@ -11,7 +11,7 @@ from flexgym.runs.known_metrics import OUTSIDE, OWN_NAMES
 
 REWARDS = ("reward/win_rate_vs_reference", "reward/mean")
 """Metrics in which the reward that is optimized rises, the first that a run has."""
-WATCHED = ("eval/verifier_accuracy", "eval/audit_accuracy", "eval/diversity")
+WATCHED = ("eval/accuracy", "eval/audit", "eval/diversity")
 """Metrics of held-out samples that should not fall, besides other rewards of theirs and the monitors."""
 _MONITORS = "monitor/"
 

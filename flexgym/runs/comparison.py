@@ -10,7 +10,7 @@ import numpy as np
 
 from flexgym.runs.series import Outcome
 
-VERIFIER, DIVERSITY = "eval/verifier_accuracy", "eval/diversity"
+VERIFIER, DIVERSITY = "eval/accuracy", "eval/diversity"
 AGAINST_REFERENCE, MEAN = "reward/win_rate_vs_reference", "reward/mean"
 _NONE = "–"
 _COLUMNS = (

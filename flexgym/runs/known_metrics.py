@@ -21,10 +21,13 @@ OWN_NAMES: Mapping[str, frozenset[str]] = {
         ("mean", "std_within_group", "dead_groups", "unscored_share", "failures", "win_rate_vs_reference")
     ),
     "judge": frozenset(agreement_summary(())),
-    "eval": frozenset(("verifier_accuracy", "verifier_score", "diversity")),
+    "eval": frozenset(("accuracy", "accuracy_low", "accuracy_high", "audit", "verifier_score", "diversity")),
     "monitor": frozenset(),
 }
 """Names that FlexGym itself writes, whether or not a run has a value for them, by the part before the slash."""
+
+BY_CATEGORY = {"eval": "accuracy"}
+"""Metrics that FlexGym also writes for each category of prompts, as ``eval/accuracy/counting``, by the first part."""
 
 OUTSIDE = "own"
 """Prefix of a name from outside that FlexGym writes itself: a term ``mean`` becomes ``reward/own/mean``."""
@@ -32,7 +35,14 @@ OUTSIDE = "own"
 REWARD = Mean(label="reward", format=".3f", panel="headline", priority=0)
 """Look of ``reward/mean``, the mean reward of all samples of an iteration."""
 ACCURACY = Mean(label="verified accuracy", format=".3f", panel="headline", priority=1, sparse=True)
-"""Look of ``eval/verifier_accuracy``, the share of held-out samples in which the verifier finds no fault."""
+"""Look of ``eval/accuracy``, the share of held-out samples in which the verifier finds no fault."""
+INTERVAL = {
+    "low": Mean(label="accuracy from", format=".3f", priority=0, sparse=True),
+    "high": Mean(label="to", format=".3f", priority=1, sparse=True),
+}
+"""Look of ``eval/accuracy_low`` and ``eval/accuracy_high``, the ends of its 95% interval."""
+AUDIT = Mean(label="audited accuracy", format=".3f", priority=2, sparse=True)
+"""Look of ``eval/audit``, the same share by the independent verifier of the small world."""
 
 
 def outside_name(prefix: str, name: str) -> str:
@@ -48,7 +58,7 @@ def outside_name(prefix: str, name: str) -> str:
         The name after the prefix, in nearly all cases ``name`` itself.
     """
     shown = one_line(name) or "unnamed"
-    taken = shown in OWN_NAMES[prefix] or shown.partition("/")[0] == OUTSIDE
+    taken = shown in OWN_NAMES[prefix] or shown.partition("/")[0] in (OUTSIDE, BY_CATEGORY.get(prefix))
     return f"{OUTSIDE}/{shown}" if taken else shown
 
 

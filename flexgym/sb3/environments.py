@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 from flexgym.config import SB3Settings
 from flexgym.sb3.held_out import HeldOut, Scorer
 from flexgym.sb3.vec_env import SB3VecEnv
-from flexgym.shapes.sampling import sample_prompts
+from flexgym.shapes.splits import draw_prompts
 
 Wrap = Callable[[VectorEnv, str, Mapping[str, Any]], VectorEnv]
 """Puts the reward of a name, with its settings, on a vector environment."""
@@ -33,7 +33,7 @@ def make_held_out(settings: SB3Settings, envs: VecMonitor, verifier: Scorer) -> 
     generator = envs.get_attr("generator")[0]
     prompts: Any = chosen.prompts
     if prompts is None:
-        prompts = sample_prompts(generator.modality, "held_out", chosen.num_prompts, seed=chosen.seed)
+        prompts = draw_prompts(generator.modality, chosen.split, chosen.num_prompts, seed=chosen.seed)
     config = {**environment.settings, "generator": generator, "group_size": 1, "prompts": list(prompts)}
     env = gymnasium.make(environment.env, **config)
-    return HeldOut(env, prompts[: chosen.num_prompts], verifier, seed=chosen.seed)
+    return HeldOut(env, prompts[: chosen.num_prompts], verifier, seed=chosen.seed, audits=chosen.audit)

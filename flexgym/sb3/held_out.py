@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
 from flexgym.runs.trackers import Tracker
-from flexgym.runs.verification import Verification, save_verification
+from flexgym.runs.verification import Verification, audited, save_verification
 from flexgym.types import GroupScores, Prompt, SampleGroup
 
 Act = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
@@ -35,10 +35,13 @@ class HeldOut:
         prompts: N texts that training never sees.
         scorer: the verifier, such as ``rewards.make("shapes_verifier")``.
         seed: of first latents and noise.
+        audits: check samples of the small world with the independent verifier as well.
     """
 
-    def __init__(self, env: gymnasium.Env, prompts: Sequence[str], scorer: Scorer, *, seed: int = 7) -> None:
-        self.env, self.prompts, self.scorer = env, list(prompts), scorer
+    def __init__(
+        self, env: gymnasium.Env, prompts: Sequence[str], scorer: Scorer, *, seed: int = 7, audits: bool = True
+    ) -> None:
+        self.env, self.prompts, self.scorer, self.audits = env, list(prompts), scorer, audits
         self.seeds = [int(drawn) for drawn in np.random.SeedSequence(seed).generate_state(len(self.prompts))]
 
     def verify(self, act: Act) -> Verification:
@@ -47,10 +50,12 @@ class HeldOut:
         Args:
             act: the policy.
         """
-        samples = [self._sample(act, prompt, seed) for prompt, seed in zip(self.prompts, self.seeds, strict=True)]
+        drawn = [self._sample(act, prompt, seed) for prompt, seed in zip(self.prompts, self.seeds, strict=True)]
+        samples = np.stack(drawn)
         groups = [SampleGroup(Prompt(prompt), row[None]) for prompt, row in zip(self.prompts, samples, strict=True)]
         scores = np.concatenate([group.rewards for group in self.scorer.score(groups)])
-        return Verification(self.prompts, np.stack(samples), scores)
+        found = audited(self.prompts, samples) if self.audits else None
+        return Verification(self.prompts, samples, scores, audited=found)
 
     def verify_default(self) -> Verification:
         """Verify the pipeline's own settings, the baseline of every policy."""

@@ -18,7 +18,7 @@ from flexgym.generators.schedulers import solver_note
 from flexgym.runs.folder import RunFolder
 from flexgym.runs.known_metrics import ACCURACY, REWARD
 from flexgym.runs.loop import Measured, crosses
-from flexgym.runs.verification import VERIFIER_ACCURACY, verified_change
+from flexgym.runs.verification import EVAL_ACCURACY, verified_change
 from flexgym.sb3.checkpoint import STATE_FILES, restore_model, save_model
 from flexgym.sb3.environments import Wrap, make_envs, make_held_out
 from flexgym.sb3.held_out import Scorer
@@ -51,7 +51,7 @@ class SB3Trainable:
     ) -> None:
         self.settings, self._wrap, self._verifier = settings, wrap, verifier
         self.title = settings.training.algorithm
-        self.known = {"reward/mean": REWARD, VERIFIER_ACCURACY: ACCURACY}
+        self.known = {"reward/mean": REWARD, EVAL_ACCURACY: ACCURACY}
         self.iteration = 0
         self._size = settings.training.steps_per_iteration
         self._recorder = IterationRecorder()

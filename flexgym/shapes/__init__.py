@@ -1,1 +1,1 @@
-"""A small world of colored shapes: captions, scenes, a verifier and the embedded checkpoints."""
+"""A small world of colored shapes: scenes, captions, splits, and what verifies and judges them."""

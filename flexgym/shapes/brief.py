@@ -2,8 +2,11 @@
 
 The format is that of every assessment, with one criterion per category. Category A says what each sample shows and
 which demands of the caption it misses, B how well its objects are formed, C whether it shows the caption as a whole,
-and D, if the caption has a trait of its own, whether that trait is met. The text is composed from a small set of
-pieces, so that a tokenizer can represent each piece as one token (see `pieces`).
+and D whether the trait is met that the category of the caption tests. The text is composed from a small set of pieces,
+so that a tokenizer can represent each piece as one token (see `pieces`).
+
+If neither sample can be read, because it shows no object or none with a recognizable form, all scores are even and the
+reason says so; see `cannot_tell`. The winners, which the format requires, then mean nothing.
 """
 
 from __future__ import annotations
@@ -14,11 +17,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.shapes.captions import SIZES, Spec, parse_caption
-from flexgym.shapes.oracle import ANCHORS, PERSONALIZED, personal_keys
-from flexgym.shapes.reading import Reading, Seen, read_sample
+from flexgym.judge import Assessment
+from flexgym.shapes.captions import BETWEEN, SIZES, Spec, parse_caption
+from flexgym.shapes.oracle import ANCHORS, PERSONALIZED, kind_of, personal_keys
+from flexgym.shapes.reading import OTHER, Reading, Seen, read_sample
 from flexgym.shapes.scenes import COLORS, SHAPES, SIZE
-from flexgym.shapes.verifier import MOTIONS_SEEN, SIZE_BORDER, assign, check, check_frame, seen_motion
+from flexgym.shapes.verifier import (
+    MIN_FIT,
+    MOTIONS_OF_ONE,
+    MOTIONS_OF_TWO,
+    assign,
+    check,
+    check_frame,
+    seen_motion,
+    size_word,
+)
 from flexgym.types import MODALITIES
 
 SCORE_REACH = 4
@@ -26,21 +39,34 @@ SCORE_REACH = 4
 
 _CRITERIA = ("Demands of the caption", "Forms of the things", "Staging of the caption")
 _TRAITS = {
-    "object": "Size as asked",
-    "two_objects": "Both things there",
+    "shape": "Shape as asked",
+    "color": "Color as asked",
+    "two_things": "Both things there",
+    "size": "Size as asked",
     "counting": "Count as asked",
-    "colours": "Colours as asked",
+    "binding": "Each in its color",
+    "three_things": "All things there",
     "position": "Places as asked",
-    "attribution": "Each in its colour",
+    "between": "Places as asked",
+    "absence": "Absent as asked",
     "order": "Order as asked",
 }
 _MOTION = "Motion as asked"
-_FORMS = ((0.85, "clean"), (0.66, "rough"), (0.0, "broken"))
+_FORMS = ((0.93, "clean"), (MIN_FIT, "rough"), (0.0, "broken"))
+_LEAST_READABLE, _MOST_READABLE = 0.65, 8.0
+"""Fit of the best object below which a sample is unreadable, and number of objects above which it is."""
 _STAGING = ("whole", "partial")
 _TRAIT_MET = ("met", "partly", "missed")
 _MOST_SHOWN = 5
+_ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "middle", "right")
 _NOTHING, _FURTHER = "nothing", "more"
-_REASONS = ("More of the caption is met.", "As much is met, and better formed.", "Nothing tells them apart.")
+_UNREADABLE = "Neither can be read."
+_REASONS = (
+    "More of the caption is met.",
+    "As much is met, and better formed.",
+    "Nothing tells them apart.",
+    _UNREADABLE,
+)
 
 
 @dataclass(frozen=True)
@@ -52,12 +78,14 @@ class View:
         met: which of its constraints are satisfied, by the verifier's names.
         shown: description of the sample.
         form: index into the list of forms, 0 for the best.
+        readable: False if it shows no object with a recognizable form; then it satisfies nothing.
     """
 
     spec: Spec
     met: Mapping[str, bool]
     shown: str
     form: int
+    readable: bool
 
     @property
     def share(self) -> float:
@@ -84,9 +112,16 @@ def view(caption: str, sample: NDArray[np.uint8], reading: Reading | None = None
     spec = parse_caption(caption)
     reading = read_sample(sample) if reading is None else reading
     met = check(spec, reading).constraints
+    if not _is_readable(reading):
+        return View(spec, dict.fromkeys(met, False), _NOTHING, len(_FORMS) - 1, readable=False)
     fits = [min((thing.fit for thing in frame), default=0.0) for frame in reading]
     form = next(place for place, (least, _) in enumerate(_FORMS) if float(np.mean(fits)) >= least)
-    return View(spec, met, describe(spec, reading, met), form)
+    return View(spec, met, describe(spec, reading, met), form, readable=True)
+
+
+def _is_readable(reading: Reading) -> bool:
+    best = [max((thing.fit for thing in frame), default=0.0) for frame in reading]
+    return float(np.mean(best)) >= _LEAST_READABLE and float(np.mean([*map(len, reading)])) <= _MOST_READABLE
 
 
 def describe(spec: Spec, reading: Reading, met: Mapping[str, bool]) -> str:
@@ -117,16 +152,17 @@ def _agreement(spec: Spec, frame: Sequence[Seen], met: Mapping[str, bool]) -> in
 def _phrase(spec: Spec, thing: Seen | None) -> str:
     if thing is None:
         return _NOTHING
-    size = ["large" if thing.radius > SIZE_BORDER else "small"] if any(noun.size for noun in spec.nouns) else []
-    return " ".join([*size, thing.color, thing.shape, *_place(spec, thing)])
+    size = [size_word(thing)] if any(noun.size for noun in spec.nouns) else []
+    return " ".join([*size, thing.color, thing.shape, *_place(spec.relation, thing)])
 
 
-def _place(spec: Spec, thing: Seen) -> list[str]:
-    if spec.relation is None:
-        return []
-    upright = spec.relation in ("above", "below")
-    third = min(int(3 * (thing.y if upright else thing.x) / SIZE), 2)
-    return [("top", "middle", "bottom")[third] if upright else ("left", "middle", "right")[third]]
+def _place(relation: str | None, thing: Seen) -> list[str]:
+    """Return where an object is, by thirds of the canvas, along the axes that a relation is about."""
+    row = _ROWS[min(int(3 * thing.y / SIZE), 2)]
+    column = _COLUMNS[min(int(3 * thing.x / SIZE), 2)]
+    if relation == BETWEEN:
+        return [row] if row == column else [row, column]
+    return {None: [], "above": [row], "below": [row]}.get(relation, [column])
 
 
 def brief_assessment(first: View, second: View) -> str:
@@ -145,6 +181,11 @@ def brief_assessment(first: View, second: View) -> str:
     return "".join(_pieces(first.spec, first, second))
 
 
+def cannot_tell(assessment: Assessment) -> bool:
+    """Return True if a short assessment says that neither sample can be read, so that its winners mean nothing."""
+    return assessment.reason == _UNREADABLE
+
+
 def pieces() -> list[str]:
     """Return the fixed pieces of all short assessments: everything except what is seen and which demands are missed."""
     found: dict[str, None] = {}
@@ -158,15 +199,16 @@ def pieces() -> list[str]:
 
 def words() -> list[str]:
     """Return all words that occur between the pieces."""
-    places = ["left", "middle", "right", "top", "bottom"]
-    things = [f"{size} {color} {shape} {places[0]}" for size in SIZES for color in COLORS for shape in SHAPES]
-    demands = [
-        f"{part} {number}" for part in ("count", "shape", "colour", "size", "place", "motion") for number in (1, 2)
-    ]
+    places = sorted({*_ROWS, *_COLUMNS})
+    colors = (*COLORS, OTHER)
+    things = [f"{size} {color} {shape}" for size in (*SIZES, "medium") for color in colors for shape in SHAPES]
+    demands = [f"{word} {number}" for word in _DEMANDS for number in (1, 2, 3)]
     forms = [form for _, form in _FORMS]
-    return [*things, *places, *MOTIONS_SEEN, *demands, *forms, *_STAGING, *_TRAIT_MET, _NOTHING, _FURTHER]
+    motions = [*MOTIONS_OF_ONE, *MOTIONS_OF_TWO]
+    return [*things, *places, *motions, *demands, *forms, *_STAGING, *_TRAIT_MET, _NOTHING, _FURTHER]
 
 
+_DEMANDS = ("count", "shape", "color", "size", "place", "absence", "motion", "speed", "still")
 _MISSES = "; misses "
 _BETWEEN = '","reason_2":"'
 _CLOSING = '"}'
@@ -215,8 +257,14 @@ def _pieces(spec: Spec, first: View, second: View) -> Iterable[str]:
         yield from (criterion.evidence[0], _BETWEEN, criterion.evidence[1], _scores(5 + criterion.lead))
         # A category that cannot separate the samples follows the overall winner.
         yield f"{media} {1 + (criterion.lead < 0 if criterion.lead else ahead)}"
-    reason = 0 if first.share != second.share else 1 if first.form != second.form else 2
-    yield from (_ending(_REASONS[reason]), f"{media} {1 + ahead}", _CLOSING)
+    yield from (_ending(_reason(first, second)), f"{media} {1 + ahead}", _CLOSING)
+
+
+def _reason(first: View, second: View) -> str:
+    if not first.readable and not second.readable:
+        return _UNREADABLE
+    more, better, even, _ = _REASONS
+    return more if first.share != second.share else better if first.form != second.form else even
 
 
 def _criteria(spec: Spec, both: tuple[View, View]) -> Iterable[_Criterion]:
@@ -243,7 +291,8 @@ def seen(each: View) -> str:
 
 
 def _demand(spec: Spec, key: str) -> str:
-    """Shorten a constraint: ``"1 colour red"`` becomes the color of the first object, without naming the color."""
-    number, part = (key[0], key[2:]) if key[0].isdigit() else ("", key)
-    word = "place" if part == spec.relation else part.split(" ")[0]
-    return f"{word} {number}" if number and len(spec.nouns) > 1 else word
+    """Shorten a constraint: ``"1 color red"`` becomes ``"color 1"``, the color of the first object."""
+    number = key[0] if key[0].isdigit() and len(spec.nouns) > 1 else ""
+    kind = kind_of(key)
+    word = "place" if kind == spec.relation else "absence" if kind == "no" else kind
+    return f"{word} {number}".rstrip()

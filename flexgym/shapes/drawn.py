@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from flexgym.data.captioned import Captioned, Sample
 from flexgym.data.pixels import SampleForm
 from flexgym.shapes.captions import Spec
-from flexgym.shapes.sampling import sample_caption, sample_clip, sample_scene, sample_spec, wrong_spec
+from flexgym.shapes.sampling import draw_caption, draw_clip, draw_scene, draw_spec, wrong_spec
 from flexgym.shapes.scenes import render, render_video
 
 DRAWN = 10_000
@@ -44,8 +44,8 @@ class SmallWorld:
     def __getitem__(self, index: int) -> Captioned:
         rng = np.random.default_rng([_WORLD, index])
         modality = "image" if self.form.num_frames is None else "video"
-        spec = sample_spec(rng, modality)
-        caption = sample_caption(rng, spec)
+        spec = draw_spec(rng, modality, "training")
+        caption = draw_caption(rng, spec)
         shown = [spec, *(wrong_spec(rng, spec) for _ in range(self.group_size - 1))]
         seeds = rng.integers(2**32, size=self.group_size)
         samples = tuple(
@@ -61,6 +61,6 @@ class SmallWorld:
     def _drawn(self, spec: Spec, seed: int) -> NDArray[np.uint8]:
         rng, frames = np.random.default_rng(seed), self.form.num_frames
         if frames is None:
-            return self.form.fitted(render(sample_scene(rng, spec)))
-        clip = render_video(sample_clip(rng, spec))
+            return self.form.fitted(render(draw_scene(rng, spec)))
+        clip = render_video(draw_clip(rng, spec))
         return np.stack([self.form.fitted(clip[at]) for at in np.arange(frames) * len(clip) // frames])

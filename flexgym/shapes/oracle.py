@@ -11,7 +11,7 @@ is always a winner, and hardly ever outweigh a constraint.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexgym.judge import JudgeFailure, Outcome, Pair, parse_assessment
-from flexgym.shapes.captions import Noun, Spec, parse_caption, plural
+from flexgym.shapes.captions import BETWEEN, RELATIONS, Noun, Spec, parse_caption, plural
 from flexgym.shapes.reading import Reading, Seen, read_groups, read_sample
-from flexgym.shapes.scenes import BACKGROUND, COLORS, SYMMETRY
-from flexgym.shapes.verifier import check
+from flexgym.shapes.scenes import BACKGROUND, COLORS, OUTLINES, SIZE
+from flexgym.shapes.verifier import Track, advance, check, distance_along, distance_moved, way_between
 from flexgym.types import SampleGroup
 
 CONSTRAINT_POINTS = 4.0
@@ -41,16 +41,22 @@ ANCHORS = {
 }
 """Names of the three mandatory categories, by modality."""
 PERSONALIZED = {
-    "object": ("D. Size", "size"),
-    "two_objects": ("D. Presence of Both Objects", "shape"),
-    "counting": ("D. Counting Accuracy", "count"),
-    "colours": ("D. Colour Fidelity", "colour"),
-    "position": ("D. Spatial Relation", " of|above|below"),
-    "attribution": ("D. Attribute Binding", "colour"),
-    "order": ("D. Temporal Order", "motion"),
-    **dict.fromkeys(("direction", "bouncing", "growing", "rotating", "passing"), ("D. Motion Fidelity", "motion")),
+    "shape": ("D. Shape Fidelity", ("shape",)),
+    "color": ("D. Color Fidelity", ("color",)),
+    "two_things": ("D. Presence of Both Things", ("shape",)),
+    "size": ("D. Size", ("size",)),
+    "counting": ("D. Counting Accuracy", ("count",)),
+    "binding": ("D. Attribute Binding", ("color",)),
+    "three_things": ("D. Presence of All Things", ("shape", "color")),
+    "position": ("D. Spatial Relation", RELATIONS),
+    "between": ("D. Spatial Relation", (BETWEEN,)),
+    "absence": ("D. Absence", ("no",)),
+    "direction": ("D. Motion Fidelity", ("motion", "speed")),
+    "standing": ("D. Motion and Stillness", ("motion", "still")),
+    "order": ("D. Temporal Order", ("motion",)),
+    **dict.fromkeys(("bouncing", "growing", "rotating", "passing"), ("D. Motion Fidelity", ("motion",))),
 }
-"""Name of the personalized category and a pattern of the verifier's constraints in it, by category of caption."""
+"""Name of the personalized category and the kinds of the verifier's constraints in it, by category of caption."""
 _PALETTE = np.array([[BACKGROUND] * 3, *COLORS.values()], dtype=np.float32)
 _WORST_DISTANCE = 64.0
 
@@ -190,26 +196,33 @@ def criteria(spec: Spec, keys: tuple[str, ...]) -> tuple[tuple[str, tuple[Criter
     Returns:
         Pairs of category name and criteria: the three mandatory categories and one personalized category.
     """
-    count = next(key for key in keys if key.startswith("count"))
+    count = next(key for key in keys if kind_of(key) == "count")
     things = [_major(f"thing {n}", f"The {_phrase(noun)}") for n, noun in enumerate(spec.nouns, start=1)]
     relations = [_major(key, f"Relation: {key}") for key in keys if key == spec.relation]
-    motions = [_major(key, key.capitalize()) for key in keys if key.startswith("motion")]
+    absent = [_major(key, key.capitalize()) for key in keys if kind_of(key) == "no"]
+    motions = [_major(key, key.capitalize()) for key in keys if kind_of(key) in ("motion", "speed")]
     steady = [_minor("steady", "Steady things over time")] if spec.modality == "video" else []
-    title = PERSONALIZED[spec.category][0]
-    personal = [_major(key, key.lstrip("12 ").capitalize()) for key in personal_keys(spec, keys)]
+    weakest = _minor("weakest", "Recognizable forms")
+    personal = [_major(key, key.lstrip("123 ").capitalize()) for key in personal_keys(spec, keys)]
     plans = (
-        [_major(count, "Number of things"), *things, *relations, *motions, _minor("weakest", "Recognisable forms")],
-        [*things, *motions, _minor("outlines", "Clean outlines"), _minor("palette", "Pure colours"), *steady],
+        [_major(count, "Number of things"), *things, *relations, *absent, *motions, weakest],
+        [*things, *motions, _minor("outlines", "Clean outlines"), _minor("palette", "Pure colors"), *steady],
         [_major("caption", "Staging of the caption"), _minor("framing", "Framing"), _minor("balance", "Balance")],
         [*personal, _minor("margin", "Clearness of what is asked")],
     )
-    return tuple(zip((*ANCHORS[spec.modality], title), map(tuple, plans), strict=True))
+    return tuple(zip((*ANCHORS[spec.modality], PERSONALIZED[spec.category][0]), map(tuple, plans), strict=True))
+
+
+def kind_of(key: str) -> str:
+    """Return what a constraint of the verifier is about, such as ``"color"`` for ``"1 color red"``."""
+    part = key.lstrip("123 ")
+    return part if part in (*RELATIONS, BETWEEN) else part.split(" ")[0]
 
 
 def personal_keys(spec: Spec, keys: Iterable[str]) -> list[str]:
     """Select the verifier's constraints that belong to the personalized category of a caption."""
-    parts = PERSONALIZED[spec.category][1].split("|")
-    return [key for key in keys if any(part in key for part in parts)]
+    kinds = PERSONALIZED[spec.category][1]
+    return [key for key in keys if kind_of(key) in kinds]
 
 
 def _major(key: str, name: str) -> Criterion:
@@ -276,16 +289,16 @@ def _form_measures(reading: Reading) -> dict[str, float]:
     return measures | {"steady": 1.0 - changes / max(len(reading) - 1, 1)}
 
 
-def _frame_measures(frame: Sequence[Seen], size: float = 32.0) -> tuple[float, float, float, float]:
+def _frame_measures(frame: Sequence[Seen]) -> tuple[float, float, float, float]:
     """Return the mean fit, worst fit, distance from the border, and closeness of the center of mass to the middle."""
     if not frame:
         return 0.0, 0.0, 0.0, 0.0
     fits = [thing.fit for thing in frame]
-    rooms = [min(thing.x, thing.y, size - thing.x, size - thing.y) - thing.radius for thing in frame]
+    rooms = [min(thing.x, thing.y, SIZE - thing.x, SIZE - thing.y) - thing.radius for thing in frame]
     areas = [thing.radius**2 for thing in frame]
     x = sum(area * thing.x for area, thing in zip(areas, frame, strict=True)) / sum(areas)
     y = sum(area * thing.y for area, thing in zip(areas, frame, strict=True)) / sum(areas)
-    balance = 1.0 - 2.0 * max(abs(x - size / 2), abs(y - size / 2)) / size
+    balance = 1.0 - 2.0 * max(abs(x - SIZE / 2), abs(y - SIZE / 2)) / SIZE
     return sum(fits) / len(fits), min(fits), _unit(0.5 + min(rooms) / 8.0), _unit(balance)
 
 
@@ -299,54 +312,70 @@ def _palette_purity(sample: NDArray[np.uint8]) -> float:
 def _margin(spec: Spec, reading: Reading) -> float:
     """Measure how clear the relation or motion is, 0 to 1; 0.5 if it points neither way."""
     tracks = [[_find(noun, frame) for frame in reading] for noun in spec.nouns]
+    if spec.motion:
+        return _unit(0.5 + 0.5 * _MOTION_MARGINS[spec.category](spec, tracks))
     if spec.relation:
-        first, second = tracks[0][0], tracks[1][0]
-        return 0.5 + _along(spec.relation, first, second) / 64.0 if first and second else 0.0
-    if spec.motion is None:
-        return min(float(np.mean([thing.fit if thing else 0.0 for thing in track])) for track in tracks)
-    seen = [thing for thing in tracks[0] if thing]
-    if len(seen) < 2:
-        return 0.0
-    return _unit(0.5 + 0.5 * _motion_margin(spec, seen, tracks))
+        things = [track[0] for track in tracks]
+        return _unit(0.5 + _relation_margin(spec.relation, [thing for thing in things if thing]))
+    return min(float(np.mean([thing.fit if thing else 0.0 for thing in track])) for track in tracks)
 
 
-def _motion_margin(spec: Spec, seen: Sequence[Seen], tracks: Sequence[Sequence[Seen | None]]) -> float:
-    """Measure how far the first object follows the requested motion: 1 fully, 0 not at all, negative the other way."""
-    first, last = seen[0], seen[-1]
-    match spec.category:
-        case "direction":
-            places = {"right": "left of", "left": "right of", "down": "above", "up": "below"}
-            return _along(places[spec.motion or ""], first, last) / 16.0
-        case "bouncing":
-            return (max(thing.y for thing in seen) - max(first.y, last.y)) / 16.0
-        case "growing":
-            ratio = np.log2(last.radius / first.radius)
-            return float(ratio if spec.motion == "growing" else -ratio)
-        case "rotating":
-            fold = SYMMETRY[spec.nouns[0].shape]
-            turn = np.unwrap([thing.angle for thing in seen], period=360.0 / fold)
-            return float(abs(turn[-1] - turn[0])) * fold / 360.0
-        case "passing":
-            return abs(last.x - first.x) / 24.0
-        case _:
-            starts = [next((n for n, thing in enumerate(track) if thing), len(track)) for track in tracks]
-            return (starts[1] - starts[0]) / len(tracks[0])
+def _relation_margin(relation: str, things: Sequence[Seen]) -> float:
+    """Measure how far a relation holds: 0.5 fully, 0 not at all, negative the other way or with a thing missing."""
+    if len(things) < (3 if relation == BETWEEN else 2):
+        return -0.5
+    if relation != BETWEEN:
+        return distance_along(relation, *things) / 64.0
+    share, off = way_between(*things)
+    return min(share, 1.0 - share) - off
+
+
+def _direction_margin(spec: Spec, tracks: Sequence[Track]) -> float:
+    along, _ = advance(tracks[0], spec.motion or "")
+    ideal = _IDEAL_REACH.get(spec.speed or "")
+    return 1.0 - abs(along - ideal) / ideal if ideal else along / 16.0
+
+
+def _bounce_margin(_: Spec, tracks: Sequence[Track]) -> float:
+    heights = [thing.y for thing in tracks[0] if thing]
+    return (max(heights) - max(heights[0], heights[-1])) / 16.0 if heights else -1.0
+
+
+def _growth_margin(spec: Spec, tracks: Sequence[Track]) -> float:
+    radii = [thing.radius for thing in tracks[0] if thing]
+    growth = float(np.log2(radii[-1] / radii[0])) if radii else 0.0
+    return growth if spec.motion == "growing" else -growth
+
+
+def _turn_margin(spec: Spec, tracks: Sequence[Track]) -> float:
+    fold = OUTLINES[spec.nouns[0].shape].symmetry
+    turn = np.unwrap([thing.angle for thing in tracks[0] if thing] or [0.0], period=360.0 / fold)
+    return float(abs(turn[-1] - turn[0])) * fold / 360.0
+
+
+def _order_margin(_: Spec, tracks: Sequence[Track]) -> float:
+    first, second = (next((n for n, thing in enumerate(track) if thing), len(track)) for track in tracks)
+    return (second - first) / len(tracks[0])
+
+
+_IDEAL_REACH = {"slowly": 8.25, "quickly": 19.75}
+_MOTION_MARGINS: dict[str, Callable[[Spec, Sequence[Track]], float]] = {
+    "direction": _direction_margin,
+    "bouncing": _bounce_margin,
+    "growing": _growth_margin,
+    "rotating": _turn_margin,
+    "passing": lambda _, tracks: abs(advance(tracks[0], "right")[0]) / 24.0,
+    "standing": lambda spec, tracks: _direction_margin(spec, tracks) - distance_moved(tracks[1]) / 16.0,
+    "order": _order_margin,
+}
+"""How far a video follows the motion that a caption names: 1 fully, 0 not at all, negative the other way."""
 
 
 def _find(noun: Noun, frame: Sequence[Seen]) -> Seen | None:
     """Find the object that looks most like a noun, if any object has its shape or its color."""
-    likeness = [
-        (noun.shape == thing.shape) + (noun.color == thing.color) + (0.1 * thing.fit if thing.fit else 0.0)
-        for thing in frame
-    ]
+    likeness = [(noun.shape == thing.shape) + (noun.color == thing.color) + 0.1 * thing.fit for thing in frame]
     best = int(np.argmax(likeness)) if likeness else -1
     return frame[best] if likeness and likeness[best] >= 1.0 else None
-
-
-def _along(relation: str, first: Seen, second: Seen) -> float:
-    """Return how far the first object is on the given side of the second, in pixels."""
-    dx, dy = second.x - first.x, second.y - first.y
-    return {"left of": dx, "right of": -dx, "above": dy, "below": -dy}[relation]
 
 
 def _unit(value: float) -> float:

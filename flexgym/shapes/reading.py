@@ -9,21 +9,42 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from flexgym.shapes.scenes import BACKGROUND, COLORS, SHAPES, SYMMETRY, coverage
+from flexgym.shapes.scenes import BACKGROUND, COLORS, OUTLINES, SHAPES, coverage
 
+OTHER = "other"
+"""Color of an object that has the hue of one of the colors, but is much darker."""
 MIN_AREA = 14.0
 """Minimum area of an object in pixels; smaller specks are ignored."""
 
 _NAMES = tuple(COLORS)
+_SEEN_COLORS = (*_NAMES, OTHER)
+_OPPONENT = np.array([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], np.float32)
+"""Matrix from RGB to luma and two chroma channels."""
+_TO_HUE = np.diag([0.2, 1.0, 1.0]).astype(np.float32) @ _OPPONENT
+"""Matrix to the space of colors, where chroma outweighs luma: compression blurs chroma, and an edge is not black."""
+_TO_INK = np.diag([3.0, 1.0, 1.0]).astype(np.float32) @ _OPPONENT
+"""Matrix to the space of coverage, where luma outweighs chroma: compression keeps it sharp."""
 _RAYS = np.array([np.subtract(COLORS[name], BACKGROUND) for name in _NAMES], np.float32)
-_SQUARES = np.square(_RAYS).sum(1)
-_UNIT_RAYS = _RAYS / _SQUARES[:, None]
+
+
+def _rays(space: NDArray[np.float32], power: float) -> NDArray[np.float32]:
+    """Return a matrix that projects RGB differences on the ray of each color, divided by its length to a power."""
+    rays = _RAYS @ space.T
+    return (rays / np.linalg.norm(rays, axis=1, keepdims=True) ** power) @ space
+
+
+_LIKENESS, _AMOUNT = _rays(_TO_HUE, 1.0), _rays(_TO_INK, 2.0)
+_LEAST_AMOUNT, _BRIGHTEST = 0.25, BACKGROUND - 30
+"""Pixels are background if they have less than this share of a color, or no channel darker than this."""
+_MOST_AMOUNT = 1.8
+"""Share of a color above which a pixel is much darker than it, such as brown for yellow."""
 _AREA = 3.15
 """Area of every shape of radius 1, accurate to 1%."""
 _REACHES = np.array([8, 12, 16])
@@ -32,7 +53,8 @@ _CHUNK = 64
 """Number of frames processed at a time, small enough to stay in the CPU cache."""
 _WITHIN_PLANE = np.zeros((3, 3, 3), bool)
 _WITHIN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
-_PHASE = {"square": np.pi, "triangle": np.pi / 2, "cross": 0.0}
+_PHASE = {"square": np.pi, "triangle": np.pi / 2, "cross": 0.0, "bar": 0.0}
+"""Direction in radians of the moment of each upright shape that a rotation changes."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +63,7 @@ class Seen:
 
     Attributes:
         shape: the best fitting of `SHAPES`.
-        color: the nearest of `COLORS`.
+        color: the nearest of `COLORS`, or `OTHER`.
         x: x coordinate of the center, from the left.
         y: y coordinate of the center, from the top.
         radius: radius of the circle of equal area.
@@ -85,7 +107,7 @@ class _Things:
 
     Attributes:
         frame: index of the frame, int ``[M]``.
-        color: index of the color, int ``[M]``.
+        color: index of the color, int ``[M]``; one past the last for `OTHER`.
         x: x coordinate of the center, from the left, float32 ``[M]``.
         y: y coordinate of the center, from the top, float32 ``[M]``.
         radius: radius of the circle of equal area, float32 ``[M]``.
@@ -114,23 +136,33 @@ class _Windows:
     dy: NDArray[np.float32]
     radius: NDArray[np.float32]
 
+    @cached_property
+    def mass(self) -> NDArray[np.float32]:
+        """Return the overlap of each object with itself, ``[M]``."""
+        return _overlap(self.weights, self.weights)
+
 
 def _unmix(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Return the index of the nearest color and the coverage by it, both ``[N, H, W]``.
 
     Pixels are projected onto the rays from the background to each color, so an edge pixel counts by its share of the
-    color.
+    color. Pixels that are darker than their color have a coverage above 1.
     """
-    amount = _UNIT_RAYS @ (frames.reshape(-1, 3).astype(np.float32) - np.float32(BACKGROUND)).T
-    explained = np.square(amount) * _SQUARES[:, None]
-    explained *= amount > 0.25
-    best, covered, nearest = explained[0], amount[0], np.zeros(amount.shape[1], np.uint8)
-    for color in range(1, len(_NAMES)):
-        better = explained[color] > best
-        np.copyto(best, explained[color], where=better)
-        np.copyto(covered, amount[color], where=better)
-        nearest[better] = color
-    return nearest.reshape(frames.shape[:3]), covered.clip(0.0, 1.0).reshape(frames.shape[:3])
+    darkest = np.minimum(np.minimum(frames[..., 0], frames[..., 1]), frames[..., 2])
+    inked = np.flatnonzero(darkest < _BRIGHTEST)
+    pixels = (frames.reshape(-1, 3)[inked].astype(np.float32) - np.float32(BACKGROUND)).T
+    likeness, amount = _LIKENESS @ pixels, _AMOUNT @ pixels
+    best, share, color = likeness[0], amount[0], np.zeros(len(inked), np.uint8)
+    for index in range(1, len(_NAMES)):
+        better = likeness[index] > best
+        np.copyto(best, likeness[index], where=better)
+        np.copyto(share, amount[index], where=better)
+        color[better] = index
+    share *= share > _LEAST_AMOUNT
+    nearest, covered = np.zeros(frames.shape[:3], np.uint8), np.zeros(frames.shape[:3], np.float32)
+    nearest.reshape(-1)[inked] = color
+    covered.reshape(-1)[inked] = share
+    return nearest, covered
 
 
 def _label(nearest: NDArray[np.uint8], covered: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
@@ -168,7 +200,8 @@ def _find(frames: NDArray[np.uint8]) -> tuple[_Things, _Pixels]:
     flat = np.flatnonzero(labels)
     ids = labels.reshape(-1)[flat]
     plane, row, column = np.unravel_index(flat, labels.shape)
-    weight = covered[planes[plane] // len(_NAMES), row, column]
+    share = covered[planes[plane] // len(_NAMES), row, column]
+    weight = np.minimum(share, 1.0)
     area = np.bincount(ids, weight)
     kept = np.flatnonzero(area >= MIN_AREA)
     x = (np.bincount(ids, weight * (column + 0.5))[kept] / area[kept]).astype(np.float32)
@@ -176,6 +209,7 @@ def _find(frames: NDArray[np.uint8]) -> tuple[_Things, _Pixels]:
     owner = np.zeros(len(area), np.intp)
     owner[ids] = planes[plane]
     frame, color = np.divmod(owner[kept], len(_NAMES))
+    color[2 * np.bincount(ids, share > _MOST_AMOUNT)[kept] > np.bincount(ids)[kept]] = len(_NAMES)
     number = np.full(len(area), -1)
     number[kept] = np.arange(len(kept))
     mine = np.flatnonzero(area[ids] >= MIN_AREA)
@@ -208,11 +242,17 @@ def _windows(things: _Things, pixels: _Pixels) -> Iterator[tuple[NDArray[np.intp
 
 def _moment(windows: _Windows, fold: int) -> NDArray[np.float32]:
     """Return the direction in radians, ``[M]``, of the moment that rotates ``fold`` times as fast as the object."""
-    square = (windows.dx + 1j * windows.dy).astype(np.complex64)
-    power = square * square
-    power *= square if fold == 3 else power
+    place = (windows.dx + 1j * windows.dy).astype(np.complex64)
+    power = place * place
+    if fold > 2:
+        power *= place if fold == 3 else power
     power *= windows.weights
     return np.angle(power.reshape(len(power), -1).sum(1)).astype(np.float32)
+
+
+def _overlap(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the sums of products of two stacks of masks, ``[M]``; less sensitive to blur than sums of minima."""
+    return np.einsum("mij,mij->m", first, second)
 
 
 def _fits(windows: _Windows, shape: str, angle: NDArray[np.float32] | None) -> NDArray[np.float32]:
@@ -229,20 +269,20 @@ def _fits(windows: _Windows, shape: str, angle: NDArray[np.float32] | None) -> N
         c: NDArray[np.float32] = np.cos(turn)
         s: NDArray[np.float32] = np.sin(turn)
         dx, dy = c * dx + s * dy, c * dy - s * dx
-    ideal, rows = coverage(shape, dx, dy, radius=windows.radius), len(windows.weights)
-    either = windows.weights.reshape(rows, -1).sum(1) + ideal.reshape(rows, -1).sum(1)
-    both = np.minimum(windows.weights, ideal, out=ideal).reshape(rows, -1).sum(1)
-    return both / (either - both)
+    ideal = coverage(shape, dx, dy, radius=windows.radius)
+    both = _overlap(windows.weights, ideal)
+    return both / (windows.mass + _overlap(ideal, ideal) - both)
 
 
 def _recognize(windows: _Windows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the better fit to each of `SHAPES`, upright or at its moment's angle, and that angle in degrees."""
-    moments = {fold: _moment(windows, fold) for fold in set(SYMMETRY.values()) - {0}}
+    folds = {shape: np.float32(OUTLINES[shape].symmetry) for shape in _PHASE}
+    moments = {fold: _moment(windows, int(fold)) for fold in set(folds.values())}
     fits, angles = [], []
     for shape in SHAPES:
-        fit, angle, fold = _fits(windows, shape, None), np.zeros(len(windows.weights), np.float32), SYMMETRY[shape]
-        if fold:
-            angle = np.rad2deg((moments[fold] - np.float32(_PHASE[shape])) / np.float32(fold))
+        fit, angle = _fits(windows, shape, None), np.zeros(len(windows.weights), np.float32)
+        if shape in _PHASE:
+            angle = np.rad2deg((moments[folds[shape]] - np.float32(_PHASE[shape])) / folds[shape])
             fit = np.maximum(fit, _fits(windows, shape, angle))
         fits.append(fit)
         angles.append(angle)
@@ -269,7 +309,7 @@ def _read_chunk(frames: NDArray[np.uint8]) -> list[list[Seen]]:
     columns = (things.frame, best, things.color, things.x, things.y, things.radius, fit, angle)
     found: list[list[Seen]] = [[] for _ in frames]
     for frame, shape, color, *measures in zip(*(column[order].tolist() for column in columns), strict=True):
-        found[frame].append(Seen(SHAPES[shape], _NAMES[color], *measures))
+        found[frame].append(Seen(SHAPES[shape], _SEEN_COLORS[color], *measures))
     return found
 
 

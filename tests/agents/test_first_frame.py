@@ -62,7 +62,7 @@ def test_a_run_trains_verifies_and_goes_on(family, tmp_path):
     resumed.restore_from_path(str(tmp_path / "checkpoint"))
     again = resumed.train()[METRICS]
     assert largest_difference(weights(resumed), expected) == 0.0
-    for name in ("loss/policy", "policy/gradient_norm", "reward/mean", "samples", "eval/verifier_accuracy"):
+    for name in ("loss/policy", "policy/gradient_norm", "reward/mean", "samples", "eval/accuracy"):
         assert again[name] == second[name]
     np.testing.assert_array_equal(resumed.last_verification.samples, verified)
     resumed.stop()

@@ -11,7 +11,7 @@ from tests.agents.small import config_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 ITERATIONS = 20
-MET = "eval/verifier_accuracy"
+MET = "eval/accuracy"
 
 
 @pytest.mark.parametrize("name", ["pref_grpo_shapes_t2i", "pref_grpo_shapes_judge"])

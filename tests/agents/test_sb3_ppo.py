@@ -55,7 +55,7 @@ def test_a_run_leaves_metrics_pictures_and_checkpoints_and_goes_on(tmp_path, alg
     folder = make_run(small(tmp_path, f"training.algorithm={algorithm}")).train()
     assert [(row["iteration"], row["steps"]) for row in rows(folder)] == [(0, 0), (1, 8), (2, 16)]
     first, middle, last = rows(folder)
-    assert {"eval/verifier_accuracy"} <= first.keys() & last.keys()
+    assert {"eval/accuracy"} <= first.keys() & last.keys()
     assert {"reward/mean", "action/guidance_scale", "action/eta"} <= middle.keys()
     assert 0.0 <= middle["reward/mean"] <= 1.0
     assert any(name.startswith("train/") for name in last)
@@ -143,7 +143,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capfd):
 def test_time_ends_a_run(tmp_path):
     folder = make_run(small(tmp_path, "run.iterations=90", "run.minutes=0.0001")).train()
     assert [row["iteration"] for row in rows(folder)] == [0, 1]
-    assert "eval/verifier_accuracy" in rows(folder)[-1]
+    assert "eval/accuracy" in rows(folder)[-1]
 
 
 def test_a_reward_that_fails_ends_the_run_and_keeps_its_weights(tmp_path):

@@ -76,7 +76,7 @@ def test_metrics_of_an_iteration():
     config = small_config(reward={"monitors": ["ShapesVerifier"]}, verification=verification)
     algorithm, metrics = train(config)
     algorithm.stop()
-    expected = {"reward/mean", "eval/verifier_accuracy", "policy/max_abs_log_ratio", "monitor/ShapesVerifier"}
+    expected = {"reward/mean", "eval/accuracy", "policy/max_abs_log_ratio", "monitor/ShapesVerifier"}
     expected |= {f"time/{phase}_s" for phase in ("rollout", "reward", "update", "iteration")}
     assert expected <= metrics.keys()
     assert metrics["reward/mean"] == pytest.approx(0.5)

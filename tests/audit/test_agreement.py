@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from flexgym.audit import shown
-from flexgym.world.sampling import draw_clip, draw_scene, draw_spec
-from flexgym.world.scenes import render, render_video
-from flexgym.world.splits import split_of
+from flexgym.shapes.sampling import draw_clip, draw_scene, draw_spec
+from flexgym.shapes.scenes import render, render_video
+from flexgym.shapes.splits import split_of
 from research.agreement import WEARS, agreement, shown_agreement
 
 

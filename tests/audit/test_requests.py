@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flexgym.audit.requests import Item, Request, read_request
-from flexgym.world.captions import image_specs, phrasings, video_specs
+from flexgym.shapes.captions import image_specs, phrasings, video_specs
 
 RED, BLUE = Item("circle", "red"), Item("square", "blue")
 

@@ -9,7 +9,7 @@ import pytest
 from flexgym.judge.calibration import calibrate, full_advantages
 from flexgym.judge.noise import NoisyJudge
 from flexgym.shapes.oracle import OracleJudge
-from flexgym.shapes.sampling import sample_group
+from flexgym.shapes.sampling import draw_group
 from tests.judge.simulated import WorthJudge, simulated_groups
 
 pytestmark = pytest.mark.benchmark
@@ -18,7 +18,7 @@ NOISE = {"accuracy": 0.8, "first_position_rate": 0.69, "seed": 0}
 
 def shapes_groups(count, size, *, seed):
     rng = np.random.default_rng(seed)
-    return [sample_group(rng, size) for _ in range(count)]
+    return [draw_group(rng, size) for _ in range(count)]
 
 
 def show(report, title):

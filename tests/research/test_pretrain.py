@@ -13,9 +13,9 @@ import typer
 from typer.testing import CliRunner
 
 from flexgym.generators import load_generator
-from flexgym.world.captions import image_specs, parse_caption, phrasings, video_specs
-from flexgym.world.scenes import FRAMES, SIZE
-from flexgym.world.splits import compositions, draw_prompts, specs, split_of
+from flexgym.shapes.captions import image_specs, parse_caption, phrasings, video_specs
+from flexgym.shapes.scenes import FRAMES, SIZE
+from flexgym.shapes.splits import compositions, draw_prompts, specs, split_of
 from research import modules, pretrain
 from research.muon import muon_and_adamw
 from research.pretrain import FlowData, FlowTraining, Stage

@@ -19,7 +19,7 @@ from flexgym.rm.evaluation_report import markdown, prepare_folder, recorded, wri
 from flexgym.rm.evaluation_run import EvaluationRun
 from flexgym.shapes.captions import parse_caption
 from flexgym.shapes.oracle import read_facts
-from flexgym.shapes.sampling import sample_caption, sample_clip, sample_scene, sample_spec, wrong_spec
+from flexgym.shapes.sampling import draw_caption, draw_clip, draw_scene, draw_spec, wrong_spec
 from flexgym.shapes.scenes import render
 from tests.data.builders import write_images, write_lines
 from tests.judge.backends.scripted_server import Script, ScriptedServer
@@ -71,7 +71,7 @@ def test_a_failure_is_written_with_its_kind():
 
 
 def _picture(rng, spec, kind):
-    return render(sample_scene(rng, spec)) if kind == "image" else np.stack([render(s) for s in sample_clip(rng, spec)])
+    return render(draw_scene(rng, spec)) if kind == "image" else np.stack([render(s) for s in draw_clip(rng, spec)])
 
 
 def _save(folder, name, sample):
@@ -86,8 +86,8 @@ def _save(folder, name, sample):
 def test_the_oracle_knows_which_one_satisfies_the_prompt(kind, tmp_path):
     rng, rows = np.random.default_rng(0), []
     while len(rows) < 12:
-        spec = sample_spec(rng, kind)
-        caption = sample_caption(rng, spec)
+        spec = draw_spec(rng, kind, "training")
+        caption = draw_caption(rng, spec)
         both = [_picture(rng, spec, kind), _picture(rng, wrong_spec(rng, spec), kind)]
         if [read_facts(caption, sample).share == 1.0 for sample in both] != [True, False]:
             continue

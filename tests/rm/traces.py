@@ -12,7 +12,7 @@ from flexgym.judge.backends.server import ServerBackend
 from flexgym.rm.replies import ModelTeacher, oracle_text
 from flexgym.shapes.captions import parse_caption
 from flexgym.shapes.oracle import read_facts
-from flexgym.shapes.sampling import sample_caption, sample_clip, sample_scene, sample_spec, wrong_spec
+from flexgym.shapes.sampling import draw_caption, draw_clip, draw_scene, draw_spec, wrong_spec
 from flexgym.shapes.scenes import render, render_video
 from tests.data.builders import write_images, write_lines
 from tests.judge.backends.scripted_server import assessment
@@ -51,8 +51,8 @@ def rendered_pair(folder, seed, kind="image"):
     """A pair of the small world whose first candidate shows its caption and whose second does not, as PNG files."""
     rng = np.random.default_rng(seed)
     while True:
-        spec = sample_spec(rng, kind)
-        caption = sample_caption(rng, spec)
+        spec = draw_spec(rng, kind, "training")
+        caption = draw_caption(rng, spec)
         shown = [_render(rng, each, kind) for each in (spec, wrong_spec(rng, spec))]
         shares = [read_facts(caption, sample).share for sample in shown]
         if shares[0] == 1.0 > shares[1]:
@@ -67,7 +67,7 @@ def rendered_pair(folder, seed, kind="image"):
 
 
 def _render(rng, spec, kind):
-    return render(sample_scene(rng, spec)) if kind == "image" else render_video(sample_clip(rng, spec))
+    return render(draw_scene(rng, spec)) if kind == "image" else render_video(draw_clip(rng, spec))
 
 
 def placed(row, folder):

@@ -5,7 +5,7 @@ import pytest
 from flexgym.runs.alarm import WATCHED, signs_of_hacking
 
 
-def rows(watched, *, name="eval/verifier_accuracy", reward=None, every=5):
+def rows(watched, *, name="eval/accuracy", reward=None, every=5):
     reward = reward or [0.01 * iteration for iteration in range(len(watched) * every)]
     found = [{"iteration": iteration, "reward/mean": value} for iteration, value in enumerate(reward)]
     for number, value in enumerate(watched):

@@ -12,11 +12,11 @@ from flexgym.runs.series import Outcome
 
 def rows(own, verifier, *, metric="reward/mean", unscored=0.0):
     """Iteration 0 is a verification alone, and every second one after it is verified, too."""
-    found = [{"iteration": 0, "eval/verifier_accuracy": verifier[0], "eval/diversity": 0.2}]
+    found = [{"iteration": 0, "eval/accuracy": verifier[0], "eval/diversity": 0.2}]
     for iteration, value in enumerate(own, start=1):
         row = {"iteration": iteration, metric: value, "time/iteration_s": 3.0, "time/reward_s": 0.5}
         if iteration % 2 == 0:
-            row |= {"eval/verifier_accuracy": verifier[iteration // 2], "eval/diversity": 0.1, "time/eval_s": 1.0}
+            row |= {"eval/accuracy": verifier[iteration // 2], "eval/diversity": 0.1, "time/eval_s": 1.0}
         found.append({**row, "reward/unscored_share": unscored})
     return found
 

@@ -13,14 +13,14 @@ from flexgym.runs.known_metrics import ACCURACY, REWARD, iteration_seconds, phas
 
 KNOWN = {
     "reward/mean": REWARD,
-    "eval/verifier_accuracy": ACCURACY,
+    "eval/accuracy": ACCURACY,
     "policy/max_abs_log_ratio": Max(label="max |log ratio|", format=".1e", priority=0),
     "policy/ratio_mean": Mean(label="ratio mean", format=".4f", priority=1),
     "policy/clip_share": Share(label="clipped", priority=2),
     **{f"time/{phase}_s": phase_seconds(phase, float("nan")) for phase in ("rollout", "reward", "update")},
     "time/iteration_s": iteration_seconds(float("nan")),
 }
-FROM_THE_START = {name: KNOWN[name] for name in ("reward/mean", "eval/verifier_accuracy")}
+FROM_THE_START = {name: KNOWN[name] for name in ("reward/mean", "eval/accuracy")}
 
 
 def measured(**numbers: Any) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def test_without_a_terminal_each_iteration_is_one_line() -> None:
     clock = Clock()
     with TrainingDisplay(10, title="run", console=console, clock=clock, known=FROM_THE_START) as display:
         assert not display.is_live
-        display.update(measured(**{"iteration": 0, "eval/verifier_accuracy": 0.48}))
+        display.update(measured(**{"iteration": 0, "eval/accuracy": 0.48}))
         clock.now = 8.0
         display.update(row(1))
         display.note("saved [1]")
@@ -85,7 +85,7 @@ def test_the_panel_shows_every_value_in_80_columns() -> None:
     clock = Clock()
     display = TrainingDisplay(60, title="Pref-GRPO [x], runs/a", console=plain_console()[0], clock=clock)
     for iteration in range(21):
-        extra = {"eval/verifier_accuracy": 0.48 + iteration / 200} if iteration % 10 == 0 else {}
+        extra = {"eval/accuracy": 0.48 + iteration / 200} if iteration % 10 == 0 else {}
         display.update(row(iteration, **extra))
         clock.now += 6.5
     display.phase("rollout")
@@ -119,7 +119,7 @@ def test_the_panel_shows_every_value_in_80_columns() -> None:
 @pytest.mark.parametrize("width", [40, 60, 120])
 def test_other_widths_hold_the_values_too(width: int) -> None:
     display = TrainingDisplay(60, title="run", console=plain_console()[0])
-    display.update(row(1, **{"eval/verifier_accuracy": 0.61}))
+    display.update(row(1, **{"eval/accuracy": 0.61}))
     lines = panel(display, width)
     assert {len(line) for line in lines} == {width}
     assert "0.510" in "\n".join(lines)
@@ -222,13 +222,13 @@ def test_time_left_follows_the_clock_and_counts_down() -> None:
 
 def test_the_history_of_a_resumed_run_gives_the_base() -> None:
     history = [
-        {"iteration": 0, "eval/verifier_accuracy": 0.4},
+        {"iteration": 0, "eval/accuracy": 0.4},
         {"iteration": 4, "reward/mean": 0.5},
         {"iteration": 5, "reward/mean": 0.6},
     ]
     display = TrainingDisplay(10, title="run", console=plain_console()[0], history=history, known=KNOWN)
     assert "+0.100 since the start" in "\n".join(panel(display))
-    display.update(row(6, **{"eval/verifier_accuracy": 0.5}))
+    display.update(row(6, **{"eval/accuracy": 0.5}))
     assert "+0.100 over 0.400 (iteration 6)" in "\n".join(panel(display))
 
 

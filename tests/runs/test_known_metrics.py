@@ -65,7 +65,7 @@ def test_no_evaluation_replaces_a_result_of_the_verifier():
         ["a"], np.zeros((1, 2, 2, 3), np.uint8), np.ones(1, np.float32), means=means, diversity=0.5
     ).metrics
     values = {name: metric.value for name, metric in verified.items()}
-    assert values["eval/verifier_accuracy"] == values["eval/verifier_score"] == 1.0
+    assert values["eval/accuracy"] == values["eval/verifier_score"] == 1.0
     assert values["eval/diversity"] == 0.5
     assert [values[f"eval/{name}"] for name in ("own/diversity", "own/verifier_score", "clip")] == [900.0] * 3
 

@@ -103,7 +103,7 @@ def test_a_run_measures_trains_saves_and_says_so(tmp_path: Path, capsys: pytest.
     folder = run(tmp_path, counter, checkpoint_interval=2)
     rows = read_metrics(folder / "metrics.jsonl")
     assert [row["iteration"] for row in rows] == [0, 1, 2, 3]
-    assert [row.get("eval/verifier_accuracy") for row in rows] == [0.0, None, None, 1.0]
+    assert [row.get("eval/accuracy") for row in rows] == [0.0, None, None, 1.0]
     assert checkpoints(folder) == ["iteration_000002", "iteration_000003"]
     assert [path.name for path in sorted((folder / "samples").iterdir())] == [
         "iteration_000000.png",
@@ -152,7 +152,7 @@ def test_time_ends_a_run_before_an_iteration_that_would_exceed_it(tmp_path: Path
     folder = run(tmp_path, Counter(before_step=clock.wait(20.0)), iterations=9, minutes=1.1)
     # after three iterations of 20 s, another one would end at 80 s of 66
     assert (iterations(folder), clock.now) == ([0, 1, 2, 3], 60.0)
-    assert read_metrics(folder / "metrics.jsonl")[-1]["eval/verifier_accuracy"] == 1.0
+    assert read_metrics(folder / "metrics.jsonl")[-1]["eval/accuracy"] == 1.0
     assert checkpoints(folder) == ["iteration_000003"]
     assert "--resume" not in capsys.readouterr().out
 
@@ -342,7 +342,7 @@ def test_a_hacked_reward_is_announced_once_and_may_end_the_run(stop, last, tmp_p
     assert iterations(folder)[-1] == last
     assert checkpoints(folder)[-1] == f"iteration_{last:06d}"
     said = capsys.readouterr().out
-    assert said.count("The reward may be hacked: eval/verifier_accuracy fell from 0.9 at iteration 1") == 1
+    assert said.count("The reward may be hacked: eval/accuracy fell from 0.9 at iteration 1") == 1
 
 
 class Monitored(Counter):

@@ -15,12 +15,10 @@ from flexgym.runs.metrics import SCHEMA, MetricsLog, read_metrics, read_schema
 def test_one_object_per_line_and_nan_is_null(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     with MetricsLog(path) as log:
-        log.append({"iteration": 0, "reward/mean": float("nan"), "eval/verifier_accuracy": np.float32(0.5)})
+        log.append({"iteration": 0, "reward/mean": float("nan"), "eval/accuracy": np.float32(0.5)})
         log.append({"iteration": np.int64(1), "reward/mean": torch.tensor(0.25), "per_prompt": np.array([1.0, np.inf])})
         # on the disk while the log is still open
-        assert (
-            path.read_text().splitlines()[0] == '{"iteration": 0, "reward/mean": null, "eval/verifier_accuracy": 0.5}'
-        )
+        assert path.read_text().splitlines()[0] == '{"iteration": 0, "reward/mean": null, "eval/accuracy": 0.5}'
     assert read_metrics(path)[1] == {"iteration": 1, "reward/mean": 0.25, "per_prompt": [1.0, None]}
 
 

@@ -57,6 +57,6 @@ def test_a_callback_draws_grids_and_logs_in_a_script_of_ones_own(held_out, gener
     with Image.open(tmp_path / "iteration_000016.png") as grid:
         assert grid.width > 3 * 96
     header, *rows = (tmp_path / "progress.csv").read_text().splitlines()
-    column = header.split(",").index("eval/verifier_accuracy")
+    column = header.split(",").index("eval/accuracy")
     logged = [row.split(",")[column] for row in rows if row.split(",")[column]]
     assert [0.0 <= float(value) <= 1.0 for value in logged] == [True]

@@ -21,7 +21,7 @@ from flexgym.judge.dialect import FLEX
 from flexgym.judge.inputs import Inputs, encode_sample
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.sources import EMBEDDED_JUDGE, locate_judge, read_judge_config
-from flexgym.shapes.sampling import sample_group
+from flexgym.shapes.sampling import draw_group
 from tests.judge.backends.tiny_qwen_vl import CONTEXT, picture, save_tiny_qwen_vl
 
 pytestmark = pytest.mark.vllm
@@ -94,7 +94,7 @@ def test_the_embedded_judge_says_the_same_on_all_backends(tmp_path):
     config = read_judge_config(EMBEDDED_JUDGE)
     decoding, folder = Decoding(**config.decoding), locate_judge(EMBEDDED_JUDGE)
     rng = np.random.default_rng(0)
-    groups = [sample_group(rng, 3) for _ in range(4)]
+    groups = [draw_group(rng, 3) for _ in range(4)]
     requests = [
         ChatRequest(
             tuple(part for sample in pair for part in encode_sample(sample, Inputs())),

@@ -1,4 +1,4 @@
-"""Accuracy on the captions of a split: balanced over the categories, with an interval over the compositions.
+"""Accuracy on the prompts of a split: balanced over the categories, with an interval over the compositions.
 
 Samples of one composition succeed and fail together, so an interval over single samples would be too narrow.
 """
@@ -11,11 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flexgym.world.captions import Spec, parse_caption
-from flexgym.world.splits import compositions, split_of_composition
+from flexgym.shapes.captions import Spec, parse_caption
+from flexgym.shapes.splits import compositions, split_of_composition
 
 _RESAMPLES = 2000
 _LEVEL = 0.95
+
+Cell = tuple[str, str]
+"""Category of a prompt, and the composition that it succeeds or fails together with."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Accuracy:
         value: mean over the categories of the share in each, 0 to 1.
         low: lower end of the 95% interval.
         high: upper end of it.
-        by_category: share in each category.
+        by_category: share in each category; empty for prompts without categories.
         compositions: number of different compositions.
     """
 
@@ -49,27 +52,58 @@ def balanced_accuracy(captions: Sequence[str], satisfied: ArrayLike, *, seed: in
 
     Args:
         captions: N captions of the small world.
-        satisfied: for each, whether the sample satisfies it, bool ``[N]``.
+        satisfied: for each, whether the sample satisfies it, bool ``[N]``; or numbers, such as the differences of two
+            policies on the same prompts, for the mean and interval of a gain.
         seed: of the resamples.
 
     Raises:
         ValueError: if there are no captions, their number is another, or one is not from the small world.
     """
-    right = np.asarray(satisfied, np.float64)
-    if not len(captions) or right.shape != (len(captions),):
-        raise ValueError(f"expected a value for each of at least one caption, got {right.shape} for {len(captions)}")
     specs = [parse_caption(caption) for caption in captions]
-    names, which = np.unique([held_out_part(spec) for spec in specs], return_inverse=True)
-    categories = list(dict.fromkeys(spec.category for spec in specs))
-    cells = which * len(categories) + np.array([categories.index(spec.category) for spec in specs])
+    return _over_cells([(spec.category, held_out_part(spec)) for spec in specs], satisfied, seed=seed)
+
+
+def prompt_accuracy(prompts: Sequence[str], satisfied: ArrayLike, *, seed: int = 0) -> Accuracy:
+    """Return the balanced accuracy of captions of the small world, and the plain share for any other prompts.
+
+    The interval of other prompts draws prompts with replacement, each with all its samples.
+
+    Args:
+        prompts: N texts.
+        satisfied: as for `balanced_accuracy`.
+        seed: of the resamples.
+
+    Raises:
+        ValueError: if there are no prompts, or their number is another.
+    """
+    if are_captions(prompts):
+        return balanced_accuracy(prompts, satisfied, seed=seed)
+    return _over_cells([("", prompt) for prompt in prompts], satisfied, seed=seed)
+
+
+def are_captions(prompts: Sequence[str]) -> bool:
+    """Return whether all prompts are captions of the small world."""
+    try:
+        return all(map(parse_caption, prompts))
+    except ValueError:
+        return False
+
+
+def _over_cells(cells: Sequence[Cell], satisfied: ArrayLike, *, seed: int) -> Accuracy:
+    right = np.asarray(satisfied, np.float64)
+    if not len(cells) or right.shape != (len(cells),):
+        raise ValueError(f"expected a value for each of at least one caption, got {right.shape} for {len(cells)}")
+    names, which = np.unique([composition for _, composition in cells], return_inverse=True)
+    categories = list(dict.fromkeys(category for category, _ in cells))
+    places = which * len(categories) + np.array([categories.index(category) for category, _ in cells])
     form = (len(names), len(categories))
     sums, counts = (
-        np.bincount(cells, weights, minlength=form[0] * form[1]).reshape(form).astype(np.float64)
+        np.bincount(places, weights, minlength=form[0] * form[1]).reshape(form).astype(np.float64)
         for weights in (right, np.ones_like(right))
     )
     shares = sums.sum(0) / counts.sum(0)
     low, high = np.quantile(_resampled(sums, counts, seed=seed), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    by_category = dict(zip(categories, shares.tolist(), strict=True))
+    by_category = {name: share for name, share in zip(categories, shares.tolist(), strict=True) if name}
     return Accuracy(float(shares.mean()), float(low), float(high), by_category, len(names))
 
 

@@ -17,9 +17,8 @@ from functools import cache, lru_cache
 
 import numpy as np
 
-from flexgym.core.errors import unknown_name
-from flexgym.types import MODALITIES
-from flexgym.world.captions import (
+from flexgym.core.errors import ConfigError, unknown_name
+from flexgym.shapes.captions import (
     IMAGE_CATEGORIES,
     SIMPLE_CATEGORIES,
     VIDEO_CATEGORIES,
@@ -29,11 +28,14 @@ from flexgym.world.captions import (
     phrasings,
     video_specs,
 )
-from flexgym.world.scenes import COLORS
+from flexgym.shapes.scenes import COLORS
+from flexgym.types import MODALITIES
 
 SPLITS = ("training", "validation", "test")
 CATEGORIES = {"image": IMAGE_CATEGORIES, "video": VIDEO_CATEGORIES}
 """Categories by which accuracy is balanced, by modality."""
+TRAINING_PROMPTS = 6000
+"""Number of captions that environments draw their prompts from, of the 27,000 and more of training."""
 _SHARE_OF_PAIRS, _SHARE = 0.15, 0.25
 """Share of compositions of two kinds, and of all others of a category, that validation and test have each."""
 
@@ -171,14 +173,23 @@ def draw_prompts(modality: str, split: str, count: int, *, seed: int) -> list[st
         The captions, those of the categories by turns, so that any beginning is balanced as well.
 
     Raises:
-        ValueError: the split has fewer captions.
+        ConfigError: the split has fewer captions.
     """
     rng = np.random.default_rng(seed)
     decks = [_deck(rng, members, count) for members in specs(modality, split).values()]
     dealt = [caption for turn in itertools.zip_longest(*decks) for caption in turn if caption is not None][:count]
     if len(dealt) < count:
-        raise ValueError(f"expected at most the {len(dealt)} captions of {split} ({modality}), got {count}")
+        raise ConfigError(f"expected at most {len(dealt)} prompts, the {modality} captions of {split}, got {count}")
     return dealt
+
+
+def training_prompts(modality: str) -> list[str]:
+    """Return the built-in prompts of environments: `TRAINING_PROMPTS` captions of training, always the same ones.
+
+    Args:
+        modality: ``"image"`` or ``"video"``.
+    """
+    return draw_prompts(modality, "training", TRAINING_PROMPTS, seed=0)
 
 
 def _deck(rng: np.random.Generator, members: Sequence[Spec], count: int) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from flexgym.world.captions import (
+from flexgym.shapes.captions import (
     DIRECTIONS,
     IMAGE_CATEGORIES,
     NUMBERS,
@@ -25,9 +25,9 @@ from flexgym.world.captions import (
     Noun,
     Spec,
 )
-from flexgym.world.sampling import draw_clip, draw_scene
-from flexgym.world.scenes import COLORS, FRAMES, OUTLINES, SHAPES, Scene, Thing, render, render_video
-from flexgym.world.splits import SPLITS, specs
+from flexgym.shapes.sampling import draw_clip, draw_scene
+from flexgym.shapes.scenes import COLORS, FRAMES, OUTLINES, SHAPES, Scene, Thing, render, render_video
+from flexgym.shapes.splits import SPLITS, specs
 
 CATEGORIES = {
     **dict.fromkeys((*SIMPLE_CATEGORIES, *IMAGE_CATEGORIES), "image"),

@@ -10,10 +10,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-from flexgym.world.captions import SIMPLE_CATEGORIES, Noun, Spec, parse_caption, phrasings
-from flexgym.world.sampling import draw_clip, draw_scene
-from flexgym.world.scenes import FRAMES
-from flexgym.world.splits import (
+from flexgym.shapes.captions import SIMPLE_CATEGORIES, Noun, Spec, parse_caption, phrasings
+from flexgym.shapes.sampling import draw_clip, draw_scene
+from flexgym.shapes.scenes import FRAMES
+from flexgym.shapes.splits import (
     CATEGORIES,
     SPLITS,
     colorings,
@@ -227,5 +227,5 @@ def test_prompts_of_a_category_come_from_different_meanings_first():
 
 
 def test_more_prompts_than_there_are_cannot_be_drawn():
-    with pytest.raises(ValueError, match=r"expected at most the \d+ captions of test \(video\), got 1000000"):
+    with pytest.raises(ValueError, match=r"expected at most \d+ prompts, the video captions of test, got 1000000"):
         draw_prompts("video", "test", 1_000_000, seed=0)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flexgym.world.accuracy import balanced_accuracy, held_out_part
-from flexgym.world.captions import parse_caption
-from flexgym.world.splits import draw_prompts
+from flexgym.shapes.accuracy import balanced_accuracy, held_out_part
+from flexgym.shapes.captions import parse_caption
+from flexgym.shapes.splits import draw_prompts
 
 PROMPTS = draw_prompts("image", "test", 400, seed=1)
 

@@ -1,0 +1,1 @@
+"""Evaluation of a run on a split of the small world, before and after training (``flexgym evaluate``)."""

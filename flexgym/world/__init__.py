@@ -1,1 +1,0 @@
-"""A small world of colored shapes: scenes, captions, splits, and what verifies and judges them."""
