@@ -124,8 +124,9 @@ def load_prompts(prompts: Prompts, modality: str) -> PromptSource:
     """Load prompts from a file or a sequence.
 
     Args:
-        prompts: None for the built-in prompts, training captions of the small world; the path of a ``.txt`` file with one
-            prompt per line, or of a ``.jsonl`` file with objects such as ``{"prompt": "a red cube", "category": "colors"}``; or a
+        prompts: None for the built-in prompts, training captions of the small world; the path of a ``.txt`` file with
+            one prompt per line, or of a ``.jsonl`` file with objects such as
+            ``{"prompt": "a red cube", "category": "colors"}``; or a
             sequence. A ``.jsonl`` file gives first frames by paths relative to its folder:
             ``{"prompt": ..., "first_frame": "a.png"}``.
         modality: ``"image"`` or ``"video"``; selects the built-in prompts.

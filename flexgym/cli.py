@@ -81,21 +81,16 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="print the row as JSON")] = False,
 ) -> None:
     """Verify a run on captions of the small world before and after training, and record the result in its folder."""
-    from flexgym.evaluation.evaluate import Question
-    from flexgym.evaluation.evaluate import evaluate as evaluate_run
+    from flexgym.evaluation.evaluate import Question, evaluate_and_record
     from flexgym.evaluation.report import remarks, table
-    from flexgym.evaluation.result import append_row, draw_disagreements
-    from flexgym.runs.checkpoints import run_of
 
     with teaching_errors():
-        found = evaluate_run(run, Question(split, num_prompts=num_prompts, seed=seed))
-        folder = run_of(run)
-        earlier, drawn = append_row(folder, found), draw_disagreements(folder, found)
+        recorded = evaluate_and_record(run, Question(split, num_prompts=num_prompts, seed=seed))
         if as_json:
-            say(json.dumps(found.row(), indent=1))
+            say(json.dumps(recorded.evaluation.row(), indent=1))
             return
-        terminal().print(table(found))
-        say(*remarks(found, earlier=len(earlier), drawn=drawn))
+        terminal().print(table(recorded.evaluation))
+        say(*remarks(recorded))
 
 
 @app.command()

@@ -15,10 +15,11 @@ from flexgym.core.errors import ConfigError
 from flexgym.reward import PointwiseReward
 from flexgym.shapes.captions import Noun, Spec, parse_caption
 from flexgym.shapes.scenes import BACKGROUND, COLORS, SHAPES, SIZE, Thing, thing_mask
+from flexgym.shapes.verifier import SIZE_BORDERS
 from flexgym.types import Prompt
 
-_RADII = (3.0, 3.8, 4.6, 5.4, 6.6, 7.6, 8.8)
-"""Radii of the outlines in pixels; the verifier's border between small and large, 6, lies between two of them."""
+_RADII = (3.0, 3.7, 4.4, 5.2, 6.1, 7.4, 8.4)
+"""Radii of the outlines in pixels; the verifier's borders of small and large lie between two of them each."""
 _SIDE = 25
 """Pixels of an outline's side."""
 _SHARPNESS = 40.0
@@ -38,8 +39,9 @@ class ShapesMatch(PointwiseReward):
 
     Each thing of the caption takes the place and radius at which its outline overlaps best with pixels of its color,
     times the probability of its shape among all shapes there. The score is the mean over the things, and lower the
-    more pixels belong to none of them. Related things are looked for on their sides of a line. Unlike
-    `ShapesVerifier`, it can be raised without satisfying the caption: verify with another reward.
+    more pixels belong to none of them. Things beside, above or below each other are looked for on their sides of a
+    line, one between two others anywhere. Unlike `ShapesVerifier`, it can be raised without satisfying the caption:
+    verify with another reward.
     """
 
     def score_samples(self, prompt: Prompt, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -163,8 +165,9 @@ def _overlap(plane: Tensor, y: int, x: int) -> Tensor:
 def _best(noun: Noun, match: Tensor, allowed: Tensor) -> tuple[int, int, int, int]:
     """Return shape, radius and place at which a thing matches best."""
     shape = SHAPES.index(noun.shape)
-    small = torch.tensor([radius <= 6.0 for radius in _RADII], device=match.device)
-    fits = torch.ones_like(small) if noun.size is None else small == (noun.size == "small")
-    candidates = match[shape] * allowed * fits.view(-1, 1, 1)
+    small, large = SIZE_BORDERS
+    fits = {"small": [radius < small for radius in _RADII], "large": [radius > large for radius in _RADII]}
+    sized = torch.tensor(fits.get(noun.size or "", [True] * len(_RADII)), device=match.device)
+    candidates = match[shape] * allowed * sized.view(-1, 1, 1)
     radius, y, x = np.unravel_index(int(candidates.argmax()), tuple(candidates.shape))
     return shape, int(radius), int(y), int(x)

@@ -9,7 +9,8 @@ from pathlib import Path
 from flexgym.core.errors import ConfigError
 from flexgym.core.urls import url_of
 from flexgym.evaluation.policy import RunPolicy
-from flexgym.evaluation.result import Evaluation
+from flexgym.evaluation.result import Evaluation, append_row, draw_disagreements
+from flexgym.runs.checkpoints import run_of
 from flexgym.runs.held_out import held_out_diversity, held_out_samples
 from flexgym.runs.verification import Verification, audited
 from flexgym.shapes.splits import draw_prompts
@@ -58,6 +59,36 @@ def evaluate(run: str | Path, question: Question) -> Evaluation:
     after = _verified(policy, captions, seed=seed)
     date = datetime.now(UTC).isoformat(timespec="seconds")
     return Evaluation(question.split, seed, policy.iteration, date=date, before=before, after=after)
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """An evaluation that is recorded in its run folder.
+
+    Attributes:
+        evaluation: the figures.
+        earlier: number of earlier evaluations of the run on the same split.
+        drawn: where the disagreements of the verifiers were drawn; None if there are none.
+    """
+
+    evaluation: Evaluation
+    earlier: int
+    drawn: Path | None
+
+
+def evaluate_and_record(run: str | Path, question: Question) -> Recorded:
+    """Evaluate a run, add the row to its ``evaluations.jsonl``, and draw the disagreements of the verifiers.
+
+    Args:
+        run: see `evaluate`.
+        question: the prompts.
+
+    Raises:
+        CheckpointError: see `evaluate`.
+        ConfigError: see `evaluate`.
+    """
+    found, folder = evaluate(run, question), run_of(run)
+    return Recorded(found, len(append_row(folder, found)), draw_disagreements(folder, found))
 
 
 def _verified(policy: RunPolicy, captions: list[str], *, seed: int) -> Verification:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from rich.table import Table
 
-from flexgym.evaluation.result import Evaluation
+from flexgym.evaluation.evaluate import Recorded
+from flexgym.evaluation.result import RECORD, Evaluation
 from flexgym.runs.verification import Verification
 
 
@@ -40,18 +40,13 @@ def _audit(found: Verification) -> float:
     return found.audit.value
 
 
-def remarks(evaluation: Evaluation, *, earlier: int, drawn: Path | None) -> Iterator[str]:
-    """Yield what there is to know beside the table.
-
-    Args:
-        evaluation: the newest one.
-        earlier: number of earlier evaluations of the run on this split.
-        drawn: where the disagreements of the verifiers were drawn.
-    """
-    where = f": {drawn}" if drawn else ""
-    yield f"Verifier and audit agree on {evaluation.agreement:.1%} of the samples{where}"
-    if earlier and evaluation.split == "test":
+def remarks(recorded: Recorded) -> Iterator[str]:
+    """Yield what there is to know beside the table."""
+    found, earlier = recorded.evaluation, recorded.earlier
+    where = f": {recorded.drawn}" if recorded.drawn else ""
+    yield f"Verifier and audit agree on {found.agreement:.1%} of the samples{where}"
+    if earlier and found.split == "test":
         yield (
-            f"The run was evaluated on test {earlier} times before: a figure that decided about settings is no test"
-            " figure any more. All of them are in evaluations.jsonl."
+            f"The run was evaluated on test before ({earlier}x, all in {RECORD}): a figure that decided about settings"
+            " is no test figure any more."
         )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.core.files import open_writing
+from flexgym.core.files import open_inside, open_writing
 from flexgym.core.grids import GridRow, draw_grid
 from flexgym.core.json_text import parse_json
 from flexgym.core.media import save_gif, save_png
@@ -23,6 +23,7 @@ RECORD = "evaluations.jsonl"
 """File of a run folder with a row for each evaluation."""
 DRAWN = "evaluations"
 """Folder of a run folder with the samples on which the verifiers disagree."""
+_MAX_BYTES = 16 * 2**20
 _MOST_DRAWN, _COLUMNS = 24, 6
 
 
@@ -115,7 +116,7 @@ def append_row(run: Path, evaluation: Evaluation) -> list[dict[str, Any]]:
     Returns:
         The rows of earlier evaluations on the same split.
     """
-    earlier = [row for row in read_rows(run) if row["split"] == evaluation.split]
+    earlier = [row for row in read_rows(run) if row.get("split") == evaluation.split]
     with open_writing(run / RECORD, append=True) as file:
         file.write(json.dumps(evaluation.row(), allow_nan=False).encode() + b"\n")
     return earlier
@@ -123,8 +124,12 @@ def append_row(run: Path, evaluation: Evaluation) -> list[dict[str, Any]]:
 
 def read_rows(run: Path) -> list[dict[str, Any]]:
     """Return the records of all evaluations of a run, in order; none where it was never evaluated."""
-    path = run / RECORD
-    return [parse_json(line) for line in path.read_bytes().splitlines() if line.strip()] if path.exists() else []
+    try:
+        with open_inside(run, RECORD) as file:
+            lines = file.read(_MAX_BYTES).splitlines()
+    except FileNotFoundError:
+        return []
+    return [parse_json(line) for line in lines if line.strip()]
 
 
 def draw_disagreements(run: Path, evaluation: Evaluation) -> Path | None:

@@ -30,8 +30,8 @@ from flexgym.shapes.captions import (
     Spec,
 )
 from flexgym.shapes.reading import read_samples
-from flexgym.shapes.sampling import sample_caption, sample_clip, sample_scene, sample_spec, wrong_spec
-from flexgym.shapes.scenes import COLORS, SHAPES, SYMMETRY, render, render_video
+from flexgym.shapes.sampling import draw_caption, draw_clip, draw_scene, draw_spec, wrong_spec
+from flexgym.shapes.scenes import COLORS, OUTLINES, SHAPES, render, render_video
 
 SOURCES = ("rendered", "generated")
 FRAMES = "frames"
@@ -70,7 +70,7 @@ def draw_candidates(
         kind: ``"image"`` or ``"video"``.
         source: one of `SOURCES`, `FRAMES`, or the folder of a pipeline of the small world, such as one exported from a
             run.
-        splits: of the captions, see `flexgym.shapes.captions.specs`; taken in turns. Those of the videos for `FRAMES`.
+        splits: of the captions, see `flexgym.shapes.splits.specs`; taken in turns. Those of the videos for `FRAMES`.
         seed: of everything that is drawn.
         category: of all captions; None for all categories. That of the videos for `FRAMES`.
 
@@ -90,8 +90,8 @@ def draw_candidates(
     if category is not None:
         check_names("category of captions", [category], IMAGE_CATEGORIES if kind == "image" else VIDEO_CATEGORIES)
     rng = np.random.default_rng(seed)
-    specs = (sample_spec(rng, kind, split) for split in itertools.cycle(splits))
-    asked = ((spec, sample_caption(rng, spec)) for spec in specs if category in (None, spec.category))
+    specs = (draw_spec(rng, kind, split) for split in itertools.cycle(splits))
+    asked = ((spec, draw_caption(rng, spec)) for spec in specs if category in (None, spec.category))
     if source == "rendered":
         for spec, caption in asked:
             yield _with_views(spec, caption, np.stack([_rendered(rng, spec, place) for place in range(GROUP)]))
@@ -114,10 +114,10 @@ def stills(videos: Iterable[Candidates], *, seed: int) -> Iterator[Candidates]:
     for group in videos:
         nouns = group.views[0].spec.nouns
         colored = all(noun.color for noun in nouns)
-        one, two = ("colours", "attribution") if colored else ("object", "two_objects")
+        one, two = ("color", "binding") if colored else ("shape", "two_things")
         spec = Spec(one if len(nouns) == 1 else two, nouns)
         frames = [video[rng.permutation(len(video))[:_FRAMES_OF_EACH]] for video in group.samples]
-        yield _with_views(spec, sample_caption(rng, spec), np.concatenate(frames))
+        yield _with_views(spec, draw_caption(rng, spec), np.concatenate(frames))
 
 
 def near_miss(rng: np.random.Generator, spec: Spec) -> Spec:
@@ -126,19 +126,19 @@ def near_miss(rng: np.random.Generator, spec: Spec) -> Spec:
     for place, noun in enumerate(spec.nouns):
         for other in _changed_nouns(rng, noun, spec):
             changes.append(replace(spec, nouns=(*spec.nouns[:place], other, *spec.nouns[place + 1 :])))
-    if spec.relation:
+    if spec.relation in _OPPOSITE:
         changes.append(replace(spec, relation=_OPPOSITE[spec.relation]))
     for motions in (DIRECTIONS, RESIZES):
         if spec.motion in motions:
             changes.append(replace(spec, motion=_other(rng, motions, spec.motion)))
-    if spec.category in ("passing", "order"):
+    if spec.category in ("passing", "order", "standing", "between"):
         changes.append(replace(spec, nouns=spec.nouns[::-1]))
     return changes[rng.integers(len(changes))]
 
 
 def _changed_nouns(rng: np.random.Generator, noun: Noun, spec: Spec) -> list[Noun]:
     # A circle does not show that it rotates.
-    shapes = [shape for shape in SHAPES if spec.category != "rotating" or SYMMETRY[shape]]
+    shapes = [shape for shape in SHAPES if spec.category != "rotating" or OUTLINES[shape].symmetry]
     changed = [replace(noun, shape=_other(rng, shapes, noun.shape))]
     if noun.color:
         changed.append(replace(noun, color=_other(rng, list(COLORS), noun.color)))
@@ -157,7 +157,7 @@ def _other(rng: np.random.Generator, known: Any, value: Any) -> Any:
 def _rendered(rng: np.random.Generator, spec: Spec, place: int) -> NDArray[np.uint8]:
     """Render a candidate: the first two are right, the third nearly, and the fourth shows another caption."""
     shown = spec if place < 2 else near_miss(rng, spec) if place == 2 else wrong_spec(rng, spec)
-    return render_video(sample_clip(rng, shown)) if spec.motion else render(sample_scene(rng, shown))
+    return render_video(draw_clip(rng, shown)) if spec.motion else render(draw_scene(rng, shown))
 
 
 def _generated(rng: np.random.Generator, generator: FlowGenerator, captions: list[str]) -> NDArray[np.uint8]:

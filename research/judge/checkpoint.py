@@ -20,9 +20,9 @@ from transformers import (
 from flexgym.judge.dialect import FLEX
 from flexgym.judge.sources import CONFIG_NAME, JudgeConfig
 from flexgym.shapes.brief import pieces, words
-from flexgym.shapes.captions import heldout_prompts, training_prompts
+from flexgym.shapes.captions import vocabulary
 from flexgym.shapes.scenes import SIZE
-from flexgym.types import MODALITIES, Modality
+from flexgym.types import Modality
 
 NUM_FRAMES = 9
 """Frames per video: all there are, since one of them may decide."""
@@ -66,9 +66,9 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    captions = [text for modality in MODALITIES for text in training_prompts(modality) + heldout_prompts(modality)]
     said = [word for text in words() for word in text.split()]
-    texts = [*(f'"{caption}"' for caption in captions), *said, *(f" {word}" for word in said)]
+    asked = vocabulary()
+    texts = [*(f"{lead}{word}" for word in (*asked, *said) for lead in ("", " ", '"')), '"']
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     # Each word once: its frequency must not decide whether it becomes a token.
     spans = ((text, span) for text in texts for _, span in core.pre_tokenizer.pre_tokenize_str(text))

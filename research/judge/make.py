@@ -35,7 +35,7 @@ MEASURED = (("image", "rendered"), ("image", "generated"), ("video", "rendered")
 """Kinds and sources of the pairs that judges are measured on."""
 SETS = (*MEASURED, ("image", FRAMES))
 """Those of the pairs to learn from that no policy made."""
-TAUGHT = ("training", "rich")
+TAUGHT = ("training",)
 ORDERS_DISTILLED = {"any": "shuffled", "whole": "both"}
 """In which orders pairs are distilled."""
 STAGES = ("sft", "dpo_one_right", "dpo")
@@ -107,7 +107,7 @@ def pair_sets(plan: Round, policies: Sequence[Path]) -> dict[str, PairSet]:
     uses = (
         ("any", plan.any_pairs, TAUGHT, "any"),
         ("dpo", plan.dpo, TAUGHT, ONE_WHOLE),
-        ("held_out", (plan.held_out,) * len(MEASURED) + (0,), ("held_out",), ONE_WHOLE),
+        ("held_out", (plan.held_out,) * len(MEASURED) + (0,), ("validation",), ONE_WHOLE),
         ("whole", plan.whole, TAUGHT, ONE_WHOLE),
     )
     for place, (name, counts, splits, rule) in enumerate(uses):

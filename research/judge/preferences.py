@@ -119,7 +119,7 @@ def main(
     kind: Annotated[str, typer.Option(help="image or video")] = "image",
     source: Annotated[str, typer.Option(help="rendered, generated, frames, or the folder of a pipeline")] = "rendered",
     count: int = 1000,
-    held_out: Annotated[bool, typer.Option(help="captions of compositions that no training caption has")] = False,
+    held_out: Annotated[bool, typer.Option(help="captions of validation")] = False,
     rule: Annotated[str, typer.Option(help="any, or one_whole: exactly one meets the whole caption")] = "any",
     seed: int = 0,
 ) -> None:
@@ -127,7 +127,7 @@ def main(
     with teaching_errors():
         if rule not in RULES:
             raise ConfigError(f"rule: expected one of {', '.join(RULES)}, got {rule!r}")
-        splits = ("held_out",) if held_out else ("training", "rich")
+        splits = ("validation",) if held_out else ("training",)
         write_pairs(out, PairSet(source, kind=kind, count=count, splits=splits, rule=rule, seed=seed))
 
 

@@ -32,7 +32,7 @@ from research.muon import muon_and_adamw
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("training", "rich")
+SPLITS = ("training",)
 _KINDS = ("image", "video")
 _SORTED_TOGETHER = 8
 

@@ -13,7 +13,7 @@ from flexgym.core.errors import CheckpointError, ConfigError, RewardError
 from flexgym.generators import load_generator
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.sharded import METRICS
-from flexgym.shapes.captions import training_prompts
+from flexgym.shapes.splits import draw_prompts
 from tests.agents.small import OutOfOrder, largest_difference, merged, rewarded_by, small_config, train
 from tests.generators.tiny import CASES
 
@@ -142,7 +142,7 @@ def test_two_transformers_in_half_the_memory(cluster, tmp_path: Path):
             "text_cache": str(tmp_path / "texts"),
             "offload": True,
         },
-        rollout={"latents_dtype": "bfloat16", "prompts": list(training_prompts("video")[:3])},
+        rollout={"latents_dtype": "bfloat16", "prompts": draw_prompts("video", "training", 3, seed=0)},
         verification={"reward": None},
     )
     algorithm, metrics = train(config)

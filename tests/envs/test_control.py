@@ -15,7 +15,8 @@ from flexgym import FlowPolicy
 from flexgym.algorithm.rollout import sample
 from flexgym.core.errors import ActionError, ConfigError, UnknownNameError
 from flexgym.generators.loader import load_generator
-from flexgym.shapes.captions import IMAGE_CATEGORIES, parse_caption, training_prompts
+from flexgym.shapes.captions import IMAGE_CATEGORIES, parse_caption
+from flexgym.shapes.splits import draw_prompts
 from tests.generators.tiny import shared
 
 BOTH = pytest.mark.parametrize("name", ["FlexT2IControl-v0", "FlexT2VControl-v0"])
@@ -197,13 +198,13 @@ def test_bounds_without_the_default_take_the_nearest(make):
 @pytest.mark.slow
 def test_a_linear_probe_reads_the_category_from_the_features():
     generator = load_generator(modality="image")
-    captions = [training_prompts("image")[index] for index in np.random.default_rng(0).permutation(3000)[:450]]
+    captions = draw_prompts("image", "validation", 450, seed=0)
     features = np.stack([prompt_features(generator, caption) for caption in captions])
     assert features.shape == (450, PROMPT_FEATURES)
     np.testing.assert_allclose(np.square(features).mean(1), 1.0, rtol=1e-5)
     labels = np.array([IMAGE_CATEGORIES.index(parse_caption(caption).category) for caption in captions])
     design = np.concatenate([features, np.ones((450, 1))], 1)
-    weights = np.linalg.lstsq(design[:300], np.eye(6)[labels[:300]], rcond=None)[0]
+    weights = np.linalg.lstsq(design[:300], np.eye(len(IMAGE_CATEGORIES))[labels[:300]], rcond=None)[0]
     assert ((design[300:] @ weights).argmax(1) == labels[300:]).mean() > 0.9
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from gymnasium.vector.utils import batch_space
 from envs.prompts import PromptSource, load_prompts
 from envs.spaces import MAX_PROMPT_LENGTH, PromptSpace
 from flexgym.core.errors import PromptSourceError
+from flexgym.shapes.captions import parse_caption
+from flexgym.shapes.splits import CATEGORIES, TRAINING_PROMPTS, compositions, split_of
 from flexgym.types import Prompt
 
 
@@ -52,10 +55,13 @@ def test_sequences_of_any_kind():
 
 
 @pytest.mark.parametrize("kind", ["image", "video"])
-def test_built_in_set(kind):
-    from flexgym.shapes.captions import training_prompts
-
-    assert [prompt.text for prompt in load_prompts(None, kind)] == training_prompts(kind)
+def test_built_in_set_is_training_captions_of_every_category(kind):
+    texts = [prompt.text for prompt in load_prompts(None, kind)]
+    assert len(set(texts)) == len(texts) == TRAINING_PROMPTS
+    specs = [parse_caption(text) for text in texts]
+    assert {split_of(compositions(spec), kind) for spec in specs} == {"training"}
+    numbers = Counter(spec.category for spec in specs)
+    assert min(numbers[name] for name in CATEGORIES[kind]) >= 90
 
 
 def test_draw_depends_on_the_seed_and_reaches_all():

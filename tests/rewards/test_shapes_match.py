@@ -9,8 +9,9 @@ import torch
 import rewards
 from flexgym.core.errors import ConfigError
 from flexgym.shapes.captions import parse_caption
-from flexgym.shapes.sampling import draw_scene, sample_prompts, wrong_spec
+from flexgym.shapes.sampling import draw_scene, wrong_spec
 from flexgym.shapes.scenes import Thing, render
+from flexgym.shapes.splits import draw_prompts
 from flexgym.types import Prompt, SampleGroup
 from rewards.shapes_match import _maps, _overlap
 
@@ -52,7 +53,7 @@ def test_sizes_and_numbers_count():
 
 def test_right_scenes_score_above_wrong_ones():
     rng, reward, right = np.random.default_rng(3), rewards.make("ShapesMatch"), []
-    for text in sample_prompts("image", "held_out", 40, seed=2):
+    for text in draw_prompts("image", "validation", 42, seed=2):
         spec = parse_caption(text)
         images = np.stack([render(draw_scene(rng, each)) for each in (spec, wrong_spec(rng, spec))])
         good, bad = reward.score([SampleGroup(Prompt(text), images)])[0].rewards

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from flexgym.core.errors import ConfigError, UnknownNameError
-from flexgym.shapes.captions import held_out, parse_caption
-from flexgym.shapes.sampling import sample_clip, sample_scene, sample_spec
+from flexgym.shapes.captions import parse_caption
+from flexgym.shapes.sampling import draw_clip, draw_scene, draw_spec
 from flexgym.shapes.scenes import render, render_video
+from flexgym.shapes.splits import compositions, split_of
 from flexgym.shapes.verifier import verify
 from research.judge.candidates import draw_candidates, near_miss, stills
 
@@ -16,16 +17,16 @@ from research.judge.candidates import draw_candidates, near_miss, stills
 @pytest.mark.parametrize("kind", ["image", "video"])
 def test_a_near_miss_breaks_a_demand(kind):
     rng = np.random.default_rng(0)
-    for number in range(120):
-        spec = sample_spec(rng, kind, ("training", "rich")[number % 2])
+    for _ in range(120):
+        spec = draw_spec(rng, kind, "training")
         other = near_miss(rng, spec)
-        sample = render_video(sample_clip(rng, other)) if kind == "video" else render(sample_scene(rng, other))
+        sample = render_video(draw_clip(rng, other)) if kind == "video" else render(draw_scene(rng, other))
         assert not verify(spec, sample).satisfied, (spec, other)
 
 
 @pytest.mark.parametrize("kind", ["image", "video"])
 def test_rendered_candidates_are_right_right_near_and_wrong(kind):
-    groups = list(itertools.islice(draw_candidates(kind, "rendered", splits=("held_out",), seed=0), 30))
+    groups = list(itertools.islice(draw_candidates(kind, "rendered", splits=("validation",), seed=0), 30))
     whole = np.array([[each.share == 1.0 for each in group.views] for group in groups])
     right, second, near, other = whole.mean(0)
     assert (right, second, near) == (1.0, 1.0, 0.0)
@@ -55,10 +56,10 @@ def test_an_unknown_source_names_the_nearest():
 
 
 def test_frames_are_candidates_of_an_image_of_what_the_videos_show():
-    videos = list(itertools.islice(draw_candidates("video", "rendered", splits=("training", "rich"), seed=0), 60))
+    videos = list(itertools.islice(draw_candidates("video", "rendered", splits=("training",), seed=0), 60))
     for video, group in zip(videos, stills(videos, seed=0), strict=True):
         wanted = parse_caption(group.caption)
-        assert not held_out(wanted)
+        assert split_of(compositions(wanted), "video") == "training"
         assert wanted.nouns == parse_caption(video.caption).nouns
         assert group.samples.shape == (8, 32, 32, 3)
         assert group.category == wanted.category
