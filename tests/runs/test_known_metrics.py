@@ -44,7 +44,9 @@ def test_a_term_has_the_same_name_whether_or_not_ours_is_in_the_row():
 def test_the_names_that_are_reserved_are_those_that_are_written():
     outcomes = (JudgeFailure("refused", ""),)
     judged = scores(win_rate_vs_reference=np.ones(2, np.float32), assessments=outcomes)
-    verified = Verification(["a"], np.zeros((1, 2, 2, 3), np.uint8), np.ones(1, np.float32), diversity=0.5)
+    verified = Verification(
+        ["a"], np.zeros((1, 2, 2, 3), np.uint8), np.ones(1, np.float32), diversity=0.5, audited=np.ones(1, bool)
+    )
     written = {*reward_metrics([judged], ADVANTAGES), *verified.metrics}
     assert written == {f"{prefix}/{name}" for prefix, names in OWN_NAMES.items() for name in names}
 
@@ -60,14 +62,16 @@ def test_usage_that_one_learner_lacks_counts_as_none_there():
 
 
 def test_no_evaluation_replaces_a_result_of_the_verifier():
-    means = dict.fromkeys(("verifier_accuracy", "verifier_score", "diversity", "clip"), 900.0)
+    means = dict.fromkeys(("accuracy", "verifier_score", "diversity", "audit", "accuracy/size", "clip"), 900.0)
     verified = Verification(
         ["a"], np.zeros((1, 2, 2, 3), np.uint8), np.ones(1, np.float32), means=means, diversity=0.5
     ).metrics
     values = {name: metric.value for name, metric in verified.items()}
     assert values["eval/accuracy"] == values["eval/verifier_score"] == 1.0
     assert values["eval/diversity"] == 0.5
-    assert [values[f"eval/{name}"] for name in ("own/diversity", "own/verifier_score", "clip")] == [900.0] * 3
+    assert [values[f"eval/{name}"] for name in ("own/audit", "own/accuracy/size", "own/verifier_score", "clip")] == [
+        900.0
+    ] * 4
 
 
 def test_ordinary_names_stay_and_different_names_stay_different():

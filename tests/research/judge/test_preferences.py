@@ -5,7 +5,8 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from flexgym.data import PreferencePair, load_picture, read_rows
-from flexgym.shapes.captions import held_out, parse_caption
+from flexgym.shapes.captions import parse_caption
+from flexgym.shapes.splits import compositions, split_of
 from flexgym.shapes.verifier import verify
 from research.judge.preferences import main
 
@@ -25,7 +26,7 @@ def test_the_label_is_the_verifiers(tmp_path):
     for row in rows:
         met = [verify(row.prompt, np.asarray(load_picture(side[0]))).satisfied for side in (row.first, row.second)]
         assert met == [row.winner == 0, row.winner == 1]
-        assert held_out(parse_caption(row.prompt))
+        assert split_of(compositions(parse_caption(row.prompt)), "image") == "validation"
     assert 5 < sum(row.winner for row in rows) < 25
 
 

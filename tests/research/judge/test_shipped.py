@@ -51,7 +51,7 @@ def measure(judge, kind, source, count, *, seed):
     """Figures over pairs of held-out captions of which exactly one candidate is right, each in both orders."""
     pairs, truth, categories = [], [], []
     rng = np.random.default_rng(seed)
-    for group in draw_candidates(kind, source, splits=("held_out",), seed=seed):
+    for group in draw_candidates(kind, source, splits=("validation",), seed=seed):
         whole = [view.share == 1.0 for view in group.views]
         differing = [pair for pair in itertools.combinations(range(len(whole)), 2) if whole[pair[0]] != whole[pair[1]]]
         if differing:
