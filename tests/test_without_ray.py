@@ -23,7 +23,7 @@ optional = {f"flexgym.runs.trackers.{name}" for name in trackers}
 rm = {f"flexgym.rm.{name}" for name in ("algorithm", "build", "config", "learner", "module", "trainable")}
 for package in (flexgym, envs, rewards):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if not module.name.startswith("flexgym.rllib") and module.name not in {*rm, *optional, "flexgym.rm.__main__"}:
+        if not module.name.startswith(("flexgym.rllib", "flexgym.evaluation")) and module.name not in {*rm, *optional, "flexgym.rm.__main__"}:
             importlib.import_module(module.name)
 
 import gymnasium as gym

@@ -49,7 +49,7 @@ class Verification:
 
     @property
     def satisfied(self) -> NDArray[np.bool_]:
-        """Whether the verifier finds no fault in each sample, bool ``[N]``."""
+        """Return whether the verifier finds no fault in each sample, bool ``[N]``."""
         found: NDArray[np.bool_] = self.scores >= 1.0 - 1e-6
         return found
 

@@ -34,8 +34,8 @@ from flexgym.types import MODALITIES
 SPLITS = ("training", "validation", "test")
 CATEGORIES = {"image": IMAGE_CATEGORIES, "video": VIDEO_CATEGORIES}
 """Categories by which accuracy is balanced, by modality."""
-TRAINING_PROMPTS = 6000
-"""Number of captions that environments draw their prompts from, of the 27,000 and more of training."""
+PROMPTS_OF_A_CATEGORY = 1000
+"""Number of prompts of each category that environments draw from."""
 _SHARE_OF_PAIRS, _SHARE = 0.15, 0.25
 """Share of compositions of two kinds, and of all others of a category, that validation and test have each."""
 
@@ -184,12 +184,17 @@ def draw_prompts(modality: str, split: str, count: int, *, seed: int) -> list[st
 
 
 def training_prompts(modality: str) -> list[str]:
-    """Return the built-in prompts of environments: `TRAINING_PROMPTS` captions of training, always the same ones.
+    """Return the built-in prompts of environments, always the same: training captions, as many of each category.
+
+    A category with fewer captions repeats them, so that all categories are equally likely when a prompt is drawn.
 
     Args:
         modality: ``"image"`` or ``"video"``.
     """
-    return draw_prompts(modality, "training", TRAINING_PROMPTS, seed=0)
+    rng, members = np.random.default_rng(0), specs(modality, "training")
+    decks = [_deck(rng, members[name], PROMPTS_OF_A_CATEGORY) for name in CATEGORIES[modality]]
+    rows = zip(*(itertools.islice(itertools.cycle(deck), PROMPTS_OF_A_CATEGORY) for deck in decks), strict=True)
+    return [caption for row in rows for caption in row]
 
 
 def _deck(rng: np.random.Generator, members: Sequence[Spec], count: int) -> list[str]:

@@ -12,7 +12,7 @@ from envs.prompts import PromptSource, load_prompts
 from envs.spaces import MAX_PROMPT_LENGTH, PromptSpace
 from flexgym.core.errors import PromptSourceError
 from flexgym.shapes.captions import parse_caption
-from flexgym.shapes.splits import CATEGORIES, TRAINING_PROMPTS, compositions, split_of
+from flexgym.shapes.splits import CATEGORIES, PROMPTS_OF_A_CATEGORY, compositions, split_of
 from flexgym.types import Prompt
 
 
@@ -57,11 +57,10 @@ def test_sequences_of_any_kind():
 @pytest.mark.parametrize("kind", ["image", "video"])
 def test_built_in_set_is_training_captions_of_every_category(kind):
     texts = [prompt.text for prompt in load_prompts(None, kind)]
-    assert len(set(texts)) == len(texts) == TRAINING_PROMPTS
     specs = [parse_caption(text) for text in texts]
     assert {split_of(compositions(spec), kind) for spec in specs} == {"training"}
-    numbers = Counter(spec.category for spec in specs)
-    assert min(numbers[name] for name in CATEGORIES[kind]) >= 90
+    assert Counter(spec.category for spec in specs) == dict.fromkeys(CATEGORIES[kind], PROMPTS_OF_A_CATEGORY)
+    assert len(set(texts)) > 0.5 * len(texts)
 
 
 def test_draw_depends_on_the_seed_and_reaches_all():
