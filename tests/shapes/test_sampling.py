@@ -6,9 +6,20 @@ import numpy as np
 import pytest
 
 from flexgym.shapes.captions import IMAGE_CATEGORIES, SIMPLE_CATEGORIES, VIDEO_CATEGORIES, parse_caption, phrasings
-from flexgym.shapes.sampling import RADII, REACH, draw_caption, draw_clip, draw_scene, draw_spec, with_colors
+from flexgym.shapes.sampling import (
+    RADII,
+    REACH,
+    draw_caption,
+    draw_clip,
+    draw_group,
+    draw_scene,
+    draw_spec,
+    with_colors,
+    wrong_spec,
+)
 from flexgym.shapes.scenes import COLORS, FRAMES, SIZE, thing_mask
 from flexgym.shapes.splits import SPLITS, specs
+from flexgym.shapes.verifier import shares_met
 
 RELATIONS = {
     "left of": lambda a, b: b.x - a.x,
@@ -129,3 +140,21 @@ def test_scenes_and_clips_are_reproducible():
         first, again, other = (np.random.default_rng(seed) for seed in (3, 3, 4))
         scenes = [[draw(rng, draw_spec(rng, modality, "training")) for _ in range(5)] for rng in (first, again, other)]
         assert scenes[0] == scenes[1] != scenes[2]
+
+
+@pytest.mark.parametrize("modality", ["image", "video"])
+def test_another_spec_of_the_category_belongs_to_training(modality):
+    rng = np.random.default_rng(0)
+    for split in SPLITS:
+        spec = draw_spec(rng, modality, split)
+        other = wrong_spec(rng, spec)
+        assert other != spec
+        assert other in specs(modality, "training")[spec.category]
+
+
+def test_a_group_shows_its_caption_in_about_half_of_the_samples():
+    rng = np.random.default_rng(0)
+    groups = [draw_group(rng, 6) for _ in range(20)]
+    shares = [shares_met([group.prompt.text] * 6, group.samples) for group in groups]
+    assert 0.35 < np.mean([share == 1.0 for share in shares]) < 0.75
+    assert groups[0].samples.shape == (6, SIZE, SIZE, 3)
