@@ -56,11 +56,11 @@ def test_on_its_own_prompts_the_figures_of_a_run_return_to_the_bit(tmp_path, env
 def test_another_kind_of_run_cannot_be_evaluated(tmp_path):
     folder = run(tmp_path, Counter())
     result = evaluate(folder)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "an agent that trains a generator" in result.output
     assert not (folder / "evaluations.jsonl").exists()
 
 
 def test_a_url_and_a_missing_run_are_told_apart(tmp_path):
     assert "expected a run folder on this machine" in evaluate("s3://bucket/run").output
-    assert evaluate(tmp_path / "none").exit_code == 1
+    assert evaluate(tmp_path / "none").exit_code == 2

@@ -119,7 +119,8 @@ def test_a_new_metric_reaches_display_tensorboard_and_rows_by_itself(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run(tmp_path, Counter(), iterations=1)
-    assert "iteration 1/1  verified accuracy 1.000  count 1.0  positive 51.0%  nft/worst 2.5" in capsys.readouterr().out
+    shown = "verified accuracy 1.000  count 1.0  accuracy from 1.000  to 1.000  positive 51.0%  nft/worst 2.5"
+    assert f"iteration 1/1  {shown}" in capsys.readouterr().out
     row = read_metrics(folder / "metrics.jsonl")[1]
     assert (row["nft/positive_share"], row["nft/worst"], row["samples"]) == (0.51, 2.5, 4)
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
