@@ -32,6 +32,7 @@ from flexgym.shapes.captions import (
 from flexgym.shapes.reading import read_samples
 from flexgym.shapes.sampling import draw_caption, draw_clip, draw_scene, draw_spec, wrong_spec
 from flexgym.shapes.scenes import COLORS, OUTLINES, SHAPES, render, render_video
+from flexgym.shapes.splits import colorings
 
 SOURCES = ("rendered", "generated")
 FRAMES = "frames"
@@ -133,7 +134,8 @@ def near_miss(rng: np.random.Generator, spec: Spec) -> Spec:
             changes.append(replace(spec, motion=_other(rng, motions, spec.motion)))
     if spec.category in ("passing", "order", "standing", "between"):
         changes.append(replace(spec, nouns=spec.nouns[::-1]))
-    return changes[rng.integers(len(changes))]
+    possible = [change for change in changes if colorings(change)]
+    return possible[rng.integers(len(possible))]
 
 
 def _changed_nouns(rng: np.random.Generator, noun: Noun, spec: Spec) -> list[Noun]:
