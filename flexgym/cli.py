@@ -81,8 +81,8 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="print the row as JSON")] = False,
 ) -> None:
     """Verify a run on captions of the small world before and after training, and record the result in its folder."""
-    from flexgym.evaluation.evaluate import Question, evaluate_and_record
-    from flexgym.evaluation.report import remarks, table
+    from flexgym.rllib.evaluation.evaluate import Question, evaluate_and_record
+    from flexgym.rllib.evaluation.report import remarks, table
 
     with teaching_errors():
         recorded = evaluate_and_record(run, Question(split, num_prompts=num_prompts, seed=seed))

@@ -19,8 +19,8 @@ from flexgym.config.recipe import load_recipe
 from flexgym.core.files import write_atomic
 from flexgym.core.options import check_count
 from flexgym.core.terminal import say, teaching_errors
-from flexgym.evaluation.evaluate import Question, evaluate_and_record
-from flexgym.evaluation.result import read_rows
+from flexgym.rllib.evaluation.evaluate import Question, evaluate_and_record
+from flexgym.rllib.evaluation.result import read_rows
 from flexgym.runs.series import Series
 
 SPLIT = "test"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flexgym.evaluation.evaluate import Recorded
-from flexgym.evaluation.report import remarks, table
-from flexgym.evaluation.result import Evaluation, append_row, draw_disagreements, read_rows
+from flexgym.rllib.evaluation.evaluate import Recorded
+from flexgym.rllib.evaluation.report import remarks, table
+from flexgym.rllib.evaluation.result import Evaluation, append_row, draw_disagreements, read_rows
 from flexgym.runs.verification import Verification
 from flexgym.shapes.splits import draw_prompts
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from flexgym.evaluation.evaluate import Recorded
-from flexgym.evaluation.result import RECORD, Evaluation
+from flexgym.rllib.evaluation.evaluate import Recorded
+from flexgym.rllib.evaluation.result import RECORD, Evaluation
 from flexgym.runs.verification import Verification
 
 

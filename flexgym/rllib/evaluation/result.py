@@ -153,6 +153,6 @@ def draw_disagreements(run: Path, evaluation: Evaluation) -> Path | None:
 
 
 def _disagreements(found: Verification, when: str) -> Iterator[GridRow]:
-    for index in np.flatnonzero(found.satisfied != audited_of(found)):
+    for index in np.flatnonzero(found.satisfied != audited_of(found)).tolist():
         verdict = "yes, audit no" if found.satisfied[index] else "no, audit yes"
         yield GridRow(found.prompts[index], found.samples[index : index + 1], labels=(f"{when}: {verdict}",))

@@ -11,8 +11,8 @@ from agents.base import AgentComponents
 from flexgym.cli import app
 from flexgym.config import AgentSettings
 from flexgym.config.load import load_settings
-from flexgym.evaluation.result import read_rows
 from flexgym.rllib.command import make_agent_run
+from flexgym.rllib.evaluation.result import read_rows
 from flexgym.runs.metrics import read_metrics
 from tests.agents.small import SMALL, merged
 from tests.runs.test_loop import Counter, run

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from flexgym.core.errors import ConfigError
 from flexgym.core.urls import url_of
-from flexgym.evaluation.policy import RunPolicy
-from flexgym.evaluation.result import Evaluation, append_row, draw_disagreements
+from flexgym.rllib.evaluation.policy import RunPolicy
+from flexgym.rllib.evaluation.result import Evaluation, append_row, draw_disagreements
 from flexgym.runs.checkpoints import run_of
 from flexgym.runs.held_out import held_out_diversity, held_out_samples
 from flexgym.runs.verification import Verification, audited
