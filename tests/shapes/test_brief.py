@@ -15,8 +15,6 @@ from flexgym.shapes.captions import phrasings
 from flexgym.shapes.scenes import FRAMES, Thing, render, render_video
 from tests.shapes.draws import CATEGORIES, drawn, moving
 
-pytestmark = pytest.mark.slow  # until the small world of the checkpoints is this one
-
 CRITERIA = {
     "shape": "shape",
     "color": "color",

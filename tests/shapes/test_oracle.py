@@ -27,8 +27,6 @@ RED, BLACK, BLUE = (
     Thing("bar", "blue", 26, 16, 3.2),
 )
 
-pytestmark = pytest.mark.slow  # until the small world of the checkpoints is this one
-
 
 def standing(second):
     places = np.linspace(9, 23, FRAMES)

@@ -11,8 +11,6 @@ from flexgym.shapes.sampling import RADII, draw_clip, draw_scene, draw_spec
 from flexgym.shapes.scenes import BACKGROUND, COLORS, OUTLINES, SHAPES, Thing, render, render_video
 from tests.shapes.draws import SPOILS, clean, compressed
 
-pytestmark = pytest.mark.slow  # until the small world of the checkpoints is this one
-
 
 @pytest.fixture(scope="module")
 def images():

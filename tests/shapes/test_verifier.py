@@ -11,8 +11,6 @@ from flexgym.shapes.scenes import COLORS, FRAMES, SHAPES, Thing, render, render_
 from flexgym.shapes.verifier import check, seen_motion, size_word, verify
 from tests.shapes.draws import CATEGORIES, SPOILS, blurred, clean, compressed, drawn, is_true, moving, noisy, rivals
 
-pytestmark = pytest.mark.slow  # until the small world of the checkpoints is this one
-
 FEW = {"image": 45, "video": 9}
 MANY = {"image": 450, "video": 60}
 
