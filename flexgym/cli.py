@@ -37,6 +37,30 @@ def _root(
     """Train image and video generators with reinforcement learning."""
 
 
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+        "help_option_names": [],  # words after the name belong to the agent, --help among them
+    },
+    add_help_option=False,
+)
+def train(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="the agent, such as pref_grpo; then as for python -m agents.NAME")] = "",
+) -> None:
+    """Train with an agent: NAME, then --config, overrides and --help as of `python -m agents.NAME`."""
+    from flexgym.agents.commands import check_command, command_names, run_command
+
+    if name in ("", "--help"):
+        say(context.get_help(), f"Agents: {', '.join(command_names())}. Settings: flexgym train NAME --help.")
+        return
+    with teaching_errors():
+        check_command(name)
+    run_command(name, context.args, command=f"flexgym train {name}")
+
+
 @app.command()
 def recipes() -> None:
     """List the shipped recipes, which agents and `flexgym.rm train` take by name after --config."""
@@ -115,3 +139,7 @@ def doctor(
 def main() -> None:
     """Run the console script."""
     app()
+
+
+if __name__ == "__main__":
+    main()

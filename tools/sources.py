@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-LIBRARY = ("flexgym", "envs", "rewards", "agents")
+LIBRARY = ("flexgym",)
 MEASURED = (*LIBRARY, "research", "tools")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -1,7 +1,7 @@
 """Write the type stubs of the reward wrappers: ``python -m tools.stubs``; with ``--check`` it only compares.
 
-The wrapper classes in `rewards` and `rewards.vector` are made at runtime. The stubs give type checkers and editors the
-names and the settings of each.
+The wrapper classes in `flexgym.rewards` and `flexgym.rewards.vector` are made at runtime. The stubs give type checkers
+and editors the names and the settings of each.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from flexgym.core.arguments import setting_parameters
 from flexgym.reward.building import SHARED_SETTINGS
-from rewards.registry import SHIPPED, reward_class
+from flexgym.rewards.registry import SHIPPED, reward_class
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,28 +44,28 @@ class Stub:
 
 STUBS = (
     Stub(
-        path="rewards/__init__.pyi",
+        path="flexgym/rewards/__init__.pyi",
         base="NamedWrapper",
         env="gymnasium.Env[Any, Any]",
         head='''"""Rewards of image and video groups as wrappers of environments."""
 import gymnasium
 from flexgym.reward import JudgeReward, PointwiseReward, Reward, RewardWrapper, VectorRewardWrapper, register
-from rewards import vector
-from rewards.registry import check, make, names
-from rewards.wrappers import NamedWrapper, wrap
+from flexgym.rewards import vector
+from flexgym.rewards.registry import check, make, names
+from flexgym.rewards.wrappers import NamedWrapper, wrap
 ''',
         public="JudgeReward PointwiseReward Reward RewardWrapper VectorRewardWrapper"
         " check make names register vector wrap",
     ),
     Stub(
-        path="rewards/vector.pyi",
+        path="flexgym/rewards/vector.pyi",
         base="NamedVectorWrapper",
         env="gymnasium.vector.VectorEnv[Any, Any, Any]",
         head='''"""Rewards of image and video groups as wrappers of vector environments."""
 import gymnasium.vector
 from flexgym.reward import VectorRewardWrapper
-from rewards.wrappers import NamedVectorWrapper
-from rewards.wrappers import wrap_vector as wrap
+from flexgym.rewards.wrappers import NamedVectorWrapper
+from flexgym.rewards.wrappers import wrap_vector as wrap
 ''',
         public="VectorRewardWrapper wrap",
     ),
@@ -144,7 +144,7 @@ def _default_text(default: Any) -> str:
 def _formatted(text: str) -> str:
     """Sort the imports and format the text with ruff."""
     for command in (("check", "--select", "I", "--fix-only", "--quiet"), ("format", "--quiet")):
-        ruff = [sys.executable, "-m", "ruff", *command, "--stdin-filename", "rewards/stub.pyi", "-"]
+        ruff = [sys.executable, "-m", "ruff", *command, "--stdin-filename", "flexgym/rewards/stub.pyi", "-"]
         text = subprocess.run(ruff, input=text, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     return text
 

@@ -200,13 +200,14 @@ def chosen_recipe(overrides: Sequence[str], *, config: str | None, resume: Path 
     return apply_overrides(recipe, overrides)
 
 
-def run_program(program: Program[Any], *, summary: str | None) -> None:
+def run_program(program: Program[Any], *, summary: str | None, arguments: Sequence[str] | None = None) -> None:
     """Parse the command line of a program that does nothing but train, and train.
 
     Args:
         program: that trains.
         summary: for ``--help``.
+        arguments: words after those of the command; None takes the words of this process.
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     add_command(app, program, summary=summary)
-    app(prog_name=program.name)
+    app(arguments, prog_name=program.name)

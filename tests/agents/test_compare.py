@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agents.compare import DEFAULT_RECIPE, Candidate, add_runs, compare
+from flexgym.agents.compare import DEFAULT_RECIPE, Candidate, add_runs, compare
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.runs.series import Series
@@ -25,7 +25,7 @@ SMALL = (
     "verification.interval=1",
 )
 BROKEN = """
-from rewards import PointwiseReward
+from flexgym.rewards import PointwiseReward
 
 class Broken(PointwiseReward):
     def __init__(self):

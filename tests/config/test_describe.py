@@ -6,7 +6,7 @@ from rich.console import Console
 from typer import Typer
 from typer.testing import CliRunner
 
-from agents.grpo import GRPO, GRPOSettings
+from flexgym.agents.grpo import GRPO, GRPOSettings
 from flexgym.algorithm.settings import PenaltySettings
 from flexgym.cli import app
 from flexgym.config import AgentSettings, DPOSettings, RewardSettings, SB3Settings, SFTSettings

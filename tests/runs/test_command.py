@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import flexgym.rm.command
-from agents import pref_grpo, sb3_ppo
+from flexgym.agents import pref_grpo, sb3_ppo
 from flexgym.config.recipe import load_recipe
 from flexgym.core.yaml_files import dump_yaml
 from flexgym.runs.folder import RunFolder
