@@ -51,7 +51,7 @@ def train(
     name: Annotated[str, typer.Argument(help="the agent, such as pref_grpo; then as for python -m agents.NAME")] = "",
 ) -> None:
     """Train with an agent: NAME, then --config, overrides and --help as of `python -m agents.NAME`."""
-    from flexgym.agents.commands import check_command, command_names, run_command
+    from flexgym.commands.train import check_command, command_names, run_command
 
     if name in ("", "--help"):
         say(context.get_help(), f"Agents: {', '.join(command_names())}. Settings: flexgym train NAME --help.")

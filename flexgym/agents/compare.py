@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flexgym.agents.commands import command_names, train_words
+from flexgym.commands.train import command_names, train_words
 from flexgym.config.recipe import Recipe, apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError
 from flexgym.core.files import write_atomic

@@ -184,10 +184,10 @@ class ControlEnv(GroupEnv):
     They apply to the denoising steps up to the next decision; with one decision, an episode is one step.
     `default_action` samples as the pipeline does: with its guidance and without noise.
 
-    The observation holds ``prompt`` (float32 ``[64]``, see `flexgym.envs.features.prompt_features`), ``progress`` (share
-    of the denoising steps taken), ``sigma`` (noise level of the latents) and ``last_action``. The info is that of `GroupEnv`,
-    with ``guidance_scale`` and ``eta`` after each step; the reward is 0 until a reward wrapper scores the finished
-    group.
+    The observation holds ``prompt`` (float32 ``[64]``, see `flexgym.envs.features.prompt_features`), ``progress``
+    (share of the denoising steps taken), ``sigma`` (noise level of the latents) and ``last_action``. The info is that
+    of `GroupEnv`, with ``guidance_scale`` and ``eta`` after each step; the reward is 0 until a reward wrapper scores
+    the finished group.
 
     Args:
         decisions: number of decisions in an episode, at most the number of denoising steps.

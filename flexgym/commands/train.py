@@ -14,8 +14,8 @@ _HAS_COMMAND = re.compile(r"^(main = |def main\()", re.MULTILINE)
 
 
 def command_names() -> list[str]:
-    """Return the names of the agents that have a command, sorted: modules of this package with a ``main``."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    """Return the names of the agents that have a command, sorted: modules of `flexgym.agents` with a ``main``."""
+    files = sorted((Path(__file__).resolve().parents[1] / "agents").glob("*.py"))
     return [path.stem for path in files if _HAS_COMMAND.search(path.read_text(encoding="utf-8"))]
 
 
@@ -50,4 +50,4 @@ def run_command(name: str, arguments: Sequence[str], *, command: str) -> None:
         arguments: words of the command line after the name.
         command: words that started the program, for messages.
     """
-    importlib.import_module(f"{__package__}.{name}").main(arguments, command=command)
+    importlib.import_module(f"flexgym.agents.{name}").main(arguments, command=command)
