@@ -1,6 +1,6 @@
 """Runs `flexgym.agents.best_of_n` as ``python -m agents.best_of_n``."""
 
-from flexgym.agents.best_of_n import main
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("best_of_n")

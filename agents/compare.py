@@ -1,6 +1,6 @@
 """Runs `flexgym.agents.compare` as ``python -m agents.compare``."""
 
-from flexgym.agents.compare import main
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("compare")

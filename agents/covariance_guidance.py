@@ -1,6 +1,6 @@
 """Runs `flexgym.agents.covariance_guidance` as ``python -m agents.covariance_guidance``."""
 
-from flexgym.agents.covariance_guidance import main
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("covariance_guidance")

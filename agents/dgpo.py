@@ -1,6 +1,6 @@
 """Runs `flexgym.agents.dgpo` as ``python -m agents.dgpo``."""
 
-from flexgym.agents.dgpo import main
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("dgpo")

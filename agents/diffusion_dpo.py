@@ -1,6 +1,6 @@
 """Runs `flexgym.agents.diffusion_dpo` as ``python -m agents.diffusion_dpo``."""
 
-from flexgym.agents.diffusion_dpo import main
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("diffusion_dpo")

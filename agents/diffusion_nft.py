@@ -1,6 +1,6 @@
 """Runs `flexgym.agents.diffusion_nft` as ``python -m agents.diffusion_nft``."""
 
-from flexgym.agents.diffusion_nft import main
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("diffusion_nft")

@@ -1,6 +1,6 @@
 """Runs `flexgym.agents.draft_lv` as ``python -m agents.draft_lv``."""
 
-from flexgym.agents.draft_lv import main
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("draft_lv")

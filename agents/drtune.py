@@ -1,6 +1,6 @@
 """Runs `flexgym.agents.drtune` as ``python -m agents.drtune``."""
 
-from flexgym.agents.drtune import main
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("drtune")

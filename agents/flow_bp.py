@@ -1,6 +1,6 @@
 """Runs `flexgym.agents.flow_bp` as ``python -m agents.flow_bp``."""
 
-from flexgym.agents.flow_bp import main
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("flow_bp")

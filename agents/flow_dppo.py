@@ -1,6 +1,6 @@
 """Runs `flexgym.agents.flow_dppo` as ``python -m agents.flow_dppo``."""
 
-from flexgym.agents.flow_dppo import main
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("flow_dppo")

@@ -1,6 +1,6 @@
 """Runs `flexgym.agents.grpo` as ``python -m agents.grpo``."""
 
-from flexgym.agents.grpo import main
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("grpo")

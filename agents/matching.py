@@ -1,6 +1,6 @@
 """Runs `flexgym.agents.matching` as ``python -m agents.matching``."""
 
-from flexgym.agents.matching import main
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("matching")

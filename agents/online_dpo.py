@@ -1,6 +1,6 @@
 """Runs `flexgym.agents.online_dpo` as ``python -m agents.online_dpo``."""
 
-from flexgym.agents.online_dpo import main
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("online_dpo")

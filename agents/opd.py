@@ -1,6 +1,6 @@
 """Runs `flexgym.agents.opd` as ``python -m agents.opd``."""
 
-from flexgym.agents.opd import main
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("opd")

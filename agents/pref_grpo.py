@@ -1,6 +1,6 @@
 """Runs `flexgym.agents.pref_grpo` as ``python -m agents.pref_grpo``."""
 
-from flexgym.agents.pref_grpo import main
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("pref_grpo")

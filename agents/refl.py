@@ -1,6 +1,6 @@
 """Runs `flexgym.agents.refl` as ``python -m agents.refl``."""
 
-from flexgym.agents.refl import main
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("refl")

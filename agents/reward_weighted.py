@@ -1,6 +1,6 @@
 """Runs `flexgym.agents.reward_weighted` as ``python -m agents.reward_weighted``."""
 
-from flexgym.agents.reward_weighted import main
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("reward_weighted")

@@ -1,6 +1,6 @@
 """Runs `flexgym.agents.sb3_ppo` as ``python -m agents.sb3_ppo``."""
 
-from flexgym.agents.sb3_ppo import main
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("sb3_ppo")

@@ -1,6 +1,6 @@
 """Runs `flexgym.agents.sft` as ``python -m agents.sft``."""
 
-from flexgym.agents.sft import main
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("sft")

@@ -1,6 +1,6 @@
 """Runs `flexgym.agents.v_grpo` as ``python -m agents.v_grpo``."""
 
-from flexgym.agents.v_grpo import main
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("v_grpo")

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 
 from flexgym import rewards
-from flexgym.agents.checks import load_checked
-from flexgym.algorithm.base import algorithm_class
+from flexgym.agents.launch import SHOWN
 from flexgym.config import AgentSettings, WrapperSettings
+from flexgym.config.describe import HelpSection, help_sections
 from flexgym.config.recipe import Recipe, load_recipe
 from flexgym.core.errors import ConfigError
+from flexgym.core.json_text import read_json_file
 from flexgym.core.modules import import_named
 from flexgym.environment import environment_modality
-from flexgym.envs.prompts import load_prompts
 from flexgym.reward import Reward
 from flexgym.runs.command import Program, run_program
 from flexgym.types import Prompt
@@ -57,6 +57,8 @@ class AgentComponents:
         Raises:
             PromptSourceError: they cannot be read.
         """
+        from flexgym.envs.prompts import load_prompts
+
         return list(load_prompts(source, modality))
 
     def modality(self, env: str) -> str:
@@ -94,6 +96,8 @@ def load_agent_settings(recipe: Mapping[str, Any], *, algorithm: str | None = No
         ConfigError: settings that cannot work, each with the place where it was written.
         UnknownNameError: names that do not exist, each with the nearest valid one.
     """
+    from flexgym.agents.checks import load_checked  # loads torch, for which --help does not wait, as below
+
     known = Recipe.of(recipe)
     if algorithm is not None:
         section = known.setdefault("algorithm", {})
@@ -143,8 +147,27 @@ class Agent:
 
         recipe = self.default_recipe or f"{self.name}_shapes_t2i.yaml"
 
-        def kind() -> type[AgentSettings]:
-            name = self.algorithm or load_recipe(recipe)["algorithm"]["name"]
-            return AgentSettings.with_algorithm(algorithm_class(name).Settings)
+        def algorithm() -> str:
+            return str(self.algorithm or load_recipe(recipe)["algorithm"]["name"])
 
-        return Program(command or f"python -m agents.{self.name}", recipe, load=load, make_run=make_run, kind=kind)
+        def kind() -> type[AgentSettings]:
+            from flexgym.algorithm.base import algorithm_class
+
+            return AgentSettings.with_algorithm(algorithm_class(algorithm()).Settings)
+
+        return Program(
+            command or f"python -m agents.{self.name}",
+            recipe,
+            load=load,
+            make_run=make_run,
+            kind=kind,
+            shown=lambda: shown_sections(algorithm()),
+        )
+
+
+def shown_sections(algorithm: str) -> list[HelpSection] | None:
+    """Return what ``--help`` lists for a shipped algorithm, without loading it; None for any other."""
+    facts = read_json_file(SHOWN)["algorithms"].get(algorithm)
+    if facts is None:
+        return None
+    return [HelpSection(**facts) if each.name == "algorithm" else each for each in help_sections(AgentSettings)]

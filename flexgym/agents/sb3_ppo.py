@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gymnasium.vector import VectorEnv
-from stable_baselines3.common.callbacks import BaseCallback
 
 import flexgym  # noqa: F401  (registers the environments)
 from flexgym import rewards
-from flexgym.agents.checks import load_checked
 from flexgym.config import SB3Settings
 from flexgym.config.recipe import Recipe
 from flexgym.runs.command import Program, run_program
-from flexgym.runs.loop import TrainingRun
-from flexgym.sb3.trainable import SB3Trainable
+
+if TYPE_CHECKING:  # loads torch, for which --help does not wait
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    from flexgym.runs.loop import TrainingRun
 
 DEFAULT_RECIPE = "sb3_ppo_shapes_t2i_control.yaml"
 
@@ -44,6 +45,9 @@ def make_run(
         UnknownNameError: for an unknown reward, with the nearest valid one.
         ConfigError: for a value that cannot work.
     """
+    from flexgym.runs.loop import TrainingRun
+    from flexgym.sb3.trainable import SB3Trainable
+
     verifier = rewards.make(settings.verification.reward)
     trainable = SB3Trainable(settings, wrap=_wrap, verifier=verifier, callbacks=callbacks)
     return TrainingRun(trainable, settings.run, resume=resume, command=command)
@@ -60,6 +64,8 @@ def load_sb3_settings(recipe: Recipe) -> SB3Settings:
         ConfigError: settings that cannot work, each with the place where it was written.
         UnknownNameError: names that do not exist, each with the nearest valid one.
     """
+    from flexgym.agents.checks import load_checked
+
     return load_checked(SB3Settings, recipe)
 
 

@@ -50,4 +50,4 @@ def run_command(name: str, arguments: Sequence[str], *, command: str) -> None:
         arguments: words of the command line after the name.
         command: words that started the program, for messages.
     """
-    importlib.import_module(f"flexgym.agents.{name}").main(arguments, command=command)
+    importlib.import_module("flexgym.agents.launch").launch(name, arguments, command=command)

@@ -23,7 +23,7 @@ def hidden_by(name: str = "pref_grpo") -> str | None:
     places = list(spec.submodule_search_locations or ())
     for path in (Path(place) / f"{name}.py" for place in places):
         if path.is_file():
-            ours = f"from flexgym.agents.{name} import main" in path.read_text(encoding="utf-8", errors="replace")
+            ours = "from flexgym.agents.launch import" in path.read_text(encoding="utf-8", errors="replace")
             return None if ours else str(path)
     return spec.origin or next(iter(places), "a package without files")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import resource
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from typer.testing import CliRunner
 import flexgym.envs.vector
 import flexgym.rewards
 from flexgym.agents.compare import _agent_words
-from flexgym.cli import app
+from flexgym.cli import LATER, app, load_command
 from flexgym.commands.train import command_names, train_words
 from flexgym.core.errors import UnknownNameError
 
@@ -42,6 +44,49 @@ def test_words_that_start_an_agent(tmp_path, monkeypatch):
     for name in ("grop", "agents.grop", "nowhere.at_all"):
         with pytest.raises(UnknownNameError, match="unknown agent"):
             _agent_words(name)
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_commands_that_are_loaded_late_are_listed_with_their_help(name):
+    assert (load_command(name).help or "").startswith(LATER[name][1])
+    assert LATER[name][1] in " ".join(CliRunner().invoke(app, ["--help"], env={"COLUMNS": "160"}).output.split())
+
+
+HEAVY = ("torch", "ray", "transformers", "diffusers", "stable_baselines3")
+
+
+@pytest.mark.parametrize(
+    ("words", "most"),
+    [
+        *((("-m", f"agents.{name}", "--help"), 1.0) for name in ("grpo", "pref_grpo", "sb3_ppo", "compare")),
+        (("-m", "flexgym.cli", "train", "opd", "--help"), 1.0),
+        (("-m", "flexgym.cli", "--help"), 0.5),
+    ],
+    ids=lambda value: " ".join(value[1:]) if isinstance(value, tuple) else None,
+)
+def test_help_is_quick_and_loads_nothing_heavy(words, most):
+    """The processor's time, at best of a few, with half as much again where other work shares the core."""
+    seconds = []
+    while len(seconds) < 4 and min(seconds, default=9.0) >= most:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, "-X", "importtime", *words], capture_output=True, text=True, cwd=ROOT)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) > 10
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not loaded & set(HEAVY)
+    assert min(seconds) < 1.5 * most
+
+
+@pytest.mark.slow  # trains
+def test_a_healthy_run_prints_no_warnings_of_other_libraries(tmp_path):
+    words = [*train_words("pref_grpo"), "run.iterations=1", "verification.num_prompts=8", f"run.root={tmp_path}"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "torchvision" not in done.stdout
+    assert "API stack" not in done.stdout
 
 
 def test_short_names_in_a_checkout_lead_to_the_same_objects():
