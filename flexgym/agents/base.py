@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 
 from flexgym import rewards
-from flexgym.agents.launch import SHOWN
+from flexgym.agents.shown import shown_sections
 from flexgym.config import AgentSettings, WrapperSettings
-from flexgym.config.describe import HelpSection, help_sections
 from flexgym.config.recipe import Recipe, load_recipe
 from flexgym.core.errors import ConfigError
-from flexgym.core.json_text import read_json_file
 from flexgym.core.modules import import_named
 from flexgym.environment import environment_modality
 from flexgym.reward import Reward
@@ -163,11 +161,3 @@ class Agent:
             kind=kind,
             shown=lambda: shown_sections(algorithm()),
         )
-
-
-def shown_sections(algorithm: str) -> list[HelpSection] | None:
-    """Return what ``--help`` lists for a shipped algorithm, without loading it; None for any other."""
-    facts = read_json_file(SHOWN)["algorithms"].get(algorithm)
-    if facts is None:
-        return None
-    return [HelpSection(**facts) if each.name == "algorithm" else each for each in help_sections(AgentSettings)]

@@ -1,20 +1,11 @@
-"""Starts an agent by its name; ``--help`` is answered from a file, without PyTorch.
-
-The settings of an algorithm are declared beside its loss, and loading that takes seconds. `SHOWN` holds what ``--help``
-shows of them; ``python -m tools.stubs`` writes it.
-"""
+"""Starts an agent by its name; ``--help`` is answered without PyTorch."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
-
-from flexgym.core.json_text import read_json_file
-
-SHOWN = Path(__file__).with_name("shown.json")
 
 
 def launch(name: str, arguments: Sequence[str] | None = None, *, command: str = "") -> None:
@@ -26,12 +17,14 @@ def launch(name: str, arguments: Sequence[str] | None = None, *, command: str = 
         command: words that started the program, for messages; by default ``python -m agents.<name>``.
     """
     words = sys.argv[1:] if arguments is None else arguments
-    shown = read_json_file(SHOWN)["agents"] if "--help" in words else {}
-    main = _shown_agent(shown[name]) if name in shown else importlib.import_module(f"flexgym.agents.{name}").main
+    main = (_shown_agent(name) if "--help" in words else None) or importlib.import_module(f"flexgym.agents.{name}").main
     main(words, command=command or f"python -m agents.{name}")
 
 
-def _shown_agent(facts: dict[str, Any]) -> Any:
+def _shown_agent(name: str) -> Any:
+    """Return an agent that can tell of itself, from the file of what is shown; None if that has no such agent."""
     from flexgym.agents.base import Agent
+    from flexgym.agents.shown import shown_agents
 
-    return Agent(**facts)
+    facts = shown_agents().get(name)
+    return Agent(**facts) if facts else None

@@ -47,7 +47,7 @@ def settings_schema(kind: type[Settings]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class HelpSection:
-    """What ``--help`` shows of a section.
+    """Holds what ``--help`` shows of a section.
 
     Attributes:
         name: of the section.

@@ -84,7 +84,8 @@ def test_a_healthy_run_prints_no_warnings_of_other_libraries(tmp_path):
     words = [*train_words("pref_grpo"), "run.iterations=1", "verification.num_prompts=8", f"run.root={tmp_path}"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    notes = [line for line in done.stderr.splitlines() if not line.startswith("without effect: ")]  # one of ours
+    assert notes == []
     assert "torchvision" not in done.stdout
     assert "API stack" not in done.stdout
 
