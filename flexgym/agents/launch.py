@@ -22,7 +22,7 @@ def launch(name: str, arguments: Sequence[str] | None = None, *, command: str = 
 
 
 def _shown_agent(name: str) -> Any:
-    """Return an agent that can tell of itself, from the file of what is shown; None if that has no such agent."""
+    """Return an agent that is made for ``--help`` alone; None if the file of what is shown has no such agent."""
     from flexgym.agents.base import Agent
     from flexgym.agents.shown import shown_agents
 

@@ -1,4 +1,4 @@
-"""What ``--help`` shows of the agents, from a file: without it, help would wait for PyTorch.
+"""Facts about the agents that ``--help`` shows, kept in a file, so that help does not wait for PyTorch.
 
 The settings of an algorithm are declared beside its loss, and loading that takes seconds. ``python -m tools.stubs``
 writes the file.

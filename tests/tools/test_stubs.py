@@ -12,8 +12,10 @@ def test_the_stubs_are_up_to_date():
 
 def test_an_old_stub_is_found_and_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("tools.stubs.stub_text", lambda stub: f"# {stub.base}\n")
+    monkeypatch.setattr("tools.stubs.shown_text", lambda: "{}\n")
     monkeypatch.setattr("tools.stubs.ROOT", tmp_path)
-    (tmp_path / "flexgym" / "rewards").mkdir(parents=True)
+    for name in ("agents", "rewards"):
+        (tmp_path / "flexgym" / name).mkdir(parents=True)
     assert main(["--check"]) == 1
     assert "flexgym/rewards/vector.pyi: not up to date; run python -m tools.stubs" in capsys.readouterr().out
     assert main([]) == 0
