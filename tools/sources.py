@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LIBRARY = ("flexgym",)
-MEASURED = (*LIBRARY, "research", "tools")
+SHORT_NAMES = ("agents", "envs", "rewards")
+"""Folders of a checkout that lead into the library: launchers, and short names of packages."""
+MEASURED = (*LIBRARY, *SHORT_NAMES, "research", "tools")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
