@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from gymnasium.vector.utils import batch_space
 
-from envs.prompts import PromptSource, load_prompts
-from envs.spaces import MAX_PROMPT_LENGTH, PromptSpace
 from flexgym.core.errors import PromptSourceError
+from flexgym.envs.prompts import PromptSource, load_prompts
+from flexgym.envs.spaces import MAX_PROMPT_LENGTH, PromptSpace
 from flexgym.shapes.captions import parse_caption
 from flexgym.shapes.splits import CATEGORIES, PROMPTS_OF_A_CATEGORY, compositions, split_of
 from flexgym.types import Prompt

@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from agents.base import AgentComponents
+from flexgym.agents.base import AgentComponents
 from flexgym.cli import app
 from flexgym.config import AgentSettings
 from flexgym.config.load import load_settings
