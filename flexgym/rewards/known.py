@@ -53,13 +53,17 @@ def smooth_and_jumping() -> list[KnownPair]:
     return [KnownPair("smooth motion and jumps", "a red circle", smooth, bad=jumping)]
 
 
-def fitting_and_other_prompt() -> list[KnownPair]:
-    """Return images of the prompt and images of something else."""
-    circle, square = large(_scene("circle", "red")), large(_scene("square", "blue"))
+def fitting_and_other_prompt(side: int = _SIDE) -> list[KnownPair]:
+    """Return images of the prompt and images of something else.
+
+    Args:
+        side: of the images in pixels.
+    """
+    circle, square = (large(_scene(*kind), side) for kind in (("circle", "red"), ("square", "blue")))
     return [
         KnownPair("the shape of the prompt and another", "a red circle", circle, bad=square),
         KnownPair("the same images, the other prompt", "a blue square", square, bad=circle),
-        KnownPair("the shape of the prompt and noise", "a red circle", circle, bad=noise(_SIDE, _SIDE)),
+        KnownPair("the shape of the prompt and noise", "a red circle", circle, bad=noise(side, side)),
     ]
 
 
@@ -90,9 +94,9 @@ def noise(*size: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
 
 
-def large(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a small image enlarged to 256 pixels."""
-    return np.asarray(Image.fromarray(image).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC))
+def large(image: NDArray[np.uint8], side: int = _SIDE) -> NDArray[np.uint8]:
+    """Return a small image enlarged to a side in pixels, 256 by default."""
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def _scene(shape: str, color: str, *, x: int = 16) -> NDArray[np.uint8]:

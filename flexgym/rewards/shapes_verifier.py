@@ -8,9 +8,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.reward import PointwiseReward
+from flexgym.reward import KnownPair, PointwiseReward
+from flexgym.rewards.known import fitting_and_other_prompt
 from flexgym.shapes.captions import parse_caption
 from flexgym.shapes.reading import Reading, read_groups, read_samples
+from flexgym.shapes.scenes import SIZE
 from flexgym.shapes.verifier import check
 from flexgym.types import GroupScores, Prompt, SampleGroup
 
@@ -20,6 +22,10 @@ class ShapesVerifier(PointwiseReward):
 
     Samples of a caption from outside the small world are failures, since it has no constraints that can be checked.
     """
+
+    def known_pairs(self) -> list[KnownPair]:
+        """Return images of the size of the small world, of the prompt and of something else."""
+        return fitting_and_other_prompt(SIZE)
 
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
         """Score every group; the samples of all of them are read in one batch where their sizes agree."""
