@@ -15,7 +15,7 @@ from torch import Tensor
 from flexgym.algorithm.process import Levels, Move, Process, SamplerSteps
 from flexgym.core.errors import ConfigError, GeneratorError
 from flexgym.core.seeds import checked_seed, whole_seed
-from flexgym.flow import ODE, Gaussian, NoiseScale, Steps, noise_scale
+from flexgym.flow import ODE, Gaussian, NoiseScale, Solver, Steps, dpm_step, noise_scale, predicted_clean
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conditioning import Conditioning
 from flexgym.types import FirstFrame, Prompt
@@ -38,6 +38,8 @@ class FlowPolicy:
         latents_dtype: precision in which the latents of trained steps will be kept. Such a step starts from rounded
             latents and ends on rounded ones, and its density is that of what will be kept.
         guidance: guidance scale while acting; None takes the generator's setting.
+        solver: of the steps that are not trained, while acting `within` a window; see `flexgym.flow.dpm_step`. It
+            begins anew after a step with noise.
 
     Attributes:
         num_steps: denoising steps T of an episode.
@@ -52,16 +54,19 @@ class FlowPolicy:
         groups_per_forward: int = 1,
         latents_dtype: torch.dtype = torch.float32,
         guidance: float | None = None,
+        solver: Solver = "euler",
     ) -> None:
         self.generator = generator
         self.process = SamplerSteps(process) if isinstance(process, NoiseScale) else process
         self.groups_per_forward = groups_per_forward
         self.latents_dtype = latents_dtype
         self.guidance = guidance
+        self.solver = solver
         self._grid = generator.sigmas()
         self.num_steps = len(self._grid) - 1
         self._levels: dict[tuple[int, int, torch.device], Levels] = {}
         self._window: Steps | None = None
+        self._clean: dict[int, dict[int, Tensor]] = {}
         chosen = checked_seed(seed)
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if chosen is None else chosen
         self._sources: list[torch.Generator] = []
@@ -100,7 +105,7 @@ class FlowPolicy:
             seeds: of the noise of each group.
         """
         policy = copy.copy(self)
-        policy._window = window
+        policy._window, policy._clean = window, {}
         policy._sources = [torch.Generator().manual_seed(whole_seed(seed)) for seed in seeds]
         return policy
 
@@ -162,8 +167,8 @@ class FlowPolicy:
         """Take one step of groups that are in the same forward."""
         levels = self.levels(step, latents_PG.shape[0] * latents_PG.shape[1], latents_PG.device)
         if not self._adds_noise(step):
-            mean = self._gaussian(_ODE, latents_PG, prompts, levels=levels).mean.view(latents_PG.shape)
-            return Move(latents_PG, mean, latents_PG.new_zeros(latents_PG.shape[:2]), mean)
+            after = self._without_noise(latents_PG, prompts, groups, step=step, levels=levels)
+            return Move(latents_PG, after, latents_PG.new_zeros(latents_PG.shape[:2]), after)
         rounds = self.latents_dtype != torch.float32
         before = self._rounded(latents_PG) if rounds else latents_PG
         gaussian = self._gaussian(self.process, before, prompts, levels=levels)
@@ -171,6 +176,33 @@ class FlowPolicy:
         after = self._rounded(after) if rounds else after
         log_prob = gaussian.log_prob(after).view(before.shape[:2])
         return Move(before, after.view(before.shape), log_prob, gaussian.mean.view(before.shape))
+
+    def _without_noise(
+        self, latents_PG: Tensor, prompts: Sequence[str | Prompt], groups: Sequence[int], *, step: int, levels: Levels
+    ) -> Tensor:
+        """Return the latents after a step that adds no noise, ``[P, G, ...]``."""
+        velocity = self._velocity(latents_PG, prompts, levels=levels)
+        rows = latents_PG.flatten(0, 1)
+        if not self._solves(step):
+            return _ODE.gaussian(rows, velocity, levels).mean.view(latents_PG.shape)
+        clean_PG = predicted_clean(rows, velocity, levels.sigma).view(latents_PG.shape)
+        near = self._grid[[max(0, step - 1), step, step + 1]].tolist()
+        steps = [
+            dpm_step(latents, clean, self._remember(group, step, clean), levels=near)
+            for group, latents, clean in zip(groups, latents_PG, clean_PG, strict=True)
+        ]
+        return torch.stack(steps)
+
+    def _solves(self, step: int) -> bool:
+        """Return whether a step without noise is one of the solver's."""
+        return self.solver != "euler" and self._window is not None and self.process.is_free(step, self._window)
+
+    def _remember(self, group: int, step: int, clean: Tensor) -> Tensor | None:
+        """Keep the prediction of a step of the solver, and return that of the step before if it was one as well."""
+        before = self._clean.get(group, {}).get(step - 1)
+        # the one before stays, so that the same step can be taken again
+        self._clean[group] = {step: clean} if before is None else {step - 1: before, step: clean}
+        return before
 
     # --- distributions -----------------------------------------------------------------------------------------------
 
@@ -234,11 +266,15 @@ class FlowPolicy:
         levels: Levels,
         guidance: float | None = None,
     ) -> Gaussian:
-        latents = latents_PG.flatten(0, 1)
+        velocity = self._velocity(latents_PG, prompts, levels=levels, guidance=guidance)
+        return process.gaussian(latents_PG.flatten(0, 1), velocity, levels)
+
+    def _velocity(
+        self, latents_PG: Tensor, prompts: Sequence[str | Prompt], *, levels: Levels, guidance: float | None = None
+    ) -> Tensor:
         scale = self.guidance if guidance is None else guidance
         conditioning = self._conditioning(prompts, latents_PG, scale)
-        velocity = self.generator.velocity(latents, levels.sigma, conditioning, guidance=scale)
-        return process.gaussian(latents, velocity, levels)
+        return self.generator.velocity(latents_PG.flatten(0, 1), levels.sigma, conditioning, guidance=scale)
 
     def _conditioning(
         self, prompts: Sequence[str | Prompt], latents_PG: Tensor, guidance: float | None

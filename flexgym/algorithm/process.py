@@ -126,6 +126,10 @@ class Process(ABC):
         """Return whether a rollout keeps the move of a step."""
 
     @abstractmethod
+    def is_free(self, step: int, window: Steps) -> bool:
+        """Return whether any solver may take a step: training does not depend on how it is taken."""
+
+    @abstractmethod
     def count(self, window: Steps) -> int:
         """Return the number of trained levels W of a sample."""
 
@@ -189,6 +193,10 @@ class SamplerSteps(Process):
     def records(self, step: int, window: Steps, num_steps: int) -> bool:
         """See `Process.records`: the steps of the window."""
         return step in window
+
+    def is_free(self, step: int, window: Steps) -> bool:
+        """See `Process.is_free`: the steps outside the window."""
+        return step not in window
 
     def count(self, window: Steps) -> int:
         """See `Process.count`: the steps of the window."""
@@ -263,6 +271,10 @@ class ForwardProcess(Process):
     def records(self, step: int, window: Steps, num_steps: int) -> bool:
         """See `Process.records`: the last step, which ends on the clean latents."""
         return step == num_steps - 1
+
+    def is_free(self, step: int, window: Steps) -> bool:
+        """See `Process.is_free`: all steps, since only the finished samples are trained."""
+        return True
 
     def count(self, window: Steps) -> int:
         """See `Process.count`: the steps of the window, or the levels that are drawn."""

@@ -145,15 +145,18 @@ def _named_algorithm(values: Mapping[str, Any]) -> Any:
 
 def _algorithm_problems(algorithm: Any, settings: AgentSettings) -> Iterator[Problem]:
     """Yield what an algorithm cannot do under its own and other settings."""
-    from flexgym.algorithm.effects import data_misfit, effect_problems
+    from flexgym.algorithm.effects import data_misfit, effect_problems, solver_misfit
 
+    num_steps = known_num_steps(settings)
     try:
-        algorithm.check(known_num_steps(settings))
+        algorithm.check(num_steps)
     except ConfigError as error:
         yield Problem(("algorithm", *blamed(dict(settings.algorithm), str(error))), str(error))
         return
     if (message := data_misfit(algorithm, is_given=settings.data is not None)) is not None:
         yield Problem(("data",), message)
+    if (message := solver_misfit(algorithm, settings.rollout.solver, num_steps)) is not None:
+        yield Problem(("rollout", "solver"), message)
     yield from _task_problems(algorithm, settings)
     yield from effect_problems(algorithm, settings.training, distilled=_is_distilled(settings.generator))
 
@@ -223,6 +226,11 @@ def _source_problems(settings: AgentSettings) -> Iterator[Problem]:
         yield Problem(
             ("rollout", "reference_interval"),
             f"expected 0 with section data, which samples nothing, got {settings.rollout.reference_interval}",
+        )
+    if settings.rollout.solver != "euler":
+        yield Problem(
+            ("rollout", "solver"),
+            f"expected euler with section data, which samples nothing, got {settings.rollout.solver}",
         )
     if settings.data.select == "extremes" and settings.rollout.group_size != 2:
         yield Problem(

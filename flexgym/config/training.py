@@ -55,6 +55,10 @@ class RolloutSettings(Settings):
         ge=0,
         description="iterations between two rollouts of the reference policy for the judge; 0 for never",
     )
+    solver: Literal["euler", "dpm++2m"] = Field(
+        default="euler",
+        description="steps that are not trained: Euler steps, or those of second order of DPM-Solver++ (MixGRPO)",
+    )
     latents_dtype: Precision = Field(default="float32", description="precision in which latents are kept for replay")
 
 

@@ -222,6 +222,7 @@ class FlowConfig(AlgorithmConfig):
             "process": self.algorithm.process,
             "guidance": self.algorithm.guidance,
             "rollout_guidance": self.settings.algorithm.guidance.rollout,
+            "solver": self.settings.rollout.solver,
             "acts": self.algorithm.acts,
             "copies": self.weight_copies,
             "keep_reference": self.keeps_reference,
