@@ -75,7 +75,11 @@ def test_replay_of_what_was_kept_is_exact(noise, dtype):
     assert float((found - rollout.kept["old_log_prob"]).abs().max()) == 0.0
 
 
-SOLVED = {"cps": (Window(0, 2), range(2, 8)), "flow": (Window(3, 2), (0, 1, 2, 5, 6, 7)), "matching": (WINDOW, range(8))}
+SOLVED = {
+    "cps": (Window(0, 2), range(2, 8)),
+    "flow": (Window(3, 2), (0, 1, 2, 5, 6, 7)),
+    "matching": (WINDOW, range(8)),
+}
 """Windows of eight steps, and the steps that a solver takes."""
 
 

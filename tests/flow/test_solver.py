@@ -35,7 +35,11 @@ def walk(latents, levels, *, second=True):
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_the_steps_are_those_of_diffusers(steps, shift):
     scheduler = DPMSolverMultistepScheduler(
-        use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=shift, solver_order=2, solver_type="midpoint"
+        use_flow_sigmas=True,
+        prediction_type="flow_prediction",
+        flow_shift=shift,
+        solver_order=2,
+        solver_type="midpoint",
     )
     scheduler.set_timesteps(steps)
     start = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
