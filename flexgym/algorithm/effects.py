@@ -80,6 +80,19 @@ def solver_misfit(algorithm: Algorithm[Any], solver: Solver, num_steps: int | No
     )
 
 
+def precision_misfit(algorithm: Algorithm[Any], num_steps: int) -> str | None:
+    """Return why steps that are not trained cannot have a precision of their own; None where they can.
+
+    Args:
+        algorithm: that trains.
+        num_steps: denoising steps T.
+    """
+    free, windows = algorithm.process.is_free, algorithm.windows(num_steps).windows
+    if any(free(step, window) for window in windows for step in range(num_steps)):
+        return None
+    return f"expected null with {type(algorithm).__name__}, which trains or follows every step of its rollouts"
+
+
 def data_misfit(algorithm: Algorithm[Any], *, is_given: bool) -> str | None:
     """Return why an algorithm cannot train on a data set, or not without one; None where it can.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flexgym.algorithm.process import Levels, Move, Process, SamplerSteps
 from flexgym.core.errors import ConfigError, GeneratorError
+from flexgym.core.precision import autocast
 from flexgym.core.seeds import checked_seed, whole_seed
 from flexgym.flow import ODE, Gaussian, NoiseScale, Solver, Steps, dpm_step, noise_scale, predicted_clean
 from flexgym.generators.base import FlowGenerator
@@ -40,6 +41,8 @@ class FlowPolicy:
         guidance: guidance scale while acting; None takes the generator's setting.
         solver: of the steps that are not trained, while acting `within` a window; see `flexgym.flow.dpm_step`. It
             begins anew after a step with noise.
+        compute_dtype: precision of the arithmetic of steps that are not trained, under autocast; None for that of the
+            weights.
 
     Attributes:
         num_steps: denoising steps T of an episode.
@@ -55,6 +58,7 @@ class FlowPolicy:
         latents_dtype: torch.dtype = torch.float32,
         guidance: float | None = None,
         solver: Solver = "euler",
+        compute_dtype: torch.dtype | None = None,
     ) -> None:
         self.generator = generator
         self.process = SamplerSteps(process) if isinstance(process, NoiseScale) else process
@@ -62,6 +66,7 @@ class FlowPolicy:
         self.latents_dtype = latents_dtype
         self.guidance = guidance
         self.solver = solver
+        self.compute_dtype = compute_dtype
         self._grid = generator.sigmas()
         self.num_steps = len(self._grid) - 1
         self._levels: dict[tuple[int, int, torch.device], Levels] = {}
@@ -181,9 +186,11 @@ class FlowPolicy:
         self, latents_PG: Tensor, prompts: Sequence[str | Prompt], groups: Sequence[int], *, step: int, levels: Levels
     ) -> Tensor:
         """Return the latents after a step that adds no noise, ``[P, G, ...]``."""
-        velocity = self._velocity(latents_PG, prompts, levels=levels)
-        rows = latents_PG.flatten(0, 1)
-        if not self._solves(step):
+        rows, free = latents_PG.flatten(0, 1), self._is_free(step)
+        conditioning = self._conditioning(prompts, latents_PG, self.guidance)  # kept for replays, so never cast
+        with autocast(rows.device, self.compute_dtype if free else None):
+            velocity = self.generator.velocity(rows, levels.sigma, conditioning, guidance=self.guidance)
+        if self.solver == "euler" or not free:
             return _ODE.gaussian(rows, velocity, levels).mean.view(latents_PG.shape)
         clean_PG = predicted_clean(rows, velocity, levels.sigma).view(latents_PG.shape)
         near = self._grid[[max(0, step - 1), step, step + 1]].tolist()
@@ -193,9 +200,9 @@ class FlowPolicy:
         ]
         return torch.stack(steps)
 
-    def _solves(self, step: int) -> bool:
-        """Return whether a step without noise is one of the solver's."""
-        return self.solver != "euler" and self._window is not None and self.process.is_free(step, self._window)
+    def _is_free(self, step: int) -> bool:
+        """Return whether training does not depend on how a step without noise is taken."""
+        return self._window is not None and self.process.is_free(step, self._window)
 
     def _remember(self, group: int, step: int, clean: Tensor) -> Tensor | None:
         """Keep the prediction of a step of the solver, and return that of the step before if it was one as well."""
@@ -266,15 +273,11 @@ class FlowPolicy:
         levels: Levels,
         guidance: float | None = None,
     ) -> Gaussian:
-        velocity = self._velocity(latents_PG, prompts, levels=levels, guidance=guidance)
-        return process.gaussian(latents_PG.flatten(0, 1), velocity, levels)
-
-    def _velocity(
-        self, latents_PG: Tensor, prompts: Sequence[str | Prompt], *, levels: Levels, guidance: float | None = None
-    ) -> Tensor:
+        latents = latents_PG.flatten(0, 1)
         scale = self.guidance if guidance is None else guidance
         conditioning = self._conditioning(prompts, latents_PG, scale)
-        return self.generator.velocity(latents_PG.flatten(0, 1), levels.sigma, conditioning, guidance=scale)
+        velocity = self.generator.velocity(latents, levels.sigma, conditioning, guidance=scale)
+        return process.gaussian(latents, velocity, levels)
 
     def _conditioning(
         self, prompts: Sequence[str | Prompt], latents_PG: Tensor, guidance: float | None

@@ -59,6 +59,10 @@ class RolloutSettings(Settings):
         default="euler",
         description="steps that are not trained: Euler steps, or those of second order of DPM-Solver++ (MixGRPO)",
     )
+    compute_dtype: Literal["bfloat16"] | None = Field(
+        default=None,
+        description="precision of the forwards of steps that are not trained; null for that of the weights",
+    )
     latents_dtype: Precision = Field(default="float32", description="precision in which latents are kept for replay")
 
 

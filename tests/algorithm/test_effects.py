@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flexgym.algorithm.base import algorithm_class
-from flexgym.algorithm.effects import effect_notes, effect_problems, solver_misfit
+from flexgym.algorithm.effects import effect_notes, effect_problems, precision_misfit, solver_misfit
 from flexgym.config.training import TrainingSettings
 from flexgym.core.errors import ConfigError
 from flexgym.generators.defaults import is_distilled
@@ -130,6 +130,13 @@ def test_a_solver_without_a_step_to_take_is_refused(name, settings, why):
     found = solver_misfit(algorithm, "dpm++2m", 7)
     assert found is None if why is None else "expected euler" in found and why in found
     assert solver_misfit(algorithm, "euler", 7) is None
+
+
+def test_a_precision_of_untrained_steps_needs_such_a_step():
+    assert precision_misfit(algorithm_of("matching"), 7) is None
+    assert precision_misfit(algorithm_of("grpo"), 7) is None
+    assert "ReFL, which trains or follows every step" in precision_misfit(algorithm_of("refl"), 7)
+    assert precision_misfit(algorithm_of("grpo", window={"size": 7, "first": [0, 0]}), 7)
 
 
 @pytest.mark.parametrize(("levels", "problems"), [({}, 0), (DRAWN, 1)])

@@ -125,6 +125,23 @@ def test_a_solver_takes_the_steps_that_are_not_trained_and_replay_stays_exact(no
     assert not (euler.samples == rollout.samples).all()
 
 
+def test_steps_that_are_not_trained_may_be_computed_in_half_the_precision():
+    generator = fresh("sd3").with_settings(num_steps=8)
+    window = Window(2, 2)
+    half, whole = (
+        collect(
+            vector_of(generator), FlowPolicy(generator, PROCESSES["cps"], compute_dtype=dtype), window, seeds=[3, 4]
+        )
+        for dtype in (torch.bfloat16, None)
+    )
+    apart = (half.kept["latents"] - whole.kept["latents"]).abs().max()
+    assert 0.0 < float(apart) < 0.1 * float(whole.kept["latents"].std())
+    assert half.kept["old_mean"].dtype == torch.float32
+    with torch.no_grad():
+        found = replayed(half, FlowPolicy(generator, PROCESSES["cps"]))
+    assert float((found - half.kept["old_log_prob"]).abs().max()) == 0.0, "trained steps keep the precision of weights"
+
+
 def test_latents_rounded_after_their_density_was_taken_would_not_replay():
     rollout, policy = rolled_out("cps", torch.float32)
     with torch.no_grad():
