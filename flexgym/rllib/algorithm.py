@@ -18,6 +18,7 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LI
 
 from flexgym.algorithm.advantages import advantages_of
 from flexgym.algorithm.base import ANCHOR
+from flexgym.algorithm.effects import solver_misfit
 from flexgym.algorithm.gate import gated_weights
 from flexgym.algorithm.kept import Rollout, concatenate
 from flexgym.config.sections import EXTRA_SAMPLES
@@ -66,6 +67,8 @@ class FlowAlgorithm(ShardedAlgorithm):
         sigmas = self.on_first_learner(lambda learner: learner.generator.sigmas())
         self.windows: StepSchedule = self.config.windows(len(sigmas) - 1)
         self.config.algorithm.process.check(self.windows.windows, sigmas)
+        if message := solver_misfit(self.config.algorithm, self.config.settings.rollout.solver, len(sigmas) - 1):
+            raise ConfigError(f"rollout.solver: {message}")
 
     # --- one iteration -----------------------------------------------------------------------------------------------
 

@@ -216,12 +216,15 @@ class FlowConfig(AlgorithmConfig):
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """Return the spec of the generator's module."""
+        rollout = self.settings.rollout
         model_config = {
             "generator": self.settings.generator,
             "modality": self.modality,
             "process": self.algorithm.process,
             "guidance": self.algorithm.guidance,
             "rollout_guidance": self.settings.algorithm.guidance.rollout,
+            "solver": rollout.solver,
+            "compute_dtype": None if rollout.compute_dtype is None else dtype_named(rollout.compute_dtype),
             "acts": self.algorithm.acts,
             "copies": self.weight_copies,
             "keep_reference": self.keeps_reference,

@@ -22,8 +22,8 @@ class FlowModule(TorchRLModule):
     """The policy of every algorithm.
 
     ``model_config`` holds ``generator`` (a `GeneratorSettings`), ``modality``, ``process``, ``guidance`` and ``acts``
-    of the algorithm, ``rollout_guidance``, ``copies`` (a `CopySchedule` of each weight copy by name) and
-    ``keep_reference``.
+    of the algorithm, ``rollout_guidance``, ``solver`` and ``compute_dtype`` of the samples, ``copies`` (a
+    `CopySchedule` of each weight copy by name) and ``keep_reference``.
     """
 
     framework = "torch"
@@ -96,6 +96,8 @@ class FlowModule(TorchRLModule):
             groups_per_forward=groups_per_forward,
             latents_dtype=latents_dtype,
             guidance=self.model_config["rollout_guidance"],
+            solver=self.model_config["solver"],
+            compute_dtype=self.model_config["compute_dtype"],
         )
 
     @property
