@@ -1,4 +1,4 @@
-"""The ``flexgym`` command: check a machine, plan a training, list recipes, export weights, and run or check a judge."""
+"""The ``flexgym`` command: check a machine, plan or measure a training, list recipes, export weights, run a judge."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
+from flexgym.bench.command import bench
 from flexgym.commands.judge import app as judge_app
 from flexgym.config.command import app as config_app
 from flexgym.core.terminal import say, teaching_errors, terminal
@@ -20,6 +21,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 app.add_typer(judge_app, name="judge")
 app.add_typer(config_app, name="config")
 app.command()(plan)
+app.command()(bench)
 
 
 def _print_version(wanted: bool) -> None:
