@@ -68,7 +68,7 @@ def bench(
 
 def _quiet_profiler() -> None:
     """Keep the profiler's own messages from the terminal; it reads these variables when PyTorch is imported."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 

@@ -146,6 +146,7 @@ def shown_settings(
         **shown,
         **{f"generator.sampling.{key}": value for key in _SAMPLING if (value := sampling.get(key)) is not None},
         **{f"algorithm.guidance.{role}": scale for role, scale in dict(guidance).items() if scale is not None},
+        "rollout.prompts": "built in" if settings.rollout.prompts is None else "of one's own",
         "reward.name": "none" if reward is None else _public_name(reward.name),
         "reward.monitors": 0 if reward is None else len(reward.monitors),
     }
