@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -40,7 +41,7 @@ def watched_phases(enter: Callable[[str], AbstractContextManager[Any]]) -> Itera
     Args:
         enter: makes the context of a phase by its name; phases may lie within each other.
     """
-    with watched_calls([(owner, name, lambda phase=phase: enter(phase)) for owner, name, phase in _WORK]):
+    with watched_calls([(owner, name, partial(enter, phase)) for owner, name, phase in _WORK]):
         yield
 
 

@@ -51,7 +51,7 @@ class Budget:
 
 @dataclass
 class Measurements:
-    """What the rounds showed.
+    """Hold what the rounds showed.
 
     Attributes:
         seconds: time of each round by phase.

@@ -87,7 +87,7 @@ def random_generator(skeleton: FlowGenerator, device: torch.device) -> FlowGener
 def _random(like: nn.Module) -> nn.Module:
     """Make a module as its class starts it, each tensor in the precision that it has when weights are read."""
     kind, config = type(like), like.config
-    module: nn.Module = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)  # type: ignore[operator]
+    module: nn.Module = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
     made = module.state_dict(keep_vars=True)
     for name, tensor in like.state_dict().items():
         made[name].data = made[name].data.to(tensor.dtype)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from flexgym.algorithm.base import algorithm_class
 from flexgym.bench.random_weights import RandomModule
@@ -119,8 +118,7 @@ def build(settings: AgentSettings, *, random_weights: bool) -> FlowAlgorithm:
     algorithm = algorithm_class(settings.algorithm.name)(settings.algorithm)
     config = algorithm_config(settings, algorithm, import_named(_AGENTS).AgentComponents())
     if random_weights:
-        spec = config.get_default_rl_module_spec()
-        config.rl_module(rl_module_spec=RLModuleSpec(module_class=RandomModule, model_config=spec.model_config))
+        config.module_class = RandomModule
     return config.build_algo()
 
 

@@ -133,7 +133,7 @@ def test_what_differs_is_named_before_the_ratios_and_shown_as_text(two, tmp_path
     values["settings"] |= {"rollout.group_size": 24, "own": "\x1b[2J[bold]x"}
     values["versions"]["torch"] = "1.0"
     values["device"]["name"] = "another"
-    del values["phases"][0]
+    values["phases"] = values["phases"][1:]
     files = [tmp_path / name for name in ("A.json", "B.json")]
     write_result(two[0], files[0])
     files[1].write_text(json.dumps(values))
@@ -144,9 +144,9 @@ def test_what_differs_is_named_before_the_ratios_and_shown_as_text(two, tmp_path
         "device name",
         "version of torch",
         "phase encoding: measured in one of the two",
-        "[bold]x",
     ):
-        assert f"differs: {line}" in shown.output or line == "[bold]x" and line in shown.output
+        assert f"differs: {line}" in shown.output
+    assert "[bold]x" in shown.output
     assert "\x1b[2J" not in shown.output
 
 
