@@ -21,7 +21,7 @@ from flexgym.config.recipe import apply_overrides
 from flexgym.core.errors import ConfigError
 from flexgym.planning.plan import Plan, make_plan
 from flexgym.planning.planned import Planned, modality_of
-from flexgym.rllib.process import quiet_libraries, shared_cores
+from flexgym.rllib.process import quiet_libraries, shared_cores, start_ray
 
 _MAX_ROUNDS = 1000
 
@@ -84,6 +84,8 @@ def run_bench(options: Options, say: Callable[[str], None]) -> BenchResult:
             write_configs_alone(source, modality_of(settings.environment.env), folder)
             settings = agent_settings(apply_overrides(recipe, [f"generator.source={folder}"]))
         device, plan = _planned(settings)
+        if device.kind == "cuda":
+            start_ray()  # RLlib asks it for the GPU
         say(f"{device.matrix_tflops:,.4g} x 10^12 operations per second in {device.dtype} on {device.name}")
         algorithm = build(settings, random_weights=options.random_weights)
         stack.callback(algorithm.stop)
