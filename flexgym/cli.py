@@ -21,7 +21,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 app.add_typer(judge_app, name="judge")
 app.add_typer(config_app, name="config")
 app.command()(plan)
-app.command()(importlib.import_module("flexgym.bench.command").bench)  # by name: it stands above all that trains
+app.command()(importlib.import_module("flexgym.bench.command").bench)  # by name: it imports all that trains
 
 
 def _print_version(wanted: bool) -> None:

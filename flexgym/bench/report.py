@@ -56,8 +56,8 @@ def _lines(result: BenchResult) -> list[str]:
     return [
         f"100 % of the rate: {device.matrix_tflops:,.4g} x 10^12 operations per second, large products in"
         f" {device.dtype} on this device; `flexgym plan` assumes {_ASSUMED:.0%}",
-        f"medians of {rounds} round{'' if rounds == 1 else 's'} of {first.samples} samples after {result.warm_up}"
-        " iterations of warm-up; the judge is measured alone, and runs beside the rest in `iteration`",
+        f"medians of {rounds} round{'' if rounds == 1 else 's'} of {first.samples} samples, after a warm-up of"
+        f" {result.warm_up}; the judge is measured alone, and runs beside the rest in `iteration`",
         *_memory_lines(result),
     ]
 
