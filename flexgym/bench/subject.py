@@ -89,12 +89,11 @@ def bench_recipe(name: str, overrides: Sequence[str], *, iterations: int, withou
 
 
 def _check_kind(name: str, recipe: Mapping[str, Any]) -> None:
-    kinds = {"judge": "a judge", "control": "Stable-Baselines3"}
-    found = next((what for section, what in kinds.items() if section in recipe), None)
-    if found is not None or "algorithm" not in recipe:
+    if "judge" in recipe or "algorithm" not in recipe:
+        found = "that trains a judge" if "judge" in recipe else "without a section algorithm"
         raise ConfigError(
-            f"--config {name}: expected a recipe that trains a generator, such as pref_grpo_shapes_t2i, got one for"
-            f" {found or 'something else'}: `flexgym recipes` lists what each one trains"
+            f"--config {name}: expected a recipe that trains a generator, such as pref_grpo_shapes_t2i, got one"
+            f" {found}: `flexgym recipes` lists what each one trains"
         )
 
 
