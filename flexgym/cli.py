@@ -1,4 +1,4 @@
-"""The ``flexgym`` command: check a machine, plan a training, list recipes, export weights, and run or check a judge."""
+"""The ``flexgym`` command: check a machine, plan or measure a training, list recipes, export weights, run a judge."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from flexgym.core.terminal import say, teaching_errors, terminal
 from flexgym.planning.command import plan
 
 LATER = {
+    "bench": ("flexgym.bench.command", "Measure how fast this machine samples, decodes, judges and trains."),
     "config": ("flexgym.config.command", "What recipes can hold."),
     "judge": ("flexgym.commands.judge", "Compare and rank samples with a judge, calibrate a judge, or serve one."),
 }

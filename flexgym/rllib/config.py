@@ -56,12 +56,14 @@ class FlowConfig(AlgorithmConfig):
         algorithm: that trains.
         components: makes rewards, prompts and environments.
         failed_samples: folder for samples that could not be scored; None keeps them in memory only.
+        module_class: class of the policy.
     """
 
     settings: AgentSettings
     algorithm: Algorithm[Any]
     components: Components
     failed_samples: str | None = None
+    module_class: type[FlowModule] = FlowModule
 
     # --- what follows from the settings ------------------------------------------------------------------------------
 
@@ -229,4 +231,4 @@ class FlowConfig(AlgorithmConfig):
             "copies": self.weight_copies,
             "keep_reference": self.keeps_reference,
         }
-        return RLModuleSpec(module_class=FlowModule, model_config=model_config)
+        return RLModuleSpec(module_class=self.module_class, model_config=model_config)
