@@ -254,9 +254,7 @@ class FlowPolicy:
         moved = latents.to(self.generator.device, torch.float32)
         together = 1 if isinstance(self.process, SamplerSteps) else len(moved)
         parts = [
-            self._gaussian(
-                self.process, some.flatten(0, 1), list(prompts) * len(some), levels=level, guidance=guidance
-            )
+            self._gaussian(self.process, some.flatten(0, 1), list(prompts) * len(some), levels=level, guidance=guidance)
             for some, level in zip(moved.split(together), levels.split(len(moved) // together), strict=True)
         ]
         return Gaussian(torch.cat([part.mean for part in parts]), torch.cat([part.std for part in parts]))
