@@ -34,7 +34,7 @@ _DASHES: tuple[Any, ...] = (
     (0, (8, 3)),
     (0, (1, 2.5)),
 )
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 8.5,

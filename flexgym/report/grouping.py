@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from flexgym.core.intervals import student_quantile
 from flexgym.core.yaml_files import dump_yaml
 from flexgym.report.reading import Run
 from flexgym.runs.alarm import REWARDS
 
-CONFIDENCE = 0.95
-"""Confidence level of the intervals over seeds."""
 MAX_POINTS = 300
 """Number of points of a drawn curve; longer ones are averaged over neighboring iterations."""
 _OWN = frozenset({"run.name", "run.root", "run.seed"})
@@ -79,7 +78,7 @@ class RunGroup:
 def band_of(curves: Sequence[Mapping[int, float]]) -> Band | None:
     """Return mean and interval of curves at the iterations that all of them have; None if there is no such iteration.
 
-    With three runs or more, the interval is that of Student's t for the mean at level `CONFIDENCE`. With two, where it
+    With three runs or more, the interval is that of Student's t for the mean at the level of 95%. With two, where it
     would say nothing, it reaches from one run to the other.
 
     Args:
@@ -92,10 +91,10 @@ def band_of(curves: Sequence[Mapping[int, float]]) -> Band | None:
     mean = values.mean(axis=0)
     low, high = values.min(axis=0), values.max(axis=0)
     if len(curves) > 2:
-        half = _t_quantile(len(curves) - 1) * values.std(axis=0, ddof=1) / math.sqrt(len(curves))
+        half = student_quantile(len(curves) - 1) * values.std(axis=0, ddof=1) / math.sqrt(len(curves))
         low, high = mean - half, mean + half
-    columns = (tuple(map(float, column)) for column in (mean, low, high))
-    return Band(tuple(shared), *columns, runs=len(curves))
+    columns = [tuple(map(float, column)) for column in (mean, low, high)]
+    return Band(tuple(shared), columns[0], columns[1], high=columns[2], runs=len(curves))
 
 
 def shortened(band: Band, points: int = MAX_POINTS) -> Band:
@@ -104,11 +103,11 @@ def shortened(band: Band, points: int = MAX_POINTS) -> Band:
         return band
     parts = np.array_split(np.arange(len(band.iterations)), points)
     ends = tuple(band.iterations[part[-1]] for part in parts)
-    columns = (
+    columns = [
         tuple(float(np.mean([column[index] for index in part])) for part in parts)
         for column in (band.mean, band.low, band.high)
-    )
-    return Band(ends, *columns, runs=band.runs)
+    ]
+    return Band(ends, columns[0], columns[1], high=columns[2], runs=band.runs)
 
 
 def grouped(runs: Sequence[Run]) -> list[RunGroup]:
@@ -163,9 +162,3 @@ def _distinct(groups: Sequence[RunGroup]) -> list[RunGroup]:
         seen[group.label] = count = seen.get(group.label, 0) + 1
         named.append(group if count == 1 else RunGroup(f"{group.label} ({count})", group.runs, group.settings))
     return named
-
-
-def _t_quantile(freedom: int) -> float:
-    from scipy import stats  # takes half a second to load, for which a single run does not wait
-
-    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom))

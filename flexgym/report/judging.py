@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flexgym.core.intervals import wilson
 from flexgym.report.lines import number, text
 from flexgym.report.reading import JudgeEvaluation, section
 
@@ -41,7 +42,7 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class JudgePart:
-    """What a report shows of an evaluation.
+    """Figures, calibration and mistakes of a judge, ready for a page.
 
     Attributes:
         name: of its folder.
@@ -84,8 +85,6 @@ def calibration(pairs: Sequence[Mapping[str, Any]], *, bins: int = _BINS) -> lis
         pairs: rows of ``pairs.jsonl``; those with a tied label, without a lead or with a failure do not count.
         bins: number of equally large parts.
     """
-    from flexgym.rm.evaluation_figures import wilson  # loads scipy, for which a report without judges does not wait
-
     leads = sorted(
         (abs(lead), (lead < 0) == bool(row["label"]))
         for row in pairs

@@ -145,7 +145,7 @@ def _finalized(value: Any) -> Any:
 
 
 def _embedded(value: Any) -> Markup:
-    """Return JSON that can stand inside of a ``script`` element, with all text printable."""
+    """Return JSON that is safe inside of a ``script`` element, with all text printable."""
     return htmlsafe_json_dumps(_printable(value), separators=(",", ":"), ensure_ascii=False)
 
 

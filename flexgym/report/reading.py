@@ -254,7 +254,7 @@ def _grids(folder: Folder) -> dict[int, tuple[Sample, ...]]:
     drawn = folder.path / "samples"
     names = sorted(path.name for path in drawn.iterdir() if _GRID.fullmatch(path.name)) if drawn.is_dir() else []
     step = -(-len(names) // _MAX_GRIDS) or 1
-    found = {}
+    found: dict[int, tuple[Sample, ...]] = {}
     for name in dict.fromkeys([*names[::step], *names[-1:]]):
         match = _GRID.fullmatch(name)
         uri = media_uri(folder.content(f"samples/{name}") or b"")

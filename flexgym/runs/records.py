@@ -22,7 +22,7 @@ from flexgym.config import RecordSettings
 from flexgym.core.files import teaching_disk_errors, write_atomic
 from flexgym.core.images import Pixels, fitted, fitted_size
 from flexgym.core.media import encode_mp4, encode_webp
-from flexgym.judge import Assessment, JudgeFailure
+from flexgym.judge import Assessment, JudgeFailure, Verdict
 from flexgym.runs.record_files import HELD_OUT, JUDGED, record_path, thin_out
 from flexgym.runs.verification import Verification
 from flexgym.shapes.captions import category_of
@@ -138,7 +138,7 @@ def _outcome(outcome: Any) -> dict[str, Any]:
         return {"failure": outcome.kind, "detail": outcome.detail[:_MAX_TEXT]}
     if isinstance(outcome, Assessment):
         return _bounded(outcome.model_dump(exclude={"prompt"}))
-    return _bounded(dataclasses.asdict(outcome)) if dataclasses.is_dataclass(outcome) else {}  # type: ignore[call-overload]
+    return _bounded(dataclasses.asdict(outcome)) if isinstance(outcome, Verdict) else {}
 
 
 def _bounded(value: Any) -> Any:

@@ -10,12 +10,13 @@ from PIL import Image
 from scipy import stats
 
 from flexgym.core.errors import ConfigError, UnknownNameError
+from flexgym.core.intervals import wilson
 from flexgym.data import DataError, PreferencePair
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.verdict import Verdict
 from flexgym.judge.vision_judge import VisionJudge
 from flexgym.rm.evaluation import Evaluation, EvaluationOptions, as_group
-from flexgym.rm.evaluation_figures import PairResult, Vote, calibrated_accuracy, share, summarize, wilson
+from flexgym.rm.evaluation_figures import PairResult, Vote, calibrated_accuracy, share, summarize
 from flexgym.shapes.oracle import OracleJudge
 from tests.rewards.seeing_server import seeing_server
 
