@@ -15,11 +15,11 @@ MAX_ASSESSMENTS = 2000
 """Number of assessments on a page."""
 MAX_STEPS = 12
 """Number of iterations whose samples are on a page, for each run."""
-SAMPLES_BYTES = 11 * 2**20
+SAMPLES_BYTES = 10_500_000
 """Bytes for the samples of all runs."""
-ASSESSMENTS_BYTES = 6 * 2**20
+ASSESSMENTS_BYTES = 7_500_000
 """Bytes for all assessments and their samples."""
-_FEWEST_STEPS, _FEWEST_PROMPTS = 2, 8
+_FEWEST_STEPS, _FEWEST_PROMPTS = 4, 8
 _MAX_CATEGORIES, _MAX_DIMENSIONS = 12, 12
 
 
@@ -55,6 +55,8 @@ def spread(items: Sequence[Any], count: int) -> list[Any]:
     """Return up to ``count`` items, evenly spaced, among them the first and the last one."""
     if len(items) <= count:
         return list(items)
+    if count < 1:
+        return []
     if count == 1:
         return [items[-1]]
     return [items[index * (len(items) - 1) // (count - 1)] for index in range(count)]
@@ -74,54 +76,79 @@ def samples_payload(runs: Sequence[Run], *, max_bytes: int = SAMPLES_BYTES) -> P
         max_bytes: of all samples.
     """
     payload = Payload({"runs": []})
-    shown = [run for run in runs if run.held_out]
-    for run in shown:
-        steps = spread(list(run.held_out), MAX_STEPS)
-        prompts = max(len(run.held_out[step]) for step in steps)
-        chosen, kept = _fitting(run, steps, prompts, room=max_bytes // len(shown))
-        _note_omitted(payload, run, steps=len(chosen), prompts=(len(kept), prompts))
-        payload.values["runs"].append(_sampled(run, chosen, kept))
+    sizes = {run: _size_of(run) for run in runs if run.held_out}
+    room, fitting = max_bytes, {}
+    # The smallest first: what they leave is for the others.
+    for place, run in enumerate(sorted(sizes, key=lambda run: sizes[run])):
+        fitting[run] = found = _fitting(run, room=room // (len(sizes) - place))
+        room -= found.size
+    for run in sizes:
+        found = fitting[run]
+        _note_omitted(payload, run, found)
+        if found.prompts:
+            payload.values["runs"].append(_sampled(run, found))
     return payload
 
 
-def _fitting(run: Run, steps: list[int], prompts: int, *, room: int) -> tuple[list[int], list[int]]:
-    """Return the iterations and the indices of prompts that fit into a number of bytes."""
-    size = {step: [len(sample.media or "") for sample in run.held_out[step]] for step in steps}
-    kept = list(range(prompts))
+@dataclass(frozen=True)
+class _Shown:
+    """Samples of a run that fit on the page.
+
+    Attributes:
+        steps: their iterations.
+        prompts: indices of their prompts.
+        size: in bytes.
+    """
+
+    steps: Sequence[int]
+    prompts: Sequence[int]
+    size: int
+
+
+def _size_of(run: Run) -> int:
+    return sum(len(sample.media or "") for samples in run.held_out.values() for sample in samples)
+
+
+def _fitting(run: Run, *, room: int) -> _Shown:
+    """Return the samples of a run that fit into a number of bytes."""
+    steps = spread(list(run.held_out), MAX_STEPS)
+    kept = list(range(max(len(run.held_out[step]) for step in steps)))
+    sizes = {step: [len(sample.media or "") for sample in run.held_out[step]] for step in steps}
 
     def total() -> int:
-        return sum(size[step][index] for step in steps for index in kept if index < len(size[step]))
+        return sum(sizes[step][index] for step in steps for index in kept if index < len(sizes[step]))
 
-    while total() > room and (len(steps) > _FEWEST_STEPS or len(kept) > 1):
-        if len(steps) > _FEWEST_STEPS and (len(steps) > 4 or len(kept) <= _FEWEST_PROMPTS):
+    while kept and total() > room:
+        if len(steps) > (_FEWEST_STEPS if len(kept) > _FEWEST_PROMPTS else 2):
             steps = spread(steps, len(steps) - 1)
-        elif len(kept) > 1:
-            kept = spread(kept, max(1, len(kept) * 3 // 4))
         else:
-            steps = spread(steps, len(steps) - 1)
-    return steps, kept
+            kept = spread(kept, len(kept) * 3 // 4)
+    return _Shown(steps, kept, total())
 
 
-def _note_omitted(payload: Payload, run: Run, *, steps: int, prompts: tuple[int, int]) -> None:
-    if steps < len(run.held_out):
-        payload.omitted.append(f"Samples of {run.name}: {steps} of {len(run.held_out)} kept iterations are shown.")
-    if prompts[0] < prompts[1]:
-        payload.omitted.append(f"Samples of {run.name}: {prompts[0]} of {prompts[1]} kept prompts are shown.")
+def _note_omitted(payload: Payload, run: Run, found: _Shown) -> None:
+    available = max(map(len, run.held_out.values()))
+    if not found.prompts:
+        payload.omitted.append(f"Samples of {run.name}: none fits on the page.")
+        return
+    if len(found.steps) < len(run.held_out):
+        payload.omitted.append(
+            f"Samples of {run.name}: {len(found.steps)} of {len(run.held_out)} kept iterations are shown."
+        )
+    if len(found.prompts) < available:
+        payload.omitted.append(f"Samples of {run.name}: {len(found.prompts)} of {available} kept prompts are shown.")
 
 
-def _sampled(run: Run, steps: Sequence[int], kept: Sequence[int]) -> dict[str, Any]:
-    first = run.held_out[steps[0]]
+def _sampled(run: Run, found: _Shown) -> dict[str, Any]:
+    first = run.held_out[found.steps[0]]
+    kept = [index for index in found.prompts if index < len(first)]
     return {
         "name": run.name,
-        "steps": list(steps),
-        "prompts": [_about(first[index]) for index in kept if index < len(first)],
-        "media": [[_of(run.held_out[step], index, "media") for index in kept if index < len(first)] for step in steps],
-        "scores": [[_of(run.held_out[step], index, "score") for index in kept if index < len(first)] for step in steps],
+        "steps": list(found.steps),
+        "prompts": [[first[index].prompt, first[index].category] for index in kept],
+        "media": [[_of(run.held_out[step], index, "media") for index in kept] for step in found.steps],
+        "scores": [[_of(run.held_out[step], index, "score") for index in kept] for step in found.steps],
     }
-
-
-def _about(sample: Sample) -> list[str]:
-    return [sample.prompt, sample.category]
 
 
 def _of(samples: Sequence[Sample], index: int, name: str) -> Any:
@@ -136,7 +163,7 @@ def judged_groups(runs: Sequence[Run], evaluations: Sequence[JudgeEvaluation]) -
     found = [
         Judged(run.name, iteration, group)
         for run in runs
-        for iteration in reversed(run.judged)
+        for iteration in reversed(list(run.judged))
         for group in run.judged[iteration]
     ]
     return found + [Judged(each.name, None, group) for each in evaluations for group in each.examples]

@@ -32,7 +32,7 @@ from flexgym.report.grouping import Band, RunGroup, differing_settings, grouped
 from flexgym.report.judging import FIGURES, judge_part
 from flexgym.report.reading import JudgeEvaluation, Run, read_sources
 
-MAX_BYTES = 20 * 2**20
+MAX_BYTES = 20_000_000
 """Size that a report stays below, in bytes."""
 MAX_FIGURES = 36
 """Number of drawn metrics; of more, values are in the table of all metrics."""

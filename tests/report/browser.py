@@ -18,7 +18,7 @@ import httpx
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
-    *("--disable-quic", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
+    *("--disable-quic", "--disable-component-update", "--disable-sync", "--hide-scrollbars", "about:blank"),
 )
 
 
@@ -63,7 +63,7 @@ class Browser:
         events = [json.loads(entry["message"])["message"] for entry in self._post("se/log", type="performance")]
         asked = [event for event in events if event["method"] == "Network.requestWillBeSent"]
         urls = [event["params"]["request"]["url"] for event in asked]
-        return [url for url in urls if not url.startswith("data:")]
+        return [url for url in urls if not url.startswith(("data:", "chrome:", "about:"))]
 
     def screenshot(self, path: Path, *, full: bool = True) -> None:
         found = self.cdp("Page.captureScreenshot", format="png", captureBeyondViewport=full)

@@ -164,6 +164,7 @@ def test_samples_stay_within_their_bytes(tmp_path):
     whole = samples_payload([read_run(run)])
     size = len(json.dumps(whole.values))
     assert whole.omitted == []
+    assert samples_payload([read_run(run)], max_bytes=100).values["runs"] == []
     for share in (0.7, 0.3, 0.05):
         payload = samples_payload([read_run(run)], max_bytes=int(share * size))
         shown = payload.values["runs"][0]
