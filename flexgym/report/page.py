@@ -95,6 +95,7 @@ def _rendered(
 ) -> bytes:
     runs = [run for group in groups for run in group.runs]
     samples = samples_payload(runs, max_bytes=int(share * SAMPLES_BYTES))
+    samples.values["beside"] = groups[1].runs[0].name if len(groups) > 1 else ""
     assessments = assessments_payload(judged_groups(runs, evaluations), max_bytes=int(share * ASSESSMENTS_BYTES))
     script = (_TEMPLATES / "report.js").read_text()
     context: dict[str, Any] = {

@@ -34,8 +34,8 @@
     return value === null || value === undefined ? "–" : String(Math.round(value * 1000) / 1000);
   }
 
-  // An image or a video; small ones are shown with their own pixels.
-  function media(uri, words) {
+  // An image or a video, which plays unless motion is not wanted; small ones are shown with their own pixels.
+  function media(uri, words, controls) {
     const box = element("div", { class: "shown" });
     if (!uri) {
       box.append(element("p", { class: "missing", textContent: "not available" }));
@@ -43,7 +43,7 @@
     }
     const isVideo = uri.startsWith("data:video/");
     const shown = isVideo
-      ? element("video", { src: uri, muted: true, loop: true, playsInline: true, controls: true, "aria-label": words })
+      ? element("video", { src: uri, muted: true, loop: true, playsInline: true, controls, "aria-label": words })
       : element("img", { src: uri, alt: words, decoding: "async" });
     shown.addEventListener(isVideo ? "loadedmetadata" : "load", () => {
       box.classList.toggle("small", (shown.naturalWidth || shown.videoWidth) <= 128);
@@ -84,7 +84,8 @@
     fill(run, runs.map((each, index) => [index, each.name]));
     fill(beside, [["", "nothing"], ["before", "the same run before training"], ...runs.map((each, index) => [index, each.name])]);
     fill(category, categories(runs.flatMap((each) => each.prompts.map((prompt) => prompt[1]))));
-    if (runs.length > 1) beside.value = "1";
+    const other = runs.findIndex((each) => each.name === data.beside);
+    beside.value = other >= 0 ? String(other) : runs.some((each) => each.steps.length > 1) ? "before" : "";
 
     const chosen = () => runs[Number(run.value)];
     const nearest = (steps, wanted) => steps.reduce((best, each, index) => (Math.abs(each - wanted) < Math.abs(steps[best] - wanted) ? index : best), 0);
@@ -93,7 +94,7 @@
     function of(one, index, place, named) {
       if (place < 0) return element("div", { class: "shown" }, element("p", { class: "missing", textContent: "not sampled" }));
       const words = `${one.name}, iteration ${one.steps[index]}: ${one.prompts[place][0]}`;
-      const box = media(one.media[index][place], words);
+      const box = media(one.media[index][place], words, false);
       const score = one.scores[index][place];
       const line = [named ? one.name : "", named ? `iteration ${one.steps[index]}` : "", score === null ? "" : `score ${number(score)}`];
       box.append(element("p", { class: "muted hint", textContent: line.filter(Boolean).join(", ") }));
@@ -184,7 +185,7 @@
         element("td", { textContent: number(one) }), element("td", { textContent: number(two) }),
         element("td", { textContent: why }), element("td", { textContent: whyTwo })));
       const head = ["criterion", "first", "second", "about the first", "about the second"];
-      return element("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": part.name || "criteria" }, element("table", {},
+      return element("div", { class: "scroll", tabIndex: 0, role: "group", "aria-label": part.name || "criteria" }, element("table", {},
         element("thead", {}, element("tr", {}, ...head.map((each) => element("th", { scope: "col", textContent: each })))),
         element("tbody", {}, ...rows)));
     }
@@ -201,7 +202,7 @@
 
     function one(item) {
       const sides = [0, 1].map((index) => element("figure", { class: item.winner === index ? "side won" : "side" },
-        media(data.media[item.media[index]], `${position(index)}: ${item.names[index]} for ${item.prompt}`),
+        media(data.media[item.media[index]], `${position(index)}: ${item.names[index]} for ${item.prompt}`, true),
         element("figcaption", {}, `${position(index)}: ${item.names[index]}`,
           item.rewards[index] === null ? "" : `, reward ${number(item.rewards[index])}`, " ",
           item.winner === index ? element("strong", { class: "good", textContent: "winner" }) : "")));
