@@ -126,7 +126,7 @@ def hacking_signs(groups: Sequence[RunGroup]) -> list[tuple[str, Sign]]:
         alarm = section(run.config, "run", "alarm")
         patience, drop = number(alarm.get("patience")), number(alarm.get("drop"))
         rows = [{"iteration": row["iteration"], **_numbers(row)} for row in run.rows]
-        signs = signs_of_hacking(rows, patience=int(patience or 3), drop=0.1 if drop is None else drop)
+        signs = signs_of_hacking(rows, patience=max(1, int(patience or 3)), drop=0.1 if drop is None else drop)
         found += [(run.name, sign) for sign in signs]
     return found
 

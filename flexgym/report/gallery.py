@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flexgym.judge.assessment import anchor_places
-from flexgym.report.lines import number, text
+from flexgym.report.lines import number, spread, text
 from flexgym.report.reading import Group, JudgeEvaluation, Run, Sample
 
 MAX_ASSESSMENTS = 2000
@@ -49,17 +49,6 @@ class Payload:
 
     values: dict[str, Any]
     omitted: list[str] = field(default_factory=list)
-
-
-def spread(items: Sequence[Any], count: int) -> list[Any]:
-    """Return up to ``count`` items, evenly spaced, among them the first and the last one."""
-    if len(items) <= count:
-        return list(items)
-    if count < 1:
-        return []
-    if count == 1:
-        return [items[-1]]
-    return [items[index * (len(items) - 1) // (count - 1)] for index in range(count)]
 
 
 # --- samples ---------------------------------------------------------------------------------------------------------

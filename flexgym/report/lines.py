@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ MAX_FILE = 128 * 2**20
 """Largest file that is read, in bytes."""
 MAX_MEDIA = 2 * 2**20
 """Largest image or video that is shown, in bytes."""
+LARGEST = 1e100
+"""Largest number that is drawn."""
 _MAX_PROBLEMS = 50
 _KINDS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
     ("image/webp", lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP"),
@@ -96,8 +97,8 @@ class Folder:
 
 
 def number(value: Any) -> float | None:
-    """Return a finite number; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    """Return a number that can be drawn, of up to `LARGEST`; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
         return None
     return float(value)
 
@@ -124,3 +125,14 @@ def media_uri(data: bytes) -> str | None:
     if kind is None or len(data) > MAX_MEDIA:
         return None
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def spread(items: Sequence[Any], count: int) -> list[Any]:
+    """Return up to ``count`` items, evenly spaced, among them the first and the last one."""
+    if len(items) <= count:
+        return list(items)
+    if count < 1:
+        return []
+    if count == 1:
+        return [items[-1]]
+    return [items[index * (len(items) - 1) // (count - 1)] for index in range(count)]

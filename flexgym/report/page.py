@@ -26,10 +26,10 @@ from flexgym.report.gallery import (
     assessments_payload,
     judged_groups,
     samples_payload,
-    spread,
 )
 from flexgym.report.grouping import Band, RunGroup, differing_settings, grouped
 from flexgym.report.judging import FIGURES, judge_part
+from flexgym.report.lines import spread
 from flexgym.report.reading import JudgeEvaluation, Run, read_sources
 
 MAX_BYTES = 20_000_000
@@ -51,6 +51,7 @@ class Figure:
     Attributes:
         title: label of the metric.
         name: its name in the rows of a run.
+        key: distinguishes it from others on the page.
         svg: the drawing.
         summary: what it shows in words, for those who do not see it.
         head: headings of the table of its values.
@@ -59,6 +60,7 @@ class Figure:
 
     title: str
     name: str
+    key: str
     svg: Markup
     summary: str
     head: Sequence[str]
@@ -216,6 +218,7 @@ def _figure(groups: Sequence[RunGroup], name: str, *, key: str, marks: Sequence[
     return Figure(
         title=title,
         name=name,
+        key=key,
         svg=Markup(draw_curves([Series(index, band) for index, _, band in bands], key, marks=marks)),
         summary=f"{title} over the iterations: {'; '.join(ends)}",
         head=["iteration", *(group.label for _, group, _ in bands)],

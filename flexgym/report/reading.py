@@ -11,9 +11,9 @@ from typing import Any
 from flexgym.core.errors import CheckpointError, ConfigError, nearest_name
 from flexgym.core.metrics import Metric, from_description
 from flexgym.core.yaml_files import parse_yaml
-from flexgym.report.lines import Folder, data_uri, media_uri, number, text
+from flexgym.report.lines import Folder, data_uri, media_uri, number, spread, text
 from flexgym.runs.folder import newest_config
-from flexgym.runs.record_files import HELD_OUT, JUDGED, RECORDS, record_files
+from flexgym.runs.record_files import HELD_OUT, JUDGED, MAX_FILES, RECORDS, record_files
 from flexgym.runs.starts import STARTS
 
 METRICS = "metrics.jsonl"
@@ -156,7 +156,7 @@ def read_run(path: Path) -> Run:
     """Read a run folder; what is damaged is left out and named in ``problems``."""
     folder = Folder(path)
     rows = sorted(
-        (row for row in folder.rows(METRICS) if isinstance(row.get("iteration"), int)),
+        (row for row in folder.rows(METRICS) if _is_iteration(row.get("iteration"))),
         key=lambda row: row["iteration"],
     )
     last = rows[-1]["iteration"] if rows else -1
@@ -197,6 +197,10 @@ def section(values: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def _is_iteration(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12
+
+
 def _not_a_source(path: Path) -> str:
     if not path.is_dir():
         near = [each.name for each in path.parent.iterdir() if each.is_dir()] if path.parent.is_dir() else []
@@ -211,7 +215,11 @@ def _not_a_source(path: Path) -> str:
 
 def _records(path: Path, kind: str, last: int) -> list[tuple[int, str]]:
     """Return iteration and name of the records of a run, without those of iterations that are trained again."""
-    return [(number, f"{RECORDS}/{file.name}") for number, file in record_files(path, kind).items() if number <= last]
+    files = record_files(path, kind)
+    return [
+        (number, f"{RECORDS}/{files[number].name}")
+        for number in spread([each for each in files if each <= last], MAX_FILES)
+    ]
 
 
 def _config(folder: Folder) -> Mapping[str, Any]:
@@ -253,9 +261,8 @@ def _grids(folder: Folder) -> dict[int, tuple[Sample, ...]]:
     """Return the drawn grids of a run that kept no records, each as one sample."""
     drawn = folder.path / "samples"
     names = sorted(path.name for path in drawn.iterdir() if _GRID.fullmatch(path.name)) if drawn.is_dir() else []
-    step = -(-len(names) // _MAX_GRIDS) or 1
     found: dict[int, tuple[Sample, ...]] = {}
-    for name in dict.fromkeys([*names[::step], *names[-1:]]):
+    for name in spread(names, _MAX_GRIDS):
         match = _GRID.fullmatch(name)
         uri = media_uri(folder.content(f"samples/{name}") or b"")
         if match and uri:

@@ -134,6 +134,11 @@ def test_what_is_missing_or_damaged_is_named_and_not_fatal(tmp_path):
     (bare / "metrics.jsonl").write_text(
         '{"iteration": 0, "reward/mean": 0.5}\n{"iter\n[1]\n{"iteration": 1, "reward/mean": "x"}'
     )
+    with (bare / "metrics.jsonl").open("a") as file:
+        file.write(
+            f'\n{{"iteration": 2, "reward/mean": 1e300, "eval/x": {"9" * 299}}}\n{{"iteration": -1, "eval/x": 0}}'
+        )
+    (bare / "config.yaml").write_text("run: {alarm: {patience: -7, drop: many}}\nreward: 3\n")
     (bare / "records").mkdir()
     (bare / "records" / "held_out_000000.jsonl").write_text('{"prompt": 3, "media": "no media"}\nnot JSON\n')
     (bare / "records" / "judged_000001.jsonl").write_text(
