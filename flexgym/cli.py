@@ -164,6 +164,28 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="run folders, and folders of `flexgym.rm evaluate`", show_default=False)
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="the HTML file to write")] = Path("report.html"),
+    serve: Annotated[
+        bool, typer.Option("--serve", help="show the page on this machine, live, rather than write a file")
+    ] = False,
+    port: Annotated[int, typer.Option(help="port of --serve; 0 takes a free one")] = 8765,
+) -> None:
+    """Write one HTML file about runs: settings, curves, samples, assessments, reward hacking, time and cost."""
+    from flexgym.report.command import serve_report, write_report
+
+    with teaching_errors():
+        if serve:
+            serve_report(runs, port)
+        else:
+            write_report(runs, out)
+
+
 def main() -> None:
     """Run the console script."""
     app()
