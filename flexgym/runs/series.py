@@ -84,9 +84,7 @@ class Series:
 
     def folder(self, name: str) -> Path | None:
         """Return the folder of a run, the latest where one was begun anew; None before it begins."""
-        numbered = re.compile(rf"{re.escape(name)}(?:-(\d+))?")
-        found = [(int(match[1] or 1), path) for path in self.root.iterdir() if (match := numbered.fullmatch(path.name))]
-        return max(found)[1] if found else None
+        return newest_folder(self.root, name)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Read the metrics of a run so far."""
@@ -139,6 +137,13 @@ class Series:
         return Outcome("stopped") if interrupted else Outcome("failed", ended.words or f"exit status {status}")
 
 
+def newest_folder(root: Path, name: str) -> Path | None:
+    """Return the folder of a run by name, the latest where one was begun anew; None where there is none."""
+    numbered = re.compile(rf"{re.escape(name)}(?:-(\d+))?")
+    found = [(int(match[1] or 1), path) for path in root.iterdir() if (match := numbered.fullmatch(path.name))]
+    return max(found)[1] if found else None
+
+
 def check_unchanged(
     what: str, before: Mapping[str, Any], now: Mapping[str, Any], *, aside: Sequence[str] = ("run",)
 ) -> None:
@@ -153,7 +158,7 @@ def check_unchanged(
     Raises:
         ConfigError: naming what differs.
     """
-    old, new = _flat(before), _flat(now)
+    old, new = flat_settings(before), flat_settings(now)
     for key in sorted({*old, *new}):
         if old.get(key) != new.get(key) and not any(key == name or key.startswith(f"{name}.") for name in aside):
             raise ConfigError(
@@ -161,9 +166,14 @@ def check_unchanged(
             )
 
 
-def _flat(recipe: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Flatten a recipe to values by dotted key."""
+def flat_settings(recipe: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Flatten settings to values by dotted key.
+
+    Args:
+        recipe: settings at any depth.
+        above: begins every key.
+    """
     flat: dict[str, Any] = {}
     for key, value in recipe.items():
-        flat |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
+        flat |= flat_settings(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
     return flat

@@ -1,0 +1,63 @@
+"""Brings the results of another machine into the folder of a benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from flexgym.benchmark.folder import BenchmarkFolder, check_same_plan, due_step, read_plan, read_steps
+from flexgym.benchmark.plan import PlannedRun
+from flexgym.benchmark.results import EVALUATIONS
+from flexgym.config.recipe import load_recipe
+from flexgym.core.errors import ConfigError
+from flexgym.core.files import copy_inside, held_folder
+from flexgym.runs.series import check_unchanged, newest_folder
+
+_RECORDS = ("metrics.jsonl", EVALUATIONS)
+"""Files of a run folder that results are made of; checkpoints stay on the other machine."""
+
+
+def merge(folder: BenchmarkFolder, other: str | Path, runs: Sequence[PlannedRun]) -> list[str]:
+    """Copy the finished runs of another folder that have not begun here.
+
+    Recipe, steps, metrics and evaluations are copied, and no checkpoints. Nothing that is here is touched.
+
+    Args:
+        folder: of the benchmark.
+        other: folder of a benchmark with the same plan.
+        runs: runs of the plan to look for.
+
+    Returns:
+        Names of the runs that were copied.
+
+    Raises:
+        ConfigError: no folder of a benchmark, one of another plan, or a run with other settings than here; the message
+            names what differs.
+        CheckpointError: a link in place of a file.
+    """
+    root = Path(other)
+    kept = read_plan(root)
+    if kept is None:
+        raise ConfigError(f"--merge {root}: expected the folder of a benchmark, with its plan.json; found none")
+    check_same_plan(root, kept, folder.plan)
+    found = [run for run in runs if (steps := read_steps(root, run.name)) and due_step(folder.plan, run, steps) is None]
+    for run in found:
+        if (mine := folder.recipe(run)) is not None:
+            theirs = load_recipe(root / "recipes" / f"{run.name}.yaml")
+            check_unchanged(f"--merge {root}: {run.name} was trained there and here, here with", mine, theirs)
+    missing = [run for run in found if not folder.steps(run) and newest_folder(folder.root, run.name) is None]
+    for run in missing:
+        _copy(root, folder.root, run.name)
+    return [run.name for run in missing]
+
+
+def _copy(source: Path, target: Path, name: str) -> None:
+    """Copy the records of a run; the steps come last, since a run without them has not begun."""
+    records = newest_folder(source, name)
+    if records is not None:
+        with held_folder(target / name) as partial:
+            copy_inside(records, partial, [each for each in _RECORDS if (records / each).exists()])
+            partial.rename(target / name)
+    for each in (f"recipes/{name}.yaml", f"steps/{name}.jsonl"):
+        (target / each).unlink(missing_ok=True)
+        copy_inside(source, target, [each])
