@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,7 +16,8 @@ from pydantic import Field, model_validator
 from flexgym.config.load import load_settings
 from flexgym.config.recipe import load_recipe
 from flexgym.config.training import RolloutSettings
-from flexgym.core.errors import check_names
+from flexgym.core.errors import UnknownNameError, check_names
+from flexgym.core.problems import KeyPath, Problem, raise_problems
 from flexgym.core.seeds import Seed
 from flexgym.core.settings import Names, Settings
 
@@ -113,20 +114,28 @@ class Plan(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for name, task in self.tasks.items():
-            check_names(f"algorithm of tasks.{name}", task.algorithms, self.algorithms)
-            check_names(f"tasks.{name}.tuned_on", [self.tuned_on(name)], self.tasks)
-            tuned = self.tasks[self.tuned_on(name)]
-            check_names(f"algorithm of tasks.{name}, tuned on {self.tuned_on(name)}", task.algorithms, tuned.algorithms)
-        for name, algorithm in self.algorithms.items():
-            check_names(f"task of algorithms.{name}.changes", algorithm.changes, [*self.tasks, "all"])
-            points = len(algorithm.points(0))
-            if points < self.tuning.trials:
-                raise ValueError(
-                    f"algorithms.{name}.grid: expected at least tuning.trials={self.tuning.trials} points, got {points}"
-                )
-        check_names("report.baseline", [self.report.baseline], self.algorithms)
+        raise_problems([*self._unknown_names(), *self._small_grids()])
         return self
+
+    def _unknown_names(self) -> Iterator[Problem]:
+        yield from _unknown(("report", "baseline"), "algorithm", [self.report.baseline], known=self.algorithms)
+        for name, task in self.tasks.items():
+            at = ("tasks", name)
+            yield from _unknown((*at, "algorithms"), "algorithm", task.algorithms, known=self.algorithms)
+            yield from _unknown((*at, "tuned_on"), "task", [self.tuned_on(name)], known=self.tasks)
+            if tuned := self.tasks.get(self.tuned_on(name)):
+                what = f"algorithm of tasks.{self.tuned_on(name)}, whose tuning holds here,"
+                yield from _unknown((*at, "algorithms"), what, task.algorithms, known=tuned.algorithms)
+        for name, algorithm in self.algorithms.items():
+            known = [*self.tasks, "all"]
+            yield from _unknown(("algorithms", name, "changes"), "task", algorithm.changes, known=known)
+
+    def _small_grids(self) -> Iterator[Problem]:
+        for name, algorithm in self.algorithms.items():
+            count = len(algorithm.points(0))
+            if count < self.tuning.trials:
+                message = f"expected at least the {self.tuning.trials} points of tuning.trials, got {count}"
+                yield Problem(("algorithms", name, "grid"), message)
 
     def tuned_on(self, task: str) -> str:
         """Return the task whose tuning holds for a task."""
@@ -150,6 +159,14 @@ class Plan(Settings):
             name: task.model_copy(update={"num_seeds": max(count, task.num_seeds)}) for name, task in self.tasks.items()
         }
         return self.model_copy(update={"tasks": tasks})
+
+
+def _unknown(path: KeyPath, what: str, names: Iterable[str], *, known: Iterable[str]) -> Iterator[Problem]:
+    """Yield the first name that is not a known one."""
+    try:
+        check_names(what, names, known)
+    except UnknownNameError as error:
+        yield Problem(path, str(error), unknown=True)
 
 
 @dataclass(frozen=True)

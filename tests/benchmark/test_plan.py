@@ -75,11 +75,13 @@ def test_seeds_and_the_report_may_change_and_nothing_else():
 def test_a_plan_that_cannot_work_is_refused_with_its_place(tmp_path):
     values = small_plan().model_dump(mode="json")
     values["tasks"]["image"]["algorithms"] = ["matching", "ntf"]
-    with pytest.raises(UnknownNameError, match=r"tasks\.image 'ntf'\. Did you mean 'nft'"):
+    with pytest.raises(
+        UnknownNameError, match=r"tasks\.image\.algorithms: unknown algorithm 'ntf'\. Did you mean 'nft'"
+    ):
         Plan.parse(values)
-    with pytest.raises(ConfigError, match=r"nft\.grid: expected at least tuning\.trials=3 points, got 2"):
+    with pytest.raises(ConfigError, match=r"nft\.grid: expected at least the 3 points of tuning\.trials, got 2"):
         small_plan(tuning={"trials": 3})
     file = tmp_path / "plan.yaml"
     file.write_text("report: {baseline: matching}\ntasks: {}\nalgorithms: {}\n")
-    with pytest.raises(ConfigError, match=r"plan\.yaml:2"):
+    with pytest.raises(ConfigError, match=r"plan\.yaml:2: tasks"):
         load_plan(file)
