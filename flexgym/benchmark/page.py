@@ -103,7 +103,7 @@ def _task(plan: Plan, task: str, results: Sequence[Result], *, points: Sequence[
     titles = {name: algorithm.title for name, algorithm in plan.algorithms.items()}
     mine = [result for result in results if result.task == task]
     headings = {
-        WALL: f"At equal wall time: {settings.minutes:g} minutes on {plan.budget.cores} core(s)",
+        WALL: f"At equal wall time: {settings.minutes:g} minutes, cores of a run: {plan.budget.cores}",
         SAMPLES: f"At equal samples: {settings.samples:,}",
     }
     parts = [f"<h2 id='{_text(task)}'>{_text(settings.title)}</h2>"]
@@ -151,7 +151,7 @@ def _ranking(
             one, other = ({"": scores[each]} for each in (name, baseline))
             better = _interval(improvement_interval(one, other, resamples=plan.report.resamples), digits=2)
         algorithm = plan.algorithms[name]
-        source = f" <small>{_text(algorithm.source)}</small>" if algorithm.source else ""
+        source = f"<br><small>{_text(algorithm.source)}</small>" if algorithm.source else ""
         reached = [run.seconds_to_gain for run in runs]
         rows.append(
             (
@@ -179,8 +179,8 @@ def _pairs(
     """Return the probabilities of improvement of all pairs, folded away."""
     names = list(intervals)
     rows = []
-    for first in names:
-        cells = [_text(titles[first])]
+    for place, first in enumerate(names, start=1):
+        cells = [_text(f"{place} {titles[first]}")]
         for second in names:
             if first == second:
                 cells.append("")

@@ -31,7 +31,7 @@ Changes = dict[str, Any]
 
 
 class BudgetSettings(Settings):
-    """What every run may spend."""
+    """Budget of every run: its cores, besides the minutes of the task."""
 
     cores: int = Field(default=1, ge=1, description="processor cores of a run, with one thread on each")
     overhead_minutes: float = Field(
@@ -58,7 +58,7 @@ class EvaluationSettings(Settings):
 
 
 class ReportSettings(Settings):
-    """What the page shows of the results."""
+    """Settings of the page that shows the results."""
 
     title: str = Field(default="Benchmark", description="title of the page")
     baseline: Name = Field(description="algorithm that all others are compared with")

@@ -1,4 +1,4 @@
-"""What a benchmark writes and prints: its results as Parquet and as a page, and the list of its runs."""
+"""Writes the results of a benchmark as Parquet and as a page, and lists its runs."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has come to: figures before and after training.
+    """Figures of a run before and after training.
 
     Attributes:
         split: prompts of the figures, ``validation`` or ``test``.

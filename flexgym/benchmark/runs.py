@@ -60,7 +60,7 @@ def train_all(
 
 @dataclass(frozen=True)
 class _Worker:
-    """What is done for one run."""
+    """Trains and evaluates one run."""
 
     folder: BenchmarkFolder
     run: PlannedRun

@@ -1,4 +1,4 @@
-"""What a reader of a benchmark would not expect: rules over its results, each with the figures behind it."""
+"""Finds what a reader of a benchmark would not expect, by rules over its results."""
 
 from __future__ import annotations
 

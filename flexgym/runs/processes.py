@@ -148,7 +148,7 @@ def _shares(parallel: int, cores: int) -> list[Sequence[int]]:
 
 
 class _Usage:
-    """What a process and its descendants use, looked at from time to time."""
+    """Memory and processor time of a process and its descendants, looked at from time to time."""
 
     def __init__(self, pid: int, cores: Sequence[int]) -> None:
         self.peak_bytes = 0

@@ -122,7 +122,7 @@ def test_a_killed_benchmark_resumes_its_run_and_skips_what_is_finished(tmp_path)
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     rows = read_metrics(metrics)
-    assert rows[: len(stopped)] == stopped, "it went on from there"
+    assert rows[: len(stopped)] == stopped, "it resumed there"
     assert [row["iteration"] for row in rows] == list(range(len(rows)))
     assert (root / "image.matching.tuning0" / "metrics.jsonl").read_bytes() == tuned
     assert "2 of 2 runs finished." in ended.stdout
