@@ -55,6 +55,7 @@ class EvaluationSettings(Settings):
         description="prompts of the reported figures, with flexgym evaluate; null reports the last verification of"
         " training, on validation prompts",
     )
+    num_prompts: int = Field(default=1000, ge=1, description="number of these prompts")
 
 
 class ReportSettings(Settings):

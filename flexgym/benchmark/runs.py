@@ -84,7 +84,8 @@ class _Worker:
     def evaluate(self, budget: str, place: Workplace) -> Step:
         """Evaluate the newest checkpoint on test prompts."""
         existing = self.folder.series.folder(self.run.name)
-        words = ["evaluate", str(existing), "--split", str(self.folder.plan.evaluation.split)]
+        chosen = self.folder.plan.evaluation
+        words = ["evaluate", str(existing), "--split", str(chosen.split), "--num-prompts", str(chosen.num_prompts)]
         ended = self._start([sys.executable, "-m", "flexgym.cli", *words], place)
         return self._step("evaluate", budget, ended, stopped=place.is_closing and ended.status != 0)
 

@@ -53,16 +53,18 @@ def program(tmp_path):
     return [sys.executable, str(path)]
 
 
-@pytest.fixture
-def folder(tmp_path):
-    return BenchmarkFolder(tmp_path / "all", small_plan(tuning={"trials": 2}))
+def folder_of(root, **tuning):
+    plan = small_plan(tuning=tuning).model_dump(mode="json")
+    plan["tasks"]["image"]["num_seeds"] = 1
+    return BenchmarkFolder(root, Plan.parse(plan))
 
 
 def steps_of(folder, run):
     return [(step.kind, step.budget, step.status, step.iteration, step.end) for step in folder.steps(run)]
 
 
-def test_runs_train_to_both_budgets_with_the_tuned_values_and_once(folder, program):
+def test_runs_train_to_both_budgets_with_the_tuned_values_and_once(tmp_path, program):
+    folder = folder_of(tmp_path / "all", trials=2)
     runs = planned_runs(folder.plan, ["matching"])
     lines = []
     assert train_all(folder, runs, program, report=lines.append)
@@ -82,19 +84,21 @@ def test_runs_train_to_both_budgets_with_the_tuned_values_and_once(folder, progr
     assert lines == [], "nothing is repeated"
 
 
-def test_a_failed_run_takes_no_other_with_it_and_is_tried_again(folder, program, monkeypatch):
+def test_a_failed_run_takes_no_other_with_it_and_is_tried_again(tmp_path, program, monkeypatch):
+    folder = folder_of(tmp_path / "all", trials=1)
     runs = planned_runs(folder.plan)
-    monkeypatch.setenv("BREAKS", "image.nft.tuning1")
+    monkeypatch.setenv("BREAKS", "image.nft.tuning0")
     lines = []
     assert not train_all(folder, runs, program, report=lines.append)
-    assert "image.nft.tuning1: train, wall: failed: it broke" in lines
+    assert "image.nft.tuning0: train, wall: failed: it broke" in lines
     assert "image.nft.seed0: waits, since the tuning of nft is not finished" in lines
     assert all(folder.due(run) is None for run in runs if run.algorithm == "matching")
     monkeypatch.delenv("BREAKS")
     assert train_all(folder, runs, program, report=lines.append)
 
 
-def test_more_trainings_than_cores_are_refused(folder, program):
+def test_more_trainings_than_cores_are_refused(tmp_path, program):
+    folder = folder_of(tmp_path / "all", trials=1)
     with pytest.raises(ConfigError, match=r"expected at most \d+ cores for 4096 at a time"):
         train_all(folder, planned_runs(folder.plan), program, parallel=4096, report=str)
 
