@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from flexgym.benchmark.folder import BenchmarkFolder, plan_of
 from flexgym.benchmark.plan import load_plan, planned_runs
 from flexgym.core.options import check_count
 from flexgym.core.terminal import say, teaching_errors
@@ -36,9 +37,8 @@ def main(
         check_count("--parallel", parallel)
         if seeds is not None:
             check_count("--seeds", seeds)
-        chosen = load_plan(plan).with_seeds(seeds)
+        chosen = plan_of(out, load_plan(plan).with_seeds(seeds))
         runs = planned_runs(chosen, only or [])
-        from flexgym.benchmark.folder import BenchmarkFolder
         from flexgym.benchmark.report import list_plan, merge_folders, write_results  # for which --help does not wait
         from flexgym.benchmark.runs import train_all
 

@@ -30,6 +30,8 @@ SAMPLES, WALL = "samples", "wall"
 Due = tuple[Literal["train", "evaluate"], str]
 """What is to be done, and the budget."""
 _MAX_BYTES = 64 * 2**20
+_TRIES = 2
+"""Failures after which a tuning run counts as the worst, since its settings may be what breaks it."""
 
 
 @dataclass(frozen=True)
@@ -68,20 +70,23 @@ class BenchmarkFolder:
 
     Args:
         root: folder of the benchmark; made when missing.
-        plan: the plan.
+        plan: the plan. Seeds that an earlier call has added stay.
 
     Raises:
         ConfigError: the folder holds runs of another plan; the message names what differs.
     """
 
     def __init__(self, root: str | Path, plan: Plan) -> None:
-        self.root, self.plan = Path(root), plan
-        kept = read_plan(self.root)
-        if kept is not None:
-            check_same_plan(self.root, kept, plan)
+        self.root = Path(root)
         self.series = Series(self.root, ())
         (self.root / "steps").mkdir(exist_ok=True)
-        values = {"hash": plan.hash, "plan": plan.model_dump(mode="json")}
+        self.plan = plan_of(self.root, plan)
+        self.grow(plan)
+
+    def grow(self, plan: Plan) -> None:
+        """Take over the seeds of a plan with the same hash, as far as it has more."""
+        self.plan = self.plan.with_seeds_of(plan)
+        values = {"hash": self.plan.hash, "plan": self.plan.model_dump(mode="json")}
         write_atomic(self.root / "plan.json", json.dumps(values, indent=1, ensure_ascii=False).encode())
 
     def steps(self, run: PlannedRun) -> list[Step]:
@@ -124,7 +129,9 @@ class BenchmarkFolder:
         return points[max(range(len(trials)), key=lambda index: (self.tuned_accuracy(trials[index]), -index))]
 
     def tuned_accuracy(self, run: PlannedRun) -> float:
-        """Return the accuracy on validation prompts by which a tuning run is chosen: that of its last verification."""
+        """Return the accuracy on validation prompts at the end of a tuning run; -1 for one that failed."""
+        if not any(step.status == "finished" for step in self.steps(run)):
+            return -1.0
         found = [row[VERIFIER] for row in self.rows(run) if row.get(VERIFIER) is not None]
         return float(found[-1]) if found else 0.0
 
@@ -149,6 +156,8 @@ def due_step(plan: Plan, run: PlannedRun, steps: Sequence[Step]) -> Due | None:
         steps: what was done for it.
     """
     done = {(step.kind, step.budget): step for step in steps if step.status == "finished"}
+    if run.trial is not None and sum(step.status == "failed" for step in steps) >= _TRIES:
+        return None
     for budget in (SAMPLES, WALL) if run.trial is None else (WALL,):
         if ("train", budget) not in done:
             return "train", budget
@@ -173,6 +182,19 @@ def read_plan(root: Path) -> Plan | None:
     if not isinstance(values, dict) or not isinstance(values.get("plan"), dict):
         raise ConfigError(f"{root / 'plan.json'}: expected the plan of a benchmark, got something else")
     return Plan.parse(values["plan"], where=str(root / "plan.json"))
+
+
+def plan_of(root: Path, plan: Plan) -> Plan:
+    """Return a plan with the seeds that the folder of a benchmark has more of.
+
+    Raises:
+        ConfigError: the folder holds runs of another plan; the message names what differs.
+    """
+    kept = read_plan(root)
+    if kept is None:
+        return plan
+    check_same_plan(root, kept, plan)
+    return plan.with_seeds_of(kept)
 
 
 def check_same_plan(root: Path, kept: Plan, plan: Plan) -> None:

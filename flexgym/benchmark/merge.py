@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from flexgym.benchmark.folder import BenchmarkFolder, check_same_plan, due_step, read_plan, read_steps
-from flexgym.benchmark.plan import PlannedRun
+from flexgym.benchmark.plan import planned_runs
 from flexgym.benchmark.results import EVALUATIONS
 from flexgym.config.recipe import load_recipe
 from flexgym.core.errors import ConfigError
@@ -17,15 +16,15 @@ _RECORDS = ("metrics.jsonl", EVALUATIONS)
 """Files of a run folder that results are made of; checkpoints stay on the other machine."""
 
 
-def merge(folder: BenchmarkFolder, other: str | Path, runs: Sequence[PlannedRun]) -> list[str]:
+def merge(folder: BenchmarkFolder, other: str | Path) -> list[str]:
     """Copy the finished runs of another folder that have not begun here.
 
-    Recipe, steps, metrics and evaluations are copied, and no checkpoints. Nothing that is here is touched.
+    Recipe, steps, metrics and evaluations are copied, and no checkpoints. Nothing that is here is touched. Where the
+    other folder has more seeds, this one has them afterwards.
 
     Args:
         folder: of the benchmark.
         other: folder of a benchmark with the same plan.
-        runs: runs of the plan to look for.
 
     Returns:
         Names of the runs that were copied.
@@ -40,6 +39,8 @@ def merge(folder: BenchmarkFolder, other: str | Path, runs: Sequence[PlannedRun]
     if kept is None:
         raise ConfigError(f"--merge {root}: expected the folder of a benchmark, with its plan.json; found none")
     check_same_plan(root, kept, folder.plan)
+    folder.grow(kept)
+    runs = planned_runs(folder.plan)
     found = [run for run in runs if (steps := read_steps(root, run.name)) and due_step(folder.plan, run, steps) is None]
     for run in found:
         if (mine := folder.recipe(run)) is not None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
@@ -31,7 +33,24 @@ _RANKING = (
 )
 
 
-def render_page(plan: Plan, results: Sequence[Result], points: Sequence[Point], *, planned: int, finished: int) -> str:
+@dataclass(frozen=True)
+class Progress:
+    """How far a benchmark is, and what it has cost.
+
+    Attributes:
+        planned: number of planned runs.
+        finished: number of finished ones.
+        core_hours: wall time of all processes so far times the cores of each, failed tries included.
+        cpu_hours: their processor time.
+    """
+
+    planned: int
+    finished: int
+    core_hours: float
+    cpu_hours: float
+
+
+def render_page(plan: Plan, results: Sequence[Result], points: Sequence[Point], *, progress: Progress) -> str:
     """Return the page as HTML.
 
     Every text in it is escaped, since problems and titles may come from other machines.
@@ -40,8 +59,7 @@ def render_page(plan: Plan, results: Sequence[Result], points: Sequence[Point], 
         plan: the plan.
         results: of all runs, tuning included.
         points: of the learning curves of all runs.
-        planned: number of planned runs.
-        finished: number of finished ones.
+        progress: of the benchmark.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -50,7 +68,7 @@ def render_page(plan: Plan, results: Sequence[Result], points: Sequence[Point], 
     tasks = [_task(plan, name, reported, points=points) for name in plan.tasks if any(r.task == name for r in reported)]
     parts = {
         "title": _text(plan.report.title),
-        "summary": _summary(plan, results, planned=planned, finished=finished),
+        "summary": _summary(plan, results, progress),
         "surprises": _list(surprises(reported)) or "<p>None by the rules of this page.</p>",
         "tasks": "\n".join(tasks) or "<p>No run has come to the end of a budget yet.</p>",
         "tuning": _tuning(plan, [result for result in results if result.trial is not None]),
@@ -80,18 +98,13 @@ def ranked(scores: Mapping[str, NDArray[np.float64]], *, resamples: int) -> dict
     return dict(sorted(intervals.items(), key=lambda item: (-item[1].value, item[0])))
 
 
-def _summary(plan: Plan, results: Sequence[Result], *, planned: int, finished: int) -> str:
-    last: dict[tuple[str, str, int, int | None], Result] = {}
-    for result in results:  # costs add up over the budgets of a run, and the last one has them all
-        key = (result.task, result.algorithm, result.seed, result.trial)
-        if key not in last or result.core_hours >= last[key].core_hours:
-            last[key] = result
-    hours, cpu = (sum(getattr(result, name) for result in last.values()) for name in ("core_hours", "cpu_hours"))
+def _summary(plan: Plan, results: Sequence[Result], progress: Progress) -> str:
     splits = ", ".join(sorted({result.split for result in results if result.trial is None and result.split})) or _NONE
     facts = {
         "plan": plan.hash,
-        "runs": f"{finished} of {planned} finished",
-        "cost": f"{hours:.1f} core-hours measured ({cpu:.1f} hours of processor time), tuning included",
+        "runs": f"{progress.finished} of {progress.planned} finished",
+        "cost": f"{progress.core_hours:.1f} core-hours, measured ({progress.cpu_hours:.1f} hours of processor time);"
+        " tuning, evaluation and failed tries included",
         "reported figures": f"on {splits} prompts",
         "tuning": f"{plan.tuning.trials} points of its grid for every algorithm and task, on validation prompts alone",
     }
@@ -122,17 +135,25 @@ def _at_budget(plan: Plan, results: Sequence[Result], *, titles: Mapping[str, st
     """Return figure, ranking and pairs of the algorithms on a task at the end of a budget."""
     scores = scores_of(results)
     intervals = ranked(scores, resamples=plan.report.resamples)
+    slow = [titles[result.algorithm] for result in results if result.status == "not reached"]
+    late = f"<p>Not reached within the minutes: {_text(_counted(slow))}.</p>" if slow else ""
     if not intervals:
-        return "<p>No run has come to the end of this budget yet.</p>"
+        return late or "<p>No run has come to the end of this budget yet.</p>"
     before = [result.accuracy_before for result in results if result.accuracy_before is not None]
     base = float(np.mean(before)) if before else None
     return "\n".join(
         (
             f"<figure>{ranking_svg(intervals, base=base, titles=titles)}</figure>",
             _ranking(plan, intervals, results, scores=scores),
+            late,
             _pairs(intervals, scores, titles=titles),
         )
     )
+
+
+def _counted(names: Sequence[str]) -> str:
+    """Return names with the number of runs of each."""
+    return ", ".join(f"{name} ({count})" for name, count in Counter(names).items())
 
 
 def _ranking(

@@ -153,11 +153,17 @@ class Plan(Settings):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def with_seeds(self, count: int | None) -> Plan:
-        """Return the plan with at least so many seeds of every task."""
-        if count is None:
-            return self
+        """Return the plan with at least so many seeds of every task; None changes nothing."""
+        return self._growing(dict.fromkeys(self.tasks, count or 0))
+
+    def with_seeds_of(self, other: Plan) -> Plan:
+        """Return the plan with at least as many seeds of every task as a plan with the same tasks."""
+        return self._growing({name: task.num_seeds for name, task in other.tasks.items()})
+
+    def _growing(self, counts: Mapping[str, int]) -> Plan:
         tasks = {
-            name: task.model_copy(update={"num_seeds": max(count, task.num_seeds)}) for name, task in self.tasks.items()
+            name: task.model_copy(update={"num_seeds": max(counts[name], task.num_seeds)})
+            for name, task in self.tasks.items()
         }
         return self.model_copy(update={"tasks": tasks})
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from flexgym.benchmark.folder import BenchmarkFolder, check_same_plan, due_step, read_plan, read_steps
+from flexgym.benchmark.folder import BenchmarkFolder, due_step, read_steps
 from flexgym.benchmark.merge import merge
-from flexgym.benchmark.page import render_page
+from flexgym.benchmark.page import Progress, render_page
 from flexgym.benchmark.plan import Plan, PlannedRun, planned_runs
 from flexgym.benchmark.results import Point, Result, curve_of, results_of, write_parquet
 from flexgym.core.files import write_atomic
@@ -25,12 +25,19 @@ def write_results(folder: BenchmarkFolder) -> list[str]:
         ConfigError: matplotlib is not installed.
     """
     runs = planned_runs(folder.plan)
+    steps = [step for run in runs for step in folder.steps(run)]
     results = [result for run in runs for result in results_of(folder, run)]
     points = [point for run in runs for point in curve_of(folder, run)]
     finished = sum(folder.due(run) is None for run in runs)
+    progress = Progress(
+        planned=len(runs),
+        finished=finished,
+        core_hours=sum(step.wall_s for step in steps) * folder.plan.budget.cores / 3600.0,
+        cpu_hours=sum(step.cpu_s for step in steps) / 3600.0,
+    )
     write_parquet(folder.root / "results.parquet", Result, results)
     write_parquet(folder.root / "curves.parquet", Point, points)
-    page = render_page(folder.plan, results, points, planned=len(runs), finished=finished)
+    page = render_page(folder.plan, results, points, progress=progress)
     write_atomic(folder.root / PAGE, page.encode())
     return [
         f"{finished} of {len(runs)} runs finished.",
@@ -39,14 +46,7 @@ def write_results(folder: BenchmarkFolder) -> list[str]:
 
 
 def list_plan(root: Path, plan: Plan, runs: Sequence[PlannedRun]) -> list[str]:
-    """Return a line for each run with its estimated core-hours and state, and the sums.
-
-    Raises:
-        ConfigError: the folder holds runs of another plan.
-    """
-    kept = read_plan(root)
-    if kept is not None:
-        check_same_plan(root, kept, plan)
+    """Return a line for each run with its state and its core-hours, measured or estimated, and the sums."""
     lines, spent, left = [], 0.0, 0.0
     for run in runs:
         steps = read_steps(root, run.name)
@@ -68,6 +68,6 @@ def merge_folders(folder: BenchmarkFolder, others: Sequence[Path]) -> list[str]:
     """Merge the finished runs of other folders, and return a line for each folder."""
     lines = []
     for other in others:
-        names = merge(folder, other, planned_runs(folder.plan))
+        names = merge(folder, other)
         lines.append(f"{other}: {len(names)} run(s) copied{': ' if names else ''}{', '.join(names)}")
     return lines

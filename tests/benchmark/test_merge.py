@@ -4,7 +4,7 @@ import pytest
 
 from flexgym.benchmark.folder import BenchmarkFolder, Step
 from flexgym.benchmark.merge import merge
-from flexgym.benchmark.plan import PlannedRun, planned_runs
+from flexgym.benchmark.plan import PlannedRun
 from flexgym.benchmark.results import results_of
 from flexgym.core.errors import CheckpointError, ConfigError
 from tests.benchmark.small import record, small_plan
@@ -31,18 +31,19 @@ def there(tmp_path):
 
 
 def test_finished_runs_are_copied_with_their_records_and_without_checkpoints(here, there):
-    runs = planned_runs(here.plan)
-    assert merge(here, there.root, runs) == [TUNING.name, FIRST.name]
+    assert merge(here, there.root) == [TUNING.name, FIRST.name]
     assert results_of(here, FIRST) == results_of(there, FIRST)
     assert sorted(path.name for path in (here.root / FIRST.name).iterdir()) == ["metrics.jsonl"]
     assert here.due(SECOND) == ("train", "samples"), "a run that was stopped there begins here"
     assert here.add(SECOND), "the tuning of the other machine holds"
-    assert merge(here, there.root, runs) == [], "nothing twice"
+    assert merge(here, there.root) == [], "nothing twice"
+    assert here.plan.tasks["image"].num_seeds == 3, "seeds of the other machine are planned here, too"
+    assert BenchmarkFolder(here.root, small_plan()).plan.tasks["image"].num_seeds == 3
 
 
 def test_what_is_here_is_kept(here, there):
     record(here, TUNING, [0.4, 0.6])
-    assert merge(here, there.root, planned_runs(here.plan)) == [FIRST.name]
+    assert merge(here, there.root) == [FIRST.name]
     assert here.tuned_accuracy(TUNING) == 0.6
 
 
@@ -50,9 +51,9 @@ def test_results_of_another_plan_are_refused(here, tmp_path):
     other = BenchmarkFolder(tmp_path / "other", small_plan(budget={"cores": 2}))
     record(other, TUNING, [0.4, 0.5])
     with pytest.raises(ConfigError, match=r"with budget\.cores=2, got the plan .* with 1: .* cannot be put together"):
-        merge(here, other.root, planned_runs(here.plan))
+        merge(here, other.root)
     with pytest.raises(ConfigError, match=r"expected the folder of a benchmark"):
-        merge(here, tmp_path, planned_runs(here.plan))
+        merge(here, tmp_path)
 
 
 def test_runs_with_other_tuned_values_are_refused(here, there):
@@ -63,7 +64,7 @@ def test_runs_with_other_tuned_values_are_refused(here, there):
             record(folder, PlannedRun("image", "matching", 100, trial=trial), [0.4, accuracy])
         record(folder, FIRST, [0.4, 0.5, 0.7])
     with pytest.raises(ConfigError, match=r"image\.matching\.seed0 was trained there and here, here with training\.lr"):
-        merge(here, there.root, planned_runs(plan))
+        merge(here, there.root)
 
 
 def test_links_are_not_followed(here, there, tmp_path):
@@ -73,5 +74,5 @@ def test_links_are_not_followed(here, there, tmp_path):
     metrics.unlink()
     metrics.symlink_to(secret)
     with pytest.raises(CheckpointError, match="not followed"):
-        merge(here, there.root, planned_runs(here.plan))
+        merge(here, there.root)
     assert not (here.root / FIRST.name).exists()

@@ -82,6 +82,18 @@ def test_texts_from_other_machines_are_shown_and_not_run(folder):
     assert "$cost" in text
 
 
+def test_runs_that_were_too_slow_for_the_samples_are_named(folder):
+    slow = PlannedRun("image", "matching", 2)
+    folder.grow(folder.plan.with_seeds(3))
+    assert folder.add(slow)
+    (folder.root / slow.name).mkdir()
+    folder.add_step(slow, Step("train", "samples", "finished", iteration=0, end="time", wall_s=360.0))
+    write_results(folder)
+    words = " ".join(Tags((folder.root / "index.html").read_text()).texts)
+    assert "Not reached within the minutes: Matching (1)." in words
+    assert "0.2 core-hours, measured" in words
+
+
 def test_before_anything_ran_the_page_says_so(tmp_path):
     folder = BenchmarkFolder(tmp_path / "all", small_plan())
     write_results(folder)

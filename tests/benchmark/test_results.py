@@ -107,6 +107,18 @@ def test_tuning_takes_the_point_with_the_highest_accuracy_at_the_end(tmp_path):
     assert folder.recipe(REPORTED)["training"]["lr"] == points[1]["training.lr"]
 
 
+def test_a_point_that_fails_twice_is_the_worst(tmp_path):
+    folder = BenchmarkFolder(tmp_path, small_plan(tuning={"trials": 2}))
+    good, bad = (PlannedRun("image", "matching", 100, trial=trial) for trial in range(2))
+    record(folder, good, [0.4, 0.0])
+    for _ in range(2):
+        assert folder.due(bad) == ("train", "wall")
+        assert folder.values(REPORTED) is None
+        folder.add_step(bad, Step("train", "wall", "failed", problem="diverged"))
+    assert folder.due(bad) is None
+    assert folder.values(REPORTED) == folder.values(good)
+
+
 def test_results_are_tables_with_a_column_for_each_field(tmp_path, folder):
     record(folder, TUNING, [0.4, 0.5])
     record(folder, REPORTED, [0.4, 0.5, 0.7])
