@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -24,9 +25,24 @@ _POINTS = 60
 Axis = Literal["seconds", "samples"]
 
 
-def mean_curve(
-    curves: Sequence[Sequence[Point]], axis: Axis
-) -> tuple[NDArray[np.float64], tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]] | None:
+@dataclass(frozen=True, eq=False)
+class MeanCurve:
+    """The mean of the learning curves of an algorithm, with its interval.
+
+    Attributes:
+        places: points on the horizontal axis, ``[T]``.
+        mean: mean over the runs at each, ``[T]``.
+        low: lower bound of its interval.
+        high: upper bound of its interval.
+    """
+
+    places: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def mean_curve(curves: Sequence[Sequence[Point]], axis: Axis) -> MeanCurve | None:
     """Return the mean of learning curves with its interval, on the range that all of them cover.
 
     Args:
@@ -34,16 +50,14 @@ def mean_curve(
         axis: horizontal axis, on which values between two verifications lie on a straight line.
 
     Returns:
-        Places ``[T]``, and mean, lower and upper bound there; None without a curve of two points.
+        None without a curve of two points.
     """
     drawn = [curve for curve in curves if len(curve) > 1]
     if not drawn:
         return None
     places = np.linspace(0.0, min(float(getattr(curve[-1], axis)) for curve in drawn), _POINTS)
-    values = np.array(
-        [np.interp(places, [getattr(p, axis) for p in curve], [p.accuracy for p in curve]) for curve in drawn]
-    )
-    return places, mean_interval(values)
+    values = [np.interp(places, [getattr(p, axis) for p in curve], [p.accuracy for p in curve]) for curve in drawn]
+    return MeanCurve(places, *mean_interval(np.array(values)))
 
 
 def curves_svg(
@@ -63,7 +77,7 @@ def curves_svg(
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    found = {name: mean for name, each in curves.items() if (mean := mean_curve(each, axis)) is not None}
+    found = {name: drawn for name, each in curves.items() if (drawn := mean_curve(each, axis)) is not None}
     columns = min(max(len(found), 1), _COLUMNS)
     rows = -(-max(len(found), 1) // columns)
     figure = _figure(2.9 * columns, 2.1 * rows + 0.3)
@@ -71,13 +85,13 @@ def curves_svg(
     for panel in list(panels.flat)[len(found) :]:
         panel.set_axis_off()
     for panel, name in zip(panels.flat, found, strict=False):
-        for other, (places, (mean, _, _)) in found.items():
+        for other, curve in found.items():
             if other != name:
                 base = other == baseline
-                panel.plot(places, mean, color=_BASE if base else _OTHERS, linewidth=1.4 if base else 0.8)
-        places, (mean, low, high) = found[name]
-        panel.fill_between(places, low, high, color=_MINE, alpha=0.25, linewidth=0)
-        panel.plot(places, mean, color=_MINE, linewidth=2.0)
+                panel.plot(curve.places, curve.mean, color=_BASE if base else _OTHERS, linewidth=1.4 if base else 0.8)
+        mine = found[name]
+        panel.fill_between(mine.places, mine.low, mine.high, color=_MINE, alpha=0.25, linewidth=0)
+        panel.plot(mine.places, mine.mean, color=_MINE, linewidth=2.0)
         panel.set_title(_plain(titles.get(name, name)), fontsize=9)
         panel.grid(color=_GRID)
     figure.supxlabel("seconds of training" if axis == "seconds" else "samples", fontsize=9)

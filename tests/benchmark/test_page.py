@@ -109,10 +109,10 @@ def test_a_ranking_begins_with_the_highest_and_equals_are_in_order_of_name():
 
 def test_a_mean_curve_covers_what_all_runs_cover(folder):
     curves = [curve_of(folder, PlannedRun("image", "matching", seed)) for seed in range(2)]
-    places, (mean, low, high) = mean_curve([curves[0], curves[1][:2], curves[1][:1]], "seconds")
-    assert (places[0], places[-1]) == (0.0, 9.0)
-    assert (mean[0], mean[-1]) == pytest.approx((0.4, 0.6))
-    assert np.all((low <= mean) & (mean <= high))
+    found = mean_curve([curves[0], curves[1][:2], curves[1][:1]], "seconds")
+    assert (found.places[0], found.places[-1]) == (0.0, 9.0)
+    assert (found.mean[0], found.mean[-1]) == pytest.approx((0.4, 0.6))
+    assert np.all((found.low <= found.mean) & (found.mean <= found.high))
     assert mean_curve([curves[0][:1]], "samples") is None
 
 
