@@ -10,8 +10,9 @@ from typing import Literal
 
 from flexgym.benchmark.folder import SAMPLES, BenchmarkFolder, Step
 from flexgym.benchmark.plan import PlannedRun, samples_of_iteration
+from flexgym.core.lock import FolderLock
 from flexgym.runs.checkpoints import latest_checkpoint
-from flexgym.runs.processes import Ended, Workplace, work_off
+from flexgym.runs.processes import Ended, Job, Workplace, work_off
 
 _NO_LIMIT = 1_000_000_000
 """Iterations of a run that ends by its time."""
@@ -41,21 +42,31 @@ def train_all(
 
     Raises:
         ConfigError: fewer cores than that needs, or a run was begun with other settings.
+        CheckpointError: another process trains in the folder.
     """
     tuning = [run for run in runs if run.trial is not None]
     reported = [run for run in runs if run.trial is None]
-    for chosen in (tuning, reported):
-        jobs = []
-        for run in chosen:
-            if folder.due(run) is None:
-                continue
-            if folder.add(run):
-                jobs.append(partial(_work, _Worker(folder, run, tuple(program)), report))
-            else:
-                report(f"{run.name}: waits, since the tuning of {run.algorithm} is not finished")
-        if not work_off(jobs, parallel=parallel, cores=folder.plan.budget.cores):
-            break
+    with FolderLock(folder.root):
+        for chosen in (tuning, reported):
+            jobs = _jobs(folder, chosen, program=tuple(program), report=report)
+            if not work_off(jobs, parallel=parallel, cores=folder.plan.budget.cores):
+                break
     return not any(folder.due(run) for run in runs)
+
+
+def _jobs(
+    folder: BenchmarkFolder, runs: Sequence[PlannedRun], *, program: tuple[str, ...], report: Report
+) -> list[Job]:
+    """Return a job for each run that is not finished and waits for no tuning."""
+    jobs: list[Job] = []
+    for run in runs:
+        if folder.due(run) is None:
+            continue
+        if folder.add(run):
+            jobs.append(partial(_work, _Worker(folder, run, program), report))
+        else:
+            report(f"{run.name}: waits, since the tuning of {run.algorithm} is not finished")
+    return jobs
 
 
 @dataclass(frozen=True)
