@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flexgym.benchmark.folder import BenchmarkFolder, Step
 from flexgym.benchmark.plan import Plan, PlannedRun
+from flexgym.runs.comparison import DIVERSITY, VERIFIER
 
 TINY = {
     "generator.sampling": {"num_steps": 3},
@@ -51,9 +52,9 @@ def record(folder: BenchmarkFolder, run: PlannedRun, accuracy: list[float], **st
     assert folder.add(run)
     path = folder.root / run.name
     path.mkdir()
-    rows = [{"iteration": 0, "eval/verifier_accuracy": accuracy[0], "eval/diversity": 0.2}]
+    rows = [{"iteration": 0, VERIFIER: accuracy[0], DIVERSITY: 0.2}]
     for iteration, value in enumerate(accuracy[1:], start=1):
-        row = {"iteration": iteration, "eval/verifier_accuracy": value, "eval/diversity": 0.1}
+        row = {"iteration": iteration, VERIFIER: value, DIVERSITY: 0.1}
         rows.append({**row, "time/iteration_s": 10.0, "time/eval_s": 1.0})
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     cost = {"wall_s": 36.0, "cpu_s": 18.0, "peak_bytes": 2**30}

@@ -22,6 +22,7 @@ from tests.benchmark.small import small_plan
 
 PROGRAM = """
 import os, sys
+from flexgym.runs.comparison import VERIFIER
 from flexgym.runs.folder import RunFolder
 from flexgym.config.recipe import apply_overrides, load_recipe
 
@@ -35,10 +36,10 @@ folder = RunFolder.resume(resume) if resume else RunFolder.create(run["root"], r
 seconds = 0.0
 with folder:
     if not resume:
-        folder.metrics.append({"iteration": 0, "eval/verifier_accuracy": 0.4})
+        folder.metrics.append({"iteration": 0, VERIFIER: 0.4})
     for iteration in range(folder.start_iteration + 1, run["iterations"] + 1):
         accuracy = 0.5 + recipe["training"]["lr"]
-        folder.metrics.append({"iteration": iteration, "eval/verifier_accuracy": accuracy, "time/iteration_s": 1.2})
+        folder.metrics.append({"iteration": iteration, VERIFIER: accuracy, "time/iteration_s": 1.2})
         folder.checkpoints.publish(iteration, lambda path: (path / "state").write_text(os.environ["OMP_NUM_THREADS"]))
         seconds += 1.2
         if seconds >= 60 * run["minutes"] - 1e-3:
