@@ -7,6 +7,7 @@ Results are ``results.parquet``, ``curves.parquet`` and the page ``index.html`` 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from flexgym.core.options import check_count
 from flexgym.core.terminal import say, teaching_errors
 
 
-def main(
+def _benchmark(
     plan: Annotated[Path | None, typer.Option(help="Plan as a YAML file; by default the shipped one.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the benchmark.")] = Path("runs/benchmark"),
     only: Annotated[
@@ -56,7 +57,17 @@ def main(
     raise typer.Exit(0 if finished else 1)
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str] | None = None, *, command: str = "python -m agents.benchmark") -> None:
+    """Parse a command line, train and rank.
+
+    Args:
+        arguments: words after those of the command; None takes the words of this process.
+        command: words that started the program, for messages.
+    """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app(prog_name="python -m agents.benchmark")
+    app.command()(_benchmark)
+    app(arguments, prog_name=command)
+
+
+if __name__ == "__main__":
+    main()
