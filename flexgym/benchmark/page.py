@@ -24,6 +24,7 @@ from flexgym.benchmark.statistics import (
     probability_of_improvement,
 )
 from flexgym.benchmark.surprises import surprises
+from flexgym.core.json_text import parse_json
 
 TEMPLATE = Path(__file__).with_name("page.html")
 _NONE = "–"
@@ -220,7 +221,7 @@ def _tuning(plan: Plan, results: Sequence[Result]) -> str:
         mine = sorted((r for r in results if (r.task, r.algorithm) == (task, algorithm)), key=lambda r: r.trial or 0)
         best = max(mine, key=lambda r: (-1.0 if r.accuracy is None else r.accuracy, -(r.trial or 0)))
         for result in mine:
-            values = ", ".join(f"{name}={json.dumps(value)}" for name, value in json.loads(result.values).items())
+            values = ", ".join(f"{name}={json.dumps(value)}" for name, value in parse_json(result.values).items())
             chosen = "chosen" if result is best and len(mine) == plan.tuning.trials else ""
             cells = (task, plan.algorithms[algorithm].title, values, _number(result.accuracy, 3), chosen)
             rows.append([_text(cell) for cell in cells])
