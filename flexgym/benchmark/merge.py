@@ -6,14 +6,16 @@ from pathlib import Path
 
 from flexgym.benchmark.folder import BenchmarkFolder, check_same_plan, due_step, read_plan, read_steps
 from flexgym.benchmark.plan import planned_runs
-from flexgym.benchmark.results import EVALUATIONS
+from flexgym.benchmark.results import EVALUATIONS, METRICS
 from flexgym.config.recipe import load_recipe
 from flexgym.core.errors import ConfigError
 from flexgym.core.files import copy_inside, held_folder
+from flexgym.runs.metrics import read_metrics
 from flexgym.runs.series import check_unchanged, newest_folder
 
 _RECORDS = ("metrics.jsonl", EVALUATIONS)
 """Files of a run folder that results are made of; checkpoints stay on the other machine."""
+_MAX_BYTES = 64 * 2**20
 
 
 def merge(folder: BenchmarkFolder, other: str | Path) -> list[str]:
@@ -30,8 +32,8 @@ def merge(folder: BenchmarkFolder, other: str | Path) -> list[str]:
         Names of the runs that were copied.
 
     Raises:
-        ConfigError: no folder of a benchmark, one of another plan, or a run with other settings than here; the message
-            names what differs.
+        ConfigError: no folder of a benchmark, one of another plan, a run with other settings than here, or figures that
+            are no numbers; the message names what is wrong.
         CheckpointError: a link in place of a file.
     """
     root = Path(other)
@@ -57,8 +59,27 @@ def _copy(source: Path, target: Path, name: str) -> None:
     records = newest_folder(source, name)
     if records is not None:
         with held_folder(target / name) as partial:
-            copy_inside(records, partial, [each for each in _RECORDS if (records / each).exists()])
+            there = [each for each in _RECORDS if (records / each).exists()]
+            for each in there:
+                _check_size(records / each)
+            copy_inside(records, partial, there)
+            _check_metrics(partial / "metrics.jsonl", name)
             partial.rename(target / name)
     for each in (f"recipes/{name}.yaml", f"steps/{name}.jsonl"):
         (target / each).unlink(missing_ok=True)
         copy_inside(source, target, [each])
+
+
+def _check_size(path: Path) -> None:
+    size = path.lstat().st_size
+    if size > _MAX_BYTES:
+        raise ConfigError(f"--merge: expected at most {_MAX_BYTES} bytes in {path}, got {size}")
+
+
+def _check_metrics(path: Path, name: str) -> None:
+    """Check that what results are made of are numbers."""
+    for row in read_metrics(path):
+        for metric in METRICS:
+            value = row.get(metric)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ConfigError(f"--merge: {name}: expected a number as {metric}, got {value!r}")

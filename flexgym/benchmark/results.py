@@ -23,6 +23,11 @@ _MAX_BYTES = 16 * 2**20
 _MEASURED = {"low": "eval/accuracy_low", "high": "eval/accuracy_high", "audit": "eval/audit", "diversity": DIVERSITY}
 
 
+SECONDS, EVAL_SECONDS = "time/iteration_s", "time/eval_s"
+METRICS = (VERIFIER, *_MEASURED.values(), SECONDS, EVAL_SECONDS)
+"""Metrics of training that results are made of."""
+
+
 @dataclass(frozen=True)
 class Figures:
     """Figures of a policy on held-out prompts; None where nothing measured them.
@@ -197,7 +202,7 @@ def curve_of(folder: BenchmarkFolder, run: PlannedRun) -> list[Point]:
     each, seconds = samples_of_iteration(recipe), 0.0
     points = []
     for row in folder.rows(run):
-        seconds += (row.get("time/iteration_s") or 0.0) - (row.get("time/eval_s") or 0.0)
+        seconds += (row.get(SECONDS) or 0.0) - (row.get(EVAL_SECONDS) or 0.0)
         if row.get(VERIFIER) is not None:
             iteration = int(row["iteration"])
             points.append(

@@ -10,6 +10,7 @@ from typing import Literal
 
 from flexgym.benchmark.folder import SAMPLES, BenchmarkFolder, Step
 from flexgym.benchmark.plan import PlannedRun, samples_of_iteration
+from flexgym.benchmark.results import SECONDS
 from flexgym.core.lock import FolderLock
 from flexgym.runs.checkpoints import latest_checkpoint
 from flexgym.runs.processes import Ended, Job, Workplace, work_off
@@ -85,7 +86,7 @@ class _Worker:
             return Step("train", budget, "finished", iteration=self._iteration(), end=end)
         ended = self._start([*self.program, *self._words(target, minutes)], place)
         iteration = self._iteration()
-        longest = max((row.get("time/iteration_s") or 0.0 for row in self.folder.rows(self.run)), default=0.0)
+        longest = max((row.get(SECONDS) or 0.0 for row in self.folder.rows(self.run)), default=0.0)
         step = self._step("train", budget, ended, stopped=place.is_closing and iteration < target)
         if iteration >= target:
             return step
@@ -119,7 +120,7 @@ class _Worker:
 
     def _minutes(self) -> float:
         """Return the minutes that are left for training."""
-        seconds = sum(row.get("time/iteration_s") or 0.0 for row in self.folder.rows(self.run))
+        seconds = sum(row.get(SECONDS) or 0.0 for row in self.folder.rows(self.run))
         return self.run.minutes(self.folder.plan) - seconds / 60.0
 
     def _iteration(self) -> int:

@@ -76,3 +76,11 @@ def test_links_are_not_followed(here, there, tmp_path):
     with pytest.raises(CheckpointError, match="not followed"):
         merge(here, there.root)
     assert not (here.root / FIRST.name).exists()
+
+
+def test_figures_that_are_no_numbers_are_refused(here, there):
+    metrics = there.root / FIRST.name / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace("10.0", '"<b>"'))
+    with pytest.raises(ConfigError, match=r"image\.matching\.seed0: expected a number as time/iteration_s, got '<b>'"):
+        merge(here, there.root)
+    assert not (here.root / FIRST.name).exists()
