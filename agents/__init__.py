@@ -1,1 +1,1 @@
-"""Runnable algorithms: ``python -m agents.pref_grpo``."""
+"""Launchers of the agents in `flexgym.agents`: ``python -m agents.pref_grpo``."""

@@ -1,21 +1,6 @@
-"""Pref-GRPO (arXiv 2508.20751): group-relative training on the pairwise preferences of a judge.
+"""Runs `flexgym.agents.pref_grpo` as ``python -m agents.pref_grpo``."""
 
-``python -m agents.pref_grpo`` trains the embedded text-to-image model with the embedded judge in minutes;
-``python -m agents.pref_grpo --config pref_grpo_shapes_t2v.yaml training.lr=1e-4`` takes a recipe and overrides. The
-reward is a judge's tournament in each group; the algorithm is the one that the recipe names.
-"""
-
-from __future__ import annotations
-
-from agents.base import run_agent
-
-DEFAULT_RECIPE = "pref_grpo_shapes_judge.yaml"
-
-
-def main() -> None:
-    """Parse the command line and train."""
-    run_agent("agents.pref_grpo", default_recipe=DEFAULT_RECIPE, summary=__doc__)
-
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    main()
+    launch("pref_grpo")

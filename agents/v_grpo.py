@@ -1,65 +1,6 @@
-"""V-GRPO (arXiv 2604.23380): matching whose noise is shared in the group, with one ratio for all levels of a sample.
+"""Runs `flexgym.agents.v_grpo` as ``python -m agents.v_grpo``."""
 
-``python -m agents.v_grpo --config FILE`` trains a recipe with ``algorithm.name: v_grpo``.
-"""
-
-from __future__ import annotations
-
-from pydantic import Field
-
-from agents.base import run_algorithm
-from agents.surrogate import surrogate_metrics
-from flexgym.algorithm.base import Algorithm, Loss
-from flexgym.algorithm.process import ForwardProcess
-from flexgym.algorithm.replay import OLD, Replayed, mean_under
-from flexgym.algorithm.settings import AlgorithmSettings, ClipRange, LevelSettings
-from flexgym.flow import clipped_surrogate, matching_log_prob, sequence_log_ratio, soft_clip, velocity_residual
-
-
-class VGRPOSettings(AlgorithmSettings):
-    """Settings of `VGRPO`; for the form without clip, set ``clip_range: null`` and a penalty toward ``old``, clean."""
-
-    clip_range: ClipRange | None = Field(default=0.03, description="how far a ratio may leave 1; null for any")
-    soft_clip: float | None = Field(default=None, gt=0, description="smooth bound of the advantages, such as 4")
-    levels: LevelSettings = LevelSettings(source="uniform", count=4, stratified=True, shared=True)
-
-
-class VGRPO(Algorithm[VGRPOSettings]):
-    """Clipped policy gradient on the adaptively weighted error of finished samples, averaged over stratified levels."""
-
-    Settings = VGRPOSettings
-    skips_dead = True
-    stacked = True
-
-    @property
-    def process(self) -> ForwardProcess:
-        """Fresh noise on finished samples."""
-        return ForwardProcess(draw=self.settings.levels.draw)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The prediction when sampled."""
-        return frozenset({mean_under(OLD)})
-
-    @property
-    def off_policy(self) -> tuple[str, ...]:
-        """The clip range, where there is one."""
-        return ("clip_range",) if self.settings.clip_range else ()
-
-    def loss(self, replayed: Replayed) -> Loss:
-        """Compute the surrogate of eq. 14 with the mean over levels inside the ratio, ``[L, P, G]``."""
-        new, old = (
-            matching_log_prob(
-                velocity_residual(predicted, replayed.target, replayed.sigma), replayed.sigma, weight="adaptive"
-            )
-            for predicted in (replayed.mean, replayed.means[OLD])
-        )
-        log_ratio = sequence_log_ratio(new - old.detach())
-        advantage, limits = replayed.advantage[0], self.settings.clip_range or (1.0, float("inf"))
-        advantage = advantage if self.settings.soft_clip is None else soft_clip(advantage, eta=self.settings.soft_clip)
-        surrogate = clipped_surrogate(log_ratio, advantage, clip_range=limits)
-        return Loss(surrogate.loss.expand(replayed.advantage.shape), surrogate_metrics(surrogate, log_ratio))
-
+from flexgym.agents.launch import launch
 
 if __name__ == "__main__":
-    run_algorithm("v_grpo", summary=__doc__)
+    launch("v_grpo")

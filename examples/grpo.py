@@ -7,9 +7,8 @@ import gymnasium as gym
 import torch
 
 import flexgym  # noqa: F401  (registers the environments)
-import rewards
-from agents.grpo import GRPO, GRPOSettings
-from flexgym import FlowPolicy
+from flexgym import FlowPolicy, rewards
+from flexgym.agents.grpo import GRPO, GRPOSettings
 from flexgym.algorithm.advantages import advantages_of
 from flexgym.algorithm.replay import replay
 from flexgym.algorithm.rollout import collect

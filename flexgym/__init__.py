@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from flexgym.core.launchers import explain_hidden_launcher
 from flexgym.environment import register_environments
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ _MODULES = {
 """Module of each public name."""
 
 register_environments()
+explain_hidden_launcher()
 
 
 def __dir__() -> list[str]:

@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Column, Table
+from typer.core import TyperCommand, TyperGroup
 
-from flexgym.commands.judge import app as judge_app
-from flexgym.config.command import app as config_app
 from flexgym.core.terminal import say, teaching_errors, terminal
 from flexgym.planning.command import plan
-from flexgym.runs.export import export_generator
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-app.add_typer(judge_app, name="judge")
-app.add_typer(config_app, name="config")
+LATER = {
+    "config": ("flexgym.config.command", "What recipes can hold."),
+    "judge": ("flexgym.commands.judge", "Compare and rank samples with a judge, calibrate a judge, or serve one."),
+}
+"""Module and help of the groups of commands that are loaded when they are called, since that takes a second."""
+
+
+class _Commands(TyperGroup):
+    """The commands, of which ``--help`` loads none."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted([*super().list_commands(ctx), *LATER])
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in LATER:
+            return TyperCommand(cmd_name, help=LATER[cmd_name][1])  # for the list
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        name, *rest = args
+        return (name, load_command(name), rest) if name in LATER else super().resolve_command(ctx, args)
+
+
+def load_command(name: str) -> Any:
+    """Import one of `LATER`."""
+    return typer.main.get_command(importlib.import_module(LATER[name][0]).app)
+
+
+app = typer.Typer(cls=_Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.command()(plan)
 
 
@@ -35,6 +60,30 @@ def _root(
     ] = False,
 ) -> None:
     """Train image and video generators with reinforcement learning."""
+
+
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+        "help_option_names": [],  # words after the name belong to the agent, --help among them
+    },
+    add_help_option=False,
+)
+def train(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="the agent, such as pref_grpo; then as for python -m agents.NAME")] = "",
+) -> None:
+    """Train with an agent: NAME, then --config, overrides and --help as of `python -m agents.NAME`."""
+    from flexgym.commands.train import check_command, command_names, run_command
+
+    if name in ("", "--help"):
+        say(context.get_help(), f"Agents: {', '.join(command_names())}. Settings: flexgym train NAME --help.")
+        return
+    with teaching_errors():
+        check_command(name)
+    run_command(name, context.args, command=f"flexgym train {name}")
 
 
 @app.command()
@@ -61,6 +110,8 @@ def export(
     out: Annotated[Path, typer.Argument(help="the folder to make")],
 ) -> None:
     """Copy the trained generator out of a run, as an adapter or a pipeline that diffusers loads."""
+    from flexgym.runs.export import export_generator
+
     with teaching_errors():
         exported = export_generator(run, out)
         lines = [f"Generator of iteration {exported.iteration}: {exported.folder}", *exported.loading]
@@ -115,3 +166,7 @@ def doctor(
 def main() -> None:
     """Run the console script."""
     app()
+
+
+if __name__ == "__main__":
+    main()

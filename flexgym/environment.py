@@ -11,10 +11,10 @@ from flexgym.core.errors import ConfigError, unknown_name
 from flexgym.core.modules import import_named
 
 ENVIRONMENTS = {
-    "FlexT2I-v0": ("envs.t2i:FlexT2I", "envs.t2i:FlexT2IVector"),
-    "FlexT2V-v0": ("envs.t2v:FlexT2V", "envs.t2v:FlexT2VVector"),
-    "FlexT2IControl-v0": ("envs.t2i:FlexT2IControl", "envs.t2i:FlexT2IControlVector"),
-    "FlexT2VControl-v0": ("envs.t2v:FlexT2VControl", "envs.t2v:FlexT2VControlVector"),
+    "FlexT2I-v0": ("flexgym.envs.t2i:FlexT2I", "flexgym.envs.t2i:FlexT2IVector"),
+    "FlexT2V-v0": ("flexgym.envs.t2v:FlexT2V", "flexgym.envs.t2v:FlexT2VVector"),
+    "FlexT2IControl-v0": ("flexgym.envs.t2i:FlexT2IControl", "flexgym.envs.t2i:FlexT2IControlVector"),
+    "FlexT2VControl-v0": ("flexgym.envs.t2v:FlexT2VControl", "flexgym.envs.t2v:FlexT2VControlVector"),
 }
 """Classes of the single and of the vector environment by id."""
 MODALITIES = ("image", "video")
@@ -45,7 +45,8 @@ def environment_modality(env: str) -> str:
     if modality not in MODALITIES:
         raise ConfigError(
             f"environment {env!r}: expected the class attribute modality = 'image' or modality = 'video' on"
-            f" {creator!r}, got {modality!r}. Set it, or derive the class from envs.t2i.FlexT2I or envs.t2v.FlexT2V"
+            f" {creator!r}, got {modality!r}. Set it, or derive the class from flexgym.envs.t2i.FlexT2I or"
+            " flexgym.envs.t2v.FlexT2V"
         )
     return str(modality)
 

@@ -1,43 +1,20 @@
-"""Rewards of image and video groups.
-
-``rewards.ShapesVerifier(env)`` wraps an environment, ``rewards.vector.ShapesVerifier(envs)`` a vector environment, and
-``rewards.make("ShapesVerifier")`` builds the reward alone, as trainers use it. `names` lists all rewards. `wrap` puts
-any reward on an environment, also one of your own.
-
-The wrapper classes are made when they are first used; ``__init__.pyi`` holds their signatures for type checkers.
-"""
+"""`flexgym.rewards` under its short name, in a checkout: ``import rewards`` leads to the same objects."""
 
 from __future__ import annotations
 
-from flexgym.core.errors import UnknownNameError
-from flexgym.reward import JudgeReward, PointwiseReward, Reward, RewardWrapper, VectorRewardWrapper, register
-from rewards import vector
-from rewards.registry import check, make, names
-from rewards.wrappers import NamedWrapper, wrap, wrapper_of
+import sys
+from typing import Any
 
-__all__ = [
-    "JudgeReward",
-    "PointwiseReward",
-    "Reward",
-    "RewardWrapper",
-    "VectorRewardWrapper",
-    "check",
-    "make",
-    "names",
-    "register",
-    "vector",
-    "wrap",
-]
+import flexgym.rewards
+from flexgym.rewards import *  # noqa: F403  (the names that type checkers see)
+from flexgym.rewards import vector
+
+sys.modules[f"{__name__}.vector"] = vector
 
 
-def __getattr__(name: str) -> type[NamedWrapper]:
-    if not name[:1].isupper():  # wrapper classes begin with a capital letter
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return wrapper_of(name)
-    except UnknownNameError as error:
-        raise AttributeError(str(error)) from error
+def __getattr__(name: str) -> Any:
+    return getattr(flexgym.rewards, name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *names()})
+    return dir(flexgym.rewards)

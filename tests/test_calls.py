@@ -13,7 +13,7 @@ from flexgym.algorithm.process import ForwardProcess, SamplerSteps
 from flexgym.flow import noise_scale
 
 ROOT = Path(__file__).resolve().parents[1]
-OWN = tuple(str(ROOT / name) for name in ("flexgym", "envs", "rewards", "agents"))
+OWN = str(ROOT / "flexgym")
 
 
 def own_calls(call):

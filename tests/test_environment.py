@@ -14,7 +14,7 @@ from tests.agents.small import small_config
 
 OWN = """
 import gymnasium as gym
-from envs.t2v import FlexT2V, FlexT2VVector
+from flexgym.envs.t2v import FlexT2V, FlexT2VVector
 
 class Loop(FlexT2V):
     name = "Loop-v0"
@@ -61,7 +61,7 @@ def test_an_environment_of_ones_own_trains_with_its_modality(own):
         ("no_such_module:Loop-v0", ConfigError, "'no_such_module' cannot be imported"),
         ("own_environments:Lost-v0", ConfigError, "'no_such_module' cannot be imported"),
         ("own_environments:Mute-v0", ConfigError, "class attribute modality = 'image' or modality = 'video' on .*Mute"),
-        ("CartPole-v1", ConfigError, "got None. Set it, or derive the class from envs.t2i.FlexT2I"),
+        ("CartPole-v1", ConfigError, "got None. Set it, or derive the class from flexgym.envs.t2i.FlexT2I"),
     ],
 )
 def test_what_has_no_modality_is_explained(own, name, error, message):

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import flexgym
-import rewards
-import rewards.vector
+from flexgym import rewards
+from flexgym import rewards
 
 
 class Contrast(rewards.PointwiseReward):
@@ -50,7 +50,7 @@ WRONG = """
 import gymnasium as gym
 
 import flexgym
-import rewards
+from flexgym import rewards
 
 env = gym.make("FlexT2I-v0")
 rewards.UnifiedRewardFlex(env, juge="shapes-judge")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("flexgym", "envs", "rewards", "agents")
+PACKAGES = ("flexgym",)
 APART = "flexgym"
 """Package whose subpackages have pages of their own."""
 ROOT_PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
@@ -26,7 +26,7 @@ KINDS: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "Recipes of judge training": (("flexgym/config", "judge.py"),),
     "Recipes of Stable-Baselines3": (("flexgym/config", "sb3.py"),),
-    "Algorithms": (("flexgym/algorithm", "settings.py"), ("agents", "*.py")),
+    "Algorithms": (("flexgym/algorithm", "settings.py"), ("flexgym/agents", "*.py")),
 }
 """Folders and patterns of the modules with settings, by heading."""
 ROOTS = {"AgentSettings": "", "JudgeTrainingSettings": "", "SB3Settings": "", "AlgorithmSettings": "algorithm."}

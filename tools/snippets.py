@@ -31,7 +31,7 @@ from types import FrameType
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("flexgym", "envs", "rewards", "agents")
+PACKAGES = ("flexgym",)
 CONSOLE = ("bash", "console", "sh", "shell")
 TIMEOUT = 120
 NOTHING_COLLECTED = 5  # exit status of pytest when it found no test

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-LIBRARY = ("flexgym", "envs", "rewards", "agents")
-MEASURED = (*LIBRARY, "research", "tools")
+LIBRARY = ("flexgym",)
+SHORT_NAMES = ("agents", "envs", "rewards")
+"""Folders of a checkout that lead into the library: launchers, and short names of packages."""
+MEASURED = (*LIBRARY, *SHORT_NAMES, "research", "tools")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -1,24 +1,31 @@
-"""Write the type stubs of the reward wrappers: ``python -m tools.stubs``; with ``--check`` it only compares.
+"""Write what is known of the code without running it: ``python -m tools.stubs``; with ``--check`` it only compares.
 
-The wrapper classes in `rewards` and `rewards.vector` are made at runtime. The stubs give type checkers and editors the
-names and the settings of each.
+The wrapper classes in `flexgym.rewards` and `flexgym.rewards.vector` are made at runtime. The stubs give type checkers
+and editors the names and the settings of each. ``flexgym/agents/shown.json`` holds what ``--help`` of the agents shows.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import json
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from inspect import Parameter, cleandoc
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from flexgym.agents.base import Agent
+from flexgym.algorithm.base import algorithm_class, algorithm_names
+from flexgym.commands.train import command_names
+from flexgym.config import AgentSettings
+from flexgym.config.describe import help_sections
 from flexgym.core.arguments import setting_parameters
 from flexgym.reward.building import SHARED_SETTINGS
-from rewards.registry import SHIPPED, reward_class
+from flexgym.rewards.registry import SHIPPED, reward_class
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,28 +51,28 @@ class Stub:
 
 STUBS = (
     Stub(
-        path="rewards/__init__.pyi",
+        path="flexgym/rewards/__init__.pyi",
         base="NamedWrapper",
         env="gymnasium.Env[Any, Any]",
         head='''"""Rewards of image and video groups as wrappers of environments."""
 import gymnasium
 from flexgym.reward import JudgeReward, PointwiseReward, Reward, RewardWrapper, VectorRewardWrapper, register
-from rewards import vector
-from rewards.registry import check, make, names
-from rewards.wrappers import NamedWrapper, wrap
+from flexgym.rewards import vector
+from flexgym.rewards.registry import check, make, names
+from flexgym.rewards.wrappers import NamedWrapper, wrap
 ''',
         public="JudgeReward PointwiseReward Reward RewardWrapper VectorRewardWrapper"
         " check make names register vector wrap",
     ),
     Stub(
-        path="rewards/vector.pyi",
+        path="flexgym/rewards/vector.pyi",
         base="NamedVectorWrapper",
         env="gymnasium.vector.VectorEnv[Any, Any, Any]",
         head='''"""Rewards of image and video groups as wrappers of vector environments."""
 import gymnasium.vector
 from flexgym.reward import VectorRewardWrapper
-from rewards.wrappers import NamedVectorWrapper
-from rewards.wrappers import wrap_vector as wrap
+from flexgym.rewards.wrappers import NamedVectorWrapper
+from flexgym.rewards.wrappers import wrap_vector as wrap
 ''',
         public="VectorRewardWrapper wrap",
     ),
@@ -144,9 +151,23 @@ def _default_text(default: Any) -> str:
 def _formatted(text: str) -> str:
     """Sort the imports and format the text with ruff."""
     for command in (("check", "--select", "I", "--fix-only", "--quiet"), ("format", "--quiet")):
-        ruff = [sys.executable, "-m", "ruff", *command, "--stdin-filename", "rewards/stub.pyi", "-"]
+        ruff = [sys.executable, "-m", "ruff", *command, "--stdin-filename", "flexgym/rewards/stub.pyi", "-"]
         text = subprocess.run(ruff, input=text, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     return text
+
+
+def shown_text() -> str:
+    """Return the text of `flexgym.agents.launch.SHOWN`: the commands of agents, and the settings of each algorithm."""
+    agents = {}
+    for name in command_names():
+        main = importlib.import_module(f"flexgym.agents.{name}").main
+        if isinstance(main, Agent):
+            agents[name] = asdict(main)
+    algorithms = {}
+    for name in algorithm_names():
+        sections = help_sections(AgentSettings.with_algorithm(algorithm_class(name).Settings))
+        algorithms[name] = next(asdict(section) for section in sections if section.name == "algorithm")
+    return json.dumps({"agents": agents, "algorithms": algorithms}, indent=1, ensure_ascii=False) + "\n"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -162,14 +183,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a stub is not up to date")
     check = parser.parse_args(arguments).check
     old = 0
-    for stub in STUBS:
-        path, text = ROOT / stub.path, stub_text(stub)
+    texts = {stub.path: stub_text(stub) for stub in STUBS}
+    texts["flexgym/agents/shown.json"] = shown_text()
+    for name, text in texts.items():
+        path = ROOT / name
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue
         old += 1
         if not check:
             path.write_text(text, encoding="utf-8")
-        print(f"{stub.path}: {'not up to date; run python -m tools.stubs' if check else 'written'}")
+        print(f"{name}: {'not up to date; run python -m tools.stubs' if check else 'written'}")
     return int(check and old > 0)
 
 

@@ -27,6 +27,7 @@ from flexgym.core.modules import import_named
 from flexgym.flow import StepSchedule, linear_sigmas
 
 S = TypeVar("S", bound=AlgorithmSettings)
+_AGENTS = "flexgym.agents"  # by name: the package imports this one
 _NAMES_SETTINGS = re.compile(r"^    Settings = ", re.MULTILINE)
 CURRENT = "current"
 """Name of the weights that train; all other names are those of copies."""
@@ -306,8 +307,8 @@ def algorithm_class(name: str) -> type[Algorithm[Any]]:
     """Return the class of an algorithm.
 
     Args:
-        name: a module of the package ``agents``, such as ``"grpo"``, or the path ``"package.module:Class"`` of a
-            class of your own.
+        name: a module of the package ``flexgym.agents``, such as ``"grpo"``, or the path ``"package.module:Class"`` of
+            a class of your own.
 
     Raises:
         UnknownNameError: no such module or class; the message names the nearest one.
@@ -315,10 +316,10 @@ def algorithm_class(name: str) -> type[Algorithm[Any]]:
     """
     module_name, _, class_name = name.partition(":")
     try:
-        module = import_named(module_name if class_name or "." in module_name else f"agents.{module_name}")
+        module = import_named(module_name if class_name or "." in module_name else f"{_AGENTS}.{module_name}")
     except ModuleNotFoundError as error:
         raise UnknownNameError(
-            f"unknown algorithm {name!r}: expected a module of the package agents, such as 'grpo', or"
+            f"unknown algorithm {name!r}: expected a module of the package flexgym.agents, such as 'grpo', or"
             f" 'package.module:Class' ({error}). {nearest_name(name, algorithm_names())}"
         ) from error
     own = {
@@ -343,5 +344,5 @@ def algorithm_class(name: str) -> type[Algorithm[Any]]:
 
 def algorithm_names() -> list[str]:
     """Return the names of the algorithms in the package ``agents``, sorted; modules that hold none are left out."""
-    folder = Path(importlib.import_module("agents").__path__[0])
+    folder = Path(importlib.import_module(_AGENTS).__path__[0])
     return sorted(path.stem for path in folder.glob("*.py") if _NAMES_SETTINGS.search(path.read_text(encoding="utf-8")))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, get_origin
 
 from pydantic import BaseModel
@@ -44,36 +45,61 @@ def settings_schema(kind: type[Settings]) -> dict[str, Any]:
     return {"$schema": _SCHEMA, **kind.model_json_schema()}
 
 
-def settings_help(kind: type[Settings]) -> RenderableType:
+@dataclass(frozen=True)
+class HelpSection:
+    """Holds what ``--help`` shows of a section.
+
+    Attributes:
+        name: of the section.
+        summary: what it is about.
+        rows: name, values, default and meaning of each setting.
+    """
+
+    name: str
+    summary: str
+    rows: Sequence[Sequence[str]]
+
+
+def help_sections(kind: type[Settings]) -> list[HelpSection]:
+    """Return what ``--help`` shows of each section of a recipe."""
+    found = []
+    for name, field in kind.model_fields.items():
+        model = submodel(field.annotation)
+        rows = [
+            (key, spell(inner.annotation, inner.metadata), _shown(inner), inner.description or "")
+            for key, inner in (_leaves(model) if model else ())
+        ]
+        found.append(HelpSection(name, _summary(field, model), rows))
+    return found
+
+
+def settings_help(sections: Iterable[HelpSection]) -> RenderableType:
     """Return a table of each section: its settings with values, defaults and what they mean."""
     tables: list[RenderableType] = []
-    for section, field in kind.model_fields.items():
-        model = submodel(field.annotation)
+    for section in sections:
         table = Table(box=None, padding=(0, 2, 0, 2), show_header=False, pad_edge=False)
         table.add_column(style="cyan", no_wrap=True)
         table.add_column(style="dim", overflow="fold", ratio=3)
         table.add_column(style="green", overflow="fold", ratio=1, min_width=8)
         table.add_column(overflow="fold", ratio=4)
-        for name, inner in _leaves(model) if model else ():
-            words = spell(inner.annotation, inner.metadata)
-            cells = (f"  {name}", words, _shown(inner), inner.description or "")
-            table.add_row(*map(Text, cells))
-        tables += [Text.assemble((section, "bold"), f"  {_summary(field, model)}"), table, Text()]
+        for name, *cells in section.rows:
+            table.add_row(*map(Text, (f"  {name}", *cells)))
+        tables += [Text.assemble((section.name, "bold"), f"  {section.summary}"), table, Text()]
     return Group(*tables)
 
 
-def help_command(kind: Callable[[], type[Settings]], *, usage: str) -> type[TyperCommand]:
+def help_command(sections: Callable[[], Iterable[HelpSection]], *, usage: str) -> type[TyperCommand]:
     """Return a class of commands whose ``--help`` ends with all settings of a recipe.
 
     Args:
-        kind: called for ``--help`` alone.
+        sections: called for ``--help`` alone.
         usage: sentence above the settings.
     """
 
     class SettingsCommand(TyperCommand):
         def format_help(self, ctx: Any, formatter: Any) -> None:
             super().format_help(ctx, formatter)
-            terminal().print(Group(Text(), Text(usage), Text(), settings_help(kind())))
+            terminal().print(Group(Text(), Text(usage), Text(), settings_help(sections())))
 
     return SettingsCommand
 
@@ -99,5 +125,11 @@ def _shown(field: FieldInfo) -> str:
     """Return the default of a setting as it would be written in a recipe."""
     if field.is_required():
         return "required"
-    default = field.default.model_dump(exclude_defaults=True) if isinstance(field.default, BaseModel) else field.default
-    return dump_yaml({"value": default}, flow=True).strip()[len("{value: ") : -1]
+    return dump_yaml({"value": _plain(field.default)}, flow=True).strip()[len("{value: ") : -1]
+
+
+def _plain(value: Any) -> Any:
+    """Return a default as plain values; of settings in it only those that differ from their own defaults."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(exclude_defaults=True)
+    return {name: _plain(each) for name, each in value.items()} if isinstance(value, Mapping) else value

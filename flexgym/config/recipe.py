@@ -12,7 +12,9 @@ from flexgym.core.problems import KeyPath
 from flexgym.core.secrets import names_a_secret, refuse_secrets, secret_error
 from flexgym.core.yaml_files import parse_yaml, read_yaml_mapping
 
-SHIPPED = Path(__file__).resolve().parents[2] / "configs"
+_PACKAGE = Path(__file__).resolve().parents[1]
+SHIPPED = next(filter(Path.is_dir, (_PACKAGE / "configs", _PACKAGE.parent / "configs")), _PACKAGE / "configs")
+"""Folder of the shipped recipes: inside the package in a wheel, beside it in a checkout."""
 
 _NULLS = ("null", "~", "Null", "NULL")
 

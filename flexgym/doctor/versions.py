@@ -1,20 +1,18 @@
-"""Check installed versions against the metadata of FlexGym, and the top-level packages against other owners."""
+"""Check installed versions against the metadata of FlexGym, and the folder of launchers against its other owners."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from flexgym.core.launchers import ENTRY, hidden_by
 from flexgym.doctor.findings import Finding, ok, problem, warning
 
-_PACKAGES = ("agents", "envs", "rewards")
-_CHECK = "versions"
+_CHECK, _OWNERS = "versions", "packages"
 
 
 def check_versions() -> list[Finding]:
@@ -27,8 +25,7 @@ def check_versions() -> list[Finding]:
     requirements = [Requirement(text) for text in importlib.metadata.requires("flexgym") or ()]
     needed = [each for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
     found += [finding for each in needed if (finding := _check_package(each))]
-    owners = importlib.metadata.packages_distributions()
-    found += [finding for name in _PACKAGES if (finding := _check_owner(name, owners.get(name, [])))]
+    found += _check_launchers()
     return found or [ok(_CHECK, f"FlexGym {own['Version']}: Python and {len(needed)} packages fit")]
 
 
@@ -52,23 +49,17 @@ def _check_package(requirement: Requirement) -> Finding | None:
     return problem(_CHECK, f"{requirement.name} {version} is installed, and FlexGym needs {wanted}", advice)
 
 
-def _check_owner(name: str, owners: Sequence[str]) -> Finding | None:
-    """Look whether another of the distributions that own a package would be imported in place of FlexGym."""
-    spec = find_spec(name)
-    if spec is None or spec.origin is None:
-        return problem(
-            "packages", f"the package {name!r} of FlexGym is missing", "pip install --force-reinstall flexgym"
-        )
-    home = Path(__file__).resolve().parents[2]
-    place = Path(spec.origin).resolve()
-    if place.is_relative_to(home) and _belongs(place, owners):
-        return None
-    advice = "uninstall that package or install FlexGym into an environment of its own"
-    return problem("packages", f"import {name} finds {place}, which is not FlexGym's", advice)
-
-
-def _belongs(place: Path, owners: Sequence[str]) -> bool:
-    """Return whether no other distribution claims the file."""
-    others = [owner for owner in owners if owner != "flexgym"]
-    files = [file for owner in others for file in importlib.metadata.files(owner) or ()]
-    return not any(Path(str(file.locate())).resolve() == place for file in files)
+def _check_launchers() -> list[Finding]:
+    """Look whether ``python -m agents.NAME`` finds the launchers, and whether other owners of the name are whole."""
+    other = hidden_by()
+    found = []
+    if other is not None:
+        what = f"python -m agents.NAME finds {other} and not the launchers of FlexGym"
+        found = [warning(_OWNERS, what, f"use `{ENTRY}`, which no other package can hide")]
+    for owner in importlib.metadata.packages_distributions().get("agents", ()):
+        files = importlib.metadata.files(owner) or () if owner != "flexgym" else ()
+        lost = [file for file in files if str(file) == "agents/__init__.py" and not Path(str(file.locate())).is_file()]
+        if lost:
+            advice = f"pip install --force-reinstall --no-deps {owner}"
+            found.append(problem(_OWNERS, f"{owner} has lost its {lost[0]}, such as to an older FlexGym", advice))
+    return found

@@ -124,7 +124,8 @@ def quiet_libraries() -> None:
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()
         library.disable_progress_bar()
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in ("ray", "ray.rllib"):  # which has a level of its own
+        logging.getLogger(name).setLevel(logging.ERROR)
     # The run itself reports a lost process, without tracebacks.
     for name in ("ray.rllib.utils.actor_manager", "ray.train._internal.backend_executor"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import typer
 
-from flexgym.config.describe import dump_settings, help_command
+from flexgym.config.describe import HelpSection, dump_settings, help_command, help_sections
 from flexgym.config.recipe import Recipe, apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError
 from flexgym.core.settings import Settings
@@ -58,6 +58,7 @@ class Program(Generic[S]):
         make_run: makes the run of validated settings, of the run folder or checkpoint to resume, and of ``name`` as
             words.
         kind: returns the class of the settings that ``--help`` lists.
+        shown: returns what ``--help`` lists, where that is known without loading the class; None elsewhere.
         dry_run: checks settings without training and returns lines for the user; adds the option ``--dry-run``.
     """
 
@@ -67,6 +68,7 @@ class Program(Generic[S]):
     make_run: Callable[[S, Path | None, Sequence[str]], TrainingRun]
     kind: Callable[[], type[Settings]]
     dry_run: Callable[[S], Iterable[str]] | None = None
+    shown: Callable[[], Sequence[HelpSection] | None] = lambda: None
     small_recipe: str | None = None
     """A recipe for any machine. Where there is one, the default recipe loads a large model from the hub, and a new run
     without ``--config`` must name its ``judge.source``."""
@@ -84,6 +86,10 @@ class Program(Generic[S]):
             run.train()
             if run.stopped_by not in (None, signal.SIGINT):
                 raise typer.Exit(exit_status(run.stopped_by))
+
+    def sections(self) -> Sequence[HelpSection]:
+        """Return what ``--help`` lists."""
+        return self.shown() or help_sections(self.kind())
 
     def check_choice(self, recipe: Recipe) -> None:
         """Reject a large model of the default recipe that nobody asked for.
@@ -172,7 +178,7 @@ def add_command(app: typer.Typer, program: Program[Any], *, name: str | None = N
     unless = " and must name the model" if program.small_recipe else ""
     about = f"A new run takes the recipe {program.default_recipe} unless --config names another one{unless}."
     app.command(
-        name, help=f"{inspect.cleandoc(summary or '')}\n\n{about}", cls=help_command(program.kind, usage=USAGE)
+        name, help=f"{inspect.cleandoc(summary or '')}\n\n{about}", cls=help_command(program.sections, usage=USAGE)
     )(chosen)
 
 
@@ -200,13 +206,14 @@ def chosen_recipe(overrides: Sequence[str], *, config: str | None, resume: Path 
     return apply_overrides(recipe, overrides)
 
 
-def run_program(program: Program[Any], *, summary: str | None) -> None:
+def run_program(program: Program[Any], *, summary: str | None, arguments: Sequence[str] | None = None) -> None:
     """Parse the command line of a program that does nothing but train, and train.
 
     Args:
         program: that trains.
         summary: for ``--help``.
+        arguments: words after those of the command; None takes the words of this process.
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     add_command(app, program, summary=summary)
-    app(prog_name=program.name)
+    app(arguments, prog_name=program.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -46,6 +47,7 @@ class TrainingDisplay:
         console: Console | None = None,
         history: Sequence[Mapping[str, Any]] = (),
         known: Mapping[str, Metric] | None = None,
+        deadline: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; nothing shows before entering.
@@ -56,11 +58,13 @@ class TrainingDisplay:
             console: where to; standard output by default.
             history: rows of an earlier part of the run, for the curves and the base values.
             known: metrics of the history, and others that are shown before they are measured, by name.
+            deadline: time of ``clock`` at which the run ends at the latest.
             clock: seconds, rising.
         """
         self._total = total
         self._title = title
         self._console = console or terminal()
+        self._deadline = deadline
         self._clock = clock
         self._live: Live | None = None
         self._phase = "starting"
@@ -109,12 +113,13 @@ class TrainingDisplay:
             write_error_line(text)
 
     def seconds_left(self) -> float | None:
-        """Estimate from the last iterations; None before the first one has ended."""
-        pace = self._pace()
+        """Estimate from the last iterations, at most until the deadline; None before the first one has ended."""
+        pace, now = self._pace(), self._clock()
         if pace is None:
             return None
-        since = self._clock() - self._last_update if self._last_update is not None else 0.0
-        return max(0.0, (self._total - self._board.iteration) * pace - min(since, pace))
+        since = now - self._last_update if self._last_update is not None else 0.0
+        left = (self._total - self._board.iteration) * pace - min(since, pace)
+        return max(0.0, min(left, self._deadline - now))
 
     def __enter__(self) -> TrainingDisplay:
         self._last_update = None

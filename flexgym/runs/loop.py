@@ -236,6 +236,7 @@ class TrainingRun:
             title=f"{self.trainable.title}, {self.folder.shown}",
             history=read_metrics(self.folder.metrics.path),
             known={**self.trainable.known, **self.folder.metrics.schema},
+            deadline=deadline,
         )
         interrupt.announce = display.announce
         with display:

@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
-from agents.base import AgentComponents
+from flexgym.agents.base import AgentComponents
 from flexgym.algorithm.base import algorithm_class
 from flexgym.config import AgentSettings
 from flexgym.config.load import load_settings
 from flexgym.core.errors import RewardError
+from flexgym.rewards.shapes_oracle import ShapesOracle
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.build import algorithm_config
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.sharded import METRICS
-from rewards.shapes_oracle import ShapesOracle
 
 SMALL = {
     "generator": {"mode": "full", "sampling": {"num_steps": 4}},

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from agents.compare import DEFAULT_RECIPE, Candidate, add_runs, compare
+from flexgym.agents.compare import DEFAULT_RECIPE, Candidate, add_runs, compare
+from flexgym.commands.train import train_words
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.runs.series import Series
@@ -25,7 +25,7 @@ SMALL = (
     "verification.interval=1",
 )
 BROKEN = """
-from rewards import PointwiseReward
+from flexgym.rewards import PointwiseReward
 
 class Broken(PointwiseReward):
     def __init__(self):
@@ -42,7 +42,7 @@ def base(*overrides):
 
 @pytest.fixture
 def series(tmp_path):
-    return Series(tmp_path / "compare", [sys.executable, "-m", "agents.pref_grpo"])
+    return Series(tmp_path / "compare", train_words("pref_grpo"))
 
 
 def test_a_reward_is_a_name_and_settings_in_words():

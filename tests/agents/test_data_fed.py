@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.base import AgentComponents, load_agent_settings
+from flexgym.agents.base import AgentComponents, load_agent_settings
 from flexgym.config import AgentSettings
 from flexgym.config.load import load_settings
 from flexgym.core.errors import ConfigError

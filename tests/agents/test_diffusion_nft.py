@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from agents.base import load_agent_settings
-from agents.diffusion_nft import DiffusionNFT, NFTSettings
+from flexgym.agents.base import load_agent_settings
+from flexgym.agents.diffusion_nft import DiffusionNFT, NFTSettings
 from flexgym.algorithm.replay import Replayed
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.flow import nft_loss

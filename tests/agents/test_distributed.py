@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 import ray
 
 from flexgym.algorithm.rollout import sample
+from flexgym.commands.train import train_words
 from flexgym.core.errors import RewardError
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.sharded import METRICS
@@ -131,7 +131,7 @@ def command(folder: Path, *arguments: str) -> list[str]:
     small = ["rollout.prompts_per_iteration=2", "rollout.groups_per_forward=1", "rollout.group_size=3"]
     small += ["generator.sampling={num_steps: 4}", "algorithm.window={size: 2, strategy: random, first: [0, 1]}"]
     small += ["run.checkpoint_interval=2", "run.name=killed", f"run.root={folder}", "verification.num_prompts=4"]
-    return [sys.executable, "-m", "agents.pref_grpo", "--config=pref_grpo_shapes_t2i.yaml", *small, *arguments]
+    return [*train_words("pref_grpo"), "--config=pref_grpo_shapes_t2i.yaml", *small, *arguments]
 
 
 def rows(run: Path) -> list[dict]:

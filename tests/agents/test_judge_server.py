@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from flexgym.commands.train import train_words
 from flexgym.runs.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
@@ -59,7 +60,7 @@ def server():
 def training(run: Path, server: JudgeServer, *arguments: str, wait_s: float):
     settings = f"reward.settings={{judge: '{server.url}', backend_settings: {{wait_for_server_s: {wait_s}}}}}"
     where = [f"run.root={run.parent}", f"run.name={run.name}"]
-    command = [sys.executable, "-m", "agents.pref_grpo", *SMALL, settings, *where, *arguments]
+    command = [*train_words("pref_grpo"), *SMALL, settings, *where, *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         yield process

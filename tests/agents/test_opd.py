@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from agents.opd import OPD
+from flexgym.agents.opd import OPD
 from flexgym.algorithm.replay import Replayed, replay_means
 from flexgym.algorithm.tasks import taking_turns
 from flexgym.config import AgentSettings

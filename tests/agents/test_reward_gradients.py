@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-import rewards
-from agents.base import load_agent_settings
-from flexgym import FlowPolicy
+from flexgym import FlowPolicy, rewards
+from flexgym.agents.base import load_agent_settings
 from flexgym.algorithm.base import algorithm_class
 from flexgym.algorithm.effects import effect_notes
 from flexgym.algorithm.replay import replay

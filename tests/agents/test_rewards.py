@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 OWN = """
 import os
 import numpy as np
-from rewards import PointwiseReward
+from flexgym.rewards import PointwiseReward
 
 class Redness(PointwiseReward):
     def __init__(self, folder, broken=False):

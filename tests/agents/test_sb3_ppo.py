@@ -10,7 +10,7 @@ import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
-from agents.sb3_ppo import DEFAULT_RECIPE, load_sb3_settings, make_run
+from flexgym.agents.sb3_ppo import DEFAULT_RECIPE, load_sb3_settings, make_run
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError, RewardError, UnknownNameError
 from flexgym.core.state_files import read_state

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 import torch
 
-import rewards
+from flexgym import rewards
 from flexgym.algorithm.reward_gradient import reward_gradient, reward_losses
 from flexgym.core.errors import ConfigError
 from flexgym.types import Prompt

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 import flexgym  # noqa: F401  (registers the environments)
-import rewards
-from flexgym import FlowPolicy
+from flexgym import FlowPolicy, rewards
 from flexgym.algorithm.base import algorithm_class, check_needs
 from flexgym.algorithm.process import ForwardProcess
 from flexgym.algorithm.replay import replay

@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from agents.base import load_agent_settings
+from flexgym.agents.base import load_agent_settings
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.rllib.learner import FlowLearner
 from flexgym.types import Prompt, SampleGroup

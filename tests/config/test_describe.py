@@ -6,12 +6,12 @@ from rich.console import Console
 from typer import Typer
 from typer.testing import CliRunner
 
-from agents.grpo import GRPO, GRPOSettings
+from flexgym.agents.grpo import GRPO, GRPOSettings
 from flexgym.algorithm.settings import PenaltySettings
 from flexgym.cli import app
 from flexgym.config import AgentSettings, DPOSettings, RewardSettings, SB3Settings, SFTSettings
 from flexgym.config.command import settings_kind
-from flexgym.config.describe import describe, dump_settings, help_command, settings_help, settings_schema
+from flexgym.config.describe import describe, dump_settings, help_command, help_sections, settings_help, settings_schema
 from flexgym.config.load import load_settings
 from flexgym.config.recipe import apply_overrides, load_recipe, shipped_recipes
 from flexgym.core.problems import names_below
@@ -74,7 +74,7 @@ def test_settings_made_in_python_are_described_as_a_recipe():
 def test_help_names_every_setting_with_its_meaning(kind):
     console = Console(width=200, record=True)
     with console.capture() as captured:
-        console.print(settings_help(kind))
+        console.print(settings_help(help_sections(kind)))
     text = captured.get()
     for name in names_below(kind):
         assert name.partition(".")[2] in text
@@ -85,7 +85,9 @@ def test_help_names_every_setting_with_its_meaning(kind):
 
 def test_help_of_a_command_ends_with_the_settings():
     command = Typer()
-    command.command(cls=help_command(lambda: GRPO_RECIPES, usage="The settings of a recipe:"))(lambda: None)
+    command.command(cls=help_command(lambda: help_sections(GRPO_RECIPES), usage="The settings of a recipe:"))(
+        lambda: None
+    )
     shown = CliRunner().invoke(command, ["--help"], env={"COLUMNS": "160", "TERM": "dumb"}).output
     assert "Usage:" in shown
     assert shown.index("The settings of a recipe:") < shown.index("lora.rank")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from agents.checks import load_checked
+from flexgym.agents.checks import load_checked
 from flexgym.config import AgentSettings, DPOSettings, SB3Settings, SFTSettings
 from flexgym.config.describe import describe
 from flexgym.config.recipe import apply_overrides, load_recipe

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.base import AgentComponents, load_agent_settings
+from flexgym.agents.base import AgentComponents, load_agent_settings
 from flexgym.algorithm.base import ANCHOR, EMA, algorithm_names, weight_copies
 from flexgym.algorithm.replay import OLD
 from flexgym.config.recipe import SHIPPED, Recipe, apply_overrides, load_recipe, shipped_recipes

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from agents.base import AgentComponents, load_agent_settings
+from flexgym.agents.base import AgentComponents, load_agent_settings
 from flexgym.config.recipe import Recipe, apply_overrides, load_recipe, shipped_recipes
 from flexgym.judge.schedule import make_schedule
 from flexgym.rllib.command import make_agent_run

@@ -8,8 +8,8 @@ from pathlib import Path
 import gymnasium as gym
 import pytest
 
-import rewards
-from agents.base import AgentComponents
+from flexgym import rewards
+from flexgym.agents.base import AgentComponents
 from flexgym.algorithm.base import algorithm_class
 from flexgym.config.sections import WrapperSettings
 from flexgym.core.errors import ConfigError

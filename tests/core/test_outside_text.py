@@ -8,10 +8,10 @@ import gymnasium
 import pytest
 
 import flexgym  # noqa: F401  (registers the environments)
-from envs.prompts import load_prompts
 from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError, PromptSourceError
 from flexgym.core.yaml_files import parse_yaml
+from flexgym.envs.prompts import load_prompts
 from flexgym.types import Prompt
 
 HALF = "a red \ud800 circle"

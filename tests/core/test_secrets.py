@@ -9,7 +9,7 @@ import pickle
 import pytest
 from typer.testing import CliRunner
 
-import rewards
+from flexgym import rewards
 from flexgym.cli import app
 from flexgym.commands.serve import ServeOptions, running_server, serve_command
 from flexgym.config import AgentSettings
@@ -18,7 +18,7 @@ from flexgym.config.recipe import apply_overrides, load_recipe
 from flexgym.core.errors import ConfigError
 from flexgym.core.secrets import Secret, names_a_secret, refuse_secrets, secret_from_environment
 from flexgym.judge.backends.opening import check_backend, open_backend
-from rewards.validate import settings_of
+from flexgym.rewards.validate import settings_of
 from tests.judge.backends.scripted_server import ScriptedServer
 
 KEY = "sk-proj-0123456789abcdef"

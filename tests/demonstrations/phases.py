@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from stable_baselines3 import PPO
 
 import flexgym.rm.command
-from agents import pref_grpo, sb3_ppo
+from flexgym.agents import pref_grpo, sb3_ppo
 from flexgym.rllib.algorithm import FlowAlgorithm
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.trainable import RLlibTrainable

@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 import yaml
 
-from agents.base import load_agent_settings
+from flexgym.agents.base import load_agent_settings
 from flexgym.core.errors import ConfigError
 from flexgym.runs.command import chosen_recipe
 from tests.deploy.kuberay import KINDS

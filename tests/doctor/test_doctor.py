@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -96,14 +97,30 @@ def test_a_wrong_version_is_named_with_the_command_that_corrects_it(tmp_path: Pa
     assert found.advice == "pip install 'trl<2,>=1.16'"
 
 
-def test_a_package_that_hides_ours_is_named(tmp_path: Path, monkeypatch):
+def test_a_package_that_hides_the_launchers_is_named(tmp_path: Path, monkeypatch):
+    assert not [finding for finding in check_versions() if finding.check == "packages"]
     (tmp_path / "agents").mkdir()
-    (tmp_path / "agents" / "__init__.py").write_text("")
+    (tmp_path / "agents" / "__init__.py").write_text("import flexgym\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "agents", raising=False)
+    (found,) = [finding for finding in check_versions() if finding.check == "packages"]
+    hidden = f"python -m agents.NAME finds {tmp_path}/agents/__init__.py and not the launchers of FlexGym"
+    assert (found.level, found.what) == ("warning", hidden)
+    assert found.advice == "use `flexgym train NAME`, which no other package can hide"
+
+    command = [sys.executable, "-m", "agents.grpo", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"python -m agents.grpo finds {tmp_path}/agents/__init__.py, which hides the launchers" in done.stderr
+    assert "run `flexgym train grpo`" in done.stderr
+
+
+def test_a_package_that_lost_its_files_to_an_older_version_is_named(tmp_path: Path, monkeypatch):
     plant(tmp_path, "openai_agents", "1.0", "agents/__init__.py")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(__import__("sys").modules, "agents", raising=False)
     (found,) = [finding for finding in check_versions() if finding.check == "packages"]
-    assert found.what == f"import agents finds {tmp_path}/agents/__init__.py, which is not FlexGym's"
+    assert found.what == "openai_agents has lost its agents/__init__.py, such as to an older FlexGym"
+    assert found.advice == "pip install --force-reinstall --no-deps openai_agents"
 
 
 def test_a_full_disk_is_a_problem(small_disk: Path):

@@ -6,8 +6,7 @@ import gymnasium as gym
 import pytest
 
 import flexgym  # noqa: F401
-import rewards
-import rewards.vector
+from flexgym import rewards
 from flexgym.testing import EnvironmentConformance
 from tests.envs.conftest import FAMILY
 from tests.generators.tiny import PROMPTS, shared

@@ -8,12 +8,10 @@ import pytest
 import stable_baselines3.common.env_checker as sb3_checker
 from gymnasium.utils.env_checker import data_equivalence
 
-import rewards
-import rewards.vector
-from envs.features import PROMPT_FEATURES, prompt_features
-from flexgym import FlowPolicy
+from flexgym import FlowPolicy, rewards
 from flexgym.algorithm.rollout import sample
 from flexgym.core.errors import ActionError, ConfigError, UnknownNameError
+from flexgym.envs.features import PROMPT_FEATURES, prompt_features
 from flexgym.generators.loader import load_generator
 from flexgym.shapes.captions import IMAGE_CATEGORIES, parse_caption, training_prompts
 from tests.generators.tiny import shared

@@ -13,11 +13,11 @@ from gymnasium.utils.seeding import np_random
 from PIL import Image
 
 import flexgym  # noqa: F401  # registers the environments
-from envs.prompts import load_prompts
 from flexgym.algorithm.policy import FlowPolicy
 from flexgym.algorithm.replay import OLD_LOG_PROB, replay
 from flexgym.algorithm.rollout import collect
 from flexgym.core.errors import ConfigError, PromptSourceError
+from flexgym.envs.prompts import load_prompts
 from flexgym.flow import ODE, FlowSDE, Window
 from flexgym.generators.conformance import pipeline_run
 from flexgym.types import FirstFrame, Prompt

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import data_equivalence
 
-import rewards
-from flexgym import FlowPolicy
+from flexgym import FlowPolicy, rewards
 from flexgym.generators.loader import load_generator
 from flexgym.reward.guard import FailedSamples
 from tests.generators.tiny import FAMILIES, prompts_for, shared

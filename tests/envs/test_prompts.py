@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from gymnasium.vector.utils import batch_space
 
-from envs.prompts import PromptSource, load_prompts
-from envs.spaces import MAX_PROMPT_LENGTH, PromptSpace
 from flexgym.core.errors import PromptSourceError
+from flexgym.envs.prompts import PromptSource, load_prompts
+from flexgym.envs.spaces import MAX_PROMPT_LENGTH, PromptSpace
 from flexgym.types import Prompt
 
 

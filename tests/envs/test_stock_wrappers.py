@@ -16,9 +16,8 @@ from gymnasium.spaces import flatten, unflatten
 from gymnasium.wrappers import FlattenObservation, TimeAwareObservation
 from gymnasium.wrappers import vector as vector_wrappers
 
-import rewards
-from envs.spaces import PromptSpace
-from flexgym import FlowPolicy
+from flexgym import FlowPolicy, rewards
+from flexgym.envs.spaces import PromptSpace
 from flexgym.generators.loader import load_generator
 
 NAMES = ("FlexT2I-v0", "FlexT2V-v0", "FlexT2IControl-v0", "FlexT2VControl-v0")

@@ -21,10 +21,9 @@ from gymnasium.vector.utils import (
     write_to_shared_memory,
 )
 
-import rewards
-from envs.spaces import NO_CHARACTER, FloatBox, PromptSpace
-from flexgym import FlowPolicy
+from flexgym import FlowPolicy, rewards
 from flexgym.core.errors import ActionError
+from flexgym.envs.spaces import NO_CHARACTER, FloatBox, PromptSpace
 from flexgym.generators.loader import load_generator
 
 NAMES = ("FlexT2I-v0", "FlexT2V-v0", "FlexT2IControl-v0", "FlexT2VControl-v0")

@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributions import Independent, Normal
 
 import flexgym  # noqa: F401  (registers the environments)
-import rewards.vector
+from flexgym import rewards
 
 
 class Agent(nn.Module):

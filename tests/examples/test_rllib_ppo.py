@@ -12,7 +12,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.tune import register_env
 
 import flexgym  # noqa: F401
-import rewards
+from flexgym import rewards
 
 
 def make_config():

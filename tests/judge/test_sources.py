@@ -44,7 +44,7 @@ def test_a_broken_file_is_told(tmp_path, text, error, said):
 
 
 def test_a_folder_with_settings_that_cannot_work_is_told_before_it_is_loaded(tmp_path):
-    import rewards
+    from flexgym import rewards
 
     with pytest.raises(ConfigError, match="num_frames"):
         rewards.make("unified_reward_flex", judge=str(write(tmp_path, '{"inputs": {"num_frames": 0}}')))

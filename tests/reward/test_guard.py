@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import rewards
+from flexgym import rewards
 from flexgym.core.errors import ConfigError, JudgeUnavailableError, UnknownNameError
 from flexgym.judge.inputs import read_video
 from flexgym.reward import PointwiseReward, Reward, build

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-import rewards
+from flexgym import rewards
 from flexgym.core.arguments import setting_parameters
 from flexgym.core.errors import ConfigError, UnknownNameError
-from rewards.registry import reward_class
+from flexgym.rewards.registry import reward_class
 
 URL = "http://localhost:1/v1"
 

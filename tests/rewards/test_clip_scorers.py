@@ -10,12 +10,12 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 from typer.testing import CliRunner
 
-import rewards
+from flexgym import rewards
 from flexgym.core.errors import CheckpointError, ConfigError, UnknownNameError
+from flexgym.rewards import convert
+from flexgym.rewards.convert import clip_config as converted_config
+from flexgym.rewards.convert import clip_weights, convert_aesthetic, convert_hpsv2, read_weights
 from flexgym.types import Prompt, SampleGroup
-from rewards import convert
-from rewards.convert import clip_config as converted_config
-from rewards.convert import clip_weights, convert_aesthetic, convert_hpsv2, read_weights
 from tests.rewards import tiny_scorers as tiny
 
 TEXT = "a red cat"

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import rewards
+from flexgym import rewards
 from flexgym.core.errors import ConfigError
+from flexgym.rewards import mp4_compressibility
+from flexgym.rewards.known import noise
 from flexgym.types import Prompt, SampleGroup
-from rewards import mp4_compressibility
-from rewards.known import noise
 
 
 def score(name, samples, **settings):

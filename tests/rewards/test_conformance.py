@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from transformers import BlipConfig
 
-import rewards
+from flexgym import rewards
+from flexgym.rewards.image_reward import ImageRewardModel, image_processor
+from flexgym.rewards.known import sign
 from flexgym.testing import RewardConformance
 from flexgym.testing.groups import shape_groups
 from flexgym.types import Prompt, SampleGroup
-from rewards.image_reward import ImageRewardModel, image_processor
-from rewards.known import sign
 from tests.rewards import test_image_reward as blip
 from tests.rewards import tiny_scorers as tiny
 from tests.rewards.seeing_server import gray_group, seeing_server

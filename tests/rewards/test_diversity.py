@@ -5,10 +5,10 @@ import pytest
 import torch
 from transformers import CLIPModel
 
-import rewards
+from flexgym import rewards
 from flexgym.flow import diversity
+from flexgym.rewards.preprocessing import PillowCrop
 from flexgym.types import Prompt
-from rewards.preprocessing import PillowCrop
 from tests.rewards.test_conformance import clip_folder
 from tests.rewards.tiny_scorers import pictures
 

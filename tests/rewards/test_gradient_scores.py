@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-import rewards
+from flexgym import rewards
 from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.reward.gradient import WITH_GRADIENTS
+from flexgym.rewards.preprocessing import CheckpointCrop
+from flexgym.rewards.registry import SHIPPED, reward_class
+from flexgym.rewards.resampling import resized
 from flexgym.types import Prompt, SampleGroup
-from rewards.preprocessing import CheckpointCrop
-from rewards.registry import SHIPPED, reward_class
-from rewards.resampling import resized
 from tests.rewards import tiny_scorers as tiny
 from tests.rewards.test_conformance import blip_folder, clip_folder
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from transformers import BertTokenizer, BlipConfig
 
-import rewards
+from flexgym import rewards
 from flexgym.core.errors import CheckpointError, ConfigError
+from flexgym.rewards.convert import blip_config, convert_image_reward, read_weights
+from flexgym.rewards.image_reward import ImageRewardModel, image_processor
 from flexgym.types import Prompt, SampleGroup
-from rewards.convert import blip_config, convert_image_reward, read_weights
-from rewards.image_reward import ImageRewardModel, image_processor
 from tests.rewards import tiny_scorers as tiny
 
 TEXT = "a red cat"

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import rewards
+from flexgym import rewards
 from flexgym.core.errors import ConfigError
+from flexgym.rewards.known import sign
+from flexgym.rewards.ocr import asked_text, edit_distance, likeness
 from flexgym.types import Prompt, SampleGroup
-from rewards.known import sign
-from rewards.ocr import asked_text, edit_distance, likeness
 
 
 @pytest.mark.parametrize(

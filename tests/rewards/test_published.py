@@ -11,12 +11,12 @@ from transformers import BertTokenizer, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from flexgym.core.errors import CheckpointError
-from rewards import preprocessing
-from rewards.clip_score import CLIPScore
-from rewards.clip_text import OPEN_CLIP_MARKS, OPENAI_MARKS, ClipTokens, _byte_characters
-from rewards.hpsv2 import HPSv2
-from rewards.image_reward import image_processor
-from rewards.pick_score import PickScore
+from flexgym.rewards import preprocessing
+from flexgym.rewards.clip_score import CLIPScore
+from flexgym.rewards.clip_text import OPEN_CLIP_MARKS, OPENAI_MARKS, ClipTokens, _byte_characters
+from flexgym.rewards.hpsv2 import HPSv2
+from flexgym.rewards.image_reward import image_processor
+from flexgym.rewards.pick_score import PickScore
 from tests.rewards.published.inputs import SIDE, SIZES, TEXTS, figures, fits, image
 
 VECTORS = json.loads((Path(__file__).parent / "published" / "vectors.json").read_text())

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-import rewards
+from flexgym import rewards
 from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.reward import Reward
 from tests.reward.test_base import Brightness, group
@@ -61,7 +61,7 @@ def write_module(folder, monkeypatch, name, text):
 
 OWN = """
 import numpy as np
-from rewards import PointwiseReward
+from flexgym.rewards import PointwiseReward
 
 class MyReward(PointwiseReward):
     def __init__(self, factor=1.0):

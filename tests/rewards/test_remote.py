@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import rewards
+from flexgym import rewards
 from flexgym.core.errors import ConfigError, JudgeFailureShareError
 from flexgym.types import Prompt, SampleGroup
 

@@ -5,16 +5,16 @@ import threading
 import numpy as np
 import pytest
 
-import rewards
-from agents.base import load_agent_settings
+from flexgym import rewards
+from flexgym.agents.base import load_agent_settings
 from flexgym.algorithm.advantages import advantages_of
 from flexgym.config.describe import describe
 from flexgym.core.errors import ConfigError, JudgeUnavailableError, UnknownNameError
 from flexgym.flow import blended_advantages
 from flexgym.reward import PointwiseReward, Reward
+from flexgym.rewards.rubric import Rubric, Term
 from flexgym.rllib.algorithm import reward_metrics
 from flexgym.types import GroupScores, Prompt, SampleGroup
-from rewards.rubric import Rubric, Term
 from tests.agents.small import SMALL, merged, small_config
 from tests.rewards.test_wrappers import GroupEnv, run
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-import rewards
+from flexgym import rewards
 from flexgym.core.errors import ConfigError
+from flexgym.rewards.shapes_match import _maps, _overlap
 from flexgym.shapes.captions import parse_caption
 from flexgym.shapes.sampling import sample_prompts, sample_scene, wrong_spec
 from flexgym.shapes.scenes import Thing, render
 from flexgym.types import Prompt, SampleGroup
-from rewards.shapes_match import _maps, _overlap
 
 CIRCLE, SQUARE = Thing("circle", "red", 8.5, 16.5, 4.6), Thing("square", "blue", 22.5, 15.5, 4.6)
 

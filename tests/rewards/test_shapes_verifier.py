@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import rewards
+from flexgym import rewards
 from flexgym.shapes.scenes import Thing, render, render_video
 from flexgym.types import Prompt, SampleGroup
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import flexgym
-import rewards
+from flexgym import rewards
 from flexgym.core.errors import CheckpointError, ConfigError, JudgeFailureShareError, UnknownNameError
 from tests.judge.backends.tiny_qwen_vl import save_tiny_qwen_vl
 from tests.rewards.seeing_server import gray_group, seeing_server

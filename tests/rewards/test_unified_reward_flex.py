@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import flexgym
-import rewards
+from flexgym import rewards
 from flexgym.core.errors import CheckpointError, ConfigError, UnknownNameError
 from flexgym.judge import Assessment
 from flexgym.types import Prompt, SampleGroup

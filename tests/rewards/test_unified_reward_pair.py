@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import rewards
+from flexgym import rewards
 from flexgym.core.errors import ConfigError
 from tests.rewards.seeing_server import gray_group, seeing_server
 

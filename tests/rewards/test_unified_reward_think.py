@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import flexgym
-import rewards
+from flexgym import rewards
 from flexgym.core.errors import JudgeFailureShareError, UnknownNameError
 from flexgym.flow import blended_advantages, group_advantages
 from flexgym.judge import JudgeFailure, Verdict

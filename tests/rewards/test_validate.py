@@ -5,12 +5,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-import rewards
+from flexgym import rewards
 from flexgym.core.errors import ConfigError
 from flexgym.reward import PointwiseReward
-from rewards.known import flat_and_noise, known_pairs
-from rewards.registry import reward_class
-from rewards.validate import main, settings_of, validate
+from flexgym.rewards.known import flat_and_noise, known_pairs
+from flexgym.rewards.registry import reward_class
+from flexgym.rewards.validate import main, settings_of, validate
 
 app = typer.Typer()
 app.command()(main)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import CLIPModel
 
-import rewards
+from flexgym import rewards
 from flexgym.core.errors import ConfigError
+from flexgym.rewards.known import moving_and_still, noise
 from flexgym.types import Prompt, SampleGroup
-from rewards.known import moving_and_still, noise
 from tests.rewards import tiny_scorers as tiny
 
 

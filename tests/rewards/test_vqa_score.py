@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 
-import rewards
+from flexgym import rewards
 from flexgym.core.errors import ConfigError, JudgeFailureShareError, UnknownNameError
 from flexgym.judge.backends.base import Decoding, Reply
 from flexgym.judge.backends.transformers_model import TransformersBackend
 from flexgym.judge.protocol import JudgeFailure
+from flexgym.rewards.vqa_score import probability_of_yes
 from flexgym.types import Prompt, SampleGroup
-from rewards.vqa_score import probability_of_yes
 from tests.judge.backends.test_transformers import request
 from tests.judge.backends.tiny_qwen_vl import save_tiny_qwen_vl
 from tests.rewards.test_remote import Scripted

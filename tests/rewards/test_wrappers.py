@@ -12,7 +12,7 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import SyncVectorEnv
 
-import rewards
+from flexgym import rewards
 from flexgym.core.errors import ConfigError, UnknownNameError
 from flexgym.reward import PointwiseReward
 from tests.reward.test_wrappers import GroupEnv, run
@@ -20,7 +20,7 @@ from tests.reward.test_wrappers import GroupEnv, run
 OWN = """
 from dataclasses import dataclass
 import numpy as np
-from rewards import PointwiseReward
+from flexgym.rewards import PointwiseReward
 
 class Sharpness(PointwiseReward):
     '''Scores contrast.'''

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from rewards.aesthetic import score_head
+from flexgym.rewards.aesthetic import score_head
 
 SIDE = 32
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

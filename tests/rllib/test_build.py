@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pickle
 
-from agents.base import AgentComponents
-from agents.grpo import GRPO
+from flexgym.agents.base import AgentComponents
+from flexgym.agents.grpo import GRPO
 from flexgym.config import AgentSettings
 from flexgym.config.load import load_settings
 from flexgym.config.recipe import apply_overrides

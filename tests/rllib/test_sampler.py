@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import UniPCMultistepScheduler
 
-from agents.grpo import GRPO
+from flexgym.agents.grpo import GRPO
 from flexgym.algorithm.rollout import sample
 from flexgym.config.sections import VerificationSettings
 from flexgym.config.training import TrainingSettings

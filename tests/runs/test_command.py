@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import flexgym.cli
 import flexgym.rm.command
-from agents import pref_grpo, sb3_ppo
+from flexgym.agents import pref_grpo, sb3_ppo
 from flexgym.config.recipe import load_recipe
 from flexgym.core.yaml_files import dump_yaml
 from flexgym.runs.folder import RunFolder
@@ -21,6 +22,12 @@ PROGRAMS = {
     "sft": (flexgym.rm.command.main, ["flexgym.rm", "train", "sft"], "rm_sft_qwen3vl_8b.yaml"),
     "dpo": (flexgym.rm.command.main, ["flexgym.rm", "train", "dpo"], "rm_dpo_qwen3vl_8b.yaml"),
     "sb3": (sb3_ppo.main, ["agents.sb3_ppo"], sb3_ppo.DEFAULT_RECIPE),
+    "train": (flexgym.cli.main, ["flexgym", "train", "pref_grpo"], pref_grpo.DEFAULT_RECIPE),
+}
+STARTED_BY = {
+    "agent": "python -m agents.pref_grpo",
+    "sb3": "python -m agents.sb3_ppo",
+    "train": "flexgym train pref_grpo",
 }
 ITERATIONS = 7, 9, 11
 """Of the default recipe in these tests, of the resumed run, and of another recipe."""
@@ -83,12 +90,7 @@ def test_config_and_resume_mean_the_same_everywhere(kind, tmp_path, monkeypatch,
         begun = started.pop()
         assert begun.settings.iterations == iterations, arguments
         assert begun.folder.resumed_from == (resumed and resumed / "checkpoints" / "iteration_000000")
-        assert (
-            list(begun.command)
-            == {"agent": "python -m agents.pref_grpo", "sb3": "python -m agents.sb3_ppo"}.get(
-                kind, f"flexgym.rm train {kind}"
-            ).split()
-        )
+        assert " ".join(begun.command) == STARTED_BY.get(kind, f"flexgym.rm train {kind}")
 
 
 @pytest.mark.parametrize("at_url", [False, True])

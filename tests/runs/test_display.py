@@ -81,6 +81,18 @@ def test_without_a_terminal_each_iteration_is_one_line() -> None:
     ]
 
 
+def test_the_time_left_ends_at_the_deadline() -> None:
+    clock = Clock()
+    display = TrainingDisplay(60, title="run", console=plain_console()[0], deadline=clock.now + 100, clock=clock)
+    for iteration in range(3):
+        display.update(row(iteration))
+        clock.now += 6.5
+    assert display.seconds_left() == pytest.approx(100 - 3 * 6.5)
+    assert "1:20 min left" in "\n".join(panel(display))
+    clock.now += 200
+    assert display.seconds_left() == 0
+
+
 def test_the_panel_shows_every_value_in_80_columns() -> None:
     clock = Clock()
     display = TrainingDisplay(60, title="Pref-GRPO [x], runs/a", console=plain_console()[0], clock=clock)

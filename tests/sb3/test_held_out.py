@@ -7,7 +7,7 @@ from PIL import Image
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import configure
 
-import rewards
+from flexgym import rewards
 from flexgym.algorithm.rollout import sample
 from flexgym.generators.loader import load_generator
 from flexgym.sb3 import HeldOut, SampleGridCallback, SB3VecEnv

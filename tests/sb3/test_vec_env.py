@@ -11,8 +11,7 @@ from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import flexgym  # noqa: F401
-import rewards
-import rewards.vector
+from flexgym import rewards
 from flexgym.core.errors import ConfigError, RewardError
 from flexgym.sb3 import SB3VecEnv
 from tests.generators.tiny import PROMPTS, shared

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-import rewards
+from flexgym import rewards
 from flexgym.judge import Assessment, JudgeFailure, Pair, all_pairs, parse_assessment
 from flexgym.shapes import oracle
 from flexgym.shapes.captions import IMAGE_CATEGORIES, VIDEO_CATEGORIES, phrasings, specs

@@ -8,9 +8,9 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
+from flexgym.rewards import PointwiseReward, Reward
 from flexgym.testing import RewardConformance, broken_rules
 from flexgym.types import GroupScores
-from rewards import PointwiseReward, Reward
 
 
 class Bright(PointwiseReward):

@@ -27,7 +27,7 @@ def project(root: Path, files: dict[str, str]) -> None:
     packages = [path.parent for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests"]
     parts = [path.with_suffix("") for path in (ROOT / "flexgym").iterdir() if path.suffix == ".py" or path.is_dir()]
     empty = [str(path.relative_to(ROOT) / "__init__.py") for path in (*packages, *parts) if path.stem[0] not in "_."]
-    for name, text in {**dict.fromkeys(empty, ""), "agents/tuning.py": "import ray", **files}.items():
+    for name, text in {**dict.fromkeys(empty, ""), "flexgym/agents/tuning.py": "import ray", **files}.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -47,7 +47,7 @@ def lint(root: Path) -> subprocess.CompletedProcess[str]:
         ("flexgym.types", "flexgym.types"),
         ("flexgym.flow.loss", "flexgym.flow"),
         ("flexgym.data.convert", "flexgym.data"),
-        ("envs.t2i", "envs"),
+        ("research.judge.make", "research"),
     ],
 )
 def test_rooms(module, name):
@@ -56,14 +56,14 @@ def test_rooms(module, name):
 
 def test_levels_follow_the_longest_chain_of_packages():
     made = graph(
-        "agents.grpo > flexgym.rllib.config",
-        "agents.grpo > flexgym.core.errors",
+        "flexgym.agents.grpo > flexgym.rllib.config",
+        "flexgym.agents.grpo > flexgym.core.errors",
         "flexgym.rllib.config > flexgym.rllib.learner",
         "flexgym.rllib.learner > flexgym.types",
         "flexgym.types > flexgym.core.errors",
-        "envs.t2i > flexgym.core.errors",
+        "flexgym.envs.t2i > flexgym.core.errors",
     )
-    assert longest_chain(made) == ("flexgym.core", "flexgym.types", "flexgym.rllib", "agents")
+    assert longest_chain(made) == ("flexgym.core", "flexgym.types", "flexgym.rllib", "flexgym.agents")
     assert level_figure(made).value == 4
 
 
@@ -72,9 +72,9 @@ def test_packages_that_import_each_other_count_one_level_each():
         "flexgym.judge.a > flexgym.shapes.b",
         "flexgym.shapes.c > flexgym.judge.d",
         "flexgym.judge.a > flexgym.core.errors",
-        "envs.a > flexgym.shapes.b",
+        "flexgym.envs.a > flexgym.shapes.b",
     )
-    assert longest_chain(made) == ("flexgym.core", "flexgym.judge", "flexgym.shapes", "envs")
+    assert longest_chain(made) == ("flexgym.core", "flexgym.judge", "flexgym.shapes", "flexgym.envs")
 
 
 def test_more_levels_than_allowed_break_the_rule():
@@ -99,8 +99,8 @@ def test_contracts_hold_for_imports_that_point_downwards(tmp_path):
     files = {
         "flexgym/rllib/a.py": "import ray2\nfrom flexgym.core import b",
         "flexgym/core/b.py": "",
-        "envs/a.py": "from flexgym.algorithm.policy import x",
-        "agents/a.py": "import envs.a, rewards, flexgym.rllib.a",
+        "flexgym/envs/a.py": "from flexgym.algorithm.policy import x",
+        "flexgym/agents/a.py": "import flexgym.envs.a, flexgym.rewards, flexgym.rllib.a",
         "research/a.py": "import flexgym.rm",
     }
     project(tmp_path, files)
@@ -132,12 +132,12 @@ def test_cycles_count_every_import(tmp_path, monkeypatch, text):
 @every_import
 def test_contracts_count_every_import(tmp_path, text):
     files = {
-        "flexgym/rllib/a.py": text.format("rewards", "b"),
-        "rewards/b.py": "",
+        "flexgym/rllib/a.py": text.format("flexgym.agents", "b"),
+        "flexgym/agents/b.py": "",
         "flexgym/judge/c.py": text.format("flexgym.shapes", "d"),
         "flexgym/shapes/d.py": "",
         "flexgym/runs/g.py": text.format("ray", "rllib"),
-        "envs/h.py": text.format("flexgym.rllib", "i"),
+        "flexgym/envs/h.py": text.format("flexgym.rllib", "i"),
         "flexgym/rllib/i.py": "import ray",
         "flexgym/rm/j.py": text.format("research", "k"),
         "research/k.py": "",
@@ -146,10 +146,10 @@ def test_contracts_count_every_import(tmp_path, text):
     result = lint(tmp_path)
     assert result.returncode == 1
     for line in (
-        "flexgym.rllib.a -> rewards.b",
+        "flexgym.rllib.a -> flexgym.agents.b",
         "flexgym.judge.c -> flexgym.shapes.d",
         "flexgym.runs.g -> ray",
-        "envs.h -> flexgym.rllib.i",
+        "flexgym.envs.h -> flexgym.rllib.i",
         "flexgym.rm.j -> research.k",
     ):
         assert line in result.stdout, result.stdout

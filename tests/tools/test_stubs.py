@@ -12,19 +12,20 @@ def test_the_stubs_are_up_to_date():
 
 def test_an_old_stub_is_found_and_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("tools.stubs.stub_text", lambda stub: f"# {stub.base}\n")
+    monkeypatch.setattr("tools.stubs.shown_text", lambda: "{}\n")
     monkeypatch.setattr("tools.stubs.ROOT", tmp_path)
-    (tmp_path / "rewards").mkdir()
+    for name in ("agents", "rewards"):
+        (tmp_path / "flexgym" / name).mkdir(parents=True)
     assert main(["--check"]) == 1
-    assert "rewards/vector.pyi: not up to date; run python -m tools.stubs" in capsys.readouterr().out
+    assert "flexgym/rewards/vector.pyi: not up to date; run python -m tools.stubs" in capsys.readouterr().out
     assert main([]) == 0
-    assert (tmp_path / "rewards/vector.pyi").read_text() == "# NamedVectorWrapper\n"
+    assert (tmp_path / "flexgym/rewards/vector.pyi").read_text() == "# NamedVectorWrapper\n"
     assert main(["--check"]) == 0
 
 
 def test_every_stub_lies_beside_its_module():
     for stub in STUBS:
         assert (ROOT / stub.path).with_suffix(".py").is_file()
-        assert (ROOT / "rewards" / "py.typed").is_file()
 
 
 def test_types_as_source_text():

@@ -1,0 +1,1 @@
+"""Runnable algorithms: ``flexgym train pref_grpo``, or ``python -m agents.pref_grpo``."""

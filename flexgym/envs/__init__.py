@@ -1,0 +1,1 @@
+"""Gymnasium environments for the generators of FlexGym."""
