@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agents.base import load_agent_settings
+from flexgym.agents.base import load_agent_settings
 from flexgym.benchmark.plan import Plan, PlannedRun, load_plan, planned_runs, run_recipe, samples_of_iteration
 from flexgym.core.errors import ConfigError, UnknownNameError
 from tests.benchmark.small import small_plan
