@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from flexgym.world.brief import View, view
 from flexgym.world.captions import BETWEEN, DIRECTIONS, NUMBERS, RESIZES, SIZES, SPEEDS, Noun, Spec
-from flexgym.world.sampling import draw_caption, draw_clip, draw_scene, draw_spec
+from flexgym.world.sampling import draw_caption, draw_clip, draw_scene
 from flexgym.world.scenes import COLORS, OUTLINES, SHAPES, render, render_video
 from flexgym.world.splits import colorings, compositions, specs, split_of
 
@@ -47,15 +47,18 @@ def show(rng: np.random.Generator, spec: Spec) -> NDArray[np.uint8]:
     return render_video(draw_clip(rng, spec)) if spec.motion else render(draw_scene(rng, spec))
 
 
-def draw_rendered(rng: np.random.Generator, spec: Spec, *, splits: Sequence[str]) -> Candidates:
+def draw_rendered(
+    rng: np.random.Generator, spec: Spec, *, splits: Sequence[str], caption: str | None = None
+) -> Candidates:
     """Render three candidates in random order: one is right, one nearly, and the third is any of the sorts.
 
     Args:
-        rng: draws them, and the wording.
+        rng: draws them.
         spec: meaning of the caption.
         splits: compositions of these splits may be shown.
+        caption: the wording; None draws it.
     """
-    caption = draw_caption(rng, spec)
+    caption = caption or draw_caption(rng, spec)
     sort = rng.random()
     if sort < 0.3:
         third = spec
@@ -146,19 +149,17 @@ def _changed_nouns(rng: np.random.Generator, noun: Noun, spec: Spec) -> Iterator
 
 
 def _exchanges(rng: np.random.Generator, spec: Spec) -> Iterator[Spec]:
-    """Yield specs in which two things exchange their places, colors or shapes."""
+    """Yield specs in which two things exchange their roles or their colors."""
     nouns = list(spec.nouns)
-    one, two = rng.permutation(len(nouns))[:2].tolist()
-    first, second = nouns[one], nouns[two]
-    for new in (
-        (second, first),
-        (replace(first, color=second.color), replace(second, color=first.color)),
-    ):
-        changed = [*nouns]
-        changed[one], changed[two] = new
-        yield replace(spec, nouns=tuple(changed))
     if spec.relation == BETWEEN:
         yield replace(spec, nouns=(nouns[1], nouns[0], nouns[2]))
+    elif spec.relation or spec.motion:
+        yield replace(spec, nouns=(nouns[1], nouns[0]))
+    one, two = rng.permutation(len(nouns))[:2].tolist()
+    first, second = nouns[one], nouns[two]
+    if first.shape != second.shape:
+        nouns[one], nouns[two] = replace(first, color=second.color), replace(second, color=first.color)
+        yield replace(spec, nouns=tuple(nouns))
 
 
 def _other_counts(rng: np.random.Generator, spec: Spec) -> Iterator[Spec]:
@@ -197,14 +198,3 @@ def _other_motions(rng: np.random.Generator, spec: Spec) -> Iterator[Spec]:
 def _other(rng: np.random.Generator, known: Any, value: Any) -> Any:
     rest = [each for each in known if each != value]
     return rest[rng.integers(len(rest))]
-
-
-def rendered_groups(kind: str, split: str, *, seed: int) -> Iterator[Candidates]:
-    """Yield rendered groups of a split without end, balanced over its categories.
-
-    What they show besides the caption may belong to training as well.
-    """
-    rng = np.random.default_rng(seed)
-    splits = tuple(dict.fromkeys((split, "training")))
-    while True:
-        yield draw_rendered(rng, draw_spec(rng, kind, split), splits=splits)

@@ -28,6 +28,7 @@ from flexgym.types import Modality
 from flexgym.world.splits import draw_prompts
 from research.judge.checkpoint import build_judge, save_judge
 from research.judge.lessons import Lessons, Phase
+from research.judge.measure import write_figures
 from research.judge.pools import fill_pool
 from research.judge.training import LEARNING_RATE, Training
 
@@ -46,6 +47,8 @@ _PHASES = (
 )
 _POLICY = "agents.pref_grpo"
 _POLICY_PROMPTS = 2000
+_MEASURED = 600
+"""Pairs of each kind and source that the finished judge is measured on."""
 Pools = dict[Modality, dict[str, Path]]
 
 
@@ -204,7 +207,8 @@ def main(
         generators: dict[Modality, Path] = {"image": t2i.absolute(), "video": t2v.absolute()}
         making = Making(out.absolute(), generators, Recipe().shorter(speed), seed=seed)
         judge = making.make(learning_rate=learning_rate, workers=workers)
-    logger.info("%s", judge)
+        for split in ("validation", "test"):
+            logger.info("%s", write_figures(judge, generators, split, pairs=max(8, int(_MEASURED / speed))))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -23,6 +24,7 @@ RESIZES = (0.5, 4.0)
 """Range of the factor of both sides."""
 _GAINS, _SHIFTS = (0.7, 1.2), (-20.0, 20.0)
 """Ranges of the contrast and of the brightness that is added, in steps of 255."""
+_FRAME_RATE = 8
 _MOST_CUT = 2
 """Pixels of 32 that a crop may cut off at each side."""
 _FILTERS = (
@@ -60,12 +62,15 @@ def h264(frames: Frames, crf: int) -> Frames:
     count, height, width = frames.shape[:3]
     padded = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     encoder = av.CodecContext.create("libx264", "w")
-    encoder.width, encoder.height = padded.shape[2], padded.shape[1]
-    encoder.pix_fmt, encoder.framerate = "yuv420p", 8
-    encoder.options = {"crf": str(crf), "preset": "veryfast", "threads": "1"}
+    encoder.width, encoder.height, encoder.pix_fmt = padded.shape[2], padded.shape[1], "yuv420p"
+    encoder.framerate, encoder.time_base, encoder.thread_count = _FRAME_RATE, Fraction(1, _FRAME_RATE), 1
+    # The tree of macroblocks reads memory that is not set with AVX-512, so results would differ from call to call.
+    encoder.options = {"crf": str(crf), "preset": "veryfast", "x264-params": "mbtree=0"}
     decoder = av.CodecContext.create("h264", "r")
     decoder.thread_count = 1
-    pictures = (av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in padded)
+    pictures = [av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in padded]
+    for time, picture in enumerate(pictures):
+        picture.pts, picture.time_base = time, encoder.time_base
     packets = [packet for picture in (*pictures, None) for packet in encoder.encode(picture)]
     decoded = [frame.to_ndarray(format="rgb24") for packet in (*packets, None) for frame in decoder.decode(packet)]
     if len(decoded) != count:
