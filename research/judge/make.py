@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,10 +22,10 @@ from flexgym.core.errors import ConfigError
 from flexgym.core.files import held_folder
 from flexgym.core.terminal import teaching_errors
 from flexgym.types import Modality
-from flexgym.world.splits import draw_prompts
 from research.judge.checkpoint import build_judge, save_judge
 from research.judge.lessons import Lessons, Phase
 from research.judge.measure import write_figures
+from research.judge.policies import PolicyRun, train_policy
 from research.judge.pools import fill_pool
 from research.judge.training import LEARNING_RATE, Training
 
@@ -45,8 +42,6 @@ _PHASES = (
         sources={"rendered": 0.3, "base": 0.35, "stills": 0.1, "policy1": 0.2, "policy2": 0.2},
     ),
 )
-_POLICY = "agents.pref_grpo"
-_POLICY_PROMPTS = 2000
 _MEASURED = 600
 """Pairs of each kind and source that the finished judge is measured on."""
 Pools = dict[Modality, dict[str, Path]]
@@ -148,45 +143,11 @@ class Making:
         """Train a policy with the judge of the phase before as the reward, and fill a pool with its samples."""
         pool = self._out / "pools" / f"policy{seed}"
         policy = self._out / "policies" / f"policy{seed}"
-        if not policy.exists():
-            self._train_policy(policy, seed)
+        judge = self._out / self._recipe.phases[2].name
+        iterations = self._recipe.policy_iterations
+        train_policy(policy, PolicyRun(self._generators["image"], judge, iterations, seed))
         fill_pool(pool, policy, "image", captions=self._recipe.policy_captions, seed=1000 * self._seed + 100 + seed)
         return pool
-
-    def _train_policy(self, policy: Path, seed: int) -> None:
-        run = policy.with_name(f"{policy.name}_run")
-        if any(run.glob("checkpoints/iteration_*")):
-            _run(_POLICY, f"--resume={run}")
-        else:
-            shutil.rmtree(run, ignore_errors=True)
-            prompts = policy.with_name("prompts.txt")
-            prompts.parent.mkdir(parents=True, exist_ok=True)
-            prompts.write_text("\n".join(draw_prompts("image", "training", _POLICY_PROMPTS, seed=0)) + "\n")
-            judge = self._out / self._recipe.phases[2].name
-            _run(_POLICY, *self._policy_settings(run, judge, prompts), f"run.seed={seed}")
-        _run("flexgym.cli", "export", run, policy)
-
-    def _policy_settings(self, run: Path, judge: Path, prompts: Path) -> list[str]:
-        return [
-            "--config=pref_grpo_shapes_judge.yaml",
-            f"run.root={run.parent}",
-            f"run.name={run.name}",
-            f"run.iterations={self._recipe.policy_iterations}",
-            "run.minutes=null",
-            "run.checkpoint_interval=5",
-            f"generator.source={self._generators['image']}",
-            f"rollout.prompts={prompts}",
-            f"reward.settings.judge={judge}",
-            "reward.monitors=[]",
-            "verification.reward=null",
-        ]
-
-
-def _run(module: str, *words: object) -> None:
-    """Run a command of FlexGym."""
-    command = [sys.executable, "-m", module, *map(str, words)]
-    logger.info("%s", " ".join(command[2:]))
-    subprocess.run(command, check=True)
 
 
 def main(

@@ -16,8 +16,9 @@ from research.states import recover_state, replace_state
 
 
 @pytest.fixture(autouse=True)
-def often_saved(monkeypatch):
+def small(monkeypatch):
     monkeypatch.setattr(module, "SAVE_INTERVAL", 2)
+    monkeypatch.setattr("research.judge.lessons.GROUPS", {"image": 1, "video": 1})
 
 
 def lessons():
