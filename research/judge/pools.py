@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +107,7 @@ def seen_as(caption: str, samples: NDArray[np.uint8]) -> Candidates:
 
 
 def generated_groups(
-    source: Path, kind: str, captions: Sequence[str], *, seed: int, at_once: int = 16
+    source: Path, kind: str, captions: Iterable[str], *, seed: int, at_once: int = 16
 ) -> Iterator[Candidates]:
     """Yield a group of `GROUP` generated candidates for each caption.
 
