@@ -11,7 +11,6 @@ from flexgym.shapes.brief import brief_assessment, view
 from flexgym.shapes.captions import IMAGE_CATEGORIES, VIDEO_CATEGORIES, parse_caption
 from flexgym.shapes.sampling import sample_caption, sample_clip, sample_scene, sample_spec, wrong_spec
 from flexgym.shapes.scenes import Thing, render, render_video
-from research.judge.candidates import near_miss
 
 CRITERIA = {
     "object": "size",
@@ -34,7 +33,7 @@ def pairs(count, kind):
     for number in range(count):
         spec = sample_spec(rng, kind, ("training", "rich")[number % 2])
         caption = sample_caption(rng, spec)
-        others = [drawn(near_miss(rng, spec), rng), drawn(wrong_spec(rng, spec), rng)]
+        others = [drawn(wrong_spec(rng, spec), rng) for _ in range(2)]
         yield caption, [view(caption, sample) for sample in (drawn(spec, rng), *others)]
 
 
