@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import ray
 
-
 from flexgym.agents import base
 from flexgym.agents.base import load_agent_settings
 from flexgym.algorithm.base import algorithm_names
