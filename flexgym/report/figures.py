@@ -51,6 +51,7 @@ _STYLE: dict[Any, Any] = {
 _HEAD = re.compile(r"^.*?(?=<svg)", re.S)
 _METADATA = re.compile(r"<metadata>.*?</metadata>\s*", re.S)
 _NAMES = re.compile(r'(?<=\bid=")|(?<=href="#)|(?<=url\(#)')
+_PATH = re.compile(r'\bd="[^"]*"')
 _DIGITS = re.compile(r"(\d\.\d)\d+")
 _OWN_STYLE = re.compile(r"<defs>\s*<style.*?</style>\s*</defs>\s*", re.S)
 _FONT = re.compile(r"font: ([\d.]+px) [^;\"]*")
@@ -121,7 +122,7 @@ def _for_page(svg: str, key: str) -> str:
     svg = _METADATA.sub("", _HEAD.sub("", svg, count=1))
     svg = _NAMES.sub(f"{key}-", svg)
     svg = _FONT.sub(r"font: \1 sans-serif", svg)
-    svg = _DIGITS.sub(r"\1", _OWN_STYLE.sub("", svg))
+    svg = _PATH.sub(lambda match: _DIGITS.sub(r"\1", match[0]), _OWN_STYLE.sub("", svg))
     svg = re.sub(r'\s(?:width|height)="[\d.]+pt"', "", svg, count=2)
     for color, variable in _VARIABLES.items():
         svg = svg.replace(color, variable)

@@ -183,7 +183,9 @@ def _figures(groups: Sequence[RunGroup]) -> dict[str, list[Figure]]:
         place = "hacking" if place == "more" and name.startswith(_HACKING) else place
         marks = sorted({sign.since for _, sign in signs if sign.metric == name})
         placed[place].append(_figure(groups, name, key=f"f{index}", marks=marks))
-    return placed
+    # The reward is drawn twice: it belongs beside what should rise with it.
+    again = [_figure(groups, name, key=f"h{index}", marks=()) for index, name in enumerate(rewards)]
+    return {**placed, "hacking": [*again, *placed["hacking"]]}
 
 
 def _drawn_names(groups: Sequence[RunGroup]) -> list[str]:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from flexgym.cli import app
 from flexgym.core.errors import ConfigError
+from flexgym.report.figures import Series, draw_curves
 from flexgym.report.gallery import assessments_payload, judged_groups, samples_payload
 from flexgym.report.grouping import band_of, grouped, shortened
 from flexgym.report.judging import calibration, judge_part
@@ -106,6 +107,15 @@ def test_two_seeds_have_their_range_and_shared_iterations():
     assert band.iterations == (0, 5)
     assert (band.mean, band.low, band.high) == ((2.0, 1.0), (1.0, 0.0), (3.0, 2.0))
     assert band_of([{0: 1.0}, {1: 1.0}]) is None
+
+
+def test_ticks_keep_their_digits_and_colors_are_variables():
+    band = band_of([{number: 0.11 + 0.001 * number for number in range(20)}])
+    svg = draw_curves([Series(1, band)], "x")
+    ticks = re.findall(r">(0\.\d+)</text>", svg)
+    assert len(set(ticks)) == len(ticks) > 2
+    assert "var(--series-1)" in svg
+    assert not re.search(r"#[0-9a-f]{6}\b", svg)
 
 
 def test_long_curves_are_averaged():
