@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 GROUP = 4
 """Samples of each caption."""
 CHUNK = 50
-"""Captions in each file."""
+"""Captions in each file of a pool that has more."""
 
 
 def fill_pool(folder: Path, source: Path, kind: str, *, captions: int, seed: int) -> None:
@@ -34,22 +34,24 @@ def fill_pool(folder: Path, source: Path, kind: str, *, captions: int, seed: int
         folder: for the files.
         source: folder of a pipeline of the small world.
         kind: ``"image"`` or ``"video"``.
-        captions: how many, rounded up to whole files.
+        captions: how many; more than a file of `CHUNK` are rounded up to whole files.
         seed: of captions and samples.
     """
-    missing = [number for number in range(-(-captions // CHUNK)) if not (folder / _name(number)).exists()]
+    size = min(CHUNK, captions)
+    missing = [number for number in range(-(-captions // size)) if not (folder / _name(number)).exists()]
     if not missing:
         return
+    folder.mkdir(parents=True, exist_ok=True)
     generator = load_generator(source, modality=kind, channels_last=kind == "video")
     for number in missing:
         rng = np.random.default_rng([seed, number])
-        texts = [draw_caption(rng, draw_spec(rng, kind, "training")) for _ in range(CHUNK)]
+        texts = [draw_caption(rng, draw_spec(rng, kind, "training")) for _ in range(size)]
         prompts = [text for text in texts for _ in range(GROUP)]
         drawn = sample(generator, prompts, seeds=rng.integers(2**31, size=len(prompts)).tolist(), sampler="rollout")
         file = io.BytesIO()
-        np.savez_compressed(file, captions=np.array(texts), samples=drawn.reshape(CHUNK, GROUP, *drawn.shape[1:]))
+        np.savez_compressed(file, captions=np.array(texts), samples=drawn.reshape(size, GROUP, *drawn.shape[1:]))
         write_atomic(folder / _name(number), file.getvalue())
-        logger.info("%s: %d captions", folder, (number + 1) * CHUNK)
+        logger.info("%s: %d captions", folder, (number + 1) * size)
 
 
 def _name(number: int) -> str:
