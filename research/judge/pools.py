@@ -6,6 +6,7 @@ import io
 import itertools
 import logging
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from flexgym.algorithm.rollout import sample
 from flexgym.core.files import write_atomic
 from flexgym.generators.loader import load_generator
 from flexgym.world.brief import View, view
-from flexgym.world.captions import parse_caption
+from flexgym.world.captions import Spec, parse_caption
 from flexgym.world.sampling import draw_caption, draw_spec
 from research.judge.candidates import Candidates, still_spec
 
@@ -88,13 +89,18 @@ class Pool:
 
     def draw_stills(self, rng: np.random.Generator) -> Candidates:
         """Draw three frames of the videos of a caption, for a caption of what every frame should show."""
-        while True:
-            number = int(rng.integers(len(self)))
-            spec = still_spec(parse_caption(self._captions[number]), splits=("training",))
-            if spec is not None:
-                break
+        number, spec = self._stills[int(rng.integers(len(self._stills)))]
         frames = np.concatenate(list(self._samples[number]))
         return seen_as(draw_caption(rng, spec), frames[rng.permutation(len(frames))[:3]])
+
+    @cached_property
+    def _stills(self) -> list[tuple[int, Spec]]:
+        """Return the numbers of the captions whose frames have a training caption, with its meaning."""
+        known = (still_spec(parse_caption(caption), splits=("training",)) for caption in self._captions)
+        found = [(number, spec) for number, spec in enumerate(known) if spec is not None]
+        if not found:
+            raise ValueError("expected a video of the pool whose frames have a training caption, got none: enlarge it")
+        return found
 
     def _view(self, number: int, place: int) -> View:
         key = (number, place)
