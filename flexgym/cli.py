@@ -16,7 +16,10 @@ from flexgym.core.terminal import say, teaching_errors, terminal
 from flexgym.planning.command import plan
 
 LATER = {
-    "bench": ("flexgym.bench.command", "Measure how fast this machine samples, decodes, judges and trains."),
+    "bench": (
+        "flexgym.bench.command",
+        "Measure sampling, decoding, judge and update of a recipe on this machine, and its memory against the plan.",
+    ),
     "config": ("flexgym.config.command", "What recipes can hold."),
     "judge": ("flexgym.commands.judge", "Compare and rank samples with a judge, calibrate a judge, or serve one."),
 }

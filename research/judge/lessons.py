@@ -138,7 +138,8 @@ class Writer:
         texts = [before + row.request + after + row.reply for row in rows]
         longest = max(map(len, texts))
         tokens = torch.full((len(rows), longest), self._tokenizer.pad_token_id)
-        places, targets = [], []
+        places: list[int] = []
+        targets: list[int] = []
         for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
             tokens[number, : len(text)] = torch.tensor(text)
             places += range(number * longest + len(text) - len(row.reply) - 1, number * longest + len(text) - 1)
@@ -185,7 +186,8 @@ class Lessons(Dataset[Batch]):
         kind: Modality = MODALITIES[step % len(MODALITIES)]
         describes = rng.random() < self._phase.described
         groups = [self._group(rng, kind) for _ in range(GROUPS[kind])]
-        frames, rows = [], []
+        frames: list[NDArray[np.uint8]] = []
+        rows: list[Row] = []
         for group in groups:
             start = len(frames)
             pictures, views = shown_worn(rng, group)

@@ -105,9 +105,9 @@ def figures_of(judge: Judge, voters: Sequence[Judge], trials: Sequence[Trial]) -
         "right": with_interval(answers.right()),
         "same in both orders": with_interval(answers.consistent()),
         "parsed": float(answers.parsed().mean()),
-        "says wrongly that it cannot tell": float(answers.cannot_tell().mean()),
+        "wrongly calls both unreadable": float(answers.cannot_tell().mean()),
         "right after H.264 at 64 pixels": with_interval(worn.right()),
-        "says that it cannot tell of two unreadable": float(both.cannot_tell().mean()),
+        "calls two unreadable ones unreadable": float(both.cannot_tell().mean()),
         "prefers the readable of two": float(one.right().mean()),
         "by category": dict(answers.by_category()),
         "confidence": {"stated": confidence.tolist(), "right": winners.tolist()},
@@ -155,8 +155,8 @@ def table(figures: Mapping[str, Figures]) -> str:
     lines.append(["target", *(f"{TARGETS[name]:.2f}" for name in names)])
     titles = (
         "parsed",
-        "says that it cannot tell of two unreadable",
-        "says wrongly that it cannot tell",
+        "calls two unreadable ones unreadable",
+        "wrongly calls both unreadable",
         "prefers the readable of two",
     )
     lines += [[title, *(f"{figures[name][title]:.3f}" for name in names)] for title in titles]

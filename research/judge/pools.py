@@ -6,6 +6,7 @@ import io
 import itertools
 import logging
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from flexgym.algorithm.rollout import sample
 from flexgym.core.files import write_atomic
 from flexgym.generators.loader import load_generator
 from flexgym.world.brief import View, view
-from flexgym.world.captions import parse_caption
+from flexgym.world.captions import Spec, parse_caption
 from flexgym.world.sampling import draw_caption, draw_spec
 from research.judge.candidates import Candidates, still_spec
 
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 GROUP = 4
 """Samples of each caption."""
 CHUNK = 50
-"""Captions in each file."""
+"""Captions in each file of a pool that has more."""
 
 
 def fill_pool(folder: Path, source: Path, kind: str, *, captions: int, seed: int) -> None:
@@ -34,22 +35,24 @@ def fill_pool(folder: Path, source: Path, kind: str, *, captions: int, seed: int
         folder: for the files.
         source: folder of a pipeline of the small world.
         kind: ``"image"`` or ``"video"``.
-        captions: how many, rounded up to whole files.
+        captions: how many; more than a file of `CHUNK` are rounded up to whole files.
         seed: of captions and samples.
     """
-    missing = [number for number in range(-(-captions // CHUNK)) if not (folder / _name(number)).exists()]
+    size = min(CHUNK, captions)
+    missing = [number for number in range(-(-captions // size)) if not (folder / _name(number)).exists()]
     if not missing:
         return
+    folder.mkdir(parents=True, exist_ok=True)
     generator = load_generator(source, modality=kind, channels_last=kind == "video")
     for number in missing:
         rng = np.random.default_rng([seed, number])
-        texts = [draw_caption(rng, draw_spec(rng, kind, "training")) for _ in range(CHUNK)]
+        texts = [draw_caption(rng, draw_spec(rng, kind, "training")) for _ in range(size)]
         prompts = [text for text in texts for _ in range(GROUP)]
         drawn = sample(generator, prompts, seeds=rng.integers(2**31, size=len(prompts)).tolist(), sampler="rollout")
         file = io.BytesIO()
-        np.savez_compressed(file, captions=np.array(texts), samples=drawn.reshape(CHUNK, GROUP, *drawn.shape[1:]))
+        np.savez_compressed(file, captions=np.array(texts), samples=drawn.reshape(size, GROUP, *drawn.shape[1:]))
         write_atomic(folder / _name(number), file.getvalue())
-        logger.info("%s: %d captions", folder, (number + 1) * CHUNK)
+        logger.info("%s: %d captions", folder, (number + 1) * size)
 
 
 def _name(number: int) -> str:
@@ -86,13 +89,18 @@ class Pool:
 
     def draw_stills(self, rng: np.random.Generator) -> Candidates:
         """Draw three frames of the videos of a caption, for a caption of what every frame should show."""
-        while True:
-            number = int(rng.integers(len(self)))
-            spec = still_spec(parse_caption(self._captions[number]), splits=("training",))
-            if spec is not None:
-                break
+        number, spec = self._stills[int(rng.integers(len(self._stills)))]
         frames = np.concatenate(list(self._samples[number]))
         return seen_as(draw_caption(rng, spec), frames[rng.permutation(len(frames))[:3]])
+
+    @cached_property
+    def _stills(self) -> list[tuple[int, Spec]]:
+        """Return the numbers of the captions whose frames have a training caption, with its meaning."""
+        known = (still_spec(parse_caption(caption), splits=("training",)) for caption in self._captions)
+        found = [(number, spec) for number, spec in enumerate(known) if spec is not None]
+        if not found:
+            raise ValueError("expected a video of the pool whose frames have a training caption, got none: enlarge it")
+        return found
 
     def _view(self, number: int, place: int) -> View:
         key = (number, place)

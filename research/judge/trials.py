@@ -47,7 +47,7 @@ def draw_trials(kind: Modality, source: Path | None, split: str, *, count: int, 
         kind: ``"image"`` or ``"video"``.
         source: folder of a pipeline whose samples are compared; None compares rendered scenes.
         split: of the captions.
-        count: at most so many; fewer if too many groups have no right or no wrong sample.
+        count: how many; fewer if too many groups have no right or no wrong sample.
         seed: of everything that is drawn.
     """
     captions = draw_prompts(kind, split, count + count // 2, seed=seed)
@@ -74,7 +74,7 @@ def _rendered(rng: np.random.Generator, captions: Sequence[str], split: str) -> 
 
 
 def small_video(_: np.random.Generator, frames: Frames) -> Frames:
-    """Enlarge frames to 64 pixels, and compress them as H.264 with a constant rate factor of 28."""
+    """Resize frames to 64 pixels, and compress them as H.264 with a constant rate factor of 28."""
     return h264(resized(frames, (64, 64)), 28)
 
 
@@ -107,7 +107,7 @@ def unreadable(trials: Sequence[Trial], *, sides: Sequence[int] = (0, 1)) -> lis
 
 @dataclass(frozen=True)
 class Answers:
-    """What a judge says of trials, each shown in both orders.
+    """Answers of a judge to trials, each shown in both orders.
 
     Attributes:
         trials: N of them.

@@ -97,7 +97,7 @@ def cropped(frames: Frames, cuts: tuple[int, int, int, int]) -> Frames:
 
 
 def worn(rng: np.random.Generator, frames: Frames) -> Frames:
-    """Wear a sample as draws decide; the result may have another size, and a third of the samples stay as they are."""
+    """Apply random wear to a sample; its size may change, and a third of the samples stay as they are."""
     if rng.random() >= _WORN:
         return frames
     for share, wear in ((_CROPPED, _crop), (_BRIGHTENED, _brighten), (_RESIZED, _resize), (_COMPRESSED, _compress)):

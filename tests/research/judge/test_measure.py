@@ -37,7 +37,7 @@ def test_the_rules_are_right_about_everything_that_they_can_read(trials):
     assert figures["right"] == {"value": 1.0, "low": 1.0, "high": 1.0}
     assert figures["same in both orders"]["value"] == figures["parsed"] == 1.0
     assert set(figures["by category"].values()) == {1.0}
-    assert figures["says wrongly that it cannot tell"] == 0.0
+    assert figures["wrongly calls both unreadable"] == 0.0
     assert figures["confidence"] == {"stated": [1.0] * 14, "right": [1.0] * 14}
     text = table(dict.fromkeys(TARGETS, figures))
     assert text.count("1.000 (1.000 to 1.000)") >= 8
