@@ -30,6 +30,7 @@ class Verification:
         scores: of each, float32 ``[N]``.
         means: of the evaluation rewards over all samples, by name.
         diversity: within groups of samples of one prompt, see `flexgym.runs.diversity`; None where none were made.
+        categories: of the N prompts; empty where they have none.
     """
 
     prompts: Sequence[str]
@@ -37,6 +38,7 @@ class Verification:
     scores: NDArray[np.float32]
     means: Mapping[str, float] = field(default_factory=dict)
     diversity: float | None = None
+    categories: Sequence[str] = ()
 
     @property
     def accuracy(self) -> float:

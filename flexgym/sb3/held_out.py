@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
+from flexgym.runs.records import category_of_prompt
 from flexgym.runs.trackers import Tracker
 from flexgym.runs.verification import Verification, save_verification
 from flexgym.types import GroupScores, Prompt, SampleGroup
@@ -50,7 +51,8 @@ class HeldOut:
         samples = [self._sample(act, prompt, seed) for prompt, seed in zip(self.prompts, self.seeds, strict=True)]
         groups = [SampleGroup(Prompt(prompt), row[None]) for prompt, row in zip(self.prompts, samples, strict=True)]
         scores = np.concatenate([group.rewards for group in self.scorer.score(groups)])
-        return Verification(self.prompts, np.stack(samples), scores)
+        categories = [category_of_prompt(group.prompt) for group in groups]
+        return Verification(self.prompts, np.stack(samples), scores, categories=categories)
 
     def verify_default(self) -> Verification:
         """Verify the pipeline's own settings, the baseline of every policy."""

@@ -292,6 +292,12 @@ def parse_caption(text: str) -> Spec:
     return spec
 
 
+def category_of(text: str) -> str:
+    """Return the category of a caption, written as `parse_caption` takes it; empty for any other text."""
+    spec = _grammar().get(normalize(text))
+    return spec.category if spec else ""
+
+
 @cache
 def _vocabulary() -> list[str]:
     return sorted({word for caption in _grammar() for word in caption.split()})
