@@ -1,4 +1,4 @@
-"""The ``flexgym`` command: check a machine, plan a training, evaluate or export a run, and run or check a judge."""
+"""The ``flexgym`` command: check a machine, plan or measure a training, evaluate, report on and export runs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from flexgym.core.terminal import say, teaching_errors, terminal
 from flexgym.planning.command import plan
 
 LATER = {
+    "bench": (
+        "flexgym.bench.command",
+        "Measure sampling, decoding, judge and update of a recipe on this machine, and its memory against the plan.",
+    ),
     "config": ("flexgym.config.command", "What recipes can hold."),
     "judge": ("flexgym.commands.judge", "Compare and rank samples with a judge, calibrate a judge, or serve one."),
 }
@@ -187,6 +191,28 @@ def doctor(
             show(findings)
     if any(finding.level == "problem" for finding in findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="run folders, and folders of `flexgym.rm evaluate`", show_default=False)
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="the HTML file to write")] = Path("report.html"),
+    serve: Annotated[
+        bool, typer.Option("--serve", help="show the page on this machine, live, rather than write a file")
+    ] = False,
+    port: Annotated[int, typer.Option(help="port of --serve; 0 takes a free one")] = 8765,
+) -> None:
+    """Write one HTML file about runs: settings, curves, samples, assessments, reward hacking, time and cost."""
+    from flexgym.report.command import serve_report, write_report
+
+    with teaching_errors():
+        if serve:
+            serve_report(runs, port)
+        else:
+            write_report(runs, out)
 
 
 def main() -> None:

@@ -10,15 +10,15 @@ from __future__ import annotations
 from pydantic import Field
 
 from flexgym.agents.base import Agent
-from flexgym.algorithm.base import Algorithm, Loss
-from flexgym.algorithm.process import ForwardProcess
+from flexgym.algorithm.base import Loss
+from flexgym.algorithm.finished import FinishedAlgorithm, FinishedSettings
 from flexgym.algorithm.replay import Replayed
-from flexgym.algorithm.settings import AlgorithmSettings, LevelSettings
+from flexgym.algorithm.settings import LevelSettings
 from flexgym.core.metrics import Mean, Share
 from flexgym.flow import best_weights, matching_error, velocity_residual
 
 
-class BestOfNSettings(AlgorithmSettings):
+class BestOfNSettings(FinishedSettings):
     """Settings of `BestOfN`: how many samples of a group are trained."""
 
     best: int = Field(
@@ -27,16 +27,11 @@ class BestOfNSettings(AlgorithmSettings):
     levels: LevelSettings = LevelSettings(source="logit_normal", count=1, low=1e-3)
 
 
-class BestOfN(Algorithm[BestOfNSettings]):
+class BestOfN(FinishedAlgorithm[BestOfNSettings]):
     """Flow matching on the best samples of each group."""
 
     Settings = BestOfNSettings
     couples = True
-
-    @property
-    def process(self) -> ForwardProcess:
-        """Fresh noise on the samples."""
-        return ForwardProcess(draw=self.settings.levels.draw)
 
     def loss(self, replayed: Replayed) -> Loss:
         """Compute the mean of ``mean((v - (noise - x0))^2)`` over the best samples, spread over ``[L, P, G]``."""

@@ -12,15 +12,14 @@ from typing import Literal
 from pydantic import Field
 
 from flexgym.agents.base import Agent
-from flexgym.algorithm.base import Algorithm, Loss
-from flexgym.algorithm.process import ForwardProcess
+from flexgym.algorithm.base import Loss
+from flexgym.algorithm.finished import FinishedAlgorithm, FinishedSettings
 from flexgym.algorithm.replay import OLD, Replayed, mean_under
-from flexgym.algorithm.settings import AlgorithmSettings, LevelSettings
 from flexgym.core.metrics import Mean, Share
 from flexgym.flow import covariance_direction, covariance_guidance_loss
 
 
-class CovarianceGuidanceSettings(AlgorithmSettings):
+class CovarianceGuidanceSettings(FinishedSettings):
     """Settings of `CovarianceGuidance`: the step along the covariance, and its bound."""
 
     scale: float = Field(default=0.1, ge=0, description="length of the step in clean latents, as root mean square")
@@ -28,19 +27,13 @@ class CovarianceGuidanceSettings(AlgorithmSettings):
     radius: float | None = Field(
         default=0.02, ge=0, description="change of the velocity beyond which a row no longer moves out; null for none"
     )
-    levels: LevelSettings = LevelSettings()
 
 
-class CovarianceGuidance(Algorithm[CovarianceGuidanceSettings]):
+class CovarianceGuidance(FinishedAlgorithm[CovarianceGuidanceSettings]):
     """Regress on the old prediction plus a step along the covariance of rewards and samples of the group."""
 
     Settings = CovarianceGuidanceSettings
     couples = True
-
-    @property
-    def process(self) -> ForwardProcess:
-        """Fresh noise on finished samples."""
-        return ForwardProcess(draw=self.settings.levels.draw)
 
     @property
     def needs(self) -> frozenset[str]:

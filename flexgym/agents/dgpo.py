@@ -8,15 +8,15 @@ from __future__ import annotations
 from pydantic import Field
 
 from flexgym.agents.base import Agent
-from flexgym.algorithm.base import REFERENCE, Algorithm, Loss
-from flexgym.algorithm.process import ForwardProcess
+from flexgym.algorithm.base import REFERENCE, Loss
+from flexgym.algorithm.finished import FinishedAlgorithm, FinishedSettings
 from flexgym.algorithm.replay import OLD, Replayed, mean_under
-from flexgym.algorithm.settings import AlgorithmSettings, LevelSettings
+from flexgym.algorithm.settings import LevelSettings
 from flexgym.core.metrics import Mean, Share
 from flexgym.flow import dgpo_loss, matching_error, velocity_residual
 
 
-class DGPOSettings(AlgorithmSettings):
+class DGPOSettings(FinishedSettings):
     """Settings of `DGPO`: the preference, and the weights that it is measured from."""
 
     beta: float = Field(default=100.0, gt=0, description="strength of the preference; 2000 and more toward an EMA")
@@ -25,17 +25,12 @@ class DGPOSettings(AlgorithmSettings):
     levels: LevelSettings = LevelSettings(source="uniform", count=4, shared=True)
 
 
-class DGPO(Algorithm[DGPOSettings]):
+class DGPO(FinishedAlgorithm[DGPOSettings]):
     """Group preference optimization on finished samples that share noise and level."""
 
     Settings = DGPOSettings
     skips_dead = True
     couples = True
-
-    @property
-    def process(self) -> ForwardProcess:
-        """Fresh noise on finished samples, the same for a group."""
-        return ForwardProcess(draw=self.settings.levels.draw)
 
     @property
     def needs(self) -> frozenset[str]:

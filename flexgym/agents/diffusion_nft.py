@@ -11,10 +11,10 @@ from typing import Literal
 from pydantic import Field
 
 from flexgym.agents.base import Agent
-from flexgym.algorithm.base import CURRENT, Algorithm, CopySchedule, Loss
-from flexgym.algorithm.process import ForwardProcess
+from flexgym.algorithm.base import CURRENT, CopySchedule, Loss
+from flexgym.algorithm.finished import FinishedAlgorithm, FinishedSettings
 from flexgym.algorithm.replay import OLD, Replayed, mean_under
-from flexgym.algorithm.settings import AlgorithmSettings, LevelSettings, PenaltySettings
+from flexgym.algorithm.settings import PenaltySettings
 from flexgym.core.metrics import Mean
 from flexgym.flow import OptimalityMode, nft_loss
 
@@ -25,7 +25,7 @@ _SCHEDULES = {
 """Schedules of the policy that samples, types 1 and 2 of the authors' code."""
 
 
-class NFTSettings(AlgorithmSettings):
+class NFTSettings(FinishedSettings):
     """Settings of `DiffusionNFT`; the defaults are those of the authors' code."""
 
     beta: float = Field(default=1.0, gt=0, description="how far the two branches lie from the policy that sampled")
@@ -36,24 +36,18 @@ class NFTSettings(AlgorithmSettings):
         description="policy that samples: the current one, or a copy that lags behind it by a rising decay, to at most"
         " 0.5 (capped) or, after 75 optimizer steps, 0.999 (delayed)",
     )
-    levels: LevelSettings = LevelSettings()
     penalties: dict[str, PenaltySettings] = Field(
         default={"reference": PenaltySettings(coeff=1e-4, form="velocity")},
         description="penalties by the weights that the policy is held to; given ones replace these",
     )
 
 
-class DiffusionNFT(Algorithm[NFTSettings]):
+class DiffusionNFT(FinishedAlgorithm[NFTSettings]):
     """Negative-aware fine-tuning on the forward process."""
 
     Settings = NFTSettings
     needs = frozenset({mean_under(OLD)})
     off_policy = ("beta",)  # on policy the gradient is the same for any
-
-    @property
-    def process(self) -> ForwardProcess:
-        """Fresh noise on finished samples."""
-        return ForwardProcess(draw=self.settings.levels.draw)
 
     @property
     def acts(self) -> str:

@@ -12,26 +12,25 @@ from torch import Tensor
 
 from flexgym.agents.base import Agent
 from flexgym.agents.surrogate import SurrogateSettings, surrogate_metrics
-from flexgym.algorithm.base import Algorithm, CopySchedule, Loss
+from flexgym.algorithm.base import CopySchedule, Loss
+from flexgym.algorithm.finished import FinishedAlgorithm, FinishedSettings
 from flexgym.algorithm.process import ForwardProcess
 from flexgym.algorithm.replay import OLD, OLD_LOG_PROB, Replayed, mean_under
-from flexgym.algorithm.settings import LevelSettings
 from flexgym.flow import MatchingWeight, clipped_surrogate, matching_log_prob, velocity_residual
 
 TRAILING = "trailing"
 """Name of the copy that AWM's authors hold the policy to, besides the reference."""
 
 
-class MatchingSettings(SurrogateSettings):
+class MatchingSettings(SurrogateSettings, FinishedSettings):
     """Settings of `Matching`; a penalty toward ``trailing`` holds the policy to an average of its recent weights."""
 
     weight: MatchingWeight = Field(
         default="uniform", description="how the density depends on the error of the velocity and the noise level"
     )
-    levels: LevelSettings = LevelSettings()
 
 
-class Matching(Algorithm[MatchingSettings]):
+class Matching(FinishedAlgorithm[MatchingSettings]):
     """Clipped policy gradient on the flow-matching loss of samples that were made without noise."""
 
     Settings = MatchingSettings

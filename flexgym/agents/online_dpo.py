@@ -12,15 +12,15 @@ from pydantic import Field
 from torch import Tensor
 
 from flexgym.agents.base import Agent
-from flexgym.algorithm.base import REFERENCE, Algorithm, Loss
-from flexgym.algorithm.process import ForwardProcess
+from flexgym.algorithm.base import REFERENCE, Loss
+from flexgym.algorithm.finished import FinishedAlgorithm, FinishedSettings
 from flexgym.algorithm.replay import Replayed, mean_under
-from flexgym.algorithm.settings import AlgorithmSettings, LevelSettings
+from flexgym.algorithm.settings import LevelSettings
 from flexgym.core.metrics import Mean, Metric, Share
 from flexgym.flow import extreme_pairs, flow_dpo_loss, matching_error, score_pairs, velocity_residual
 
 
-class OnlineDPOSettings(AlgorithmSettings):
+class OnlineDPOSettings(FinishedSettings):
     """Settings of `OnlineDPO`: the preference, and which pairs of a group count."""
 
     beta: float = Field(default=2000.0, gt=0, description="strength of the preference, on the scale of the errors")
@@ -31,18 +31,13 @@ class OnlineDPOSettings(AlgorithmSettings):
     levels: LevelSettings = LevelSettings(source="logit_normal", count=1, shared=True)
 
 
-class OnlineDPO(Algorithm[OnlineDPOSettings]):
+class OnlineDPO(FinishedAlgorithm[OnlineDPOSettings]):
     """Preference optimization on pairs of finished samples that share noise and level."""
 
     Settings = OnlineDPOSettings
     needs = frozenset({mean_under(REFERENCE)})
     skips_dead = True
     couples = True
-
-    @property
-    def process(self) -> ForwardProcess:
-        """Fresh noise on finished samples, the same for a group."""
-        return ForwardProcess(draw=self.settings.levels.draw)
 
     def loss(self, replayed: Replayed) -> Loss:
         """Compute `flexgym.flow.flow_dpo_loss` of each pair, which counts for its winner, ``[L, P, G]``."""

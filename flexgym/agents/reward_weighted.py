@@ -9,15 +9,15 @@ from __future__ import annotations
 from pydantic import Field
 
 from flexgym.agents.base import Agent
-from flexgym.algorithm.base import Algorithm, Loss
-from flexgym.algorithm.process import ForwardProcess
+from flexgym.algorithm.base import Loss
+from flexgym.algorithm.finished import FinishedAlgorithm, FinishedSettings
 from flexgym.algorithm.replay import Replayed
-from flexgym.algorithm.settings import AlgorithmSettings, LevelSettings
+from flexgym.algorithm.settings import LevelSettings
 from flexgym.core.metrics import Max, Mean
 from flexgym.flow import RewardWeight, matching_error, reward_weights, velocity_residual
 
 
-class RewardWeightedSettings(AlgorithmSettings):
+class RewardWeightedSettings(FinishedSettings):
     """Settings of `RewardWeighted`; ``training.advantage`` says what of the scores is an advantage."""
 
     form: RewardWeight = Field(
@@ -28,15 +28,10 @@ class RewardWeightedSettings(AlgorithmSettings):
     levels: LevelSettings = LevelSettings(source="logit_normal", count=1, low=1e-3)
 
 
-class RewardWeighted(Algorithm[RewardWeightedSettings]):
+class RewardWeighted(FinishedAlgorithm[RewardWeightedSettings]):
     """Flow matching on finished samples, weighted by their advantage."""
 
     Settings = RewardWeightedSettings
-
-    @property
-    def process(self) -> ForwardProcess:
-        """Fresh noise on the samples."""
-        return ForwardProcess(draw=self.settings.levels.draw)
 
     def loss(self, replayed: Replayed) -> Loss:
         """Compute ``w mean((v - (noise - x0))^2)`` with w of `flexgym.flow.reward_weights`, ``[L, P, G]``."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 from pydantic import Field
 
 from flexgym.agents.base import Agent
-from flexgym.algorithm.base import Algorithm, Loss
-from flexgym.algorithm.process import ForwardProcess
+from flexgym.algorithm.base import Loss
+from flexgym.algorithm.finished import FinishedAlgorithm, FinishedSettings
 from flexgym.algorithm.replay import Replayed
-from flexgym.algorithm.settings import AlgorithmSettings, LevelSettings
+from flexgym.algorithm.settings import LevelSettings
 from flexgym.core.metrics import Mean
 from flexgym.flow import MatchingWeight, matching_log_prob, velocity_residual
 
 
-class SFTSettings(AlgorithmSettings):
+class SFTSettings(FinishedSettings):
     """Settings of `SFT`: which noise levels are trained, and how much each counts."""
 
     weight: MatchingWeight = Field(
@@ -26,16 +26,11 @@ class SFTSettings(AlgorithmSettings):
     levels: LevelSettings = LevelSettings(source="logit_normal", count=1, low=1e-3)
 
 
-class SFT(Algorithm[SFTSettings]):
+class SFT(FinishedAlgorithm[SFTSettings]):
     """Flow matching (arXiv 2210.02747, 2403.03206) on the samples of a data set, all of which count the same."""
 
     Settings = SFTSettings
     data_only = True
-
-    @property
-    def process(self) -> ForwardProcess:
-        """Fresh noise on the samples."""
-        return ForwardProcess(draw=self.settings.levels.draw)
 
     def loss(self, replayed: Replayed) -> Loss:
         """Compute ``mean((v - (noise - x0))^2)`` with a weight of `flexgym.flow.matching_log_prob`, ``[L, P, G]``."""

@@ -9,14 +9,14 @@ from pydantic import Field
 
 from flexgym.agents.base import Agent
 from flexgym.agents.surrogate import surrogate_metrics
-from flexgym.algorithm.base import Algorithm, Loss
-from flexgym.algorithm.process import ForwardProcess
+from flexgym.algorithm.base import Loss
+from flexgym.algorithm.finished import FinishedAlgorithm, FinishedSettings
 from flexgym.algorithm.replay import OLD, Replayed, mean_under
-from flexgym.algorithm.settings import AlgorithmSettings, ClipRange, LevelSettings
+from flexgym.algorithm.settings import ClipRange, LevelSettings
 from flexgym.flow import clipped_surrogate, matching_log_prob, sequence_log_ratio, soft_clip, velocity_residual
 
 
-class VGRPOSettings(AlgorithmSettings):
+class VGRPOSettings(FinishedSettings):
     """Settings of `VGRPO`; for the form without clip, set ``clip_range: null`` and a penalty toward ``old``, clean."""
 
     clip_range: ClipRange | None = Field(default=0.03, description="how far a ratio may leave 1; null for any")
@@ -24,17 +24,12 @@ class VGRPOSettings(AlgorithmSettings):
     levels: LevelSettings = LevelSettings(source="uniform", count=4, stratified=True, shared=True)
 
 
-class VGRPO(Algorithm[VGRPOSettings]):
+class VGRPO(FinishedAlgorithm[VGRPOSettings]):
     """Clipped policy gradient on the adaptively weighted error of finished samples, averaged over stratified levels."""
 
     Settings = VGRPOSettings
     skips_dead = True
     stacked = True
-
-    @property
-    def process(self) -> ForwardProcess:
-        """Fresh noise on finished samples."""
-        return ForwardProcess(draw=self.settings.levels.draw)
 
     @property
     def needs(self) -> frozenset[str]:

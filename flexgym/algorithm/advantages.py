@@ -46,9 +46,10 @@ def advantages_of(
 
 def _normalized(scores: Sequence[GroupScores], options: Mapping[str, Any]) -> NDArray[np.float32]:
     # A group whose reward failed altogether has no weights.
-    weights = next((group.weights for group in scores if group.weights), None)
-    if weights is None:
+    known = next((group.weights for group in scores if group.weights), None)
+    if known is None:
         rewards = np.stack([group.rewards for group in scores])
         return blended_advantages({"reward": rewards}, {"reward": 1.0}, **options)
-    terms = {name: stacked_term(scores, name) for name in weights}
+    terms = {name: stacked_term(scores, name) for name in known}
+    weights = {name: [(group.weights or known)[name] for group in scores] for name in known}
     return blended_advantages(terms, weights, **options)

@@ -10,7 +10,7 @@ from flexgym.algorithm.process import ForwardProcess, VisitedSteps
 from flexgym.algorithm.replay import OLD, REWARD_GRADIENT, mean_under
 from flexgym.core.errors import ConfigError, nearest_name
 from flexgym.core.problems import Problem, blamed
-from flexgym.flow import ODE
+from flexgym.flow import ODE, Solver
 
 _KEPT_WITH = {EMA: " It is kept with training.ema_decay above 0.", ANCHOR: " It is kept with training.anchor."}
 
@@ -53,6 +53,44 @@ def _gradient_problems(algorithm: Algorithm[Any], updates: Updates) -> Iterator[
                 f"expected 1 with {type(algorithm).__name__}, whose gradients of the reward hold for the weights that"
                 f" sampled, got {count}; for more optimizer steps lower rollout.prompts_per_iteration",
             )
+
+
+def solver_misfit(algorithm: Algorithm[Any], solver: Solver, num_steps: int | None) -> str | None:
+    """Return why a solver of the steps that are not trained cannot have an effect; None where it can.
+
+    Args:
+        algorithm: that trains.
+        solver: of these steps.
+        num_steps: denoising steps T; None where only the generator knows them.
+    """
+    if solver == "euler":
+        return None
+    if REWARD_GRADIENT in algorithm.needs:
+        name = type(algorithm).__name__
+        return f"expected euler with {name}, whose gradients are those of samples made by Euler steps, got {solver}"
+    if num_steps is None:
+        return None
+    free, middle = algorithm.process.is_free, range(1, num_steps - 1)
+    windows = algorithm.windows(num_steps).windows
+    if any(free(step - 1, window) and free(step, window) for window in windows for step in middle):
+        return None
+    return (
+        f"expected euler, got {solver}, which has no effect: no two neighboring steps before the last of {num_steps}"
+        " lie outside the trained window; make algorithm.window smaller, or take more denoising steps"
+    )
+
+
+def precision_misfit(algorithm: Algorithm[Any], num_steps: int) -> str | None:
+    """Return why steps that are not trained cannot have a precision of their own; None where they can.
+
+    Args:
+        algorithm: that trains.
+        num_steps: denoising steps T.
+    """
+    free, windows = algorithm.process.is_free, algorithm.windows(num_steps).windows
+    if any(free(step, window) for window in windows for step in range(num_steps)):
+        return None
+    return f"expected null with {type(algorithm).__name__}, which trains or follows every step of its rollouts"
 
 
 def data_misfit(algorithm: Algorithm[Any], *, is_given: bool) -> str | None:

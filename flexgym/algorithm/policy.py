@@ -14,8 +14,9 @@ from torch import Tensor
 
 from flexgym.algorithm.process import Levels, Move, Process, SamplerSteps
 from flexgym.core.errors import ConfigError, GeneratorError
+from flexgym.core.precision import autocast
 from flexgym.core.seeds import checked_seed, whole_seed
-from flexgym.flow import ODE, Gaussian, NoiseScale, Steps, noise_scale
+from flexgym.flow import ODE, Gaussian, NoiseScale, Solver, Steps, dpm_step, noise_scale, predicted_clean
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conditioning import Conditioning
 from flexgym.types import FirstFrame, Prompt
@@ -38,6 +39,10 @@ class FlowPolicy:
         latents_dtype: precision in which the latents of trained steps will be kept. Such a step starts from rounded
             latents and ends on rounded ones, and its density is that of what will be kept.
         guidance: guidance scale while acting; None takes the generator's setting.
+        solver: of the steps that are not trained, while acting `within` a window; see `flexgym.flow.dpm_step`. It
+            begins anew after a step with noise.
+        compute_dtype: precision of the arithmetic of steps that are not trained, under autocast; None for that of the
+            weights.
 
     Attributes:
         num_steps: denoising steps T of an episode.
@@ -52,16 +57,21 @@ class FlowPolicy:
         groups_per_forward: int = 1,
         latents_dtype: torch.dtype = torch.float32,
         guidance: float | None = None,
+        solver: Solver = "euler",
+        compute_dtype: torch.dtype | None = None,
     ) -> None:
         self.generator = generator
         self.process = SamplerSteps(process) if isinstance(process, NoiseScale) else process
         self.groups_per_forward = groups_per_forward
         self.latents_dtype = latents_dtype
         self.guidance = guidance
+        self.solver = solver
+        self.compute_dtype = compute_dtype
         self._grid = generator.sigmas()
         self.num_steps = len(self._grid) - 1
         self._levels: dict[tuple[int, int, torch.device], Levels] = {}
         self._window: Steps | None = None
+        self._clean: dict[int, dict[int, Tensor]] = {}
         chosen = checked_seed(seed)
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if chosen is None else chosen
         self._sources: list[torch.Generator] = []
@@ -100,7 +110,7 @@ class FlowPolicy:
             seeds: of the noise of each group.
         """
         policy = copy.copy(self)
-        policy._window = window
+        policy._window, policy._clean = window, {}
         policy._sources = [torch.Generator().manual_seed(whole_seed(seed)) for seed in seeds]
         return policy
 
@@ -162,8 +172,8 @@ class FlowPolicy:
         """Take one step of groups that are in the same forward."""
         levels = self.levels(step, latents_PG.shape[0] * latents_PG.shape[1], latents_PG.device)
         if not self._adds_noise(step):
-            mean = self._gaussian(_ODE, latents_PG, prompts, levels=levels).mean.view(latents_PG.shape)
-            return Move(latents_PG, mean, latents_PG.new_zeros(latents_PG.shape[:2]), mean)
+            after = self._without_noise(latents_PG, prompts, groups, step=step, levels=levels)
+            return Move(latents_PG, after, latents_PG.new_zeros(latents_PG.shape[:2]), after)
         rounds = self.latents_dtype != torch.float32
         before = self._rounded(latents_PG) if rounds else latents_PG
         gaussian = self._gaussian(self.process, before, prompts, levels=levels)
@@ -171,6 +181,35 @@ class FlowPolicy:
         after = self._rounded(after) if rounds else after
         log_prob = gaussian.log_prob(after).view(before.shape[:2])
         return Move(before, after.view(before.shape), log_prob, gaussian.mean.view(before.shape))
+
+    def _without_noise(
+        self, latents_PG: Tensor, prompts: Sequence[str | Prompt], groups: Sequence[int], *, step: int, levels: Levels
+    ) -> Tensor:
+        """Return the latents after a step that adds no noise, ``[P, G, ...]``."""
+        rows, free = latents_PG.flatten(0, 1), self._is_free(step)
+        conditioning = self._conditioning(prompts, latents_PG, self.guidance)  # kept for replays, so never cast
+        with autocast(rows.device, self.compute_dtype if free else None):
+            velocity = self.generator.velocity(rows, levels.sigma, conditioning, guidance=self.guidance)
+        if self.solver == "euler" or not free:
+            return _ODE.gaussian(rows, velocity, levels).mean.view(latents_PG.shape)
+        clean_PG = predicted_clean(rows, velocity, levels.sigma).view(latents_PG.shape)
+        near = self._grid[[max(0, step - 1), step, step + 1]].tolist()
+        steps = [
+            dpm_step(latents, clean, self._remember(group, step, clean), levels=near)
+            for group, latents, clean in zip(groups, latents_PG, clean_PG, strict=True)
+        ]
+        return torch.stack(steps)
+
+    def _is_free(self, step: int) -> bool:
+        """Return whether training does not depend on how a step without noise is taken."""
+        return self._window is not None and self.process.is_free(step, self._window)
+
+    def _remember(self, group: int, step: int, clean: Tensor) -> Tensor | None:
+        """Keep the prediction of a step of the solver, and return that of the step before if it was one as well."""
+        before = self._clean.get(group, {}).get(step - 1)
+        # the one before stays, so that the same step can be taken again
+        self._clean[group] = {step: clean} if before is None else {step - 1: before, step: clean}
+        return before
 
     # --- distributions -----------------------------------------------------------------------------------------------
 
@@ -197,7 +236,10 @@ class FlowPolicy:
     def distribution(
         self, latents: Tensor, prompts: Sequence[str | Prompt], levels: Levels, *, guidance: float | None = None
     ) -> Gaussian:
-        """Return the trained distribution at several noise levels in one forward.
+        """Return the trained distribution at several noise levels.
+
+        Levels of the forward process share one forward. Those of the sampler take one each, with as many rows as in the
+        rollout: kernels may round differently for another number, and ratios would not begin at one to the bit.
 
         Args:
             latents: ``[L, P, G, ...]``, in the precision they were kept in.
@@ -209,8 +251,13 @@ class FlowPolicy:
             Mean ``[L * P * G, ...]`` on the generator's device, with gradients to the trainable parameters, and std
             ``[L * P * G]``.
         """
-        rows = latents.to(self.generator.device, torch.float32).flatten(0, 1)
-        return self._gaussian(self.process, rows, list(prompts) * len(latents), levels=levels, guidance=guidance)
+        moved = latents.to(self.generator.device, torch.float32)
+        together = 1 if isinstance(self.process, SamplerSteps) else len(moved)
+        parts = [
+            self._gaussian(self.process, some.flatten(0, 1), list(prompts) * len(some), levels=level, guidance=guidance)
+            for some, level in zip(moved.split(together), levels.split(len(moved) // together), strict=True)
+        ]
+        return Gaussian(torch.cat([part.mean for part in parts]), torch.cat([part.std for part in parts]))
 
     @property
     def grid(self) -> Tensor:

@@ -36,6 +36,11 @@ class Levels:
         """Return the levels on a device."""
         return Levels(self.sigma.to(device), self.sigma_next.to(device), self.sigma_max)
 
+    def split(self, count: int) -> list[Levels]:
+        """Return the levels of ``count`` equal parts of the rows, in order."""
+        parts = zip(self.sigma.chunk(count), self.sigma_next.chunk(count), strict=True)
+        return [Levels(sigma, after, self.sigma_max) for sigma, after in parts]
+
 
 @dataclass(frozen=True, eq=False)
 class Move:
@@ -126,6 +131,10 @@ class Process(ABC):
         """Return whether a rollout keeps the move of a step."""
 
     @abstractmethod
+    def is_free(self, step: int, window: Steps) -> bool:
+        """Return whether any solver may take a step: training does not depend on how it is taken."""
+
+    @abstractmethod
     def count(self, window: Steps) -> int:
         """Return the number of trained levels W of a sample."""
 
@@ -189,6 +198,10 @@ class SamplerSteps(Process):
     def records(self, step: int, window: Steps, num_steps: int) -> bool:
         """See `Process.records`: the steps of the window."""
         return step in window
+
+    def is_free(self, step: int, window: Steps) -> bool:
+        """See `Process.is_free`: the steps outside the window."""
+        return step not in window
 
     def count(self, window: Steps) -> int:
         """See `Process.count`: the steps of the window."""
@@ -264,41 +277,41 @@ class ForwardProcess(Process):
         """See `Process.records`: the last step, which ends on the clean latents."""
         return step == num_steps - 1
 
+    def is_free(self, step: int, window: Steps) -> bool:
+        """See `Process.is_free`: all steps, since only the finished samples are trained."""
+        return True
+
     def count(self, window: Steps) -> int:
         """See `Process.count`: the steps of the window, or the levels that are drawn."""
         return len(window) if self.draw.source == "grid" else self.draw.count
 
     def trained(self, rollout: Rollout, indices: Sequence[int], grid: Tensor, *, draw: int = 0) -> Trained:
-        """See `Process.trained`: clean latents with noise that follows from seed and pass of each group."""
+        """See `Process.trained`: clean latents with noise that follows from seed, pass and level of each group."""
         clean = rollout.kept["target"][0].float()
-        count = self.count(rollout.window)
-        drawn = [
-            self._draw(rollout, count, seed=seed, draw=draw, shape=clean.shape[1:], grid=grid) for seed in rollout.seeds
-        ]
-        sigma, noise = (torch.stack(parts, 1)[list(indices)].to(clean.device) for parts in zip(*drawn, strict=True))
+        seeds, chosen = [whole_seed(seed) for seed in rollout.seeds], list(indices)
+        if self.draw.source == "grid":
+            sigma = grid[list(rollout.window.steps)][chosen].view(-1, 1, 1).expand(len(chosen), *clean.shape[:2])
+        else:
+            drawn = [self.draw.sigmas(_source([seed, draw]), clean.shape[1]) for seed in seeds]
+            sigma = torch.stack(drawn, 1)[chosen]
+        # from 1 on, since missing numbers of a seed sequence count as 0
+        noise = torch.stack([self._noise(seeds, [draw, 1 + index], clean.shape[1:]) for index in chosen])
+        sigma, noise = sigma.to(clean.device), noise.to(clean.device)
         level = sigma.view(*sigma.shape, *[1] * (clean.ndim - 2))
         latents = (1.0 - level) * clean + level * noise
         levels = Levels(sigma.flatten(), torch.zeros_like(sigma).flatten(), sigma_max=float(grid[1]))
         return Trained(latents, clean.expand(latents.shape), levels)
 
-    def _draw(
-        self, rollout: Rollout, count: int, *, seed: int, draw: int, shape: torch.Size, grid: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Draw levels ``[W, G]`` and noise ``[W, G, ...]`` of one group."""
-        source = torch.Generator().manual_seed(_seed_of(whole_seed(seed), draw))
-        if self.draw.source == "grid":
-            steps = list(rollout.window.steps)
-            sigma = grid[steps].view(-1, 1).expand(count, shape[0])
-        else:
-            sigma = self.draw.sigmas(source, shape[0])
+    def _noise(self, seeds: Sequence[int], numbers: Sequence[int], shape: torch.Size) -> Tensor:
+        """Draw the noise of one level of one pass, ``[P, G, ...]``, each group from a source of its own."""
         one = (1, *shape[1:]) if self.draw.shared else shape
-        noise = torch.stack([torch.randn(one, generator=source).expand(shape) for _ in range(count)])
-        return sigma, noise
+        drawn = [torch.randn(one, generator=_source([seed, *numbers])) for seed in seeds]
+        return torch.stack([noise.expand(shape) for noise in drawn])
 
     def check(self, windows: Iterable[Steps], sigmas: Tensor) -> None:
         """See `Process.check`: every level has a density."""
 
 
-def _seed_of(seed: int, draw: int) -> int:
-    """Return the seed of a pass over a rollout; the first has that of the group."""
-    return int(np.random.SeedSequence([seed, draw]).generate_state(1)[0]) if draw else seed
+def _source(numbers: Sequence[int]) -> torch.Generator:
+    """Return the source of noise of a group's seed, a pass and, for noise, a level."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))

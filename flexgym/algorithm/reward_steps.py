@@ -66,6 +66,10 @@ class RewardSteps(Process):
         """See `Process.records`: the steps that are replayed, and the one that is scored."""
         return step in window
 
+    def is_free(self, step: int, window: Steps) -> bool:
+        """See `Process.is_free`: none, since the gradient is that of samples made by Euler steps."""
+        return False
+
     def count(self, window: Steps) -> int:
         """See `Process.count`: the replayed steps, copies included."""
         return len(window)

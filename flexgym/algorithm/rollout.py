@@ -29,12 +29,12 @@ from flexgym.types import Prompt
 
 KEPT = ("latents", "target")
 """What a rollout keeps in any case, as far as its process does."""
-OLD = ("old_log_prob", "old_mean")
+AS_SAMPLED = ("old_log_prob", "old_mean")
 """What a rollout can keep besides: log density and mean under the weights that sampled."""
 
 
 def collect(
-    envs: VectorEnv, policy: FlowPolicy, window: Steps, *, seeds: Sequence[int], keep: Collection[str] = OLD
+    envs: VectorEnv, policy: FlowPolicy, window: Steps, *, seeds: Sequence[int], keep: Collection[str] = AS_SAMPLED
 ) -> Rollout:
     """Run one episode of every group.
 
@@ -43,7 +43,7 @@ def collect(
         policy: acts with noise inside the window and without outside.
         window: the steps that are trained.
         seeds: P seeds; each decides the prompt, the first latents and the noise of its group, whatever the others are.
-        keep: which of `OLD` to keep, where the process computes them while sampling.
+        keep: which of `AS_SAMPLED` to keep, where the process computes them while sampling.
 
     Returns:
         What happened.

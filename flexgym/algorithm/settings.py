@@ -108,7 +108,9 @@ class LevelSettings(Settings):
         default="grid", description="the steps of the window on the sampler's grid, or levels between low and high"
     )
     count: int | None = Field(
-        default=None, ge=1, description="levels of each sample, 4 by default; with grid it is the size of the window"
+        default=None,
+        ge=1,
+        description="levels of each sample, 4 by default; with grid the size of the window takes its place",
     )
     low: float = Field(default=0.05, gt=0, lt=1, description="lowest level")
     high: float = Field(default=1.0, gt=0, le=1, description="highest level")

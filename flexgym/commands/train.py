@@ -45,9 +45,13 @@ def train_words(name: str) -> list[str]:
 def run_command(name: str, arguments: Sequence[str], *, command: str) -> None:
     """Parse the command line of an agent and train.
 
+    Modules in the working folder, such as rewards of your own, are found, as with ``python -m agents.NAME``.
+
     Args:
         name: of the agent, one of `command_names`.
         arguments: words of the command line after the name.
         command: words that started the program, for messages.
     """
+    if (folder := str(Path.cwd())) not in sys.path:
+        sys.path.append(folder)  # a command that pip installed has only its own folder there
     importlib.import_module("flexgym.agents.launch").launch(name, arguments, command=command)

@@ -8,6 +8,7 @@ from flexgym.config.judge import DPOSettings, JudgeTrainingSettings, SFTSettings
 from flexgym.config.sb3 import SB3Settings
 from flexgym.config.sections import (
     EnvironmentSettings,
+    RecordSettings,
     ResourceSettings,
     RewardSettings,
     RLlibSettings,
@@ -30,6 +31,7 @@ __all__ = [
     "JudgeTrainingSettings",
     "LoraSettings",
     "RLlibSettings",
+    "RecordSettings",
     "ResourceSettings",
     "RewardSettings",
     "RolloutSettings",

@@ -145,15 +145,20 @@ def _named_algorithm(values: Mapping[str, Any]) -> Any:
 
 def _algorithm_problems(algorithm: Any, settings: AgentSettings) -> Iterator[Problem]:
     """Yield what an algorithm cannot do under its own and other settings."""
-    from flexgym.algorithm.effects import data_misfit, effect_problems
+    from flexgym.algorithm.effects import data_misfit, effect_problems, precision_misfit, solver_misfit
 
+    num_steps = known_num_steps(settings)
     try:
-        algorithm.check(known_num_steps(settings))
+        algorithm.check(num_steps)
     except ConfigError as error:
         yield Problem(("algorithm", *blamed(dict(settings.algorithm), str(error))), str(error))
         return
     if (message := data_misfit(algorithm, is_given=settings.data is not None)) is not None:
         yield Problem(("data",), message)
+    if (message := solver_misfit(algorithm, settings.rollout.solver, num_steps)) is not None:
+        yield Problem(("rollout", "solver"), message)
+    if settings.rollout.compute_dtype and num_steps is not None and (message := precision_misfit(algorithm, num_steps)):
+        yield Problem(("rollout", "compute_dtype"), f"{message}, got {settings.rollout.compute_dtype}")
     yield from _task_problems(algorithm, settings)
     yield from effect_problems(algorithm, settings.training, distilled=_is_distilled(settings.generator))
 
@@ -219,11 +224,10 @@ def _source_problems(settings: AgentSettings) -> Iterator[Problem]:
         )
     if settings.rollout.prompts is not None:
         yield Problem(("rollout", "prompts"), "expected none with section data, whose rows have captions; leave it out")
-    if settings.rollout.reference_interval:
-        yield Problem(
-            ("rollout", "reference_interval"),
-            f"expected 0 with section data, which samples nothing, got {settings.rollout.reference_interval}",
-        )
+    for name, idle in (("reference_interval", "0"), ("solver", "euler"), ("compute_dtype", "null")):
+        if (chosen := getattr(settings.rollout, name)) != RolloutSettings.model_fields[name].default:
+            message = f"expected {idle} with section data, which samples nothing, got {chosen}"
+            yield Problem(("rollout", name), message)
     if settings.data.select == "extremes" and settings.rollout.group_size != 2:
         yield Problem(
             ("data", "select"),
@@ -259,6 +263,12 @@ def known_num_steps(settings: AgentSettings) -> int | None:
 
 
 def _precision_problems(settings: AgentSettings) -> Iterator[Problem]:
+    if settings.rollout.compute_dtype and settings.generator.dtype != "float32":
+        yield Problem(
+            ("rollout", "compute_dtype"),
+            f"expected null with generator.dtype={settings.generator.dtype}, in which forwards already compute, got"
+            f" {settings.rollout.compute_dtype}",
+        )
     if settings.is_half and settings.generator.mode == "full":
         yield Problem(
             ("generator", "dtype"),

@@ -40,6 +40,21 @@ class AlarmSettings(Settings):
     stop: bool = Field(default=False, description="end the run, as after its last iteration, instead of a warning")
 
 
+class RecordSettings(Settings):
+    """Samples and assessments that a run keeps at each verification, for reports; see `flexgym.runs.records`."""
+
+    prompts: int = Field(
+        default=64,
+        ge=0,
+        le=1000,
+        description="held-out prompts whose samples are kept; of videos a quarter; 0 for none",
+    )
+    groups: int = Field(
+        default=2, ge=0, le=100, description="groups that are kept with the assessments of the judge; 0 for none"
+    )
+    side: int = Field(default=256, ge=16, le=1024, description="longer side in pixels to which samples are reduced")
+
+
 TrackerName = Literal["tensorboard", "wandb", "mlflow", "swanlab", "trackio"]
 
 
@@ -81,6 +96,7 @@ class RunSettings(Settings):
         " swanlab or trackio, each by name or with settings",
     )
     alarm: AlarmSettings = AlarmSettings()
+    records: RecordSettings = RecordSettings()
 
     @field_validator("trackers")
     @classmethod

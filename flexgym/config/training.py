@@ -55,6 +55,14 @@ class RolloutSettings(Settings):
         ge=0,
         description="iterations between two rollouts of the reference policy for the judge; 0 for never",
     )
+    solver: Literal["euler", "dpm++2m"] = Field(
+        default="euler",
+        description="steps that are not trained: Euler steps, or those of second order of DPM-Solver++ (MixGRPO)",
+    )
+    compute_dtype: Literal["bfloat16"] | None = Field(
+        default=None,
+        description="precision of the forwards of steps that are not trained; null for that of the weights",
+    )
     latents_dtype: Precision = Field(default="float32", description="precision in which latents are kept for replay")
 
 

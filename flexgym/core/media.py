@@ -1,4 +1,4 @@
-"""Write images and videos as PNG, GIF and MP4."""
+"""Write images and videos as PNG, WebP, GIF and MP4."""
 
 from __future__ import annotations
 
@@ -45,6 +45,14 @@ def encode_png(image: Pixels) -> bytes:
     _check_pixels(image, 3, "image")
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def encode_webp(image: Pixels, *, lossless: bool) -> bytes:
+    """Encode an image, uint8 ``[H, W, 3]``, as WebP, exactly or for the eye."""
+    _check_pixels(image, 3, "image")
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "WEBP", lossless=lossless, quality=50 if lossless else 82, method=2)
     return buffer.getvalue()
 
 

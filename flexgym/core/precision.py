@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final
 
 import torch
 
@@ -26,3 +27,13 @@ def dtype_named(name: str | torch.dtype, what: str = "dtype") -> torch.dtype:
     if name not in DTYPES:
         raise unknown_name(what, str(name), DTYPES)
     return DTYPES[name]
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
+    """Return a context with arithmetic in another precision than that of the weights; None for theirs.
+
+    Args:
+        device: of the tensors.
+        dtype: the precision.
+    """
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)

@@ -57,6 +57,7 @@ from flexgym.flow.preference import CENTERINGS, GroupLoss, PairLoss, centered_lo
 from flexgym.flow.regression import REWARD_WEIGHTS, RewardWeight, best_weights, reward_weights
 from flexgym.flow.shaping import OPTIMALITY_MODES, OptimalityMode, optimality, soft_clip, unit_advantage
 from flexgym.flow.sigmas import dynamic_shift_mu, linear_sigmas, sigma_grid, timed_scheduler
+from flexgym.flow.solver import Solver, dpm_step
 from flexgym.flow.step_weight import STEP_WEIGHTS, StepWeight, mean_step_weight, step_weight, velocity_scale
 from flexgym.flow.transition import Gaussian, clean_gaussian, per_row, predicted_clean, transition
 from flexgym.flow.window import (
@@ -150,6 +151,8 @@ __all__ = [
     "linear_sigmas",
     "sigma_grid",
     "timed_scheduler",
+    "Solver",
+    "dpm_step",
     "STEP_WEIGHTS",
     "StepWeight",
     "mean_step_weight",

@@ -46,7 +46,7 @@ def group_advantages(
 
 def blended_advantages(
     terms: Mapping[str, ArrayLike],
-    weights: Mapping[str, float],
+    weights: Mapping[str, ArrayLike],
     *,
     center: Center = "group",
     std: Spread = "group",
@@ -63,7 +63,7 @@ def blended_advantages(
 
     Args:
         terms: rewards by name, each ``[P, G]``, NaN where unscored.
-        weights: weight of each term, with the same names.
+        weights: weight of each term, with the same names: one number, or one for each group, ``[P]``.
         center: ``"group"`` subtracts the mean of the group from each term, ``"global"`` that of all valid rewards, and
             ``"none"`` nothing, for losses that weight samples by their reward.
         std: see `group_advantages`; applies to each term.
@@ -89,10 +89,11 @@ def blended_advantages(
     shapes = {name: array.shape for name, array in arrays.items()}
     if len(set(shapes.values())) > 1:
         raise ConfigError(f"all terms must have the same shape [P, G], got {shapes}")
-    total = np.sum(
-        [weights[name] * _normalized(array, std, eps=eps, ddof=ddof, center=center) for name, array in arrays.items()],
-        axis=0,
-    )
+    parts = []
+    for name, array in arrays.items():
+        weight = np.asarray(weights[name], np.float64).reshape(-1, 1)
+        parts.append(weight * _normalized(array, std, eps=eps, ddof=ddof, center=center))
+    total = np.sum(parts, axis=0)
     if batch_norm:
         scored = ~np.all([np.isnan(array) for array in arrays.values()], axis=0)
         flat = np.where(scored, total, np.nan).reshape(1, -1)
@@ -263,12 +264,13 @@ def _check_options(std: str, *, eps: float, ddof: int, clip: float | None) -> No
         raise ConfigError(f"clip must be positive, or None for no clipping, got {clip}")
 
 
-def _check_weights(terms: Mapping[str, ArrayLike], weights: Mapping[str, float]) -> None:
+def _check_weights(terms: Mapping[str, ArrayLike], weights: Mapping[str, ArrayLike]) -> None:
     if not terms:
         raise ConfigError("blended_advantages needs at least one term, got none")
     check_names("reward term", weights, terms)
     missing = sorted(set(terms) - set(weights))
     if missing:
         raise ConfigError(f"terms {missing} have no weight; got weights for {sorted(weights)}")
-    if not np.isfinite(list(weights.values())).all() or not any(weights.values()):
+    values = [np.asarray(weight, np.float64) for weight in weights.values()]
+    if not all(np.isfinite(value).all() for value in values) or not any(value.any() for value in values):
         raise ConfigError(f"weights must be finite and not all 0, got {dict(weights)}")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from flexgym.core.errors import CheckpointError
 from flexgym.core.json_text import parse_json
-from flexgym.core.logs import filtered_logs
+from flexgym.core.logs import heard_warnings
 from flexgym.core.pretrained import ADAPTER_CONFIG, ADAPTER_FILE
 from flexgym.core.weight_files import check_weight_file
 from flexgym.generators.adapters import Adapter, adaptable_layers
@@ -30,6 +30,8 @@ _PARTS = {
     **dict.fromkeys((".lora_B.weight", ".lora_up.weight", ".lora.up.weight"), "up"),
     ".alpha": "alpha",
 }
+_IS_PART = re.compile(r"\.lora_[AB]\.weight$|[._]lora\w*[._](down|up)\.weight$|\.alpha$")
+"""Names of values of a plain LoRA in the files of any library."""
 _PREFIXES = ("diffusion_model.", "base_model.model.", "lora_unet_", "lora_transformer_", "")
 _PLAIN = {"use_dora": False, "bias": "none", "lora_bias": False, "modules_to_save": None, "fan_in_fan_out": False}
 """Settings of peft under which an adapter is a plain LoRA."""
@@ -195,12 +197,15 @@ def _adapter(file: _File, pipeline: type, module: nn.Module) -> Adapter:
     """Return the adapter that a file holds, by the names of the module's layers."""
     layers = adaptable_layers(module)
     parsed = _parse(file.tensors, layers)
-    if parsed.unknown and hasattr(pipeline, "lora_state_dict"):
+    # Other values, such as magnitudes of DoRA, never get to diffusers, whose converters drop some.
+    others = {name: value for name, value in parsed.unknown.items() if not _IS_PART.search(name)}
+    if parsed.unknown and not others and hasattr(pipeline, "lora_state_dict"):
         parsed = _parse(_converted(file, pipeline), layers)
     if parsed.unknown or not parsed.down:
+        unknown = others or parsed.unknown
         raise CheckpointError(
-            f"{file.path} does not fit a {type(module).__name__}: {len(parsed.unknown)} of {len(file.tensors)} tensors"
-            f" are no lora_A, lora_B or alpha of its layers, such as {_shown(parsed.unknown)}. An adapter here is a"
+            f"{file.path} does not fit a {type(module).__name__}: {len(unknown)} of {len(file.tensors)} tensors"
+            f" are no lora_A, lora_B or alpha of its layers, such as {_shown(unknown)}. An adapter here is a"
             " plain LoRA of the transformer alone; merge others into the pipeline with diffusers, and save that"
         )
     _check_pairs(parsed, layers, file.path)
@@ -229,7 +234,7 @@ def _layer(name: str, known: Mapping[str, str]) -> str | None:
 def _converted(file: _File, pipeline: Any) -> dict[str, Tensor]:
     """Convert keys of other libraries by diffusers; what it would only warn about is an error."""
     try:
-        with filtered_logs(_CONVERTERS, _raise_warning):
+        with heard_warnings(_CONVERTERS, _raise_warning):
             converted: Any = pipeline.lora_state_dict(dict(file.tensors))
     except _FAILURES as error:
         raise CheckpointError(
@@ -247,10 +252,8 @@ def _ending_of(key: str) -> str:
     return next((each for each in _PARTS if key.endswith(each)), "")
 
 
-def _raise_warning(record: logging.LogRecord) -> bool:
-    if record.levelno >= logging.WARNING:
-        raise ValueError(record.getMessage())
-    return True
+def _raise_warning(record: logging.LogRecord) -> NoReturn:
+    raise ValueError(record.getMessage())
 
 
 # --- values ----------------------------------------------------------------------------------------------------------

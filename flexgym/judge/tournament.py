@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 import numpy as np
@@ -31,7 +31,7 @@ from flexgym.judge.failures import check_failure_limit, check_failure_share, cou
 from flexgym.judge.protocol import Judge, Outcome, Pair
 from flexgym.judge.schedule import Schedule, check_group_size, make_schedule, reference_pairs
 from flexgym.judge.verdict import Verdict
-from flexgym.types import GroupScores, SampleGroup
+from flexgym.types import GroupScores, Prompt, SampleGroup
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ class Tournament:
         max_failure_share: share of failed judgments in a call above which `judge_groups` raises; 1.0 disables the
             check.
         seed: seed of random schedules. A group always gets the same pairs, wherever and however often it is judged.
+        alpha_by_category: alpha for the prompts whose metadata names one of these categories as ``"category"``; all
+            others get ``alpha``.
     """
 
     schedule: Schedule | str | Mapping[str, Any] = "all"
@@ -88,16 +90,17 @@ class Tournament:
     min_comparisons: int = 2
     max_failure_share: float = 0.5
     seed: int = 0
+    alpha_by_category: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         make_schedule(self.schedule)
         make_aggregation(self.aggregation)
         if self.variant not in VARIANTS:
             raise unknown_name("variant of the tournament", self.variant, VARIANTS)
-        if not 0.0 <= self.alpha <= 1.0:
-            raise ConfigError(
-                f"alpha must be between 0 (overall winner only) and 1 (categories only), got {self.alpha}"
-            )
+        for name, alpha in {"alpha": self.alpha, **self.alpha_by_category}.items():
+            if not 0.0 <= alpha <= 1.0:
+                of = "alpha" if name == "alpha" else f"alpha of the category {name!r}"
+                raise ConfigError(f"{of} must be between 0 (overall winner only) and 1 (categories only), got {alpha}")
         if self.min_comparisons < 1:
             raise ConfigError(f"min_comparisons must be at least 1, got {self.min_comparisons}")
         check_failure_limit(self.max_failure_share)
@@ -116,6 +119,12 @@ class Tournament:
         parts += [describe(self.aggregation)] if self.aggregation != "win_rate" else []
         parts += [self.variant] if self.variant != "paper" else []
         return ", ".join(parts)
+
+    def for_prompt(self, prompt: Prompt) -> Tournament:
+        """Return the settings for a group of one prompt, with the alpha of its category if there is one."""
+        category = prompt.metadata.get("category")
+        alpha = self.alpha_by_category.get(category) if isinstance(category, str) else None
+        return self if alpha is None else replace(self, alpha=alpha)
 
     @property
     def anchor_weights(self) -> NDArray[np.float64]:
@@ -136,6 +145,7 @@ class TournamentSettings(TypedDict, total=False):
     min_comparisons: int
     max_failure_share: float
     seed: int
+    alpha_by_category: Mapping[str, float]
 
 
 def make_tournament(settings: Tournament | Mapping[str, Any] | None) -> Tournament:
@@ -278,7 +288,10 @@ def judge_groups(
             bracket.outcomes += itertools.islice(outcomes, len(part))
     check_failure_share([outcome for bracket in brackets for outcome in bracket.outcomes], settings.max_failure_share)
     return [
-        tournament_scores(bracket.pairs, bracket.outcomes, bracket.size, tournament=settings) for bracket in brackets
+        tournament_scores(
+            bracket.pairs, bracket.outcomes, bracket.size, tournament=settings.for_prompt(bracket.group.prompt)
+        )
+        for bracket in brackets
     ]
 
 

@@ -252,6 +252,7 @@ class ShapesOracle(NamedWrapper):
         min_comparisons: int = ...,
         max_failure_share: float = ...,
         seed: int = ...,
+        alpha_by_category: Mapping[str, float] = ...,
         deadline_s: float | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...

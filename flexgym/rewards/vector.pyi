@@ -250,6 +250,7 @@ class ShapesOracle(NamedVectorWrapper):
         min_comparisons: int = ...,
         max_failure_share: float = ...,
         seed: int = ...,
+        alpha_by_category: Mapping[str, float] = ...,
         deadline_s: float | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...

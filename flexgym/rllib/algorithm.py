@@ -18,6 +18,7 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LI
 
 from flexgym.algorithm.advantages import advantages_of
 from flexgym.algorithm.base import ANCHOR
+from flexgym.algorithm.effects import solver_misfit
 from flexgym.algorithm.gate import gated_weights
 from flexgym.algorithm.kept import Rollout, concatenate
 from flexgym.core.errors import CheckpointError, ConfigError, ProcessLostError
@@ -39,6 +40,7 @@ from flexgym.runs.known_metrics import (
     outside_name,
     phase_seconds,
 )
+from flexgym.runs.records import RecordedGroup, category_of_prompt
 from flexgym.runs.verification import Verification, audited
 from flexgym.types import GroupScores, Prompt, SampleGroup, stacked_term
 
@@ -59,12 +61,15 @@ class FlowAlgorithm(ShardedAlgorithm):
         self.samples_so_far = 0
         self.last_verification: Verification | None = None
         self.last_judged: list[JudgedGroup] = []
+        self.last_recorded: list[RecordedGroup] = []
         gate = self.config.settings.training.gate
         self._gate = None if gate is None else gate.schedule
         self._since_reset = 0
         sigmas = self.on_first_learner(lambda learner: learner.generator.sigmas())
         self.windows: StepSchedule = self.config.windows(len(sigmas) - 1)
         self.config.algorithm.process.check(self.windows.windows, sigmas)
+        if message := solver_misfit(self.config.algorithm, self.config.settings.rollout.solver, len(sigmas) - 1):
+            raise ConfigError(f"rollout.solver: {message}")
 
     # --- one iteration -----------------------------------------------------------------------------------------------
 
@@ -80,6 +85,7 @@ class FlowAlgorithm(ShardedAlgorithm):
         self.samples_so_far += advantages.size
         stats = {**stats, **self._reset_anchor(stats)}
         self.last_judged = judged_groups(scored)
+        self.last_recorded = [group for part in scored for group in part.recorded]
         updated = time.perf_counter()
         about = self._data_metrics(scored) if settings.data else rollout_metrics(scored, advantages)
         metrics: dict[str, Metric | float] = merged(about, stats)
@@ -116,7 +122,8 @@ class FlowAlgorithm(ShardedAlgorithm):
     def _colocated(self, work: dict[str, Any]) -> tuple[list[Scored], NDArray[np.float32], dict[str, Metric]]:
         """Let the learners sample; while a part is judged, the next is sampled, or one that is scored is replayed."""
         references = self._compares()
-        self.on_learners(lambda learner: learner.roll_out(**work, references=references))
+        record = self._recorded_groups()
+        self.on_learners(lambda learner: learner.roll_out(**work, references=references, record=record))
         # A reward that fails on one learner must not leave the others waiting for its part of a block.
         if self.config.settings.training.stay_in_group and not self.config.settings.shards:
             stats = self._update()
@@ -135,9 +142,15 @@ class FlowAlgorithm(ShardedAlgorithm):
         interval = self.config.settings.rollout.reference_interval
         return bool(interval) and self.iteration % interval == 0
 
+    def _recorded_groups(self) -> int:
+        """Return how many groups each process keeps in this iteration for a report, if a judge compares them."""
+        due = self.iteration == 0 or self._is_due()
+        processes = max(self.config.settings.num_shards, self.config.num_env_runners, 1)
+        return -(-self.config.settings.run.records.groups // processes) if due else 0
+
     def _separate(self, work: dict[str, Any]) -> tuple[list[Scored], NDArray[np.float32], dict[str, Metric]]:
         """Let the env runners sample, and send everything to the learners."""
-        parts = self._on_runners(**work, references=self._compares())
+        parts = self._on_runners(**work, references=self._compares(), record=self._recorded_groups())
         rollout, scored = concatenate([rollout for rollout, _ in parts]), [scored for _, scored in parts]
         shared = ray.put(rollout) if self.config.num_learners else rollout
         advantages = self._advantages(scored)
@@ -243,6 +256,7 @@ class FlowAlgorithm(ShardedAlgorithm):
             scores=np.concatenate([group.rewards for group in verifier.guarded(groups)]),
             means={name: mean_score(reward.guarded(groups)) for name, reward in self._evaluations.items()},
             diversity=held_out_diversity(prompts, samples, chosen, make=self.samples_of),
+            categories=[category_of_prompt(prompt) for prompt in prompts],
             audited=audited(texts, samples) if chosen.audit else None,
         )
 

@@ -56,12 +56,14 @@ class FlowConfig(AlgorithmConfig):
         algorithm: that trains.
         components: makes rewards, prompts and environments.
         failed_samples: folder for samples that could not be scored; None keeps them in memory only.
+        module_class: class of the policy.
     """
 
     settings: AgentSettings
     algorithm: Algorithm[Any]
     components: Components
     failed_samples: str | None = None
+    module_class: type[FlowModule] = FlowModule
 
     # --- what follows from the settings ------------------------------------------------------------------------------
 
@@ -216,14 +218,17 @@ class FlowConfig(AlgorithmConfig):
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """Return the spec of the generator's module."""
+        rollout = self.settings.rollout
         model_config = {
             "generator": self.settings.generator,
             "modality": self.modality,
             "process": self.algorithm.process,
             "guidance": self.algorithm.guidance,
             "rollout_guidance": self.settings.algorithm.guidance.rollout,
+            "solver": rollout.solver,
+            "compute_dtype": None if rollout.compute_dtype is None else dtype_named(rollout.compute_dtype),
             "acts": self.algorithm.acts,
             "copies": self.weight_copies,
             "keep_reference": self.keeps_reference,
         }
-        return RLModuleSpec(module_class=FlowModule, model_config=model_config)
+        return RLModuleSpec(module_class=self.module_class, model_config=model_config)

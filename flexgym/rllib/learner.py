@@ -114,18 +114,19 @@ class FlowLearner(ShardedLearner):
 
     # --- rollout -----------------------------------------------------------------------------------------------------
 
-    def roll_out(self, *, seeds: Sequence[int], window: Steps, references: bool = False) -> None:
+    def roll_out(self, *, seeds: Sequence[int], window: Steps, references: bool = False, record: int = 0) -> None:
         """Sample this learner's share of the groups and hand them to the reward; the rollout stays here.
 
         Args:
             seeds: of all groups of the iteration; each learner takes its own equal part.
             window: the trained steps.
             references: see `GroupEnvRunner.roll_out`.
+            record: see `GroupEnvRunner.roll_out`.
         """
         if self._runner is None:
             self._runner = GroupEnvRunner(config=self.config, module=self.flow_module, worker_index=0)
         mine = seeds[self._share(len(seeds))]
-        self._parts = self._runner.roll_out(seeds=mine, window=window, references=references)
+        self._parts = self._runner.roll_out(seeds=mine, window=window, references=references, record=record)
 
     def feed(self, *, first: int, seeds: Sequence[int], window: Steps) -> None:
         """Take this learner's share of the groups of an iteration from the data set, in place of `roll_out`.

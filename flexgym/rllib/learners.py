@@ -28,4 +28,4 @@ def configure_learners(
     )
     rate = training.lr if isinstance(training.lr, int | float) else [list(point) for point in training.lr]
     config.training(lr=rate, grad_clip=training.grad_clip, grad_clip_by=options.grad_clip_by)
-    config.debugging(seed=settings.run.seed)
+    config.debugging(seed=settings.run.seed, log_level="ERROR")  # RLlib has notes on its own history

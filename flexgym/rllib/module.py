@@ -22,8 +22,8 @@ class FlowModule(TorchRLModule):
     """The policy of every algorithm.
 
     ``model_config`` holds ``generator`` (a `GeneratorSettings`), ``modality``, ``process``, ``guidance`` and ``acts``
-    of the algorithm, ``rollout_guidance``, ``copies`` (a `CopySchedule` of each weight copy by name) and
-    ``keep_reference``.
+    of the algorithm, ``rollout_guidance``, ``solver`` and ``compute_dtype`` of the samples, ``copies`` (a
+    `CopySchedule` of each weight copy by name) and ``keep_reference``.
     """
 
     framework = "torch"
@@ -32,7 +32,7 @@ class FlowModule(TorchRLModule):
     def setup(self) -> None:
         """Load the generator, choose its trainable parameters, and keep the copies that exist from the start."""
         config = self.model_config
-        generator = load(config["generator"], config["modality"])
+        generator = arrange(self.open_generator(config["generator"], config["modality"]), config["generator"])
         if config["keep_reference"]:
             generator.weights.keep(REFERENCE)
         # Not a submodule: text encoders and VAE neither train nor belong into any state.
@@ -41,6 +41,10 @@ class FlowModule(TorchRLModule):
             self.add_module(name, module)
         self._replaying: FlowPolicy | None = None
         self._has_copies = False
+
+    def open_generator(self, settings: GeneratorSettings, modality: str) -> FlowGenerator:
+        """Load the generator, before anything of it is trainable; arguments as for `load`."""
+        return load(settings, modality)
 
     @property
     def weights(self) -> Weights:
@@ -96,6 +100,8 @@ class FlowModule(TorchRLModule):
             groups_per_forward=groups_per_forward,
             latents_dtype=latents_dtype,
             guidance=self.model_config["rollout_guidance"],
+            solver=self.model_config["solver"],
+            compute_dtype=self.model_config["compute_dtype"],
         )
 
     @property
@@ -146,7 +152,7 @@ class FlowModule(TorchRLModule):
 
 
 def load(settings: GeneratorSettings, modality: str) -> FlowGenerator:
-    """Load a generator and make it trainable as its settings say.
+    """Load the generator that settings name.
 
     Args:
         settings: section ``generator`` of a recipe.
@@ -156,7 +162,7 @@ def load(settings: GeneratorSettings, modality: str) -> FlowGenerator:
         CheckpointError: it cannot be loaded.
         ConfigError: a setting that the pipeline cannot have.
     """
-    generator = load_generator(
+    return load_generator(
         settings.source,
         modality=modality,
         # What is to be sharded may be larger than a device.
@@ -167,6 +173,19 @@ def load(settings: GeneratorSettings, modality: str) -> FlowGenerator:
         offload=settings.offload,
         **dict(settings.sampling),
     )
+
+
+def arrange(generator: FlowGenerator, settings: GeneratorSettings) -> FlowGenerator:
+    """Make a generator trainable and save memory as its settings say, and return it.
+
+    Args:
+        generator: generator to change.
+        settings: section ``generator`` of a recipe.
+
+    Raises:
+        CheckpointError: an adapter cannot be read.
+        ConfigError: a setting that the pipeline cannot have.
+    """
     generator.make_trainable(**settings.training)
     if settings.gradient_checkpointing:
         generator.weights.checkpoint_gradients()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import gymnasium as gym
@@ -32,6 +32,7 @@ from flexgym.flow import Steps
 from flexgym.reward import Reward, no_gradient_scores
 from flexgym.rllib.config import FlowConfig
 from flexgym.rllib.module import FlowModule
+from flexgym.runs.records import RecordedGroup, category_of_prompt, reduced
 from flexgym.types import GroupScores
 
 Scoring = Future[tuple[list[GroupScores], float]]
@@ -47,12 +48,14 @@ class Part:
         submitted: time at which the groups went to the reward (`time.perf_counter`).
         scoring: scores of the reward that is optimized.
         monitoring: scores of each monitored reward.
+        media: encoded samples of the first groups, see `flexgym.runs.records.RecordedGroup`.
     """
 
     rollout: Rollout
     submitted: float
     scoring: Scoring
     monitoring: Mapping[str, Scoring]
+    media: Sequence[tuple[bytes, ...]] = ()
 
     @classmethod
     def given(cls, rollout: Rollout, scores: list[GroupScores]) -> Part:
@@ -67,6 +70,16 @@ class Part:
         """Scores of each group; waits for them, and raises what the reward raised."""
         return self.scoring.result()[0]
 
+    @property
+    def recorded(self) -> list[RecordedGroup]:
+        """The groups with encoded samples that a judge compared; waits for the scores."""
+        recorded = zip(self.rollout.prompts, self.media, self.scores, strict=False)
+        return [
+            RecordedGroup(prompt.text, category_of_prompt(prompt), media, scores)
+            for prompt, media, scores in recorded
+            if scores.assessments
+        ]
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -79,6 +92,7 @@ class Scored:
         rollout_seconds: wall time of denoising and decoding.
         reward_seconds: wall time in which the reward was busy, alone or beside other phases.
         usage: metrics of the reward itself, see `Reward.metrics`.
+        recorded: groups to keep for a report, if a judge compared them.
     """
 
     captions: tuple[str, ...]
@@ -87,6 +101,7 @@ class Scored:
     rollout_seconds: float
     reward_seconds: float
     usage: Mapping[str, float]
+    recorded: tuple[RecordedGroup, ...] = ()
 
     @classmethod
     def of(cls, parts: Sequence[Part], reward: Reward | None) -> Scored:
@@ -101,6 +116,7 @@ class Scored:
             rollout_seconds=sum(part.rollout.seconds for part in parts),
             reward_seconds=_busy_seconds(parts),
             usage={} if reward is None else reward.metrics(),
+            recorded=tuple(group for part in parts for group in part.recorded),
         )
 
 
@@ -166,13 +182,14 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         self.env = self.config.make_envs(self.module.generator)
         return self.env
 
-    def roll_out(self, *, seeds: Sequence[int], window: Steps, references: bool = False) -> list[Part]:
+    def roll_out(self, *, seeds: Sequence[int], window: Steps, references: bool = False, record: int = 0) -> list[Part]:
         """Sample one group per seed, part by part; each part is scored while the next is sampled.
 
         Args:
             seeds: of the groups, see `collect`; a multiple of the groups of one forward.
             window: the trained steps.
             references: sample with the reference policy as well, with the same seeds, for the reward to compare.
+            record: number of groups, the first ones, whose reduced samples are kept with the scores.
         """
         assert self.module is not None
         envs = self.env or self.make_env()
@@ -180,13 +197,21 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         policy = self.module.acting_policy(
             groups_per_forward=settings.groups_per_forward, latents_dtype=dtype_named(settings.latents_dtype)
         )
+        part = partial(self._part, envs, policy, window, references=references)
         return [
-            self._part(envs, policy, window, seeds=seeds[start : start + envs.num_envs], references=references)
+            part(seeds=seeds[start : start + envs.num_envs], record=max(0, record - start))
             for start in range(0, len(seeds), envs.num_envs)
         ]
 
     def _part(
-        self, envs: VectorEnv, policy: FlowPolicy, window: Steps, *, seeds: Sequence[int], references: bool
+        self,
+        envs: VectorEnv,
+        policy: FlowPolicy,
+        window: Steps,
+        *,
+        seeds: Sequence[int],
+        references: bool,
+        record: int,
     ) -> Part:
         """Sample the groups of one forward and hand them to the reward."""
         assert self.module is not None
@@ -204,7 +229,9 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
             submitted = time.perf_counter()
         scoring = _stamped(differentiated or self._reward.submit(groups))
         monitoring = {name: _stamped(reward.submit(groups)) for name, reward in self._monitors.items()}
-        return Part(rollout, submitted, scoring, monitoring=monitoring)
+        side = self.config.settings.run.records.side
+        media = [tuple(reduced(sample, side) for sample in group.joined().samples) for group in groups[:record]]
+        return Part(rollout, submitted, scoring, monitoring=monitoring, media=media)
 
     def _differentiated(self, policy: FlowPolicy, rollout: Rollout) -> tuple[Rollout, Future[list[GroupScores]] | None]:
         """Score a rollout with gradients where the algorithm needs them, in this process, which has the autoencoder."""
@@ -217,7 +244,7 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         return rollout, done
 
     def sample(
-        self, *, seeds: Sequence[int], window: Steps, references: bool = False, **kwargs: Any
+        self, *, seeds: Sequence[int], window: Steps, references: bool = False, record: int = 0, **kwargs: Any
     ) -> tuple[Rollout, Scored]:
         """Sample one group per seed and score them all.
 
@@ -225,9 +252,10 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
             seeds: of the groups.
             window: the trained steps.
             references: see `roll_out`.
+            record: see `roll_out`.
             **kwargs: unused.
         """
-        parts = self.roll_out(seeds=seeds, window=window, references=references)
+        parts = self.roll_out(seeds=seeds, window=window, references=references, record=record)
         return concatenate([part.rollout for part in parts]), self.scored(parts)
 
     def scored(self, parts: Sequence[Part]) -> Scored:

@@ -163,7 +163,8 @@ class AgentTrainable(RLlibTrainable):
     def step(self) -> Measured:
         """Train for one iteration."""
         self.algorithm.train()
-        return Measured(self.algorithm.row, self.algorithm.last_verification, self.algorithm.last_judged)
+        last = self.algorithm
+        return Measured(last.row, last.last_verification, last.last_judged, recorded=last.last_recorded)
 
     @reports_losses
     def save(self, folder: Path) -> None:

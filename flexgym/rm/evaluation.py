@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,10 @@ from flexgym.judge.verdict import Verdict
 from flexgym.judge.vision_judge import VisionJudge
 from flexgym.rm.evaluation_figures import PairResult, TieRule, Vote
 from flexgym.types import Prompt, SampleGroup
+
+Said = Sequence[tuple[tuple[int, int], Outcome]]
+"""Outcomes of a pair, each with the order in which its candidates 0 and 1 were shown."""
+OnPair = Callable[[PreferencePair, SampleGroup, Said], None]
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,16 @@ class Evaluation:
     Args:
         judge: the judge to evaluate.
         options: how pairs are judged.
+        on_pair: called with each judged pair, its samples, and what the judge said in each order.
 
     Attributes:
         unusable: number of pairs that could not be shown, by kind of problem, see `flexgym.data.problems.KINDS`.
     """
 
-    def __init__(self, judge: Judge, options: EvaluationOptions | None = None) -> None:
-        self._judge, self._options = judge, options or EvaluationOptions()
+    def __init__(
+        self, judge: Judge, options: EvaluationOptions | None = None, *, on_pair: OnPair | None = None
+    ) -> None:
+        self._judge, self._options, self._on_pair = judge, options or EvaluationOptions(), on_pair
         self.unusable: Counter[str] = Counter()
 
     def results(self, rows: Iterable[PreferencePair]) -> Iterator[PairResult]:
@@ -95,8 +102,10 @@ class Evaluation:
             if isinstance(group, RowError):
                 self.unusable[group.kind] += 1
                 continue
-            asked = orders if group else ()
-            votes = tuple(_vote(next(outcomes), swapped=first == 1) for first, _ in asked)
+            said = [(order, next(outcomes)) for order in (orders if group else ())]
+            votes = tuple(_vote(outcome, swapped=order[0] == 1) for order, outcome in said)
+            if group and self._on_pair:
+                self._on_pair(row, group, said)
             yield PairResult(row.id, row.category, row.winner, votes)
 
     def _group(self, row: PreferencePair) -> SampleGroup | RowError | None:

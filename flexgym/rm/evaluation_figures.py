@@ -7,7 +7,6 @@ counted separately.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,14 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from flexgym.core.intervals import CONFIDENCE, wilson
 from flexgym.data.problems import DataError
 from flexgym.data.schema import Side
 
 TieRule = Literal["left_out", "scored", "refused"]
 """Handling of pairs with a tied label: not judged, judged and scored with three classes, or counted as bad rows."""
-
-CONFIDENCE = 0.95
-"""Confidence level of all intervals."""
 
 _RESAMPLES = 2000
 _CELLS = 2**22  # maximum number of bootstrap values in memory at a time
@@ -268,19 +265,6 @@ def share(parts: Sequence[int], wholes: Sequence[int]) -> Share:
     alike = np.ptp(part / whole) == 0
     low, high = wilson(value, len(part)) if all_or_nothing or alike else _bootstrap(part, whole)
     return Share(value, low, high, len(part))
-
-
-def wilson(value: float, count: int) -> tuple[float, float]:
-    """Compute the score interval of a share at level `CONFIDENCE` (E. B. Wilson, 1927).
-
-    Args:
-        value: the share, 0 to 1.
-        count: number of observations, at least 1.
-    """
-    square = float(stats.norm.ppf(0.5 + CONFIDENCE / 2)) ** 2
-    center = (value + square / (2 * count)) / (1 + square / count)
-    half = math.sqrt(square * (value * (1 - value) / count + square / (4 * count**2))) / (1 + square / count)
-    return max(center - half, 0.0), min(center + half, 1.0)
 
 
 def _bootstrap(part: NDArray[np.float64], whole: NDArray[np.float64]) -> tuple[float, float]:

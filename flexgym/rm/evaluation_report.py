@@ -10,8 +10,9 @@ from typing import Any
 
 from flexgym.core.errors import ConfigError
 from flexgym.core.files import open_writing, write_atomic
+from flexgym.core.intervals import CONFIDENCE
 from flexgym.core.metrics import without_nan
-from flexgym.rm.evaluation_figures import CONFIDENCE, Figures, PairResult, Share, Summary
+from flexgym.rm.evaluation_figures import Figures, PairResult, Share, Summary
 
 REPORT = "report.md"
 FIGURES = "report.json"

@@ -13,6 +13,7 @@ from flexgym.data.reading import ReadOptions
 from flexgym.judge.protocol import Judge
 from flexgym.rm.benchmarks import BenchmarkRows, find_benchmark
 from flexgym.rm.evaluation import Evaluation, EvaluationOptions
+from flexgym.rm.evaluation_examples import WrongExamples
 from flexgym.rm.evaluation_figures import Summary, summarize
 from flexgym.rm.evaluation_report import REPORT, TITLES, cell, prepare_folder, recorded, write_report
 
@@ -58,9 +59,11 @@ class EvaluationRun:
         """
         folder = prepare_folder(self._out)
         options = dataclasses.replace(self._options, num_frames=asked.inputs.num_frames)
-        evaluation = Evaluation(judge, options)
+        examples = WrongExamples()
+        evaluation = Evaluation(judge, options, on_pair=examples.add)
         results = recorded(evaluation.results(self._rows), folder)
         summary = summarize(results, ties=self._benchmark.ties)
+        examples.write(folder)
         unusable = dict(evaluation.unusable)
         write_report(folder, summary, self._settings(asked) | ({"unusable pairs": unusable} if unusable else {}))
         return summary

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,28 @@ _MONITORS = "monitor/"
 Curve = list[tuple[int, float]]
 
 
-def signs_of_hacking(rows: Sequence[Mapping[str, Any]], *, patience: int, drop: float) -> list[str]:
+@dataclass(frozen=True)
+class Sign:
+    """A metric that fell while the reward rose; as text it is a sentence.
+
+    Attributes:
+        metric: its name.
+        since: iteration of its best value.
+        best: the best value.
+        last: the last value.
+    """
+
+    metric: str
+    since: int
+    best: float
+    last: float
+
+    def __str__(self) -> str:
+        fall = f"fell from {self.best:.3g} at iteration {self.since} to {self.last:.3g}"
+        return f"{self.metric} {fall}, while the reward rose."
+
+
+def signs_of_hacking(rows: Sequence[Mapping[str, Any]], *, patience: int, drop: float) -> list[Sign]:
     """Compare the curve of the reward with those of held-out metrics and monitors.
 
     A metric is suspicious if its last ``patience`` values all lie below its best one before them by more than the
@@ -30,7 +52,7 @@ def signs_of_hacking(rows: Sequence[Mapping[str, Any]], *, patience: int, drop: 
         drop: share of the best value.
 
     Returns:
-        One sentence for each suspicious metric.
+        One for each suspicious metric.
     """
     curves = {name: _curve(rows, name) for row in rows for name in row if _is_watched(name)}
     reward = next((curve for name in REWARDS if (curve := _curve(rows, name))), [])
@@ -39,8 +61,7 @@ def signs_of_hacking(rows: Sequence[Mapping[str, Any]], *, patience: int, drop: 
         smooth = _tenths(curve) if name.startswith(_MONITORS) else curve
         fall = _fall(smooth, patience=patience, drop=drop)
         if fall is not None and _rose(reward, fall[0]):
-            since, best, last = fall
-            found.append(f"{name} fell from {best:.3g} at iteration {since} to {last:.3g}, while the reward rose.")
+            found.append(Sign(name, *fall))
     return found
 
 

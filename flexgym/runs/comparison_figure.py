@@ -34,7 +34,7 @@ def draw_comparison(runs: Sequence[ComparedRun], path: str | Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ConfigError("drawing needs matplotlib: pip install 'flexgym[compare]'") from error
+        raise ConfigError("drawing needs matplotlib: pip install 'flexgym[report]'") from error
     labels = list(dict.fromkeys(run.label for run in runs))
     colors = {label: _COLORS[index % len(_COLORS)] for index, label in enumerate(labels)}
     columns = min(len(labels), _ROW_OF_OWN)

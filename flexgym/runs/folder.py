@@ -28,6 +28,7 @@ from flexgym.core.yaml_files import dump_yaml
 from flexgym.runs.checkpoints import CHECKPOINTS, CheckpointStore, iteration_of, resolve_checkpoint, run_of
 from flexgym.runs.manifest import read_manifest
 from flexgym.runs.metrics import MetricsLog
+from flexgym.runs.record_files import remove_later_records
 from flexgym.runs.storage import RemoteCheckpoints, RemoteRun, cache
 
 NEWEST_CONFIG = "config_newest"
@@ -92,6 +93,7 @@ class RunFolder:
             if self.resumed_from is not None:
                 self.checkpoints.rewind(self.start_iteration)
             through = None if self.resumed_from is None else self.start_iteration
+            remove_later_records(path, -1 if through is None else through)
             self.metrics = MetricsLog(path / "metrics.jsonl", through=through)
             opened.callback(self._upload)
             opened.callback(lambda: self.metrics.close())
@@ -210,6 +212,7 @@ class RunFolder:
         self.start_iteration = 0 if self.resumed_from is None else iteration_of(self.resumed_from)
         last = -1 if self.resumed_from is None else self.start_iteration
         self.checkpoints.rewind(last)
+        remove_later_records(self.path, last)
         self.metrics = MetricsLog(self.path / "metrics.jsonl", through=last)
 
     def remove_unused(self) -> None:

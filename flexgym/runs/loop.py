@@ -27,6 +27,8 @@ from flexgym.runs.interrupt import GracefulInterrupt, resume_command, resume_mes
 from flexgym.runs.judged import JudgedGroup, judge_table
 from flexgym.runs.metrics import read_metrics
 from flexgym.runs.paths import with_absolute_paths
+from flexgym.runs.records import RecordedGroup, Records
+from flexgym.runs.starts import record_start
 from flexgym.runs.trackers import PATIENCE_S, TrackedRun, Trackers, check_trackers
 from flexgym.runs.verification import Verification, save_verification
 
@@ -41,11 +43,13 @@ class Measured:
         metrics: metrics and plain numbers by name.
         verification: of held-out prompts, if there was one; its metrics are added and its samples drawn.
         judged: groups of the iteration that a judge compared; trackers get a table of them now and then.
+        recorded: groups of the iteration to keep for a report.
     """
 
     metrics: Mapping[str, Any] = field(default_factory=dict)
     verification: Verification | None = None
     judged: Sequence[JudgedGroup] = ()
+    recorded: Sequence[RecordedGroup] = ()
 
 
 class Trainable(Protocol):
@@ -145,6 +149,8 @@ class TrainingRun:
         self._config = {"run": run, **with_absolute_paths(trainable.describe())}
         self.folder.write_config(self._config)
         self._trackers = Trackers()
+        self._records = Records(self.folder.path, settings.records)
+        record_start(self.folder.path, iteration=self.folder.start_iteration, command=command)
 
     def train(self) -> Path:
         """Train to the end, until the time is up or until a signal; in each case everything learned is saved.
@@ -283,9 +289,8 @@ class TrainingRun:
         rows = read_metrics(self.folder.metrics.path)
         signs = signs_of_hacking(rows, patience=chosen.patience, drop=chosen.drop)
         for sign in signs:
-            name = sign.split(" ", 1)[0]
-            if name not in self._alarms:
-                self._alarms.add(name)
+            if sign.metric not in self._alarms:
+                self._alarms.add(sign.metric)
                 display.note(f"The reward may be hacked: {sign}")
         return bool(signs) and chosen.stop
 
@@ -306,6 +311,8 @@ class TrainingRun:
         if measured.verification is not None:
             row |= measured.verification.metrics
             save_verification(measured.verification, self.folder.samples, self._trackers, iteration=row["iteration"])
+            self._records.held_out(measured.verification, row["iteration"])
+        self._records.judged(measured.recorded, row["iteration"])
         self.folder.metrics.append(row)
         self._trackers.metrics(row, row["iteration"])
         display.update(row)

@@ -12,28 +12,23 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import subprocess
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from flexgym.config.recipe import load_recipe
 from flexgym.core.errors import ConfigError
-from flexgym.core.files import open_writing, write_atomic
+from flexgym.core.files import write_atomic
 from flexgym.core.json_text import read_json_file
 from flexgym.core.yaml_files import dump_yaml
 from flexgym.runs.checkpoints import latest_checkpoint
-from flexgym.runs.interrupt import SIGNALS, GracefulInterrupt, exit_status
+from flexgym.runs.interrupt import SIGNALS, exit_status
 from flexgym.runs.metrics import read_metrics
+from flexgym.runs.processes import Ended, Workplace, work_off
 
 Status = Literal["finished", "stopped", "failed", "waiting"]
-_LONGEST_PROBLEM = 500
-_POLL_S = 0.2
-_EXCEPTION = re.compile(r"[\w.]*(?:Error|Exception|Exit)\b")
 
 
 @dataclass(frozen=True)
@@ -89,9 +84,7 @@ class Series:
 
     def folder(self, name: str) -> Path | None:
         """Return the folder of a run, the latest where one was begun anew; None before it begins."""
-        numbered = re.compile(rf"{re.escape(name)}(?:-(\d+))?")
-        found = [(int(match[1] or 1), path) for path in self.root.iterdir() if (match := numbered.fullmatch(path.name))]
-        return max(found)[1] if found else None
+        return newest_folder(self.root, name)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Read the metrics of a run so far."""
@@ -117,31 +110,13 @@ class Series:
             report: called with a line when a run begins and when it ends.
         """
         due = [name for name in names if self.outcome(name).status != "finished"]
-        stop = threading.Event()
-        with GracefulInterrupt() as interrupt, ThreadPoolExecutor(parallel) as pool:
-            try:
-                working = [pool.submit(self._run, name, interrupt=interrupt, stop=stop, report=report) for name in due]
-                for done in as_completed(working):
-                    done.result()
-            finally:
-                stop.set()
+        work_off([partial(self._run, name, report=report) for name in due], parallel=parallel)
 
-    def _run(
-        self, name: str, *, interrupt: GracefulInterrupt, stop: threading.Event, report: Callable[[str], None]
-    ) -> None:
-        if stop.is_set() or interrupt.requested:
-            return
+    def _run(self, name: str, place: Workplace, *, report: Callable[[str], None]) -> None:
         command, log = self._command(name), self.root / "logs" / f"{name}.log"
         report(f"{name}: {'resumes' if '--resume' in command else 'begins'}, log in {log}")
-        with open_writing(log, append=True) as file:
-            start = file.tell()
-            # In a group of its own, since a signal to the group of this process is passed on here.
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
-            )
-            status = _wait(process, interrupt, stop)
-        interrupted = stop.is_set() or interrupt.requested
-        outcome = self._judge(name, status=status, words=_last_words(log, start), interrupted=interrupted)
+        ended = place.run(command, log)
+        outcome = self._judge(name, ended, interrupted=place.is_closing)
         kept = {**asdict(outcome), "run": self.recipe(name)["run"]}
         write_atomic(self.root / "outcomes" / f"{name}.json", json.dumps(kept, indent=1).encode())
         report(f"{name}: {outcome.status}{': ' if outcome.problem else ''}{outcome.problem}")
@@ -151,27 +126,22 @@ class Series:
         folder = self.folder(name)
         return [*command, "--resume", str(folder)] if folder and latest_checkpoint(folder) else command
 
-    def _judge(self, name: str, *, status: int, words: str, interrupted: bool) -> Outcome:
+    def _judge(self, name: str, ended: Ended, *, interrupted: bool) -> Outcome:
         """Return the outcome for an exit status; an agent that Ctrl-C has stopped also exits with 0."""
+        status = ended.status
         interrupted = interrupted or status in map(exit_status, SIGNALS)
         rows = self.rows(name)
         at_end = bool(rows) and rows[-1]["iteration"] >= self.recipe(name)["run"].get("iterations", 0)
         if status == 0:
             return Outcome("finished" if at_end or not interrupted else "stopped")
-        return Outcome("stopped") if interrupted else Outcome("failed", words or f"exit status {status}")
+        return Outcome("stopped") if interrupted else Outcome("failed", ended.words or f"exit status {status}")
 
 
-def _wait(process: subprocess.Popen[bytes], interrupt: GracefulInterrupt, stop: threading.Event) -> int:
-    """Wait for a process and return its exit status; pass on the signals that this process gets."""
-    passed_on = 0
-    while True:
-        try:
-            return process.wait(timeout=_POLL_S)
-        except subprocess.TimeoutExpired:
-            due = 2 if stop.is_set() else int(interrupt.requested)
-            if passed_on < due:
-                passed_on += 1
-                process.send_signal(interrupt.signal or signal.SIGINT)
+def newest_folder(root: Path, name: str) -> Path | None:
+    """Return the folder of a run by name, the latest where one was begun anew; None where there is none."""
+    numbered = re.compile(rf"{re.escape(name)}(?:-(\d+))?")
+    found = [(int(match[1] or 1), path) for path in root.iterdir() if (match := numbered.fullmatch(path.name))]
+    return max(found)[1] if found else None
 
 
 def check_unchanged(
@@ -188,7 +158,7 @@ def check_unchanged(
     Raises:
         ConfigError: naming what differs.
     """
-    old, new = _flat(before), _flat(now)
+    old, new = flat_settings(before), flat_settings(now)
     for key in sorted({*old, *new}):
         if old.get(key) != new.get(key) and not any(key == name or key.startswith(f"{name}.") for name in aside):
             raise ConfigError(
@@ -196,18 +166,14 @@ def check_unchanged(
             )
 
 
-def _flat(recipe: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Flatten a recipe to values by dotted key."""
+def flat_settings(recipe: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Flatten settings to values by dotted key.
+
+    Args:
+        recipe: settings at any depth.
+        above: begins every key.
+    """
     flat: dict[str, Any] = {}
     for key, value in recipe.items():
-        flat |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
+        flat |= flat_settings(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
     return flat
-
-
-def _last_words(log: Path, start: int) -> str:
-    """Return the error of a process: from its last ``error:`` on, else its last exception, else its last line."""
-    lines = [line.strip() for line in log.read_bytes()[start:].decode(errors="replace").splitlines() if line.strip()]
-    errors = [number for number, line in enumerate(lines) if line.startswith("error:")]
-    raised = [line for line in lines if _EXCEPTION.match(line)]
-    last = lines[errors[-1] :] if errors else (raised or lines)[-1:]
-    return " ".join(last).removeprefix("error:").strip()[:_LONGEST_PROBLEM]

@@ -36,6 +36,7 @@ class Verification:
         scores: of each, float32 ``[N]``.
         means: of the evaluation rewards over all samples, by name.
         diversity: within groups of samples of one prompt, see `flexgym.runs.diversity`; None where none were made.
+        categories: of the N prompts; empty where they have none.
         audited: whether each satisfies its prompt by the independent verifier, bool ``[N]``; None where it does not
             apply, see `audited`.
     """
@@ -45,6 +46,7 @@ class Verification:
     scores: NDArray[np.float32]
     means: Mapping[str, float] = field(default_factory=dict)
     diversity: float | None = None
+    categories: Sequence[str] = ()
     audited: NDArray[np.bool_] | None = None
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
+from flexgym.runs.records import category_of_prompt
 from flexgym.runs.trackers import Tracker
 from flexgym.runs.verification import Verification, audited, save_verification
 from flexgym.types import GroupScores, Prompt, SampleGroup
@@ -54,8 +55,9 @@ class HeldOut:
         samples = np.stack(drawn)
         groups = [SampleGroup(Prompt(prompt), row[None]) for prompt, row in zip(self.prompts, samples, strict=True)]
         scores = np.concatenate([group.rewards for group in self.scorer.score(groups)])
+        categories = [category_of_prompt(group.prompt) for group in groups]
         found = audited(self.prompts, samples) if self.audits else None
-        return Verification(self.prompts, samples, scores, audited=found)
+        return Verification(self.prompts, samples, scores, categories=categories, audited=found)
 
     def verify_default(self) -> Verification:
         """Verify the pipeline's own settings, the baseline of every policy."""

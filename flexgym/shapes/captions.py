@@ -376,6 +376,12 @@ def parse_caption(text: str) -> Spec:
     return spec
 
 
+def category_of(text: str) -> str:
+    """Return the category of a caption, written as `parse_caption` takes it; empty for any other text."""
+    spec = _parsed(normalize(text[:_LONGEST]))
+    return spec.category if spec else ""
+
+
 @cache
 def vocabulary() -> tuple[str, ...]:
     """Return all words and marks of the captions, sorted."""

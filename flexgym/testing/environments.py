@@ -59,7 +59,7 @@ class EnvironmentConformance:
         unexpected = [text for text in shown if not any(known in text for known in self.expected_warnings)]
         expect(not unexpected, "no warning but those in expected_warnings", unexpected)
 
-    @rule("a seeded episode repeats to the bit")
+    @rule("a seeded episode is reproducible bit for bit")
     def test_seeded_episodes_repeat(self) -> None:
         """Repeat an episode with the same seed and actions, in the same environment and in a new one."""
         env = self.make()
@@ -67,7 +67,7 @@ class EnvironmentConformance:
         expect_same(_episode(env, seed=5), first, "the same episode after another reset with the same seed")
         expect_same(_episode(self.make(), seed=5), first, "the same episode from a new environment")
 
-    @rule("observations do not change after they are returned")
+    @rule("returned observations do not change")
     def test_observations_share_no_memory(self) -> None:
         """Check that later steps and resets leave an observation unchanged."""
         env = self.make()
@@ -91,7 +91,7 @@ class EnvironmentConformance:
         wanted = "info['samples'] of the last step to be uint8 [G, H, W, 3] or [G, F, H, W, 3]"
         expect(shaped and samples is not None and samples.dtype == np.uint8, wanted, shown)
 
-    @rule("group rewards are float32 [G] and the reward is their mean")
+    @rule("group rewards are float32 [G], and the reward is their mean")
     def test_group_rewards_are_of_the_agreed_form(self) -> None:
         """Check ``group_rewards`` of the last info; an environment without a reward is wrapped in one."""
         env = self.make()
@@ -104,7 +104,7 @@ class EnvironmentConformance:
         expect(form == (np.dtype(np.float32), (size,)), wanted, repr(found))
         expect(bool(np.isclose(reward, np.nanmean(found))), f"the reward {np.nanmean(found)}, their mean", reward)
 
-    @rule("the spaces of a vector are the batch of the single ones")
+    @rule("the spaces of a vector environment batch the single ones")
     def test_vector_spaces_are_the_batch_of_single_ones(self) -> None:
         """Compare the spaces with those of `gymnasium.vector.utils.batch_space`."""
         env, envs = self.make(), self.make_vector(self.vector_size, AutoresetMode.NEXT_STEP)
@@ -116,7 +116,7 @@ class EnvironmentConformance:
             batch = batch_space(single, self.vector_size)
             expect(many == batch, f"{name} {batch}", many)
 
-    @rule("a vector resets itself as its metadata says")
+    @rule("a vector environment declares its autoreset mode and follows it")
     def test_autoreset_is_what_the_metadata_says(self) -> None:
         """Check that NextStep resets in the step after the end, and SameStep in the last step itself."""
         for mode in _MODES:
@@ -135,14 +135,14 @@ class EnvironmentConformance:
             wanted = [getattr(leaf, "shape", None) for leaf in _leaves(start)]
             expect(shapes == wanted, f"the observations of new episodes, of shapes {wanted}", shapes)
 
-    @rule("a vector does what single environments do")
+    @rule("a vector environment equals single environments")
     def test_a_vector_equals_single_environments(self) -> None:
         """Compare vector and single environments bit by bit with the same seeds and actions in each autoreset mode."""
         for mode in _MODES:
             vector = self.make_vector(self.vector_size, mode)
             _expect_same_episodes(vector, vector_of([self.make] * self.vector_size, mode), f"mode {mode.value}")
 
-    @rule("a reward around a vector equals a vector of rewards")
+    @rule("a reward around a vector environment equals rewards around single ones")
     def test_wrapper_of_vector_equals_vector_of_wrapper(self) -> None:
         """Compare rewards and infos of ``VectorRewardWrapper(vector)`` and of a vector of ``RewardWrapper(single)``."""
         for mode in _MODES:

@@ -46,7 +46,7 @@ class GeneratorConformance:
         """
         raise NotImplementedError(f"{type(self).__name__} must override make(dtype), which returns a new generator")
 
-    @rule("sampling is the pipeline's own, to the bit")
+    @rule("sampling equals the pipeline's own, bit for bit")
     def test_sampling_equals_the_call_of_the_pipeline(self) -> None:
         """Compare latents of all steps and samples, with and without guidance, for one row and for a group of four."""
         for dtype in self.dtypes:
@@ -64,7 +64,7 @@ class GeneratorConformance:
                 found = f"{ours.samples.dtype} {list(ours.samples.shape)}"
                 expect(found == wanted, f"samples {wanted}, as sample_shape says", found)
 
-    @rule("samples of an evaluation are the pipeline's own")
+    @rule("samples of an evaluation equal the pipeline's own")
     def test_evaluation_equals_the_call_of_the_pipeline(self) -> None:
         """Compare `flexgym.algorithm.rollout.sample` with the pipeline's call from the latents of the same seed."""
         generator = self._frozen.with_settings(**{self.guidance: 4.0})
@@ -104,7 +104,7 @@ class GeneratorConformance:
         least = 1.0 if mode == "lora" else self.trained_share
         expect(share >= least, f"gradients in {least:.0%} of the trained weights ({case})", f"{share:.0%}")
 
-    @rule("a group does not depend on the prompts beside it")
+    @rule("a group does not depend on the other prompts")
     def test_a_group_is_the_same_beside_any_other(self) -> None:
         """Batch groups with texts of other lengths, which changes nothing: each group is its own forward."""
         generator = self._frozen.with_settings(**{self.guidance: 4.0})
@@ -115,7 +115,7 @@ class GeneratorConformance:
             alone = generator.velocity(latents[rows], level[rows], generator.condition([prompt]).repeat(2))
             expect_same(velocity[rows], alone, f"the velocity of {prompt!r} alone")
 
-    @rule("guidance counts")
+    @rule("guidance has an effect")
     def test_guidance_changes_the_velocity(self) -> None:
         """Compare the velocities of two guidance scales, which differ."""
         velocities = []
@@ -124,7 +124,7 @@ class GeneratorConformance:
             velocities.append(_velocity(generator, self.prompts[0], 0.7))
         expect(not torch.equal(*velocities), f"{self.guidance} 1.0 and 4.0 to give different velocities", "equal ones")
 
-    @rule("text and noise level count")
+    @rule("text and noise level have an effect")
     def test_the_text_and_the_level_reach_the_transformer(self) -> None:
         """Compare the velocities of two prompts and of two noise levels, which differ."""
         base, text, level = (
@@ -134,7 +134,7 @@ class GeneratorConformance:
         expect(not torch.equal(base, text), "different velocities for different prompts", "equal ones")
         expect(not torch.equal(base, level), "different velocities at different noise levels", "equal ones")
 
-    @rule("first latents follow from the seed alone")
+    @rule("initial latents depend only on the seed")
     def test_latents_depend_on_the_seed_alone(self) -> None:
         """Draw latents twice from one seed, which are equal and float32 of ``latent_shape``, and once from another."""
         first, again, other = (self._frozen.initial_latents(2, seed) for seed in (5, 5, 6))

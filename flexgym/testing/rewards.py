@@ -72,7 +72,7 @@ class RewardConformance:
                 expect(not np.isinf(values).any(), f"{name} to be finite, or NaN where unscored", values)
         expect(any(np.isfinite(found.rewards).any() for found in scores), "some sample to be scored", _rewards(scores))
 
-    @rule("an unscored sample is NaN, and counted as a failure of some kind")
+    @rule("an unscored sample is NaN and counted")
     def test_unscored_samples_are_counted(self) -> None:
         """Check that ``score`` does not raise for a group that it cannot score, and counts NaN in ``failures``."""
         with self._reward() as reward:
@@ -92,7 +92,7 @@ class RewardConformance:
         others = [found[0], *found[2:]]
         expect_same(others, expected, "the other groups to keep their scores", tolerance=self.tolerance)
 
-    @rule("scores are the same each time")
+    @rule("scores are reproducible")
     def test_scores_repeat(self) -> None:
         """Compare the scores of two calls, and of two rewards created in the same way."""
         groups = self.groups()
@@ -113,7 +113,7 @@ class RewardConformance:
         back = [rewards[::-1] for rewards in found]
         expect_same(back, expected, "each sample to keep its score", tolerance=self.tolerance)
 
-    @rule("scores do not depend on the groups beside them")
+    @rule("scores do not depend on the other groups")
     def test_scores_do_not_depend_on_the_batch(self) -> None:
         """Compare the scores of groups scored together and alone."""
         groups = self.groups()
@@ -134,7 +134,7 @@ class RewardConformance:
                 group.samples.flags.writeable = False
             expect_same(_rewards(reward.guarded(groups)), expected, "the same scores for read-only samples")
 
-    @rule("submit gives what score gives")
+    @rule("submit returns what score returns")
     def test_submitted_work_equals_direct_work(self) -> None:
         """Compare the scores of background work with those of a direct call."""
         groups = self.groups()
@@ -143,7 +143,7 @@ class RewardConformance:
             found = _rewards(reward.submit(groups).result(timeout=600))
         expect_same(found, expected, "the scores of a direct call")
 
-    @rule("the vector twin gives what single wrappers give")
+    @rule("the vector wrapper equals single wrappers")
     def test_the_vector_twin_equals_single_wrappers(self) -> None:
         """Compare rewards and infos of one wrapper of a vector and of a vector of wrappers."""
         groups = [SampleGroup(group.prompt, group.samples[:2]) for group in self.groups()]
@@ -164,7 +164,7 @@ class RewardConformance:
                 )
             expect_same(mine, other, f"the {name} of single wrappers", tolerance=self.tolerance)
 
-    @rule("samples of the other modality are scored, or rejected with a message about it")
+    @rule("samples of the other modality are scored, or fail with a message")
     def test_the_other_modality_is_rejected_with_a_message(self) -> None:
         """Check that samples of the other modality are scored, or fail with a message that names the expected one."""
         with self._reward() as reward:
@@ -194,7 +194,7 @@ class RewardConformance:
         values = [scores.detach().cpu().numpy() for scores in found]
         expect_same(values, expected, "what score gives", tolerance=self.gradient_tolerance)
 
-    @rule("gradients reach the pixels of the scored sample alone")
+    @rule("gradients reach the scored sample alone")
     def test_gradients_reach_their_own_sample(self) -> None:
         """Check that the score of the last sample of a group has a finite gradient there, and none at other samples."""
         with self._reward() as reward:

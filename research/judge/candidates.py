@@ -1,48 +1,28 @@
-"""Candidates for a caption of the small world: rendered right, rendered wrong, or made by the small generators.
+"""Candidates for a caption of the small world: scenes that are right, nearly right, or of another caption.
 
-A generator of videos draws a shape that it finds hard as something between two shapes. A pair of videos shows that once
-in nine frames each; a pair of single frames shows it in one image, at a ninth of the cost.
+What is drawn for a caption of one split shows only compositions of the splits that the caller names.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flexgym.algorithm.rollout import sample
-from flexgym.core.errors import ConfigError, check_names, unknown_name
-from flexgym.generators.base import FlowGenerator
-from flexgym.generators.loader import load_generator
 from flexgym.shapes.brief import View, view
-from flexgym.shapes.captions import (
-    DIRECTIONS,
-    IMAGE_CATEGORIES,
-    RESIZES,
-    SIZES,
-    VIDEO_CATEGORIES,
-    Noun,
-    Spec,
-)
-from flexgym.shapes.reading import read_samples
-from flexgym.shapes.sampling import draw_caption, draw_clip, draw_scene, draw_spec, wrong_spec
+from flexgym.shapes.captions import BETWEEN, DIRECTIONS, NUMBERS, RESIZES, SIZES, SPEEDS, Noun, Spec
+from flexgym.shapes.sampling import draw_caption, draw_clip, draw_scene
 from flexgym.shapes.scenes import COLORS, OUTLINES, SHAPES, render, render_video
-from flexgym.shapes.splits import colorings
+from flexgym.shapes.splits import colorings, compositions, specs, split_of
 
-SOURCES = ("rendered", "generated")
-FRAMES = "frames"
-"""The source of images that are frames of generated videos."""
-GROUP = 4
-"""Candidates for one caption."""
-_FRAMES_OF_EACH = 2
-_CAPTIONS_AT_ONCE = 16
-# The others of the relations may hold as well.
 _OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+"""The relation that never holds together with each."""
+_ALONE = {"bouncing": "bouncing", "growing": "growing", "shrinking": "growing", "rotating": "rotating"}
+"""Category of each motion of a thing that is alone and has no direction."""
+_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,125 +31,170 @@ class Candidates:
 
     Attributes:
         caption: of the small world.
-        category: its category.
+        spec: its meaning.
         samples: uint8 ``[G, H, W, 3]`` or ``[G, F, H, W, 3]``.
         views: what each of them shows.
     """
 
     caption: str
-    category: str
+    spec: Spec
     samples: NDArray[np.uint8]
     views: tuple[View, ...]
 
 
-def draw_candidates(
-    kind: str, source: str | Path, *, splits: tuple[str, ...], seed: int, category: str | None = None
-) -> Iterator[Candidates]:
-    """Yield groups of candidates without end, balanced over the categories and determined by the seed.
+def show(rng: np.random.Generator, spec: Spec) -> NDArray[np.uint8]:
+    """Render a sample that satisfies a spec."""
+    return render_video(draw_clip(rng, spec)) if spec.motion else render(draw_scene(rng, spec))
+
+
+def draw_rendered(
+    rng: np.random.Generator, spec: Spec, *, splits: Sequence[str], caption: str | None = None
+) -> Candidates:
+    """Render three candidates in random order: one is right, one nearly, and the third is any of the sorts.
 
     Args:
-        kind: ``"image"`` or ``"video"``.
-        source: one of `SOURCES`, `FRAMES`, or the folder of a pipeline of the small world, such as one exported from a
-            run.
-        splits: of the captions, see `flexgym.shapes.splits.specs`; taken in turns. Those of the videos for `FRAMES`.
-        seed: of everything that is drawn.
-        category: of all captions; None for all categories. That of the videos for `FRAMES`.
-
-    Raises:
-        UnknownNameError: no such source or category.
-        ConfigError: frames as videos.
-        GeneratorError: the folder holds no pipeline for this kind.
+        rng: draws them.
+        spec: meaning of the caption.
+        splits: compositions of these splits may be shown.
+        caption: the wording; None draws it.
     """
-    if source == FRAMES:
-        if kind != "image":
-            raise ConfigError(f"source {FRAMES!r}: expected kind 'image', since frames are images, got {kind!r}")
-        videos = draw_candidates("video", "generated", splits=splits, seed=seed, category=category)
-        yield from stills(videos, seed=seed)
-        return
-    if source not in SOURCES and not Path(source).is_dir():
-        raise unknown_name("source of candidates", str(source), [*SOURCES, FRAMES, "the folder of a pipeline"])
-    if category is not None:
-        check_names("category of captions", [category], IMAGE_CATEGORIES if kind == "image" else VIDEO_CATEGORIES)
-    rng = np.random.default_rng(seed)
-    specs = (draw_spec(rng, kind, split) for split in itertools.cycle(splits))
-    asked = ((spec, draw_caption(rng, spec)) for spec in specs if category in (None, spec.category))
-    if source == "rendered":
-        for spec, caption in asked:
-            yield _with_views(spec, caption, np.stack([_rendered(rng, spec, place) for place in range(GROUP)]))
-    folder = None if source == "generated" else source
-    generator = load_generator(folder, modality=kind, channels_last=kind == "video")
-    while True:
-        some = list(itertools.islice(asked, _CAPTIONS_AT_ONCE))
-        samples = _generated(rng, generator, [caption for _, caption in some])
-        yield from (_with_views(*each, group) for each, group in zip(some, samples, strict=True))
+    caption = caption or draw_caption(rng, spec)
+    sort = rng.random()
+    if sort < 0.3:
+        third = spec
+    elif sort < 0.65:
+        third = near_miss(rng, spec, splits=splits)
+    elif sort < 0.85:
+        third = near_miss(rng, near_miss(rng, spec, splits=splits), splits=splits)
+    else:
+        members = specs(spec.modality, splits[0])[spec.category]
+        third = members[rng.integers(len(members))]
+    shown = [spec, near_miss(rng, spec, splits=splits), third]
+    samples = np.stack([show(rng, shown[place]) for place in rng.permutation(3)])
+    return Candidates(caption, spec, samples, tuple(view(caption, sample) for sample in samples))
 
 
-def stills(videos: Iterable[Candidates], *, seed: int) -> Iterator[Candidates]:
-    """Yield frames of videos, two of each, as candidates for a caption of what every frame should show.
+def still_spec(spec: Spec, *, splits: Sequence[str]) -> Spec | None:
+    """Return what every frame of a video should show, as the meaning of an image caption.
 
     Args:
-        videos: groups of them.
-        seed: of the choice of frames, and of the wording.
+        spec: meaning of a video's caption.
+        splits: the result belongs to one of them.
+
+    Returns:
+        None if it belongs to another split.
     """
-    rng = np.random.default_rng(seed)
-    for group in videos:
-        nouns = group.views[0].spec.nouns
-        colored = all(noun.color for noun in nouns)
-        one, two = ("color", "binding") if colored else ("shape", "two_things")
-        spec = Spec(one if len(nouns) == 1 else two, nouns)
-        frames = [video[rng.permutation(len(video))[:_FRAMES_OF_EACH]] for video in group.samples]
-        yield _with_views(spec, draw_caption(rng, spec), np.concatenate(frames))
+    colored = all(noun.color for noun in spec.nouns)
+    one, two = ("color", "binding") if colored else ("shape", "two_things")
+    still = Spec(one if len(spec.nouns) == 1 else two, spec.nouns)
+    return still if _is_of(still, splits) else None
 
 
-def near_miss(rng: np.random.Generator, spec: Spec) -> Spec:
-    """Change one thing about a spec, so that a scene of the result breaks a demand."""
-    changes: list[Spec] = []
-    for place, noun in enumerate(spec.nouns):
-        for other in _changed_nouns(rng, noun, spec):
-            changes.append(replace(spec, nouns=(*spec.nouns[:place], other, *spec.nouns[place + 1 :])))
+def near_miss(rng: np.random.Generator, spec: Spec, *, splits: Sequence[str]) -> Spec:
+    """Change one thing about a spec, so that scenes of the result usually break a demand.
+
+    Args:
+        rng: chooses the change.
+        spec: meaning of a caption.
+        splits: the result belongs to one of them.
+
+    Returns:
+        Another spec; in the rare case that no change stays within the splits, another one of the same category.
+    """
+    for _ in range(_ATTEMPTS):
+        changes = [changed for changed in _changes(rng, spec) if changed != spec and _is_of(changed, splits)]
+        if changes:
+            return changes[rng.integers(len(changes))]
+    members = specs(spec.modality, splits[0])[spec.category]
+    return members[rng.integers(len(members))]
+
+
+def _is_of(spec: Spec, splits: Sequence[str]) -> bool:
+    nouns = (*spec.nouns, *([spec.absent] if spec.absent else []))
+    if len(set(nouns)) < len(nouns):
+        return False
+    return split_of(compositions(spec), spec.modality) in splits and bool(colorings(spec))
+
+
+def _changes(rng: np.random.Generator, spec: Spec) -> Iterator[Spec]:
+    """Yield specs that differ from a spec in one respect, each respect about equally often."""
+    place = int(rng.integers(len(spec.nouns)))
+    for noun in _changed_nouns(rng, spec.nouns[place], spec):
+        yield replace(spec, nouns=(*spec.nouns[:place], noun, *spec.nouns[place + 1 :]))
+    if len(spec.nouns) > 1:
+        yield from _exchanges(rng, spec)
+    if spec.motion:
+        yield from _other_motions(rng, spec)
+    else:
+        yield from _other_counts(rng, spec)
     if spec.relation in _OPPOSITE:
-        changes.append(replace(spec, relation=_OPPOSITE[spec.relation]))
-    for motions in (DIRECTIONS, RESIZES):
-        if spec.motion in motions:
-            changes.append(replace(spec, motion=_other(rng, motions, spec.motion)))
-    if spec.category in ("passing", "order", "standing", "between"):
-        changes.append(replace(spec, nouns=spec.nouns[::-1]))
-    possible = [change for change in changes if colorings(change)]
-    return possible[rng.integers(len(possible))]
+        yield replace(spec, relation=_OPPOSITE[spec.relation])
+    if spec.absent:
+        yield Spec("binding", (*spec.nouns, spec.absent))
+        yield Spec("binding", (*spec.nouns, spec.absent)[::-1])
 
 
-def _changed_nouns(rng: np.random.Generator, noun: Noun, spec: Spec) -> list[Noun]:
+def _changed_nouns(rng: np.random.Generator, noun: Noun, spec: Spec) -> Iterator[Noun]:
     # A circle does not show that it rotates.
-    shapes = [shape for shape in SHAPES if spec.category != "rotating" or OUTLINES[shape].symmetry]
-    changed = [replace(noun, shape=_other(rng, shapes, noun.shape))]
+    shapes = [shape for shape in SHAPES if spec.motion != "rotating" or OUTLINES[shape].symmetry]
+    yield replace(noun, shape=_other(rng, shapes, noun.shape))
     if noun.color:
-        changed.append(replace(noun, color=_other(rng, list(COLORS), noun.color)))
+        yield replace(noun, color=_other(rng, list(COLORS), noun.color))
     if noun.size:
-        changed.append(replace(noun, size=_other(rng, SIZES, noun.size)))
+        yield replace(noun, size=_other(rng, SIZES, noun.size))
     if spec.category == "counting":
-        changed.append(replace(noun, count=_other(rng, (1, 2, 3, 4, 5), noun.count)))
-    return changed
+        counts = (1, *NUMBERS.values())
+        yield replace(noun, count=_other(rng, counts, noun.count))
+        yield replace(noun, count=min(max(noun.count + int(rng.choice([-1, 1])), 1), counts[-1]))
+
+
+def _exchanges(rng: np.random.Generator, spec: Spec) -> Iterator[Spec]:
+    """Yield specs in which two things exchange their roles or their colors."""
+    nouns = list(spec.nouns)
+    if spec.relation == BETWEEN:
+        yield replace(spec, nouns=(nouns[1], nouns[0], nouns[2]))
+    elif spec.relation or spec.motion:
+        yield replace(spec, nouns=(nouns[1], nouns[0]))
+    one, two = rng.permutation(len(nouns))[:2].tolist()
+    first, second = nouns[one], nouns[two]
+    if first.shape != second.shape:
+        nouns[one], nouns[two] = replace(first, color=second.color), replace(second, color=first.color)
+        yield replace(spec, nouns=tuple(nouns))
+
+
+def _other_counts(rng: np.random.Generator, spec: Spec) -> Iterator[Spec]:
+    """Yield image specs with one thing more, and with one less."""
+    if spec.category == "counting" or spec.absent:
+        return
+    if len(spec.nouns) > 1:
+        left = list(spec.nouns)
+        left.pop(int(rng.integers(len(left))))
+        colored = all(noun.color for noun in left)
+        names = ("color", "binding") if colored else ("shape", "two_things")
+        yield Spec(names[len(left) - 1], tuple(left))
+    if len(spec.nouns) < 3 and all(noun.color and not noun.size for noun in spec.nouns):
+        further = Noun(SHAPES[rng.integers(len(SHAPES))], list(COLORS)[rng.integers(len(COLORS))])
+        yield Spec(("binding", "three_things")[len(spec.nouns) - 1], (*spec.nouns, further))
+
+
+def _other_motions(rng: np.random.Generator, spec: Spec) -> Iterator[Spec]:
+    motion, nouns = spec.motion, spec.nouns
+    if motion in DIRECTIONS:
+        yield replace(spec, motion=_other(rng, DIRECTIONS, motion))
+    if spec.category == "direction":
+        yield replace(spec, speed=_other(rng, (None, *SPEEDS), spec.speed))
+    if motion in RESIZES:
+        yield replace(spec, motion=_other(rng, RESIZES, motion))
+    if len(nouns) == 1:
+        known = [name for name in _ALONE if name != "rotating" or OUTLINES[nouns[0].shape].symmetry]
+        other = _other(rng, (*known, *DIRECTIONS), motion)
+        yield Spec(_ALONE.get(other, "direction"), nouns, motion=other)
+        return
+    pairs = [("passing", "passing"), ("order", "before"), ("standing", DIRECTIONS[rng.integers(len(DIRECTIONS))])]
+    category, name = _other(rng, pairs, next(pair for pair in pairs if pair[0] == spec.category))
+    yield Spec(category, nouns, motion=name)
 
 
 def _other(rng: np.random.Generator, known: Any, value: Any) -> Any:
     rest = [each for each in known if each != value]
     return rest[rng.integers(len(rest))]
-
-
-def _rendered(rng: np.random.Generator, spec: Spec, place: int) -> NDArray[np.uint8]:
-    """Render a candidate: the first two are right, the third nearly, and the fourth shows another caption."""
-    shown = spec if place < 2 else near_miss(rng, spec) if place == 2 else wrong_spec(rng, spec)
-    return render_video(draw_clip(rng, shown)) if spec.motion else render(draw_scene(rng, shown))
-
-
-def _generated(rng: np.random.Generator, generator: FlowGenerator, captions: list[str]) -> NDArray[np.uint8]:
-    """Generate one group for each caption, uint8 ``[N, G, ...]``."""
-    prompts = [caption for caption in captions for _ in range(GROUP)]
-    samples = sample(generator, prompts, seeds=rng.integers(2**31, size=len(prompts)).tolist())
-    return samples.reshape(len(captions), GROUP, *samples.shape[1:])
-
-
-def _with_views(spec: Spec, caption: str, samples: NDArray[np.uint8]) -> Candidates:
-    readings = read_samples(samples)
-    views = [view(caption, sample, reading) for sample, reading in zip(samples, readings, strict=True)]
-    return Candidates(caption, spec.category, samples, tuple(views))

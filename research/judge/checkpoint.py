@@ -26,13 +26,13 @@ from flexgym.types import Modality
 
 NUM_FRAMES = 9
 """Frames per video: all there are, since one of them may decide."""
-ASKED = JudgeConfig(inputs={"num_frames": NUM_FRAMES}, decoding={"max_tokens": 160}, batch_size=128)
-"""How the judge is asked, as its folder says."""
+ASKED = JudgeConfig(inputs={"num_frames": NUM_FRAMES, "format": "png"}, decoding={"max_tokens": 160}, batch_size=128)
+"""How the judge is asked, as its folder says; JPEG would blur the colors of images this small."""
 CONTEXT = 640
 """Tokens of a request and its reply; those of two videos take some 400."""
 PATCH = 4
-DESCRIBE = "Say what each candidate shows, and what of the caption it misses. The caption: "
-"""The text below the images in the first stage of training, before a caption as a JSON string."""
+DESCRIBE = "Say what this shows, and what of the caption it misses. The caption: "
+"""The text below a single sample in the first phase of training, before a caption as a JSON string."""
 
 SPECIAL = (
     "<|endoftext|>",
@@ -66,9 +66,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    said = [word for text in words() for word in text.split()]
-    asked = vocabulary()
-    texts = [*(f"{lead}{word}" for word in (*asked, *said) for lead in ("", " ", '"')), '"']
+    said = [*vocabulary(), *(word for text in words() for word in text.split())]
+    texts = [*said, *(f" {word}" for word in said)]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     # Each word once: its frequency must not decide whether it becomes a token.
     spans = ((text, span) for text in texts for _, span in core.pre_tokenizer.pre_tokenize_str(text))
@@ -155,12 +154,15 @@ def _text_config(vocabulary: int, ids: dict[str, int], *, width: int, layers: in
 
 
 def build_image_processor() -> Qwen2VLImageProcessorPil:
-    """Build a processor that resizes images to about the size of the small world's and splits them into patches."""
+    """Build a processor that resizes images to about the size of the small world's and splits them into patches.
+
+    With these bounds, every image that is about square gets 32 x 32 pixels, even if a little was cut off.
+    """
     return Qwen2VLImageProcessorPil(
         patch_size=PATCH,
         merge_size=2,
         temporal_patch_size=2,
-        size={"shortest_edge": SIZE * SIZE, "longest_edge": SIZE * SIZE},
+        size={"shortest_edge": 25 * SIZE, "longest_edge": 39 * SIZE},
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
     )

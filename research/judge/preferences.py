@@ -11,17 +11,21 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 from PIL import Image
 
-from flexgym.core.errors import ConfigError
+from flexgym.core.errors import check_names
 from flexgym.core.terminal import teaching_errors
 from flexgym.data import MediaFile, MediaStore, PreferencePair, write_rows
-from research.judge.candidates import Candidates, draw_candidates
+from flexgym.shapes.sampling import draw_caption, draw_spec
+from flexgym.shapes.splits import SPLITS
+from flexgym.types import MODALITIES, Modality
+from research.judge.candidates import Candidates, draw_rendered
+from research.judge.pools import generated_groups
 
 ONE_WHOLE = "one_whole"
 """Pairs of which exactly one meets the whole caption."""
@@ -52,7 +56,7 @@ def _pair(group: Candidates, first: int, second: int, *, source: str) -> Prefere
     return PreferencePair(
         id=source,
         source=source.split("/")[0],
-        category=group.category,
+        category=group.spec.category,
         prompt=group.caption,
         kind="video" if group.samples.ndim == 5 else "image",
         first=_files(group.samples[first]),
@@ -76,23 +80,20 @@ class PairSet:
     """Which pairs are wanted.
 
     Attributes:
-        source: of the candidates: ``"rendered"``, ``"generated"``, ``"frames"`` of generated videos, or the folder of a
-            pipeline of the small world.
+        source: folder of a pipeline of the small world; None for rendered candidates.
         kind: ``"image"`` or ``"video"``.
         count: how many.
-        splits: of the captions.
+        split: of the captions.
         rule: see `preference_pairs`.
         seed: of everything that is drawn.
-        category: of the captions; None for all, in equal parts.
     """
 
-    source: str | Path
-    kind: str
+    source: Path | None
+    kind: Modality
     count: int
-    splits: tuple[str, ...]
+    split: str
     rule: str
     seed: int
-    category: str | None = None
 
 
 def write_pairs(out: Path, pairs: PairSet) -> Path:
@@ -104,31 +105,40 @@ def write_pairs(out: Path, pairs: PairSet) -> Path:
 
     Raises:
         ConfigError: the file is there, or of another kind.
-        UnknownNameError: no such source, kind, split or category.
+        UnknownNameError: no such kind or split.
     """
     store = MediaStore(out.parent / "media")
-    groups = draw_candidates(pairs.kind, pairs.source, splits=pairs.splits, seed=pairs.seed, category=pairs.category)
-    name = f"shapes-{pairs.kind}-{Path(pairs.source).name}"
-    found = preference_pairs(groups, rule=pairs.rule, seed=pairs.seed, name=name)
+    name = f"shapes-{pairs.kind}-{pairs.source.name if pairs.source else 'rendered'}"
+    found = preference_pairs(_groups(pairs), rule=pairs.rule, seed=pairs.seed, name=name)
     return write_rows(out, (pair.with_files(store.keep) for pair in itertools.islice(found, pairs.count)))
+
+
+def _groups(pairs: PairSet) -> Iterator[Candidates]:
+    rng = np.random.default_rng(pairs.seed)
+    specs = (draw_spec(rng, pairs.kind, pairs.split) for _ in itertools.count())
+    if pairs.source is None:
+        splits = tuple(dict.fromkeys((pairs.split, "training")))
+        return (draw_rendered(rng, spec, splits=splits) for spec in specs)
+    captions = (draw_caption(rng, spec) for spec in specs)
+    return generated_groups(pairs.source, pairs.kind, captions, seed=pairs.seed)
 
 
 def main(
     out: Annotated[Path, typer.Argument(help="the .jsonl file to write")],
     *,
     kind: Annotated[str, typer.Option(help="image or video")] = "image",
-    source: Annotated[str, typer.Option(help="rendered, generated, frames, or the folder of a pipeline")] = "rendered",
+    source: Annotated[Path | None, typer.Option(help="folder of a pipeline; rendered candidates by default")] = None,
     count: int = 1000,
-    held_out: Annotated[bool, typer.Option(help="captions of validation")] = False,
+    split: Annotated[str, typer.Option(help="of the captions: training, validation or test")] = "training",
     rule: Annotated[str, typer.Option(help="any, or one_whole: exactly one meets the whole caption")] = "any",
     seed: int = 0,
 ) -> None:
     """Write preference pairs of the small world, labeled by its verifier."""
     with teaching_errors():
-        if rule not in RULES:
-            raise ConfigError(f"rule: expected one of {', '.join(RULES)}, got {rule!r}")
-        splits = ("validation",) if held_out else ("training",)
-        write_pairs(out, PairSet(source, kind=kind, count=count, splits=splits, rule=rule, seed=seed))
+        check_names("rule", [rule], RULES)
+        check_names("kind", [kind], MODALITIES)
+        check_names("split", [split], SPLITS)
+        write_pairs(out, PairSet(source, cast(Modality, kind), count, split, rule, seed))
 
 
 if __name__ == "__main__":

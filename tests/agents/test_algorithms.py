@@ -11,7 +11,7 @@ import torch
 
 from flexgym import FlowPolicy
 from flexgym.algorithm.base import algorithm_class
-from flexgym.algorithm.process import ForwardProcess
+from flexgym.algorithm.process import ForwardProcess, SamplerSteps
 from flexgym.algorithm.replay import assemble, copies_to_ask, replay, replay_means
 from flexgym.algorithm.rollout import collect
 from flexgym.reward import Reward
@@ -121,8 +121,10 @@ def test_the_first_update_computes_no_forward_twice(variant, generator):
         replay(policy, rollout, indices, advantages=torch.ones(2, 3), needs=algorithm.requires)
     seen.hook.remove()
     others = {need for need in algorithm.requires if need.endswith("_mean")} - {"old_mean"}
-    assert len(seen.with_gradients) == len(jobs)
-    assert len(seen.without) == len(jobs) * len(others)
+    # levels of the sampler take one forward each, with as many rows as in the rollout
+    forwards = len(levels) if isinstance(algorithm.process, SamplerSteps) else len(jobs)
+    assert len(seen.with_gradients) == forwards
+    assert len(seen.without) == forwards * len(others)
     every = [*seen.with_gradients, *seen.without]
     assert len(set(every)) == len(every)
 

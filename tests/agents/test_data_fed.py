@@ -41,7 +41,8 @@ def fed(variant="sft", **sections):
     )
 
 
-@pytest.mark.parametrize(("variant", "mode"), [*((name, "full") for name in VARIANTS), ("sft", "lora")])
+@pytest.mark.parametrize("mode", ["full", "lora"])
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_training_resumes_exactly(variant, mode, cluster, tmp_path: Path):
     config = fed(variant, generator={"mode": mode}, training={"num_updates": 2})
     algorithm, _ = train(config, 1)

@@ -81,6 +81,11 @@ def test_metrics_of_an_iteration():
     assert expected <= metrics.keys()
     assert metrics["reward/mean"] == pytest.approx(0.5)
     assert metrics["samples"] == 6
+    assert algorithm.last_verification is not None
+    assert all(algorithm.last_verification.categories)
+    recorded = algorithm.last_recorded
+    assert [len(group.media) for group in recorded] == [3, 3]
+    assert [group.caption for group in recorded] == [group.caption for group in algorithm.last_judged]
     table = judge_table(algorithm.last_judged)
     assert table is not None
     assert len({row[0] for row in table.rows}) == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flexgym.algorithm.base import algorithm_class
-from flexgym.algorithm.effects import effect_notes, effect_problems
+from flexgym.algorithm.effects import effect_notes, effect_problems, precision_misfit, solver_misfit
 from flexgym.config.training import TrainingSettings
 from flexgym.core.errors import ConfigError
 from flexgym.generators.defaults import is_distilled
@@ -110,6 +110,33 @@ def test_a_window_beside_drawn_levels_is_named():
     assert notes_of(drawn, passes=2) == [
         "without effect: algorithm.window. The noise levels are drawn (levels.source: uniform)."
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "why"),
+    [
+        ("grpo", {"window": {"strategy": "all"}}, "no effect"),
+        ("grpo", {"window": {"size": 4, "first": [1, 1]}}, "no effect"),
+        ("opd", {"teachers": {"a": {"adapter": "a"}}}, "no effect"),
+        ("refl", {}, "whose gradients"),
+        ("grpo", {"window": {"size": 3, "first": [1, 1]}}, None),
+        ("opd", {"teachers": {"a": {"adapter": "a"}}, "window": {"size": 2, "first": [0, 0]}}, None),
+        ("matching", {"window": {"strategy": "all"}}, None),
+        ("diffusion_nft", {"levels": DRAWN}, None),
+    ],
+)
+def test_a_solver_without_a_step_to_take_is_refused(name, settings, why):
+    algorithm = algorithm_of(name, **settings)
+    found = solver_misfit(algorithm, "dpm++2m", 7)
+    assert found is None if why is None else "expected euler" in found and why in found
+    assert solver_misfit(algorithm, "euler", 7) is None
+
+
+def test_a_precision_of_untrained_steps_needs_such_a_step():
+    assert precision_misfit(algorithm_of("matching"), 7) is None
+    assert precision_misfit(algorithm_of("grpo"), 7) is None
+    assert "ReFL, which trains or follows every step" in precision_misfit(algorithm_of("refl"), 7)
+    assert precision_misfit(algorithm_of("grpo", window={"size": 7, "first": [0, 0]}), 7)
 
 
 @pytest.mark.parametrize(("levels", "problems"), [({}, 0), (DRAWN, 1)])

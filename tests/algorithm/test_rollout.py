@@ -9,7 +9,7 @@ import torch
 from flexgym import FlowPolicy
 from flexgym.algorithm.process import ForwardProcess, SamplerSteps
 from flexgym.algorithm.rollout import collect, samples_of
-from flexgym.flow import Window, noise_scale
+from flexgym.flow import Window, dpm_step, noise_scale
 from tests.generators.tiny import PROMPTS, fresh, shared
 
 PROCESSES = {
@@ -73,6 +73,73 @@ def test_replay_of_what_was_kept_is_exact(noise, dtype):
     with torch.no_grad():
         found = replayed(rollout, policy)
     assert float((found - rollout.kept["old_log_prob"]).abs().max()) == 0.0
+
+
+SOLVED = {
+    "cps": (Window(0, 2), range(2, 8)),
+    "flow": (Window(3, 2), (0, 1, 2, 5, 6, 7)),
+    "matching": (WINDOW, range(8)),
+}
+"""Windows of eight steps, and the steps that a solver takes."""
+
+
+class Walk(gym.vector.VectorWrapper):
+    """Keeps the latents of every step."""
+
+    def reset(self, **options):
+        observation, infos = super().reset(**options)
+        self.latents = [observation["latents"]]
+        return observation, infos
+
+    def step(self, actions):
+        result = super().step(actions)
+        self.latents.append(result[0]["latents"])
+        return result
+
+
+@pytest.mark.parametrize("noise", SOLVED)
+def test_a_solver_takes_the_steps_that_are_not_trained_and_replay_stays_exact(noise):
+    generator, (window, steps) = shared("sd3").with_settings(num_steps=8), SOLVED[noise]
+    policy = FlowPolicy(generator, PROCESSES[noise], solver="dpm++2m")
+    envs = Walk(vector_of(generator))
+    rollout = collect(envs, policy, window, seeds=[3, 4])
+    walked, grid = [torch.as_tensor(each) for each in envs.latents], generator.sigmas()
+    for group, prompt in enumerate(rollout.prompts):
+        before, plain = None, FlowPolicy(generator, ForwardProcess())
+        for step in range(8):
+            latents = walked[step][group]
+            with torch.no_grad():
+                clean = plain.transition(latents[None], [prompt.text], step).mean
+            if step in steps:
+                levels = grid[[max(0, step - 1), step, step + 1]].tolist()
+                expected = dpm_step(latents, clean, before, levels=levels)
+                torch.testing.assert_close(walked[step + 1][group], expected, rtol=0, atol=1e-5)
+            before = clean if step in steps else None
+    if noise != "matching":
+        with torch.no_grad():
+            found = replayed(rollout, FlowPolicy(generator, PROCESSES[noise]))
+        assert float((found - rollout.kept["old_log_prob"]).abs().max()) == 0.0
+    again = collect(envs, policy, window, seeds=[3, 4])
+    assert all(torch.equal(again.kept[name], kept) for name, kept in rollout.kept.items())
+    euler = collect(envs, FlowPolicy(generator, PROCESSES[noise]), window, seeds=[3, 4])
+    assert not (euler.samples == rollout.samples).all()
+
+
+def test_steps_that_are_not_trained_may_be_computed_in_half_the_precision():
+    generator = fresh("sd3").with_settings(num_steps=8)
+    window = Window(2, 2)
+    half, whole = (
+        collect(
+            vector_of(generator), FlowPolicy(generator, PROCESSES["cps"], compute_dtype=dtype), window, seeds=[3, 4]
+        )
+        for dtype in (torch.bfloat16, None)
+    )
+    apart = (half.kept["latents"] - whole.kept["latents"]).abs().max()
+    assert 0.0 < float(apart) < 0.1 * float(whole.kept["latents"].std())
+    assert half.kept["old_mean"].dtype == torch.float32
+    with torch.no_grad():
+        found = replayed(half, FlowPolicy(generator, PROCESSES["cps"]))
+    assert float((found - half.kept["old_log_prob"]).abs().max()) == 0.0, "trained steps keep the precision of weights"
 
 
 def test_latents_rounded_after_their_density_was_taken_would_not_replay():

@@ -46,6 +46,17 @@ def test_words_that_start_an_agent(tmp_path, monkeypatch):
             _agent_words(name)
 
 
+def test_modules_in_the_working_folder_are_found(tmp_path, monkeypatch):
+    reward = "from flexgym import rewards\n\n\nclass Own(rewards.PointwiseReward):\n    score_samples = None\n"
+    (tmp_path / "own_reward_of_train.py").write_text(reward)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])  # those of a command that pip installed
+    words = ["train", "grpo", "reward.name=own_reward_of_train:Own", "reward.settings={}", "--print-config"]
+    shown = CliRunner().invoke(app, words)
+    assert shown.exit_code == 0, shown.output
+    assert "own_reward_of_train:Own" in shown.output
+
+
 @pytest.mark.parametrize("name", LATER)
 def test_commands_that_are_loaded_late_are_listed_with_their_help(name):
     assert (load_command(name).help or "").startswith(LATER[name][1])

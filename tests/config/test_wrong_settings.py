@@ -89,6 +89,8 @@ def test_a_data_set_takes_the_place_of_reward_and_rollout(tmp_path, name, says):
     settings = load(path, "agent")
     assert settings.data.files == ("rows.jsonl",)
     assert settings.reward is None
+    with pytest.raises(ConfigError, match=r"rollout\.solver: expected euler with section data"):
+        load(path, "agent", "rollout.solver=dpm++2m")
     again = load_checked(AgentSettings, describe(settings), given=["group_size", "prompts"])
     assert again == settings, "sections that are left out stay so in a saved recipe"
 

@@ -308,6 +308,17 @@ TOGETHER = [
     ),
     _wrong("algorithm: {name: sft}\ndata: {}\nreward: {name: ShapesOracle}  # here\n", "reward", "expected no reward"),
     _wrong("algorithm:\n  name: sft\n", "data", "expected a data set with SFT"),
+    _wrong(
+        "algorithm:\n  name: grpo\n  window: {strategy: all}\nrollout:\n  solver: dpm++2m  # here\n",
+        "rollout.solver",
+        "expected euler, got dpm++2m",
+        "algorithm.window smaller",
+    ),
+    _wrong(
+        "generator: {dtype: bfloat16}\nrollout:\n  compute_dtype: bfloat16  # here\n",
+        "rollout.compute_dtype",
+        "expected null with generator.dtype=bfloat16",
+    ),
     _wrong("rollout:\n  group_size: 1  # here\n", "rollout.group_size", "at least 2 samples", "got 1"),
     _wrong("data:\n  files: []  # here\n", "data.files", "file, list of files or null", "got []"),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers.loaders.lora_pipeline import HunyuanVideoLoraLoaderMixin
+from diffusers.utils import logging as diffusers_logging
 from peft import LoraConfig, get_peft_model, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -196,6 +198,38 @@ CONVERTED = {
     "wan": kohya_layer("diffusion_model.blocks.0.self_attn.q", 24, 24)
     | kohya_layer("diffusion_model.blocks.1.ffn.0", 24, 32),
 }
+
+
+@pytest.fixture(params=["heard", "diffusers", "logging", "disabled"])
+def warnings_of_diffusers(request):
+    """Warnings of diffusers, heard or switched off in each of the ways that there are; runs switch them off."""
+    logger = logging.getLogger("diffusers.loaders.lora_conversion_utils")
+    before = diffusers_logging.get_verbosity()
+    if request.param == "diffusers":
+        diffusers_logging.set_verbosity_error()
+    elif request.param == "logging":
+        logging.disable(logging.CRITICAL)
+    logger.disabled = request.param == "disabled"
+    yield
+    diffusers_logging.set_verbosity(before)
+    logging.disable(logging.NOTSET)
+    assert logger.disabled == (request.param == "disabled")
+    assert logger.level == logging.NOTSET
+    logger.disabled = False
+
+
+def test_what_diffusers_only_warns_about_is_an_error(warnings_of_diffusers, tmp_path):
+    save_file({**CONVERTED["flux"], "lora_te1_text.alpha": torch.ones(1)}, tmp_path / "style.safetensors")
+    with pytest.raises(CheckpointError, match="Unsupported keys.*lora_te1_text"):
+        fresh("flux").make_trainable(adapter=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["lora_unet_{}.dora_scale", "transformer.{}.lora_magnitude_vector"])
+def test_magnitudes_of_dora_are_refused_by_name(name, warnings_of_diffusers, tmp_path):
+    layer = "double_blocks_0_img_attn_qkv"
+    save_file({**CONVERTED["flux"], name.format(layer): torch.ones(96)}, tmp_path / "style.safetensors")
+    with pytest.raises(CheckpointError, match=f"1 of 7 tensors are no lora_A.*{name.format(layer)}"):
+        fresh("flux").make_trainable(adapter=tmp_path)
 
 
 @pytest.mark.parametrize("family", families(*CONVERTED))

@@ -5,6 +5,7 @@ from typing import get_type_hints
 import numpy as np
 import pytest
 
+from flexgym.algorithm.advantages import advantages_of
 from flexgym.core.errors import ConfigError, JudgeFailureShareError, RewardError, UnknownNameError
 from flexgym.flow.advantage import blended_advantages
 from flexgym.judge import JudgeFailure, Tournament, all_pairs, judge_groups, make_tournament, tournament_scores
@@ -317,3 +318,23 @@ def test_names_are_checked_when_built(settings, nearest):
 
 def test_the_settings_of_a_tournament_are_its_fields():
     assert get_type_hints(TournamentSettings) == get_type_hints(Tournament)
+
+
+class FirstWins:
+    """A judge for which the first sample wins overall and the second every category."""
+
+    def assess(self, pairs):
+        return [verdict(1, 2, 2, 2)] * len(pairs)
+
+
+def test_alpha_of_a_category_holds_for_its_prompts_alone():
+    samples = np.zeros((2, 4, 4, 3), np.uint8)
+    prompts = [Prompt("a", {"category": "counting"}), Prompt("b", {"category": "size"}), Prompt("c")]
+    settings = Tournament(alpha=0.7, alpha_by_category={"counting": 0.1}, min_comparisons=1)
+    scores = judge_groups(FirstWins(), [SampleGroup(prompt, samples) for prompt in prompts], tournament=settings)
+    assert [each.weights["dim"] for each in scores] == [0.1, 0.7, 0.7]
+    winner = [int(each.pairs[0, 0]) for each in scores]
+    advantages = advantages_of(scores, eps=0.0)
+    assert np.allclose([row[first] for row, first in zip(advantages, winner, strict=True)], [0.8, -0.4, -0.4])
+    with pytest.raises(ConfigError, match="'counting' must be between 0"):
+        Tournament(alpha_by_category={"counting": 1.5})

@@ -10,12 +10,16 @@ from PIL import Image
 from scipy import stats
 
 from flexgym.core.errors import ConfigError, UnknownNameError
+from flexgym.core.intervals import wilson
 from flexgym.data import DataError, PreferencePair
 from flexgym.judge.protocol import JudgeFailure
 from flexgym.judge.verdict import Verdict
 from flexgym.judge.vision_judge import VisionJudge
+from flexgym.report.gallery import Judged, assessments_payload
+from flexgym.report.reading import read_evaluation
 from flexgym.rm.evaluation import Evaluation, EvaluationOptions, as_group
-from flexgym.rm.evaluation_figures import PairResult, Vote, calibrated_accuracy, share, summarize, wilson
+from flexgym.rm.evaluation_examples import MAX_OF_CATEGORY, WrongExamples
+from flexgym.rm.evaluation_figures import PairResult, Vote, calibrated_accuracy, share, summarize
 from flexgym.shapes.oracle import OracleJudge
 from tests.rewards.seeing_server import seeing_server
 
@@ -75,6 +79,23 @@ def test_each_figure_of_a_few_pairs(media):
     assert found.categories["x"].accuracy.value == 3 / 4
     assert found.categories["y"].accuracy.value == 1 / 4
     assert found.categories["y"].accuracy_dropped.value == 1 / 3
+
+
+def test_examples_that_a_judge_gets_wrong_are_kept_with_samples_and_replies(media, tmp_path):
+    examples = WrongExamples()
+    told = [("12", 0, "x"), ("11", 0, "x"), ("12", 1, "y"), ("x2", 1, "y"), *[("12", 1, "z")] * 20]
+    list(Evaluation(ScriptedJudge(), on_pair=examples.add).results([row(media, *each) for each in told]))
+    examples.write(tmp_path)
+    kept = read_evaluation(tmp_path).examples
+    assert [group.category for group in kept] == ["y", "y", *["z"] * MAX_OF_CATEGORY]
+    assert all(uri.startswith("data:image/webp") for group in kept for uri in group.media)
+    items = assessments_payload([Judged("judge", None, group) for group in kept[:2]]).values["items"]
+    assert [(item["winner"], item["label"], item["failure"]) for item in items] == [
+        (0, 1, ""),
+        (1, 0, ""),
+        (None, 1, "truncated"),
+        (1, 0, ""),
+    ]
 
 
 def test_a_judge_that_always_takes_the_first_is_right_half_the_time(media):

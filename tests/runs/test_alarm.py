@@ -20,7 +20,7 @@ def signs(found, patience=3, drop=0.1):
 @pytest.mark.parametrize("name", [*WATCHED, "eval/PickScore", "eval/own/diversity"])
 def test_a_held_out_metric_that_falls_while_the_reward_rises_is_a_sign(name):
     found = signs(rows([0.4, 0.6, 0.7, 0.6, 0.55, 0.5], name=name))
-    assert found == [f"{name} fell from 0.7 at iteration 10 to 0.5, while the reward rose."]
+    assert list(map(str, found)) == [f"{name} fell from 0.7 at iteration 10 to 0.5, while the reward rose."]
 
 
 @pytest.mark.parametrize(

@@ -78,5 +78,5 @@ def test_without_matplotlib_the_error_says_what_to_install(tmp_path, monkeypatch
     import sys
 
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ConfigError, match=r"flexgym\[compare\]"):
+    with pytest.raises(ConfigError, match=r"flexgym\[report\]"):
         draw_comparison(RUNS, tmp_path / "comparison.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -109,6 +110,13 @@ def test_a_run_measures_trains_saves_and_says_so(tmp_path: Path, capsys: pytest.
         "iteration_000000.png",
         "iteration_000003.png",
     ]
+    assert [path.name for path in sorted((folder / "records").iterdir())] == [
+        "held_out_000000.jsonl",
+        "held_out_000003.jsonl",
+    ]
+    [start] = map(json.loads, (folder / "starts.jsonl").read_text().splitlines())
+    assert (start["iteration"], start["command"]) == (0, " ".join(COMMAND))
+    assert {"python", "flexgym", "torch"} <= start["versions"].keys()
     assert (folder / "config.yaml").read_text().endswith("counter:\n  stride: 1\n")
     assert counter.calls == ["build", "start", "final", "close"]
     lines = capsys.readouterr().out.splitlines()

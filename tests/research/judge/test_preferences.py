@@ -19,14 +19,14 @@ def run(*words):
 
 def test_the_label_is_the_verifiers(tmp_path):
     out = tmp_path / "pairs.jsonl"
-    result = run(out, "--count", 30, "--held-out", "--rule", "one_whole", "--seed", 5)
+    result = run(out, "--count", 30, "--split", "test", "--rule", "one_whole", "--seed", 5)
     assert result.exit_code == 0, result.output
     rows = list(read_rows([out], PreferencePair))
     assert len(rows) == 30
     for row in rows:
         met = [verify(row.prompt, np.asarray(load_picture(side[0]))).satisfied for side in (row.first, row.second)]
         assert met == [row.winner == 0, row.winner == 1]
-        assert split_of(compositions(parse_caption(row.prompt)), "image") == "validation"
+        assert split_of(compositions(parse_caption(row.prompt)), "image") == "test"
     assert 5 < sum(row.winner for row in rows) < 25
 
 
@@ -51,7 +51,7 @@ def test_no_candidate_is_in_two_pairs_and_seeds_repeat(tmp_path):
 
 def test_unknown_names_and_files_that_are_there_are_refused(tmp_path):
     out = tmp_path / "pairs.jsonl"
-    for words, expected in ((("--rule", "one"), "one_whole"), (("--source", "drawn"), "generated")):
+    for words, expected in ((("--rule", "one"), "one_whole"), (("--split", "tests"), "test")):
         result = run(out, *words)
         assert result.exit_code == 2
         assert expected in result.stderr

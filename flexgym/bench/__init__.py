@@ -1,0 +1,1 @@
+"""Throughput and memory of a training on this machine, by the code that trains: ``flexgym bench``."""
