@@ -8,7 +8,7 @@ from typing import Any
 from flexgym.judge import Assessment, Outcome, Pair
 from flexgym.judge.noise import NoisyJudge
 from flexgym.judge.protocol import Judge
-from rewards.unified_reward_flex import UnifiedRewardFlex
+from flexgym.rewards.unified_reward_flex import UnifiedRewardFlex
 
 
 class SummedScores(UnifiedRewardFlex):
