@@ -17,7 +17,7 @@ from flexgym.config.load import load_settings
 from flexgym.core.errors import CheckpointError
 from flexgym.environment import environment_modality
 from flexgym.generators.weights import REFERENCE
-from flexgym.rllib.module import load
+from flexgym.rllib.module import arrange, load
 from flexgym.rllib.process import shared_cores
 from flexgym.rllib.trainable import AgentTrainable, verified_weights
 from flexgym.runs.checkpoints import iteration_of, resolve_checkpoint
@@ -42,7 +42,7 @@ class RunPolicy:
         self.settings, self._checkpoint = settings, checkpoint
         self.modality = environment_modality(settings.environment.env)
         self.iteration = iteration_of(checkpoint)
-        self._generator = load(settings.generator, self.modality)
+        self._generator = arrange(load(settings.generator, self.modality), settings.generator)
         on_gpu = settings.resources.num_gpus_per_learner > 0 and torch.cuda.is_available()
         self._generator.placement.to("cuda" if on_gpu else "cpu")
         if settings.verification.trained_share < 1:
