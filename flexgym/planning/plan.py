@@ -21,6 +21,7 @@ from flexgym.planning.phases import Rehearsal, Work, bytes_of, train
 from flexgym.planning.planned import Planned
 from flexgym.planning.skeleton import build_skeleton, config_folder
 from flexgym.planning.tracing import Trace
+from flexgym.reward.process import PROCESS_BYTES
 
 PARTS = (
     "weights",
@@ -363,7 +364,7 @@ class _Accounts:
         return [replace(phase, parts={**phase.parts, "text encoders": self.sizes.encoders})]
 
     def _host(self) -> dict[str, int]:
-        """Return the bytes in host memory: the rollout, weight copies and offloaded modules."""
+        """Return the bytes in host memory: the rollout, weight copies, offloaded modules and processes of rewards."""
         settings = self.planned.settings.generator
         offloaded = settings.offload and not settings.release_text_encoders
         host = {
@@ -373,6 +374,7 @@ class _Accounts:
             "unsharded transformer, at the start": self.sizes.unsharded if settings.shards else 0,
             "text encoders": self.sizes.encoders if offloaded else 0,
             "VAE": self.sizes.autoencoder if settings.offload else 0,
+            "reward processes": PROCESS_BYTES * self.planned.reward_processes,
         }
         return {name: size for name, size in host.items() if size}
 

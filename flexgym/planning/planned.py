@@ -20,6 +20,7 @@ from flexgym.config.sections import EXTRA_SAMPLES
 from flexgym.core.errors import ConfigError, unknown_name
 from flexgym.core.precision import dtype_named
 from flexgym.flow import Steps
+from flexgym.rewards.registry import reward_class
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +125,14 @@ class Planned:
         # further samples measure diversity, in forwards of their own
         further = len(chosen.diverse_prompts(prompts)) * EXTRA_SAMPLES
         return min(chosen.rows_per_forward, max(prompts, further)) if chosen.reward else 0
+
+    @property
+    def reward_processes(self) -> int:
+        """Processes in which rewards in pure Python score the groups of one learner."""
+        chosen = self.settings.reward
+        named = [] if chosen is None else [(chosen.name, chosen.settings)]
+        named += [(each.reward, each.settings) for each in self.settings.monitors]
+        return sum(reward_class(name).processes(settings) for name, settings in named)
 
     def window(self, num_steps: int) -> Steps:
         """Return the trained steps of one iteration; those of all iterations are equally many.

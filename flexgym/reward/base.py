@@ -17,6 +17,7 @@ from flexgym.judge import Judge, Tournament, judge_groups, make_tournament
 from flexgym.reward.gradient import no_gradient_scores
 from flexgym.reward.guard import FailedSamples, OneAtATime, guarded_scores, sample_scores
 from flexgym.reward.known import KnownPair
+from flexgym.reward.process import ScoringProcess
 from flexgym.types import GroupScores, Prompt, SampleGroup
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 
 _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
-_KEPT = ("deadline_s", "failed")
+_KEPT = ("deadline_s", "own_process", "failed")
 """Attributes that are not among the arguments of a constructor."""
-_THREADS = ("_worker", "_in_time")
+_THREADS = ("_worker", "_in_time", "_process")
 """Attributes that are made anew when they are needed."""
 
 
@@ -37,19 +38,26 @@ class Reward(ABC):
         name: name of the reward in its scores, metrics and failure counts; by default the class name in lower case
             with underscores.
         deadline_s: seconds that one call of `score` may take; None for no limit.
+        own_process: True for rewards in pure Python, whose thread would hold the interpreter lock and slow the policy:
+            `submit` calls `score` of a copy in a process of its own. The copy is made once, so ``score`` must not
+            change the reward. Subclasses are asked again.
         pickled_as_settings: True for rewards that hold a model or connections: pickle and copy save their settings and
             build them again. The attributes of other rewards are saved, without their threads.
     """
 
     name: ClassVar[str] = "reward"
     deadline_s: float | None = None
+    own_process: bool = False
     pickled_as_settings: ClassVar[bool] = False
     _worker: ThreadPoolExecutor | None = None
+    _process: ScoringProcess | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" not in vars(cls):
             cls.name = _WORD_STARTS.sub("_", cls.__name__).lower()
+        if "own_process" not in vars(cls):
+            cls.own_process = False  # it may keep what its base class does not
         if "__init__" in vars(cls):
             cls.__init__ = recorded(cls.__init__)  # type: ignore[method-assign]
 
@@ -112,13 +120,22 @@ class Reward(ABC):
         Raises:
             FlexGymError: raised by the reward on purpose, for example because no judge server is left.
         """
+        return self._guarded(self.score, groups)
 
+    def _guarded(
+        self, score: Callable[[Sequence[SampleGroup]], list[GroupScores]], groups: Sequence[SampleGroup]
+    ) -> list[GroupScores]:
         def scored() -> list[GroupScores]:
             if self.deadline_s is None:
-                return self.score(groups)
-            return self._in_time.call(lambda: self.score(groups), self.deadline_s)
+                return score(groups)
+            return self._in_time.call(lambda: score(groups), self.deadline_s)
 
         return guarded_scores(self.name, groups, scored, failed=self.failed)
+
+    def _score_apart(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
+        """Score in the process of this reward if it has one."""
+        answer = self._process.answer(groups) if self._process else None
+        return self.score(groups) if answer is None else answer.unpacked(self.failed)
 
     @cached_property
     def failed(self) -> FailedSamples:
@@ -133,11 +150,17 @@ class Reward(ABC):
     def _in_time(self) -> OneAtATime:
         return OneAtATime()
 
+    def start(self) -> None:
+        """Start the thread and the process of `submit`, without waiting for them; `submit` does if nobody has."""
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"reward-{self.name}")
+            self._process = ScoringProcess.of(self) if self.own_process else None
+
     def submit(self, groups: Sequence[SampleGroup]) -> Future[list[GroupScores]]:
         """Score in the background, so that judging overlaps with the next rollout.
 
         A single thread works through the submissions in order, so a reward needs no locks as long as nobody calls
-        `score` at the same time.
+        `score` at the same time. With `own_process` it passes them to a process.
 
         Args:
             groups: as for `score`; do not write to the arrays before the future is done.
@@ -145,9 +168,9 @@ class Reward(ABC):
         Returns:
             The future of what `guarded` returns.
         """
-        if self._worker is None:
-            self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"reward-{self.name}")
-        return self._worker.submit(self.guarded, groups)
+        self.start()
+        assert self._worker is not None
+        return self._worker.submit(self._guarded, self._score_apart, groups)
 
     @classmethod  # noqa: B027 (nothing more to check by default)
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
@@ -163,6 +186,12 @@ class Reward(ABC):
             ConfigError: if a value cannot work.
         """
 
+    @classmethod
+    def processes(cls, settings: Mapping[str, Any]) -> int:
+        """Return the number of processes that a reward with such settings starts, see `own_process`."""
+        chosen = settings.get("own_process")
+        return int(cls.own_process if chosen is None else chosen)
+
     def known_pairs(self) -> list[KnownPair] | None:
         """Return samples that a correctly set up reward must rank as given, for ``rewards.validate``.
 
@@ -176,10 +205,13 @@ class Reward(ABC):
         return {}
 
     def close(self) -> None:
-        """Wait for submitted work and end the worker thread; a later `submit` starts a new one."""
+        """Wait for submitted work and end thread and process; a later `submit` starts new ones."""
         if self._worker is not None:
             self._worker.shutdown(wait=True)
             self._worker = None
+        if self._process is not None:
+            self._process.close()
+            self._process = None
 
 
 def _rebuilt(cls: type[Reward], settings: Mapping[str, Any]) -> Reward:

@@ -15,6 +15,7 @@ from flexgym.reward.guard import FailedSamples
 
 SHARED_SETTINGS = (
     Parameter("deadline_s", Parameter.KEYWORD_ONLY, default=None, annotation=float | None),
+    Parameter("own_process", Parameter.KEYWORD_ONLY, default=None, annotation=bool | None),
     Parameter("failed_samples", Parameter.KEYWORD_ONLY, default=None, annotation=str | Path | None),
 )
 """Settings that every reward takes besides its own, see `build`."""
@@ -55,8 +56,8 @@ def build(cls: type[_Reward], settings: Mapping[str, Any]) -> _Reward:
 
     Args:
         cls: the reward's class.
-        settings: its keyword arguments, and for every reward ``deadline_s``, see `Reward`, and ``failed_samples``, a
-            folder that samples without a score are written to.
+        settings: its keyword arguments, and for every reward ``deadline_s`` and ``own_process``, see `Reward`, and
+            ``failed_samples``, a folder that samples without a score are written to.
 
     Raises:
         UnknownNameError: for a setting that the reward does not have; the message names the nearest one.
@@ -66,6 +67,8 @@ def build(cls: type[_Reward], settings: Mapping[str, Any]) -> _Reward:
     reward = cls(**own)
     if shared.get("deadline_s") is not None:
         reward.deadline_s = float(shared["deadline_s"])
+    if shared.get("own_process") is not None:
+        reward.own_process = shared["own_process"]
     if shared.get("failed_samples") is not None:
         reward.keep_failed(FailedSamples(shared["failed_samples"]))
     return reward
@@ -78,6 +81,8 @@ def settings_of(reward: Reward) -> dict[str, Any] | None:
         return None
     if reward.deadline_s != type(reward).deadline_s:
         settings["deadline_s"] = reward.deadline_s
+    if reward.own_process != type(reward).own_process:
+        settings["own_process"] = reward.own_process
     failed: FailedSamples | None = vars(reward).get("failed")  # made on first use
     if failed is not None and failed.folder is not None:
         settings["failed_samples"] = str(failed.folder)

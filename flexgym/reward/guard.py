@@ -111,13 +111,16 @@ class FailedSamples:
         for detail in dict.fromkeys(failure.detail for _, failure in found):
             logger.warning("%s failed on %r: %s", reward, group.prompt.text, detail)
         for index, failure in found:
-            failed = FailedSample(reward, failure, group.prompt, sample=group.samples[index].copy())
-            with self._lock:
-                self._latest.append(failed)
-                written = self.folder is not None and self._left_to_write > 0
-                self._left_to_write -= written
-            if written:
-                self._write(failed)
+            self.add(FailedSample(reward, failure, group.prompt, sample=group.samples[index].copy()))
+
+    def add(self, failed: FailedSample) -> None:
+        """Keep a failed sample, without logging it."""
+        with self._lock:
+            self._latest.append(failed)
+            written = self.folder is not None and self._left_to_write > 0
+            self._left_to_write -= written
+        if written:
+            self._write(failed)
 
     def latest(self) -> list[FailedSample]:
         """Return the failed samples in memory, the newest last."""

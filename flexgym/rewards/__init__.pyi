@@ -66,6 +66,7 @@ class Aesthetic(NamedWrapper):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         batch_size: int = 32,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -83,6 +84,7 @@ class CLIPScore(NamedWrapper):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         batch_size: int = 32,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -99,6 +101,7 @@ class Diversity(NamedWrapper):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         batch_size: int = 32,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -106,7 +109,12 @@ class DynamicDegree(NamedWrapper):
     """Amount of motion between consecutive frames, 0 to 1."""
 
     def __init__(
-        self, env: gymnasium.Env[Any, Any], *, deadline_s: float | None = None, failed_samples: str | Path | None = None
+        self,
+        env: gymnasium.Env[Any, Any],
+        *,
+        deadline_s: float | None = None,
+        own_process: bool | None = None,
+        failed_samples: str | Path | None = None,
     ) -> None: ...
 
 class HPSv2(NamedWrapper):
@@ -123,6 +131,7 @@ class HPSv2(NamedWrapper):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         batch_size: int = 32,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -139,6 +148,7 @@ class ImageReward(NamedWrapper):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         batch_size: int = 32,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -152,6 +162,7 @@ class JPEGCompressibility(NamedWrapper):
         quality: int = 95,
         incompressible: bool = False,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -164,6 +175,7 @@ class MP4Compressibility(NamedWrapper):
         *,
         incompressible: bool = False,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -177,6 +189,7 @@ class OCR(NamedWrapper):
         num_frames: int = 4,
         engine: dict[str, Any] | None = None,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -194,6 +207,7 @@ class PickScore(NamedWrapper):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         batch_size: int = 32,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -213,6 +227,7 @@ class Remote(NamedWrapper):
         api_key_env: str | None = None,
         max_failure_share: float = 0.5,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -226,6 +241,7 @@ class Rubric(NamedWrapper):
         terms: Sequence[Mapping[str, Any] | Term] = ...,
         combine: Literal["sum", "gdpo"] = "sum",
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -233,7 +249,12 @@ class ShapesMatch(NamedWrapper):
     """How well outlines of a caption's things match an image of the small world, 0 to 1, with gradients to pixels."""
 
     def __init__(
-        self, env: gymnasium.Env[Any, Any], *, deadline_s: float | None = None, failed_samples: str | Path | None = None
+        self,
+        env: gymnasium.Env[Any, Any],
+        *,
+        deadline_s: float | None = None,
+        own_process: bool | None = None,
+        failed_samples: str | Path | None = None,
     ) -> None: ...
 
 class ShapesOracle(NamedWrapper):
@@ -254,6 +275,7 @@ class ShapesOracle(NamedWrapper):
         seed: int = ...,
         alpha_by_category: Mapping[str, float] = ...,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -261,7 +283,12 @@ class ShapesVerifier(NamedWrapper):
     """Share of the caption's constraints that a sample meets, 0 to 1, read from its pixels."""
 
     def __init__(
-        self, env: gymnasium.Env[Any, Any], *, deadline_s: float | None = None, failed_samples: str | Path | None = None
+        self,
+        env: gymnasium.Env[Any, Any],
+        *,
+        deadline_s: float | None = None,
+        own_process: bool | None = None,
+        failed_samples: str | Path | None = None,
     ) -> None: ...
 
 class TemporalConsistency(NamedWrapper):
@@ -277,6 +304,7 @@ class TemporalConsistency(NamedWrapper):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         batch_size: int = 32,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -297,6 +325,7 @@ class UnifiedReward(NamedWrapper):
         decoding: Mapping[str, Any] | None = None,
         inputs: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -315,6 +344,7 @@ class UnifiedRewardFlex(NamedWrapper):
         decoding: Mapping[str, Any] | None = None,
         inputs: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -334,6 +364,7 @@ class UnifiedRewardPair(NamedWrapper):
         decoding: Mapping[str, Any] | None = None,
         inputs: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -352,6 +383,7 @@ class UnifiedRewardThink(NamedWrapper):
         decoding: Mapping[str, Any] | None = None,
         inputs: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -370,5 +402,6 @@ class VQAScore(NamedWrapper):
         decoding: Mapping[str, Any] | None = None,
         inputs: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...

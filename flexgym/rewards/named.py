@@ -19,7 +19,7 @@ class NamedReward:
     Attributes:
         reward: name of the reward, the path of a class of your own, or a reward that is already built.
         name: name in info and metrics; by default the reward's own.
-        settings: settings of a named reward, also ``deadline_s`` and ``failed_samples``.
+        settings: settings of a named reward, also those of every reward, see `flexgym.reward.build`.
 
     Raises:
         ConfigError: for settings that cannot work, or any for a reward that is already built.
@@ -41,6 +41,13 @@ class NamedReward:
         """The given name, or else the reward's own."""
         named = self.reward.name if isinstance(self.reward, Reward) else reward_class(self.reward).name
         return self.name or named
+
+    @property
+    def processes(self) -> int:
+        """Number of processes that the reward starts."""
+        if isinstance(self.reward, Reward):
+            return type(self.reward).processes({"own_process": self.reward.own_process})
+        return reward_class(self.reward).processes(self.settings)
 
     def make(self) -> Reward:
         """Return the given reward, or build it from its name and settings."""

@@ -76,6 +76,11 @@ class Rubric(Reward):
         """Check the terms and the settings of their rewards."""
         _checked_terms(settings.get("terms", ()))
 
+    @classmethod
+    def processes(cls, settings: Mapping[str, Any]) -> int:
+        """Return the number of processes of the rubric and its terms."""
+        return super().processes(settings) + sum(term.processes for term in _checked_terms(settings.get("terms", ())))
+
     def score(self, groups: Sequence[SampleGroup]) -> list[GroupScores]:
         """Score every group by every term."""
         submitted: dict[str, Future[list[GroupScores]]] = {
@@ -87,6 +92,12 @@ class Rubric(Reward):
             raise errors[0]
         found = {name: future.result() for name, future in submitted.items()}
         return [self._combined({name: scores[index] for name, scores in found.items()}) for index in range(len(groups))]
+
+    def start(self) -> None:
+        """Start what all terms score in."""
+        super().start()
+        for reward in self.rewards.values():
+            reward.start()
 
     def keep_failed(self, failed: FailedSamples) -> None:
         """Keep the failed samples of all terms in one place."""

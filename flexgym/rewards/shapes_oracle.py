@@ -17,6 +17,8 @@ class ShapesOracle(JudgeReward):
         **tournament: settings of `flexgym.judge.Tournament`, such as ``alpha`` or ``schedule="regular(6)"``.
     """
 
+    own_process = True
+
     def __init__(self, **tournament: Unpack[TournamentSettings]) -> None:
         super().__init__(OracleJudge(), tournament)
 

@@ -23,6 +23,8 @@ class ShapesVerifier(PointwiseReward):
     Samples of a caption from outside the small world are failures, since it has no constraints that can be checked.
     """
 
+    own_process = True
+
     def known_pairs(self) -> list[KnownPair]:
         """Return images of the size of the small world, of the prompt and of something else."""
         return fitting_and_other_prompt(SIZE)

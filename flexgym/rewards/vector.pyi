@@ -56,6 +56,7 @@ class Aesthetic(NamedVectorWrapper):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         batch_size: int = 32,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -73,6 +74,7 @@ class CLIPScore(NamedVectorWrapper):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         batch_size: int = 32,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -89,6 +91,7 @@ class Diversity(NamedVectorWrapper):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         batch_size: int = 32,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -100,6 +103,7 @@ class DynamicDegree(NamedVectorWrapper):
         env: gymnasium.vector.VectorEnv[Any, Any, Any],
         *,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -117,6 +121,7 @@ class HPSv2(NamedVectorWrapper):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         batch_size: int = 32,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -133,6 +138,7 @@ class ImageReward(NamedVectorWrapper):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         batch_size: int = 32,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -146,6 +152,7 @@ class JPEGCompressibility(NamedVectorWrapper):
         quality: int = 95,
         incompressible: bool = False,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -158,6 +165,7 @@ class MP4Compressibility(NamedVectorWrapper):
         *,
         incompressible: bool = False,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -171,6 +179,7 @@ class OCR(NamedVectorWrapper):
         num_frames: int = 4,
         engine: dict[str, Any] | None = None,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -188,6 +197,7 @@ class PickScore(NamedVectorWrapper):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         batch_size: int = 32,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -207,6 +217,7 @@ class Remote(NamedVectorWrapper):
         api_key_env: str | None = None,
         max_failure_share: float = 0.5,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -220,6 +231,7 @@ class Rubric(NamedVectorWrapper):
         terms: Sequence[Mapping[str, Any] | Term] = ...,
         combine: Literal["sum", "gdpo"] = "sum",
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -231,6 +243,7 @@ class ShapesMatch(NamedVectorWrapper):
         env: gymnasium.vector.VectorEnv[Any, Any, Any],
         *,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -252,6 +265,7 @@ class ShapesOracle(NamedVectorWrapper):
         seed: int = ...,
         alpha_by_category: Mapping[str, float] = ...,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -263,6 +277,7 @@ class ShapesVerifier(NamedVectorWrapper):
         env: gymnasium.vector.VectorEnv[Any, Any, Any],
         *,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -279,6 +294,7 @@ class TemporalConsistency(NamedVectorWrapper):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         batch_size: int = 32,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -299,6 +315,7 @@ class UnifiedReward(NamedVectorWrapper):
         decoding: Mapping[str, Any] | None = None,
         inputs: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -317,6 +334,7 @@ class UnifiedRewardFlex(NamedVectorWrapper):
         decoding: Mapping[str, Any] | None = None,
         inputs: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -336,6 +354,7 @@ class UnifiedRewardPair(NamedVectorWrapper):
         decoding: Mapping[str, Any] | None = None,
         inputs: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -354,6 +373,7 @@ class UnifiedRewardThink(NamedVectorWrapper):
         decoding: Mapping[str, Any] | None = None,
         inputs: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...
 
@@ -372,5 +392,6 @@ class VQAScore(NamedVectorWrapper):
         decoding: Mapping[str, Any] | None = None,
         inputs: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
+        own_process: bool | None = None,
         failed_samples: str | Path | None = None,
     ) -> None: ...

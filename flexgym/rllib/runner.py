@@ -164,6 +164,8 @@ class GroupEnvRunner(EnvRunner, Checkpointable):
         if REWARD_GRADIENT in config.algorithm.requires and not self._reward.has_gradient_scores():
             raise no_gradient_scores(self._reward.name)
         self._monitors = config.make_monitors()
+        for reward in (self._reward, *self._monitors.values()):
+            reward.start()  # while the generator is loaded and held-out samples are verified
         if self.module is None:
             # a separate runner: RLlib asks it for its spaces before anything is sampled
             self.make_module()

@@ -19,12 +19,12 @@ import psutil
 
 from flexgym.core.errors import ConfigError
 from flexgym.core.files import open_writing
+from flexgym.reward.process import THREAD_VARIABLES
 from flexgym.runs.interrupt import GracefulInterrupt
 
 _LONGEST_PROBLEM = 500
 _POLL_S = 0.2
 _EXCEPTION = re.compile(r"[\w.]*(?:Error|Exception|Exit)\b")
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Workplace:
 
     def run(self, command: Sequence[str], log: Path) -> Ended:
         """Run a program to its end, and append what it writes to a log."""
-        environment = {**os.environ, **(dict.fromkeys(_THREADS, str(len(self.cores))) if self.cores else {})}
+        environment = {**os.environ, **(dict.fromkeys(THREAD_VARIABLES, str(len(self.cores))) if self.cores else {})}
         began = time.monotonic()
         with open_writing(log, append=True) as file:
             start = file.tell()

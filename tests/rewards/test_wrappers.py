@@ -186,11 +186,20 @@ def test_signatures_name_the_settings_of_the_reward(namespace):
         "decoding",
         "inputs",
         "deadline_s",
+        "own_process",
         "failed_samples",
     ]
     assert signature.parameters["judge"].default is None
     jpeg = inspect.signature(namespace.JPEGCompressibility.__init__)
-    assert list(jpeg.parameters) == ["self", "env", "quality", "incompressible", "deadline_s", "failed_samples"]
+    assert list(jpeg.parameters) == [
+        "self",
+        "env",
+        "quality",
+        "incompressible",
+        "deadline_s",
+        "own_process",
+        "failed_samples",
+    ]
     assert (jpeg.parameters["quality"].default, jpeg.parameters["quality"].annotation) == (95, int)
 
 
