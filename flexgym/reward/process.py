@@ -24,7 +24,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from flexgym.core.text import PlainLogger
-from flexgym.reward.guard import FailedSample, FailedSamples
+from flexgym.reward.guard import SCORER_ERRORS, FailedSample, FailedSamples
 from flexgym.types import GroupScores, SampleGroup
 
 logger = PlainLogger(__name__)
@@ -36,7 +36,7 @@ PROCESS_BYTES = 80 * 10**6
 # The modules of a user are found in the same folders as here. Unlike a child of multiprocessing, this one does not run
 # the main module again, which may be a notebook, or a script that would start its training once more.
 _PROGRAM = "import sys; end, *sys.path = sys.argv[1:]; from flexgym.reward.process import serve; serve(int(end))"
-_NOT_COPIED = (AttributeError, OSError, TypeError, ValueError, pickle.PicklingError)
+_NOT_COPIED = (*SCORER_ERRORS, pickle.PicklingError)
 _ALL = 2**20  # failed samples of a call: those of the reward in the first process are limited
 _CLOSE = b""
 _CLOSING_S = 2.0

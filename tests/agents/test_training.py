@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from flexgym.core.errors import CheckpointError, ConfigError, UnknownNameError
@@ -91,6 +92,21 @@ def test_metrics_of_an_iteration():
     assert len({row[0] for row in table.rows}) == 2
     assert {row[1] for row in table.rows} <= {"sample 0", "sample 1", "sample 2"}
     assert all(row[3] in row[1:3] and "(Image " in row[6] for row in table.rows)
+
+
+@pytest.mark.slow
+def test_a_process_of_the_reward_changes_no_bit():
+    found = {}
+    for own_process in (False, True):
+        monitors = [{"reward": "ShapesVerifier", "settings": {"own_process": own_process}}]
+        reward = {"settings": {"own_process": own_process}, "monitors": monitors}
+        algorithm, metrics = train(small_config(reward=reward), 2)
+        found[own_process] = weights(algorithm), metrics["reward/mean"], metrics["monitor/ShapesVerifier"]
+        programs = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+        assert sum("flexgym.reward.process" in program for program in programs) == 2 * own_process
+        algorithm.stop()
+    assert largest_difference(found[False][0], found[True][0]) == 0.0
+    assert found[False][1:] == found[True][1:]
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ from flexgym.planning.phases import Rehearsal, bytes_of, prepare, tensors_of
 from flexgym.planning.plan import Plan, Planner, make_plan
 from flexgym.planning.planned import Planned
 from flexgym.planning.skeleton import config_folder
+from flexgym.reward.process import PROCESS_BYTES
 from flexgym.types import Prompt
 from tests.planning.planners import planner_for
 
@@ -173,6 +174,16 @@ def test_kept_latents_take_half_in_bfloat16():
     planner = planner_for()
     single = planner.plan(planned).host["stored latents"]
     assert planner.plan(planned.changed("rollout.latents_dtype=bfloat16")).host["stored latents"] * 2 == single
+
+
+def test_rewards_in_pure_python_count_with_their_processes():
+    planned = planned_of(RECIPES["image"], *SMALL)
+    host = planner_for().plan(planned).host
+    assert host["reward processes"] == 2 * PROCESS_BYTES  # ShapesOracle, and ShapesVerifier as a monitor
+    terms = "[{reward: ShapesVerifier}, {reward: JPEGCompressibility}]"
+    rubric = planned.changed("reward.name=Rubric", f"reward.settings={{terms: {terms}}}", "reward.monitors=[]")
+    assert rubric.reward_processes == 1
+    assert planned.changed("reward.settings.own_process=false", "reward.monitors=[]").reward_processes == 0
 
 
 @pytest.mark.slow
