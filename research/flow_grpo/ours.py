@@ -38,8 +38,8 @@ def recipe_of(job: Job) -> Recipe:
         f"rollout.prompts={Path(work.prompts) / 'train.txt'}",
         f"rollout.group_size={work.group_size}",
         f"rollout.prompts_per_iteration={work.num_prompts}",
-        f"reward={{name: {REWARD}}}",
-        "resources={}",
+        *(f"reward.name={REWARD}", "reward.settings={}", "reward.monitors=[]"),
+        "resources.num_gpus_per_learner=0",
     ]
     if job.side == "equal":
         return apply_overrides(load_recipe(THEIR_RECIPE), [*same, *_their_work(work)])

@@ -152,6 +152,9 @@ def configure(config: Any, work: Work) -> Any:
             **{"num_steps": int(sampling["num_steps"]), "eval_num_steps": int(sampling["num_steps"])},
             **{"guidance_scale": sampling["guidance_scale"], "noise_level": 0.7, "global_std": True},
             **{"train_batch_size": rows, "num_image_per_prompt": work.group_size, "num_batches_per_epoch": UPDATES},
+            # Later versions count prompts rather than batches.
+            **{"unique_sample_per_epoch": work.num_prompts, "unique_prompt_per_epoch": work.num_prompts},
+            **{"same_latent": False},
         },
         "train": {
             **{"batch_size": rows, "gradient_accumulation_steps": 1, "timestep_fraction": 0.99, "cfg": guided},

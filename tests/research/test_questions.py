@@ -81,14 +81,14 @@ def test_two_passes_are_compared_with_one_by_seed():
     lines = answer(
         "reuse",
         [
-            run("nft_1", 0, 0.4, 0.5, 0.6),
+            run("nft_1", 0, 0.4, 0.5, 0.7),
             run("nft_1", 1, 0.4, 0.4, 0.5),
-            run("nft_2", 0, 0.4, 0.6),
+            run("nft_2", 0, 0.4, 0.7),
             run("nft_2", 1, 0.4, 0.7),
         ],
     )
-    assert lines[2] == "| nft_1 | 1 of 2 | 384 | 120 | 0.550 ± 0.635 |"
-    assert lines[-1] == "- nft: two passes need 0.50 times the samples of one"
+    assert lines[2] == "| nft_1 | 1 of 2 | 288 | 90 | 0.600 ± 1.271 |"
+    assert lines[-1] == "- nft: two passes need 0.44 times the samples of one"
 
 
 def test_a_fall_from_the_best_accuracy_is_a_collapse():
