@@ -197,11 +197,19 @@ class Result:
 def curve_of(folder: BenchmarkFolder, run: PlannedRun) -> list[Point]:
     """Return the learning curve of a run so far."""
     recipe = folder.recipe(run)
-    if recipe is None:
-        return []
-    each, seconds = samples_of_iteration(recipe), 0.0
-    points = []
-    for row in folder.rows(run):
+    return [] if recipe is None else curve_points(run, folder.rows(run), samples=samples_of_iteration(recipe))
+
+
+def curve_points(run: PlannedRun, rows: Sequence[Mapping[str, Any]], *, samples: int) -> list[Point]:
+    """Return the learning curve among the metrics of a run.
+
+    Args:
+        run: names of the run.
+        rows: its metrics.
+        samples: samples of an iteration.
+    """
+    seconds, points = 0.0, []
+    for row in rows:
         seconds += (row.get(SECONDS) or 0.0) - (row.get(EVAL_SECONDS) or 0.0)
         if row.get(VERIFIER) is not None:
             iteration = int(row["iteration"])
@@ -213,7 +221,7 @@ def curve_of(folder: BenchmarkFolder, run: PlannedRun) -> list[Point]:
                     trial=run.trial,
                     iteration=iteration,
                     seconds=seconds,
-                    samples=each * iteration,
+                    samples=samples * iteration,
                     accuracy=float(row[VERIFIER]),
                     diversity=row.get(DIVERSITY),
                     audit=row.get(_MEASURED["audit"]),
