@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,4 +164,8 @@ def train_stages(autoencoder: Any, kind: str, stages: Sequence[Stage], *, seed: 
         training = AutoencoderTraining(autoencoder, kind, stage, seed=seed + 1000 * number)
         if saved and number == saved["number"]:
             training.restore(saved["training"])
-        training.run(lambda training, at=number: replace_state(folder, {"number": at, "training": training.state()}))
+        training.run(partial(_save, folder=folder, number=number))
+
+
+def _save(training: AutoencoderTraining, *, folder: Path, number: int) -> None:
+    replace_state(folder, {"number": number, "training": training.state()})
