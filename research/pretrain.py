@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,36 +22,15 @@ import typer
 from torch import Tensor, nn
 
 from flexgym.core.files import held_folder
-from flexgym.core.state_files import read_state, write_state
 from flexgym.generators.channels import normalize
 from flexgym.shapes.captions import Spec
-from flexgym.shapes.sampling import draw_caption, draw_clip, draw_scene, draw_spec, wrong_spec
-from flexgym.shapes.scenes import BACKGROUND, render, render_video
+from flexgym.shapes.sampling import draw_caption, wrong_spec
 from research import modules
+from research.autoencoder import Stage, draw, to_unit, train_stages
 from research.muon import muon_and_adamw
+from research.states import recover_state, replace_state
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Length and step size of one stage of training.
-
-    Attributes:
-        steps: how many there are.
-        batch_size: of each.
-        learning_rate: the highest.
-        decoder_only: of an autoencoder, whose latents then stay as they are.
-    """
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    decoder_only: bool = False
-
-    def shorter(self, speed: float) -> Stage:
-        """Return a stage that is shorter by the factor ``speed``."""
-        return replace(self, steps=max(2, int(self.steps / speed)))
 
 
 @dataclass(frozen=True)
@@ -73,77 +52,19 @@ RECIPES = {
     "t2i": Recipe(
         "image",
         (Stage(1200, 32, 2e-3), Stage(1000, 32, 1e-3, decoder_only=True)),
-        (Stage(15000, 64, 2e-3), Stage(8000, 64, 1.5e-3)),
+        (Stage(12000, 64, 8e-3), Stage(8000, 64, 6e-3)),
         40000,
         0.1,
     ),
     "t2v": Recipe(
         "video",
         (Stage(2200, 4, 2e-3), Stage(2400, 4, 2e-3), Stage(4000, 4, 1.5e-3, decoder_only=True)),
-        (Stage(18000, 32, 1.2e-2),),
+        (Stage(18000, 32, 1.2e-2), Stage(12000, 32, 1e-2)),
         40000,
         0.1,
     ),
 }
 BUILDERS: dict[str, Callable[[], Any]] = {"t2i": modules.build_t2i, "t2v": modules.build_t2v}
-
-
-def draw(rng: np.random.Generator, kind: str, count: int) -> tuple[list[Spec], Tensor]:
-    """Draw training specs with samples, uint8 ``[B, 3, H, W]`` or ``[B, 3, F, H, W]``."""
-    drawn = [draw_spec(rng, kind, "training") for _ in range(count)]
-    if kind == "image":
-        pixels = np.stack([render(draw_scene(rng, spec)) for spec in drawn]).transpose(0, 3, 1, 2)
-    else:
-        pixels = np.stack([render_video(draw_clip(rng, spec)) for spec in drawn]).transpose(0, 4, 1, 2, 3)
-    return drawn, torch.from_numpy(np.ascontiguousarray(pixels))
-
-
-def to_unit(pixels: Tensor) -> Tensor:
-    """Scale pixels from 0..255 to float32 in ``[-1, 1]``."""
-    return pixels.float() / 127.5 - 1.0
-
-
-def reconstruction_loss(decoded: Tensor, pixels: Tensor) -> Tensor:
-    """Compute absolute and squared error, five times as much on things as on the background."""
-    is_thing = (pixels - (BACKGROUND / 127.5 - 1.0)).abs().amax(1, keepdim=True) > 0.05
-    error = decoded - pixels
-    return ((error.abs() + error.square()) * (1.0 + 4.0 * is_thing)).mean()
-
-
-def decoder_parts(autoencoder: Any) -> nn.ModuleList:
-    """Return the modules of an autoencoder between latents and pixels."""
-    after = getattr(autoencoder, "post_quant_conv", None)
-    return nn.ModuleList([autoencoder.decoder, *([] if after is None else [after])])
-
-
-def train_autoencoder(autoencoder: Any, kind: str, stage: Stage, *, rng: np.random.Generator) -> None:
-    """Train on fresh scenes, with noise on the latents so that the decoder draws sharp shapes from inexact ones."""
-    parts = decoder_parts(autoencoder) if stage.decoder_only else autoencoder
-    optimizer = torch.optim.AdamW(parts.parameters(), stage.learning_rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, stage.learning_rate, total_steps=stage.steps)
-    started = time.monotonic()
-    for step in range(stage.steps):
-        pixels = to_unit(draw(rng, kind, stage.batch_size)[1])
-        with torch.set_grad_enabled(not stage.decoder_only):
-            latents = autoencoder.encode(pixels).latent_dist.mean
-        level = torch.rand(len(latents), *[1] * (latents.ndim - 1)) * 0.6 * latents.detach().std()
-        decoded = autoencoder.decode(latents + level * torch.randn_like(latents)).sample
-        loss = reconstruction_loss(decoded, pixels) + 1e-3 * latents.square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % 100 == 0:
-            logger.info("autoencoder %d loss %.4f, %.0f s", step, loss.item(), time.monotonic() - started)
-
-
-def train_stages(autoencoder: Any, recipe: Recipe, *, seed: int, speed: float) -> None:
-    """Train an autoencoder through all its stages; each draws its own, so it can be made again alone."""
-    for number, stage in enumerate(recipe.autoencoder):
-        torch.manual_seed(seed + 1000 * number)
-        rng = np.random.default_rng(seed + 1000 * number)
-        train_autoencoder(autoencoder, recipe.kind, stage.shorter(speed), rng=rng)
 
 
 @torch.no_grad()
@@ -262,14 +183,13 @@ class FlowTraining:
             "average": dict(self.average.state_dict()),
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
         }
-        fresh = folder.with_name(f"{folder.name}_new")
-        write_state(fresh, state)
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
+        replace_state(folder, state)
 
     def restore(self, folder: Path) -> None:
-        """Restore what `save` wrote."""
-        state = read_state(folder)
+        """Restore what `save` wrote; without it, nothing changes."""
+        state = recover_state(folder)
+        if state is None:
+            return
         self.step, self._smooth = state["step"], state["smooth"]
         self._parts.load_state_dict(state["parts"])
         self.average.load_state_dict(state["average"])
@@ -331,11 +251,14 @@ def main(
     if autoencoder.exists():
         pipe.vae = type(pipe.vae).from_pretrained(autoencoder)
     else:
-        train_stages(pipe.vae, recipe, seed=seed, speed=speed)
         out.mkdir(parents=True, exist_ok=True)
+        state = out / f"{name}_autoencoder_state"
+        stages = [stage.shorter(speed) for stage in recipe.autoencoder]
+        train_stages(pipe.vae, recipe.kind, stages, seed=seed, folder=state)
         with held_folder(autoencoder) as partial:
             pipe.vae.save_pretrained(partial)
             partial.rename(autoencoder)
+        shutil.rmtree(state, ignore_errors=True)
     for number in range(len(recipe.flow)):
         train_flow(pipe, name, out, number=number, seed=seed, speed=speed)
 
@@ -369,8 +292,7 @@ def train_flow(pipe: Any, name: str, out: Path, *, number: int, seed: int, speed
         set_latent_scale(pipe.vae, latents)
     data = FlowData(normalized(pipe.vae, latents), drawn, recipe.wrong_share)
     training = FlowTraining(pipe, data, recipe.flow[number].shorter(speed), seed=own)
-    if state.exists():
-        training.restore(state)
+    training.restore(state)
 
     def watch(training: FlowTraining) -> None:
         save(type(pipe)(**{**pipe.components, **dict(training.average.items())}), name, out / name)

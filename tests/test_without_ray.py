@@ -21,9 +21,11 @@ import flexgym, envs, rewards
 trackers = [name for name in ("wandb", "mlflow", "swanlab", "trackio") if importlib.util.find_spec(name) is None]
 optional = {f"flexgym.runs.trackers.{name}" for name in trackers}
 rm = {f"flexgym.rm.{name}" for name in ("algorithm", "build", "config", "learner", "module", "trainable")}
+bench = {f"flexgym.bench.{name}" for name in ("hooks", "measure", "profiling", "random_weights", "run", "subject")}
+left_out = {*rm, *bench, *optional, "flexgym.rm.__main__"}
 for package in (flexgym, envs, rewards):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if not module.name.startswith("flexgym.rllib") and module.name not in {*rm, *optional, "flexgym.rm.__main__"}:
+        if not module.name.startswith("flexgym.rllib") and module.name not in left_out:
             importlib.import_module(module.name)
 
 import gymnasium as gym

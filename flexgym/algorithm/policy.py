@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import gymnasium
@@ -186,9 +187,10 @@ class FlowPolicy:
         self, latents_PG: Tensor, prompts: Sequence[str | Prompt], groups: Sequence[int], *, step: int, levels: Levels
     ) -> Tensor:
         """Return the latents after a step that adds no noise, ``[P, G, ...]``."""
-        rows, free = latents_PG.flatten(0, 1), self._is_free(step)
+        rows, plain = latents_PG.flatten(0, 1), self.solver == "euler" and self.compute_dtype is None
+        free = not plain and self._is_free(step)
         conditioning = self._conditioning(prompts, latents_PG, self.guidance)  # kept for replays, so never cast
-        with autocast(rows.device, self.compute_dtype if free else None):
+        with autocast(rows.device, self.compute_dtype) if free else nullcontext():
             velocity = self.generator.velocity(rows, levels.sigma, conditioning, guidance=self.guidance)
         if self.solver == "euler" or not free:
             return _ODE.gaussian(rows, velocity, levels).mean.view(latents_PG.shape)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from flexgym.shapes.scenes import BACKGROUND, COLORS, OUTLINES, SHAPES, coverage
 
@@ -52,7 +51,7 @@ _REACHES = np.array([8, 12, 16])
 _CHUNK = 64
 """Number of frames processed at a time, small enough to stay in the CPU cache."""
 _WITHIN_PLANE = np.zeros((3, 3, 3), bool)
-_WITHIN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
+_WITHIN_PLANE[1] = [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
 _PHASE = {"square": np.pi, "triangle": np.pi / 2, "cross": 0.0, "bar": 0.0}
 """Direction in radians of the moment of each upright shape that a rotation changes."""
 
@@ -173,6 +172,8 @@ def _label(nearest: NDArray[np.uint8], covered: NDArray[np.float32]) -> tuple[ND
     Returns:
         ``frame * num_colors + color`` of each plane, ``[L]``, and region labels, ``[L, H, W]``, where 0 is background.
     """
+    from scipy import ndimage  # takes half a second to load
+
     count, height, width = nearest.shape
     frame, row, column = np.unravel_index(np.flatnonzero(covered > 0.5), nearest.shape)
     code = frame * len(_NAMES) + nearest[frame, row, column]

@@ -195,7 +195,8 @@ def small_overrides(name: str, folder: Path) -> list[str]:
     return [
         f"generator.source={folder / 'pipe'}",
         *(f"generator.sampling.{key}={value}" for key, value in CASES[PUBLISHED[name]].settings.items()),
-        "generator.sampling.num_steps=4",
+        # a solver of second order needs two neighboring steps outside of the window
+        f"generator.sampling.num_steps={6 if 'solver' in recipe.get('rollout', {}) else 4}",
         *(rows if "data" in recipe else [*prompts_of(recipe), *sizes, *scored_by(name)]),
         *(f"algorithm.teachers.{teacher}.adapter={folder / 'teacher'}" for teacher in teachers),
         *(["algorithm.window.size=2", "algorithm.window.first=[0, 1]"] if "size" in window else []),

@@ -16,7 +16,8 @@ from flexgym.generators import load_generator
 from flexgym.shapes.captions import image_specs, parse_caption, phrasings, video_specs
 from flexgym.shapes.scenes import FRAMES, SIZE
 from flexgym.shapes.splits import compositions, draw_prompts, specs, split_of
-from research import modules, pretrain
+from research import autoencoder, modules, pretrain
+from research.autoencoder import AutoencoderTraining, train_stages
 from research.muon import muon_and_adamw
 from research.pretrain import FlowData, FlowTraining, Stage
 
@@ -93,7 +94,7 @@ def test_latents_are_normalized_and_the_autoencoder_knows_how(name, pipe):
 def test_autoencoder_training_changes_every_weight(name, pipe):
     before = deepcopy(pipe.vae)
     kind = KINDS[name]
-    pretrain.train_autoencoder(pipe.vae, kind, Stage(1, 1, 1e-2), rng=np.random.default_rng(0))
+    AutoencoderTraining(pipe.vae, kind, Stage(1, 1, 1e-2), seed=0).take_step()
     assert changed(before, pipe.vae) >= {key for key, value in before.named_parameters() if value.ndim > 1}
     latents = pretrain.encode_all(pipe.vae, pretrain.draw(np.random.default_rng(0), kind, 2)[1])
     assert latents.shape == (2, *latent_shape(pipe))
@@ -103,10 +104,30 @@ def test_autoencoder_training_changes_every_weight(name, pipe):
 def test_a_stage_of_the_decoder_leaves_the_latents(name, pipe):
     before = deepcopy(pipe.vae)
     stage = Stage(1, 1, 1e-2, decoder_only=True)
-    pretrain.train_autoencoder(pipe.vae, KINDS[name], stage, rng=np.random.default_rng(0))
+    AutoencoderTraining(pipe.vae, KINDS[name], stage, seed=0).take_step()
     moved = changed(before, pipe.vae)
     assert moved >= {key for key, value in before.decoder.named_parameters(prefix="decoder") if value.ndim > 1}
     assert all(key.startswith(("decoder.", "post_quant_conv.")) for key in moved)
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_stopped_autoencoder_continues_bit_for_bit(name, pipe, stop, tmp_path, monkeypatch):
+    monkeypatch.setattr(autoencoder, "SAVE_INTERVAL", 1)
+    stages = (Stage(2, 1, 1e-2), Stage(2, 1, 1e-2, decoder_only=True))
+    other, taken = deepcopy(pipe.vae), itertools.count(1)
+    train_stages(pipe.vae, KINDS[name], stages, seed=5, folder=tmp_path / "whole")
+
+    def replace_state(folder, state, replace=autoencoder.replace_state):
+        replace(folder, state)
+        if next(taken) == stop:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(autoencoder, "replace_state", replace_state)
+        with pytest.raises(KeyboardInterrupt):
+            train_stages(deepcopy(other), KINDS[name], stages, seed=5, folder=tmp_path / "state")
+    train_stages(other, KINDS[name], stages, seed=5, folder=tmp_path / "state")
+    assert not changed(pipe.vae, other)
 
 
 def test_gradient_reaches_every_trained_part(name, pipe):

@@ -97,6 +97,7 @@ def test_nothing_else_in_the_project_talks_to_servers():
         "flexgym/commands/serve.py",  # whether a port is free
         "flexgym/doctor/network.py",  # whether ports are free and machines answer
         "flexgym/core/lock.py",  # the name of the host
+        "flexgym/report/server.py",  # the page, on loopback
         "flexgym/runs/storage.py",  # the name of the host
         "flexgym/runs/trackers/tensorboard.py",  # the name of the host
         "flexgym/rewards/remote.py",
