@@ -17,6 +17,9 @@ from flexgym.shapes.splits import draw_prompts
 from flexgym.shapes.verifier import shares_met
 from flexgym.types import Prompt
 
+_PATHS = 128
+"""Prompts on whose sampling paths the KL to the base is measured."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -57,8 +60,10 @@ def evaluate(run: str | Path, question: Question) -> Evaluation:
     before = _verified(policy, captions, seed=seed)
     policy.take_trained()
     after = _verified(policy, captions, seed=seed)
+    paths = [Prompt(text) for text in captions[:_PATHS]]
+    kl = policy.kl(paths, seeds=range(seed, seed + len(paths)))
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    return Evaluation(question.split, seed, policy.iteration, date=date, before=before, after=after)
+    return Evaluation(question.split, seed, policy.iteration, date=date, before=before, after=after, kl=kl)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from flexgym.algorithm.divergence import path_kl
 from flexgym.algorithm.rollout import sample
 from flexgym.config import AgentSettings
 from flexgym.config.load import load_settings
@@ -45,8 +46,7 @@ class RunPolicy:
         self._generator = arrange(load(settings.generator, self.modality), settings.generator)
         on_gpu = settings.resources.num_gpus_per_learner > 0 and torch.cuda.is_available()
         self._generator.placement.to("cuda" if on_gpu else "cpu")
-        if settings.verification.trained_share < 1:
-            self._generator.weights.keep(REFERENCE)
+        self._generator.weights.keep(REFERENCE)
 
     @classmethod
     def open(cls, run: str | Path) -> Self:
@@ -85,3 +85,14 @@ class RunPolicy:
         guidance = self.settings.algorithm.guidance.verification
         with shared_cores():
             return make(prompts, seeds=seeds, guidance=guidance, trained_share=chosen.trained_share)
+
+    def kl(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> float:
+        """Estimate the KL divergence of sampling paths from those before training, in nats per dimension.
+
+        Args:
+            prompts: N of them.
+            seeds: of their paths.
+        """
+        chosen, guidance = self.settings.verification, self.settings.algorithm.guidance.verification
+        with shared_cores():
+            return path_kl(self._generator, prompts, seeds=seeds, max_rows=chosen.rows_per_forward, guidance=guidance)

@@ -45,6 +45,8 @@ def remarks(recorded: Recorded) -> Iterator[str]:
     found, earlier = recorded.evaluation, recorded.earlier
     where = f": {recorded.drawn}" if recorded.drawn else ""
     yield f"Verifier and audit agree on {found.agreement:.1%} of the samples{where}"
+    if found.kl is not None:
+        yield f"KL to the generator before training: {found.kl:.4g} nats per dimension"
     if earlier and found.split == "test":
         yield (
             f"The run was evaluated on test before ({earlier}x, all in {RECORD}): a figure that decided about settings"

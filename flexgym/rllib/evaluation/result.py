@@ -38,6 +38,8 @@ class Evaluation:
         date: when it was computed, ISO 8601 in UTC.
         before: of the generator as it was before training.
         after: of the checkpoint.
+        kl: KL of noisy sampling paths to those before training, in nats per dimension, see
+            `flexgym.algorithm.divergence.path_kl`; None where it was not measured.
     """
 
     split: str
@@ -46,6 +48,7 @@ class Evaluation:
     date: str
     before: Verification
     after: Verification
+    kl: float | None = None
 
     @property
     def prompts(self) -> Sequence[str]:
@@ -77,7 +80,7 @@ class Evaluation:
             "iteration": self.iteration,
             "date": self.date,
             "before": _figures(self.before),
-            "after": _figures(self.after),
+            "after": {**_figures(self.after), "kl": self.kl},
             "gain": {**_interval(self.gain), "audit": self.audited_gain.value},
             "agreement": self.agreement,
         }

@@ -51,6 +51,7 @@ def test_on_its_own_prompts_the_figures_of_a_run_return_to_the_bit(tmp_path, env
         assert {name: row[when][name] for name in expected} == expected
     assert (row["split"], row["iteration"], row["num_prompts"]) == ("validation", 1, 9)
     assert row["before"]["diversity"] != row["after"]["diversity"], "the weights of the checkpoint were taken"
+    assert row["after"]["kl"] > 0, "the policy has moved"
 
 
 def test_another_kind_of_run_cannot_be_evaluated(tmp_path):
