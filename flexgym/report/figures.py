@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 NUM_COLORS = 7
 """Number of colors, and of dash patterns with them, that the style sheet has for groups."""
-# Colors that stand for the variables --series-0 and so on, --ink and --rule, which replace them in the drawing.
+# Placeholder colors, which the drawing replaces by the CSS variables --series-0 and so on, --ink and --rule.
 _SERIES = [f"#0100{index:02x}" for index in range(NUM_COLORS)]
 _INK, _RULE, _ALARM = "#020001", "#020002", "#020003"
 _VARIABLES = {
