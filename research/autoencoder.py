@@ -85,29 +85,27 @@ class AutoencoderTraining:
         kind: ``"image"`` or ``"video"``.
         stage: length and step size.
         seed: of all draws.
+        compiled: run through ``torch.compile``.
 
     Attributes:
         step: number of steps taken.
     """
 
-    def __init__(self, autoencoder: Any, kind: str, stage: Stage, *, seed: int) -> None:
+    def __init__(self, autoencoder: Any, kind: str, stage: Stage, *, seed: int, compiled: bool = False) -> None:
         self._autoencoder, self._kind, self._stage, self._seed = autoencoder, kind, stage, seed
         self._parts = decoder_parts(autoencoder) if stage.decoder_only else autoencoder
         self._optimizer = torch.optim.AdamW(self._parts.parameters(), stage.learning_rate, weight_decay=0.0)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
             self._optimizer, stage.learning_rate, total_steps=stage.steps
         )
+        self._reconstruct = torch.compile(self._loss) if compiled else self._loss
         self.step = 0
 
     def take_step(self) -> float:
         """Take one step and return its loss."""
         torch.manual_seed(1_000_003 * self._seed + self.step)
         pixels = to_unit(draw(np.random.default_rng([self._seed, self.step]), self._kind, self._stage.batch_size)[1])
-        with torch.set_grad_enabled(not self._stage.decoder_only):
-            latents = self._autoencoder.encode(pixels).latent_dist.mean
-        level = torch.rand(len(latents), *[1] * (latents.ndim - 1)) * 0.6 * latents.detach().std()
-        decoded = self._autoencoder.decode(latents + level * torch.randn_like(latents)).sample
-        loss = reconstruction_loss(decoded, pixels) + 1e-3 * latents.square().mean()
+        loss = self._reconstruct(pixels)
         self._optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self._parts.parameters(), 1.0)
@@ -115,6 +113,13 @@ class AutoencoderTraining:
         self._schedule.step()
         self.step += 1
         return loss.item()
+
+    def _loss(self, pixels: Tensor) -> Tensor:
+        with torch.set_grad_enabled(not self._stage.decoder_only):
+            latents = self._autoencoder.encode(pixels).latent_dist.mean
+        level = torch.rand(len(latents), *[1] * (latents.ndim - 1)) * 0.6 * latents.detach().std()
+        decoded = self._autoencoder.decode(latents + level * torch.randn_like(latents)).sample
+        return reconstruction_loss(decoded, pixels) + 1e-3 * latents.square().mean()
 
     def run(self, save: Callable[[AutoencoderTraining], None]) -> None:
         """Take all remaining steps.
@@ -147,7 +152,9 @@ class AutoencoderTraining:
         self._schedule.load_state_dict(state["schedule"])
 
 
-def train_stages(autoencoder: Any, kind: str, stages: Sequence[Stage], *, seed: int, folder: Path) -> None:
+def train_stages(
+    autoencoder: Any, kind: str, stages: Sequence[Stage], *, seed: int, folder: Path, compiled: bool = False
+) -> None:
     """Train an autoencoder through all its stages, or what remains of them.
 
     Args:
@@ -156,12 +163,13 @@ def train_stages(autoencoder: Any, kind: str, stages: Sequence[Stage], *, seed: 
         stages: one after the other.
         seed: of all draws.
         folder: of the state, from which a training that was stopped continues.
+        compiled: run through ``torch.compile``.
     """
     saved = recover_state(folder)
     for number, stage in enumerate(stages):
         if saved and number < saved["number"]:
             continue
-        training = AutoencoderTraining(autoencoder, kind, stage, seed=seed + 1000 * number)
+        training = AutoencoderTraining(autoencoder, kind, stage, seed=seed + 1000 * number, compiled=compiled)
         if saved and number == saved["number"]:
             training.restore(saved["training"])
         training.run(partial(_save, folder=folder, number=number))

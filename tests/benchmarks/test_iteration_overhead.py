@@ -17,7 +17,9 @@ from flexgym.types import Prompt, SampleGroup
 from tests.agents.small import config_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.benchmark]
-REPEATS = 20
+GOAL, LIMIT = 1.05, 1.10
+FEWEST, MOST = 8, 60
+"""Rounds that are measured; further ones only while the ratio is above the goal."""
 
 
 @pytest.fixture
@@ -64,15 +66,14 @@ def test_an_iteration_costs_little_more_than_its_bare_work(algorithm, capsys):
     algorithm.train()
     learner = algorithm.learner_group._learner
     whole, bare = [], []
-    for _ in range(REPEATS):
+    # Other work on a shared machine only ever adds time, so the least of each, taken in turns, is nearest to its cost.
+    while len(whole) < FEWEST or (min(whole) > GOAL * min(bare) and len(whole) < MOST):
         prompts = algorithm.config.held_out_prompts()[: algorithm.config.settings.rollout.prompts_per_iteration]
         bare.append(bare_work(learner, prompts))
         started = time.perf_counter()
         algorithm.train()
         whole.append(time.perf_counter() - started)
-    # Other work on a shared machine only ever adds time, so the least of each, taken in turns, is nearest to its cost.
     ratio = min(whole) / min(bare)
     with capsys.disabled():
-        print(f"\niteration {min(whole):.2f} s, bare work {min(bare):.2f} s, ratio {ratio:.3f}")
-    # The goal is 1.05, which a machine without other work reaches; the rest is for other work.
-    assert ratio <= 1.10
+        print(f"\niteration {min(whole):.2f} s, bare work {min(bare):.2f} s, ratio {ratio:.3f}, {len(whole)} rounds")
+    assert ratio <= LIMIT
