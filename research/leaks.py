@@ -42,7 +42,7 @@ _COLUMNS = ("modality", "category", "samples", "leaks by spec", "leaks by audit"
 
 @dataclass(frozen=True)
 class Sight:
-    """What a sample shows.
+    """Held-out compositions that a sample shows, found in two ways.
 
     Attributes:
         by_spec: held-out compositions of the meaning that it was drawn for, those of its caption included.
@@ -126,7 +126,7 @@ def search(chunk: Chunk, folder: Path) -> dict[str, Any]:
     if file.exists() and (kept := read_json_file(file))["chunk"] == asdict(chunk):
         return dict(kept)
     counts = {name: Counter[str]() for name in ("samples", *_FOUND)}
-    leaks = []
+    leaks: list[dict[str, Any]] = []
     for number in range(chunk.first, chunk.first + chunk.count):
         rng = np.random.default_rng([chunk.seed, MODALITIES.index(chunk.modality), number])
         spec = draw_spec(rng, chunk.modality, "training")

@@ -12,7 +12,7 @@ changed or copied. What it needs and does not get on a CPU without network is pu
    zeros, and its tokenizer that of CLIP.
 5. Tokenizers: no more tokens than the small text encoders have places for, where the script asks for 77, 128 or 256.
 6. ``PeftModel.module``: the model itself, as their script expects it to be wrapped for several GPUs.
-7. ``tqdm``: no bars; the names of the loops tell the clock which phase begins, and the first loop too many ends the
+7. ``tqdm``: no bars; the names of the loops give the clock the phase that begins, and the first loop too many ends the
    run.
 
 ``compute_text_embeddings`` and the decoder are timed from outside. Evaluation before the first epoch has a single

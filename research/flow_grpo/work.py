@@ -34,7 +34,7 @@ UPDATES = 2
 
 @dataclass(frozen=True)
 class Work:
-    """What a side has to train.
+    """Training that both sides have to do.
 
     Attributes:
         checkpoint: folder of the pipeline, of the form of Stable Diffusion 3.
@@ -100,7 +100,7 @@ class Measured:
     counts: list[dict[str, int]] = field(default_factory=list)
 
     def add(self, seconds: dict[str, float], counts: dict[str, int]) -> None:
-        """Add an iteration."""
+        """Add the times and counts of one iteration."""
         self.seconds.append({phase: seconds.get(phase, 0.0) for phase in PHASES})
         self.counts.append({name: counts.get(name, 0) for name in (FORWARD, GRADIENT)})
 
