@@ -86,12 +86,13 @@ class Making:
     def __init__(self, out: Path, generators: Mapping[Modality, Path], recipe: Recipe, *, seed: int) -> None:
         self._out, self._generators, self._recipe, self._seed = out, generators, recipe, seed
 
-    def make(self, *, learning_rate: float = LEARNING_RATE, workers: int = 0) -> Path:
+    def make(self, *, learning_rate: float = LEARNING_RATE, workers: int = 0, compiled: bool = False) -> Path:
         """Take all steps that remain, and return the folder of the judge.
 
         Args:
             learning_rate: the highest of the training.
             workers: processes that prepare lessons.
+            compiled: run the layers of the language model through ``torch.compile``.
         """
         judge = self._out / "judge"
         if judge.exists():
@@ -100,6 +101,9 @@ class Making:
         model, tokenizer = build_judge()
         ends = list(itertools.accumulate(phase.steps for phase in self._recipe.phases))
         training = Training(model, ends[-1], learning_rate)
+        if compiled:
+            for layer in model.model.language_model.layers:
+                layer.compile(dynamic=True)
         state = self._out / "state"
         if training.restore(state):
             logger.info("continuing after %d steps", training.step)
@@ -159,6 +163,9 @@ def main(
     threads: int = 1,
     workers: Annotated[int, typer.Option(help="processes that prepare lessons; 0 prepares them in between")] = 0,
     learning_rate: float = LEARNING_RATE,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="use torch.compile: a seventh less time per step")
+    ] = False,
     speed: Annotated[float, typer.Option(help="divide all lengths by this, to try the script out")] = 1.0,
 ) -> None:
     """Make the judge, and write its figures; the same command continues one that was stopped."""
@@ -167,7 +174,7 @@ def main(
     with teaching_errors():
         generators: dict[Modality, Path] = {"image": t2i.absolute(), "video": t2v.absolute()}
         making = Making(out.absolute(), generators, Recipe().shorter(speed), seed=seed)
-        judge = making.make(learning_rate=learning_rate, workers=workers)
+        judge = making.make(learning_rate=learning_rate, workers=workers, compiled=compiled)
         for split in ("validation", "test"):
             logger.info("%s", write_figures(judge, generators, split, pairs=max(8, int(_MEASURED / speed))))
 
