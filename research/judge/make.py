@@ -27,7 +27,7 @@ from research.judge.lessons import Lessons, Phase
 from research.judge.measure import write_figures
 from research.judge.policies import PolicyRun, train_policy
 from research.judge.pools import fill_pool
-from research.judge.training import LEARNING_RATE, Training
+from research.judge.training import Training
 
 logger = logging.getLogger(__name__)
 
@@ -86,11 +86,10 @@ class Making:
     def __init__(self, out: Path, generators: Mapping[Modality, Path], recipe: Recipe, *, seed: int) -> None:
         self._out, self._generators, self._recipe, self._seed = out, generators, recipe, seed
 
-    def make(self, *, learning_rate: float = LEARNING_RATE, workers: int = 0, compiled: bool = False) -> Path:
+    def make(self, *, workers: int = 0, compiled: bool = False) -> Path:
         """Take all steps that remain, and return the folder of the judge.
 
         Args:
-            learning_rate: the highest of the training.
             workers: processes that prepare lessons.
             compiled: run the layers of the language model through ``torch.compile``.
         """
@@ -100,7 +99,7 @@ class Making:
         torch.manual_seed(self._seed)
         model, tokenizer = build_judge()
         ends = list(itertools.accumulate(phase.steps for phase in self._recipe.phases))
-        training = Training(model, ends[-1], learning_rate)
+        training = Training(model, ends[-1])
         if compiled:
             for layer in model.model.language_model.layers:
                 layer.compile(dynamic=True)
@@ -162,7 +161,6 @@ def main(
     seed: int = 0,
     threads: int = 1,
     workers: Annotated[int, typer.Option(help="processes that prepare lessons; 0 prepares them in between")] = 0,
-    learning_rate: float = LEARNING_RATE,
     compiled: Annotated[
         bool, typer.Option("--compile", help="use torch.compile: a seventh less time per step")
     ] = False,
@@ -174,7 +172,7 @@ def main(
     with teaching_errors():
         generators: dict[Modality, Path] = {"image": t2i.absolute(), "video": t2v.absolute()}
         making = Making(out.absolute(), generators, Recipe().shorter(speed), seed=seed)
-        judge = making.make(learning_rate=learning_rate, workers=workers, compiled=compiled)
+        judge = making.make(workers=workers, compiled=compiled)
         for split in ("validation", "test"):
             logger.info("%s", write_figures(judge, generators, split, pairs=max(8, int(_MEASURED / speed))))
 
