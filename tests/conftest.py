@@ -80,6 +80,20 @@ def cluster(own_modules: Path) -> Iterator[None]:
         ray.shutdown()
 
 
+@pytest.fixture(scope="module")
+def learner_pairs(cluster: None) -> Iterator[None]:
+    """Groups of two learners keep their processes, and serve one algorithm after the other."""
+    from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+
+    from tests.learners import LearnerPairs
+
+    pairs = LearnerPairs(AlgorithmConfig.build_learner_group)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AlgorithmConfig, "build_learner_group", lambda config, **options: pairs.group(config, **options))
+        yield
+    pairs.shutdown()
+
+
 def _all_returned(available: Callable[[], Mapping[str, float]], patience_s: float = 2.0) -> bool:
     """Whether no actor holds a CPU; Ray hears of the end of an actor a little later."""
     deadline = time.monotonic() + patience_s

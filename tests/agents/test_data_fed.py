@@ -61,7 +61,7 @@ def test_training_resumes_exactly(variant, mode, cluster, tmp_path: Path):
     resumed.stop()
 
 
-def test_two_learners_train_as_one(cluster):
+def test_two_learners_train_as_one(learner_pairs):
     one, two = (train(fed(resources={"num_learners": count}), 2)[0] for count in (0, 2))
     assert largest_difference(weights(one), weights(two)) < 1e-6
     for algorithm in (one, two):

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
-def test_one_and_two_learners_give_the_same_weights(cluster, mode):
+def test_one_and_two_learners_give_the_same_weights(learner_pairs, mode):
     found = []
     for num_learners in (0, 2):
         config = small_config(
@@ -80,7 +80,7 @@ def test_a_lost_env_runner_does_not_stop_training(cluster):
 
 
 @pytest.mark.parametrize("std", ["group", "global"])
-def test_what_a_reward_raises_on_one_of_two_learners_is_raised(std, cluster, tmp_path: Path):
+def test_what_a_reward_raises_on_one_of_two_learners_is_raised(std, learner_pairs, tmp_path: Path):
     config = small_config(training={"advantage": {"std": std}}, resources={"num_learners": 2})
     algorithm = rewarded_by(OutOfOrder, config).build_algo()
     before = weights(algorithm)
@@ -92,7 +92,7 @@ def test_what_a_reward_raises_on_one_of_two_learners_is_raised(std, cluster, tmp
     algorithm.stop()
 
 
-def test_checkpoint_of_two_learners_resumes_on_two(cluster, tmp_path: Path):
+def test_checkpoint_of_two_learners_resumes_on_two(learner_pairs, tmp_path: Path):
     config = small_config(
         training={"ema_decay": 0.9}, rollout={"prompts_per_iteration": 4}, resources={"num_learners": 2}
     )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 
 from flexgym.agents import base
 from flexgym.agents.base import load_agent_settings
@@ -34,43 +32,6 @@ def test_each_has_a_recipe_for_the_small_world_and_one_for_a_published_generator
         own = [recipe for recipe, section in sections.items() if section.get("name") == name]
         assert f"{name}_shapes_t2i" in own
         assert name in UNPUBLISHED or any("shapes" not in recipe for recipe in own)
-
-
-class Pair:
-    """Two learners that serve one config after the other, since starting processes takes longer than training here."""
-
-    def __init__(self, build):
-        self.build, self.group = build, None
-
-    def serve(self, config, *, rl_module_spec, **options):
-        if config.num_learners != 2:
-            return self.build(config, rl_module_spec=rl_module_spec, **options)
-        if self.group is None:
-            self.group = self.build(config, rl_module_spec=rl_module_spec, **options)
-            self.shutdown, self.group.shutdown = self.group.shutdown, lambda: None
-            return self.group
-
-        def renew(learner):
-            index = learner._learner_index
-            if learner._runner is not None:
-                learner._runner.stop()
-            learner.__init__(config=config, module_spec=rl_module_spec)
-            learner._set_learner_index_and_placement_group(learner_index=index, placement_group=None)
-            learner.build()
-
-        self.group.config = config
-        ray.get([worker.apply.remote(renew) for worker in self.group._workers])
-        return self.group
-
-
-@pytest.fixture(scope="module")
-def pair(cluster) -> Iterator[None]:
-    shared = Pair(FlowConfig.build_learner_group)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FlowConfig, "build_learner_group", lambda config, **options: shared.serve(config, **options))
-        yield
-    if shared.group is not None:
-        shared.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +64,7 @@ def config(name: str, mode: str, teacher: Path, learners: int) -> FlowConfig:
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["lora", "full"])
 @pytest.mark.parametrize("name", NAMES)
-def test_one_and_two_learners_give_the_same_weights(name, mode, pair, teacher):
+def test_one_and_two_learners_give_the_same_weights(name, mode, learner_pairs, teacher):
     found, start = [], None
     for learners in (0, 2):
         algorithm = config(name, mode, teacher, learners).build_algo()

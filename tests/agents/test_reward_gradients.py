@@ -86,7 +86,7 @@ def test_training_resumes_exactly(name, mode, cluster, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_it_is_the_same_training_wherever_gradients_are_computed(cluster):
+def test_it_is_the_same_training_wherever_gradients_are_computed(learner_pairs):
     found, reported = [], []
     for resources, sharding in (({}, "none"), ({"num_learners": 2}, "none"), ({"num_learners": 2}, "fsdp")):
         algorithm, metrics = train(

@@ -19,7 +19,13 @@ from tests.generators.tiny import CASES
 
 slow = pytest.mark.slow
 
-
+MEASURED = (
+    "loss/policy",
+    "penalty/reference",
+    "policy/gradient_norm",
+    "reward/mean",
+    "eval/verifier_score",
+)
 SHARDED = {
     # gradient checkpointing gathers blocks once more
     "generator": {"sharding": "fsdp", "gradient_checkpointing": True},
@@ -62,31 +68,52 @@ def sizes(learner):
 
 @slow
 @pytest.mark.parametrize("mode", ["lora", "full"])
-def test_two_learners_with_parts_learn_what_one_with_all_learns(mode, cluster, tmp_path: Path):
-    one, expected = train(config_of(mode, sharded=False), 2)
-    two, found = train(config_of(mode, sharded=True), 2)
-    assert found["policy/max_abs_log_ratio"] == 0.0
-    for name in ("loss/policy", "policy/gradient_norm", "reward/mean", "eval/verifier_score"):
-        assert found[name] == pytest.approx(expected[name], rel=1e-5, abs=1e-9)
-    own, other = weights(one), weights(two)
+def test_two_learners_with_parts_learn_save_and_go_on_as_one_with_all(mode, learner_pairs, tmp_path: Path):
+    one, _ = train(config_of(mode, sharded=False))
+    two, first = train(config_of(mode, sharded=True))
+    assert first["policy/max_abs_log_ratio"] == 0.0
+    assert all("gather_state" in told for told in two.on_learners(refusal))
+    two.save_to_path(str(tmp_path / "saved"))
+    expected, found = one.train()[METRICS], two.train()[METRICS]
+    check_same_learning((one, expected), (two, found))
+    check_parts(two.on_learners(sizes), mode)
+    check_same_generators(one, two, mode=mode, folder=tmp_path)
+    resumed = config_of(mode, sharded=True).build_algo()
+    resumed.restore_from_path(str(tmp_path / "saved"))
+    again = resumed.train()[METRICS]
+    assert all(again[name] == found[name] for name in MEASURED)
+    assert largest_difference(weights(resumed), weights(two)) == 0.0
+    one.restore_from_path(str(tmp_path / "saved"))
+    assert one.train()[METRICS]["policy/gradient_norm"] == pytest.approx(found["policy/gradient_norm"], rel=1e-5)
+    for algorithm in (one, two, resumed):
+        algorithm.stop()
+
+
+def check_same_learning(expected, found):
+    for name in MEASURED:
+        assert found[1][name] == pytest.approx(expected[1][name], rel=1e-5, abs=1e-9)
+    own, other = weights(expected[0]), weights(found[0])
     scale = max(float(value.abs().max()) for value in own.values())
     assert largest_difference(own, other) / scale < 1e-6
-    held = two.on_learners(sizes)
+
+
+def check_parts(held, mode: str):
+    """Each learner holds about half of everything."""
     assert ("reference" in held[0]) == (mode == "full")
     for name, (_, total) in held[0].items():
         parts = [learner[name][0] for learner in held]
         assert sum(parts) == total
         assert max(parts) < 0.6 * total
+
+
+def check_same_generators(one, two, *, mode: str, folder: Path):
+    """Both are saved to the same files, which draw the same samples."""
     for name, algorithm in (("one", one), ("two", two)):
-        algorithm.save_generator(tmp_path / name)
-    files = [
-        sorted(path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*")) for name in ("one", "two")
-    ]
+        algorithm.save_generator(folder / name)
+    files = [sorted(path.relative_to(folder / name) for path in (folder / name).rglob("*")) for name in ("one", "two")]
     assert files[0] == files[1]
-    first, second = (samples(tmp_path / name, mode) for name in ("one", "two"))
+    first, second = (samples(folder / name, mode) for name in ("one", "two"))
     assert np.abs(first.astype(int) - second).max() <= 1
-    for algorithm in (one, two):
-        algorithm.stop()
 
 
 def samples(folder: Path, mode: str):
@@ -106,28 +133,7 @@ def refusal(learner):
 
 
 @slow
-@pytest.mark.parametrize("mode", ["lora", "full"])
-def test_a_checkpoint_goes_on_bit_for_bit(mode, cluster, tmp_path: Path):
-    config = config_of(mode, sharded=True, lr=1e-3)
-    whole, _ = train(config, 1)
-    assert all("gather_state" in told for told in whole.on_learners(refusal))
-    whole.save_to_path(str(tmp_path / "saved"))
-    expected = whole.train()[METRICS]
-    resumed = config.copy(copy_frozen=False).build_algo()
-    resumed.restore_from_path(str(tmp_path / "saved"))
-    found = resumed.train()[METRICS]
-    for name in ("loss/policy", "penalty/reference", "policy/gradient_norm", "eval/verifier_score"):
-        assert found[name] == expected[name]
-    assert largest_difference(weights(whole), weights(resumed)) == 0.0
-    one = config_of(mode, sharded=False, lr=1e-3).build_algo()
-    one.restore_from_path(str(tmp_path / "saved"))
-    assert one.train()[METRICS]["policy/gradient_norm"] == pytest.approx(expected["policy/gradient_norm"], rel=1e-5)
-    for algorithm in (whole, resumed, one):
-        algorithm.stop()
-
-
-@slow
-def test_two_transformers_in_half_the_memory(cluster, tmp_path: Path):
+def test_two_transformers_in_half_the_memory(learner_pairs, tmp_path: Path):
     """Wan 2.2, whose steps use one of them, with frozen weights in bfloat16 and without text encoders."""
     CASES["wan22"].build().save_pretrained(tmp_path / "pipe")
     config = config_of(
@@ -156,7 +162,7 @@ def test_two_transformers_in_half_the_memory(cluster, tmp_path: Path):
 
 
 @slow
-def test_a_reward_that_fails_on_one_learner_does_not_hold_up_the_other(cluster, tmp_path: Path):
+def test_a_reward_that_fails_on_one_learner_does_not_hold_up_the_other(learner_pairs, tmp_path: Path):
     algorithm = rewarded_by(OutOfOrder, config_of("lora", sharded=True)).build_algo()
     before = weights(algorithm)
     with pytest.raises(RewardError, match="out of order"):

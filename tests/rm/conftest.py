@@ -16,3 +16,9 @@ def checkpoint(tmp_path_factory):
 def files(tmp_path_factory):
     """Rows by kind, twelve of each."""
     return write_rows(tmp_path_factory.mktemp("rows"))
+
+
+@pytest.fixture(scope="session")
+def unseen(tmp_path_factory):
+    """Seven rows by kind, which no number of learners or micro-batches here divides."""
+    return write_rows(tmp_path_factory.mktemp("unseen"), count=7)

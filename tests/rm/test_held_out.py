@@ -16,18 +16,12 @@ from flexgym.rm.held_out import Share
 from flexgym.rm.trainable import JudgeTrainable
 from flexgym.runs.loop import TrainingRun
 from flexgym.runs.metrics import read_metrics
-from tests.rm.small import LORA, measured, numbers, small_config, steps, weights, write_rows
+from tests.rm.small import LORA, measured, numbers, small_config, steps, weights
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = pytest.mark.usefixtures("learner_pairs")
 
 KINDS = ["sft", "dpo"]
 NEVER = {"time/iteration_s", "time/eval_s"}
-
-
-@pytest.fixture(scope="module")
-def unseen(tmp_path_factory):
-    """Seven rows by kind, which no number of learners or micro-batches here divides."""
-    return write_rows(tmp_path_factory.mktemp("unseen"), count=7)
 
 
 @pytest.mark.slow
@@ -120,27 +114,6 @@ def test_every_part_of_the_model_keeps_its_mode(checkpoint, files, unseen):
     assert modes() == before
     assert all(parameter.grad is None for parameter in model.parameters())
     algorithm.stop()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("learners", [0, 2])
-@pytest.mark.parametrize("kind", KINDS)
-def test_resume_continues_bit_for_bit(kind, learners, checkpoint, files, unseen, tmp_path: Path):
-    held_out = {"files": [str(unseen[kind])], "interval": 2, "max_rows": 5}
-    config = small_config(kind, checkpoint, files[kind], resources={"num_learners": learners}, held_out=held_out)
-    whole, early = steps(config, 1)
-    assert not any(name.startswith("eval/") for name in early[0])
-    whole.save_to_path(str(tmp_path / "saved"))
-    later = [measured(whole) for _ in range(3)]
-    assert ["eval/loss" in row for row in later] == [True, False, True]
-    resumed = config.copy(copy_frozen=False).build_algo()
-    resumed.restore_from_path(str(tmp_path / "saved"))
-    for row in later:
-        again = measured(resumed)
-        assert again.keys() == row.keys()
-        assert all(again[name] == row[name] for name in row.keys() - NEVER)
-    for algorithm in (whole, resumed):
-        algorithm.stop()
 
 
 @pytest.mark.slow

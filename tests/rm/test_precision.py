@@ -36,7 +36,7 @@ def share_moved(config):
 
 
 @pytest.mark.slow
-def test_small_steps_move_the_weights_of_single_precision_only(cluster, checkpoint, files, monkeypatch):
+def test_small_steps_move_the_weights_of_single_precision_only(learner_pairs, checkpoint, files, monkeypatch):
     single = small_config("sft", checkpoint, files["sft"], mode="full")
     half = changed(single, judge={"dtype": "bfloat16"})
     with pytest.raises(ConfigError, match=r"2\.5e-06.*judge\.compute_dtype=bfloat16"):
@@ -51,7 +51,7 @@ def test_small_steps_move_the_weights_of_single_precision_only(cluster, checkpoi
     assert found == pytest.approx(expected, abs=0.02)
 
 
-def test_an_adapter_is_of_single_precision_on_a_model_of_half(cluster, checkpoint, files):
+def test_an_adapter_is_of_single_precision_on_a_model_of_half(learner_pairs, checkpoint, files):
     config = changed(mixed("dpo", checkpoint, files, mode="lora"), judge={"dtype": "bfloat16"})
     algorithm, _ = steps(config, 1)
     dtypes = algorithm.on_learners(
@@ -66,7 +66,7 @@ def test_an_adapter_is_of_single_precision_on_a_model_of_half(cluster, checkpoin
 
 
 @pytest.mark.slow
-def test_held_out_rows_are_measured_with_the_arithmetic_of_training(cluster, checkpoint, files, tmp_path: Path):
+def test_held_out_rows_are_measured_with_the_arithmetic_of_training(learner_pairs, checkpoint, files, tmp_path: Path):
     """The same rows in one forward, before the first step and in it."""
     found = {}
     unseen = Path(str(files["sft"]).replace("sft", "sft_again"))
@@ -92,7 +92,7 @@ def test_held_out_rows_are_measured_with_the_arithmetic_of_training(cluster, che
     ("learners", "sharding"),
     [(0, "none"), pytest.param(2, "none", marks=slow), pytest.param(2, "fsdp", marks=slow)],
 )
-def test_a_judge_that_is_its_own_reference_has_no_margin(learners, sharding, cluster, checkpoint, files):
+def test_a_judge_that_is_its_own_reference_has_no_margin(learners, sharding, learner_pairs, checkpoint, files):
     """The two compute alike to the last digit, in whatever precision their weights lie."""
     config = mixed("dpo", checkpoint, files, learners=learners, sharding=sharding)
     algorithm, (metrics,) = steps(config, 1)
@@ -107,7 +107,7 @@ def test_a_judge_that_is_its_own_reference_has_no_margin(learners, sharding, clu
     [pytest.param(0, "none", marks=slow), pytest.param(2, "fsdp", marks=slow)],
 )
 def test_checkpoints_hold_single_precision_and_go_on_bit_for_bit(
-    learners, sharding, cluster, checkpoint, files, tmp_path: Path
+    learners, sharding, learner_pairs, checkpoint, files, tmp_path: Path
 ):
     config = mixed("sft", checkpoint, files, learners=learners, sharding=sharding)
     whole, _ = steps(config, 1)
@@ -136,8 +136,8 @@ def test_checkpoints_hold_single_precision_and_go_on_bit_for_bit(
 
 
 @slow
-@pytest.mark.parametrize(("kind", "mode"), [("sft", "full"), ("dpo", "lora"), ("dpo", "full")])
-def test_learners_agree_whether_the_model_is_cut_or_not(kind, mode, cluster, checkpoint, files):
+@pytest.mark.parametrize(("kind", "mode"), [("sft", "full"), ("dpo", "lora")])
+def test_learners_agree_whether_the_model_is_cut_or_not(kind, mode, learner_pairs, checkpoint, files):
     one, (expected,) = steps(mixed(kind, checkpoint, files, mode=mode), 1)
     one.stop()
     # Copies do the same sums; parts are rounded when they are put together, and so is the stream between blocks.

@@ -41,8 +41,10 @@ def sizes(learner):
 
 
 @slow
-@pytest.mark.parametrize(("kind", "mode"), [("sft", "lora"), ("sft", "full"), ("dpo", "lora"), ("dpo", "full")])
-def test_two_learners_with_parts_take_the_steps_of_one_with_all(kind, mode, cluster, checkpoint, files, tmp_path: Path):
+@pytest.mark.parametrize(("kind", "mode"), [("sft", "lora"), ("dpo", "full")])
+def test_two_learners_with_parts_take_the_steps_of_one_with_all(
+    kind, mode, learner_pairs, checkpoint, files, tmp_path: Path
+):
     held_out = {"files": [str(write_rows(tmp_path / "unseen", count=5)[kind])]}
     config = small_config(kind, checkpoint, files[kind], mode=mode, held_out=held_out)
     one, expected = steps(config, 2)
@@ -71,7 +73,7 @@ def refusal(learner):
 
 @slow
 @pytest.mark.parametrize(("kind", "mode"), [("sft", "full"), ("dpo", "lora")])
-def test_a_checkpoint_goes_on_bit_for_bit_and_exports(kind, mode, cluster, checkpoint, files, tmp_path: Path):
+def test_a_checkpoint_goes_on_bit_for_bit_and_exports(kind, mode, learner_pairs, checkpoint, files, tmp_path: Path):
     config = sharded(small_config(kind, checkpoint, files[kind], mode=mode))
     whole, _ = steps(config, 2)
     whole.save_to_path(str(tmp_path / "saved"))
@@ -110,7 +112,7 @@ def check_export(folder, checkpoint, trained):
 
 
 @slow
-def test_a_checkpoint_of_parts_goes_on_with_one_learner(cluster, checkpoint, files, tmp_path: Path):
+def test_a_checkpoint_of_parts_goes_on_with_one_learner(learner_pairs, checkpoint, files, tmp_path: Path):
     config = small_config("sft", checkpoint, files["sft"], mode="full")
     parts, _ = steps(sharded(config), 1)
     parts.save_to_path(str(tmp_path / "saved"))
@@ -125,7 +127,7 @@ def test_a_checkpoint_of_parts_goes_on_with_one_learner(cluster, checkpoint, fil
 
 
 @slow
-def test_an_adapter_of_single_precision_on_a_model_of_half(cluster, checkpoint, files):
+def test_an_adapter_of_single_precision_on_a_model_of_half(learner_pairs, checkpoint, files):
     """What the shipped recipe of stage two trains."""
     config = small_config("dpo", checkpoint, files["dpo"], judge={"dtype": "bfloat16"})
     one, expected = steps(config, 1)

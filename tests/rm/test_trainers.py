@@ -14,11 +14,10 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from flexgym.core.errors import CheckpointError, ConfigError
 from flexgym.data import DataError
-from flexgym.rllib.sharded import METRICS
 from flexgym.rm.processor import load_model, load_processor
 from tests.rm.small import LORA, changed, measured, small_config, steps, weights, write_rows
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = pytest.mark.usefixtures("learner_pairs")
 
 KINDS = ["sft", "dpo"]
 MODES = ["lora", "full"]
@@ -108,20 +107,23 @@ def test_one_and_two_learners_take_the_same_steps(kind, mode, checkpoint, files)
     ("kind", "learners"),
     [("sft", 0), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("sft", 2), ("dpo", 0), ("dpo", 2)))],
 )
-def test_resume_continues_bit_for_bit(kind, learners, checkpoint, files, tmp_path: Path):
+def test_resume_continues_bit_for_bit(kind, learners, checkpoint, files, unseen, tmp_path: Path):
     sections = {
         "resources": {"num_learners": learners},
         "training": {"lr": [[0, 1e-2], [40, 1e-3]]},
         "judge": {"lora": {**LORA, "lora_dropout": 0.1}},  # which draws from torch's generator of each learner
+        "held_out": {"files": [str(unseen[kind])], "interval": 2, "max_rows": 5},
     }
     config = small_config(kind, checkpoint, files[kind], **sections)
-    whole, _ = steps(config, 2)
+    whole, early = steps(config, 2)
     whole.save_to_path(str(tmp_path / "saved"))
-    later = [whole.train()[METRICS] for _ in range(3)]  # beyond the end of a pass
+    later = [measured(whole) for _ in range(3)]  # beyond the end of a pass
+    assert ["eval/loss" in row for row in (*early, *later)] == [False, True, False, True, False]
     resumed = config.copy(copy_frozen=False).build_algo()
     resumed.restore_from_path(str(tmp_path / "saved"))
-    again = [resumed.train()[METRICS] for _ in range(3)]
+    again = [measured(resumed) for _ in range(3)]
     for before, after in zip(later, again, strict=True):
+        assert before.keys() == after.keys()
         assert all(before[name] == after[name] for name in before if not name.startswith("time/"))
     first, second = weights(whole), weights(resumed)
     assert all(torch.equal(first[name], second[name]) for name in first)
