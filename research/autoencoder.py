@@ -46,9 +46,14 @@ class Stage:
         return replace(self, steps=max(2, int(self.steps / speed)))
 
 
+def draw_specs(rng: np.random.Generator, kind: str, count: int) -> list[Spec]:
+    """Draw training specs, as the first of what `draw` does."""
+    return [draw_spec(rng, kind, "training") for _ in range(count)]
+
+
 def draw(rng: np.random.Generator, kind: str, count: int) -> tuple[list[Spec], Tensor]:
     """Draw training specs with samples, uint8 ``[B, 3, H, W]`` or ``[B, 3, F, H, W]``."""
-    drawn = [draw_spec(rng, kind, "training") for _ in range(count)]
+    drawn = draw_specs(rng, kind, count)
     if kind == "image":
         pixels = np.stack([render(draw_scene(rng, spec)) for spec in drawn]).transpose(0, 3, 1, 2)
     else:

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from flexgym.core.files import held_folder
@@ -26,7 +27,7 @@ from flexgym.generators.channels import normalize
 from flexgym.shapes.captions import Spec
 from flexgym.shapes.sampling import draw_caption, wrong_spec
 from research import modules
-from research.autoencoder import Stage, draw, to_unit, train_stages
+from research.autoencoder import Stage, draw, draw_specs, to_unit, train_stages
 from research.muon import muon_and_adamw
 from research.states import recover_state, replace_state
 
@@ -71,6 +72,30 @@ BUILDERS: dict[str, Callable[[], Any]] = {"t2i": modules.build_t2i, "t2v": modul
 def encode_all(autoencoder: Any, pixels: Tensor) -> Tensor:
     """Encode samples to latents, before any scaling."""
     return torch.cat([autoencoder.encode(to_unit(chunk)).latent_dist.mean for chunk in pixels.split(64)])
+
+
+def scenes(autoencoder: Any, kind: str, count: int, *, seed: int, folder: Path) -> tuple[list[Spec], Tensor]:
+    """Draw scenes and encode them, or read the latents that an earlier call kept.
+
+    Args:
+        autoencoder: of the pipeline.
+        kind: ``"image"`` or ``"video"``.
+        count: number of scenes.
+        seed: of all draws.
+        folder: where the latents are kept.
+
+    Returns:
+        What each scene was drawn from, and the latents before any scaling.
+    """
+    rng, name = np.random.default_rng(seed), "latents.safetensors"
+    if folder.exists():
+        return draw_specs(rng, kind, count), load_file(folder / name)["latents"]
+    drawn, pixels = draw(rng, kind, count)
+    latents = encode_all(autoencoder, pixels)
+    with held_folder(folder) as partial:
+        save_file({"latents": latents.contiguous()}, partial / name)
+        partial.rename(folder)
+    return drawn, latents
 
 
 def set_latent_scale(autoencoder: Any, latents: Tensor) -> None:
@@ -284,6 +309,7 @@ def train_flow(
         compiled: run the transformer through ``torch.compile``.
     """
     recipe, done, state = RECIPES[name], out / f"{name}_flow{number}", out / f"{name}_state{number}"
+    kept_latents = out / f"{name}_latents{number}"
     if done.exists():
         kept = {part: None for part, value in pipe.components.items() if value is None}
         made = type(pipe).from_pretrained(done, **kept)
@@ -293,8 +319,7 @@ def train_flow(
     pipe.vae.eval().requires_grad_(False)
     own = seed + 1000 * number
     torch.manual_seed(own + 1)
-    drawn, pixels = draw(np.random.default_rng(own + 1), recipe.kind, int(recipe.scenes / speed))
-    latents = encode_all(pipe.vae, pixels)
+    drawn, latents = scenes(pipe.vae, recipe.kind, int(recipe.scenes / speed), seed=own + 1, folder=kept_latents)
     if not number:
         set_latent_scale(pipe.vae, latents)
     data = FlowData(normalized(pipe.vae, latents), drawn, recipe.wrong_share)
@@ -313,7 +338,8 @@ def train_flow(
     with held_folder(done) as partial:
         save(pipe, name, partial)
         partial.rename(done)
-    shutil.rmtree(state, ignore_errors=True)
+    for folder in (state, kept_latents):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -130,6 +130,16 @@ def test_a_stopped_autoencoder_continues_bit_for_bit(name, pipe, stop, tmp_path,
     assert not changed(pipe.vae, other)
 
 
+def test_latents_that_were_kept_are_those_that_were_encoded(name, pipe, tmp_path, monkeypatch):
+    folder = tmp_path / "latents"
+    drawn, latents = pretrain.scenes(pipe.vae, KINDS[name], 3, seed=7, folder=folder)
+    assert latents.shape == (3, *latent_shape(pipe))
+    monkeypatch.setattr(pretrain, "encode_all", pytest.fail)
+    again, kept = pretrain.scenes(pipe.vae, KINDS[name], 3, seed=7, folder=folder)
+    assert again == drawn
+    assert torch.equal(kept, latents)
+
+
 def test_gradient_reaches_every_trained_part(name, pipe):
     parts = pretrain.flow_parts(pipe)
     assert set(parts) == {"transformer", "text_encoder"} | ({"text_encoder_2"} if name == "t2i" else set())
