@@ -18,8 +18,8 @@ from tests.agents.small import config_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.benchmark]
 GOAL, LIMIT = 1.05, 1.10
-FEWEST, MOST = 8, 60
-"""Rounds that are measured; further ones only while the ratio is above the goal."""
+FEWEST, USUAL, MOST = 8, 20, 60
+"""Rounds: the fewest end at the goal, the usual number at the limit, and more are for a machine with other work."""
 
 
 @pytest.fixture
@@ -67,7 +67,9 @@ def test_an_iteration_costs_little_more_than_its_bare_work(algorithm, capsys):
     learner = algorithm.learner_group._learner
     whole, bare = [], []
     # Other work on a shared machine only ever adds time, so the least of each, taken in turns, is nearest to its cost.
-    while len(whole) < FEWEST or (min(whole) > GOAL * min(bare) and len(whole) < MOST):
+    while len(whole) < FEWEST or (
+        min(whole) > (GOAL if len(whole) < USUAL else LIMIT) * min(bare) and len(whole) < MOST
+    ):
         prompts = algorithm.config.held_out_prompts()[: algorithm.config.settings.rollout.prompts_per_iteration]
         bare.append(bare_work(learner, prompts))
         started = time.perf_counter()
