@@ -136,7 +136,7 @@ def test_checkpoints_hold_single_precision_and_go_on_bit_for_bit(
 
 
 @slow
-@pytest.mark.parametrize(("kind", "mode"), [("sft", "full"), ("dpo", "lora")])
+@pytest.mark.parametrize(("kind", "mode"), [("sft", "full"), ("dpo", "lora"), ("dpo", "full")])
 def test_learners_agree_whether_the_model_is_cut_or_not(kind, mode, learner_pairs, checkpoint, files):
     one, (expected,) = steps(mixed(kind, checkpoint, files, mode=mode), 1)
     one.stop()

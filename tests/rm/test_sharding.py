@@ -41,7 +41,7 @@ def sizes(learner):
 
 
 @slow
-@pytest.mark.parametrize(("kind", "mode"), [("sft", "lora"), ("dpo", "full")])
+@pytest.mark.parametrize(("kind", "mode"), [("sft", "lora"), ("sft", "full"), ("dpo", "lora"), ("dpo", "full")])
 def test_two_learners_with_parts_take_the_steps_of_one_with_all(
     kind, mode, learner_pairs, checkpoint, files, tmp_path: Path
 ):

@@ -112,13 +112,13 @@ def test_resume_continues_bit_for_bit(kind, learners, checkpoint, files, unseen,
         "resources": {"num_learners": learners},
         "training": {"lr": [[0, 1e-2], [40, 1e-3]]},
         "judge": {"lora": {**LORA, "lora_dropout": 0.1}},  # which draws from torch's generator of each learner
-        "held_out": {"files": [str(unseen[kind])], "interval": 2, "max_rows": 5},
+        "held_out": {"files": [str(unseen[kind])], "interval": 3, "max_rows": 5},  # not in step with the save
     }
     config = small_config(kind, checkpoint, files[kind], **sections)
     whole, early = steps(config, 2)
     whole.save_to_path(str(tmp_path / "saved"))
     later = [measured(whole) for _ in range(3)]  # beyond the end of a pass
-    assert ["eval/loss" in row for row in (*early, *later)] == [False, True, False, True, False]
+    assert ["eval/loss" in row for row in (*early, *later)] == [False, False, True, False, False]
     resumed = config.copy(copy_frozen=False).build_algo()
     resumed.restore_from_path(str(tmp_path / "saved"))
     again = [measured(resumed) for _ in range(3)]
