@@ -13,6 +13,7 @@ from flexgym.algorithm.base import CURRENT, EMA
 from flexgym.algorithm.replay import OLD
 from flexgym.algorithm.reward_steps import RewardSteps
 from flexgym.algorithm.rollout import KEPT
+from flexgym.core.precision import dtype_named
 from flexgym.flow import Replays, Steps
 from flexgym.generators.base import FlowGenerator
 from flexgym.generators.conditioning import CACHE_BYTES
@@ -277,10 +278,31 @@ class _Accounts:
         sampled = shared * repeats * steps * planned.forwards * work.step.flops
         decoded = shared * repeats * chunks * work.decoding.flops
         return [
-            self._phase("sampling", work.step.peak, sampled, trains=not planned.runners),
+            self._sampling(sampled, shared),
             self._phase("decoding", work.decoding.peak, decoded, trains=not planned.runners),
             *self._differentiation(shared),
         ]
+
+    def _sampling(self, flops: float, shared: float) -> Phase:
+        """Return the phase of denoising; steps that are not trained may have their own precision and solver.
+
+        Autocast casts each trained weight once in a forward, and a solver of second order keeps two predictions of each
+        sample. Other activations take what they take in the precision of the weights, or less.
+        """
+        planned, rollout = self.planned, self.planned.settings.rollout
+        predictions = 0 if rollout.solver == "euler" else 2
+        kept = predictions * 4 * math.prod(self.generator.latent_shape) * math.ceil(shared * planned.samples)
+        cast = self.sizes.gradients // 2 if rollout.compute_dtype else 0
+        phase = self._phase("sampling", self.work.step.peak + kept + cast, flops, trains=not planned.runners)
+        dtype = dtype_named(rollout.compute_dtype) if rollout.compute_dtype else planned.dtype
+        free = self._free_share() * flops
+        seconds = self.device.seconds(flops - free, planned.dtype) + self.device.seconds(free, dtype)
+        return replace(phase, seconds=seconds)
+
+    def _free_share(self) -> float:
+        """Return the share of the denoising steps that training does not depend on."""
+        steps, is_free = range(self.generator.settings.num_steps), self.planned.algorithm.process.is_free
+        return sum(is_free(step, self.window) for step in steps) / len(steps)
 
     def _phase(self, name: str, activations: int, flops: float, *, trains: bool = True) -> Phase:
         sizes, planned, generator = self.sizes, self.planned, self.planned.settings.generator

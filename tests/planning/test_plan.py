@@ -169,6 +169,26 @@ def test_modules_that_are_offloaded_or_released_are_on_the_device_only_while_the
     assert parts["update"] == {**plain["update"], "text encoders": 0}
 
 
+def test_steps_that_are_not_trained_have_their_own_precision_and_solver():
+    planned = planned_of(RECIPES["image"], *SMALL, "generator.mode=full", "algorithm.window.size=2")
+    planner = planner_for()
+
+    def sampling(*overrides: str) -> tuple[Plan, Any]:
+        plan = planner.plan(planned.changed(*overrides))
+        return plan, next(phase for phase in plan.phases if phase.name == "sampling")
+
+    plain, before = sampling()
+    _, cast = sampling("rollout.compute_dtype=bfloat16")
+    assert cast.parts["activations"] - before.parts["activations"] == 2 * plain.trained
+    rates, steps = planner.device.tflops, 8
+    slowdown = rates[torch.float32] / rates[torch.bfloat16]
+    assert cast.seconds == pytest.approx(before.seconds * (2 + (steps - 2) * slowdown) / steps)
+    _, solved = sampling("rollout.solver=dpm++2m")
+    latents = load_generator(None, modality="image", device="cpu").latent_shape
+    assert solved.parts["activations"] - before.parts["activations"] == 2 * 4 * 8 * np.prod(latents)
+    assert solved.seconds == before.seconds
+
+
 def test_kept_latents_take_half_in_bfloat16():
     planned = planned_of(RECIPES["image"], *SMALL)
     planner = planner_for()
