@@ -54,12 +54,14 @@ class Phase:
         described: share of the steps in which single samples are described; in all others pairs are judged.
         sources: share of the groups from each source of images or videos: ``"rendered"`` scenes, ``"stills"`` of the
             generated videos, or the name of a pool. A source that a kind does not have leaves its share to the others.
+        trains_sight: train the vision tower as well.
     """
 
     name: str
     steps: int
     described: float
     sources: Mapping[str, float] = field(default_factory=lambda: {_RENDERED: 1.0})
+    trains_sight: bool = True
 
 
 class Batch(NamedTuple):

@@ -1,9 +1,9 @@
 """The small judge from nothing to its figures: ``python -m research.judge.make OUT --t2i FOLDER --t2v FOLDER``.
 
-It is one training in phases: describing single rendered samples, judging rendered pairs, judging rendered and
-generated pairs, and judging these and pairs of trained policies. The judge of the third phase is the reward of two
-short trainings of the image generator, whose samples show on what it errs. The same command continues one that was
-stopped.
+First its vision tower learns to see. What follows is one training in phases: describing single rendered samples,
+judging rendered pairs, judging rendered and generated pairs, and judging these and pairs of trained policies. The judge
+of the third phase is the reward of two short trainings of the image generator, whose samples show on what it errs. The
+same command continues one that was stopped.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Annotated
 
 import torch
 import typer
+from safetensors.torch import load_file, save
 
 from flexgym.core.errors import ConfigError
-from flexgym.core.files import held_folder
+from flexgym.core.files import held_folder, write_atomic
 from flexgym.core.terminal import teaching_errors
 from flexgym.types import Modality
 from research.judge.checkpoint import build_judge, save_judge
@@ -27,12 +28,15 @@ from research.judge.lessons import Lessons, Phase
 from research.judge.measure import write_figures
 from research.judge.policies import PolicyRun, train_policy
 from research.judge.pools import fill_pool
-from research.judge.training import Training
+from research.judge.seeing import SEEING_RATE, Seer, SightLessons, loss_of_sights, share_seen
+from research.judge.training import Training, loss_of_replies
 
 logger = logging.getLogger(__name__)
 
+_SEEING = 800
+"""Steps in which the vision tower learns to see."""
 _PHASES = (
-    Phase("describing", 1400, described=1.0),
+    Phase("describing", 1400, described=1.0, trains_sight=False),
     Phase("rendered", 2600, described=0.1),
     Phase("generated", 2400, described=0.05, sources={"rendered": 0.35, "base": 0.55, "stills": 0.1}),
     Phase(
@@ -52,12 +56,14 @@ class Recipe:
     """Size of everything that is made.
 
     Attributes:
-        phases: of the training; the third is the first that needs generators, and the last that needs policies.
+        seeing: steps in which the vision tower learns to see.
+        phases: of what follows; the third is the first that needs generators, and the last one needs policies.
         pools: captions in the pool of each generator, by kind.
         policy_captions: captions in the pool of each policy.
         policy_iterations: length of the training of each policy.
     """
 
+    seeing: int = _SEEING
     phases: Sequence[Phase] = _PHASES
     pools: Mapping[Modality, int] = field(default_factory=lambda: {"image": 2000, "video": 1500})
     policy_captions: int = 1000
@@ -66,6 +72,7 @@ class Recipe:
     def shorter(self, speed: float) -> Recipe:
         """Return a recipe that is shorter by the factor ``speed``."""
         return Recipe(
+            max(2, int(self.seeing / speed)),
             [replace(phase, steps=max(2, int(phase.steps / speed))) for phase in self.phases],
             {kind: max(4, int(count / speed)) for kind, count in self.pools.items()},
             max(4, int(self.policy_captions / speed)),
@@ -98,8 +105,9 @@ class Making:
             return judge
         torch.manual_seed(self._seed)
         model, tokenizer = build_judge()
+        self._see(model.model.visual, workers=workers)
         ends = list(itertools.accumulate(phase.steps for phase in self._recipe.phases))
-        training = Training(model, ends[-1])
+        training = Training(model, ends[-1], loss_of_replies)
         if compiled:
             for layer in model.model.language_model.layers:
                 layer.compile(dynamic=True)
@@ -109,12 +117,26 @@ class Making:
         for number, (phase, end) in enumerate(zip(self._recipe.phases, ends, strict=True)):
             if training.step > end:
                 continue
+            model.model.visual.requires_grad_(phase.trains_sight)
             lessons = Lessons(phase, self._pools(number), seed=self._seed)
             logger.info("phase %s until step %d", phase.name, end)
             training.run(lessons, end, workers=workers, watch=lambda training: training.save(state))
             self._keep(training.average, tokenizer, self._out / phase.name)
         self._keep(training.average, tokenizer, judge)
         return judge
+
+    def _see(self, visual: torch.nn.Module, *, workers: int) -> None:
+        """Train the vision tower, or load what was trained before."""
+        file, state, steps = self._out / "seeing.safetensors", self._out / "state_seeing", self._recipe.seeing
+        if not file.exists():
+            training = Training(Seer(visual), steps, loss_of_sights, learning_rate=SEEING_RATE)
+            training.restore(state)
+            logger.info("seeing until step %d", steps)
+            lessons = SightLessons(seed=self._seed)
+            training.run(lessons, steps, workers=workers, watch=lambda training: training.save(state))
+            logger.info("%.4f of what covers patches is seen", share_seen(training.average, lessons[steps]))
+            write_atomic(file, save(training.average.visual.state_dict()))
+        visual.load_state_dict(load_file(file))
 
     @staticmethod
     def _keep(model: torch.nn.Module, tokenizer: object, folder: Path) -> None:

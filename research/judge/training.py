@@ -1,4 +1,4 @@
-"""One training of the small judge through all its phases, which can be stopped and continued at any step."""
+"""Training of the small judge and of its vision tower, which can be stopped and continued at any step."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from research.judge.lessons import SIDE, Batch, Lessons, patches
+from research.judge.lessons import SIDE, Batch, patches
 from research.muon import muon_and_adamw
 from research.states import recover_state, replace_state
 
@@ -28,7 +28,7 @@ _KEPT = 0.999
 _PREFETCHED = 4
 
 
-def loss_of(model: Any, batch: Batch) -> Tensor:
+def loss_of_replies(model: Any, batch: Batch) -> Tensor:
     """Compute the mean cross-entropy of all tokens of the replies."""
     images, length = batch.shown.numel(), SIDE**2
     pixels = patches(batch.frames.flatten(0, 1))
@@ -58,23 +58,26 @@ class Training:
     if it had never stopped.
 
     Args:
-        model: an untrained judge.
+        model: an untrained judge, or a part of one.
         steps: of all phases together.
+        loss: of the model on what one step learns from.
         learning_rate: the highest.
 
     Attributes:
         step: number of steps taken.
-        average: the judge with the EMA of the weights.
+        average: the model with the EMA of the weights.
     """
 
-    def __init__(self, model: Any, steps: int, learning_rate: float = LEARNING_RATE) -> None:
-        self._model, self._steps = model, steps
+    def __init__(
+        self, model: Any, steps: int, loss: Callable[[Any, Any], Tensor], *, learning_rate: float = LEARNING_RATE
+    ) -> None:
+        self._model, self._steps, self._loss = model, steps, loss
         self.average = deepcopy(model).requires_grad_(False).eval()
         self._optimizers = muon_and_adamw(model, learning_rate, inside=("layers", "blocks"))
         self._base_rates = [optimizer.param_groups[0]["lr"] for optimizer in self._optimizers]
         self.step, self._smooth = 0, 0.0
 
-    def run(self, lessons: Lessons, until: int, *, workers: int, watch: Callable[[Training], None]) -> None:
+    def run(self, lessons: Dataset[Any], until: int, *, workers: int, watch: Callable[[Training], None]) -> None:
         """Take all steps of a phase that remain.
 
         Args:
@@ -132,9 +135,9 @@ class Training:
             optimizer.load_state_dict(saved)
         return True
 
-    def _take_step(self, batch: Batch) -> None:
+    def _take_step(self, batch: Any) -> None:
         self._set_rates()
-        loss = loss_of(self._model, batch)
+        loss = self._loss(self._model, batch)
         self._model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
@@ -153,6 +156,6 @@ class Training:
             optimizer.param_groups[0]["lr"] = base * share
 
 
-def _batches(lessons: Lessons, steps: range, workers: int) -> Iterator[Batch]:
+def _batches(lessons: Dataset[Any], steps: range, workers: int) -> Iterator[Any]:
     extra: dict[str, Any] = {"prefetch_factor": _PREFETCHED, "multiprocessing_context": "spawn"} if workers else {}
     return iter(DataLoader(lessons, sampler=steps, batch_size=None, num_workers=workers, **extra))

@@ -18,7 +18,7 @@ from flexgym.shapes.splits import compositions, split_of
 from research.judge.candidates import draw_rendered
 from research.judge.checkpoint import NUM_FRAMES, build_judge, build_tokenizer, save_judge
 from research.judge.lessons import GROUPS, LENGTHS, Lessons, Phase, Writer, patches, shown_worn, unread
-from research.judge.training import loss_of
+from research.judge.training import loss_of_replies
 
 KINDS = ("image", "video")
 TOKENIZER = build_tokenizer()
@@ -116,7 +116,7 @@ def test_shared_samples_give_the_loss_of_the_plain_model(step):
             pixel_values=patches(images),
             image_grid_thw=torch.tensor([[1, 8, 8]] * len(images)),
         ).loss
-        assert float(loss_of(model, batch)) == pytest.approx(float(plain), rel=1e-4)
+        assert float(loss_of_replies(model, batch)) == pytest.approx(float(plain), rel=1e-4)
 
 
 def test_unreadable_samples_are_said_to_be():

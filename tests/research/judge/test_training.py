@@ -11,7 +11,7 @@ from research.judge import training as module
 from research.judge.checkpoint import build_judge
 from research.judge.lessons import Lessons, Phase
 from research.judge.make import Making, Recipe
-from research.judge.training import Training
+from research.judge.training import Training, loss_of_replies
 from research.states import recover_state, replace_state
 
 
@@ -19,6 +19,7 @@ from research.states import recover_state, replace_state
 def small(monkeypatch):
     monkeypatch.setattr(module, "SAVE_INTERVAL", 2)
     monkeypatch.setattr("research.judge.lessons.GROUPS", {"image": 1, "video": 1})
+    monkeypatch.setattr("research.judge.seeing._BATCH", 2)
 
 
 def lessons():
@@ -27,7 +28,7 @@ def lessons():
 
 def fresh(*, steps=4):
     torch.manual_seed(0)
-    return Training(build_judge(width=64, layers=1)[0], steps)
+    return Training(build_judge(width=64, layers=1)[0], steps, loss_of_replies)
 
 
 def weights(training):
@@ -76,7 +77,7 @@ def test_a_kill_leaves_a_whole_state(tmp_path):
 def test_generators_are_read_when_they_are_needed(tmp_path):
     phases = [Phase("describing", 2, 1.0), Phase("rendered", 2, 0.0), Phase("generated", 2, 0.0, {"base": 1.0})]
     nowhere = {"image": tmp_path / "t2i", "video": tmp_path / "t2v"}
-    making = Making(tmp_path / "out", nowhere, Recipe(phases, {"image": 4, "video": 4}), seed=0)
+    making = Making(tmp_path / "out", nowhere, Recipe(1, phases, {"image": 4, "video": 4}), seed=0)
     for _ in range(2):
         with pytest.raises(ValueError, match="t2i: expected the folder of a pipeline"):
             making.make()
