@@ -1,8 +1,8 @@
 """The first phase of the small judge: its vision tower learns what each patch of a rendered scene shows.
 
 Most of the work of a lesson about pairs is text, so such lessons alone show the tower few images, and say little about
-each. Here it sees many, and is told for every patch which thing covers it, how large that is, and where its center
-lies.
+each. Here it sees many, each with labels for every patch: which thing covers it, how large that is, and where its
+center lies.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def loss_of_sights(seer: Seer, sights: Sights) -> Tensor:
 
 @torch.no_grad()
 def share_seen(seer: Seer, sights: Sights) -> float:
-    """Return the share of the covered patches whose kind is said correctly."""
+    """Return the share of the covered patches whose kind is predicted correctly."""
     covered = sights.kinds > 0
     said = seer(sights.frames)[..., :_KINDS].argmax(-1)
     return float((said == sights.kinds)[covered].float().mean())
