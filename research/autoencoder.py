@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -41,19 +41,33 @@ class Stage:
     learning_rate: float
     decoder_only: bool = False
 
-    def shorter(self, speed: float) -> Stage:
+    def shorter(self, speed: float) -> Self:
         """Return a stage that is shorter by the factor ``speed``."""
         return replace(self, steps=max(2, int(self.steps / speed)))
 
 
-def draw_specs(rng: np.random.Generator, kind: str, count: int) -> list[Spec]:
+def draw_specs(rng: np.random.Generator, kind: str, count: int, *, crowded: float = 0.0) -> list[Spec]:
     """Draw training specs, as the first of what `draw` does."""
-    return [draw_spec(rng, kind, "training") for _ in range(count)]
+    # without a share, nothing is drawn for it
+    return [_draw_spec(rng, kind, crowded=crowded > 0 and rng.random() < crowded) for _ in range(count)]
 
 
-def draw(rng: np.random.Generator, kind: str, count: int) -> tuple[list[Spec], Tensor]:
-    """Draw training specs with samples, uint8 ``[B, 3, H, W]`` or ``[B, 3, F, H, W]``."""
-    drawn = draw_specs(rng, kind, count)
+def _draw_spec(rng: np.random.Generator, kind: str, *, crowded: bool) -> Spec:
+    while (spec := draw_spec(rng, kind, "training")).total < (2 if crowded else 1):
+        pass
+    return spec
+
+
+def draw(rng: np.random.Generator, kind: str, count: int, *, crowded: float = 0.0) -> tuple[list[Spec], Tensor]:
+    """Draw training specs with samples, uint8 ``[B, 3, H, W]`` or ``[B, 3, F, H, W]``.
+
+    Args:
+        rng: draws them.
+        kind: ``"image"`` or ``"video"``.
+        count: how many.
+        crowded: share of them that is drawn from categories of several things alone.
+    """
+    drawn = draw_specs(rng, kind, count, crowded=crowded)
     if kind == "image":
         pixels = np.stack([render(draw_scene(rng, spec)) for spec in drawn]).transpose(0, 3, 1, 2)
     else:

@@ -35,14 +35,26 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class FlowStage(Stage):
+    """One stage of flow matching.
+
+    Attributes:
+        wrong_share: share of the captions that describe another composition of the same category.
+        crowded: share of the scenes that is drawn from categories of several things alone.
+    """
+
+    wrong_share: float = 0.1
+    crowded: float = 0.0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How one checkpoint is made: the stages of its autoencoder one after the other, then those of the flow."""
 
     kind: str
     autoencoder: tuple[Stage, ...]
-    flow: tuple[Stage, ...]
+    flow: tuple[FlowStage, ...]
     scenes: int
-    wrong_share: float
 
 
 WATCH_INTERVAL = 1000
@@ -53,16 +65,18 @@ RECIPES = {
     "t2i": Recipe(
         "image",
         (Stage(1200, 32, 2e-3), Stage(1000, 32, 1e-3, decoder_only=True)),
-        (Stage(12000, 64, 8e-3), Stage(8000, 64, 6e-3)),
+        (FlowStage(12000, 64, 8e-3), FlowStage(8000, 64, 6e-3)),
         40000,
-        0.1,
     ),
     "t2v": Recipe(
         "video",
         (Stage(2200, 4, 2e-3), Stage(2400, 4, 2e-3), Stage(4000, 4, 1.5e-3, decoder_only=True)),
-        (Stage(18000, 32, 1.2e-2), Stage(12000, 32, 1e-2)),
+        (
+            FlowStage(18000, 32, 1.2e-2),
+            FlowStage(12000, 32, 1e-2),
+            FlowStage(24000, 32, 1e-2, wrong_share=0.0, crowded=0.75),
+        ),
         40000,
-        0.1,
     ),
 }
 BUILDERS: dict[str, Callable[[], Any]] = {"t2i": modules.build_t2i, "t2v": modules.build_t2v}
@@ -74,7 +88,9 @@ def encode_all(autoencoder: Any, pixels: Tensor) -> Tensor:
     return torch.cat([autoencoder.encode(to_unit(chunk)).latent_dist.mean for chunk in pixels.split(64)])
 
 
-def scenes(autoencoder: Any, kind: str, count: int, *, seed: int, folder: Path) -> tuple[list[Spec], Tensor]:
+def scenes(
+    autoencoder: Any, kind: str, count: int, *, seed: int, folder: Path, crowded: float = 0.0
+) -> tuple[list[Spec], Tensor]:
     """Draw scenes and encode them, or read the latents that an earlier call kept.
 
     Args:
@@ -83,6 +99,7 @@ def scenes(autoencoder: Any, kind: str, count: int, *, seed: int, folder: Path) 
         count: number of scenes.
         seed: of all draws.
         folder: where the latents are kept.
+        crowded: share of the scenes that is drawn from categories of several things alone.
 
     Returns:
         What each scene was drawn from, and the latents before any scaling.
@@ -98,8 +115,8 @@ def scenes(autoencoder: Any, kind: str, count: int, *, seed: int, folder: Path) 
                 f"{folder}: expected the latents of {count} scenes, got {len(kept)}: name another --out, or the same"
                 " --speed"
             )
-        return draw_specs(rng, kind, count), kept
-    drawn, pixels = draw(rng, kind, count)
+        return draw_specs(rng, kind, count, crowded=crowded), kept
+    drawn, pixels = draw(rng, kind, count, crowded=crowded)
     latents = encode_all(autoencoder, pixels)
     with held_folder(folder) as partial:
         save_file({"latents": latents.contiguous()}, partial / name)
@@ -328,11 +345,19 @@ def train_flow(
     pipe.vae.eval().requires_grad_(False)
     own = seed + 1000 * number
     torch.manual_seed(own + 1)
-    drawn, latents = scenes(pipe.vae, recipe.kind, int(recipe.scenes / speed), seed=own + 1, folder=kept_latents)
+    stage = recipe.flow[number].shorter(speed)
+    drawn, latents = scenes(
+        pipe.vae,
+        recipe.kind,
+        int(recipe.scenes / speed),
+        seed=own + 1,
+        folder=kept_latents,
+        crowded=stage.crowded,
+    )
     if not number:
         set_latent_scale(pipe.vae, latents)
-    data = FlowData(normalized(pipe.vae, latents), drawn, recipe.wrong_share)
-    training = FlowTraining(pipe, data, recipe.flow[number].shorter(speed), seed=own)
+    data = FlowData(normalized(pipe.vae, latents), drawn, stage.wrong_share)
+    training = FlowTraining(pipe, data, stage, seed=own)
     training.restore(state)
     if compiled:
         pipe.transformer.compile(dynamic=False)

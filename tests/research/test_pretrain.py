@@ -17,9 +17,9 @@ from flexgym.shapes.captions import image_specs, parse_caption, phrasings, video
 from flexgym.shapes.scenes import FRAMES, SIZE
 from flexgym.shapes.splits import compositions, draw_prompts, specs, split_of
 from research import autoencoder, modules, pretrain
-from research.autoencoder import AutoencoderTraining, train_stages
+from research.autoencoder import AutoencoderTraining, draw_specs, train_stages
 from research.muon import muon_and_adamw
-from research.pretrain import FlowData, FlowTraining, Stage
+from research.pretrain import FlowData, FlowStage, FlowTraining, Stage
 
 pytestmark = pytest.mark.slow
 
@@ -264,10 +264,20 @@ def run_script(out, *, stop=None):
     return load_generator(out / "t2i")
 
 
+def test_scenes_of_several_things_have_the_share_that_is_asked():
+    shares = {}
+    for crowded in (0.0, 0.8, 1.0):
+        totals = [spec.total for spec in draw_specs(np.random.default_rng(0), "video", 400, crowded=crowded)]
+        shares[crowded] = np.mean(np.array(totals) > 1)
+    assert shares[0.0] == pytest.approx(3 / 7, abs=0.08)  # of the categories
+    assert shares[0.8] == pytest.approx(0.8 + 0.2 * 3 / 7, abs=0.08)
+    assert shares[1.0] == 1.0
+
+
 def test_a_stopped_script_goes_on_from_what_it_saved(tmp_path, monkeypatch):
     monkeypatch.setitem(pretrain.BUILDERS, "t2i", lambda: modules.build_t2i(width=32, layers=1))
-    stages = (Stage(60, 4, 1e-3), Stage(40, 4, 1e-3))
-    recipe = pretrain.Recipe("image", (Stage(40, 4, 1e-3),), stages, 200, 0.3)
+    stages = (FlowStage(60, 4, 1e-3, wrong_share=0.3), FlowStage(40, 4, 1e-3, crowded=1.0))
+    recipe = pretrain.Recipe("image", (Stage(40, 4, 1e-3),), stages, 200)
     monkeypatch.setitem(pretrain.RECIPES, "t2i", recipe)
     monkeypatch.setattr(pretrain, "WATCH_INTERVAL", 1)
     whole = run_script(tmp_path / "whole")
