@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexgym.judge import Assessment
-from flexgym.shapes.captions import BETWEEN, SIZES, Spec, parse_caption
+from flexgym.shapes.captions import BETWEEN, SIZES, Noun, Spec, parse_caption
 from flexgym.shapes.oracle import ANCHORS, PERSONALIZED, kind_of, personal_keys
 from flexgym.shapes.reading import OTHER, Reading, Seen, read_sample
 from flexgym.shapes.scenes import COLORS, SHAPES, SIZE
@@ -26,6 +26,7 @@ from flexgym.shapes.verifier import (
     MIN_FIT,
     MOTIONS_OF_ONE,
     MOTIONS_OF_TWO,
+    asked_motion,
     assign,
     check,
     check_frame,
@@ -128,8 +129,9 @@ def describe(spec: Spec, reading: Reading, met: Mapping[str, bool]) -> str:
     """Describe a sample in terms of the caption.
 
     Objects are listed in the order of the caption, then all others from left to right, with sizes and positions if the
-    caption mentions them. A video is described by its motion and by the frame that agrees best with what the whole
-    sample satisfies and misses; among equal frames, the one with the most objects.
+    caption mentions them. One that differs from what the caption asks for is followed by the latter, as in ``"green
+    square instead of black square"``; so is a motion. A video is described by its motion and by the frame that agrees
+    best with what the whole sample satisfies and misses; among equal frames, the one with the most objects.
 
     Args:
         spec: meaning of the caption.
@@ -137,11 +139,21 @@ def describe(spec: Spec, reading: Reading, met: Mapping[str, bool]) -> str:
         met: which constraints the sample satisfies.
     """
     frame = max(reading, key=lambda frame: (_agreement(spec, frame, met), len(frame)))
-    asked = () if spec.category == "counting" else assign(spec.nouns, frame, spec.relation)
-    things = [*asked, *(thing for thing in frame if thing not in asked)] or [None]
-    words = [_phrase(spec, thing) for thing in things[:_MOST_SHOWN]] + [_FURTHER] * (len(things) > _MOST_SHOWN)
+    pairs = _paired(spec, frame) or [(None, None)]
+    words = [_phrase(spec, *pair) for pair in pairs[:_MOST_SHOWN]] + [_FURTHER] * (len(pairs) > _MOST_SHOWN)
     told = ", ".join(words)
-    return told if spec.modality == "image" else f"{told}; {seen_motion(spec, reading)}"
+    if spec.modality == "image":
+        return told
+    motion, asked = seen_motion(spec, reading), asked_motion(spec)
+    return f"{told}; {motion}" + (f"{_INSTEAD}{asked}" if motion != asked else "")
+
+
+def _paired(spec: Spec, frame: Sequence[Seen]) -> list[tuple[Seen | None, Noun | None]]:
+    """Return the objects of a frame with the nouns they are matched to: those of the caption, then all others."""
+    if spec.category == "counting":
+        return [(thing, spec.nouns[0]) for thing in frame]
+    asked = assign(spec.nouns, frame, spec.relation)
+    return [*zip(asked, spec.nouns, strict=True), *((thing, None) for thing in frame if thing not in asked)]
 
 
 def _agreement(spec: Spec, frame: Sequence[Seen], met: Mapping[str, bool]) -> int:
@@ -149,11 +161,22 @@ def _agreement(spec: Spec, frame: Sequence[Seen], met: Mapping[str, bool]) -> in
     return sum(met[name] == holds for name, holds in check_frame(spec, frame).items())
 
 
-def _phrase(spec: Spec, thing: Seen | None) -> str:
+def _phrase(spec: Spec, thing: Seen | None, noun: Noun | None) -> str:
+    """Return what an object looks like and where it is, and what the caption asks for in its place if that differs."""
+    sized = any(each.size for each in spec.nouns)
+    words = [_NOTHING]
+    if thing is not None:
+        size = [size_word(thing)] if sized else []
+        words = [*size, thing.color, thing.shape, *_place(spec.relation, thing)]
+    return " ".join(words) + (f"{_INSTEAD}{noun.name}" if noun and not _matches(noun, thing) else "")
+
+
+def _matches(noun: Noun, thing: Seen | None) -> bool:
+    """Return whether an object is called as a noun demands; how well it is formed does not count."""
     if thing is None:
-        return _NOTHING
-    size = [size_word(thing)] if any(noun.size for noun in spec.nouns) else []
-    return " ".join([*size, thing.color, thing.shape, *_place(spec.relation, thing)])
+        return False
+    demanded = ((noun.shape, thing.shape), (noun.color, thing.color), (noun.size, size_word(thing)))
+    return all(asked in (None, found) for asked, found in demanded)
 
 
 def _place(relation: str | None, thing: Seen) -> list[str]:
@@ -194,7 +217,7 @@ def pieces() -> list[str]:
         names += [(title, _TRAITS.get(category, _MOTION)) for category, (title, _) in PERSONALIZED.items()]
         found |= dict.fromkeys(_opening(*name, first=name[1] == _CRITERIA[0]) for name in names)
         found |= dict.fromkeys(f"{modality.capitalize()} {side}" for side in (1, 2))
-    return list(found) + [_MISSES, _BETWEEN, _CLOSING, *map(_ending, _REASONS), *map(_scores, range(1, 10))]
+    return list(found) + [_MISSES, _INSTEAD, _BETWEEN, _CLOSING, *map(_ending, _REASONS), *map(_scores, range(1, 10))]
 
 
 def words() -> list[str]:
@@ -210,6 +233,7 @@ def words() -> list[str]:
 
 _DEMANDS = ("count", "shape", "color", "size", "place", "absence", "motion", "speed", "still")
 _MISSES = "; misses "
+_INSTEAD = " instead of "
 _BETWEEN = '","reason_2":"'
 _CLOSING = '"}'
 

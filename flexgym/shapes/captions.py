@@ -46,6 +46,11 @@ class Noun:
         """Return color and shape, such as ``"red circle"``; without a color the shape alone."""
         return f"{self.color} {self.shape}" if self.color else self.shape
 
+    @property
+    def name(self) -> str:
+        """Return size and kind, such as ``"large red circle"``."""
+        return f"{self.size} {self.kind}" if self.size else self.kind
+
 
 @dataclass(frozen=True)
 class Spec:

@@ -32,12 +32,11 @@ _MOVES, _STILL = 6.0, 3.0
 _SPEED_BORDERS = (11.0, 17.0)
 """Distances in pixels, over a whole video, that separate slow, plain and quick motion."""
 _STEADY = ("stays", "drifts")
+_VERBS = {"bouncing": "bounces", "growing": "grows", "shrinking": "shrinks", "rotating": "rotates"}
 MOTIONS_OF_ONE = (
     *(f"moves {way}" for way in DIRECTIONS),
     *(f"moves {way} {speed}" for way in DIRECTIONS for speed in SPEEDS),
-    "bounces",
-    *("grows", "shrinks"),
-    "rotates",
+    *_VERBS.values(),
     *_STEADY,
 )
 """What `seen_motion` says of one object; for category ``standing`` of each of two, joined by a comma."""
@@ -267,6 +266,16 @@ def seen_motion(spec: Spec, reading: Reading) -> str:
     return ", ".join(_motion_of_one(track, speed=bool(spec.speed)) for track in tracks)
 
 
+def asked_motion(spec: Spec) -> str:
+    """Return the motion that a caption of a video asks for, in the words of `seen_motion`."""
+    if spec.category in ("passing", "order"):
+        return MOTIONS_OF_TWO[0 if spec.category == "passing" else 2]
+    if spec.motion in DIRECTIONS:
+        moves = " ".join(word for word in ("moves", spec.motion, spec.speed) if word)
+        return f"{moves}, {_STEADY[0]}" if spec.category == "standing" else moves
+    return _VERBS[spec.motion or ""]
+
+
 def _motion_of_one(track: Track, *, speed: bool) -> str:
     way = next((way for way in DIRECTIONS if _moves(track, way)), None)
     if way:
@@ -274,7 +283,7 @@ def _motion_of_one(track: Track, *, speed: bool) -> str:
     shapes = {thing.shape for thing in track if thing}
     shows = [_bounces(track), *(_resizes(track, change) for change in RESIZES)]
     shows.append(any(_rotates(track, shape) for shape in shapes))
-    return next(itertools.compress(("bounces", "grows", "shrinks", "rotates"), shows), _STEADY[not _stays(track)])
+    return next(itertools.compress(_VERBS.values(), shows), _STEADY[not _stays(track)])
 
 
 def _tracks(spec: Spec, reading: Reading) -> list[Track]:

@@ -12,6 +12,7 @@ from flexgym.judge import parse_assessment
 from flexgym.judge.assessment import Assessment
 from flexgym.shapes.brief import brief_assessment, cannot_tell, pieces, view, words
 from flexgym.shapes.captions import phrasings
+from flexgym.shapes.sampling import draw_caption, draw_clip, draw_scene, draw_spec
 from flexgym.shapes.scenes import FRAMES, Thing, render, render_video
 from tests.shapes.draws import CATEGORIES, drawn, moving
 
@@ -79,16 +80,23 @@ def test_says_what_can_be_seen_in_the_terms_of_the_caption():
     scene = (Thing("circle", "red", 8.0, 16.0, 5.0), Thing("square", "blue", 24.0, 16.0, 8.0))
     sample = render(scene)
     assert view("a red circle and a blue square", sample).shown == "red circle, blue square"
-    assert view("a small red circle", sample).shown == "medium red circle, large blue square"
+    small = view("a small red circle", sample).shown
+    assert small == "medium red circle instead of small red circle, large blue square"
     beside = view("a red circle left of a blue square", sample)
     assert beside.shown == "red circle left, blue square right"
     caption = "a red circle right of a green square"
     right = render((Thing("square", "green", 8.0, 16.0, 4.5), Thing("circle", "red", 24.0, 16.0, 4.5)))
     text = brief_assessment(view(caption, sample), view(caption, right))
-    assert '"reason_1":"red circle left, blue square right; misses color 2, place"' in text
+    told = "red circle left, blue square right instead of green square; misses color 2, place"
+    assert f'"reason_1":"{told}"' in text
     # four of six demands against all of them: 5 - 4 * 2 / 6 rounded
     assert '"score_1":4,"score_2":6' in text
     assert view("a red circle", EMPTY).shown == "nothing"
+    assert view("a red circle and a black bar", sample).shown == "red circle, blue square instead of black bar"
+    alone = render(scene[:1])
+    assert view("a red circle and a black bar", alone).shown == "red circle, nothing instead of black bar"
+    blue = view("two blue circles", sample).shown
+    assert blue == "red circle instead of blue circle, blue square instead of blue circle"
 
 
 @pytest.mark.parametrize(
@@ -101,9 +109,13 @@ def test_says_what_can_be_seen_in_the_terms_of_the_caption():
         ),
         (
             "a purple bar between a red circle and a blue ring",
-            "purple bar middle, purple bar top left, purple bar bottom right, purple bar bottom left",
+            "purple bar middle, purple bar top left instead of red circle, purple bar bottom right instead of"
+            " blue ring, purple bar bottom left",
         ),
-        ("a purple bar above a red circle", "purple bar top, purple bar bottom, purple bar middle, purple bar top"),
+        (
+            "a purple bar above a red circle",
+            "purple bar top, purple bar bottom instead of red circle, purple bar middle, purple bar top",
+        ),
         ("a purple bar and no red circle", "purple bar, purple bar, purple bar, purple bar, purple bar"),
     ],
 )
@@ -119,19 +131,27 @@ def test_up_to_five_things_are_listed(caption, expected):
 @pytest.mark.parametrize(
     ("caption", "clip", "missed"),
     [
-        ("a red circle moving right slowly", moving(np.linspace(6, 26, FRAMES)), "speed"),
-        ("a red circle moving left", moving(np.linspace(6, 26, FRAMES)), "motion"),
-        ("a red circle growing", moving(16.0), "motion"),
+        (
+            "a red circle moving right slowly",
+            moving(np.linspace(6, 26, FRAMES)),
+            "moves right quickly instead of moves right slowly; misses speed",
+        ),
+        (
+            "a red circle moving left",
+            moving(np.linspace(6, 26, FRAMES)),
+            "moves right instead of moves left; misses motion",
+        ),
+        ("a red circle growing", moving(16.0), "stays instead of grows; misses motion"),
         (
             "a red circle moving right while a blue square stands still",
             [(a, Thing("square", "blue", a.x, 25, 4.8)) for (a,) in moving(np.linspace(9, 23, FRAMES), 8.0)],
-            "still 2",
+            "moves right, moves right instead of moves right, stays; misses still 2",
         ),
     ],
 )
 def test_missed_demands_are_named_in_short(caption, clip, missed):
     text = brief_assessment(*[view(caption, render_video(clip))] * 2)
-    assert f'; misses {missed}"' in text
+    assert f'; {missed}"' in text
 
 
 def test_missed_demands_of_images_are_named_in_short():
@@ -170,10 +190,23 @@ def test_a_video_is_told_by_a_frame_that_shows_why_it_fails():
     caption = "a red circle moving right"
     assert view(caption, render_video([*asked[:8], *other[8:]])).shown == "red circle; moves right"
     mixed = view(caption, render_video([*asked[:5], *other[5:]]))
-    assert mixed.shown == "red square; moves right"
+    assert mixed.shown == "red square instead of red circle; moves right"
     assert not mixed.met["1 shape circle"]
 
 
 def test_a_foreign_caption_is_refused():
     with pytest.raises(ValueError, match="small world"):
         view("a photograph of a dog", render(()))
+
+
+@pytest.mark.parametrize("modality", ["image", "video"])
+def test_what_satisfies_its_caption_is_nowhere_instead_of_something_else(modality):
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        spec = draw_spec(rng, modality, "training")
+        sample = render(draw_scene(rng, spec)) if modality == "image" else render_video(draw_clip(rng, spec))
+        one = view(draw_caption(rng, spec), sample)
+        if one.share == 1.0:
+            assert "instead" not in one.shown
+        names = {key for key, met in one.met.items() if not met} - {"count"}
+        assert ("instead" in one.shown) <= bool(names)
